@@ -1,0 +1,32 @@
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.PHONY: help demo build test lint dist
+
+# The real programs that the tests and linters run, on PATH.
+testbench = eval "$$(scripts/testbench --env)" &&
+
+help: ## Say what there is to make
+	@awk -F ': .*## ' '/^[a-z]+:.* ## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: build ## Build the example fleet here and push it to a binary cache in a directory
+	@scripts/demo
+
+build: ## Build dist/nix-matrix-OS-ARCH for this machine
+	@scripts/build-dist --host
+
+test: ## Install the real programs that the tests run against, lint, test
+	@scripts/testbench
+	@$(MAKE) --no-print-directory lint
+	@$(testbench) NIX_MATRIX_REQUIRE_PARTS=$(if $(CI),1,$(NIX_MATRIX_REQUIRE_PARTS)) go test ./...
+
+lint: ## Check the format, the layers, the workflows and the scripts
+	@scripts/testbench lint
+	@unformatted=$$(gofmt -l .) && if [[ -n $$unformatted ]]; then echo "not as gofmt has it, run gofmt -w on:" $$unformatted; exit 1; fi
+	@go vet ./...
+	@$(testbench) golangci-lint run
+	@$(testbench) find .github examples -path '*/workflows/*.yml' -exec actionlint {} +
+	@$(testbench) find . \( -path ./.git -o -path ./dist \) -prune -o -type f -exec awk 'FNR == 1 && (/^#!.*sh/ || FILENAME ~ /[.]sh$$/) { printf "%s%c", FILENAME, 0 }' {} + | xargs -0 shellcheck
+
+dist: ## Build what a release carries: dist/ for all systems, the same bytes everywhere
+	@scripts/build-dist

@@ -1,0 +1,267 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/pack"
+	"github.com/org/nix-matrix/pkg/store"
+)
+
+// maxPlan bounds the memory that a plan from a cache may take, in bytes.
+const maxPlan = 256 << 20
+
+// errNoHandover says that what discovery left can't be found.
+var errNoHandover = errors.New("not handed over")
+
+func newBuild(a *app) *cobra.Command {
+	b := &builder{app: a}
+	cmd := &cobra.Command{
+		Use:   "build --job JSON",
+		Short: "Build one entry of the matrix, without evaluating anything",
+		Long: `Builds one entry of the matrix that discover printed. Its plan and derivations
+come from the cache (or from files, with --plan and --drvs); no checkout is needed
+and no evaluator is started. What was built is pushed to the binary caches that
+--push names.
+
+A Result is written whatever happens: when the build fails, and when it is
+stopped by a signal.
+
+What is pushed by nix copy is signed if the environment has the secret key in
+NIX_MATRIX_SIGNING_KEY. Cachix wants CACHIX_AUTH_TOKEN.`,
+		Example: `  nix-matrix build --job "$(nix-matrix discover | jq '.include[0]')"
+  nix-matrix build --job "$JOB" --push s3://my-cache --result result.json`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("build takes no %q: give one row of the matrix with --job", args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return b.run(cmd.Context()) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&b.job, "job", a.action.Input("job"), "the entry: one row of the matrix, as `JSON`")
+	f.StringVar(&b.planFile, "plan", a.action.Input("plan"), "`FILE` with the plan, instead of the cache")
+	f.StringVar(&b.drvsFile, "drvs", a.action.Input("drvs"), "`FILE` with the pack of derivations, where the cache has none")
+	f.StringVar(&b.resultFile, "result", a.action.Input("result"), "write the Result to `FILE`; - is stdout")
+	f.BoolVar(&b.missingOK, "missing-ok", a.action.Input("missing_ok") == "true", "")
+	_ = f.MarkHidden("missing-ok") // for action.yml, which then fetches the artifact
+	pushFlag(a, cmd, &b.push)
+	a.idFlag(cmd)
+	a.cacheFlag(cmd)
+	return cmd
+}
+
+type builder struct {
+	app        *app
+	job        string
+	planFile   string
+	drvsFile   string
+	resultFile string
+	push       []string
+	// missingOK makes a missing plan or pack an output of the step instead of a
+	// failure.
+	missingOK bool
+}
+
+func (b *builder) run(ctx context.Context) error {
+	a := b.app
+	entry, err := job.ParseEntry([]byte(b.job))
+	if err != nil {
+		return &usageError{err}
+	}
+	if err := a.checkID(); err != nil {
+		return err
+	}
+	result := a.newResult(entry, entry.Plan)
+	if err := b.placeResult(entry, result); err != nil {
+		return err
+	}
+	err = b.build(ctx, entry, result)
+	if errors.Is(err, errNoHandover) && b.missingOK {
+		a.show.Printf("%v: trying the artifact of the run", err)
+		return a.action.SetOutput("handover", "missing")
+	}
+	if err != nil {
+		result.Error = err.Error()
+		result.Outcome = outcome(ctx, result)
+	}
+	if werr := b.writeResult(result); werr != nil {
+		return errors.Join(err, werr)
+	}
+	if err != nil {
+		return err
+	}
+	a.announce(result)
+	if !result.Outcome.OK() {
+		return &redError{string(result.Outcome)}
+	}
+	return nil
+}
+
+// placeResult finds a place for the Result and puts a first one there: should
+// this process be killed, it is what tells about it.
+func (b *builder) placeResult(entry *job.Entry, result *job.Result) error {
+	a := b.app
+	if b.resultFile == "" && a.action.Running() {
+		dir, err := a.action.TempDir(a.id)
+		if err != nil {
+			return err
+		}
+		b.resultFile = filepath.Join(dir, entry.ID+".json")
+	}
+	if b.resultFile == "" || b.resultFile == "-" {
+		return nil
+	}
+	if err := b.writeResult(result); err != nil {
+		return err
+	}
+	return a.action.SetOutput("result", b.resultFile)
+}
+
+func (b *builder) writeResult(result *job.Result) error {
+	switch b.resultFile {
+	case "":
+		return nil
+	case "-":
+		data, err := result.Marshal()
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(b.app.streams.out, "%s\n", data)
+		return err
+	default:
+		return writeResult(b.resultFile, result)
+	}
+}
+
+func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Result) error {
+	a := b.app
+	to, err := destinations(b.push)
+	if err != nil {
+		return err
+	}
+	n, err := a.findNix(ctx)
+	if err != nil {
+		return err
+	}
+	c, err := a.openCache()
+	if err != nil {
+		return err
+	}
+	a.show.Doing("fetching the plan")
+	plan, err := b.plan(ctx, c, entry)
+	if err != nil {
+		return err
+	}
+	planned, ok := plan.EntryByID(entry.ID)
+	if !ok || planned.DrvPath != entry.DrvPath {
+		return fmt.Errorf("the plan has no entry %q with %s: the job and the plan are not of the same discovery", entry.Name, entry.DrvPath)
+	}
+	var notHanded error
+	w := &worker{app: a, nix: n, plan: plan, key: entry.Plan, push: to, logs: true,
+		restore: func(ctx context.Context, drvs []string, result *job.Result) error {
+			a.show.Doing("fetching derivations")
+			err := b.restore(ctx, n, c, plan, drvs, result)
+			if errors.Is(err, errNoHandover) {
+				notHanded = err
+			}
+			return err
+		}}
+	a.show.Start(1)
+	w.work(ctx, planned, result)
+	a.show.Finish(result.Outcome.OK())
+	return notHanded
+}
+
+// plan takes the plan from its file, else from the cache, and makes sure that it
+// is the one that the entry is of.
+func (b *builder) plan(ctx context.Context, c cache.Cache, entry *job.Entry) (*job.Plan, error) {
+	var data []byte
+	var err error
+	if b.planFile != "" {
+		if data, err = os.ReadFile(b.planFile); err != nil {
+			return nil, fmt.Errorf("read the plan: %w", err)
+		}
+	} else if data, err = fromCache(ctx, c, entry.Plan); err != nil {
+		return nil, fmt.Errorf("the plan was %w: %w. Run discover again, with the same --cache, or give the plan with --plan", errNoHandover, err)
+	}
+	if entry.Plan != "" {
+		if err := job.CheckPlanKey(entry.Plan, data); err != nil {
+			return nil, err
+		}
+	}
+	return job.ParsePlan(data)
+}
+
+func fromCache(ctx context.Context, c cache.Cache, key string) ([]byte, error) {
+	switch {
+	case key == "":
+		return nil, errors.New("the entry names none")
+	case c == nil:
+		return nil, errors.New("there is no cache")
+	}
+	blob, err := c.Open(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	return cache.ReadAll(ctx, blob, maxPlan)
+}
+
+// restore imports derivations from the pack: the cache's, else the file.
+func (b *builder) restore(ctx context.Context, n store.Nix, c cache.Cache, plan *job.Plan, drvs []string, result *job.Result) error {
+	if plan.Drvs == nil {
+		return fmt.Errorf("the plan names no pack of derivations, so it was made for the machine that discovered: make one with discover")
+	}
+	var errs []error
+	for _, source := range []func() (pack.Source, error){
+		func() (pack.Source, error) { return b.cachedDrvs(ctx, c, plan.Drvs.Key) },
+		b.drvsArtifact,
+	} {
+		src, err := source()
+		if src == nil {
+			errs = append(errs, err)
+			continue
+		}
+		got, err := store.RestoreDrvs(ctx, n, src, plan.Drvs.SHA256, drvs)
+		if err == nil {
+			result.Imported, result.Downloaded = got.Paths, got.Bytes
+			b.app.show.Printf("%d derivations and sources imported, %s read", got.Paths, job.Size(got.Bytes))
+			return nil
+		}
+		if !errors.Is(err, store.ErrSource) {
+			return err
+		}
+		errs = append(errs, err)
+	}
+	return fmt.Errorf("the derivations were %w: %w. Run discover again, with the same --cache, or give the pack with --drvs", errNoHandover, errors.Join(errs...))
+}
+
+func (b *builder) cachedDrvs(ctx context.Context, c cache.Cache, key string) (pack.Source, error) {
+	if c == nil || key == "" {
+		return nil, errors.New("they are in no cache")
+	}
+	blob, err := c.Open(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	return blob, nil
+}
+
+func (b *builder) drvsArtifact() (pack.Source, error) {
+	if b.drvsFile == "" {
+		return nil, nil //nolint:nilnil // none was given, which is no error
+	}
+	f, err := store.File(b.drvsFile)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/org/nix-matrix/pkg/action"
+	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/discover"
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/plan"
+	"github.com/org/nix-matrix/pkg/store"
+)
+
+func newDiscover(a *app) *cobra.Command {
+	d := &discovery{}
+	var planOut, drvsOut string
+	cmd := &cobra.Command{
+		Use:   "discover [INSTALLABLE…]",
+		Short: "Evaluate once and print the job matrix",
+		Long: `Evaluates the hosts and packages of a flake or a Nix file, and prints a job
+matrix with one entry for each host and a few for all the rest. Nothing is built.
+The derivations go into the cache as a pack, for "nix-matrix build" to fetch.
+
+An INSTALLABLE is FLAKE[#ATTR], as for "nix build": . or .#nixosConfigurations,
+path:DIR, github:OWNER/REPO#packages.x86_64-linux.hello. Without an ATTR, all
+nixosConfigurations, darwinConfigurations, homeConfigurations, packages and
+checks are taken.
+
+What can't be evaluated is in the plan as failed, and makes the report red; the
+others go on.`,
+		Example: `  nix-matrix discover | jq .
+  nix-matrix discover .#nixosConfigurations .#checks --push s3://my-cache
+  nix-matrix discover -f default.nix -A system -A home --plan-out plan.json`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := d.arguments(a, args); err != nil {
+				return err
+			}
+			return a.discover(cmd.Context(), d, planOut, drvsOut)
+		},
+	}
+	d.flags(a, cmd)
+	a.idFlag(cmd)
+	a.cacheFlag(cmd)
+	cmd.Flags().StringVar(&planOut, "plan-out", "", "write the plan to `FILE`")
+	cmd.Flags().StringVar(&drvsOut, "drvs-out", "", "write the pack of derivations to `FILE`")
+	return cmd
+}
+
+func (a *app) discover(ctx context.Context, d *discovery, planOut, drvsOut string) error {
+	n, err := a.findNix(ctx)
+	if err != nil {
+		return err
+	}
+	c, err := a.openCache()
+	if err != nil {
+		return err
+	}
+	p, err := d.plan(ctx, a, n)
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "nix-matrix-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // a directory of ours below the temporary one
+	if a.action.Running() {
+		// The files become artifacts of the run.
+		if dir, err = a.action.TempDir(a.id); err != nil {
+			return err
+		}
+	}
+	planOut, drvsOut = or(planOut, filepath.Join(dir, "plan.json")), or(drvsOut, filepath.Join(dir, "drvs.pack"))
+
+	if len(p.Entries) > 0 {
+		a.show.Doing("packing derivations")
+		if p.Drvs, err = a.packDrvs(ctx, n, c, p, drvsOut); err != nil {
+			return err
+		}
+	}
+	data, err := p.Marshal()
+	if err != nil {
+		return err
+	}
+	if err := writeFile(planOut, data); err != nil {
+		return fmt.Errorf("write the plan: %w", err)
+	}
+	key, err := a.savePlan(ctx, c, data)
+	if err != nil {
+		return err
+	}
+	matrix, err := plan.Matrix(p, key)
+	if err != nil {
+		return &usageError{err}
+	}
+	tell(a.show, p)
+	return a.emit(p, key, matrix, planOut, drvsOut)
+}
+
+// handoverFailed is what becomes of an error of the cache: in GitHub Actions
+// there is an artifact besides.
+func (a *app) handoverFailed(err error) error {
+	if a.action.Running() {
+		a.warn("The Actions cache could not be written, an artifact has to do", err)
+		return nil
+	}
+	return err
+}
+
+func (a *app) packDrvs(ctx context.Context, n *nix.Nix, c cache.Cache, p *job.Plan, file string) (*job.DrvPack, error) {
+	var drvs []string
+	for _, t := range p.Targets {
+		if t.State == job.Build {
+			drvs = append(drvs, t.DrvPath)
+		}
+	}
+	packed, err := store.PackDrvs(ctx, n, a.id, file, drvs)
+	if err != nil {
+		return nil, err
+	}
+	drv := &job.DrvPack{Size: packed.Size, Paths: packed.Paths, SHA256: packed.SHA256}
+	if c != nil {
+		if drv.Key, err = packed.Save(ctx, c, file); err != nil {
+			return drv, a.handoverFailed(err)
+		}
+	}
+	return drv, nil
+}
+
+func (a *app) savePlan(ctx context.Context, c cache.Cache, data []byte) (string, error) {
+	keys := job.PlanKey(a.id, data)
+	if c == nil {
+		return keys(0), nil
+	}
+	key, err := store.SaveOnce(ctx, c, keys, bytes.NewReader(data), int64(len(data)), func(blob cache.Blob) bool {
+		stored, err := cache.ReadAll(ctx, blob, int64(len(data)))
+		return err == nil && bytes.Equal(stored, data)
+	})
+	if err != nil {
+		return keys(0), a.handoverFailed(fmt.Errorf("save the plan: %w", err))
+	}
+	return key, nil
+}
+
+// emit prints the matrix and sets the outputs.
+func (a *app) emit(p *job.Plan, key string, matrix []byte, planFile, drvsFile string) error {
+	for _, t := range p.Targets {
+		if t.State == job.Failed {
+			a.action.Annotate(action.LevelError, t.Name+" can't be evaluated", t.Error)
+		}
+	}
+	for _, notice := range p.Notices {
+		a.action.Annotate(action.LevelNotice, "", notice)
+	}
+	outputs := map[string]string{
+		"matrix":    string(matrix),
+		"count":     strconv.Itoa(len(p.Entries)),
+		"plan":      key,
+		"plan_file": planFile,
+	}
+	if p.Drvs != nil {
+		outputs["drvs_file"] = drvsFile
+	}
+	for name, value := range outputs {
+		if err := a.action.SetOutput(name, value); err != nil {
+			return fmt.Errorf("set the output %s: %w", name, err)
+		}
+	}
+	_, err := fmt.Fprintf(a.streams.out, "%s\n", matrix)
+	return err
+}
+
+// asUsage finds the errors of a discovery that its caller made.
+func asUsage(err error) error {
+	var missing *discover.MissingError
+	if errors.As(err, &missing) {
+		return &usageError{err}
+	}
+	return err
+}

@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/org/nix-matrix/pkg/discover"
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/plan"
+	"github.com/org/nix-matrix/pkg/progress"
+	"github.com/org/nix-matrix/pkg/push"
+)
+
+// discovery is what the commands that discover have in common.
+type discovery struct {
+	installables []string
+	file         string
+	attrs        []string
+	systems      []string
+	runners      string
+	push         []string
+
+	// local says that what is valid in the store of this machine needs no
+	// building, since this machine builds.
+	local bool
+}
+
+func (d *discovery) flags(a *app, cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVarP(&d.file, "file", "f", a.action.Input("file"), "a Nix `FILE`, such as default.nix, instead of a flake")
+	f.StringArrayVarP(&d.attrs, "attr", "A", a.action.Lines("attr"), "attribute path in the file; may be repeated")
+	f.StringSliceVar(&d.systems, "systems", orWords(a.action.Input("systems"), "x86_64-linux", "aarch64-linux"), "`SYSTEM`s that are wanted")
+	f.StringVar(&d.runners, "runners", a.action.Input("runners"), "labels of the runners for a system, a line `SYSTEM=LABEL[,LABEL]` each")
+	d.pushFlag(a, cmd)
+}
+
+func (d *discovery) pushFlag(a *app, cmd *cobra.Command) {
+	pushFlag(a, cmd, &d.push)
+}
+
+func pushFlag(a *app, cmd *cobra.Command, to *[]string) {
+	cmd.Flags().StringArrayVar(to, "push", a.action.Lines("push"),
+		"binary cache to push to, an address that nix copy speaks or cachix:`NAME`; may be repeated")
+}
+
+func orWords(input string, otherwise ...string) []string {
+	if w := words(input); len(w) > 0 {
+		return w
+	}
+	return otherwise
+}
+
+// arguments takes the installables of the command line, else the input's.
+func (d *discovery) arguments(a *app, args []string) error {
+	d.installables = args
+	if len(args) == 0 {
+		d.installables = a.action.Lines("installables")
+	}
+	switch {
+	case d.file != "" && len(d.installables) > 0:
+		return usagef("installables (%s) and a file (%s) exclude each other: give attributes of the file with -A", strings.Join(d.installables, " "), d.file)
+	case d.file == "" && len(d.attrs) > 0:
+		return usagef("-A %s needs a file: give it with -f", d.attrs[0])
+	}
+	return a.checkID()
+}
+
+func destinations(addresses []string) ([]push.Destination, error) {
+	var all []push.Destination
+	for _, address := range addresses {
+		d, err := push.Parse(address)
+		if err != nil {
+			return nil, &usageError{err}
+		}
+		all = append(all, d)
+	}
+	return all, nil
+}
+
+// source is what was asked for, as a person would type it.
+func (d *discovery) source() string {
+	if d.file == "" {
+		return or(strings.Join(d.installables, " "), ".")
+	}
+	source := "-f " + d.file
+	for _, attr := range d.attrs {
+		source += " -A " + attr
+	}
+	return source
+}
+
+// plan evaluates and plans. The Plan says nothing yet of where its derivations
+// are.
+func (d *discovery) plan(ctx context.Context, a *app, n *nix.Nix) (*job.Plan, error) {
+	to, err := destinations(d.push)
+	if err != nil {
+		return nil, err
+	}
+	runners, err := plan.ParseRunners(d.runners)
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	a.show.Doing("evaluating %s", d.source())
+	found, err := discover.Run(ctx, n, discover.Options{
+		Installables: d.installables,
+		File:         d.file,
+		Attrs:        d.attrs,
+		Systems:      d.systems,
+		System:       n.System,
+		Progress:     func(attr string) { a.show.Doing("evaluating %s", attr) },
+		Log:          func(line string) { a.show.Printf("%s", line) },
+	})
+	if err != nil {
+		return nil, asUsage(err)
+	}
+	p := &job.Plan{
+		Version: job.Version,
+		ID:      a.id,
+		Created: time.Now().UTC().Truncate(time.Second),
+		Nix:     n.Version,
+		System:  n.System,
+		Source:  d.source(),
+		Targets: found.Targets,
+	}
+	if len(found.Omitted) > 0 {
+		p.Notices = append(p.Notices, fmt.Sprintf("Left out, since only %s are wanted: %s. Name more systems with --systems (input systems).",
+			strings.Join(d.systems, " and "), strings.Join(found.Omitted, ", ")))
+	}
+	a.show.Doing("asking what is there already")
+	if err := d.skip(ctx, a, n, to, p.Targets); err != nil {
+		return nil, err
+	}
+	if p.Entries, err = plan.Entries(p.Targets, runners); err != nil {
+		return nil, &usageError{err}
+	}
+	emulated := slices.ContainsFunc(p.Entries, func(e job.Entry) bool { return e.QEMU })
+	if emulated && !d.local {
+		p.Notices = append(p.Notices, "aarch64-linux is emulated, which is slow. If your plan has the runner, name it in the input runners: aarch64-linux=ubuntu-24.04-arm")
+	}
+	return p, nil
+}
+
+// skip marks the targets that there is nothing to do for.
+func (d *discovery) skip(ctx context.Context, a *app, n *nix.Nix, to []push.Destination, targets []job.Target) error {
+	var paths []string
+	for _, t := range targets {
+		for _, path := range t.OutPaths {
+			paths = append(paths, path)
+		}
+	}
+	if len(paths) == 0 {
+		return nil
+	}
+	var places []place
+	switch {
+	case len(to) > 0:
+		for _, destination := range to {
+			places = append(places, d.offered(ctx, a, n, "at "+destination.Name, paths, []string{destination.Substituter}))
+		}
+	case d.local:
+	default:
+		places = append(places, d.offered(ctx, a, n, "offered by a substituter", paths, nil))
+	}
+	if d.local {
+		valid, err := n.Valid(ctx, paths...)
+		if err != nil {
+			return err
+		}
+		places = append(places, place{"in the store", valid})
+	}
+	for i := range targets {
+		t := &targets[i]
+		if t.State == job.Build && len(t.OutPaths) == len(t.Outputs) && everywhere(t, places) {
+			t.State = job.Skip
+			t.Reason = places[0].name
+		}
+	}
+	return nil
+}
+
+// A place is where paths may be already.
+type place struct {
+	name string
+	has  map[string]bool
+}
+
+// offered asks substituters. That they can't be asked only costs time.
+func (d *discovery) offered(ctx context.Context, a *app, n *nix.Nix, name string, paths, substituters []string) place {
+	has, err := n.Offered(ctx, paths, substituters)
+	if err != nil && ctx.Err() == nil {
+		a.warn("What is there already is not known, so all is built", err)
+	}
+	return place{name, has}
+}
+
+func everywhere(t *job.Target, places []place) bool {
+	for _, path := range t.OutPaths {
+		for _, p := range places {
+			if !p.has[path] {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// tell shows the Plan on the log.
+func tell(show *progress.Display, p *job.Plan) {
+	counts := map[job.State]int{}
+	for _, t := range p.Targets {
+		counts[t.State]++
+		switch t.State {
+		case job.Build:
+			show.Printf("  build  %s (%s)", t.Name, t.System)
+		case job.Skip:
+			show.Printf("  skip   %s: %s", t.Name, t.Reason)
+		case job.Failed:
+			show.Bad("%s can't be evaluated: %s", t.Name, t.Error)
+		}
+	}
+	for _, notice := range p.Notices {
+		show.Warn("%s", notice)
+	}
+	show.Printf("%d to build in %d %s, %d skipped, %d failed to evaluate",
+		counts[job.Build], len(p.Entries), plural(len(p.Entries), "entry", "entries"), counts[job.Skip], counts[job.Failed])
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}

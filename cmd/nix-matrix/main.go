@@ -1,0 +1,89 @@
+// Command nix-matrix turns one Nix repository into a GitHub Actions job matrix
+// and builds it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/org/nix-matrix/pkg/action"
+	"github.com/org/nix-matrix/pkg/nix"
+)
+
+// version is set when a release is built.
+var version = "dev"
+
+// Exit codes, as --help says them.
+const (
+	exitRed   = 1
+	exitUsage = 2
+	exitUnfit = 3
+)
+
+func main() {
+	// The second signal ends the program the hard way.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}, os.Getenv))
+}
+
+// streams are what a command reads and writes.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// run is the program. It alone decides the exit code.
+func run(ctx context.Context, args []string, s streams, getenv func(string) string) int {
+	app := newApp(s, getenv)
+	defer app.show.Close()
+	root := newRoot(app)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	app.show.Close()
+
+	var usage *usageError
+	var red *redError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &red):
+		return exitRed // the verdict has been told
+	case ctx.Err() != nil:
+		app.fail("Interrupted", err)
+		return exitRed
+	case errors.As(err, &usage):
+		app.fail("Wrong usage", err)
+		return exitUsage
+	case errors.Is(err, nix.ErrMissing):
+		app.fail("Nix is missing", err)
+		return exitUnfit
+	default:
+		app.fail("nix-matrix failed", err)
+		return exitRed
+	}
+}
+
+// fail tells why the program ends, once.
+func (a *app) fail(title string, err error) {
+	_, _ = fmt.Fprintf(a.streams.err, "nix-matrix: %s\n", action.Foreign(err.Error()))
+	a.action.Annotate(action.LevelError, title, err.Error())
+}
+
+// usageError is a mistake of who called us.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
+
+// redError says that the program did its work, and the result is not green.
+type redError struct{ verdict string }
+
+func (e *redError) Error() string { return e.verdict }

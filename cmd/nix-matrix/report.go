@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/org/nix-matrix/pkg/action"
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/report"
+)
+
+func newReport(a *app) *cobra.Command {
+	r := &reporter{app: a}
+	cmd := &cobra.Command{
+		Use:   "report --plan FILE --results DIR",
+		Short: "Give the verdict on a plan and its results",
+		Long: `Compares the results with the plan, target by target. The verdict is green only
+if every target of the plan was built, or skipped for a reason in the plan; what
+is missing, crashed or never started is red. Exits with 0 only if it is green.`,
+		Example: `  nix-matrix report --plan plan.json --results results/
+  nix-matrix report --plan plan.json --results results/ --summary report.md`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("report takes no %q: give the plan with --plan and the results with --results", args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return r.run(cmd.Context()) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&r.plan, "plan", a.action.Input("plan"), "`FILE` with the plan")
+	f.StringVar(&r.results, "results", a.action.Input("results"), "`DIR` with the results")
+	f.StringVar(&r.needs, "needs", a.action.Input("needs"), "what became of the jobs before: toJSON(needs), as `JSON`")
+	f.StringVar(&r.summary, "summary", "", "write the report as Markdown to `FILE`")
+	f.BoolVar(&r.json, "json", false, "print the verdict as JSON")
+	a.idFlag(cmd)
+	return cmd
+}
+
+type reporter struct {
+	app     *app
+	plan    string
+	results string
+	needs   string
+	summary string
+	json    bool
+}
+
+func (r *reporter) run(context.Context) error {
+	a := r.app
+	if err := a.checkID(); err != nil {
+		return err
+	}
+	var needs report.Needs
+	if r.needs != "" {
+		var err error
+		if needs, err = report.ParseNeeds([]byte(r.needs)); err != nil {
+			return &usageError{err}
+		}
+	}
+	if r.plan == "" {
+		return usagef("there is no plan: give one with --plan")
+	}
+	plan, key, err := r.readPlan()
+	if err != nil {
+		return err
+	}
+	results, err := readResults(or(r.results, "."))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		a.warn("Results that can't be read count as missing", err)
+	}
+	for _, result := range results {
+		if job.SamePlan(result.Plan, key) {
+			result.Plan = key
+		}
+	}
+	return r.tell(report.Judge(plan, key, results, needs))
+}
+
+// readPlan gives no plan when there is none: that is for the verdict to say.
+func (r *reporter) readPlan() (*job.Plan, string, error) {
+	data, err := os.ReadFile(r.plan)
+	if errors.Is(err, fs.ErrNotExist) && r.app.action.Running() {
+		return nil, "", nil
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("read the plan: %w", err)
+	}
+	plan, err := job.ParsePlan(data)
+	if err != nil {
+		return nil, "", err
+	}
+	return plan, job.PlanKey(plan.ID, data)(0), nil
+}
+
+// tell gives the verdict in all the places where it is looked for.
+func (r *reporter) tell(v *report.Verdict) error {
+	a := r.app
+	summary := v.Summary(report.SummaryOptions{RunURL: a.action.RunURL(), MaxBytes: action.MaxSummary})
+	if r.summary != "" {
+		if err := writeFile(r.summary, []byte(summary)); err != nil {
+			return fmt.Errorf("write the summary: %w", err)
+		}
+	}
+	if err := a.action.AddSummary(summary); err != nil {
+		return fmt.Errorf("add to the job's summary: %w", err)
+	}
+	for _, annotation := range v.Annotations() {
+		a.action.Annotate(action.Level(annotation.Level), annotation.Title, annotation.Message)
+	}
+	if err := a.action.SetOutput("success", strconv.FormatBool(v.Status == report.Success)); err != nil {
+		return fmt.Errorf("set the output success: %w", err)
+	}
+	a.show.Close()
+	if err := r.print(v); err != nil {
+		return err
+	}
+	if v.Status != report.Success {
+		return &redError{string(v.Status)}
+	}
+	return nil
+}
+
+func (r *reporter) print(v *report.Verdict) error {
+	out := r.app.streams.out
+	if !r.json {
+		for line := range strings.Lines(v.Text()) {
+			if _, err := fmt.Fprint(out, action.Foreign(line)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	enc := json.NewEncoder(out)
+	enc.SetIndent("", " ")
+	return enc.Encode(v)
+}

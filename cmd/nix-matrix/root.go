@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/org/nix-matrix/pkg/action"
+	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/cache/actions"
+	"github.com/org/nix-matrix/pkg/cache/dir"
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/progress"
+)
+
+// app is what all commands share.
+type app struct {
+	streams streams
+	getenv  func(string) string
+	action  *action.Action
+	show    *progress.Display
+
+	id    string
+	cache string
+}
+
+func newApp(s streams, getenv func(string) string) *app {
+	return &app{
+		streams: s,
+		getenv:  getenv,
+		action:  action.New(getenv, s.err),
+		show:    progress.New(s.err, getenv, action.Foreign),
+	}
+}
+
+func newRoot(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "nix-matrix",
+		Short: "Build every host and package of a Nix repository once, in parallel",
+		Long: `nix-matrix turns one Nix repository into a GitHub Actions job matrix that builds
+every host and package once, in parallel, and never evaluates twice.
+
+  discover   evaluates once and prints the matrix
+  build      builds one entry of it, without evaluating anything
+  report     gives the verdict
+  run        does all of that on this machine
+
+Exit codes: 0 done (for report and run: green), 1 something is red, 2 wrong
+usage, 3 the surroundings are unfit (no Nix, no permission).
+
+In GitHub Actions, each flag's default is the action's input of the same name
+with underscores. Secrets are taken from the environment only.`,
+		Example: `  nix-matrix run                                    # all of the flake in this directory
+  nix-matrix run --push file:///srv/cache           # … and fill a binary cache
+  nix-matrix discover .#nixosConfigurations         # just see what there is
+  nix-matrix run -f default.nix -A system -A home   # no flake`,
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("there is no command %q; there are discover, build, report, run and version", args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetVersionTemplate("nix-matrix {{.Version}}\n")
+	root.SetIn(a.streams.in)
+	root.SetOut(a.streams.out)
+	root.SetErr(a.streams.err)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("%w; see %s --help", err, cmd.CommandPath())
+	})
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(newDiscover(a), newBuild(a), newReport(a), newRun(a), newVersion(a))
+	return root
+}
+
+func newVersion(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintf(a.streams.out, "nix-matrix %s %s/%s\n", version, runtime.GOOS, runtime.GOARCH)
+			return err
+		},
+	}
+}
+
+// The flags that several commands have. Each default is the action's input.
+
+func (a *app) idFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&a.id, "id", or(a.action.Input("id"), job.DefaultID),
+		"prefix of everything that is stored, so that two uses in one workflow don't meet")
+}
+
+func (a *app) cacheFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&a.cache, "cache", a.action.Input("cache"),
+		"actions (default in GitHub Actions) or dir:PATH (default elsewhere, below $XDG_CACHE_HOME)")
+}
+
+func or(value, otherwise string) string {
+	if value == "" {
+		return otherwise
+	}
+	return value
+}
+
+// openCache opens the cache that the flag names. In GitHub Actions, a cache
+// that can't be had is nil and a warning: it only makes things faster.
+func (a *app) openCache() (cache.Cache, error) {
+	switch {
+	case a.cache == "actions" || a.cache == "" && a.action.Running():
+		config, err := actions.FromEnv(a.getenv)
+		if err != nil {
+			a.warn("The Actions cache is not used", err)
+			return nil, nil //nolint:nilnil // none is one of the answers
+		}
+		return actions.New(config), nil
+	default:
+		path, err := cachePath(a.cache)
+		if err != nil {
+			return nil, err
+		}
+		return dir.New(path)
+	}
+}
+
+// cachePath is the directory of a cache that is one.
+func cachePath(name string) (string, error) {
+	kind, path, _ := strings.Cut(name, ":")
+	switch {
+	case kind == "dir" && path != "":
+		return path, nil
+	case name != "":
+		return "", usagef("--cache %s: it is either actions or dir:PATH", name)
+	}
+	base, err := os.UserCacheDir()
+	if err != nil {
+		return "", usagef("there is no place for a cache (%w): name one with --cache dir:PATH", err)
+	}
+	return filepath.Join(base, "nix-matrix", "cache"), nil
+}
+
+func (a *app) checkID() error {
+	if err := job.CheckID(a.id); err != nil {
+		return &usageError{err}
+	}
+	return nil
+}
+
+// warn tells what could be better, in the log and on the run's page.
+func (a *app) warn(title string, err error) {
+	a.show.Warn("%s: %v", title, err)
+	a.action.Annotate(action.LevelWarning, title, err.Error())
+}
+
+func (a *app) findNix(ctx context.Context) (*nix.Nix, error) { return nix.Find(ctx, a.show) }
+
+// words splits an input whose values stand in lines or behind commas.
+func words(input string) []string {
+	return strings.FieldsFunc(input, func(c rune) bool { return strings.ContainsRune(" ,\t\r\n", c) })
+}
+
+// writeFile writes all of a file or nothing.
+func writeFile(name string, data []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(name), ".nix-matrix-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name())
+		}
+	}()
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/report"
+)
+
+func newRun(a *app) *cobra.Command {
+	r := &runner{app: a, discovery: discovery{local: true}}
+	cmd := &cobra.Command{
+		Use:   "run [INSTALLABLE…]",
+		Short: "Discover, build, push and report on this machine",
+		Long: `Does on this machine what a workflow does on many: evaluates once, builds all
+entries with the installed Nix, pushes what was built, and gives a verdict. For
+trying things out, and for repeating at home what failed in CI.
+
+The plan and the results are kept below the directory of --cache. See "nix-matrix
+discover --help" for what an INSTALLABLE is.`,
+		Example: `  nix-matrix run                                  # the flake in this directory
+  nix-matrix run .#nixosConfigurations.pi3
+  nix-matrix run --push file:///srv/cache --jobs 4
+  nix-matrix run -f default.nix -A system -A home`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := r.discovery.arguments(a, args); err != nil {
+				return err
+			}
+			if r.jobs < 1 {
+				return usagef("--jobs %d: at least 1", r.jobs)
+			}
+			return r.run(cmd.Context())
+		},
+	}
+	r.discovery.flags(a, cmd)
+	a.idFlag(cmd)
+	cmd.Flags().StringVar(&a.cache, "cache", "", "dir:`PATH` where the plan and the results are kept (default below $XDG_CACHE_HOME)")
+	cmd.Flags().IntVarP(&r.jobs, "jobs", "j", min(4, runtime.NumCPU()), "entries at a time; each builds as many derivations at a time as Nix is set to")
+	cmd.Flags().BoolVarP(&r.logs, "print-build-logs", "L", false, "show the lines of build logs")
+	return cmd
+}
+
+type runner struct {
+	app       *app
+	discovery discovery
+	jobs      int
+	logs      bool
+}
+
+func (r *runner) run(ctx context.Context) error {
+	a := r.app
+	dir, err := r.dir()
+	if err != nil {
+		return err
+	}
+	n, err := a.findNix(ctx)
+	if err != nil {
+		return err
+	}
+	plan, err := r.discovery.plan(ctx, a, n)
+	if err != nil {
+		return err
+	}
+	data, err := plan.Marshal()
+	if err != nil {
+		return err
+	}
+	if err := writeFile(filepath.Join(dir, "plan.json"), data); err != nil {
+		return fmt.Errorf("keep the plan: %w", err)
+	}
+	tell(a.show, plan)
+	to, err := destinations(r.discovery.push)
+	if err != nil {
+		return err
+	}
+	key := job.PlanKey(a.id, data)(0)
+	w := &worker{app: a, nix: n, plan: plan, key: key, push: to, logs: r.logs}
+	results, err := r.work(ctx, w, filepath.Join(dir, "results"))
+	if err != nil {
+		return err
+	}
+	verdict := report.Judge(plan, key, results, nil)
+	a.show.Close()
+	if _, err := fmt.Fprint(a.streams.out, verdict.Text()); err != nil {
+		return err
+	}
+	if verdict.Status != report.Success {
+		return &redError{string(verdict.Status)}
+	}
+	return nil
+}
+
+// dir is the directory for the plan and the results of this id. Those of the
+// last run are removed.
+func (r *runner) dir() (string, error) {
+	a := r.app
+	path, err := cachePath(a.cache)
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(path, "run", a.id)
+	if err := os.RemoveAll(dir); err != nil {
+		return "", fmt.Errorf("remove the results of the last run: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "results"), 0o750); err != nil {
+		return "", fmt.Errorf("make a place for the results: %w", err)
+	}
+	return dir, nil
+}
+
+// work builds all entries, some of them at a time.
+func (r *runner) work(ctx context.Context, w *worker, dir string) ([]*job.Result, error) {
+	a := r.app
+	a.show.Start(len(w.plan.Entries))
+	results := make([]*job.Result, len(w.plan.Entries))
+	errs := make([]error, len(w.plan.Entries))
+	var g errgroup.Group
+	g.SetLimit(r.jobs)
+	for i := range w.plan.Entries {
+		entry := &w.plan.Entries[i]
+		g.Go(func() error {
+			result := a.newResult(entry, w.key)
+			results[i] = result
+			w.work(ctx, entry, result)
+			a.show.Finish(result.Outcome.OK())
+			a.announce(result)
+			errs[i] = writeResult(filepath.Join(dir, entry.ID+".json"), result)
+			return nil
+		})
+	}
+	_ = g.Wait()
+	return results, errors.Join(errs...)
+}

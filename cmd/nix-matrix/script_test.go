@@ -1,0 +1,115 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/org/nix-matrix/internal/testbench"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"nix-matrix": main})
+}
+
+// Whole commands, on a real Nix. Each script has an empty /nix of its own, its
+// working directory is outside of any checkout, and $FLEET and $CLASSIC are
+// copies of the examples.
+func TestScripts(t *testing.T) {
+	bins := map[string]string{}
+	for _, version := range testbench.NixVersions {
+		bins[version] = testbench.NixPath(t, version)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			return setUp(env, bins["2.34"])
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"store":   useStore,
+			"nix-use": func(ts *testscript.TestScript, _ bool, args []string) { useNix(ts, bins, args) },
+			"replace": replace,
+			"nginx":   nginx,
+		},
+	})
+}
+
+func setUp(env *testscript.Env, nix string) error {
+	t := env.T().(testing.TB)
+	env.Values[testKey{}] = t
+	testbench.PrivateNix(t)
+	testbench.UseStore(t, filepath.Join(env.WorkDir, ".stores", "first"))
+	for name, example := range map[string]string{"FLEET": "fleet", "CLASSIC": "classic"} {
+		to := filepath.Join(env.WorkDir, ".examples", example)
+		if err := os.CopyFS(to, os.DirFS(filepath.Join("..", "..", "examples", example))); err != nil {
+			return err
+		}
+		env.Setenv(name, to)
+	}
+	home := filepath.Join(env.WorkDir, ".home")
+	if err := os.MkdirAll(home, 0o750); err != nil {
+		return err
+	}
+	env.Setenv("HOME", home)
+	env.Setenv("USER", "somebody")
+	env.Setenv("NO_COLOR", "1")
+	env.Setenv("PATH", env.Getenv("PATH")+string(os.PathListSeparator)+os.Getenv("PATH"))
+	usePath(env.Getenv, env.Setenv, nix)
+	return nil
+}
+
+// usePath puts a directory at the front of PATH, behind that of the commands
+// that are tested.
+func usePath(getenv func(string) string, setenv func(string, string), dir string) {
+	first, rest, _ := strings.Cut(getenv("PATH"), string(os.PathListSeparator))
+	setenv("PATH", strings.Join([]string{first, dir, rest}, string(os.PathListSeparator)))
+}
+
+type testKey struct{}
+
+// store NAME makes /nix another store, an empty one if it is new.
+func useStore(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: store NAME")
+	}
+	testbench.UseStore(ts.Value(testKey{}).(testing.TB), ts.MkAbs(".stores/"+args[0]))
+}
+
+// nix-use VERSION puts another version of Nix on PATH.
+func useNix(ts *testscript.TestScript, bins map[string]string, args []string) {
+	if len(args) != 1 || bins[args[0]] == "" {
+		ts.Fatalf("usage: nix-use VERSION")
+	}
+	usePath(ts.Getenv, ts.Setenv, bins[args[0]])
+}
+
+// replace FILE OLD NEW changes a file, in which OLD must be.
+func replace(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: replace FILE OLD NEW")
+	}
+	data, err := os.ReadFile(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if !strings.Contains(string(data), args[1]) {
+		ts.Fatalf("%s has no %q", args[0], args[1])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(string(data), args[1], args[2], 1)), 0o600))
+}
+
+// nginx DIR [HTPASSWD] serves a directory and sets $NGINX to host and port.
+func nginx(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: nginx DIR [HTPASSWD]")
+	}
+	auth := ""
+	if len(args) == 2 {
+		auth = args[1]
+	}
+	address := testbench.Nginx(ts.Value(testKey{}).(testing.TB), ts.MkAbs(args[0]), auth)
+	ts.Setenv("NGINX", strings.TrimPrefix(address, "http://"))
+}

@@ -1,0 +1,249 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/org/nix-matrix/pkg/action"
+	"github.com/org/nix-matrix/pkg/build"
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/push"
+)
+
+// A worker makes Results of entries.
+type worker struct {
+	app  *app
+	nix  *nix.Nix
+	plan *job.Plan
+	key  string // of the plan
+	push []push.Destination
+	logs bool // show lines of build logs
+	// restore brings the derivations into the store; nil when they are there.
+	restore func(ctx context.Context, drvs []string, result *job.Result) error
+}
+
+// signingKey is the environment variable with the secret key that signs what is
+// pushed by nix copy.
+const signingKey = "NIX_MATRIX_SIGNING_KEY"
+
+// newResult is the Result of an entry that nothing is known of yet.
+func (a *app) newResult(e *job.Entry, plan string) *job.Result {
+	now := time.Now().UTC()
+	return &job.Result{
+		Version:  job.Version,
+		Plan:     plan,
+		Entry:    e.ID,
+		Name:     e.Name,
+		Outcome:  job.Broken,
+		Error:    "the worker ended before it could say anything: it was killed, or the machine was lost",
+		Started:  now,
+		Finished: now,
+		Emulated: e.QEMU,
+		Runner:   a.getenv("RUNNER_NAME"),
+		URL:      a.action.RunURL(),
+		Targets:  []job.TargetResult{},
+	}
+}
+
+// work builds an entry and pushes what it has built. What goes wrong is in the
+// Result.
+func (w *worker) work(ctx context.Context, e *job.Entry, result *job.Result) {
+	result.Error = ""
+	targets := make([]build.Target, len(e.Targets))
+	for i, ref := range e.Targets {
+		targets[i] = build.Target{N: ref.N, Target: w.plan.Targets[ref.N]}
+	}
+	err := w.realise(ctx, e, targets, result)
+	if err != nil {
+		result.Error = err.Error()
+	}
+	if ctx.Err() != nil && result.Error != "" {
+		result.Error = "the build was stopped"
+	}
+	if err == nil && ctx.Err() == nil {
+		w.pushAll(ctx, result)
+	}
+	result.Outcome = outcome(ctx, result)
+	result.Finished = time.Now().UTC()
+}
+
+func (w *worker) realise(ctx context.Context, e *job.Entry, targets []build.Target, result *job.Result) error {
+	var drvs, held []string
+	for _, t := range targets {
+		drvs = append(drvs, t.DrvPath)
+		for _, path := range t.OutPaths {
+			held = append(held, path)
+		}
+	}
+	held = append(held, drvs...)
+	if hold, err := w.nix.Hold(ctx, held...); err != nil {
+		w.app.show.Warn("a garbage collection may take away what is being built: %v", err)
+	} else {
+		defer hold.Close() //nolint:errcheck // it only holds
+	}
+	if w.restore != nil {
+		if err := w.restore(ctx, drvs, result); err != nil {
+			return err
+		}
+	}
+	built, err := build.Run(ctx, w.nix, targets, build.Options{
+		Nix:  w.options(e),
+		Emit: func(event nix.Event) { w.app.show.See(event, w.logs) },
+	})
+	result.Targets, result.Builds = built.Targets, built.Builds
+	return err
+}
+
+// options are Nix's settings for an entry.
+func (w *worker) options(e *job.Entry) []nix.Option {
+	// Entries that are built side by side on one machine wait for each other's
+	// locks; Nix looks at them every five seconds.
+	options := []nix.Option{{Name: "build-poll-interval", Value: "1"}}
+	if platforms := w.nix.Setting("extra-platforms"); e.System != w.nix.System && !slices.Contains(platforms, e.System) && e.QEMU {
+		options = append(options, nix.Option{Name: "extra-platforms", Value: strings.Join(append(platforms, e.System), " ")})
+	}
+	return options
+}
+
+// pushAll sends the outputs of what succeeded to all destinations.
+func (w *worker) pushAll(ctx context.Context, result *job.Result) {
+	var paths []string
+	for _, t := range result.Targets {
+		if t.Outcome.OK() {
+			for _, o := range t.Outputs {
+				paths = append(paths, o.Path)
+			}
+		}
+	}
+	if len(paths) == 0 || len(w.push) == 0 {
+		return
+	}
+	keyFile, remove, err := push.KeyFile(w.app.getenv(signingKey))
+	if err != nil {
+		result.Error = err.Error()
+		return
+	}
+	defer remove()
+	result.Pushes = make([]job.Push, len(w.push))
+	var g errgroup.Group
+	for i, destination := range w.push {
+		g.Go(func() error {
+			start := time.Now()
+			err := destination.Push(ctx, w.nix, paths, keyFile)
+			result.Pushes[i] = job.Push{Destination: destination.Name, Paths: len(paths), Seconds: time.Since(start).Seconds()}
+			if err != nil {
+				result.Pushes[i].Error = err.Error()
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		result.Error = err.Error()
+	}
+}
+
+// outcome is the worst of an entry's targets, or what happened beside them.
+func outcome(ctx context.Context, result *job.Result) job.Outcome {
+	worst := job.Present
+	rank := []job.Outcome{job.Present, job.Fetched, job.Built, job.Cancelled, job.Broken}
+	for _, t := range result.Targets {
+		if slices.Index(rank, t.Outcome) > slices.Index(rank, worst) {
+			worst = t.Outcome
+		}
+	}
+	switch {
+	case worst == job.Broken:
+		return job.Broken
+	case ctx.Err() != nil && (result.Error != "" || !worst.OK()):
+		return job.Cancelled
+	case result.Error != "":
+		return job.Broken
+	default:
+		return worst
+	}
+}
+
+// announce shows an entry's Result.
+func (a *app) announce(r *job.Result) {
+	seconds := r.Finished.Sub(r.Started)
+	if r.Outcome.OK() {
+		a.show.Good("%s: %s, %d %s built in %s", r.Name, r.Outcome, len(r.Builds), plural(len(r.Builds), "derivation", "derivations"), job.Duration(seconds))
+	} else {
+		a.show.Bad("%s: %s", r.Name, r.Outcome)
+	}
+	if r.Error != "" {
+		a.show.Printf("  %s", strings.ReplaceAll(r.Error, "\n", "\n  "))
+		a.action.Annotate(action.LevelError, r.Name, r.Error)
+	}
+	for _, t := range r.Targets {
+		if t.Outcome.OK() {
+			continue
+		}
+		a.show.Printf("  %s: %s", t.Attr, t.Error)
+		for _, line := range t.Log {
+			a.show.Printf("    > %s", line)
+		}
+		if t.Outcome == job.Broken {
+			a.show.Printf("  to see it at home: %s", t.Reproduce)
+			a.action.Annotate(action.LevelError, t.Attr, failure(&t))
+		}
+	}
+}
+
+// failure says in one paragraph why a target failed.
+func failure(t *job.TargetResult) string {
+	text := t.Error
+	if len(t.Log) > 0 {
+		text += "\n" + strings.Join(t.Log[max(0, len(t.Log)-10):], "\n")
+	}
+	if t.Reproduce != "" {
+		text += "\nTo see it at home: " + t.Reproduce
+	}
+	return text
+}
+
+// writeResult writes a Result to a file.
+func writeResult(file string, r *job.Result) error {
+	data, err := r.Marshal()
+	if err != nil {
+		return err
+	}
+	if err := writeFile(file, data); err != nil {
+		return fmt.Errorf("write the result: %w", err)
+	}
+	return nil
+}
+
+// readResults reads all Results of a directory. One that can't be read is an
+// error beside the others.
+func readResults(dir string) ([]*job.Result, error) {
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var results []*job.Result
+	var errs []error
+	for _, f := range files {
+		if f.IsDir() || !strings.HasSuffix(f.Name(), ".json") {
+			continue
+		}
+		data, err := os.ReadFile(dir + "/" + f.Name())
+		if err == nil {
+			var r *job.Result
+			if r, err = job.ParseResult(data); err == nil {
+				results = append(results, r)
+				continue
+			}
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", f.Name(), err))
+	}
+	return results, errors.Join(errs...)
+}

@@ -1,0 +1,12 @@
+{ pkgs, ... }:
+{
+  networking.hostName = "hetzner";
+
+  services.nginx = {
+    enable = true;
+    virtualHosts."anna.example" = {
+      root = pkgs.website;
+      forceSSL = true;
+    };
+  };
+}

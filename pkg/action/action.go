@@ -1,0 +1,164 @@
+// Package action is the GitHub surface: inputs, outputs, annotations and the
+// job summary. Outside of GitHub Actions, everything but inputs does nothing.
+package action
+
+import (
+	"crypto/rand"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/sethvargo/go-githubactions"
+)
+
+// MaxSummary is how large the summary of a step may be, in bytes.
+const MaxSummary = 1 << 20
+
+// Action is the job that this program runs in.
+type Action struct {
+	getenv   func(string) string
+	commands *githubactions.Action
+}
+
+// New takes the environment and the stream for workflow commands, which the
+// runner reads like the log.
+func New(getenv func(string) string, log io.Writer) *Action {
+	return &Action{
+		getenv:   getenv,
+		commands: githubactions.New(githubactions.WithWriter(log), githubactions.WithGetenv(getenv)),
+	}
+}
+
+// Running says whether this is a job of GitHub Actions.
+func (a *Action) Running() bool { return a.getenv("GITHUB_ACTIONS") == "true" }
+
+// Input gives an input of the action, which is the default of the flag of the
+// same name. A composite action must map each of its inputs itself, as INPUT_NAME.
+func (a *Action) Input(name string) string {
+	return strings.TrimSpace(a.getenv("INPUT_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))))
+}
+
+// Lines gives an input that has one value a line. What follows a # at the start
+// of a line is a comment.
+func (a *Action) Lines(name string) []string {
+	var values []string
+	for line := range strings.Lines(a.Input(name)) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			values = append(values, line)
+		}
+	}
+	return values
+}
+
+// SetOutput sets an output of the step. The delimiter is new each time, so that
+// no value can end itself and set further outputs.
+func (a *Action) SetOutput(name, value string) error {
+	file := a.getenv("GITHUB_OUTPUT")
+	if file == "" {
+		return nil
+	}
+	delimiter := "nix-matrix-" + rand.Text()
+	return appendTo(file, fmt.Sprintf("%s<<%s\n%s\n%s\n", name, delimiter, value, delimiter))
+}
+
+// AddSummary adds Markdown to the step's summary.
+func (a *Action) AddSummary(markdown string) error {
+	file := a.getenv("GITHUB_STEP_SUMMARY")
+	if file == "" {
+		return nil
+	}
+	return appendTo(file, markdown+"\n")
+}
+
+func appendTo(file, text string) error {
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600) //nolint:gosec // the runner's own file
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// Level is how an annotation is shown.
+type Level string
+
+// The levels of annotations. GitHub shows ten of each and step.
+const (
+	LevelError   Level = "error"
+	LevelWarning Level = "warning"
+	LevelNotice  Level = "notice"
+)
+
+// Annotate shows a message on the run's page.
+func (a *Action) Annotate(level Level, title, message string) {
+	if !a.Running() {
+		return
+	}
+	c := a.commands
+	if title != "" {
+		c = c.WithFieldsMap(map[string]string{"title": title})
+	}
+	switch level {
+	case LevelError:
+		c.Errorf("%s", message)
+	case LevelWarning:
+		c.Warningf("%s", message)
+	case LevelNotice:
+		c.Noticef("%s", message)
+	}
+}
+
+// Mask keeps a value out of the log.
+func (a *Action) Mask(value string) {
+	if !a.Running() {
+		return
+	}
+	for line := range strings.Lines(value) {
+		if line = strings.TrimSpace(line); line != "" {
+			a.commands.AddMask(line)
+		}
+	}
+}
+
+// TempDir is a directory below RUNNER_TEMP for what this use of the action hands
+// to later steps.
+func (a *Action) TempDir(id string) (string, error) {
+	base := a.getenv("RUNNER_TEMP")
+	if base == "" {
+		base = os.TempDir()
+	}
+	dir := filepath.Join(base, "nix-matrix", id)
+	return dir, os.MkdirAll(dir, 0o700)
+}
+
+// RunURL is the address of the page of the run, empty outside of one.
+func (a *Action) RunURL() string {
+	repository, run := a.getenv("GITHUB_REPOSITORY"), a.getenv("GITHUB_RUN_ID")
+	if repository == "" || run == "" {
+		return ""
+	}
+	url := fmt.Sprintf("%s/%s/actions/runs/%s", a.getenv("GITHUB_SERVER_URL"), repository, run)
+	if attempt := a.getenv("GITHUB_RUN_ATTEMPT"); attempt != "" {
+		url += "/attempts/" + attempt
+	}
+	return url
+}
+
+// The runner takes `::name` at the start of a line, after white space as Unicode
+// has it, and `##[name]` anywhere in it for a command.
+var command = regexp.MustCompile(`^[\s\pZ\x{85}]*::|##\[`)
+
+// Foreign makes a line that somebody else wrote safe to log: no command in it
+// takes effect. It still reads the same.
+func Foreign(line string) string {
+	return command.ReplaceAllStringFunc(line, func(found string) string {
+		// A word joiner is invisible and ends what the runner looks for.
+		return found[:len(found)-1] + "\u2060" + found[len(found)-1:]
+	})
+}

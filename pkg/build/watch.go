@@ -1,0 +1,88 @@
+package build
+
+import (
+	"strings"
+	"time"
+
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/nix"
+)
+
+const (
+	logLines  = 25   // of a failed derivation that are kept
+	lineBytes = 2000 // of each
+)
+
+// watch keeps what the events say.
+type watch struct {
+	running  map[string]time.Time
+	finished []job.DrvBuild
+	built    map[string]bool
+	stopped  map[string]time.Time
+	log      map[string][]string // last lines
+	messages []string
+}
+
+func newWatch() *watch {
+	return &watch{
+		running: map[string]time.Time{},
+		built:   map[string]bool{},
+		stopped: map[string]time.Time{},
+		log:     map[string][]string{},
+	}
+}
+
+func (w *watch) see(e nix.Event) {
+	switch e.Kind {
+	case nix.BuildStarted:
+		w.running[e.Path] = e.Time
+		delete(w.log, e.Path)
+	case nix.BuildLine:
+		text := e.Text
+		if len(text) > lineBytes {
+			text = strings.ToValidUTF8(text[:lineBytes], "") + "…"
+		}
+		kept := append(w.log[e.Path], text)
+		if len(kept) > logLines {
+			kept = kept[1:]
+		}
+		w.log[e.Path] = kept
+	case nix.BuildStopped:
+		started, ok := w.running[e.Path]
+		if !ok {
+			return
+		}
+		delete(w.running, e.Path)
+		w.built[e.Path] = true
+		w.stopped[e.Path] = e.Time
+		w.finished = append(w.finished, job.DrvBuild{DrvPath: e.Path, Started: started.UTC(), Seconds: e.Time.Sub(started).Seconds()})
+	case nix.ErrorMessage:
+		w.messages = append(w.messages, e.Text)
+	case nix.FetchStarted, nix.FetchStopped, nix.WarnMessage:
+	}
+}
+
+// until is how many seconds after start a derivation was done; of one that was
+// not built, up to the last thing that was.
+func (w *watch) until(drv string, start time.Time) float64 {
+	if t, ok := w.stopped[drv]; ok {
+		return t.Sub(start).Seconds()
+	}
+	var last time.Time
+	for _, t := range w.stopped {
+		if t.After(last) {
+			last = t
+		}
+	}
+	return max(0, last.Sub(start).Seconds())
+}
+
+// message gives the first of Nix's error messages that names a derivation.
+func (w *watch) message(drv string) string {
+	for _, m := range w.messages {
+		if strings.Contains(m, drv) {
+			return m
+		}
+	}
+	return ""
+}

@@ -1,0 +1,162 @@
+package actions
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/org/nix-matrix/pkg/cache"
+)
+
+const unknown = -1 // size of a blob of which nothing was read yet
+
+// blob is read with ranged GET requests without a token: the address carries
+// the permission, for some minutes.
+type blob struct {
+	client *client
+	key    string
+
+	mu      sync.Mutex
+	address string // a secret
+	etag    string
+	size    int64
+}
+
+func (b *blob) Key() string { return b.key }
+func (b *blob) Size() int64 { return b.size }
+
+// measure finds out the size, which only a download tells.
+func (b *blob) measure(ctx context.Context) error {
+	r := &reader{ctx: ctx, blob: b, left: 1}
+	defer r.Close()
+	_, err := r.Read(make([]byte, 1))
+	return err
+}
+
+func (b *blob) Range(ctx context.Context, offset, length int64) (io.ReadCloser, error) {
+	if err := cache.CheckRange(offset, length, b.size); err != nil {
+		return nil, fmt.Errorf("read %s: %w", b.key, err)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("read %s: %w", b.key, err)
+	}
+	if length == 0 {
+		return io.NopCloser(bytes.NewReader(nil)), nil
+	}
+	r := &reader{ctx: ctx, blob: b, offset: offset, left: length}
+	if err := r.connect(); err != nil {
+		return nil, fmt.Errorf("read %s: %w", b.key, err)
+	}
+	return r, nil
+}
+
+// fault is why a download failed, and what may help. Without more it means: try
+// again at once.
+type fault struct {
+	error
+	final   bool           // nothing helps
+	expired string         // another address than this one does
+	busy    bool           // waiting does, for as long as resp says
+	resp    *http.Response // or nil
+}
+
+func final(format string, a ...any) *fault {
+	return &fault{error: fmt.Errorf(format, a...), final: true}
+}
+
+// get starts the download of length bytes from offset on.
+func (b *blob) get(ctx context.Context, offset, length int64) (*connection, *fault) {
+	conn := &connection{stall: b.client.config.Stall}
+	conn.ctx, conn.cancel = context.WithCancelCause(ctx)
+	conn.watchdog = time.AfterFunc(conn.stall, func() { conn.cancel(errStalled) })
+	if fault := b.connect(conn, offset, length); fault != nil {
+		conn.Close()
+		return nil, fault
+	}
+	conn.watchdog.Stop()
+	return conn, nil
+}
+
+func (b *blob) connect(conn *connection, offset, length int64) *fault {
+	b.mu.Lock()
+	address := b.address
+	b.mu.Unlock()
+	req, err := http.NewRequestWithContext(conn.ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return final("the address of the storage is malformed")
+	}
+	req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", offset, offset+length-1))
+	req.Header.Set("User-Agent", "nix-matrix")
+	resp, err := b.client.download.Do(req)
+	if err != nil {
+		return &fault{error: conn.cause(err), busy: true}
+	}
+	conn.body = resp.Body
+	answers := fmt.Errorf("the storage answers %d", resp.StatusCode)
+	size := resp.ContentLength
+	switch resp.StatusCode {
+	case http.StatusPartialContent:
+		var first, last int64
+		n, _ := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-%d/%d", &first, &last, &size)
+		if n != 3 || first != offset {
+			return final("asked for bytes from %d on, the storage answers with %.60q", offset, resp.Header.Get("Content-Range"))
+		}
+	case http.StatusOK: // all of it: the range was ignored
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return &fault{error: answers, expired: address}
+	case http.StatusNotFound, http.StatusGone:
+		return final("it was evicted: %w", cache.ErrMiss)
+	case http.StatusRequestedRangeNotSatisfiable:
+		return final("the storage has no bytes at %d: %w", offset, io.ErrUnexpectedEOF)
+	case http.StatusRequestTimeout, http.StatusTooManyRequests:
+		return &fault{error: answers, busy: true, resp: resp}
+	default:
+		return &fault{error: answers, busy: true, resp: resp, final: resp.StatusCode < 500}
+	}
+	if fault := b.same(size, resp.Header.Get("ETag")); fault != nil {
+		return fault
+	}
+	if resp.StatusCode == http.StatusOK && offset > 0 {
+		if _, err := io.CopyN(io.Discard, conn, offset); err != nil {
+			return &fault{error: err}
+		}
+	}
+	return nil
+}
+
+// same learns the blob's size and ETag, and later sees to it that they are
+// still those: an address that was asked for anew may lead to the entry of
+// another scope under the same key.
+func (b *blob) same(size int64, etag string) *fault {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case size <= 0:
+		return final("the storage does not tell the size")
+	case b.size == unknown:
+		b.size, b.etag = size, etag
+	case size != b.size, etag != "" && b.etag != "" && etag != b.etag:
+		return final("another entry has taken its place: %w", cache.ErrMiss)
+	}
+	return nil
+}
+
+// renew asks the service for another address than the one that has expired,
+// unless someone has done so.
+func (b *blob) renew(ctx context.Context, expired string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.address != expired {
+		return nil
+	}
+	e, err := b.client.find(ctx, b.key, nil)
+	if err != nil {
+		return fmt.Errorf("its address has expired: %w", err)
+	}
+	b.address = e.address
+	return nil
+}

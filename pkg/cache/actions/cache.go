@@ -1,0 +1,140 @@
+package actions
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+
+	"github.com/org/nix-matrix/pkg/cache"
+)
+
+// service is what the two protocols differ in.
+type service interface {
+	// find asks for key exactly, or as the service understands that, then for
+	// the prefixes in order. An address is a secret.
+	find(ctx context.Context, key string, prefixes []string) (e entry, ok bool, err error)
+	save(ctx context.Context, key string, body *source) error
+}
+
+type entry struct{ key, address string }
+
+type client struct {
+	config   Config
+	invalid  error
+	service  service
+	download *http.Client
+}
+
+// New is the cache that config describes. A config that can't work makes every
+// use of the cache fail.
+func New(config Config) cache.Cache {
+	config = config.withDefaults()
+	calls := newCaller(config)
+	c := &client{config: config, invalid: config.check(), download: &http.Client{Transport: config.Transport}}
+	if config.Protocol == V1 {
+		c.service = &v1{config, calls}
+	} else {
+		c.service = &v2{config, calls}
+	}
+	return c
+}
+
+// Format prints what the config does.
+func (c *client) Format(f fmt.State, verb rune) { c.config.Format(f, verb) }
+
+func (c *client) Open(ctx context.Context, key string, prefixes ...string) (cache.Blob, error) {
+	if err := c.may(c.config.DenyRead, cache.CheckOpen(key, prefixes)); err != nil {
+		return nil, fmt.Errorf("open %s: %w", key, err)
+	}
+	e, err := c.find(ctx, key, prefixes)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", key, err)
+	}
+	b := &blob{client: c, key: e.key, address: e.address, size: unknown}
+	if err := b.measure(ctx); err != nil {
+		return nil, fmt.Errorf("open %s: %w", e.key, err)
+	}
+	return b, nil
+}
+
+func (c *client) Save(ctx context.Context, key string, body io.ReaderAt, size int64) error {
+	if err := c.may(c.config.DenyWrite, cache.CheckSave(key, size)); err != nil {
+		return fmt.Errorf("save %s: %w", key, err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	source := &source{body: body, size: size, cancel: cancel}
+	if err := c.service.save(ctx, key, source); err != nil {
+		if failure := source.failure.Load(); failure != nil {
+			err = *failure
+		}
+		return fmt.Errorf("save %s: %w", key, err)
+	}
+	return nil
+}
+
+func (c *client) may(denied bool, keys error) error {
+	switch {
+	case c.invalid != nil:
+		return c.invalid
+	case keys != nil:
+		return keys
+	case denied:
+		return fmt.Errorf("the job's token or its cache mode does not allow it: %w", cache.ErrReadOnly)
+	}
+	return nil
+}
+
+// find holds the service to the contract. Some servers take the key for a
+// prefix too, and so does whoever is sent it among the prefixes; then what the
+// prefixes alone would give takes another question.
+func (c *client) find(ctx context.Context, key string, prefixes []string) (entry, error) {
+	e, ok, err := c.service.find(ctx, key, prefixes)
+	if err == nil && ok && e.key != key && strings.HasPrefix(e.key, key) && len(prefixes) > 0 {
+		e, ok, err = c.service.find(ctx, prefixes[0], prefixes[1:])
+	}
+	if err != nil {
+		return entry{}, err
+	}
+	if ok && e.key == key {
+		return e, nil
+	}
+	for _, prefix := range prefixes {
+		if ok && strings.HasPrefix(e.key, prefix) {
+			return e, nil
+		}
+	}
+	return entry{}, cache.ErrMiss
+}
+
+// source is what a save reads. Its first failure ends the save: no number of
+// retries makes a body readable.
+type source struct {
+	body    io.ReaderAt
+	size    int64
+	cancel  context.CancelFunc // of the save
+	failure atomic.Pointer[error]
+}
+
+func (s *source) ReadAt(p []byte, offset int64) (int, error) {
+	n, err := s.body.ReadAt(p, offset)
+	if n == len(p) {
+		return n, nil
+	}
+	if err == nil || err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	err = fmt.Errorf("read what is to be saved: %w", err)
+	s.failure.CompareAndSwap(nil, &err)
+	s.cancel()
+	return n, err
+}
+
+// block is the bytes of the block that starts at offset, for blocks of the
+// given size.
+func (s *source) block(offset, size int64) *io.SectionReader {
+	return io.NewSectionReader(s, offset, min(size, s.size-offset))
+}

@@ -1,0 +1,272 @@
+package actions
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Protocol is a version of the service's protocol.
+type Protocol int
+
+const (
+	V1 Protocol = 1
+	V2 Protocol = 2
+)
+
+func (p Protocol) String() string { return fmt.Sprintf("v%d", int(p)) }
+
+// Version is the entries' version when Config names no other.
+var Version = func() string {
+	sum := sha256.Sum256([]byte("nix-matrix"))
+	return hex.EncodeToString(sum[:])
+}()
+
+// Config says where the service is and how to deal with it. Protocol, URL and
+// Token are required; the zero value of every other field is its default.
+type Config struct {
+	Protocol Protocol
+	// URL is the service's address: for v2 its origin, for v1 with all of its
+	// path. It may contain a secret (act's does), so it is never shown.
+	URL   string
+	Token Token
+
+	// DenyRead and DenyWrite make Open and Save fail with cache.ErrReadOnly
+	// without asking the service.
+	DenyRead, DenyWrite bool
+
+	// Version, 64 characters, separates entries from those of other versions.
+	Version string
+
+	// Retries is how often a failed request is sent again, 5 by default, for a
+	// range of a blob in total. Less than zero is never.
+	Retries int
+	// Wait is the unit of the waits between tries where the service does not
+	// say how long: 1 to 2 units, then 2 to 4, then 3 to 6. By default 1 s.
+	Wait time.Duration
+	// Patience bounds one call with all of its tries, and is the longest wait
+	// that the service may ask for. Transfers of blobs are not counted. By
+	// default 2 min, since limits are per minute.
+	Patience time.Duration
+	// Stall is how long a download may bring no byte before it is continued on
+	// a fresh connection. By default 20 s.
+	Stall time.Duration
+	// BlockSize, in bytes, and Parallel are how uploads of more than one block
+	// are cut and how many blocks travel at once. By default 16 MiB and 8 for
+	// v2, 32 MiB and 4 for v1.
+	BlockSize int64
+	Parallel  int
+
+	// Transport sends the requests; by default one like http.DefaultTransport,
+	// without HTTP/2, where a fresh connection is a fresh stream only.
+	Transport http.RoundTripper
+	// Log is told of tries that failed, at level Info. By default nothing is.
+	Log *slog.Logger
+}
+
+func (c Config) String() string {
+	host := "?"
+	if u, err := url.Parse(c.URL); err == nil && u.Host != "" {
+		host = u.Host
+	}
+	return fmt.Sprintf("Actions cache service %s at %s", c.Protocol, host)
+}
+
+// Format has every verb print the String, since the fields are secrets.
+func (c Config) Format(f fmt.State, _ rune) { io.WriteString(f, c.String()) }
+
+// LogValue keeps secrets out of structured logs.
+func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
+
+func (c Config) withDefaults() Config {
+	if c.Version == "" {
+		c.Version = Version
+	}
+	if c.Retries == 0 {
+		c.Retries = 5
+	}
+	c.Retries = max(c.Retries, 0)
+	if c.Wait == 0 {
+		c.Wait = time.Second
+	}
+	if c.Patience == 0 {
+		c.Patience = 2 * time.Minute
+	}
+	if c.Stall == 0 {
+		c.Stall = 20 * time.Second
+	}
+	blockSize, parallel := int64(16<<20), 8
+	if c.Protocol == V1 {
+		blockSize, parallel = 32<<20, 4
+	}
+	if c.BlockSize == 0 {
+		c.BlockSize = blockSize
+	}
+	if c.Parallel == 0 {
+		c.Parallel = parallel
+	}
+	if c.Transport == nil {
+		transport := http.DefaultTransport.(*http.Transport).Clone()
+		transport.Protocols = new(http.Protocols)
+		transport.Protocols.SetHTTP1(true)
+		transport.DisableCompression = true
+		transport.MaxIdleConnsPerHost = 16
+		c.Transport = transport
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func (c Config) check() error {
+	switch {
+	case c.Protocol != V1 && c.Protocol != V2:
+		return fmt.Errorf("the Actions cache service has no protocol %s", c.Protocol)
+	case len(c.Version) != 64:
+		return fmt.Errorf("the version of Actions cache entries has %d characters, not 64", len(c.Version))
+	}
+	_, err := serviceURL(c.URL)
+	return err
+}
+
+// Token is a secret that no way of printing shows.
+type Token struct{ secret *string }
+
+// NewToken wraps the secret.
+func NewToken(secret string) Token { return Token{&secret} }
+
+func (t Token) String() string { return "(secret)" }
+
+// GoString is the String.
+func (t Token) GoString() string { return t.String() }
+
+func (t Token) reveal() string {
+	if t.secret == nil {
+		return ""
+	}
+	return *t.secret
+}
+
+// FromEnv makes a Config of what the runner tells an action in its environment,
+// which getenv reads. A missing variable is an error that names it.
+//
+// The rules are those of the official client: hosts that are GitHub's own speak
+// v2 if ACTIONS_CACHE_SERVICE_V2 is set, all others v1, and ACTIONS_CACHE_MODE
+// is none, read, write or write-only. What the token says that it may not do is
+// not tried either.
+func FromEnv(getenv func(string) string) (Config, error) {
+	var c Config
+	server := getenv("GITHUB_SERVER_URL")
+	hosted, err := hosted(server)
+	if err != nil {
+		return Config{}, err
+	}
+	names := []string{"ACTIONS_CACHE_URL", "ACTIONS_RESULTS_URL"}
+	c.Protocol = V1
+	if hosted && getenv("ACTIONS_CACHE_SERVICE_V2") != "" {
+		names = []string{"ACTIONS_RESULTS_URL"}
+		c.Protocol = V2
+	}
+	for _, name := range names {
+		if c.URL = getenv(name); c.URL == "" {
+			continue
+		}
+		u, err := serviceURL(c.URL)
+		if err != nil {
+			return Config{}, fmt.Errorf("%s: %w", name, err)
+		}
+		if c.Protocol == V2 {
+			c.URL = u.Scheme + "://" + u.Host
+		}
+		break
+	}
+	if c.URL == "" {
+		return Config{}, missing(strings.Join(names, " nor "))
+	}
+	secret := getenv("ACTIONS_RUNTIME_TOKEN")
+	if secret == "" {
+		return Config{}, missing("ACTIONS_RUNTIME_TOKEN")
+	}
+	c.Token = NewToken(secret)
+	read, write := permissions(secret)
+	switch strings.ToLower(strings.TrimSpace(getenv("ACTIONS_CACHE_MODE"))) {
+	case "none":
+		read, write = false, false
+	case "read":
+		write = false
+	case "write-only":
+		read = false
+	}
+	c.DenyRead, c.DenyWrite = !read, !write
+	return c, nil
+}
+
+func missing(names string) error {
+	verb := "is not set"
+	if strings.Contains(names, " nor ") {
+		names, verb = "neither "+names, "is set"
+	}
+	return fmt.Errorf("no way to the Actions cache service: %s %s; the runner tells it to actions only, "+
+		"so start nix-matrix through its action, or choose a cache in a directory with --cache dir:PATH", names, verb)
+}
+
+// hosted tells whether the server is GitHub's own and not a GitHub Enterprise
+// Server.
+func hosted(server string) (bool, error) {
+	if server == "" {
+		return true, nil
+	}
+	u, err := serviceURL(server)
+	if err != nil {
+		return false, fmt.Errorf("GITHUB_SERVER_URL: %w", err)
+	}
+	host := strings.ToLower(u.Hostname())
+	return host == "github.com" || strings.HasSuffix(host, ".ghe.com") || strings.HasSuffix(host, ".localhost"), nil
+}
+
+// serviceURL parses an address. Its error does not repeat it, since it may
+// contain a secret.
+func serviceURL(address string) (*url.URL, error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+		return nil, errors.New("the address does not have the form https://HOST/")
+	}
+	return u, nil
+}
+
+// permissions reads from the token's claim "ac" whether there is a scope that
+// may be read and one that may be written. A token that is none of the
+// service's, which tells nothing, gives true.
+func permissions(token string) (read, write bool) {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return true, true
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
+	if err != nil {
+		return true, true
+	}
+	var claims struct {
+		AC string `json:"ac"`
+	}
+	var scopes []struct{ Permission int }
+	if json.Unmarshal(payload, &claims) != nil || json.Unmarshal([]byte(claims.AC), &scopes) != nil || len(scopes) == 0 {
+		return true, true
+	}
+	const readBit, writeBit = 1, 2
+	for _, scope := range scopes {
+		read = read || scope.Permission&readBit != 0
+		write = write || scope.Permission&writeBit != 0
+	}
+	return read, write
+}

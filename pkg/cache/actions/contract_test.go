@@ -1,0 +1,81 @@
+package actions_test
+
+import (
+	"bufio"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/org/nix-matrix/internal/testbench"
+	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/cache/actions"
+	"github.com/org/nix-matrix/pkg/cache/actions/actionstest"
+	"github.com/org/nix-matrix/pkg/cache/cachetest"
+)
+
+func TestContractV2(t *testing.T) {
+	for name, rule := range map[string]actionstest.KeyRule{
+		"key exact":   actionstest.KeyExact,
+		"key prefix":  actionstest.KeyPrefix,
+		"key ignored": actionstest.KeyIgnored,
+	} {
+		t.Run(name, func(t *testing.T) {
+			cachetest.Run(t, func(t *testing.T) cache.Cache {
+				return actions.New(fast(t, actionstest.Start(t, actionstest.Options{KeyRule: rule}).Getenv))
+			})
+		})
+	}
+}
+
+// TestContractV1 has act as the server, which knows no reservations and counts
+// time in seconds.
+func TestContractV1(t *testing.T) {
+	program := testbench.GoProgram(t, "act-cache")
+	cachetest.Run(t, func(t *testing.T) cache.Cache {
+		return actions.New(fast(t, startAct(t, program)))
+	}, cachetest.LastWins(), cachetest.Tick(func() {
+		time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second)))
+	}))
+}
+
+// startAct starts act's cache server for as long as the test runs, and is the
+// environment of an action that uses it.
+func startAct(t *testing.T, program string) (getenv func(string) string) {
+	t.Helper()
+	server := exec.Command(program, t.TempDir())
+	stdin, err := server.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := server.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stdin.Close()
+		if err := server.Wait(); err != nil {
+			t.Errorf("act-cache: %v", err)
+		}
+	})
+	address, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	return environment("ACTIONS_RUNTIME_TOKEN=token\nACTIONS_CACHE_URL=" + strings.TrimSpace(address))
+}
+
+// fast is a config whose retries don't wait, with blocks of 1 MiB.
+func fast(t *testing.T, getenv func(string) string) actions.Config {
+	t.Helper()
+	config, err := actions.FromEnv(getenv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Wait = time.Microsecond
+	config.BlockSize = 1 << 20
+	return config
+}

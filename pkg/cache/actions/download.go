@@ -1,0 +1,142 @@
+package actions
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+var (
+	errStalled = errors.New("no bytes arrive")
+	errClosed  = errors.New("the reader is closed")
+)
+
+// connection is one download under way. When nothing arrives for as long as
+// stall it is cancelled, with errStalled.
+type connection struct {
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	stall    time.Duration
+	watchdog *time.Timer
+	body     io.ReadCloser // nil before the answer
+}
+
+func (c *connection) Read(p []byte) (int, error) {
+	c.watchdog.Reset(c.stall)
+	n, err := c.body.Read(p)
+	c.watchdog.Stop()
+	if err != nil && err != io.EOF {
+		err = c.cause(err)
+	}
+	return n, err
+}
+
+// cause is why err happened, without an address in it.
+func (c *connection) cause(err error) error {
+	switch {
+	case context.Cause(c.ctx) == errStalled:
+		return errStalled
+	case c.ctx.Err() != nil:
+		return c.ctx.Err()
+	}
+	return withoutAddress(err)
+}
+
+func (c *connection) Close() {
+	c.watchdog.Stop()
+	if c.body != nil {
+		c.body.Close()
+	}
+	c.cancel(nil)
+}
+
+// reader reads left bytes from offset on, over as many connections as it
+// takes, within the retries that the config allows.
+type reader struct {
+	ctx          context.Context
+	blob         *blob
+	offset, left int64
+	conn         *connection // or nil
+	lost         *fault      // why the last one ended
+	failures     int
+	ended        error // why there will be no other
+}
+
+func (r *reader) Read(p []byte) (int, error) {
+	for r.left > 0 {
+		if err := r.connect(); err != nil {
+			return 0, fmt.Errorf("read %s: %w", r.blob.key, err)
+		}
+		n, err := r.conn.Read(p[:min(int64(len(p)), r.left)])
+		r.offset += int64(n)
+		r.left -= int64(n)
+		if err != nil && r.left > 0 {
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			r.lost = &fault{error: err}
+		}
+		if err != nil || r.left == 0 {
+			r.conn.Close()
+			r.conn = nil
+		}
+		if n > 0 || err == nil {
+			return n, nil
+		}
+	}
+	return 0, io.EOF
+}
+
+// Close ends the download, finished or not.
+func (r *reader) Close() error {
+	r.ended = errClosed
+	if r.conn != nil {
+		r.conn.Close()
+		r.conn = nil
+	}
+	return nil
+}
+
+// connect sees to it that there is a connection.
+func (r *reader) connect() error {
+	for r.ended == nil {
+		if r.ended = r.ctx.Err(); r.ended != nil {
+			break
+		}
+		if r.conn != nil {
+			return nil
+		}
+		if r.lost != nil {
+			if r.ended = r.recover(r.lost); r.ended != nil {
+				break
+			}
+		}
+		r.conn, r.lost = r.blob.get(r.ctx, r.offset, r.left)
+	}
+	return r.ended
+}
+
+// recover does what may help against the fault, or fails.
+func (r *reader) recover(f *fault) error {
+	config := r.blob.client.config
+	if f.final {
+		return f.error
+	}
+	if r.failures++; r.failures > config.Retries {
+		return fmt.Errorf("given up after %d tries: %w", r.failures, f.error)
+	}
+	config.Log.Info("a download from the Actions cache failed", "key", r.blob.key, "offset", r.offset, "error", f.error)
+	switch {
+	case f.expired != "":
+		return r.blob.renew(r.ctx, f.expired)
+	case f.busy:
+		wait := backoff(config.Wait, 2*config.Wait, r.failures-1, f.resp)
+		if wait > config.Patience {
+			return fmt.Errorf("%w (try again in %s)", f.error, wait)
+		}
+		return pause(r.ctx, wait)
+	}
+	return nil
+}

@@ -1,0 +1,709 @@
+package actions_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/cache/actions"
+	"github.com/org/nix-matrix/pkg/cache/actions/actionstest"
+)
+
+// calls counts the calls of the service by method, and lets meddle answer some
+// of them: n counts the method's calls from 1, and true means answered.
+type calls struct {
+	meddle func(w http.ResponseWriter, r *http.Request, method string, n int) bool
+	mu     sync.Mutex
+	count  map[string]int
+}
+
+func (c *calls) wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		method := path.Base(r.URL.Path)
+		c.mu.Lock()
+		if c.count == nil {
+			c.count = map[string]int{}
+		}
+		c.count[method]++
+		n := c.count[method]
+		c.mu.Unlock()
+		if c.meddle == nil || !c.meddle(w, r, method, n) {
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+func (c *calls) of(method string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.count[method]
+}
+
+// fail is a meddler that answers the first n calls of method with status.
+func fail(method string, n, status int, header http.Header, body string) func(http.ResponseWriter, *http.Request, string, int) bool {
+	return func(w http.ResponseWriter, _ *http.Request, called string, count int) bool {
+		if called != method || count > n {
+			return false
+		}
+		for name, values := range header {
+			w.Header()[name] = values
+		}
+		w.WriteHeader(status)
+		io.WriteString(w, body)
+		return true
+	}
+}
+
+const (
+	create   = "CreateCacheEntry"
+	finalize = "FinalizeCacheEntryUpload"
+	find     = "GetCacheEntryDownloadURL"
+	rateBody = `{"code":"resource_exhausted","msg":"rate limit exceeded"}`
+)
+
+func TestCallsAreRepeated(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		header http.Header
+		status int
+		body   string
+	}{
+		{"429", nil, http.StatusTooManyRequests, rateBody},
+		{"429 Retry-After", http.Header{"Retry-After": {"0"}}, http.StatusTooManyRequests, rateBody},
+		{"429 Retry-After date", http.Header{"Retry-After": {"Mon, 02 Jan 2006 15:04:05 GMT"}}, http.StatusTooManyRequests, rateBody},
+		{"500", nil, http.StatusInternalServerError, "no JSON"},
+		{"502", nil, http.StatusBadGateway, "<html>"},
+		{"502 Retry-After", http.Header{"Retry-After": {"0"}}, http.StatusBadGateway, ""},
+		{"503", nil, http.StatusServiceUnavailable, ""},
+		{"broken off", http.Header{"Content-Length": {"1000"}}, http.StatusOK, `{"ok":`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for _, method := range []string{create, finalize, find} {
+				calls := &calls{meddle: fail(method, 2, test.status, test.header, test.body)}
+				config := fast(t, actionstest.Start(t, actionstest.Options{Wrap: calls.wrap}).Getenv)
+				if test.header.Get("Retry-After") != "" {
+					config.Wait = time.Hour // which Retry-After must override
+				}
+				c := actions.New(config)
+				if err := c.Save(t.Context(), "key", strings.NewReader("text"), 4); err != nil {
+					t.Errorf("%s: save: %v", method, err)
+				}
+				if got := read(t, c, "key"); got != "text" {
+					t.Errorf("%s: got %q", method, got)
+				}
+				if got := calls.of(method); got != 3 {
+					t.Errorf("%d calls of %s, want 3", got, method)
+				}
+			}
+		})
+	}
+}
+
+func TestCallsAreGivenUp(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		header http.Header
+		status int
+		body   string
+		calls  int
+		says   string
+	}{
+		{"always 500", nil, 500, "", 6, "500"},
+		{"always 429", nil, 429, rateBody, 6, "429 resource_exhausted: rate limit exceeded"},
+		{"429 for an hour", http.Header{"Retry-After": {"3600"}}, 429, rateBody, 1, "(try again in 1h0m0s)"},
+		{"400", nil, 400, `{"code":"invalid_argument","msg":"bad\nkey"}`, 1, "400 invalid_argument: bad key"},
+		{"401", nil, 401, `{"code":"unauthenticated","msg":"no"}`, 1, "401 unauthenticated"},
+		{"quota", nil, 403, `{"code":"failed_precondition","msg":"insufficient usage to create"}`, 1, "insufficient usage"},
+		{"no JSON", nil, 200, "<html>", 1, "no JSON"},
+		{"endless", nil, 400, `{"code":"x","msg":"` + strings.Repeat("€", 1000) + `"}`, 1, "€…"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for _, method := range []string{create, find} {
+				calls := &calls{meddle: fail(method, 100, test.status, test.header, test.body)}
+				c := actions.New(fast(t, actionstest.Start(t, actionstest.Options{Wrap: calls.wrap}).Getenv))
+				var err error
+				if method == create {
+					err = c.Save(t.Context(), "key", strings.NewReader("text"), 4)
+				} else {
+					_, err = c.Open(t.Context(), "key")
+				}
+				if err == nil || !strings.Contains(err.Error(), test.says) || !strings.Contains(err.Error(), method) || len(err.Error()) > 500 {
+					t.Errorf("error: %v, want one of %s with %q", err, method, test.says)
+				}
+				for _, meaning := range []error{cache.ErrMiss, cache.ErrExists, cache.ErrReadOnly} {
+					if errors.Is(err, meaning) {
+						t.Errorf("error: %v is %v", err, meaning)
+					}
+				}
+				if got := calls.of(method); got != test.calls {
+					t.Errorf("%d calls of %s, want %d", got, method, test.calls)
+				}
+			}
+		})
+	}
+}
+
+func TestNoRetries(t *testing.T) {
+	calls := &calls{meddle: fail(find, 100, 500, nil, "")}
+	config := fast(t, actionstest.Start(t, actionstest.Options{Wrap: calls.wrap}).Getenv)
+	config.Retries = -1
+	if _, err := actions.New(config).Open(t.Context(), "key"); err == nil || calls.of(find) != 1 {
+		t.Errorf("error: %v after %d calls", err, calls.of(find))
+	}
+}
+
+func TestPatience(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	defer server.Close()
+	c := actions.New(actions.Config{Protocol: actions.V2, URL: server.URL, Token: actions.NewToken("t"), Patience: 10 * time.Millisecond})
+	_, err := c.Open(t.Context(), "key")
+	if err == nil || !strings.Contains(err.Error(), "no answer within 10ms") || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error: %v", err)
+	}
+}
+
+func TestCancelWhileWaiting(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	calls := &calls{meddle: func(w http.ResponseWriter, _ *http.Request, _ string, _ int) bool {
+		cancel()
+		w.WriteHeader(500)
+		return true
+	}}
+	config := fast(t, actionstest.Start(t, actionstest.Options{Wrap: calls.wrap}).Getenv)
+	config.Wait = time.Hour
+	if _, err := actions.New(config).Open(ctx, "key"); !errors.Is(err, context.Canceled) {
+		t.Errorf("error: %v, want Canceled", err)
+	}
+}
+
+func TestAbandonedReservation(t *testing.T) {
+	server := actionstest.Start(t, actionstest.Options{})
+	c := actions.New(fast(t, server.Getenv))
+	ctx, cancel := context.WithCancel(t.Context())
+	body := readerAt(func(p []byte, _ int64) (int, error) { cancel(); return len(p), nil })
+	if err := c.Save(ctx, "key", body, 4); !errors.Is(err, context.Canceled) {
+		t.Fatalf("save: %v, want Canceled", err)
+	}
+	if entries := server.Entries(); len(entries) != 1 || entries[0].Size != 0 {
+		t.Fatalf("entries: %v, want one reservation", entries)
+	}
+	if err := c.Save(t.Context(), "key", strings.NewReader("text"), 4); !errors.Is(err, cache.ErrExists) {
+		t.Errorf("save: %v, want ErrExists", err)
+	}
+}
+
+func TestReadOnlyToken(t *testing.T) {
+	server := actionstest.Start(t, actionstest.Options{ReadOnly: true, Unreadable: true})
+	config := fast(t, server.Getenv)
+	if !config.DenyRead || !config.DenyWrite {
+		t.Error("the token's claim is not seen")
+	}
+	for range 2 {
+		c := actions.New(config)
+		if err := c.Save(t.Context(), "key", strings.NewReader("text"), 4); !errors.Is(err, cache.ErrReadOnly) {
+			t.Errorf("save: %v, want ErrReadOnly", err)
+		}
+		if _, err := c.Open(t.Context(), "key"); !errors.Is(err, cache.ErrReadOnly) {
+			t.Errorf("open: %v, want ErrReadOnly", err)
+		}
+		// Without the claim the service says it.
+		config.DenyRead, config.DenyWrite = false, false
+	}
+}
+
+func TestLagIsAMiss(t *testing.T) {
+	c := actions.New(fast(t, actionstest.Start(t, actionstest.Options{Lag: 2}).Getenv))
+	save(t, c, "key", "text")
+	for range 2 {
+		if _, err := c.Open(t.Context(), "key"); !errors.Is(err, cache.ErrMiss) {
+			t.Errorf("open: %v, want ErrMiss", err)
+		}
+	}
+	if got := read(t, c, "key"); got != "text" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestFinalizeNotFound(t *testing.T) {
+	calls := &calls{}
+	c := actions.New(fast(t, actionstest.Start(t, actionstest.Options{NotFound: 3, Wrap: calls.wrap}).Getenv))
+	save(t, c, "key", "text")
+	if got := read(t, c, "key"); got != "text" || calls.of(finalize) != 4 {
+		t.Errorf("got %q after %d calls", got, calls.of(finalize))
+	}
+}
+
+func TestFinalizeNeverFound(t *testing.T) {
+	calls := &calls{}
+	c := actions.New(fast(t, actionstest.Start(t, actionstest.Options{NotFound: 100, Wrap: calls.wrap}).Getenv))
+	err := c.Save(t.Context(), "key", strings.NewReader("text"), 4)
+	if err == nil || !strings.Contains(err.Error(), "404 not_found") || calls.of(finalize) != 6 {
+		t.Errorf("error: %v after %d calls", err, calls.of(finalize))
+	}
+	if _, err := c.Open(t.Context(), "key"); !errors.Is(err, cache.ErrMiss) {
+		t.Errorf("open: %v, want ErrMiss", err)
+	}
+}
+
+func TestFinalizeAnswerLost(t *testing.T) {
+	var server *actionstest.Running
+	calls := &calls{meddle: func(w http.ResponseWriter, r *http.Request, method string, n int) bool {
+		if method != finalize || n > 1 {
+			return false
+		}
+		server.ServeHTTP(httptest.NewRecorder(), r)
+		w.WriteHeader(502)
+		return true
+	}}
+	server = actionstest.Start(t, actionstest.Options{Wrap: calls.wrap})
+	c := actions.New(fast(t, server.Getenv))
+	save(t, c, "key", "text")
+	if got := read(t, c, "key"); got != "text" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// storage is a transport whose requests to the blob storage, counted from 1 for
+// each method, are passed to meddle.
+func storage(meddle func(n int, r *http.Request, send func() *http.Response) (*http.Response, error)) http.RoundTripper {
+	var mu sync.Mutex
+	count := map[string]int{}
+	return roundTripper(func(r *http.Request) (*http.Response, error) {
+		if strings.HasPrefix(r.URL.Path, "/twirp/") {
+			return http.DefaultTransport.RoundTrip(r)
+		}
+		mu.Lock()
+		count[r.Method]++
+		n := count[r.Method]
+		mu.Unlock()
+		var failure error
+		resp, err := meddle(n, r, func() (resp *http.Response) {
+			resp, failure = http.DefaultTransport.RoundTrip(r)
+			return resp
+		})
+		return resp, errors.Join(err, failure)
+	})
+}
+
+func status(status int, header ...string) *http.Response {
+	w := httptest.NewRecorder()
+	for i := 0; i < len(header); i += 2 {
+		w.Header().Set(header[i], header[i+1])
+	}
+	w.WriteHeader(status)
+	return w.Result()
+}
+
+const digits = "0123456789abcdef"
+
+// TestDownloadFaults has the second download from the storage meet a fault. The
+// first one has measured the blob.
+func TestDownloadFaults(t *testing.T) {
+	type send = func() *http.Response
+	for _, test := range []struct {
+		name  string
+		fault func(r *http.Request, send send) (*http.Response, error)
+		lasts int   // how many downloads meet it
+		want  error // or nil
+		tries int   // downloads in all
+	}{
+		{"connection refused", func(*http.Request, send) (*http.Response, error) {
+			return nil, &net.OpError{Op: "dial", Err: errors.New("refused")}
+		}, 2, nil, 4},
+		{"truncated", func(_ *http.Request, send send) (*http.Response, error) {
+			resp := send()
+			resp.Body = struct {
+				io.Reader
+				io.Closer
+			}{io.LimitReader(resp.Body, 3), resp.Body}
+			return resp, nil
+		}, 2, nil, 4},
+		{"always truncated", func(_ *http.Request, send send) (*http.Response, error) {
+			resp := send()
+			resp.Body = http.NoBody
+			return resp, nil
+		}, 100, io.ErrUnexpectedEOF, 7},
+		{"range ignored", func(r *http.Request, send send) (*http.Response, error) {
+			r.Header.Del("Range")
+			return send(), nil
+		}, 100, nil, 2},
+		{"429", func(*http.Request, send) (*http.Response, error) { return status(429), nil }, 2, nil, 4},
+		{"503", func(*http.Request, send) (*http.Response, error) { return status(503, "Retry-After", "0"), nil }, 2, nil, 4},
+		{"503 for an hour", func(*http.Request, send) (*http.Response, error) { return status(503, "Retry-After", "3600"), nil }, 1, errAny, 2},
+		{"always 500", func(*http.Request, send) (*http.Response, error) { return status(500), nil }, 100, errAny, 7},
+		{"400", func(*http.Request, send) (*http.Response, error) { return status(400), nil }, 100, errAny, 2},
+		{"expired", func(*http.Request, send) (*http.Response, error) { return status(403), nil }, 2, nil, 4},
+		{"always expired", func(*http.Request, send) (*http.Response, error) { return status(403), nil }, 100, errAny, 7},
+		{"evicted", func(*http.Request, send) (*http.Response, error) { return status(404), nil }, 100, cache.ErrMiss, 2},
+		{"shorter", func(*http.Request, send) (*http.Response, error) { return status(416), nil }, 100, io.ErrUnexpectedEOF, 2},
+		{"another size", func(_ *http.Request, send send) (*http.Response, error) {
+			resp := send()
+			resp.Header.Set("Content-Range", "bytes 4-11/99")
+			return resp, nil
+		}, 100, cache.ErrMiss, 2},
+		{"another tag", func(_ *http.Request, send send) (*http.Response, error) {
+			resp := send()
+			resp.Header.Set("ETag", `"other"`)
+			return resp, nil
+		}, 100, cache.ErrMiss, 2},
+		{"another range", func(_ *http.Request, send send) (*http.Response, error) {
+			resp := send()
+			resp.Header.Set("Content-Range", "bytes 5-12/16")
+			return resp, nil
+		}, 100, errAny, 2},
+		{"no range", func(_ *http.Request, send send) (*http.Response, error) {
+			resp := send()
+			resp.Header.Del("Content-Range")
+			return resp, nil
+		}, 100, errAny, 2},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var tries atomic.Int64
+			config := fast(t, actionstest.Start(t, actionstest.Options{}).Getenv)
+			config.Transport = storage(func(n int, r *http.Request, send send) (*http.Response, error) {
+				if r.Method != http.MethodGet {
+					return send(), nil
+				}
+				tries.Add(1)
+				if n < 2 || n > 1+test.lasts {
+					return send(), nil
+				}
+				return test.fault(r, send)
+			})
+			c := actions.New(config)
+			save(t, c, "key", digits)
+			blob, err := c.Open(t.Context(), "key")
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := readRange(t.Context(), blob, 4, 8)
+			switch {
+			case test.want == nil && (err != nil || got != digits[4:12]):
+				t.Errorf("got %q, %v", got, err)
+			case test.want == errAny && (err == nil || errors.Is(err, cache.ErrMiss)):
+				t.Errorf("got %q, %v, want an error", got, err)
+			case test.want != nil && test.want != errAny && !errors.Is(err, test.want):
+				t.Errorf("got %q, %v, want %v", got, err, test.want)
+			}
+			if got := int(tries.Load()); got != test.tries {
+				t.Errorf("%d downloads, want %d", got, test.tries)
+			}
+		})
+	}
+}
+
+var errAny = errors.New("any")
+
+// TestOpenFaults has the measuring download meet a fault.
+func TestOpenFaults(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		resp func(whole *http.Response) *http.Response
+		want error
+	}{
+		{"range ignored", func(whole *http.Response) *http.Response { return whole }, nil},
+		{"no length", func(whole *http.Response) *http.Response { whole.ContentLength = -1; return whole }, errAny},
+		{"evicted", func(*http.Response) *http.Response { return status(404) }, cache.ErrMiss},
+		{"empty", func(*http.Response) *http.Response { return status(416) }, errAny},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			config := fast(t, actionstest.Start(t, actionstest.Options{}).Getenv)
+			config.Transport = storage(func(n int, r *http.Request, send func() *http.Response) (*http.Response, error) {
+				if r.Method == http.MethodGet && n == 1 {
+					r.Header.Del("Range")
+					return test.resp(send()), nil
+				}
+				return send(), nil
+			})
+			c := actions.New(config)
+			save(t, c, "key", digits)
+			blob, err := c.Open(t.Context(), "key")
+			if test.want == nil {
+				if err != nil || blob.Size() != int64(len(digits)) {
+					t.Errorf("got %v, %v", blob, err)
+				}
+			} else if err == nil || errors.Is(err, cache.ErrMiss) != (test.want == cache.ErrMiss) {
+				t.Errorf("error: %v, want %v", err, test.want)
+			}
+		})
+	}
+}
+
+// TestExpiredAddress has the storage itself refuse the addresses.
+func TestExpiredAddress(t *testing.T) {
+	calls := &calls{}
+	c := actions.New(fast(t, actionstest.Start(t, actionstest.Options{Expired: 2, Wrap: calls.wrap}).Getenv))
+	save(t, c, "key", "text")
+	if got := read(t, c, "key"); got != "text" || calls.of(find) != 3 {
+		t.Errorf("got %q after %d lookups", got, calls.of(find))
+	}
+}
+
+// TestExpiredAndEvicted has the entry gone when its address is asked for again.
+func TestExpiredAndEvicted(t *testing.T) {
+	calls := &calls{meddle: func(w http.ResponseWriter, r *http.Request, method string, n int) bool {
+		if method == find && n > 1 {
+			io.WriteString(w, `{"ok":false}`)
+			return true
+		}
+		return false
+	}}
+	c := actions.New(fast(t, actionstest.Start(t, actionstest.Options{Expired: 1, Wrap: calls.wrap}).Getenv))
+	save(t, c, "key", "text")
+	if _, err := c.Open(t.Context(), "key"); !errors.Is(err, cache.ErrMiss) {
+		t.Errorf("open: %v, want ErrMiss", err)
+	}
+}
+
+// TestReset has the connections of the download die one after the other.
+func TestReset(t *testing.T) {
+	const size = 4 << 20
+	config := fast(t, actionstest.Start(t, actionstest.Options{}).Getenv)
+	var dialed atomic.Int64
+	config.Transport = &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		dialed.Add(1)
+		return &dyingConn{conn.(*net.TCPConn), 3 << 19}, nil
+	}}
+	c := actions.New(config)
+	data := bytes.Repeat([]byte(digits), size/len(digits))
+	if err := c.Save(t.Context(), "key", bytes.NewReader(data), size); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, c, "key"); got != string(data) {
+		t.Error("the bytes differ")
+	}
+	if dialed.Load() < 3 {
+		t.Errorf("%d connections, the test does not test", dialed.Load())
+	}
+}
+
+// dyingConn is reset after so many bytes were read from it.
+type dyingConn struct {
+	*net.TCPConn
+	left int
+}
+
+func (c *dyingConn) Read(p []byte) (int, error) {
+	if c.left == 0 {
+		c.SetLinger(0)
+		c.Close()
+	}
+	n, err := c.TCPConn.Read(p[:min(len(p), max(c.left, 1))])
+	c.left -= n
+	return n, err
+}
+
+// TestStall has a download stop in the middle, with its connection open.
+func TestStall(t *testing.T) {
+	config := fast(t, actionstest.Start(t, actionstest.Options{}).Getenv)
+	config.Stall = 50 * time.Millisecond
+	config.Transport = storage(func(n int, r *http.Request, send func() *http.Response) (*http.Response, error) {
+		resp := send()
+		if r.Method == http.MethodGet && n == 2 && resp != nil {
+			resp.Body = &stalling{r.Context(), io.LimitReader(resp.Body, 3), resp.Body}
+		}
+		if r.Method == http.MethodGet && n == 3 {
+			<-r.Context().Done() // before the answer's header
+			return nil, r.Context().Err()
+		}
+		return resp, nil
+	})
+	c := actions.New(config)
+	save(t, c, "key", digits)
+	if got := read(t, c, "key"); got != digits {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestStalledForGood(t *testing.T) {
+	config := fast(t, actionstest.Start(t, actionstest.Options{}).Getenv)
+	config.Stall = time.Millisecond
+	config.Transport = storage(func(n int, r *http.Request, send func() *http.Response) (*http.Response, error) {
+		if r.Method == http.MethodGet {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		}
+		return send(), nil
+	})
+	c := actions.New(config)
+	save(t, c, "key", digits)
+	_, err := c.Open(t.Context(), "key")
+	if err == nil || !strings.Contains(err.Error(), "no bytes arrive") || errors.Is(err, context.Canceled) {
+		t.Errorf("error: %v", err)
+	}
+}
+
+type stalling struct {
+	ctx context.Context
+	io.Reader
+	io.Closer
+}
+
+func (s *stalling) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	if err == io.EOF {
+		<-s.ctx.Done()
+		err = s.ctx.Err()
+	}
+	return n, err
+}
+
+func TestUploadFaults(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		size  int64
+		fault func() (*http.Response, error)
+		lasts int
+		want  string // of the error
+		puts  int
+	}{
+		{"503", 100, func() (*http.Response, error) { return status(503), nil }, 2, "", 3},
+		{"503 of blocks", 3 << 20, func() (*http.Response, error) { return status(503), nil }, 2, "", 6},
+		{"reset of blocks", 3 << 20, func() (*http.Response, error) { return nil, io.ErrUnexpectedEOF }, 2, "", 6},
+		{"always 500", 100, func() (*http.Response, error) { return status(500), nil }, 100, "the blob storage answers 500", 6},
+		{"expired", 100, func() (*http.Response, error) { return status(403, "x-ms-error-code", "AuthenticationFailed"), nil }, 100, "the blob storage answers 403 AuthenticationFailed", 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var puts atomic.Int64
+			config := fast(t, actionstest.Start(t, actionstest.Options{}).Getenv)
+			config.Transport = storage(func(n int, r *http.Request, send func() *http.Response) (*http.Response, error) {
+				if r.Method == http.MethodPut {
+					puts.Add(1)
+					if n <= test.lasts {
+						return test.fault()
+					}
+				}
+				return send(), nil
+			})
+			c := actions.New(config)
+			data := bytes.Repeat([]byte("x"), int(test.size))
+			err := c.Save(t.Context(), "key", bytes.NewReader(data), test.size)
+			if test.want == "" {
+				if err != nil {
+					t.Error(err)
+				} else if got := read(t, c, "key"); got != string(data) {
+					t.Error("the bytes differ")
+				}
+			} else if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error: %v, want %q", err, test.want)
+			}
+			if got := int(puts.Load()); got != test.puts {
+				t.Errorf("%d requests, want %d", got, test.puts)
+			}
+		})
+	}
+}
+
+// TestErrorsHideSecrets looks for the token and for signatures in what goes
+// wrong everywhere.
+func TestErrorsHideSecrets(t *testing.T) {
+	echo := func(method string) func(http.ResponseWriter, *http.Request, string, int) bool {
+		return func(w http.ResponseWriter, r *http.Request, called string, _ int) bool {
+			if called != method {
+				return false
+			}
+			w.WriteHeader(400)
+			fmt.Fprintf(w, `{"code":"%[1]s","msg":"%[1]s"}`, r.Header.Get("Authorization"))
+			return true
+		}
+	}
+	dead := storage(func(_ int, r *http.Request, _ func() *http.Response) (*http.Response, error) {
+		return nil, errors.New("dead")
+	})
+	deadGet := storage(func(_ int, r *http.Request, send func() *http.Response) (*http.Response, error) {
+		if r.Method == http.MethodGet {
+			return nil, errors.New("dead")
+		}
+		return send(), nil
+	})
+	for _, test := range []struct {
+		name      string
+		meddle    func(http.ResponseWriter, *http.Request, string, int) bool
+		transport http.RoundTripper
+	}{
+		{"create echoes", echo(create), nil},
+		{"finalize echoes", echo(finalize), nil},
+		{"find echoes", echo(find), nil},
+		{"dead storage", nil, dead},
+		{"dead download", nil, deadGet},
+		{"dead service", nil, roundTripper(func(*http.Request) (*http.Response, error) { return nil, errors.New("dead") })},
+		{"strange address", func(w http.ResponseWriter, r *http.Request, called string, _ int) bool {
+			io.WriteString(w, `{"ok":true,"signed_upload_url":"http://x y/?sig=s3cret","signed_download_url":"http://x y/?sig=s3cret","matched_key":"key"}`)
+			return true
+		}, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			calls := &calls{meddle: test.meddle}
+			server := actionstest.Start(t, actionstest.Options{Wrap: calls.wrap})
+			config := fast(t, server.Getenv)
+			config.Transport = test.transport
+			c := actions.New(config)
+			saved := c.Save(t.Context(), "key", strings.NewReader("text"), 4)
+			_, opened := c.Open(t.Context(), "key")
+			if saved == nil && opened == nil {
+				t.Error("nothing failed")
+			}
+			for _, err := range []error{saved, opened} {
+				for _, secret := range []string{server.Token(), "sig=", "s3cret"} {
+					if err != nil && strings.Contains(err.Error(), secret) {
+						t.Errorf("a secret is in: %v", err)
+					}
+				}
+			}
+		})
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+type readerAt func(p []byte, offset int64) (int, error)
+
+func (f readerAt) ReadAt(p []byte, offset int64) (int, error) { return f(p, offset) }
+
+func save(t *testing.T, c cache.Cache, key, text string) {
+	t.Helper()
+	if err := c.Save(t.Context(), key, strings.NewReader(text), int64(len(text))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(t *testing.T, c cache.Cache, key string) string {
+	t.Helper()
+	blob, err := c.Open(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := cache.ReadAll(t.Context(), blob, 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func readRange(ctx context.Context, blob cache.Blob, offset, length int64) (string, error) {
+	body, err := blob.Range(ctx, offset, length)
+	if err != nil {
+		return "", err
+	}
+	defer body.Close()
+	data, err := io.ReadAll(body)
+	return string(data), err
+}

@@ -1,0 +1,95 @@
+package actions
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/org/nix-matrix/pkg/cache"
+)
+
+type v1 struct {
+	config Config
+	*caller
+}
+
+type (
+	reserveRequest struct {
+		Key     string `json:"key"`
+		Version string `json:"version"`
+		Size    int64  `json:"cacheSize"`
+	}
+	reserveAnswer struct {
+		ID int64 `json:"cacheId"`
+	}
+	commitRequest struct {
+		Size int64 `json:"size"`
+	}
+	cacheEntry struct {
+		Key     string `json:"cacheKey"`
+		Archive string `json:"archiveLocation"`
+	}
+)
+
+func (s *v1) call(name, method, path string) call {
+	return call{
+		name:    name,
+		method:  method,
+		address: strings.TrimSuffix(s.config.URL, "/") + "/_apis/artifactcache/" + path,
+		header:  http.Header{"Accept": {"application/json;api-version=6.0-preview.1"}},
+	}
+}
+
+func (s *v1) find(ctx context.Context, key string, prefixes []string) (entry, bool, error) {
+	keys := append([]string{key}, prefixes...)
+	query := url.Values{"keys": {strings.Join(keys, ",")}, "version": {s.config.Version}}
+	var answer cacheEntry
+	if err := s.ask(ctx, s.call("look up", http.MethodGet, "cache?"+query.Encode()), &answer); err != nil {
+		return entry{}, false, err
+	}
+	return entry{answer.Key, answer.Archive}, answer.Archive != "", nil
+}
+
+func (s *v1) save(ctx context.Context, key string, body *source) error {
+	if !s.config.DenyRead {
+		// act reserves a key as often as it is asked to.
+		switch e, ok, err := s.find(ctx, key, nil); {
+		case err != nil && !errors.Is(err, cache.ErrReadOnly):
+			return err
+		case ok && e.key == key:
+			return cache.ErrExists
+		}
+	}
+	reserve := s.call("reserve", http.MethodPost, "caches")
+	reserve.json = reserveRequest{key, s.config.Version, body.size}
+	var reserved reserveAnswer
+	if err := s.ask(ctx, reserve, &reserved); err != nil {
+		return err
+	}
+	if reserved.ID == 0 {
+		return errors.New("reserve: the service answers without a number")
+	}
+	path := fmt.Sprintf("caches/%d", reserved.ID)
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(s.config.Parallel)
+	for offset := int64(0); offset < body.size; offset += s.config.BlockSize {
+		group.Go(func() error {
+			upload := s.call("upload", http.MethodPatch, path)
+			upload.block = body.block(offset, s.config.BlockSize)
+			upload.header.Set("Content-Type", "application/octet-stream")
+			upload.header.Set("Content-Range", fmt.Sprintf("bytes %d-%d/*", offset, offset+upload.block.Size()-1))
+			return s.ask(groupCtx, upload, nil)
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	commit := s.call("commit", http.MethodPost, path)
+	commit.json = commitRequest{body.size}
+	return s.ask(ctx, commit, nil)
+}

@@ -1,0 +1,115 @@
+package actions
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+type v2 struct {
+	config Config
+	*caller
+}
+
+// What FinalizeCacheEntryUpload needs beside what CreateCacheEntry does is the
+// size, which as an int64 of protobuf's JSON is a string.
+type (
+	createRequest struct {
+		Key     string `json:"key"`
+		Version string `json:"version"`
+	}
+	createAnswer struct {
+		OK        bool   `json:"ok"`
+		UploadURL string `json:"signed_upload_url"`
+		Message   string `json:"message"`
+	}
+	finalizeRequest struct {
+		Key     string `json:"key"`
+		Version string `json:"version"`
+		Size    string `json:"size_bytes"`
+	}
+	finalizeAnswer struct {
+		OK      bool   `json:"ok"`
+		Message string `json:"message"`
+	}
+	findRequest struct {
+		Key      string   `json:"key"`
+		Prefixes []string `json:"restore_keys"`
+		Version  string   `json:"version"`
+	}
+	findAnswer struct {
+		OK          bool   `json:"ok"`
+		DownloadURL string `json:"signed_download_url"`
+		Key         string `json:"matched_key"`
+	}
+)
+
+func (s *v2) call(ctx context.Context, method string, request, answer any) error {
+	return s.ask(ctx, call{
+		name:    method,
+		method:  http.MethodPost,
+		address: strings.TrimSuffix(s.config.URL, "/") + "/twirp/github.actions.results.api.v1.CacheService/" + method,
+		json:    request,
+	}, answer)
+}
+
+// find sends the key as the first prefix too: whether the key alone counts is
+// told differently in different sources.
+func (s *v2) find(ctx context.Context, key string, prefixes []string) (entry, bool, error) {
+	var answer findAnswer
+	request := findRequest{key, append([]string{key}, prefixes...), s.config.Version}
+	if err := s.call(ctx, "GetCacheEntryDownloadURL", request, &answer); err != nil {
+		return entry{}, false, err
+	}
+	return entry{answer.Key, answer.DownloadURL}, answer.OK && answer.DownloadURL != "", nil
+}
+
+func (s *v2) save(ctx context.Context, key string, body *source) error {
+	var created createAnswer
+	if err := s.call(ctx, "CreateCacheEntry", createRequest{key, s.config.Version}, &created); err != nil {
+		return err
+	}
+	if !created.OK || created.UploadURL == "" {
+		return fmt.Errorf("CreateCacheEntry: %w", &refusal{status: http.StatusOK, code: "ok=false", message: s.quote(created.Message)})
+	}
+	if err := s.upload(ctx, created.UploadURL, body); err != nil {
+		return fmt.Errorf("upload: %w", withoutAddress(err))
+	}
+	return s.finalize(ctx, key, body.size)
+}
+
+// finalize asks again while the service does not know yet what was just
+// uploaded, and when it fails looks whether the entry is there all the same:
+// of a try whose answer was lost.
+func (s *v2) finalize(ctx context.Context, key string, size int64) error {
+	var answer finalizeAnswer
+	request := finalizeRequest{key, s.config.Version, strconv.FormatInt(size, 10)}
+	var err error
+	for try := range s.config.Retries + 1 {
+		if try > 0 {
+			if err := pause(ctx, backoff(2*s.config.Wait, 4*s.config.Wait, try-1, nil)); err != nil {
+				return err
+			}
+		}
+		if err = s.call(ctx, "FinalizeCacheEntryUpload", request, &answer); !isNotFound(err) {
+			break
+		}
+	}
+	if err == nil && !answer.OK {
+		err = fmt.Errorf("FinalizeCacheEntryUpload: %w", &refusal{status: http.StatusOK, code: "ok=false", message: s.quote(answer.Message)})
+	}
+	if err != nil {
+		if e, ok, _ := s.find(ctx, key, nil); ok && e.key == key {
+			return nil
+		}
+	}
+	return err
+}
+
+func isNotFound(err error) bool {
+	var r *refusal
+	return errors.As(err, &r) && r.status == http.StatusNotFound
+}

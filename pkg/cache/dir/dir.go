@@ -1,0 +1,204 @@
+// Package dir is a cache in a directory, for one machine and any number of
+// processes on it.
+//
+// A blob is a file with its key as name, so that "zstd -dc" and friends can be
+// pointed at it; the file's modification time is when it was saved. File
+// systems allow names of 255 bytes, so a longer key is cut into pieces of 200
+// characters, all but the last of them directories whose names have a "~" at
+// the end, which no key has. What is being written lies in ".tmp", and gets its
+// name with one link(2), which fails if the name is taken. Deleting files is a
+// fine way to make room.
+package dir
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/org/nix-matrix/pkg/cache"
+)
+
+const (
+	piece    = 200    // characters of a key in one file name
+	mark     = "~"    // ends the name of a directory that holds longer keys
+	unnamed  = ".tmp" // directory of the files being written
+	stale    = 24 * time.Hour
+	copySize = 1 << 20
+)
+
+type directory struct {
+	root *os.Root
+}
+
+// New is the cache in the directory at name, which is made if it is not there.
+// What processes that died have left half written there is removed after a day.
+func New(name string) (cache.Cache, error) {
+	if err := os.MkdirAll(name, 0o700); err != nil {
+		return nil, fmt.Errorf("make the cache directory: %w", err)
+	}
+	root, err := os.OpenRoot(name)
+	if err != nil {
+		return nil, fmt.Errorf("open the cache directory: %w", err)
+	}
+	if err := root.MkdirAll(unnamed, 0o700); err != nil {
+		return nil, fmt.Errorf("make the cache directory: %w", err)
+	}
+	d := &directory{root}
+	d.removeStale(time.Now().Add(-stale))
+	return d, nil
+}
+
+func (d *directory) Open(ctx context.Context, key string, prefixes ...string) (cache.Blob, error) {
+	if err := cache.CheckOpen(key, prefixes); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("open %s: %w", key, err)
+	}
+	switch info, err := d.root.Lstat(fileName(key)); {
+	case err == nil && info.Mode().IsRegular():
+		return &blob{d.root, key, info.Size()}, nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("open %s: %w", key, err)
+	}
+	for _, prefix := range prefixes {
+		newest, err := d.newest(ctx, prefix)
+		if err != nil {
+			return nil, fmt.Errorf("look for %s…: %w", prefix, err)
+		}
+		if newest != nil {
+			return newest, nil
+		}
+	}
+	return nil, fmt.Errorf("open %s: %w", key, cache.ErrMiss)
+}
+
+// newest is the youngest blob whose key starts with prefix, and of several that
+// were saved at the same instant the one whose key sorts last; or nil.
+func (d *directory) newest(ctx context.Context, prefix string) (*blob, error) {
+	var newest *blob
+	var saved time.Time
+	err := fs.WalkDir(d.root.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // removed meanwhile
+			return nil
+		case err != nil:
+			return err
+		case name == ".":
+			return nil
+		}
+		key := keyOf(name)
+		if entry.IsDir() {
+			if !strings.HasSuffix(name, mark) || !strings.HasPrefix(key, prefix) && !strings.HasPrefix(prefix, key) {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasPrefix(key, prefix) || cache.CheckKey(key) != nil || fileName(key) != name {
+			return nil
+		}
+		info, err := entry.Info()
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err != nil:
+			return err
+		case !info.Mode().IsRegular():
+			return nil
+		}
+		if at := info.ModTime(); newest == nil || at.After(saved) || at.Equal(saved) && key > newest.key {
+			newest, saved = &blob{d.root, key, info.Size()}, at
+		}
+		return nil
+	})
+	return newest, err
+}
+
+func (d *directory) Save(ctx context.Context, key string, body io.ReaderAt, size int64) (err error) {
+	if err := cache.CheckSave(key, size); err != nil {
+		return err
+	}
+	name := fileName(key)
+	if _, err := d.root.Lstat(name); err == nil {
+		return fmt.Errorf("save %s: %w", key, cache.ErrExists)
+	}
+	written := path.Join(unnamed, rand.Text())
+	defer func() {
+		if removal := d.root.Remove(written); err == nil && removal != nil {
+			err = fmt.Errorf("save %s: %w", key, removal)
+		}
+	}()
+	if err := d.write(ctx, written, body, size); err != nil {
+		return fmt.Errorf("save %s: %w", key, err)
+	}
+	if err := d.root.MkdirAll(path.Dir(name), 0o700); err != nil {
+		return fmt.Errorf("save %s: %w", key, err)
+	}
+	switch err := d.root.Link(written, name); {
+	case errors.Is(err, fs.ErrExist):
+		return fmt.Errorf("save %s: %w", key, cache.ErrExists)
+	case err != nil:
+		return fmt.Errorf("save %s: %w", key, err)
+	}
+	return nil
+}
+
+// write makes the file name, with size bytes of body and the current time.
+func (d *directory) write(ctx context.Context, name string, body io.ReaderAt, size int64) (err error) {
+	file, err := d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if closing := file.Close(); err == nil {
+			err = closing
+		}
+	}()
+	source := &reader{ctx, io.NewSectionReader(body, 0, size), size}
+	if _, err := io.CopyBuffer(struct{ io.Writer }{file}, source, make([]byte, min(size, copySize))); err != nil {
+		return err
+	}
+	// A name that survives a power cut while its bytes don't would be taken for good.
+	if err := file.Sync(); err != nil {
+		return err
+	}
+	now := time.Now()
+	return d.root.Chtimes(name, now, now)
+}
+
+// removeStale removes the half written files last touched before the given time.
+func (d *directory) removeStale(before time.Time) {
+	entries, err := fs.ReadDir(d.root.FS(), unnamed)
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		if info, err := entry.Info(); err == nil && info.ModTime().Before(before) {
+			d.root.Remove(path.Join(unnamed, entry.Name()))
+		}
+	}
+}
+
+func fileName(key string) string {
+	var name strings.Builder
+	for len(key) > piece {
+		name.WriteString(key[:piece] + mark + "/")
+		key = key[piece:]
+	}
+	name.WriteString(key)
+	return name.String()
+}
+
+func keyOf(fileName string) string {
+	return strings.TrimSuffix(strings.ReplaceAll(fileName, mark+"/", ""), mark)
+}

@@ -1,0 +1,196 @@
+package dir_test
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/cache/cachetest"
+	"github.com/org/nix-matrix/pkg/cache/dir"
+)
+
+func TestContract(t *testing.T) {
+	cachetest.Run(t, func(t *testing.T) cache.Cache { return open(t, filepath.Join(t.TempDir(), "a", "b")) })
+}
+
+// TestSharedDirectory has two caches that share nothing but the directory, as
+// two processes do.
+func TestSharedDirectory(t *testing.T) {
+	name := t.TempDir()
+	writer, reader := open(t, name), open(t, name)
+	save(t, writer, "key", "text")
+	if got := read(t, reader, "key"); got != "text" {
+		t.Errorf("got %q", got)
+	}
+	if err := reader.Save(t.Context(), "key", strings.NewReader("other"), 5); !errors.Is(err, cache.ErrExists) {
+		t.Errorf("Save: %v, want ErrExists", err)
+	}
+}
+
+func TestFileIsTheBlob(t *testing.T) {
+	name := t.TempDir()
+	save(t, open(t, name), "pack-1.zst", "text")
+	got, err := os.ReadFile(filepath.Join(name, "pack-1.zst"))
+	if err != nil || string(got) != "text" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+func TestNewestHasStableTieBreak(t *testing.T) {
+	name := t.TempDir()
+	c := open(t, name)
+	at := time.Unix(1_700_000_000, 0)
+	for _, key := range []string{"p-2", "p-3", "p-1"} {
+		save(t, c, key, key)
+		if err := os.Chtimes(filepath.Join(name, key), at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := read(t, c, "absent", "p-"); got != "p-3" {
+		t.Errorf("of the same age: %s, want p-3", got)
+	}
+	if err := os.Chtimes(filepath.Join(name, "p-1"), at, at.Add(1)); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, c, "absent", "p-"); got != "p-1" {
+		t.Errorf("newer by a nanosecond: %s, want p-1", got)
+	}
+}
+
+func TestForeignFilesAreNoBlobs(t *testing.T) {
+	name := t.TempDir()
+	outside := filepath.Join(t.TempDir(), "secret")
+	for file, text := range map[string]string{
+		outside:                         "secret",
+		filepath.Join(name, "P-upper"):  "x",
+		filepath.Join(name, ".p-hid"):   "x",
+		filepath.Join(name, "p-sub/p"):  "x",
+		filepath.Join(name, "p-dir~/x"): "x",
+	} {
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(outside, filepath.Join(name, "p-link")); err != nil {
+		t.Fatal(err)
+	}
+	c := open(t, name)
+	for _, key := range []string{"p-sub", "p-dirx", "p-link"} {
+		if blob, err := c.Open(t.Context(), key, "p-"); !errors.Is(err, cache.ErrMiss) {
+			t.Errorf("Open %s: %v, %v, want ErrMiss", key, blob, err)
+		}
+	}
+}
+
+func TestNothingLeftBehind(t *testing.T) {
+	name := t.TempDir()
+	c := open(t, name)
+	save(t, c, "key", "text")
+	if err := c.Save(t.Context(), "short", strings.NewReader("x"), 2); err == nil {
+		t.Error("a short body is saved")
+	}
+	if left := files(t, filepath.Join(name, ".tmp")); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestStaleFilesAreRemoved(t *testing.T) {
+	name := t.TempDir()
+	open(t, name)
+	now := time.Now()
+	for file, age := range map[string]time.Duration{"old": 25 * time.Hour, "young": time.Hour} {
+		path := filepath.Join(name, ".tmp", file)
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, now, now.Add(-age)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open(t, name)
+	if left := files(t, filepath.Join(name, ".tmp")); len(left) != 1 || left[0] != "young" {
+		t.Errorf("left: %v, want young alone", left)
+	}
+}
+
+func TestEvictedAndTruncated(t *testing.T) {
+	name := t.TempDir()
+	c := open(t, name)
+	save(t, c, "key", "text")
+	blob, err := c.Open(t.Context(), "key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(filepath.Join(name, "key"), 2); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := cache.ReadAll(t.Context(), blob, 4); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("truncated: %q, %v, want ErrUnexpectedEOF", got, err)
+	}
+	if err := os.Remove(filepath.Join(name, "key")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := blob.Range(t.Context(), 0, 4); !errors.Is(err, cache.ErrMiss) {
+		t.Errorf("removed: %v, want ErrMiss", err)
+	}
+}
+
+func TestDirectoryThatCannotBe(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dir.New(filepath.Join(file, "sub")); err == nil {
+		t.Error("a cache below a file")
+	}
+}
+
+func open(t *testing.T, name string) cache.Cache {
+	t.Helper()
+	c, err := dir.New(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func save(t *testing.T, c cache.Cache, key, text string) {
+	t.Helper()
+	if err := c.Save(t.Context(), key, strings.NewReader(text), int64(len(text))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(t *testing.T, c cache.Cache, key string, prefixes ...string) string {
+	t.Helper()
+	blob, err := c.Open(t.Context(), key, prefixes...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := cache.ReadAll(t.Context(), blob, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func files(t *testing.T, name string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	return names
+}

@@ -1,0 +1,124 @@
+package discover
+
+import (
+	"encoding/json"
+	"regexp"
+	"strings"
+
+	"github.com/org/nix-matrix/pkg/job"
+)
+
+// SplitAttr takes a dotted attribute path apart as Nix's command line does:
+// what is in double quotes may have dots in it.
+func SplitAttr(attr string) []string {
+	var path []string
+	var name strings.Builder
+	quoted, any := false, false
+	for _, c := range attr {
+		switch {
+		case c == '"':
+			quoted, any = !quoted, true
+		case c == '.' && !quoted:
+			path = append(path, name.String())
+			name.Reset()
+			any = false
+		default:
+			name.WriteRune(c)
+			any = true
+		}
+	}
+	if any {
+		path = append(path, name.String())
+	}
+	return path
+}
+
+// JoinAttr makes a dotted attribute path that can be typed after `nix build .#`.
+func JoinAttr(path []string) string {
+	names := make([]string, len(path))
+	for i, name := range path {
+		if name == "" || strings.ContainsAny(name, ". \t\n\"") {
+			name = `"` + name + `"`
+		}
+		names[i] = name
+	}
+	return strings.Join(names, ".")
+}
+
+// What derivations of whole hosts are called, whatever attribute they are under.
+var hostNames = []struct {
+	prefix string
+	kind   job.Kind
+}{
+	{"nixos-system-", job.NixOS},
+	{"darwin-system-", job.Darwin},
+	{"home-manager-generation", job.Home},
+}
+
+// classify makes a target of an attribute path and the derivation's name.
+func classify(path []string, drvName string) job.Target {
+	t := job.Target{Attr: JoinAttr(path), Name: JoinAttr(path), Kind: job.Other}
+	top := ""
+	if len(path) > 0 {
+		top = path[0]
+	}
+	host := func(kind job.Kind, name []string) {
+		t.Kind = kind
+		t.Name = JoinAttr(name)
+		t.Host = name[len(name)-1]
+	}
+	switch top {
+	case "packages":
+		t.Kind = job.Package
+	case "checks":
+		t.Kind = job.Check
+	default:
+		if out, ok := hostOutputs[top]; ok {
+			if len(path) == 2 || strings.HasSuffix(t.Attr, out.suffix) {
+				host(out.kind, path[:2])
+			}
+			break
+		}
+		for _, h := range hostNames {
+			if strings.HasPrefix(drvName, h.prefix) {
+				host(h.kind, path)
+			}
+		}
+	}
+	return t
+}
+
+// hostOutputs are the outputs of a flake that hold hosts, and what follows the
+// host's name in the attribute path of its target.
+var hostOutputs = map[string]struct {
+	kind   job.Kind
+	suffix string
+}{
+	"nixosConfigurations":  {job.NixOS, ".config.system.build.toplevel"},
+	"darwinConfigurations": {job.Darwin, ".system"},
+	"homeConfigurations":   {job.Home, ".activationPackage"},
+}
+
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9@%_+=:,./#-]+$`)
+
+// shellQuote makes one word for a shell of s.
+func shellQuote(s string) string {
+	if plainWord.MatchString(s) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// quote makes a Nix string of s.
+func quote(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `${`, `\${`, "\n", `\n`, "\r", `\r`).Replace(s) + `"`
+}
+
+// fromJSON makes a Nix expression of a value that JSON can hold.
+func fromJSON(v any) string {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // only strings, numbers and lists of them come here
+	}
+	return "(builtins.fromJSON " + quote(string(data)) + ")"
+}

@@ -1,0 +1,162 @@
+package job
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/org/nix-matrix/internal/storepath"
+)
+
+// DefaultID is the id of a use of nix-matrix that was given none.
+const DefaultID = "nix-matrix"
+
+// An Entry is a row of the job matrix: one runner job with one or more targets.
+// It holds what a worker and a `runs-on:` need and no more, since all outputs
+// of a job together may be 1 MB.
+type Entry struct {
+	Name     string   `json:"name"` // unique; the job's name
+	ID       string   `json:"id"`   // short, unique, safe in file and artifact names
+	Host     *string  `json:"host"` // null for what is no host
+	Platform string   `json:"platform"`
+	System   string   `json:"system"`
+	Attr     string   `json:"attr"`    // of the first target
+	DrvPath  string   `json:"drvPath"` // of the first target
+	Outputs  []string `json:"outputs"` // of the first target
+	Runner   []string `json:"runner"`  // labels for `runs-on:`
+	QEMU     bool     `json:"qemu"`    // the runner must emulate System
+	// Plan is the cache key of the Plan. It is made from the Plan's bytes, so
+	// that a worker knows that it has got the right one. Empty inside a Plan.
+	Plan    string `json:"plan,omitempty"`
+	Targets []Ref  `json:"targets"`
+}
+
+// A Ref names a target by its number in the Plan. Attribute path and derivation
+// stand here for who reads a matrix; rows with many targets leave them out.
+type Ref struct {
+	N       int    `json:"n"`
+	Attr    string `json:"attr,omitempty"`
+	DrvPath string `json:"drvPath,omitempty"`
+}
+
+// A Matrix is the value of `strategy.matrix`.
+type Matrix struct {
+	Include []Entry `json:"include"`
+}
+
+// MaxMatrix is how many UTF-16 code units we let a matrix have. GitHub's limit
+// for all outputs of a job is 1 MB.
+const MaxMatrix = 480_000
+
+// Matrix gives the rows of the Plan that is stored under the cache key plan.
+func (p *Plan) Matrix(plan string) Matrix {
+	m := Matrix{Include: make([]Entry, len(p.Entries))}
+	for i, e := range p.Entries {
+		e.Plan = plan
+		m.Include[i] = e
+	}
+	return m
+}
+
+// NewEntryID makes the id of the entry called name.
+func NewEntryID(name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return hex.EncodeToString(sum[:5])
+}
+
+// ParseEntry reads a row of the matrix, as `toJSON(matrix)` gives it.
+func ParseEntry(data []byte) (*Entry, error) {
+	if strings.TrimSpace(string(data)) == "" {
+		return nil, errors.New("the job is empty: give one row of the matrix that discover made, which in a workflow is ${{ toJSON(matrix) }}")
+	}
+	var e Entry
+	if err := json.Unmarshal(data, &e); err != nil {
+		return nil, fmt.Errorf("the job is not an entry of the matrix that discover made: %w", err)
+	}
+	if err := e.check(); err != nil {
+		return nil, fmt.Errorf("the job is not an entry of the matrix that discover made: %w", err)
+	}
+	return &e, nil
+}
+
+func (e *Entry) check() error {
+	if e.Name == "" {
+		return errors.New("it has no name")
+	}
+	if err := CheckID(e.ID); err != nil {
+		return err
+	}
+	if len(e.Targets) == 0 {
+		return fmt.Errorf("%q has no targets", e.Name)
+	}
+	if err := checkDrvPath(e.DrvPath); err != nil {
+		return fmt.Errorf("%q: %w", e.Name, err)
+	}
+	for _, t := range e.Targets {
+		if t.DrvPath == "" {
+			continue
+		}
+		if err := checkDrvPath(t.DrvPath); err != nil {
+			return fmt.Errorf("%q: %w", e.Name, err)
+		}
+	}
+	return checkOutputs(e.Outputs)
+}
+
+// parse reads a document and refuses versions that this program doesn't know.
+func parse(what string, data []byte, doc any, version *int) error {
+	if err := json.Unmarshal(data, doc); err != nil {
+		return fmt.Errorf("%s is not valid JSON: %w", what, err)
+	}
+	if *version != Version {
+		return fmt.Errorf("%s has version %d, this nix-matrix reads version %d: use the same nix-matrix in all jobs", what, *version, Version)
+	}
+	return nil
+}
+
+// CheckID allows what is safe in file names, artifact names and cache keys.
+func CheckID(id string) error {
+	if id == "" {
+		return errors.New("the id is empty")
+	}
+	if len(id) > 64 {
+		return fmt.Errorf("the id %.20q… is longer than 64 characters", id)
+	}
+	for _, c := range id {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+			return fmt.Errorf("the id %q may only have a-z, 0-9, - and _", id)
+		}
+	}
+	return nil
+}
+
+func checkStorePath(path string) error {
+	if !storepath.Valid(path) {
+		return fmt.Errorf("%q is not a store path", path)
+	}
+	return nil
+}
+
+func checkDrvPath(path string) error {
+	if err := checkStorePath(path); err != nil {
+		return err
+	}
+	if !strings.HasSuffix(path, ".drv") {
+		return fmt.Errorf("%q is not a derivation", path)
+	}
+	return nil
+}
+
+func checkOutputs(outputs []string) error {
+	for _, o := range outputs {
+		if o == "" || strings.ContainsFunc(o, func(c rune) bool {
+			return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("+-._?=", c)
+		}) {
+			return fmt.Errorf("%q is not the name of an output", o)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,177 @@
+package job
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// A Plan is everything that discovery found out.
+type Plan struct {
+	Version int       `json:"version"`
+	ID      string    `json:"id"`      // prefixes everything that is stored; see [DefaultID]
+	Created time.Time `json:"created"` // UTC
+	Nix     string    `json:"nix"`     // version of the Nix that evaluated, "2.34.8"
+	System  string    `json:"system"`  // system of the machine that evaluated
+	Source  string    `json:"source"`  // what was asked for, as a person would type it: ".", "-f default.nix -A home"
+
+	Targets []Target `json:"targets"`
+	Entries []Entry  `json:"entries"`
+	// Drvs is the pack with the derivations of all entries; nil when no entry
+	// needs one.
+	Drvs *DrvPack `json:"drvs,omitempty"`
+	// Notices are remarks for the user about the plan as a whole, such as which
+	// systems were left out.
+	Notices []string `json:"notices,omitempty"`
+}
+
+// A DrvPack says where the derivations of a Plan are.
+type DrvPack struct {
+	Key    string `json:"key"`    // cache key
+	Size   int64  `json:"size"`   // bytes of the whole pack
+	Paths  int    `json:"paths"`  // number of store paths
+	SHA256 string `json:"sha256"` // of the pack's index, hex: what it says is what discovery wrote
+}
+
+// Kind says what a target is for.
+type Kind string
+
+// The kinds of targets. Those of a host make an entry of their own.
+const (
+	NixOS   Kind = "nixos"
+	Darwin  Kind = "darwin"
+	Home    Kind = "home"
+	Package Kind = "package"
+	Check   Kind = "check"
+	Other   Kind = "other"
+)
+
+// IsHost reports whether a target of this kind is a whole host.
+func (k Kind) IsHost() bool { return k == NixOS || k == Darwin || k == Home }
+
+// State is what the Plan decided about a target.
+type State string
+
+// The states of a target in the Plan.
+const (
+	Build  State = "build"  // an entry builds it
+	Skip   State = "skip"   // nothing to do, because of Reason
+	Failed State = "failed" // could not be evaluated, because of Error
+)
+
+// A Target is an attribute path with its derivation.
+type Target struct {
+	Attr      string            `json:"attr"` // dotted attribute path, as one types it after `nix build .#`
+	Name      string            `json:"name"` // Attr without what is the same for all of a kind: nixosConfigurations.pi3
+	Kind      Kind              `json:"kind"`
+	Host      string            `json:"host,omitempty"` // of a Kind that is a host
+	System    string            `json:"system,omitempty"`
+	DrvPath   string            `json:"drvPath,omitempty"`
+	Outputs   []string          `json:"outputs,omitempty"`  // the outputs wanted
+	OutPaths  map[string]string `json:"outPaths,omitempty"` // by output; absent where unknown before the build
+	Reproduce string            `json:"reproduce,omitempty"`
+
+	State  State  `json:"state"`
+	Reason string `json:"reason,omitempty"` // of Skip
+	Error  string `json:"error,omitempty"`  // of Failed: Nix's message
+}
+
+// ParsePlan reads a Plan and checks it.
+func ParsePlan(data []byte) (*Plan, error) {
+	var p Plan
+	if err := parse("plan", data, &p, &p.Version); err != nil {
+		return nil, err
+	}
+	if err := CheckID(p.ID); err != nil {
+		return nil, fmt.Errorf("plan: %w", err)
+	}
+	seen := map[string]bool{}
+	for i := range p.Entries {
+		e := &p.Entries[i]
+		if err := e.check(); err != nil {
+			return nil, fmt.Errorf("plan: entry %d: %w", i, err)
+		}
+		if seen[e.ID] || seen["name "+e.Name] {
+			return nil, fmt.Errorf("plan: entry %d: %q (%s) is there twice", i, e.Name, e.ID)
+		}
+		seen[e.ID], seen["name "+e.Name] = true, true
+		for _, t := range e.Targets {
+			if t.N < 0 || t.N >= len(p.Targets) {
+				return nil, fmt.Errorf("plan: entry %q: there is no target number %d", e.Name, t.N)
+			}
+		}
+	}
+	for i := range p.Targets {
+		if err := p.Targets[i].check(); err != nil {
+			return nil, fmt.Errorf("plan: target %d: %w", i, err)
+		}
+	}
+	return &p, nil
+}
+
+// Marshal gives the Plan's JSON.
+func (p *Plan) Marshal() ([]byte, error) {
+	data, err := json.MarshalIndent(p, "", " ")
+	if err != nil {
+		return nil, fmt.Errorf("write plan: %w", err)
+	}
+	return data, nil
+}
+
+// PlanKey gives the cache keys of a Plan whose JSON is data, one for each try to
+// store it. They are made from the bytes: who knows the key can tell the Plan
+// that was meant from any other, with CheckPlanKey.
+func PlanKey(id string, data []byte) func(try int) string {
+	return func(try int) string { return fmt.Sprintf("%s-plan%d-%s", id, try, planSum(data)) }
+}
+
+// CheckPlanKey says whether data is the Plan that key is made from.
+func CheckPlanKey(key string, data []byte) error {
+	if sum := planSum(data); !strings.HasSuffix(key, "-"+sum) {
+		return fmt.Errorf("the plan has the hash %s, not the one of %s: it is not the plan that this job was made from", sum, key)
+	}
+	return nil
+}
+
+// SamePlan says whether two keys are of the same Plan.
+func SamePlan(a, b string) bool {
+	sum := func(key string) string { return key[strings.LastIndexByte(key, '-')+1:] }
+	return sum(a) != "" && sum(a) == sum(b)
+}
+
+func planSum(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:16])
+}
+
+// EntryByID finds an entry.
+func (p *Plan) EntryByID(id string) (*Entry, bool) {
+	for i := range p.Entries {
+		if p.Entries[i].ID == id {
+			return &p.Entries[i], true
+		}
+	}
+	return nil, false
+}
+
+func (t *Target) check() error {
+	switch t.State {
+	case Build, Skip:
+		if err := checkDrvPath(t.DrvPath); err != nil {
+			return fmt.Errorf("%q: %w", t.Attr, err)
+		}
+		for name, path := range t.OutPaths {
+			if err := checkStorePath(path); err != nil {
+				return fmt.Errorf("%q: output %q: %w", t.Attr, name, err)
+			}
+		}
+		return checkOutputs(t.Outputs)
+	case Failed:
+		return nil
+	default:
+		return fmt.Errorf("%q: unknown state %q", t.Attr, t.State)
+	}
+}

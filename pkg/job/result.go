@@ -1,0 +1,105 @@
+package job
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// Outcome is what became of an entry or a target.
+type Outcome string
+
+// The outcomes. An entry's is the worst of its targets', in this order.
+const (
+	Built     Outcome = "built"     // built here
+	Fetched   Outcome = "fetched"   // a substituter had it
+	Present   Outcome = "present"   // was in the store already
+	Broken    Outcome = "failed"    // did not build, or something that it needs didn't
+	Cancelled Outcome = "cancelled" // stopped by a signal
+)
+
+// OK reports whether the outcome is a good one.
+func (o Outcome) OK() bool { return o == Built || o == Fetched || o == Present }
+
+// A Result is what became of one entry. The worker writes it whatever happens.
+type Result struct {
+	Version  int       `json:"version"`
+	Plan     string    `json:"plan"`  // cache key of the Plan that the entry is of
+	Entry    string    `json:"entry"` // Entry.ID
+	Name     string    `json:"name"`  // Entry.Name
+	Outcome  Outcome   `json:"outcome"`
+	Error    string    `json:"error,omitempty"` // what went wrong outside of any target
+	Started  time.Time `json:"started"`
+	Finished time.Time `json:"finished"`
+	Emulated bool      `json:"emulated,omitempty"` // built under qemu
+	Runner   string    `json:"runner,omitempty"`   // name of the machine
+	URL      string    `json:"url,omitempty"`      // of the run
+
+	Targets []TargetResult `json:"targets"`
+	Builds  []DrvBuild     `json:"builds,omitempty"` // what was built for the targets, in the order of the end
+	Pushes  []Push         `json:"pushes,omitempty"`
+	// Imported counts the store paths that were taken from the drv pack, and
+	// Downloaded the bytes that this needed.
+	Imported   int   `json:"imported"`
+	Downloaded int64 `json:"downloaded"`
+}
+
+// A TargetResult is what became of one target.
+type TargetResult struct {
+	N         int        `json:"n"` // number in the Plan
+	Attr      string     `json:"attr"`
+	DrvPath   string     `json:"drvPath"`
+	Outcome   Outcome    `json:"outcome"`
+	Outputs   []Output   `json:"outputs,omitempty"`
+	Builds    []DrvBuild `json:"builds,omitempty"` // what was built for it in this entry
+	Error     string     `json:"error,omitempty"`
+	Cause     string     `json:"cause,omitempty"` // the derivation that failed first
+	Log       []string   `json:"log,omitempty"`   // its last lines
+	Seconds   float64    `json:"seconds"`
+	Reproduce string     `json:"reproduce,omitempty"` // what to type to see it at home
+}
+
+// An Output is a realised output of a target.
+type Output struct {
+	Name    string `json:"name"`
+	Path    string `json:"path"`
+	Size    int64  `json:"size"`    // bytes of the NAR
+	Closure int64  `json:"closure"` // bytes of the NARs of the runtime closure
+}
+
+// A DrvBuild is one derivation that was built.
+type DrvBuild struct {
+	DrvPath string    `json:"drvPath"`
+	Started time.Time `json:"started"`
+	Seconds float64   `json:"seconds"`
+	Failed  bool      `json:"failed,omitempty"`
+}
+
+// A Push is what was sent to one binary cache.
+type Push struct {
+	Destination string  `json:"destination"` // without credentials
+	Paths       int     `json:"paths"`       // in the closures that are there now
+	Seconds     float64 `json:"seconds"`
+	Error       string  `json:"error,omitempty"`
+}
+
+// ParseResult reads a Result and checks it.
+func ParseResult(data []byte) (*Result, error) {
+	var r Result
+	if err := parse("result", data, &r, &r.Version); err != nil {
+		return nil, err
+	}
+	if err := CheckID(r.Entry); err != nil {
+		return nil, fmt.Errorf("result: %w", err)
+	}
+	return &r, nil
+}
+
+// Marshal gives the Result's JSON.
+func (r *Result) Marshal() ([]byte, error) {
+	data, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return nil, fmt.Errorf("write result: %w", err)
+	}
+	return data, nil
+}

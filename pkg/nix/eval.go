@@ -1,0 +1,62 @@
+package nix
+
+import (
+	"context"
+	"io"
+	"strings"
+)
+
+// An Evaluation applies a function to a value of the user's.
+type Evaluation struct {
+	// Flake and Attr name a value of a flake; an empty Attr is all its outputs,
+	// which needs EvaluatesWholeFlakes. No prefix is tried before Attr except by
+	// versions of Nix that can't do without.
+	Flake, Attr string
+	// Expr is a Nix expression, evaluated impurely, used when Flake is empty.
+	Expr string
+	// Apply is a Nix function of the value. It must give something small.
+	Apply string
+}
+
+// EvaluatesWholeFlakes says whether an Evaluation may be of all outputs of a
+// flake. Older versions have no name for them.
+func (n *Nix) EvaluatesWholeFlakes() bool { return n.atLeast(2, 26) }
+
+// Eval evaluates. What it instantiates is in the store afterwards. Each line
+// that the evaluator writes to stderr is given to line as it comes.
+func (n *Nix) Eval(ctx context.Context, e Evaluation, line func(string)) error {
+	args := []string{"eval", "--json"}
+	if e.Flake == "" {
+		args = append(args, "--impure", "--expr", "("+e.Apply+"\n) ("+e.Expr+"\n)")
+	} else {
+		installable := e.Flake + "#" + e.Attr
+		if n.EvaluatesWholeFlakes() {
+			installable = e.Flake + "#." + e.Attr
+		}
+		args = append(args, "--no-write-lock-file", installable, "--apply", e.Apply)
+	}
+	cmd := n.command(ctx, "nix", args...)
+	cmd.Stdout = io.Discard
+	cmd.Stderr = &lineWriter{line: line}
+	return n.run(cmd)
+}
+
+// lineWriter gives whole lines on.
+type lineWriter struct {
+	line   func(string)
+	partly strings.Builder
+}
+
+func (w *lineWriter) Write(p []byte) (int, error) {
+	for rest := string(p); rest != ""; {
+		line, after, ended := strings.Cut(rest, "\n")
+		w.partly.WriteString(line)
+		if !ended {
+			break
+		}
+		w.line(w.partly.String())
+		w.partly.Reset()
+		rest = after
+	}
+	return len(p), nil
+}

@@ -1,0 +1,140 @@
+package nix
+
+import (
+	"encoding/json"
+	"strings"
+	"time"
+)
+
+// Numbers of Nix's internal-json log (src/libutil/logging.hh).
+const (
+	activityBuild      = 105
+	activitySubstitute = 108
+	resultBuildLogLine = 101
+	levelError         = 0
+	levelWarn          = 1
+)
+
+// EventKind says what an Event is about.
+type EventKind int
+
+// The kinds of events while Nix realises.
+const (
+	BuildStarted EventKind = iota // of Path, a derivation
+	BuildLine                     // Text is a line of the log of Path
+	BuildStopped                  // of Path, whatever became of it
+	FetchStarted                  // of Path, a store path
+	FetchStopped
+	ErrorMessage // Text
+	WarnMessage  // Text
+)
+
+// An Event is something that happened while Nix realises.
+type Event struct {
+	Kind EventKind
+	Time time.Time
+	Path string
+	Text string // without control sequences
+}
+
+// logReader turns lines of Nix's internal-json log into events.
+type logReader struct {
+	emit   func(Event)
+	now    func() time.Time
+	active map[uint64]Event
+	partly []byte // a line that has not ended yet
+}
+
+// A line of the log. Of the fields, only the first matters to us.
+type logLine struct {
+	Action string            `json:"action"`
+	ID     uint64            `json:"id"`
+	Type   int               `json:"type"`
+	Level  int               `json:"level"`
+	Msg    string            `json:"msg"`
+	RawMsg string            `json:"raw_msg"`
+	Fields []json.RawMessage `json:"fields"`
+}
+
+// maxLogLine bounds the memory that one line may take, in bytes; what is longer
+// is cut.
+const maxLogLine = 1 << 20
+
+func (r *logReader) Write(p []byte) (int, error) {
+	for rest := p; len(rest) > 0; {
+		line, after, ended := strings.Cut(string(rest), "\n")
+		if room := maxLogLine - len(r.partly); len(line) > room {
+			line = line[:room]
+		}
+		r.partly = append(r.partly, line...)
+		if !ended {
+			break
+		}
+		r.line(string(r.partly))
+		r.partly = r.partly[:0]
+		rest = []byte(after)
+	}
+	return len(p), nil
+}
+
+func (r *logReader) line(line string) {
+	doc, ok := strings.CutPrefix(line, "@nix ")
+	var l logLine
+	if !ok || json.Unmarshal([]byte(doc), &l) != nil {
+		// Not of the log: some program writes to the same stderr.
+		if text := Plain(line); strings.TrimSpace(text) != "" {
+			r.emit(Event{Kind: WarnMessage, Time: r.now(), Text: text})
+		}
+		return
+	}
+	switch l.Action {
+	case "start":
+		e := Event{Time: r.now(), Path: l.field()}
+		switch l.Type {
+		case activityBuild:
+			e.Kind = BuildStarted
+		case activitySubstitute:
+			e.Kind = FetchStarted
+		default:
+			return
+		}
+		r.active[l.ID] = e
+		r.emit(e)
+	case "stop":
+		e, ok := r.active[l.ID]
+		if !ok {
+			return
+		}
+		delete(r.active, l.ID)
+		e.Time = r.now()
+		if e.Kind == FetchStarted {
+			e.Kind = FetchStopped
+		} else {
+			e.Kind = BuildStopped
+		}
+		r.emit(e)
+	case "result":
+		if e, ok := r.active[l.ID]; ok && l.Type == resultBuildLogLine {
+			r.emit(Event{Kind: BuildLine, Time: r.now(), Path: e.Path, Text: Plain(l.field())})
+		}
+	case "msg":
+		text := l.Msg
+		if l.RawMsg != "" {
+			text = l.RawMsg
+		}
+		switch l.Level {
+		case levelError:
+			r.emit(Event{Kind: ErrorMessage, Time: r.now(), Text: strings.TrimSpace(Plain(text))})
+		case levelWarn:
+			r.emit(Event{Kind: WarnMessage, Time: r.now(), Text: strings.TrimSpace(Plain(text))})
+		}
+	}
+}
+
+func (l *logLine) field() string {
+	var s string
+	if len(l.Fields) > 0 {
+		_ = json.Unmarshal(l.Fields[0], &s) // not a string: no event of ours
+	}
+	return s
+}

@@ -1,0 +1,233 @@
+// Package nix is the only place that runs Nix's programs. It asks them rather
+// than imitate them, in ways that all versions from 2.8 on understand.
+package nix
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// ErrMissing says that no usable Nix is installed.
+var ErrMissing = errors.New("no usable Nix")
+
+// stopGrace is how long a program may take to stop after it was told to.
+const stopGrace = 4 * time.Second
+
+// Nix is an installed Nix.
+type Nix struct {
+	Version string // "2.34.8"
+	System  string // "x86_64-linux", as the settings say
+
+	log    io.Writer
+	env    []string
+	major  int
+	minor  int
+	config map[string]setting
+}
+
+type setting struct {
+	Value json.RawMessage `json:"value"`
+}
+
+// Find looks for Nix on PATH. What Nix's programs have to say goes to log,
+// unless a method says otherwise.
+func Find(ctx context.Context, log io.Writer) (*Nix, error) {
+	for _, program := range []string{"nix", "nix-store"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return nil, fmt.Errorf("%w: %s is not on PATH. In a workflow, put a step with cachix/install-nix-action before this one; elsewhere, install Nix and open a new shell", ErrMissing, program)
+		}
+	}
+	n := &Nix{log: log, env: environment()}
+	out, err := n.output(ctx, "nix", "--version")
+	if err != nil {
+		return nil, fmt.Errorf("%w: ask for its version: %w", ErrMissing, err)
+	}
+	if err := n.setVersion(string(out)); err != nil {
+		return nil, err
+	}
+	show := []string{"config", "show", "--json"}
+	if !n.atLeast(2, 20) {
+		show = []string{"show-config", "--json"}
+	}
+	if out, err = n.output(ctx, "nix", show...); err != nil {
+		return nil, fmt.Errorf("%w: ask for its settings: %w", ErrMissing, err)
+	}
+	if err := json.Unmarshal(out, &n.config); err != nil {
+		return nil, fmt.Errorf("read Nix's settings: %w", err)
+	}
+	if err := json.Unmarshal(n.config["system"].Value, &n.System); err != nil {
+		return nil, fmt.Errorf("read Nix's setting \"system\": %w", err)
+	}
+	return n, nil
+}
+
+// environment is ours, with what all our calls rely on added to NIX_CONFIG.
+func environment() []string {
+	config := os.Getenv("NIX_CONFIG")
+	if config != "" {
+		config += "\n"
+	}
+	return append(os.Environ(), "NIX_CONFIG="+config+"extra-experimental-features = nix-command flakes")
+}
+
+var versionPattern = regexp.MustCompile(`\b(\d+)\.(\d+)[0-9a-z.]*`)
+
+func (n *Nix) setVersion(out string) error {
+	m := versionPattern.FindStringSubmatch(out)
+	if m == nil {
+		return fmt.Errorf("%w: it says of its version %.80q", ErrMissing, strings.TrimSpace(out))
+	}
+	n.Version = m[0]
+	n.major, _ = strconv.Atoi(m[1]) // the pattern has only digits
+	n.minor, _ = strconv.Atoi(m[2])
+	if !n.atLeast(2, 8) {
+		return fmt.Errorf("%w: version %s is too old, nix-matrix needs 2.8 or newer", ErrMissing, n.Version)
+	}
+	return nil
+}
+
+func (n *Nix) atLeast(major, minor int) bool {
+	return n.major > major || n.major == major && n.minor >= minor
+}
+
+// Setting gives one of Nix's settings that is a list of words, such as
+// "extra-platforms" or "substituters".
+func (n *Nix) Setting(name string) []string {
+	var words []string
+	if json.Unmarshal(n.config[name].Value, &words) == nil {
+		return words
+	}
+	return nil
+}
+
+// Error is the failure of one of Nix's programs.
+type Error struct {
+	Program string
+	Message string // what it said, without colours; may have many lines
+	Err     error  // of package exec
+}
+
+func (e *Error) Error() string {
+	if e.Message == "" {
+		return fmt.Sprintf("%s: %v", e.Program, e.Err)
+	}
+	return fmt.Sprintf("%s: %s", e.Program, e.Message)
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// command prepares a program whose end the context brings about politely:
+// Nix then stops its builders and releases its locks.
+func (n *Nix) command(ctx context.Context, program string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = n.env
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = stopGrace
+	return cmd
+}
+
+// run runs a prepared program and makes its failure an *Error. Its stderr goes
+// to n.log, unless the caller has directed it elsewhere.
+func (n *Nix) run(cmd *exec.Cmd) error {
+	keep := &tail{limit: 16 << 10}
+	switch {
+	case cmd.Stderr == nil && n.log == nil:
+		cmd.Stderr = keep
+	case cmd.Stderr == nil:
+		cmd.Stderr = io.MultiWriter(n.log, keep)
+	default:
+		cmd.Stderr = io.MultiWriter(cmd.Stderr, keep)
+	}
+	return n.failure(cmd, cmd.Run(), keep.String())
+}
+
+func (n *Nix) failure(cmd *exec.Cmd, err error, stderr string) error {
+	if err == nil {
+		return nil
+	}
+	return &Error{Program: filepath.Base(cmd.Path), Message: Message(stderr), Err: err}
+}
+
+// output runs a program for its stdout; what it says is only in the error.
+func (n *Nix) output(ctx context.Context, program string, args ...string) ([]byte, error) {
+	cmd := n.command(ctx, program, args...)
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	cmd.Stderr = io.Discard
+	if err := n.run(cmd); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+var ansi = regexp.MustCompile("\x1b\\[[0-9;:?]*[ -/]*[@-~]|\x1b\\][^\x07\x1b]*(\x07|\x1b\\\\)?|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+// Plain takes terminal control sequences and other control characters but
+// newlines and tabs out of s.
+func Plain(s string) string { return ansi.ReplaceAllString(strings.ReplaceAll(s, "\r\n", "\n"), "") }
+
+var errorLine = regexp.MustCompile(`(?m)^[ \t]*error:[ \t]*`)
+
+// Message finds in what a program wrote to stderr the part that says what went
+// wrong: the last "error:", which is the innermost, and what follows it.
+func Message(stderr string) string {
+	text := Plain(stderr)
+	if all := errorLine.FindAllStringIndex(text, -1); all != nil {
+		text = text[all[len(all)-1][1]:]
+	}
+	var kept []string
+	for line := range strings.Lines(strings.TrimSpace(text)) {
+		if !strings.HasPrefix(line, "(use '--show-trace'") {
+			kept = append(kept, strings.TrimPrefix(strings.TrimRight(line, "\n"), "       "))
+		}
+	}
+	return strings.TrimSpace(strings.Join(kept, "\n"))
+}
+
+// tail keeps the last bytes that are written to it.
+type tail struct {
+	limit int
+	data  []byte
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.data = append(t.data, p...)
+	if len(t.data) > 2*t.limit {
+		t.data = append(t.data[:0], t.data[len(t.data)-t.limit:]...)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	if len(t.data) > t.limit {
+		return string(t.data[len(t.data)-t.limit:])
+	}
+	return string(t.data)
+}
+
+// chunks splits paths so that each piece fits into an argument list.
+func chunks(paths []string) [][]string {
+	const most = 2000
+	var pieces [][]string
+	for len(paths) > most {
+		pieces = append(pieces, paths[:most])
+		paths = paths[most:]
+	}
+	return append(pieces, paths)
+}
+
+func lines(out []byte) []string {
+	return strings.FieldsFunc(string(out), func(c rune) bool { return c == '\n' })
+}

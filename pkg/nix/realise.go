@@ -1,0 +1,34 @@
+package nix
+
+import (
+	"context"
+	"io"
+	"time"
+)
+
+// Realise builds or fetches the outputs of derivations, given as DRV!OUT[,OUT].
+// It starts no evaluator. One that fails does not stop the others. What happens
+// is told to emit, one event at a time.
+func (n *Nix) Realise(ctx context.Context, outputs []string, emit func(Event), options ...Option) error {
+	args := []string{"--realise", "--keep-going", "--log-format", "internal-json", "-v"}
+	for _, o := range options {
+		args = append(args, "--option", o.Name, o.Value)
+	}
+	cmd := n.command(ctx, "nix-store", append(args, outputs...)...)
+	var message string
+	cmd.Stderr = &logReader{
+		now:    time.Now,
+		active: map[uint64]Event{},
+		emit: func(e Event) {
+			if e.Kind == ErrorMessage && message == "" {
+				message = e.Text
+			}
+			emit(e)
+		},
+	}
+	cmd.Stdout = io.Discard
+	return n.failure(cmd, cmd.Run(), message)
+}
+
+// An Option overrides one of Nix's settings for a call.
+type Option struct{ Name, Value string }

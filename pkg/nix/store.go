@@ -1,0 +1,295 @@
+package nix
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/nix-community/go-nix/pkg/derivation"
+	"golang.org/x/sync/errgroup"
+)
+
+// A PathInfo is what the store knows of a valid path.
+type PathInfo struct {
+	Path       string
+	NarHash    string // sha256, base16
+	NarSize    int64  // bytes
+	Deriver    string // store path or empty
+	References []string
+}
+
+// Requisites gives the closure of the paths, references before what refers to
+// them. Of a derivation, that is the derivations and sources that it needs.
+func (n *Nix) Requisites(ctx context.Context, paths ...string) ([]string, error) {
+	var all []string
+	seen := map[string]bool{}
+	for _, piece := range chunks(paths) {
+		out, err := n.output(ctx, "nix-store", append([]string{"--query", "--requisites"}, piece...)...)
+		if err != nil {
+			return nil, fmt.Errorf("ask for the closure: %w", err)
+		}
+		for _, path := range lines(out) {
+			if !seen[path] {
+				seen[path] = true
+				all = append(all, path)
+			}
+		}
+	}
+	return all, nil
+}
+
+// Info gives what the store knows of valid paths, in the order given.
+func (n *Nix) Info(ctx context.Context, paths ...string) ([]PathInfo, error) {
+	byPath := make(map[string]PathInfo, len(paths))
+	for _, piece := range chunks(paths) {
+		out, err := n.output(ctx, "nix-store", append([]string{"--dump-db"}, piece...)...)
+		if err != nil {
+			return nil, fmt.Errorf("ask the store for sizes: %w", err)
+		}
+		infos, err := parseRegistration(out)
+		if err != nil {
+			return nil, fmt.Errorf("read the store's registration: %w", err)
+		}
+		for _, info := range infos {
+			byPath[info.Path] = info
+		}
+	}
+	infos := make([]PathInfo, 0, len(paths))
+	for _, path := range paths {
+		info, ok := byPath[path]
+		if !ok {
+			return nil, fmt.Errorf("%s is not valid in the store", path)
+		}
+		infos = append(infos, info)
+	}
+	return infos, nil
+}
+
+// parseRegistration reads what `nix-store --dump-db` writes: per path its
+// lines are path, hash, size, deriver, number of references, references.
+func parseRegistration(data []byte) ([]PathInfo, error) {
+	s := bufio.NewScanner(bytes.NewReader(data))
+	line := func() string { s.Scan(); return s.Text() }
+	var infos []PathInfo
+	for s.Scan() {
+		info := PathInfo{Path: s.Text(), NarHash: line()}
+		var err error
+		if info.NarSize, err = strconv.ParseInt(line(), 10, 64); err != nil {
+			return nil, err
+		}
+		info.Deriver = line()
+		count, err := strconv.Atoi(line())
+		if err != nil {
+			return nil, err
+		}
+		for range count {
+			info.References = append(info.References, line())
+		}
+		infos = append(infos, info)
+	}
+	return infos, s.Err()
+}
+
+// Valid says which of the paths are valid in the store.
+func (n *Nix) Valid(ctx context.Context, paths ...string) (map[string]bool, error) {
+	valid := make(map[string]bool, len(paths))
+	for _, path := range paths {
+		valid[path] = true
+	}
+	for _, piece := range chunks(paths) {
+		if len(piece) == 0 {
+			continue
+		}
+		out, err := n.output(ctx, "nix-store", append([]string{"--check-validity", "--print-invalid"}, piece...)...)
+		if err != nil {
+			return nil, fmt.Errorf("ask the store for valid paths: %w", err)
+		}
+		for _, path := range lines(out) {
+			delete(valid, path)
+		}
+	}
+	return valid, nil
+}
+
+// Offered says which of the paths the substituters have; without any, those of
+// Nix's own settings. What is valid in the local store makes no difference, and
+// signatures are not judged.
+func (n *Nix) Offered(ctx context.Context, paths, substituters []string) (map[string]bool, error) {
+	empty, err := os.MkdirTemp("", "nix-matrix-empty-")
+	if err != nil {
+		return nil, err
+	}
+	defer removeAll(empty)
+
+	offered := map[string]bool{}
+	for _, piece := range chunks(paths) {
+		if len(piece) == 0 {
+			continue
+		}
+		args := []string{"--store", empty, "--realise", "--dry-run"}
+		if len(substituters) > 0 {
+			args = append(args, "--option", "substituters", strings.Join(substituters, " "))
+		}
+		var said bytes.Buffer
+		cmd := n.command(ctx, "nix-store", append(args, piece...)...)
+		cmd.Stderr = &said
+		if err := n.run(cmd); err != nil {
+			return nil, fmt.Errorf("ask the substituters: %w", redactErr(err, substituters...))
+		}
+		for path := range parseDryRun(said.String()) {
+			offered[path] = true
+		}
+	}
+	return offered, nil
+}
+
+// parseDryRun gives the paths that a dry run would fetch.
+func parseDryRun(said string) map[string]bool {
+	fetched := map[string]bool{}
+	fetching := false
+	for line := range strings.Lines(Plain(said)) {
+		line = strings.TrimRight(line, "\n")
+		path, indented := strings.CutPrefix(line, "  /nix/store/")
+		switch {
+		case !indented:
+			fetching = strings.Contains(line, " will be fetched ")
+		case fetching:
+			fetched["/nix/store/"+path] = true
+		}
+	}
+	return fetched
+}
+
+// removeAll removes a directory with a store in it, whose directories may be
+// read-only.
+func removeAll(dir string) {
+	_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			_ = os.Chmod(path, 0o700) //nolint:gosec // a directory of ours
+		}
+		return nil
+	})
+	_ = os.RemoveAll(dir)
+}
+
+// Hold keeps the garbage collector away from paths, valid or not yet, until the
+// connection that it gives is closed or the context ends.
+func (n *Nix) Hold(ctx context.Context, paths ...string) (io.Closer, error) {
+	d, err := n.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.AddTempRoots(paths...); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+// Export writes the export stream of the paths, which must be a closure with
+// references first, as Requisites gives them.
+func (n *Nix) Export(ctx context.Context, dst io.Writer, paths []string) error {
+	for _, piece := range chunks(paths) {
+		if len(piece) == 0 {
+			continue
+		}
+		out := &openEnd{w: dst}
+		cmd := n.command(ctx, "nix-store", append([]string{"--export"}, piece...)...)
+		cmd.Stdout = out
+		if err := n.run(cmd); err != nil {
+			return fmt.Errorf("export store paths: %w", err)
+		}
+		if out.end != [8]byte{} || out.have != len(out.end) {
+			return fmt.Errorf("export store paths: the stream of nix-store --export has no end")
+		}
+	}
+	_, err := dst.Write(make([]byte, 8))
+	return err
+}
+
+// openEnd holds the last eight bytes back, so that streams can be joined.
+type openEnd struct {
+	w    io.Writer
+	end  [8]byte
+	have int
+}
+
+func (o *openEnd) Write(p []byte) (int, error) {
+	all := append(o.end[:o.have:o.have], p...)
+	keep := min(len(all), len(o.end))
+	if _, err := o.w.Write(all[:len(all)-keep]); err != nil {
+		return 0, err
+	}
+	o.have = copy(o.end[:], all[len(all)-keep:])
+	return len(p), nil
+}
+
+// Import reads an export stream into the store, which takes a user whom the
+// store trusts. It gives the paths of the stream. When write fails, nothing of
+// the record that it was writing is registered.
+func (n *Nix) Import(ctx context.Context, write func(io.Writer) error) ([]string, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	var imported bytes.Buffer
+	cmd := n.command(ctx, "nix-store", "--import")
+	cmd.Stdin = r
+	cmd.Stdout = &imported
+	// Its own words on a stream that ended early are no news to who ended it.
+	cmd.Stderr = io.Discard
+
+	var g errgroup.Group
+	var writeErr error
+	g.Go(func() error {
+		buffered := bufio.NewWriterSize(w, 256<<10)
+		writeErr = write(buffered)
+		if writeErr == nil {
+			writeErr = buffered.Flush()
+		}
+		return w.Close()
+	})
+	runErr := n.run(cmd)
+	_ = r.Close() // so that a writer whose reader is gone ends
+	_ = g.Wait()
+	switch {
+	case runErr != nil && (writeErr == nil || isBrokenPipe(writeErr)):
+		return nil, fmt.Errorf("import into the store: %w", runErr)
+	case writeErr != nil:
+		return nil, writeErr
+	}
+	return lines(imported.Bytes()), nil
+}
+
+// Derivation reads a .drv file of the store.
+func (n *Nix) Derivation(path string) (*derivation.Derivation, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read derivation: %w", err)
+	}
+	defer f.Close()
+	drv, err := derivation.ReadDerivation(f)
+	if err != nil {
+		return nil, fmt.Errorf("read derivation %s: %w", path, err)
+	}
+	return drv, nil
+}
+
+// Copy sends the closures of the paths to another store.
+func (n *Nix) Copy(ctx context.Context, destination string, paths []string) error {
+	for _, piece := range chunks(paths) {
+		cmd := n.command(ctx, "nix", append([]string{"copy", "--to", destination}, piece...)...)
+		cmd.Stderr = io.Discard // it may quote the address
+		if err := n.run(cmd); err != nil {
+			return fmt.Errorf("copy to %s: %w", Redact(destination), redactErr(err, destination))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,300 @@
+package pack
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/org/nix-matrix/internal/storepath"
+)
+
+const (
+	indexVersion   = 1
+	skippableMagic = 0x184D2A5E
+	trailerMagic   = "nixmpack"
+	trailerSize    = 8 + len(trailerMagic)
+	// maxIndex bounds the memory that an index may take, in bytes.
+	maxIndex = 512 << 20
+)
+
+var (
+	// ErrCorrupt is wrapped by every error that says that the bytes of a pack are
+	// not what they should be.
+	ErrCorrupt = errors.New("the pack is corrupt")
+	// ErrRead is wrapped by every error of a Source.
+	ErrRead = errors.New("the pack can't be read")
+)
+
+// A Source is where a pack is read from, such as a blob in a cache.
+type Source interface {
+	// Size is in bytes.
+	Size() int64
+	// Range reads exactly length bytes from offset on.
+	Range(ctx context.Context, offset, length int64) (io.ReadCloser, error)
+}
+
+// An Index says which path lies where in a pack.
+type Index struct {
+	Records []Record // in reference order
+	frames  []frame
+	byPath  map[string]int
+}
+
+// A Record is one store path in a pack.
+type Record struct {
+	Path       string
+	References []string // store paths, in the order of the export stream
+	Deriver    string   // store path, or empty
+	NarHash    [sha256.Size]byte
+	NarSize    int64 // bytes
+
+	frame  int   // number of its frame
+	offset int64 // of the record in the decompressed frame
+}
+
+type frame struct {
+	offset, size int64 // in the pack, compressed
+	length       int64 // decompressed
+}
+
+// The index as JSON. Paths are numbers in one list, since an index of
+// derivations is mostly references.
+type indexJSON struct {
+	Version int          `json:"version"`
+	Paths   []string     `json:"paths"` // those of the records, then others that are referred to
+	Records []recordJSON `json:"records"`
+	Frames  [][3]int64   `json:"frames"` // offset, size, decompressed length
+}
+
+type recordJSON struct {
+	NarHash    string `json:"h"`
+	NarSize    int64  `json:"n"`
+	References []int  `json:"r,omitempty"`
+	Deriver    *int   `json:"d,omitempty"`
+	Frame      int    `json:"f"`
+	Offset     int64  `json:"o"`
+}
+
+// Find gives the number of the record of a path.
+func (ix *Index) Find(path string) (int, bool) {
+	n, ok := ix.byPath[path]
+	return n, ok
+}
+
+// Closure gives the numbers of the records that the paths need, in reference
+// order. Paths and references that the pack doesn't hold are an error.
+func (ix *Index) Closure(paths ...string) ([]int, error) {
+	wanted := make([]bool, len(ix.Records))
+	todo := make([]int, 0, len(paths))
+	add := func(path, because string) error {
+		n, ok := ix.Find(path)
+		if !ok {
+			return fmt.Errorf("the pack does not hold %s, which %s", path, because)
+		}
+		if !wanted[n] {
+			wanted[n] = true
+			todo = append(todo, n)
+		}
+		return nil
+	}
+	for _, path := range paths {
+		if err := add(path, "is asked for"); err != nil {
+			return nil, err
+		}
+	}
+	for len(todo) > 0 {
+		rec := &ix.Records[todo[len(todo)-1]]
+		todo = todo[:len(todo)-1]
+		for _, ref := range rec.References {
+			if err := add(ref, rec.Path+" refers to"); err != nil {
+				return nil, err
+			}
+		}
+	}
+	var numbers []int
+	for n, is := range wanted {
+		if is {
+			numbers = append(numbers, n)
+		}
+	}
+	return numbers, nil
+}
+
+// marshal gives the compressed JSON of the index.
+func (ix *Index) marshal() ([]byte, error) {
+	doc := indexJSON{Version: indexVersion}
+	number := make(map[string]int, len(ix.Records))
+	for i, rec := range ix.Records {
+		number[rec.Path] = i
+		doc.Paths = append(doc.Paths, rec.Path)
+	}
+	num := func(path string) int {
+		n, ok := number[path]
+		if !ok {
+			n = len(doc.Paths)
+			number[path] = n
+			doc.Paths = append(doc.Paths, path)
+		}
+		return n
+	}
+	for _, rec := range ix.Records {
+		r := recordJSON{NarHash: hex.EncodeToString(rec.NarHash[:]), NarSize: rec.NarSize, Frame: rec.frame, Offset: rec.offset}
+		for _, ref := range rec.References {
+			r.References = append(r.References, num(ref))
+		}
+		if rec.Deriver != "" {
+			n := num(rec.Deriver)
+			r.Deriver = &n
+		}
+		doc.Records = append(doc.Records, r)
+	}
+	for _, f := range ix.frames {
+		doc.Frames = append(doc.Frames, [3]int64{f.offset, f.size, f.length})
+	}
+	data, err := json.Marshal(doc)
+	if err != nil {
+		return nil, err
+	}
+	enc, err := zstd.NewWriter(nil)
+	if err != nil {
+		return nil, err
+	}
+	return enc.EncodeAll(data, nil), nil
+}
+
+// parseIndex reads the compressed JSON of an index and checks that it is
+// consistent in itself and with a pack whose frames end at offset end.
+func parseIndex(data []byte, end int64) (*Index, error) {
+	dec, err := zstd.NewReader(bytes.NewReader(data), zstd.WithDecoderMaxMemory(maxIndex), zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		return nil, err
+	}
+	defer dec.Close()
+	var doc indexJSON
+	if err := json.NewDecoder(io.LimitReader(dec, maxIndex)).Decode(&doc); err != nil {
+		return nil, fmt.Errorf("%w: its index can't be read: %w", ErrCorrupt, err)
+	}
+	if doc.Version != indexVersion {
+		return nil, fmt.Errorf("the pack's index has version %d, this nix-matrix reads version %d", doc.Version, indexVersion)
+	}
+	bad := func(format string, args ...any) (*Index, error) {
+		return nil, fmt.Errorf("%w: index: %s", ErrCorrupt, fmt.Sprintf(format, args...))
+	}
+	if len(doc.Records) > len(doc.Paths) {
+		return bad("%d records but %d paths", len(doc.Records), len(doc.Paths))
+	}
+	for _, path := range doc.Paths {
+		if !storepath.Valid(path) {
+			return bad("%q is not a store path", path)
+		}
+	}
+	ix := &Index{byPath: make(map[string]int, len(doc.Records))}
+	var offset int64
+	for i, f := range doc.Frames {
+		fr := frame{offset: f[0], size: f[1], length: f[2]}
+		if fr.offset != offset || fr.size <= 0 || fr.length < 0 || fr.size > end-offset {
+			return bad("frame %d lies outside the pack", i)
+		}
+		offset += fr.size
+		ix.frames = append(ix.frames, fr)
+	}
+	for i, r := range doc.Records {
+		rec := Record{Path: doc.Paths[i], NarSize: r.NarSize, frame: r.Frame, offset: r.Offset}
+		if n, err := hex.Decode(rec.NarHash[:], []byte(r.NarHash)); len(r.NarHash) != 2*sha256.Size || err != nil || n != sha256.Size {
+			return bad("%q is not a hash", r.NarHash)
+		}
+		if r.Frame < 0 || r.Frame >= len(ix.frames) {
+			return bad("there is no frame %d", r.Frame)
+		}
+		if length := ix.frames[r.Frame].length; r.Offset < 0 || r.NarSize < 0 || r.Offset > length || r.NarSize > length-r.Offset {
+			return bad("%s lies outside its frame", rec.Path)
+		}
+		if i > 0 {
+			before := &ix.Records[i-1]
+			if r.Frame < before.frame || r.Frame == before.frame && r.Offset < before.offset+before.NarSize {
+				return bad("%s overlaps %s", rec.Path, before.Path)
+			}
+		}
+		for _, ref := range r.References {
+			if ref < 0 || ref >= len(doc.Paths) {
+				return bad("there is no path %d", ref)
+			}
+			if ref < len(doc.Records) && ref > i {
+				return bad("%s stands before %s, which it refers to", rec.Path, doc.Paths[ref])
+			}
+			rec.References = append(rec.References, doc.Paths[ref])
+		}
+		if r.Deriver != nil {
+			if *r.Deriver < 0 || *r.Deriver >= len(doc.Paths) {
+				return bad("there is no path %d", *r.Deriver)
+			}
+			rec.Deriver = doc.Paths[*r.Deriver]
+		}
+		if _, twice := ix.byPath[rec.Path]; twice {
+			return bad("%s is there twice", rec.Path)
+		}
+		ix.byPath[rec.Path] = i
+		ix.Records = append(ix.Records, rec)
+	}
+	return ix, nil
+}
+
+// ReadIndex reads the index of a pack. sum is the index's SHA-256 in hex as
+// [Write] returned it; with an empty sum the index is taken as it is.
+func ReadIndex(ctx context.Context, src Source, sum string) (*Index, error) {
+	// One read is enough for most packs.
+	const guess = 256 << 10
+	size := src.Size()
+	tail, err := readRange(ctx, src, max(0, size-guess), min(size, guess))
+	if err != nil {
+		return nil, fmt.Errorf("%w: its end: %w", ErrRead, err)
+	}
+	if len(tail) < trailerSize || string(tail[len(tail)-len(trailerMagic):]) != trailerMagic {
+		return nil, fmt.Errorf("%w: it has no index at its end", ErrCorrupt)
+	}
+	length := binary.LittleEndian.Uint64(tail[len(tail)-trailerSize:])
+	start := size - int64(trailerSize) - int64(length) //nolint:gosec // checked below
+	if length > maxIndex || start < 8 {
+		return nil, fmt.Errorf("%w: the length of its index is %d", ErrCorrupt, length)
+	}
+	var data []byte
+	if have := len(tail) - trailerSize; int(length) <= have { //nolint:gosec // at most maxIndex
+		data = tail[have-int(length) : have] //nolint:gosec // at most maxIndex
+	} else if data, err = readRange(ctx, src, start, int64(length)); err != nil { //nolint:gosec // at most maxIndex
+		return nil, fmt.Errorf("%w: its index: %w", ErrRead, err)
+	}
+	if sum != "" {
+		if got := hexSum(data); got != sum {
+			return nil, fmt.Errorf("%w: its index has the hash %s instead of %s", ErrCorrupt, got, sum)
+		}
+	}
+	return parseIndex(data, start-8)
+}
+
+func hexSum(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+func readRange(ctx context.Context, src Source, offset, length int64) (data []byte, err error) {
+	r, err := src.Range(ctx, offset, length)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if cerr := r.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	data = make([]byte, length)
+	_, err = io.ReadFull(r, data)
+	return data, err
+}

@@ -1,0 +1,242 @@
+// Package plan groups targets into the entries of a job matrix. It is pure.
+package plan
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf16"
+
+	"github.com/org/nix-matrix/pkg/job"
+)
+
+// MaxEntries is how many jobs GitHub lets a matrix have.
+const MaxEntries = 256
+
+// Targets that are no hosts share entries: few of them go into one, and all of
+// a system into no more than shared.
+const (
+	perEntry = 8
+	shared   = 4
+)
+
+// Runners maps systems to the labels of their runners.
+type Runners map[string][]string
+
+// defaultRunners build a system natively, or, with aarch64-linux, emulate it: a
+// label that a user's plan doesn't have would queue for a day.
+var defaultRunners = map[string]struct {
+	labels []string
+	qemu   bool
+}{
+	"x86_64-linux":   {labels: []string{"ubuntu-latest"}},
+	"i686-linux":     {labels: []string{"ubuntu-latest"}},
+	"aarch64-linux":  {labels: []string{"ubuntu-latest"}, qemu: true},
+	"aarch64-darwin": {labels: []string{"macos-latest"}},
+	"x86_64-darwin":  {labels: []string{"macos-15-intel"}},
+}
+
+// ParseRunners reads lines of `system=label[,label]`.
+func ParseRunners(text string) (Runners, error) {
+	runners := Runners{}
+	for line := range strings.Lines(text) {
+		if line, _, _ = strings.Cut(line, "#"); strings.TrimSpace(line) == "" {
+			continue
+		}
+		system, labels, ok := strings.Cut(line, "=")
+		system = strings.TrimSpace(system)
+		if !ok || system == "" {
+			return nil, fmt.Errorf("runners: %q is not of the form system=label[,label], such as aarch64-linux=ubuntu-24.04-arm", strings.TrimSpace(line))
+		}
+		for label := range strings.SplitSeq(labels, ",") {
+			if label = strings.TrimSpace(label); label != "" {
+				runners[system] = append(runners[system], label)
+			}
+		}
+		if len(runners[system]) == 0 {
+			return nil, fmt.Errorf("runners: %s has no label; write %s=label[,label]", system, system)
+		}
+	}
+	return runners, nil
+}
+
+// Entries groups the targets that are to be built: each host is an entry of its
+// own, everything else shares a few entries per system. Targets with the same
+// derivation go into the same entry.
+func Entries(targets []job.Target, runners Runners) ([]job.Entry, error) {
+	var entries []job.Entry
+	hosts := map[string]int{} // entry by derivation
+	for n := range targets {
+		t := &targets[n]
+		if t.State != job.Build || !t.Kind.IsHost() {
+			continue
+		}
+		if at, ok := hosts[t.DrvPath]; ok {
+			entries[at].Targets = append(entries[at].Targets, ref(targets, n))
+			continue
+		}
+		entry, err := newEntry(t.Name, targets, []int{n}, runners)
+		if err != nil {
+			return nil, err
+		}
+		hosts[t.DrvPath] = len(entries)
+		entries = append(entries, entry)
+	}
+	others := map[string][]int{}
+	for n := range targets {
+		t := &targets[n]
+		if t.State != job.Build || t.Kind.IsHost() {
+			continue
+		}
+		if at, ok := hosts[t.DrvPath]; ok {
+			entries[at].Targets = append(entries[at].Targets, ref(targets, n))
+			continue
+		}
+		others[t.System] = append(others[t.System], n)
+	}
+	systems := make([]string, 0, len(others))
+	for system := range others {
+		systems = append(systems, system)
+	}
+	slices.Sort(systems)
+	for _, system := range systems {
+		groups := share(targets, others[system])
+		for i, group := range groups {
+			entry, err := newEntry(groupName(targets, group, i, len(groups)), targets, group, runners)
+			if err != nil {
+				return nil, err
+			}
+			entries = append(entries, entry)
+		}
+	}
+	if len(entries) > MaxEntries {
+		return nil, fmt.Errorf("the plan has %d entries, GitHub allows %d jobs in a matrix: name fewer installables", len(entries), MaxEntries)
+	}
+	return entries, unique(entries)
+}
+
+// share splits the targets of one system into few groups of about the same
+// size, keeping those with the same derivation together.
+func share(targets []job.Target, numbers []int) [][]int {
+	slices.SortStableFunc(numbers, func(a, b int) int {
+		return strings.Compare(targets[a].DrvPath, targets[b].DrvPath)
+	})
+	count := min(shared, (len(numbers)+perEntry-1)/perEntry)
+	groups := make([][]int, count)
+	drvs := 0
+	for i, n := range numbers {
+		if i > 0 && targets[n].DrvPath != targets[numbers[i-1]].DrvPath {
+			drvs++
+		}
+		groups[drvs%count] = append(groups[drvs%count], n)
+	}
+	groups = slices.DeleteFunc(groups, func(g []int) bool { return len(g) == 0 })
+	for _, group := range groups {
+		slices.Sort(group)
+	}
+	slices.SortFunc(groups, slices.Compare)
+	return groups
+}
+
+// groupName says what is in a group: "packages and checks x86_64-linux 1/2".
+func groupName(targets []job.Target, group []int, i, count int) string {
+	if len(group) == 1 {
+		return targets[group[0]].Name
+	}
+	var tops []string
+	for _, n := range group {
+		top, _, _ := strings.Cut(targets[n].Attr, ".")
+		if !slices.Contains(tops, top) {
+			tops = append(tops, top)
+		}
+	}
+	name := strings.Join(tops, " and ") + " " + targets[group[0]].System
+	if count > 1 {
+		name += fmt.Sprintf(" %d/%d", i+1, count)
+	}
+	return name
+}
+
+func ref(targets []job.Target, n int) job.Ref {
+	return job.Ref{N: n, Attr: targets[n].Attr, DrvPath: targets[n].DrvPath}
+}
+
+func newEntry(name string, targets []job.Target, numbers []int, runners Runners) (job.Entry, error) {
+	first := &targets[numbers[0]]
+	e := job.Entry{
+		Name:     name,
+		ID:       job.NewEntryID(name),
+		Platform: first.System,
+		System:   first.System,
+		Attr:     first.Attr,
+		DrvPath:  first.DrvPath,
+		Outputs:  first.Outputs,
+	}
+	if first.Kind.IsHost() {
+		e.Host = &first.Host
+	}
+	for _, n := range numbers {
+		e.Targets = append(e.Targets, ref(targets, n))
+	}
+	if labels, ok := runners[e.System]; ok {
+		e.Runner = labels
+	} else if known, ok := defaultRunners[e.System]; ok {
+		e.Runner, e.QEMU = known.labels, known.qemu
+	} else {
+		return e, fmt.Errorf("%s is for %s, which no runner is known for: name one in the input runners, as a line %s=label", first.Name, e.System, e.System)
+	}
+	return e, nil
+}
+
+// unique makes sure of what names and ids promise.
+func unique(entries []job.Entry) error {
+	names, ids := map[string]int{}, map[string]string{}
+	for i := range entries {
+		e := &entries[i]
+		if names[e.Name]++; names[e.Name] > 1 {
+			e.Name = fmt.Sprintf("%s (%d)", e.Name, names[e.Name])
+			e.ID = job.NewEntryID(e.Name)
+		}
+		if other, taken := ids[e.ID]; taken {
+			return fmt.Errorf("the names %q and %q have the same id %s: rename one", other, e.Name, e.ID)
+		}
+		ids[e.ID] = e.Name
+	}
+	return nil
+}
+
+// Matrix gives the JSON of the Plan's matrix, small enough for a job output:
+// where it would be too large, rows with many targets say only their numbers.
+func Matrix(p *job.Plan, plan string) ([]byte, error) {
+	m := p.Matrix(plan)
+	data, err := json.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("write matrix: %w", err)
+	}
+	if utf16Len(data) <= job.MaxMatrix {
+		return data, nil
+	}
+	for i := range m.Include {
+		refs := slices.Clone(m.Include[i].Targets)
+		for j := range refs {
+			refs[j] = job.Ref{N: refs[j].N}
+		}
+		m.Include[i].Targets = refs
+	}
+	if data, err = json.Marshal(m); err != nil {
+		return nil, fmt.Errorf("write matrix: %w", err)
+	}
+	if n := utf16Len(data); n > job.MaxMatrix {
+		return nil, fmt.Errorf("the matrix has %d characters, more than the %d that fit into a job's outputs: name fewer installables", n, job.MaxMatrix)
+	}
+	return data, nil
+}
+
+func utf16Len(data []byte) int {
+	n := 0
+	for _, r := range string(data) {
+		n += utf16.RuneLen(r)
+	}
+	return n
+}

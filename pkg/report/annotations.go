@@ -1,0 +1,96 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	"github.com/org/nix-matrix/pkg/job"
+)
+
+// An Annotation is a message on the page of the run. Title and Message are
+// foreign text without control characters, besides newlines in the Message.
+type Annotation struct {
+	Level   string // "error", "warning" or "notice", as workflow commands are called
+	Title   string
+	Message string
+}
+
+// maxAnnotations is how many of a level GitHub shows of a step.
+const maxAnnotations = 10
+
+// Annotations gives the verdict's annotations, those that explain most first:
+// the root causes, then errors beside the targets, and targets without a result.
+// There are at most ten of each level; if there were more, the last one says how
+// many.
+func (v *Verdict) Annotations() []Annotation {
+	var errs, warnings, notices []Annotation
+	if v.Status == Failure && v.Next != "" {
+		errs = append(errs, Annotation{Title: "nix-matrix", Message: v.Reason + "\n" + v.Next})
+	}
+	for _, evaluation := range []bool{false, true} {
+		for _, c := range v.rootCauses(evaluation) {
+			errs = append(errs, c.annotation(evaluation))
+		}
+	}
+	for _, p := range v.Entries {
+		if p.Status == Failure {
+			errs = append(errs, Annotation{Title: oneLine(cmp.Or(p.Name, p.Entry)), Message: strings.Join(lines(p.Message), "\n")})
+		}
+	}
+	if missing := v.hostsFirst(TargetMissing); len(missing) > 0 {
+		c := rootCause{targets: missing}
+		errs = append(errs, Annotation{Title: plural(len(missing), "target") + " without a result", Message: c.who()})
+	}
+	if v.Status == Failure && len(errs) == 0 {
+		errs = append(errs, Annotation{Title: "nix-matrix", Message: v.Reason})
+	}
+	if v.Cancelled {
+		warnings = append(warnings, Annotation{Title: "Cancelled", Message: v.Reason})
+	}
+	for _, r := range v.Ignored {
+		warnings = append(warnings, Annotation{Title: "A result does not count", Message: oneLine(cmp.Or(r.Name, r.Entry)) + ": " + r.Why})
+	}
+	for _, notice := range v.Notices {
+		notices = append(notices, Annotation{Title: "nix-matrix", Message: oneLine(notice)})
+	}
+	return append(append(atLevel("error", errs), atLevel("warning", warnings)...), atLevel("notice", notices)...)
+}
+
+func (c *rootCause) annotation(evaluation bool) Annotation {
+	const logTail = 10
+	what := "failed"
+	if evaluation {
+		what = "can't be evaluated"
+	}
+	a := Annotation{Title: oneLine(c.targets[0].name()) + " " + what}
+	message := c.message()
+	if n := len(c.targets); n > 1 {
+		a.Title = plural(n, "target") + " " + what
+		if c.drv != "" {
+			a.Title += ", for " + oneLine(job.DrvName(c.drv)) + " did"
+		}
+		message = append([]string{c.who()}, message...)
+	}
+	log := c.log()
+	message = append(message, log[max(0, len(log)-logTail):]...)
+	for _, command := range c.reproduce()[:min(1, len(c.reproduce()))] {
+		message = append(message, "To see it at home: "+command)
+	}
+	a.Message = strings.Join(message, "\n")
+	return a
+}
+
+// atLevel gives all of a level, or as many as are shown.
+func atLevel(level string, all []Annotation) []Annotation {
+	const longest = 4000
+	if left := len(all) - maxAnnotations + 1; left > 1 {
+		all = append(all[:maxAnnotations-1], Annotation{Title: "nix-matrix", Message: fmt.Sprintf("%d more are in the summary of this job", left)})
+	}
+	for i := range all {
+		all[i].Level = level
+		all[i].Title = clip(all[i].Title, 200)
+		all[i].Message = cmp.Or(clip(all[i].Message, longest), all[i].Title)
+	}
+	return all
+}

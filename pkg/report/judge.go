@@ -1,0 +1,298 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/org/nix-matrix/pkg/job"
+)
+
+// What is said of targets without a result, and of results that don't count.
+const (
+	whyStopped     = "its build was stopped"
+	whyNeverEnded  = "its job was stopped before it had a result"
+	whyNoResult    = "no result of its job arrived"
+	whyOtherPlan   = "the only result of its job is of another plan, so of another run"
+	whyUnmentioned = "the result of its job says nothing about it"
+	whyOtherDrv    = "the result of its job is about another derivation"
+	whyNoEntry     = "no entry of the plan builds it"
+	whyNoMatrix    = "its job was never started"
+
+	ofOtherPlan    = "it is of another plan, so of another run"
+	ofUnknownEntry = "the plan has no such entry"
+)
+
+// Judge compares the Results with the Plan, target by target.
+//
+// plan is nil when discovery left none. planKey is the key of the Plan that each
+// Result must carry. Of several Results of an entry, which a rerun leaves, the
+// one that finished last counts. Without needs, as on the command line, only
+// the documents count.
+func Judge(plan *job.Plan, planKey string, results []*job.Result, needs Needs) *Verdict {
+	j := &judgement{
+		v:         &Verdict{Cancelled: needs.any(Cancelled), Targets: []TargetVerdict{}},
+		plan:      plan,
+		needs:     needs,
+		discovery: needs.discovery(planKey),
+		results:   map[string]*job.Result{},
+		elsewhere: map[string]bool{},
+	}
+	if plan == nil {
+		j.jobs(true)
+		j.noPlan()
+		return j.v
+	}
+	j.v.Notices = plan.Notices
+	j.choose(planKey, results)
+	for _, r := range j.results {
+		j.v.Cancelled = j.v.Cancelled || wasCancelled(r)
+	}
+	j.dropped = j.discovery.result == Success && !j.discovery.matrix && len(plan.Entries) > 0 && len(j.results) == 0
+	j.targets()
+	j.entries()
+	j.times()
+	j.jobs(len(plan.Entries) > 0 || slices.ContainsFunc(plan.Targets, func(t job.Target) bool { return t.State == job.Build }))
+	j.conclude()
+	return j.v
+}
+
+type judgement struct {
+	v         *Verdict
+	plan      *job.Plan
+	needs     Needs
+	discovery discovery
+	results   map[string]*job.Result // that count, by entry
+	elsewhere map[string]bool        // entries that have a Result of another plan
+	dropped   bool                   // the matrix never arrived
+}
+
+// choose finds the one Result of each entry that counts.
+func (j *judgement) choose(planKey string, results []*job.Result) {
+	for _, r := range results {
+		if r == nil {
+			continue
+		}
+		_, known := j.plan.EntryByID(r.Entry)
+		switch {
+		case r.Plan != planKey:
+			j.elsewhere[r.Entry] = true
+			j.ignore(r, ofOtherPlan)
+		case !known:
+			j.ignore(r, ofUnknownEntry)
+		case j.results[r.Entry] == nil || newer(r, j.results[r.Entry]):
+			j.results[r.Entry] = r
+		}
+	}
+	slices.SortStableFunc(j.v.Ignored, func(a, b Ignored) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Entry, b.Entry), cmp.Compare(a.Why, b.Why))
+	})
+}
+
+func (j *judgement) ignore(r *job.Result, why string) {
+	j.v.Ignored = append(j.v.Ignored, Ignored{Entry: r.Entry, Name: r.Name, Why: why})
+}
+
+// newer says whether a counts and b does not. Of two that finished together it
+// is the worse, so that their order means nothing.
+func newer(a, b *job.Result) bool {
+	if c := a.Finished.Compare(b.Finished); c != 0 {
+		return c > 0
+	}
+	return b.Outcome.OK() && (!a.Outcome.OK() || a.Error != "")
+}
+
+// unfinished says whether a Result is the one that a worker leaves before it
+// starts, in case it gets killed.
+func unfinished(r *job.Result) bool {
+	return !r.Finished.After(r.Started) && len(r.Targets) == 0 && !r.Outcome.OK()
+}
+
+// wasCancelled says whether a Result shows that its job was told to stop.
+func wasCancelled(r *job.Result) bool {
+	return r.Outcome == job.Cancelled || slices.ContainsFunc(r.Targets, func(t job.TargetResult) bool { return t.Outcome == job.Cancelled })
+}
+
+func (j *judgement) targets() {
+	entries := map[int]*job.Entry{}
+	for i := range j.plan.Entries {
+		for _, ref := range j.plan.Entries[i].Targets {
+			if entries[ref.N] == nil {
+				entries[ref.N] = &j.plan.Entries[i]
+			}
+		}
+	}
+	for n := range j.plan.Targets {
+		t := j.target(n, entries[n])
+		j.v.Targets = append(j.v.Targets, t)
+		j.v.Counts.add(t.Status)
+	}
+}
+
+// target judges the target number n, which entry builds. There may be none.
+func (j *judgement) target(n int, entry *job.Entry) TargetVerdict {
+	t := TargetVerdict{N: n, Target: j.plan.Targets[n]}
+	switch t.Target.State {
+	case job.Skip:
+		t.Status, t.Why = TargetSkipped, t.Target.Reason
+		return t
+	case job.Build:
+	default:
+		t.Status, t.Why = TargetFailed, t.Target.Error
+		return t
+	}
+	if entry == nil {
+		t.Status, t.Why = TargetMissing, whyNoEntry
+		return t
+	}
+	t.Entry = entry.Name
+	r := j.results[entry.ID]
+	if r != nil {
+		t.Emulated = r.Emulated
+		t.Result, t.Why = find(r, n, &t.Target)
+	}
+	if t.Result == nil {
+		j.missing(&t, entry, r)
+		return t
+	}
+	t.Status, t.Why = status(t.Result)
+	return t
+}
+
+// missing says why there is no TargetResult.
+func (j *judgement) missing(t *TargetVerdict, entry *job.Entry, r *job.Result) {
+	t.Status = TargetMissing
+	switch {
+	case j.v.Cancelled && (r == nil || wasCancelled(r) || unfinished(r)):
+		t.Status, t.Why = TargetCancelled, whyNeverEnded
+	case r != nil: // find has said it
+	case j.elsewhere[entry.ID]:
+		t.Why = whyOtherPlan
+	case j.dropped:
+		t.Why = whyNoMatrix
+	default:
+		t.Why = whyNoResult
+	}
+}
+
+// find gives the TargetResult of a target, or says why there is none. Of several
+// it is the worst.
+func find(r *job.Result, n int, target *job.Target) (*job.TargetResult, string) {
+	var found *job.TargetResult
+	why := whyUnmentioned
+	for i := range r.Targets {
+		t := &r.Targets[i]
+		switch {
+		case t.N != n:
+		case t.Attr != target.Attr || t.DrvPath != target.DrvPath:
+			why = whyOtherDrv
+		case found == nil || found.Outcome.OK() || found.Outcome == job.Cancelled && !t.Outcome.OK():
+			found = t
+		}
+	}
+	return found, why
+}
+
+func status(t *job.TargetResult) (TargetStatus, string) {
+	switch t.Outcome {
+	case job.Built:
+		return TargetBuilt, ""
+	case job.Fetched:
+		return TargetFetched, ""
+	case job.Present:
+		return TargetPresent, ""
+	case job.Cancelled:
+		return TargetCancelled, whyStopped
+	case job.Broken:
+		return TargetFailed, cmp.Or(t.Error, "it failed, and no error was given")
+	default:
+		return TargetFailed, cmp.Or(t.Error, fmt.Sprintf("its outcome is %q, which this nix-matrix does not know", t.Outcome))
+	}
+}
+
+// entries collects the pushes and what went wrong beside the targets.
+func (j *judgement) entries() {
+	for i := range j.plan.Entries {
+		e := &j.plan.Entries[i]
+		r := j.results[e.ID]
+		if r == nil {
+			continue
+		}
+		for _, p := range r.Pushes {
+			j.v.Pushes = append(j.v.Pushes, Push{Entry: e.Name, Push: p})
+		}
+		message := problem(r)
+		if message == "" {
+			continue
+		}
+		p := EntryProblem{Entry: e.ID, Name: e.Name, Status: Failure, Message: message}
+		if r.Outcome == job.Cancelled || j.v.Cancelled && unfinished(r) {
+			p.Status = Cancelled
+		}
+		j.v.Entries = append(j.v.Entries, p)
+	}
+}
+
+// problem says what is wrong with a Result that its targets do not tell.
+func problem(r *job.Result) string {
+	if r.Error != "" {
+		return r.Error
+	}
+	for _, p := range r.Pushes {
+		if p.Error != "" {
+			return fmt.Sprintf("push to %s: %s", p.Destination, p.Error)
+		}
+	}
+	told := slices.ContainsFunc(r.Targets, func(t job.TargetResult) bool { return !t.Outcome.OK() })
+	if !r.Outcome.OK() && !told {
+		return fmt.Sprintf("the outcome is %q, and no error was given", r.Outcome)
+	}
+	return ""
+}
+
+// times adds up how long the entries took. A rerun may be days after the run, so
+// the time between the first and the last moment says nothing.
+func (j *judgement) times() {
+	var spans []*job.Result
+	for i := range j.plan.Entries {
+		r := j.results[j.plan.Entries[i].ID]
+		if r != nil && !r.Started.IsZero() && r.Finished.After(r.Started) {
+			spans = append(spans, r)
+			j.v.JobSeconds += r.Finished.Sub(r.Started).Seconds()
+		}
+	}
+	slices.SortStableFunc(spans, func(a, b *job.Result) int { return a.Started.Compare(b.Started) })
+	var until time.Time
+	for _, r := range spans {
+		if r.Started.After(until) {
+			until = r.Started
+		}
+		if r.Finished.After(until) {
+			j.v.Seconds += r.Finished.Sub(until).Seconds()
+			until = r.Finished
+		}
+	}
+}
+
+// jobs collects the jobs of the workflow that did not succeed. A job that is
+// skipped since there is nothing to do is fine, if it is not discovery itself.
+func (j *judgement) jobs(work bool) {
+	for _, id := range j.needs.ids() {
+		p := JobProblem{Job: id, Result: j.needs[id].Result, Status: Failure}
+		switch p.Result {
+		case Success:
+			continue
+		case Cancelled:
+			p.Status = Cancelled
+		case Skipped:
+			if !work && !slices.Contains(j.discovery.ids, id) {
+				continue
+			}
+			if j.v.Cancelled {
+				p.Status = Cancelled
+			}
+		}
+		j.v.Jobs = append(j.v.Jobs, p)
+	}
+}

@@ -1,0 +1,98 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+)
+
+// names hands out the names of what failed, as code spans within a number of
+// bytes for all of them. They are cut before any of them is left out.
+type names struct {
+	longest int // bytes of one
+	room    int
+}
+
+// nameCost is what is written around a name, at most.
+const nameCost = len(blockTitle + "\n\n")
+
+// newNames finds how long names may be for all of them to fit.
+func (v *Verdict) newNames(room int) *names {
+	n := &names{room: room}
+	for _, n.longest = range []int{200, 120, 80, 48, 24} {
+		size := 0
+		for _, name := range v.failedNames() {
+			size += len(code(name, n.longest)) + nameCost
+		}
+		if size <= room {
+			break
+		}
+	}
+	return n
+}
+
+func (v *Verdict) failedNames() []string {
+	all := targetNames(v.hostsFirst(TargetFailed, TargetMissing, TargetCancelled))
+	for _, p := range v.Entries {
+		all = append(all, cmp.Or(p.Name, p.Entry))
+	}
+	return all
+}
+
+func targetNames(targets []*TargetVerdict) []string {
+	all := make([]string, len(targets))
+	for i, t := range targets {
+		all[i] = t.name()
+	}
+	return all
+}
+
+// name is what a person calls a target.
+func (t *TargetVerdict) name() string {
+	return cmp.Or(t.Target.Name, t.Target.Attr, fmt.Sprintf("target %d", t.N))
+}
+
+func (n *names) of(targets []*TargetVerdict) nameList { return n.take(targetNames(targets)) }
+
+func (n *names) take(all []string) nameList {
+	var l nameList
+	for i, name := range all {
+		name = code(name, n.longest)
+		if n.room -= len(name) + nameCost; n.room < 0 {
+			l.more = len(all) - i
+			break
+		}
+		l.shown = append(l.shown, name)
+	}
+	return l
+}
+
+// A nameList is as many names as there was room for.
+type nameList struct {
+	shown []string // Markdown
+	more  int
+}
+
+func (l nameList) inline() string {
+	text := strings.Join(l.shown, ", ")
+	if l.more > 0 {
+		text += fmt.Sprintf(" and %d more", l.more)
+	}
+	return text
+}
+
+// block is the list as a heading, which counts them where they are many.
+func (l nameList) block() string {
+	const inTitle, open = 3, 20
+	count := len(l.shown) + l.more
+	switch {
+	case len(l.shown) == 0:
+		return ""
+	case count <= inTitle:
+		return blockTitle + l.inline() + "\n\n"
+	case count <= open:
+		return fmt.Sprintf("%s%d targets\n\n%s\n\n", blockTitle, count, l.inline())
+	default:
+		return fmt.Sprintf("%s%d targets\n\n%s", blockTitle, count, folded("Which", l.inline()+"\n\n"))
+	}
+}

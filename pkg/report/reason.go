@@ -1,0 +1,161 @@
+package report
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// conclude gives the status and the reason of a verdict on a Plan.
+func (j *judgement) conclude() {
+	v := j.v
+	failures := j.failures()
+	cancelled := v.Cancelled || v.Counts.Cancelled > 0
+	total := len(v.Targets)
+	switch {
+	case j.dropped:
+		v.Status = Failure
+		v.Reason = "the matrix did not arrive, so nothing was built: the runner drops an output that contains the value of a secret"
+		v.Next = "The name or the path of a host or a package equals a secret, or has one in it; a short secret most likely. " +
+			"Change that secret or rename what contains it. The log of discovery has the warning “Skip output 'matrix' since it may contain secret”; " +
+			"if it has not, see that the job has `matrix` among its `outputs`."
+	case len(failures) > 0:
+		v.Status = Failure
+		v.Reason = strings.Join(failures, ", ")
+	case cancelled && v.Counts.Done() == total:
+		v.Status = Cancelled
+		v.Reason = fmt.Sprintf("the run was cancelled, though %s", allDone(total))
+	case cancelled:
+		v.Status = Cancelled
+		v.Reason = fmt.Sprintf("the run was cancelled with %d of %s done", v.Counts.Done(), plural(total, "target"))
+	case v.Counts.Done() > v.Counts.Skipped:
+		v.Status = Success
+		v.Reason = allDone(total)
+	case len(j.needs) > 0 && len(j.discovery.ids) == 0:
+		v.Status = Failure
+		v.Reason = "there is nothing to build, but whether discovery succeeded is not known"
+		v.Next = "Add the job that discovers to the `needs` of the job that reports, and give it toJSON(needs)."
+	case total == 0:
+		v.Status = Success
+		v.Reason = "there is nothing to build"
+	default:
+		v.Status = Success
+		v.Reason = fmt.Sprintf("there is nothing to build, %s skipped", plural(total, "target is", "targets are"))
+	}
+	if v.Status == Failure && v.Cancelled {
+		v.Reason += "; besides, the run was cancelled"
+	}
+}
+
+// failures says what is red, the most telling first.
+func (j *judgement) failures() []string {
+	v := j.v
+	unevaluated := 0
+	for i := range v.Targets {
+		if v.Targets[i].unevaluated() {
+			unevaluated++
+		}
+	}
+	var parts []string
+	add := func(n int, one, many string) {
+		switch {
+		case n == 0:
+		case len(parts) == 0:
+			if n > 1 {
+				one = many
+			}
+			parts = append(parts, fmt.Sprintf("%d of %s %s", n, plural(len(v.Targets), "target"), one))
+		default:
+			parts = append(parts, plural(n, one, many))
+		}
+	}
+	add(v.Counts.Failed-unevaluated, "failed", "failed")
+	add(unevaluated, "could not be evaluated", "could not be evaluated")
+	add(v.Counts.Missing, "has no result", "have no result")
+	problems := 0
+	for _, p := range v.Entries {
+		if p.Status == Failure {
+			problems++
+		}
+	}
+	if problems > 0 {
+		parts = append(parts, plural(problems, "entry has an error of its own", "entries have errors of their own"))
+	}
+	if len(parts) > 0 {
+		return parts
+	}
+	for _, p := range v.Jobs {
+		if p.Status != Failure {
+			continue
+		}
+		who := "a job that the gate waits for"
+		if slices.Contains(j.discovery.ids, p.Job) {
+			who = "discovery"
+		}
+		if p.Result == Skipped {
+			return []string{who + " was skipped"}
+		}
+		parts = append(parts, who+" failed")
+	}
+	slices.Sort(parts)
+	return slices.Compact(parts)
+}
+
+// noPlan gives the status and the reason of a verdict without a Plan.
+func (j *judgement) noPlan() {
+	v := j.v
+	v.Status = Failure
+	const log = "The log of the job that discovers says why."
+	switch j.discovery.result {
+	case Cancelled:
+		if !j.jobFailed() {
+			v.Status = Cancelled
+			v.Reason = "the run was cancelled before there was a plan"
+			return
+		}
+		v.Reason = "discovery left no plan: it was cancelled, and another job failed"
+	case Success:
+		v.Reason = "discovery left no plan that could be read, though its job succeeded"
+		v.Next = "The plan travels as an artifact of the run: see whether the job that discovers uploaded one, and whether this one could download it."
+	case Skipped:
+		v.Reason = "discovery left no plan: its job was skipped"
+		v.Next = "See the `if` and the `needs` of the job that discovers."
+	case Failure:
+		v.Reason, v.Next = "discovery left no plan: its job failed", log
+	default:
+		// It is not known which job it is. One that was cancelled has no outputs to
+		// tell it by.
+		if len(v.Jobs) > 0 && !j.jobFailed() {
+			v.Status = Cancelled
+			v.Reason = "the run was cancelled before there was a plan"
+			return
+		}
+		v.Reason, v.Next = "there is no plan", log
+	}
+	if v.Cancelled && j.discovery.result != Cancelled {
+		v.Reason += "; besides, the run was cancelled"
+	}
+}
+
+func (j *judgement) jobFailed() bool {
+	return slices.ContainsFunc(j.v.Jobs, func(p JobProblem) bool { return p.Status == Failure })
+}
+
+func allDone(total int) string {
+	if total == 1 {
+		return "the only target is done"
+	}
+	return fmt.Sprintf("all %d targets are done", total)
+}
+
+// plural gives a number with its noun, whose plural ends in s if it is not given.
+func plural(n int, one string, many ...string) string {
+	switch {
+	case n == 1:
+		return "1 " + one
+	case len(many) > 0:
+		return fmt.Sprintf("%d %s", n, many[0])
+	default:
+		return fmt.Sprintf("%d %ss", n, one)
+	}
+}

@@ -1,0 +1,174 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"net/url"
+	"strings"
+)
+
+// MaxSummary is how large a step's summary may be on GitHub, in bytes.
+const MaxSummary = 1 << 20
+
+// SummaryOptions say how to write a summary.
+type SummaryOptions struct {
+	// RunURL is the address of the page of the run, for a summary that is read
+	// elsewhere. What is no http address is left out.
+	RunURL string
+	// MaxBytes is what the summary stays below. Without it, that is MaxSummary; it
+	// is at least 8 KiB.
+	MaxBytes int
+}
+
+// Summary gives the verdict as Markdown, as GitHub renders it: the verdict, what
+// failed and why, and a table of all targets. Where that gets too large, long
+// logs, then whole logs, then rows of the table are left out, and their number
+// is told. The verdict and the names of what failed stay.
+func (v *Verdict) Summary(o SummaryOptions) string {
+	const margin = 64 // the caller may add a newline or two
+	limit := max(cmp.Or(o.MaxBytes, MaxSummary), 8<<10) - margin
+	n := v.newNames(limit / 2)
+	failed := []*section{v.failedSection(n), v.unevaluatedSection(n), v.entriesSection(n)}
+	before := v.head(o.RunURL, limit/8)
+	middle := v.missing(n)
+	after := v.pushed(limit/16) + v.notices(limit/32) + v.ignored(limit/32)
+
+	room := limit - len(before) - len(middle) - len(after) - tableFrame
+	blocks := 0
+	for _, s := range failed {
+		room -= s.least()
+		blocks += len(s.blocks)
+	}
+	details := room * 2 / 3
+	room -= details
+	each := min(max(details/max(blocks, 1), 4<<10), 64<<10)
+	for _, s := range failed {
+		before += s.render(each, &details)
+	}
+	return before + middle + v.table(room+details) + after
+}
+
+var marks = map[Status]string{Success: "✅", Failure: "❌", Cancelled: "⚪"}
+
+// head is the verdict.
+func (v *Verdict) head(runURL string, limit int) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "## %s nix-matrix: %s\n\n", marks[v.Status], v.Reason)
+	if counts := v.counts(); counts != "" {
+		fmt.Fprintf(&b, "%s\n\n", counts)
+	}
+	if v.Next != "" {
+		fmt.Fprintf(&b, "%s\n\n", v.Next)
+	}
+	if linkable(runURL) {
+		fmt.Fprintf(&b, "[The run and its logs](%s)\n\n", runURL)
+	}
+	var jobs []string
+	for _, p := range v.Jobs {
+		how := map[Status]string{Failure: "failed", Cancelled: "was cancelled", Skipped: "was skipped"}[p.Result]
+		jobs = append(jobs, code(p.Job, 100)+" "+cmp.Or(how, "did not succeed"))
+	}
+	if len(jobs) > 0 {
+		fmt.Fprintf(&b, "Jobs: %s\n\n", list(jobs, ", ", limit))
+	}
+	return b.String()
+}
+
+func linkable(address string) bool {
+	u, err := url.Parse(address)
+	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" &&
+		len(address) < 500 && !strings.ContainsAny(address, "<>()[] \n\\")
+}
+
+// counts is one line of numbers.
+func (v *Verdict) counts() string {
+	var parts []string
+	for _, c := range []struct {
+		n    int
+		what string
+	}{
+		{v.Counts.Failed, "failed"}, {v.Counts.Missing, "without a result"}, {v.Counts.Cancelled, "cancelled"},
+		{v.Counts.Built, "built"}, {v.Counts.Fetched, "fetched"}, {v.Counts.Present, "in the store already"}, {v.Counts.Skipped, "skipped"},
+	} {
+		if c.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", c.n, c.what))
+		}
+	}
+	if v.Seconds > 0 {
+		parts = append(parts, "in "+duration(v.Seconds))
+	}
+	if v.JobSeconds > v.Seconds+1 {
+		parts = append(parts, duration(v.JobSeconds)+" of job time")
+	}
+	return strings.Join(parts, " · ")
+}
+
+// missing lists the targets that nothing came of.
+func (v *Verdict) missing(n *names) string {
+	var b strings.Builder
+	for _, kind := range []struct {
+		status TargetStatus
+		title  string
+	}{{TargetMissing, "Without a result"}, {TargetCancelled, "Cancelled"}} {
+		var whys []string
+		by := map[string][]*TargetVerdict{}
+		for _, t := range v.hostsFirst(kind.status) {
+			if by[t.Why] == nil {
+				whys = append(whys, t.Why)
+			}
+			by[t.Why] = append(by[t.Why], t)
+		}
+		if len(whys) > 0 {
+			fmt.Fprintf(&b, "### %s\n\n", kind.title)
+		}
+		for _, why := range whys {
+			fmt.Fprintf(&b, "- %s: %s\n", why, n.of(by[why]).inline())
+		}
+		if len(whys) > 0 {
+			b.WriteString("\n")
+		}
+	}
+	return b.String()
+}
+
+func (v *Verdict) notices(limit int) string {
+	const longest = 2000
+	notices := make([]string, len(v.Notices))
+	for i, text := range v.Notices {
+		notices[i] = "- " + code(text, longest)
+	}
+	return bullets("Notices", notices, limit)
+}
+
+func (v *Verdict) ignored(limit int) string {
+	ignored := make([]string, len(v.Ignored))
+	for i, r := range v.Ignored {
+		ignored[i] = fmt.Sprintf("- %s: %s", code(cmp.Or(r.Name, r.Entry), 200), r.Why)
+	}
+	return bullets("Results that don't count", ignored, limit)
+}
+
+// bullets is a list under a heading, or nothing.
+func bullets(title string, items []string, limit int) string {
+	if len(items) == 0 {
+		return ""
+	}
+	return "### " + title + "\n\n" + list(items, "\n", limit) + "\n\n"
+}
+
+// list joins as many items as fit into limit bytes and says how many do not.
+func list(items []string, separator string, limit int) string {
+	size := 0
+	for i, item := range items {
+		if size += len(separator) + len(item); size <= limit {
+			continue
+		}
+		rest := fmt.Sprintf("and %d more", len(items)-i)
+		if strings.HasPrefix(item, "- ") {
+			rest = "- " + rest
+		}
+		items = append(items[:i:i], rest)
+		break
+	}
+	return strings.Join(items, separator)
+}

@@ -1,0 +1,123 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+)
+
+// Text gives the verdict for a terminal or a log: a table of the targets, or of
+// those that are not done where they are many, what failed and why, and as the
+// last line the verdict. Foreign text in it starts no workflow command of GitHub
+// Actions.
+func (v *Verdict) Text() string {
+	const logTail = 10
+	var b strings.Builder
+	v.textTable(&b)
+	for _, evaluation := range []bool{false, true} {
+		for _, c := range v.rootCauses(evaluation) {
+			what := "failed"
+			if evaluation {
+				what = "can't be evaluated"
+			}
+			fmt.Fprintf(&b, "%s: %s\n", what, c.who())
+			if c.drv != "" {
+				fmt.Fprintf(&b, "  root cause: %s\n", plain(c.drv))
+			}
+			message := c.message()
+			quote(&b, message[:min(len(message), 30)])
+			if log := c.log(); len(log) > 0 {
+				fmt.Fprintf(&b, "  the end of its log:\n")
+				quote(&b, log[max(0, len(log)-logTail):])
+			}
+			for _, command := range c.reproduce() {
+				fmt.Fprintf(&b, "  to see it at home: %s\n", plain(command))
+			}
+			b.WriteString("\n")
+		}
+	}
+	size := b.Len()
+	for _, p := range v.Entries {
+		fmt.Fprintf(&b, "error: %s\n", plain(cmp.Or(p.Name, p.Entry)))
+		quote(&b, lines(p.Message))
+	}
+	for _, p := range v.Jobs {
+		fmt.Fprintf(&b, "job: %s: %s\n", plain(p.Job), plain(string(p.Result)))
+	}
+	for _, p := range v.Pushes {
+		if p.Error == "" {
+			fmt.Fprintf(&b, "pushed: %s to %s: %s\n", plain(p.Entry), plain(p.Destination), plural(p.Paths, "path"))
+		} else {
+			fmt.Fprintf(&b, "not pushed: %s to %s: %s\n", plain(p.Entry), plain(p.Destination), plain(p.Error))
+		}
+	}
+	for _, r := range v.Ignored {
+		fmt.Fprintf(&b, "ignored: the result of %s: %s\n", plain(cmp.Or(r.Name, r.Entry)), r.Why)
+	}
+	for _, notice := range v.Notices {
+		fmt.Fprintf(&b, "notice: %s\n", plain(notice))
+	}
+	if b.Len() > size {
+		b.WriteString("\n")
+	}
+	if v.Next != "" {
+		fmt.Fprintf(&b, "%s\n\n", v.Next)
+	}
+	verdict := string(v.Status) + ": " + v.Reason
+	if counts := v.counts(); counts != "" {
+		verdict += " (" + strings.ReplaceAll(counts, " ·", ",") + ")"
+	}
+	return b.String() + verdict + "\n"
+}
+
+func (v *Verdict) textTable(b *strings.Builder) {
+	const many = 100
+	targets := v.hostsFirst()
+	if len(targets) > many {
+		targets = v.hostsFirst(TargetFailed, TargetMissing, TargetCancelled)
+	}
+	if len(targets) == 0 {
+		return
+	}
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "TARGET\tSYSTEM\tTIME\tCLOSURE\tOUTCOME")
+	for _, t := range targets {
+		r := t.row()
+		outcome := r.outcome
+		switch {
+		case t.Status == TargetMissing || t.Status == TargetCancelled:
+			outcome += ": " + t.Why
+		case r.because != "":
+			outcome += ": " + plain(r.because)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", cmp.Or(plain(r.name), none), cmp.Or(plain(r.system), none), r.time, r.closure, outcome)
+	}
+	_ = w.Flush() // a strings.Builder takes everything
+	if done := len(v.Targets) - len(targets); done > 0 {
+		fmt.Fprintf(b, "and %s that nothing is left to do for\n", plural(done, "target"))
+	}
+	b.WriteString("\n")
+}
+
+// who names the targets.
+func (c *rootCause) who() string {
+	all := targetNames(c.targets)
+	for i := range all {
+		all[i] = plain(all[i])
+	}
+	return strings.Join(all, ", ")
+}
+
+func quote(b *strings.Builder, all []string) {
+	for _, l := range all {
+		fmt.Fprintf(b, "  | %s\n", unarmed(clip(l, 2000)))
+	}
+}
+
+// plain is foreign text as a part of a line, though not its beginning.
+func plain(s string) string { return unarmed(clip(oneLine(s), 2000)) }
+
+// unarmed breaks what the runner takes for a command anywhere in a line, with a
+// word joiner, which is not seen.
+func unarmed(s string) string { return strings.ReplaceAll(s, "##[", "##\u2060[") }

@@ -1,0 +1,199 @@
+package report
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/org/nix-matrix/pkg/job"
+)
+
+var (
+	truthPlans = map[string]func() *job.Plan{
+		"nil":     func() *job.Plan { return nil },
+		"empty":   func() *job.Plan { return planOf() },
+		"skipped": func() *job.Plan { return planOf(skipped(pkg("a"), "it is in cachix:fleet")) },
+		"one":     func() *job.Plan { return planOf(host("pi3", "aarch64-linux")) },
+		"many": func() *job.Plan {
+			return planOf(host("pi3", "aarch64-linux"), skipped(pkg("a"), "it is in cachix:fleet"), pkg("b"), pkg("c"), host("nas", "x86_64-linux"))
+		},
+		"failed attributes": func() *job.Plan {
+			return planOf(unevaluated(host("nas", ""), "error: undefined variable 'x'"), host("pi3", "aarch64-linux"))
+		},
+		"only failed attributes": func() *job.Plan { return planOf(unevaluated(host("nas", ""), "error: undefined variable 'x'")) },
+	}
+	truthResults = map[string]func(all []*job.Result) []*job.Result{
+		"good": func(all []*job.Result) []*job.Result { return all },
+		"one failed": func(all []*job.Result) []*job.Result {
+			fail(all[0], 0, drv("openssl"), "boom")
+			return all
+		},
+		"one missing": func(all []*job.Result) []*job.Result { return all[1:] },
+		"all missing": func([]*job.Result) []*job.Result { return nil },
+		"one of another plan": func(all []*job.Result) []*job.Result {
+			all[0].Plan = otherPlanKey
+			return all
+		},
+		"one target untold": func(all []*job.Result) []*job.Result {
+			all[0].Targets = nil
+			return all
+		},
+		"push error": func(all []*job.Result) []*job.Result {
+			all[0].Pushes = []job.Push{{Destination: "cachix:fleet", Error: "401"}}
+			all[0].Error = "push to cachix:fleet: 401"
+			return all
+		},
+		"one crashed": func(all []*job.Result) []*job.Result {
+			all[0].Outcome = job.Broken
+			return all
+		},
+		"one cancelled": func(all []*job.Result) []*job.Result {
+			all[0].Outcome, all[0].Targets[0].Outcome = job.Cancelled, job.Cancelled
+			return all
+		},
+	}
+	truthStatuses = []Status{Success, Failure, Cancelled, Skipped}
+)
+
+// truth says what a verdict must be, from the names of the circumstances alone.
+func truth(discover, build Status, plan, results string) Status {
+	entries := plan == "one" || plan == "many" || plan == "failed attributes"
+	cancelled := discover == Cancelled || build == Cancelled || entries && results == "one cancelled"
+
+	red := discover == Failure || build == Failure
+	red = red || plan == "nil" && discover != Cancelled
+	red = red || strings.Contains(plan, "failed attributes")
+	if entries {
+		switch results {
+		case "one failed", "push error", "one crashed", "one target untold":
+			red = true
+		case "one missing", "all missing", "one of another plan":
+			red = red || !cancelled
+		}
+	}
+	if discover == Skipped || build == Skipped && entries {
+		red = red || !cancelled
+	}
+	switch {
+	case red:
+		return Failure
+	case cancelled:
+		return Cancelled
+	default:
+		return Success
+	}
+}
+
+func TestTruthTable(t *testing.T) {
+	t.Parallel()
+	seen := map[Status]int{}
+	for planName, plan := range truthPlans {
+		for resultsName, change := range truthResults {
+			for _, discover := range truthStatuses {
+				for _, build := range truthStatuses {
+					p := plan()
+					var results []*job.Result
+					if p != nil && len(p.Entries) > 0 {
+						results = change(resultsOf(p))
+					}
+					v := Judge(p, planKey, results, needsOf(discover, build))
+					want := truth(discover, build, planName, resultsName)
+					seen[want]++
+					name := fmt.Sprintf("discover %s, build %s, plan %s, results %s", discover, build, planName, resultsName)
+					if v.Status != want {
+						t.Errorf("%s: %s (%s), want %s", name, v.Status, v.Reason, want)
+					}
+					invariants(t, name, p, results, needsOf(discover, build), v)
+				}
+			}
+		}
+	}
+	for _, s := range []Status{Success, Failure, Cancelled} {
+		if seen[s] < 10 {
+			t.Errorf("the table has only %d cases that are a %s", seen[s], s)
+		}
+	}
+}
+
+// invariants hold for every verdict.
+func invariants(t *testing.T, name string, p *job.Plan, results []*job.Result, needs Needs, v *Verdict) {
+	t.Helper()
+	if v.Status == Success {
+		if p == nil {
+			t.Errorf("%s: green without a plan", name)
+			return
+		}
+		for n := range p.Targets {
+			if state := p.Targets[n].State; state == job.Failed || state == job.Build && !built(p, results, n) {
+				t.Errorf("%s: green, though %s is %s and not built", name, p.Targets[n].Attr, state)
+			}
+		}
+		for id, need := range needs {
+			if need.Result == Failure || need.Result == Cancelled || need.Result == Skipped && len(p.Entries) > 0 {
+				t.Errorf("%s: green, though %s is %s", name, id, need.Result)
+			}
+		}
+		if needs["discover"].Result != Success {
+			t.Errorf("%s: green, though discovery is %s", name, needs["discover"].Result)
+		}
+	}
+	anyCancelled := needs.any(Cancelled) || slices.ContainsFunc(results, func(r *job.Result) bool { return r.Outcome == job.Cancelled })
+	if v.Status == Cancelled && !anyCancelled {
+		t.Errorf("%s: cancelled by nobody", name)
+	}
+	if v.Status == Cancelled && v.Counts.Failed+v.Counts.Missing > 0 {
+		t.Errorf("%s: cancelled in spite of failures: %+v", name, v.Counts)
+	}
+	if v.Status == Failure && needs.any(Cancelled) && !strings.Contains(v.Reason, "cancelled") {
+		t.Errorf("%s: the reason does not mention that the run was cancelled: %s", name, v.Reason)
+	}
+	if v.Reason == "" || strings.ContainsAny(v.Reason, "\n`*[<") {
+		t.Errorf("%s: the reason is not a line of plain text: %q", name, v.Reason)
+	}
+	c := v.Counts
+	if sum := c.Built + c.Fetched + c.Present + c.Skipped + c.Failed + c.Cancelled + c.Missing; p != nil && (sum != len(p.Targets) || len(v.Targets) != sum) {
+		t.Errorf("%s: %d targets, %d verdicts on targets, %d counted", name, len(p.Targets), len(v.Targets), sum)
+	}
+	summary, text := v.Summary(SummaryOptions{}), v.Text()
+	for _, target := range v.Targets {
+		if !strings.Contains(summary, target.Target.Name) || !strings.Contains(text, target.Target.Name) {
+			t.Errorf("%s: %s is not in the reports", name, target.Target.Name)
+		}
+	}
+	if first, _, _ := strings.Cut(summary, "\n"); !strings.Contains(first, v.Reason) {
+		t.Errorf("%s: the summary's first line is %q", name, first)
+	}
+	if last := text[strings.LastIndexByte(strings.TrimSuffix(text, "\n"), '\n')+1:]; !strings.HasPrefix(last, string(v.Status)+": "+v.Reason) {
+		t.Errorf("%s: the text's last line is %q", name, last)
+	}
+	errs := 0
+	for _, a := range v.Annotations() {
+		if a.Level == "error" {
+			errs++
+		}
+	}
+	if (errs > 0) != (v.Status == Failure) {
+		t.Errorf("%s: %s with %d errors annotated", name, v.Status, errs)
+	}
+}
+
+// built looks a target up by hand.
+func built(p *job.Plan, results []*job.Result, n int) bool {
+	for _, e := range p.Entries {
+		if !slices.ContainsFunc(e.Targets, func(ref job.Ref) bool { return ref.N == n }) {
+			continue
+		}
+		for _, r := range results {
+			if r.Entry != e.ID || r.Plan != planKey || r.Error != "" || !r.Outcome.OK() {
+				continue
+			}
+			for _, t := range r.Targets {
+				if t.N == n && t.Attr == p.Targets[n].Attr && t.DrvPath == p.Targets[n].DrvPath && t.Outcome.OK() {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,152 @@
+package report
+
+import (
+	"slices"
+
+	"github.com/org/nix-matrix/pkg/job"
+)
+
+// A Verdict says whether everything in a Plan is done, and what became of each
+// part of it. As JSON it is what programs read.
+type Verdict struct {
+	Status Status `json:"status"`         // Success, Failure or Cancelled
+	Reason string `json:"reason"`         // in one line; nothing foreign in it
+	Next   string `json:"next,omitempty"` // what to do about it, where that is not plain
+	// Cancelled says that the run was cancelled, whatever the Status.
+	Cancelled bool   `json:"cancelled"`
+	Counts    Counts `json:"counts"`
+	// Seconds is for how long at least one entry was worked on, JobSeconds the
+	// sum over all entries.
+	Seconds    float64 `json:"seconds"`
+	JobSeconds float64 `json:"jobSeconds"`
+
+	Targets []TargetVerdict `json:"targets"`           // all of the Plan, in its order
+	Entries []EntryProblem  `json:"entries,omitempty"` // what went wrong beside the targets
+	Jobs    []JobProblem    `json:"jobs,omitempty"`    // jobs of the workflow that did not succeed
+	Pushes  []Push          `json:"pushes,omitempty"`
+	Ignored []Ignored       `json:"ignored,omitempty"` // Results that don't count
+	Notices []string        `json:"notices,omitempty"` // of the Plan
+}
+
+// Counts are the numbers of targets by TargetStatus.
+type Counts struct {
+	Built     int `json:"built"`
+	Fetched   int `json:"fetched"`
+	Present   int `json:"present"`
+	Skipped   int `json:"skipped"`
+	Failed    int `json:"failed"` // those that could not be evaluated included
+	Cancelled int `json:"cancelled"`
+	Missing   int `json:"missing"`
+}
+
+// Done is the number of targets that nothing is left to do for.
+func (c Counts) Done() int { return c.Built + c.Fetched + c.Present + c.Skipped }
+
+func (c *Counts) add(s TargetStatus) {
+	switch s {
+	case TargetBuilt:
+		c.Built++
+	case TargetFetched:
+		c.Fetched++
+	case TargetPresent:
+		c.Present++
+	case TargetSkipped:
+		c.Skipped++
+	case TargetFailed:
+		c.Failed++
+	case TargetCancelled:
+		c.Cancelled++
+	case TargetMissing:
+		c.Missing++
+	}
+}
+
+// TargetStatus is what became of a target.
+type TargetStatus string
+
+// The statuses of targets.
+const (
+	TargetBuilt     TargetStatus = "built"
+	TargetFetched   TargetStatus = "fetched"
+	TargetPresent   TargetStatus = "present"
+	TargetSkipped   TargetStatus = "skipped"
+	TargetFailed    TargetStatus = "failed"    // to build or to evaluate
+	TargetCancelled TargetStatus = "cancelled" // stopped, or never started, since the run was cancelled
+	TargetMissing   TargetStatus = "missing"   // nobody told what became of it
+)
+
+// A TargetVerdict is what became of one target of the Plan.
+type TargetVerdict struct {
+	N        int               `json:"n"` // number in the Plan
+	Target   job.Target        `json:"target"`
+	Entry    string            `json:"entry,omitempty"`    // name of the entry that builds it
+	Emulated bool              `json:"emulated,omitempty"` // was built under qemu
+	Result   *job.TargetResult `json:"result,omitempty"`   // nil where none counts
+	Status   TargetStatus      `json:"status"`
+	// Why is the reason of a skip, the error of a failure (both foreign text), or
+	// says why a target is cancelled or missing. Empty otherwise.
+	Why string `json:"why,omitempty"`
+}
+
+// unevaluated says that there is not even a derivation.
+func (t *TargetVerdict) unevaluated() bool { return t.Target.State == job.Failed }
+
+// reproduce is what to type to see at home what became of the target. The Plan's
+// word counts for more than the worker's.
+func (t *TargetVerdict) reproduce() string {
+	if t.Target.Reproduce == "" && t.Result != nil {
+		return t.Result.Reproduce
+	}
+	return t.Target.Reproduce
+}
+
+// An EntryProblem is something wrong with an entry that is not the failure of
+// one of its targets.
+type EntryProblem struct {
+	Entry   string `json:"entry"` // Entry.ID
+	Name    string `json:"name"`  // Entry.Name
+	Status  Status `json:"status"`
+	Message string `json:"message"` // foreign text
+}
+
+// A JobProblem is a job of the workflow that did not succeed.
+type JobProblem struct {
+	Job    string `json:"job"`
+	Result Status `json:"result"`
+	Status Status `json:"status"` // what it makes of the verdict
+}
+
+// A Push is what an entry sent to one binary cache.
+type Push struct {
+	Entry string `json:"entry"` // Entry.Name
+	job.Push
+}
+
+// Ignored is a Result that does not count.
+type Ignored struct {
+	Entry string `json:"entry"` // Result.Entry
+	Name  string `json:"name"`  // Result.Name
+	Why   string `json:"why"`
+}
+
+// hostsFirst gives the targets of the given statuses, or all of them, in the
+// order in which people look at them.
+func (v *Verdict) hostsFirst(of ...TargetStatus) []*TargetVerdict {
+	var targets []*TargetVerdict
+	for i := range v.Targets {
+		if t := &v.Targets[i]; len(of) == 0 || slices.Contains(of, t.Status) {
+			targets = append(targets, t)
+		}
+	}
+	slices.SortStableFunc(targets, func(a, b *TargetVerdict) int {
+		switch hostA, hostB := a.Target.Kind.IsHost(), b.Target.Kind.IsHost(); {
+		case hostA == hostB:
+			return 0
+		case hostA:
+			return -1
+		default:
+			return 1
+		}
+	})
+	return targets
+}

@@ -1,0 +1,210 @@
+// Package store carries parts of the Nix store through a cache.
+package store
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/pack"
+)
+
+// Nix is what this package needs of Nix.
+type Nix interface {
+	Requisites(ctx context.Context, paths ...string) ([]string, error)
+	Export(ctx context.Context, dst io.Writer, paths []string) error
+	Import(ctx context.Context, write func(io.Writer) error) ([]string, error)
+	Valid(ctx context.Context, paths ...string) (map[string]bool, error)
+}
+
+// drvPackFormat is part of the key: a change of the pack's format must change it.
+const drvPackFormat = "nix-matrix drv pack 1"
+
+// A DrvPack is a drv pack in a file.
+type DrvPack struct {
+	pack.Summary
+	key func(try int) string
+}
+
+// PackDrvs writes a drv pack to file: the closure of the derivations, each path
+// once. The key is made from the paths, prefixed with id. Nothing is left of a
+// file that could not be written to its end.
+func PackDrvs(ctx context.Context, nix Nix, id, file string, drvs []string) (_ *DrvPack, err error) {
+	paths, err := nix.Requisites(ctx, drvs...)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return nil, fmt.Errorf("write drv pack: %w", err)
+	}
+	defer func() {
+		if cerr := f.Close(); err == nil && cerr != nil {
+			err = fmt.Errorf("write drv pack: %w", cerr)
+		}
+		if err != nil {
+			_ = os.Remove(file)
+		}
+	}()
+
+	summary, err := packPaths(ctx, nix, f, paths)
+	if err != nil {
+		return nil, fmt.Errorf("write drv pack: %w", err)
+	}
+	return &DrvPack{Summary: *summary, key: drvPackKey(id, paths)}, nil
+}
+
+func packPaths(ctx context.Context, nix Nix, dst io.Writer, paths []string) (*pack.Summary, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r, w := io.Pipe()
+	exported := make(chan error, 1)
+	go func() {
+		err := nix.Export(ctx, w, paths)
+		exported <- errors.Join(err, w.CloseWithError(err))
+	}()
+	buffered := bufio.NewWriterSize(dst, 1<<20)
+	summary, err := pack.Write(buffered, r)
+	_ = r.CloseWithError(err) // so that an exporter nobody reads from ends
+	if exportErr := <-exported; err == nil {
+		err = exportErr
+	}
+	if err != nil {
+		return nil, err
+	}
+	return summary, buffered.Flush()
+}
+
+func drvPackKey(id string, paths []string) func(try int) string {
+	sorted := slices.Sorted(slices.Values(paths))
+	h := sha256.New()
+	_, _ = fmt.Fprintln(h, drvPackFormat) // a hash takes everything
+	for _, path := range sorted {
+		_, _ = fmt.Fprintln(h, path)
+	}
+	sum := hex.EncodeToString(h.Sum(nil)[:16])
+	return func(try int) string { return fmt.Sprintf("%s-drvs%d-%s", id, try, sum) }
+}
+
+// Save puts the pack's file into a cache and gives the key that it is under.
+func (p *DrvPack) Save(ctx context.Context, to cache.Cache, file string) (string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "", fmt.Errorf("save the drv pack: %w", err)
+	}
+	defer f.Close()
+	key, err := SaveOnce(ctx, to, p.key, f, p.Size, func(blob cache.Blob) bool {
+		_, err := pack.ReadIndex(ctx, blob, p.SHA256)
+		return err == nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("save the drv pack: %w", err)
+	}
+	return key, nil
+}
+
+// tries is how many names SaveOnce has for a blob.
+const tries = 5
+
+// SaveOnce stores a blob whose key is made from its content, and gives the key
+// that it is under. A key may be burnt: reserved by somebody who never finished,
+// or taken by something else. So there is more than one, and what is found under
+// a taken key counts if it is the same.
+func SaveOnce(ctx context.Context, to cache.Cache, key func(try int) string, body io.ReaderAt, size int64, same func(cache.Blob) bool) (string, error) {
+	for try := range tries {
+		k := key(try)
+		err := to.Save(ctx, k, body, size)
+		if err == nil {
+			return k, nil
+		}
+		if !errors.Is(err, cache.ErrExists) {
+			return "", err
+		}
+		if blob, err := to.Open(ctx, k); err == nil && same(blob) {
+			return k, nil
+		}
+	}
+	return "", fmt.Errorf("%w: all of %s to %s", cache.ErrExists, key(0), key(tries-1))
+}
+
+// ErrSource is wrapped by the errors that are a pack's, not the store's: it could
+// not be read, or what was read is wrong. Another source may help.
+var ErrSource = errors.New("the pack can't be used")
+
+// Restored says what a restore took.
+type Restored struct {
+	Paths int   // imported
+	Bytes int64 // read from the pack
+}
+
+// RestoreDrvs imports the closures of derivations from a drv pack, leaving out
+// what is valid already. sum is the hash of the pack's index from the Plan.
+func RestoreDrvs(ctx context.Context, nix Nix, src pack.Source, sum string, drvs []string) (Restored, error) {
+	index, err := pack.ReadIndex(ctx, src, sum)
+	if err != nil {
+		return Restored{}, fmt.Errorf("%w: %w", ErrSource, err)
+	}
+	numbers, err := index.Closure(drvs...)
+	if err != nil {
+		return Restored{}, fmt.Errorf("%w: %w", ErrSource, err)
+	}
+	paths := make([]string, len(numbers))
+	for i, n := range numbers {
+		paths[i] = index.Records[n].Path
+	}
+	valid, err := nix.Valid(ctx, paths...)
+	if err != nil {
+		return Restored{}, err
+	}
+	numbers = slices.DeleteFunc(numbers, func(n int) bool { return valid[index.Records[n].Path] })
+	if len(numbers) == 0 {
+		return Restored{}, nil
+	}
+	var read int64
+	imported, err := nix.Import(ctx, func(w io.Writer) (err error) {
+		read, err = index.Extract(ctx, w, src, numbers)
+		if errors.Is(err, pack.ErrCorrupt) || errors.Is(err, pack.ErrRead) {
+			err = fmt.Errorf("%w: %w", ErrSource, err)
+		}
+		return err
+	})
+	if err != nil {
+		return Restored{}, fmt.Errorf("restore derivations: %w", err)
+	}
+	return Restored{Paths: len(imported), Bytes: read}, nil
+}
+
+// File opens a pack that is a file, such as one from an artifact.
+func File(name string) (*PackFile, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &PackFile{File: f, size: info.Size()}, nil
+}
+
+// A PackFile is a pack.Source.
+type PackFile struct {
+	*os.File
+	size int64
+}
+
+// Size is in bytes.
+func (f *PackFile) Size() int64 { return f.size }
+
+// Range reads from offset on; what lies behind the end is an unexpected EOF for
+// who reads it.
+func (f *PackFile) Range(_ context.Context, offset, length int64) (io.ReadCloser, error) {
+	return io.NopCloser(io.NewSectionReader(f, offset, length)), nil
+}

@@ -1,0 +1,3 @@
+module github.com/org/nix-matrix
+
+go 1.26
