@@ -72,7 +72,7 @@ func (a *app) discover(ctx context.Context, d *discovery, planOut, drvsOut strin
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // a directory of ours below the temporary one
+	defer os.RemoveAll(dir)
 	if a.action.Running() {
 		// The files become artifacts of the run.
 		if dir, err = a.action.TempDir(a.id); err != nil {

@@ -87,7 +87,7 @@ func (w *worker) realise(ctx context.Context, e *job.Entry, targets []build.Targ
 	if hold, err := w.nix.Hold(ctx, held...); err != nil {
 		w.app.show.Warn("a garbage collection may take away what is being built: %v", err)
 	} else {
-		defer hold.Close() //nolint:errcheck // it only holds
+		defer hold.Close()
 	}
 	if w.restore != nil {
 		if err := w.restore(ctx, drvs, result); err != nil {

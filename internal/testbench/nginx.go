@@ -47,7 +47,7 @@ http {
 	}
 }
 `, etc, port, dir, restrict))
-	start(t, exec.CommandContext(context.WithoutCancel(t.Context()), program, "-c", config, "-p", etc, "-e", "stderr"), port) //nolint:gosec // our own program
+	start(t, exec.CommandContext(context.WithoutCancel(t.Context()), program, "-c", config, "-p", etc, "-e", "stderr"), port)
 	return fmt.Sprintf("http://127.0.0.1:%d", port)
 }
 

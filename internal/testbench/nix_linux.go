@@ -1,9 +1,13 @@
 package testbench
 
 import (
+	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -24,7 +28,7 @@ func NixPath(t testing.TB, version string) string {
 func PrivateNix(t testing.TB) {
 	t.Helper()
 	runtime.LockOSThread()
-	if err := os.MkdirAll("/nix", 0o755); err != nil { //nolint:gosec // as Nix makes it
+	if err := os.MkdirAll("/nix", 0o755); err != nil {
 		t.Fatalf("tests with Nix need root: %v", err)
 	}
 	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
@@ -35,17 +39,47 @@ func PrivateNix(t testing.TB) {
 	}
 }
 
-// UseStore makes /nix the directory dir, which it creates, after PrivateNix.
+// PrivateProcess is for the TestMain of a package whose goroutines start
+// programs: it runs the tests in a process with a mount namespace of its own,
+// in which UseStore replaces /nix for all goroutines.
+func PrivateProcess(m *testing.M) {
+	const inside = "NIX_MATRIX_TEST_NAMESPACE"
+	if os.Getenv(inside) != "" {
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			panic(err)
+		}
+		os.Exit(m.Run())
+	}
+	cmd := exec.Command(os.Args[0], os.Args[1:]...)
+	cmd.Env = append(os.Environ(), inside+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	err := errors.Join(os.MkdirAll("/nix", 0o755), cmd.Run())
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		os.Exit(exit.ExitCode())
+	case err != nil:
+		panic(fmt.Errorf("tests with Nix need root, for a mount namespace: %w", err))
+	}
+	os.Exit(0)
+}
+
+// UseStore makes /nix the directory dir, which it creates, after PrivateNix or in a
+// PrivateProcess.
 func UseStore(t testing.TB, dir string) {
 	t.Helper()
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // as Nix makes it
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	leave := func() { _ = unix.Unmount("/nix", unix.MNT_DETACH) } // where none was used, there is none
+	leave()
 	if err := unix.Mount(dir, "/nix", "", unix.MS_BIND, ""); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(leave) // so that the directory can be removed
 }

@@ -13,21 +13,21 @@ import (
 func SplitAttr(attr string) []string {
 	var path []string
 	var name strings.Builder
-	quoted, any := false, false
+	quoted, some := false, false
 	for _, c := range attr {
 		switch {
 		case c == '"':
-			quoted, any = !quoted, true
+			quoted, some = !quoted, true
 		case c == '.' && !quoted:
 			path = append(path, name.String())
 			name.Reset()
-			any = false
+			some = false
 		default:
 			name.WriteRune(c)
-			any = true
+			some = true
 		}
 	}
-	if any {
+	if some {
 		path = append(path, name.String())
 	}
 	return path

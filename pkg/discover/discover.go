@@ -77,10 +77,24 @@ var defaultOutputs = []string{"nixosConfigurations", "darwinConfigurations", "ho
 // Discovery.
 func Run(ctx context.Context, eval Evaluator, o Options) (*Discovery, error) {
 	d := &discovery{eval: eval, o: o, seen: map[string]bool{}}
-	for _, s := range d.sources() {
-		if err := d.walk(ctx, s); err != nil {
+	sources := d.sources()
+	var dead error // of the first output that can't be entered at all
+	entered := 0
+	for _, s := range sources {
+		err := d.walk(ctx, s)
+		var output *outputError
+		switch {
+		case errors.As(err, &output) && len(sources) > 1:
+			d.failed(s, s.base, output.err)
+			dead = err
+		case err != nil:
 			return nil, err
+		default:
+			entered++
 		}
+	}
+	if entered == 0 && dead != nil {
+		return nil, dead // it is the flake that does not evaluate
 	}
 	if len(d.Targets) == 0 {
 		return nil, d.nothing()
@@ -211,7 +225,7 @@ func (d *discovery) walk(ctx context.Context, s source) error {
 			if s.absent(err) {
 				return nil
 			}
-			return fmt.Errorf("evaluate %s: %w", s.name, err)
+			return &outputError{s.name, err}
 		}
 		if !w.at.after(resume) {
 			return fmt.Errorf("evaluate %s: the evaluator died twice at %s: %w", s.name, JoinAttr(w.path), err)
@@ -220,6 +234,16 @@ func (d *discovery) walk(ctx context.Context, s source) error {
 		d.failed(s, w.path, err)
 	}
 }
+
+// outputError says that the value of a source can't be evaluated. With an older
+// Nix, that may be just one output of a flake.
+type outputError struct {
+	name string
+	err  error
+}
+
+func (e *outputError) Error() string { return fmt.Sprintf("evaluate %s: %v", e.name, e.err) }
+func (e *outputError) Unwrap() error { return e.err }
 
 // absent says whether evaluation failed only since the value isn't there, when
 // it needs not be. Only older versions of Nix must be asked like that.

@@ -150,6 +150,17 @@ func checkDrvPath(path string) error {
 	return nil
 }
 
+// checkOutput checks an output's name and the store path that it has.
+func checkOutput(name, path string) error {
+	if err := checkOutputs([]string{name}); err != nil {
+		return err
+	}
+	if err := checkStorePath(path); err != nil {
+		return fmt.Errorf("output %q: %w", name, err)
+	}
+	return nil
+}
+
 func checkOutputs(outputs []string) error {
 	for _, o := range outputs {
 		if o == "" || strings.ContainsFunc(o, func(c rune) bool {

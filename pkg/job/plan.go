@@ -159,19 +159,19 @@ func (p *Plan) EntryByID(id string) (*Entry, bool) {
 
 func (t *Target) check() error {
 	switch t.State {
-	case Build, Skip:
-		if err := checkDrvPath(t.DrvPath); err != nil {
-			return fmt.Errorf("%q: %w", t.Attr, err)
-		}
-		for name, path := range t.OutPaths {
-			if err := checkStorePath(path); err != nil {
-				return fmt.Errorf("%q: output %q: %w", t.Attr, name, err)
-			}
-		}
-		return checkOutputs(t.Outputs)
-	case Failed:
-		return nil
+	case Build, Skip, Failed:
 	default:
 		return fmt.Errorf("%q: unknown state %q", t.Attr, t.State)
 	}
+	if t.State != Failed || t.DrvPath != "" {
+		if err := checkDrvPath(t.DrvPath); err != nil {
+			return fmt.Errorf("%q: %w", t.Attr, err)
+		}
+	}
+	for name, path := range t.OutPaths {
+		if err := checkOutput(name, path); err != nil {
+			return fmt.Errorf("%q: %w", t.Attr, err)
+		}
+	}
+	return checkOutputs(t.Outputs)
 }

@@ -89,10 +89,64 @@ func ParseResult(data []byte) (*Result, error) {
 	if err := parse("result", data, &r, &r.Version); err != nil {
 		return nil, err
 	}
-	if err := CheckID(r.Entry); err != nil {
+	if err := r.check(); err != nil {
 		return nil, fmt.Errorf("result: %w", err)
 	}
 	return &r, nil
+}
+
+func (r *Result) check() error {
+	if err := CheckID(r.Entry); err != nil {
+		return err
+	}
+	if err := r.Outcome.check(); err != nil {
+		return err
+	}
+	for i := range r.Targets {
+		if err := r.Targets[i].check(); err != nil {
+			return fmt.Errorf("target %q: %w", r.Targets[i].Attr, err)
+		}
+	}
+	return checkBuilds(r.Builds)
+}
+
+func (t *TargetResult) check() error {
+	if t.N < 0 {
+		return fmt.Errorf("there is no target number %d", t.N)
+	}
+	if err := t.Outcome.check(); err != nil {
+		return err
+	}
+	if err := checkDrvPath(t.DrvPath); err != nil {
+		return err
+	}
+	if t.Cause != "" {
+		if err := checkDrvPath(t.Cause); err != nil {
+			return err
+		}
+	}
+	for _, o := range t.Outputs {
+		if err := checkOutput(o.Name, o.Path); err != nil {
+			return err
+		}
+	}
+	return checkBuilds(t.Builds)
+}
+
+func checkBuilds(builds []DrvBuild) error {
+	for _, b := range builds {
+		if err := checkDrvPath(b.DrvPath); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o Outcome) check() error {
+	if !o.OK() && o != Broken && o != Cancelled {
+		return fmt.Errorf("unknown outcome %q", o)
+	}
+	return nil
 }
 
 // Marshal gives the Result's JSON.

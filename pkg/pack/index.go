@@ -266,9 +266,9 @@ func ReadIndex(ctx context.Context, src Source, sum string) (*Index, error) {
 		return nil, fmt.Errorf("%w: the length of its index is %d", ErrCorrupt, length)
 	}
 	var data []byte
-	if have := len(tail) - trailerSize; int(length) <= have { //nolint:gosec // at most maxIndex
-		data = tail[have-int(length) : have] //nolint:gosec // at most maxIndex
-	} else if data, err = readRange(ctx, src, start, int64(length)); err != nil { //nolint:gosec // at most maxIndex
+	if have := len(tail) - trailerSize; int(length) <= have {
+		data = tail[have-int(length) : have]
+	} else if data, err = readRange(ctx, src, start, int64(length)); err != nil {
 		return nil, fmt.Errorf("%w: its index: %w", ErrRead, err)
 	}
 	if sum != "" {

@@ -77,7 +77,7 @@ func must(t testing.TB, err error) {
 }
 
 func noise(n int) []byte {
-	r := rand.New(rand.NewPCG(1, uint64(n))) //nolint:gosec // the same bytes each time
+	r := rand.New(rand.NewPCG(1, uint64(n)))
 	b := make([]byte, n)
 	for i := range b {
 		b[i] = byte(r.Uint32())
@@ -188,7 +188,7 @@ func TestIndexHash(t *testing.T) {
 func TestFlippedBits(t *testing.T) {
 	export := stream(record(t, "a", noise(5000), ""), record(t, "b", noise(FrameSize+1), "", "a"), record(t, "c", noise(300), "", "b"))
 	m, s := write(t, export)
-	r := rand.New(rand.NewPCG(2, 3)) //nolint:gosec // the same places each time
+	r := rand.New(rand.NewPCG(2, 3))
 	refused := 0
 	for range 300 {
 		at, bit := r.IntN(len(m.data)), byte(1)<<r.IntN(8)
@@ -280,7 +280,7 @@ func TestForeignTrailer(t *testing.T) {
 func TestMalformedStreams(t *testing.T) {
 	good := record(t, "a", []byte("content"), "")
 	cut := func(n int) []byte { return good[:n] }
-	replace := func(old, new string) []byte { return stream(bytes.Replace(good, []byte(old), []byte(new), 1)) }
+	replace := func(part, with string) []byte { return stream(bytes.Replace(good, []byte(part), []byte(with), 1)) }
 	for name, export := range map[string][]byte{
 		"nothing":        {},
 		"no end":         good,

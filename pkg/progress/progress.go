@@ -43,9 +43,9 @@ type Display struct {
 // each line that somebody else wrote.
 func New(w io.Writer, getenv func(string) string, clean func(string) string) *Display {
 	d := &Display{w: w, clean: clean, running: map[string]time.Time{}, now: time.Now}
-	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) && getenv("TERM") != "dumb" && getenv("CI") == "" { //nolint:gosec // a file descriptor is an int
+	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) && getenv("TERM") != "dumb" && getenv("CI") == "" {
 		d.width = func() int {
-			width, _, err := term.GetSize(int(f.Fd())) //nolint:gosec // as above
+			width, _, err := term.GetSize(int(f.Fd()))
 			if err != nil || width < 20 {
 				return 80
 			}
@@ -96,7 +96,7 @@ const (
 	reset  = "\x1b[0m"
 )
 
-// Good, Bad and Warn write a line of ours with a mark before it.
+// Good writes a line about what went well.
 func (d *Display) Good(format string, args ...any) { d.mark(green, "✓", format, args) }
 
 // Bad writes a line about what failed.

@@ -68,7 +68,7 @@ func (c *rootCause) annotation(evaluation bool) Annotation {
 	if n := len(c.targets); n > 1 {
 		a.Title = plural(n, "target") + " " + what
 		if c.drv != "" {
-			a.Title += ", for " + oneLine(job.DrvName(c.drv)) + " did"
+			a.Title += ", since " + oneLine(job.DrvName(c.drv)) + " did"
 		}
 		message = append([]string{c.who()}, message...)
 	}

@@ -53,23 +53,41 @@ func (c *rootCause) hosts() int {
 	return 0
 }
 
-// log gives the last lines of the build that failed.
-func (c *rootCause) log() []string {
+// who names the targets, in one line.
+func (c *rootCause) who() string { return oneLine(strings.Join(targetNames(c.targets), ", ")) }
+
+// hasLog gives a target that has the log of the build that failed, or none.
+func (c *rootCause) hasLog() *TargetVerdict {
 	for _, t := range c.targets {
 		if t.Result != nil && len(t.Result.Log) > 0 {
-			return lines(strings.Join(t.Result.Log, "\n"))
+			return t
 		}
 	}
 	return nil
 }
 
-var logExcerpt = regexp.MustCompile(`^ *(?:[Ll]ast \d+ log lines?:$|>( |$))`)
+// log gives the last lines of the build that failed.
+func (c *rootCause) log() []string {
+	const most = 100
+	t := c.hasLog()
+	if t == nil {
+		return nil
+	}
+	all := slices.Clone(t.Result.Log[max(0, len(t.Result.Log)-most):])
+	for i := range all {
+		all[i] = clip(all[i], maxForeign/most)
+	}
+	return lines(strings.Join(all, "\n"))
+}
 
-// message gives the error. The lines of the log that Nix puts into it go, where
-// there is a log.
+// What Nix puts of the log into an error, and how to see all of it on a machine
+// that is gone.
+var logExcerpt = regexp.MustCompile(`^ *(?:[Ll]ast \d+ log lines?:$|>(?: |$)|For full logs, run|nix log /)`)
+
+// message gives the error, without the log where there is one.
 func (c *rootCause) message() []string {
 	all := lines(c.targets[0].Why)
-	if len(c.log()) == 0 {
+	if c.hasLog() == nil {
 		return all
 	}
 	return slices.DeleteFunc(all, logExcerpt.MatchString)

@@ -10,10 +10,17 @@ import (
 // Escape sequences of terminals: CSI, OSC, and the short ones.
 var escapes = regexp.MustCompile("\x1b\\[[0-?]*[ -/]*[@-~]|\x1b\\][^\x07\x1b]*(?:\x07|\x1b\\\\)|\x1b[@-~]?")
 
+// maxForeign is how much of a foreign text is looked at, in bytes. Less of it is
+// ever shown.
+const maxForeign = 256 << 10
+
 // oneLine makes foreign text fit to be shown: one line, without what is
 // invisible, controls a terminal or turns the direction of writing.
 func oneLine(s string) string {
-	s = escapes.ReplaceAllString(s, "")
+	s = clip(s, maxForeign)
+	if strings.Contains(s, "\x1b") {
+		s = escapes.ReplaceAllString(s, "")
+	}
 	return strings.TrimSpace(strings.Map(func(r rune) rune {
 		switch {
 		case unicode.IsSpace(r), unicode.In(r, unicode.Zl, unicode.Zp):
@@ -29,7 +36,7 @@ func oneLine(s string) string {
 // lines takes foreign text apart. Indentation stays, blank lines at both ends go.
 func lines(s string) []string {
 	var all []string
-	for l := range strings.SplitSeq(s, "\n") {
+	for l := range strings.SplitSeq(clip(s, maxForeign), "\n") {
 		// A terminal shows what follows the last carriage return.
 		l = strings.TrimRight(l, "\r")
 		l = l[strings.LastIndexByte(l, '\r')+1:]

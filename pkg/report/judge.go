@@ -222,16 +222,21 @@ func (j *judgement) entries() {
 		for _, p := range r.Pushes {
 			j.v.Pushes = append(j.v.Pushes, Push{Entry: e.Name, Push: p})
 		}
-		message := problem(r)
-		if message == "" {
-			continue
-		}
-		p := EntryProblem{Entry: e.ID, Name: e.Name, Status: Failure, Message: message}
+		p := EntryProblem{Entry: e.ID, Name: e.Name, Status: Failure, Message: problem(r)}
 		if r.Outcome == job.Cancelled || j.v.Cancelled && unfinished(r) {
 			p.Status = Cancelled
 		}
-		j.v.Entries = append(j.v.Entries, p)
+		if p.Message != "" && (p.Status == Failure || !j.tellsOfCancel(e)) {
+			j.v.Entries = append(j.v.Entries, p)
+		}
 	}
+}
+
+// tellsOfCancel says whether a target of an entry is known to be cancelled.
+func (j *judgement) tellsOfCancel(e *job.Entry) bool {
+	return slices.ContainsFunc(e.Targets, func(ref job.Ref) bool {
+		return ref.N >= 0 && ref.N < len(j.v.Targets) && j.v.Targets[ref.N].Status == TargetCancelled
+	})
 }
 
 // problem says what is wrong with a Result that its targets do not tell.

@@ -93,6 +93,6 @@ func (l nameList) block() string {
 	case count <= open:
 		return fmt.Sprintf("%s%d targets\n\n%s\n\n", blockTitle, count, l.inline())
 	default:
-		return fmt.Sprintf("%s%d targets\n\n%s", blockTitle, count, folded("Which", l.inline()+"\n\n"))
+		return fmt.Sprintf("%s%d targets\n\n%s", blockTitle, count, folded("Their names", l.inline()+"\n\n"))
 	}
 }

@@ -81,24 +81,23 @@ func (j *judgement) failures() []string {
 	if problems > 0 {
 		parts = append(parts, plural(problems, "entry has an error of its own", "entries have errors of their own"))
 	}
-	if len(parts) > 0 {
-		return parts
-	}
 	for _, p := range v.Jobs {
-		if p.Status != Failure {
-			continue
+		known := slices.Contains(j.discovery.ids, p.Job)
+		if p.Status != Failure || len(parts) > 0 && !known {
+			continue // the targets say more than that their job failed
 		}
-		who := "a job that the gate waits for"
-		if slices.Contains(j.discovery.ids, p.Job) {
+		who, how := "a job that the gate waits for", " failed"
+		if known {
 			who = "discovery"
 		}
 		if p.Result == Skipped {
-			return []string{who + " was skipped"}
+			how = " was skipped"
 		}
-		parts = append(parts, who+" failed")
+		if !slices.Contains(parts, who+how) {
+			parts = append(parts, who+how)
+		}
 	}
-	slices.Sort(parts)
-	return slices.Compact(parts)
+	return parts
 }
 
 // noPlan gives the status and the reason of a verdict without a Plan.

@@ -21,7 +21,7 @@ func (v *Verdict) Text() string {
 			if evaluation {
 				what = "can't be evaluated"
 			}
-			fmt.Fprintf(&b, "%s: %s\n", what, c.who())
+			fmt.Fprintf(&b, "%s: %s\n", what, unarmed(c.who()))
 			if c.drv != "" {
 				fmt.Fprintf(&b, "  root cause: %s\n", plain(c.drv))
 			}
@@ -43,15 +43,9 @@ func (v *Verdict) Text() string {
 		quote(&b, lines(p.Message))
 	}
 	for _, p := range v.Jobs {
-		fmt.Fprintf(&b, "job: %s: %s\n", plain(p.Job), plain(string(p.Result)))
+		fmt.Fprintf(&b, "job %s: %s\n", plain(p.Job), plain(string(p.Result)))
 	}
-	for _, p := range v.Pushes {
-		if p.Error == "" {
-			fmt.Fprintf(&b, "pushed: %s to %s: %s\n", plain(p.Entry), plain(p.Destination), plural(p.Paths, "path"))
-		} else {
-			fmt.Fprintf(&b, "not pushed: %s to %s: %s\n", plain(p.Entry), plain(p.Destination), plain(p.Error))
-		}
-	}
+	v.textPushed(&b)
 	for _, r := range v.Ignored {
 		fmt.Fprintf(&b, "ignored: the result of %s: %s\n", plain(cmp.Or(r.Name, r.Entry)), r.Why)
 	}
@@ -81,17 +75,17 @@ func (v *Verdict) textTable(b *strings.Builder) {
 		return
 	}
 	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "TARGET\tSYSTEM\tTIME\tCLOSURE\tOUTCOME")
+	fmt.Fprintln(w, "OUTCOME\tTIME\tCLOSURE\tSYSTEM\tTARGET")
 	for _, t := range targets {
 		r := t.row()
-		outcome := r.outcome
-		switch {
-		case t.Status == TargetMissing || t.Status == TargetCancelled:
-			outcome += ": " + t.Why
-		case r.because != "":
-			outcome += ": " + plain(r.because)
+		because := plain(r.because)
+		if t.Status == TargetMissing || t.Status == TargetCancelled {
+			because = t.Why
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", cmp.Or(plain(r.name), none), cmp.Or(plain(r.system), none), r.time, r.closure, outcome)
+		if because != "" {
+			because = " (" + because + ")"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s%s\n", r.outcome, r.time, r.closure, cmp.Or(plain(r.system), none), cmp.Or(plain(r.name), none), because)
 	}
 	_ = w.Flush() // a strings.Builder takes everything
 	if done := len(v.Targets) - len(targets); done > 0 {
@@ -100,18 +94,9 @@ func (v *Verdict) textTable(b *strings.Builder) {
 	b.WriteString("\n")
 }
 
-// who names the targets.
-func (c *rootCause) who() string {
-	all := targetNames(c.targets)
-	for i := range all {
-		all[i] = plain(all[i])
-	}
-	return strings.Join(all, ", ")
-}
-
 func quote(b *strings.Builder, all []string) {
 	for _, l := range all {
-		fmt.Fprintf(b, "  | %s\n", unarmed(clip(l, 2000)))
+		fmt.Fprintln(b, strings.TrimRight("  | "+unarmed(clip(l, 2000)), " "))
 	}
 }
 

@@ -165,9 +165,15 @@ func TestNoRetries(t *testing.T) {
 }
 
 func TestPatience(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
-	defer server.Close()
-	c := actions.New(actions.Config{Protocol: actions.V2, URL: server.URL, Token: actions.NewToken("t"), Patience: 10 * time.Millisecond})
+	c := actions.New(actions.Config{
+		Protocol: actions.V2,
+		URL:      "http://service.example",
+		Patience: 10 * time.Millisecond,
+		Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		}),
+	})
 	_, err := c.Open(t.Context(), "key")
 	if err == nil || !strings.Contains(err.Error(), "no answer within 10ms") || errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error: %v", err)

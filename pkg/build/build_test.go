@@ -1,0 +1,236 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/nix-community/go-nix/pkg/derivation"
+
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/nix"
+)
+
+// store is a Nix store without Nix: derivations with one output each, of which
+// some fail. The whole commands are tested on the real one.
+type store struct {
+	inputs  map[string][]string // of each derivation, by name
+	valid   map[string]bool     // output paths
+	fetched map[string]bool     // by name: a substituter has it
+	fails   map[string]string   // by name: with this message
+	stop    string              // this one is being built when the context ends
+	cancel  func()
+	asked   []string
+	now     time.Time
+}
+
+func drvPath(name string) string {
+	return "/nix/store/00000000000000000000000000000000-" + name + ".drv"
+}
+func outPath(name string) string { return "/nix/store/11111111111111111111111111111111-" + name }
+
+func nameOf(path string) string {
+	return strings.TrimSuffix(path[strings.IndexByte(path, '-')+1:], ".drv")
+}
+
+func (s *store) Valid(_ context.Context, paths ...string) (map[string]bool, error) {
+	valid := map[string]bool{}
+	for _, p := range paths {
+		if s.valid[p] {
+			valid[p] = true
+		}
+	}
+	return valid, nil
+}
+
+func (s *store) Realise(ctx context.Context, outputs []string, emit func(nix.Event), _ ...nix.Option) error {
+	s.asked = append(s.asked, outputs...)
+	failed := false
+	for _, o := range outputs {
+		drv, _, _ := strings.Cut(o, "!")
+		failed = !s.realise(nameOf(drv), emit) || failed
+	}
+	if ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
+	if failed {
+		return errors.New("some failed")
+	}
+	return nil
+}
+
+func (s *store) realise(name string, emit func(nix.Event)) bool {
+	out := outPath(name)
+	if s.valid[out] {
+		return true
+	}
+	at := func(kind nix.EventKind, path, text string) {
+		s.now = s.now.Add(time.Second)
+		emit(nix.Event{Kind: kind, Path: path, Text: text, Time: s.now})
+	}
+	if s.fetched[name] {
+		at(nix.FetchStarted, out, "")
+		s.valid[out] = true
+		at(nix.FetchStopped, out, "")
+		return true
+	}
+	for _, input := range s.inputs[name] {
+		if !s.realise(input, emit) {
+			at(nix.ErrorMessage, "", fmt.Sprintf("1 dependencies of derivation '%s' failed to build", drvPath(name)))
+			return false
+		}
+	}
+	at(nix.BuildStarted, drvPath(name), "")
+	for i := range 30 {
+		at(nix.BuildLine, drvPath(name), fmt.Sprintf("line %d of %s", i, name))
+	}
+	if name == s.stop {
+		s.cancel()
+		at(nix.BuildStopped, drvPath(name), "")
+		return false
+	}
+	at(nix.BuildStopped, drvPath(name), "")
+	if message, fails := s.fails[name]; fails {
+		at(nix.ErrorMessage, "", message)
+		return false
+	}
+	s.valid[out] = true
+	return true
+}
+
+func (s *store) Requisites(_ context.Context, paths ...string) ([]string, error) {
+	var all []string
+	for _, p := range paths {
+		for _, input := range s.inputs[nameOf(p)] {
+			all = append(all, outPath(input))
+		}
+		all = append(all, p)
+	}
+	return slices.Compact(slices.Sorted(slices.Values(all))), nil
+}
+
+func (s *store) Info(_ context.Context, paths ...string) ([]nix.PathInfo, error) {
+	var infos []nix.PathInfo
+	for _, p := range paths {
+		info := nix.PathInfo{Path: p, NarSize: 100}
+		for _, input := range s.inputs[nameOf(p)] {
+			info.References = append(info.References, outPath(input))
+		}
+		infos = append(infos, info)
+	}
+	return infos, nil
+}
+
+func (s *store) Derivation(path string) (*derivation.Derivation, error) {
+	d := &derivation.Derivation{
+		Outputs:          map[string]*derivation.Output{"out": {Path: outPath(nameOf(path))}},
+		InputDerivations: map[string][]string{},
+	}
+	for _, input := range s.inputs[nameOf(path)] {
+		d.InputDerivations[drvPath(input)] = []string{"out"}
+	}
+	return d, nil
+}
+
+func target(n int, name string) Target {
+	return Target{N: n, Target: job.Target{
+		Attr: name, DrvPath: drvPath(name), Outputs: []string{"out"}, OutPaths: map[string]string{"out": outPath(name)},
+		Reproduce: "nix build .#" + name,
+	}}
+}
+
+func TestOutcomes(t *testing.T) {
+	s := &store{
+		inputs:  map[string][]string{"host": {"base", "service"}, "other": {"base"}, "nginx-user": {"nginx"}, "second": {"nginx"}},
+		valid:   map[string]bool{outPath("there"): true},
+		fetched: map[string]bool{"offered": true},
+		fails:   map[string]string{"nginx": "builder for '" + drvPath("nginx") + "' failed with exit code 2"},
+	}
+	names := []string{"host", "other", "there", "offered", "nginx-user", "second", "nginx"}
+	var targets []Target
+	for i, name := range names {
+		targets = append(targets, target(i, name))
+	}
+	got, err := Run(t.Context(), s, targets, Options{Emit: func(nix.Event) {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lastLines []string
+	for i := 5; i < 30; i++ {
+		lastLines = append(lastLines, fmt.Sprintf("line %d of nginx", i))
+	}
+	failed := func(n int, name string) job.TargetResult {
+		return job.TargetResult{
+			N: n, Attr: name, Outcome: job.Broken, Cause: drvPath("nginx"), Error: s.fails["nginx"], Log: lastLines,
+		}
+	}
+	good := func(n int, name string, outcome job.Outcome, closure int64) job.TargetResult {
+		return job.TargetResult{
+			N: n, Attr: name, Outcome: outcome, Outputs: []job.Output{{Name: "out", Path: outPath(name), Size: 100, Closure: closure}},
+		}
+	}
+	want := []job.TargetResult{
+		good(0, "host", job.Built, 300), good(1, "other", job.Built, 200), good(2, "there", job.Present, 100),
+		good(3, "offered", job.Fetched, 100), failed(4, "nginx-user"), failed(5, "second"), failed(6, "nginx"),
+	}
+	if diff := cmp.Diff(want, got.Targets, cmpopts.IgnoreFields(job.TargetResult{}, "DrvPath", "Seconds", "Reproduce")); diff != "" {
+		t.Error(diff)
+	}
+	var built []string
+	for _, b := range got.Builds {
+		built = append(built, nameOf(b.DrvPath)+map[bool]string{true: " failed"}[b.Failed])
+	}
+	// The stand-in tries nginx once for each that needs it.
+	if diff := cmp.Diff([]string{"base", "service", "host", "other", "nginx failed", "nginx failed", "nginx failed"}, built); diff != "" {
+		t.Error(diff)
+	}
+	if s.asked[0] != drvPath("host")+"!out" {
+		t.Errorf("asked for %s", s.asked[0])
+	}
+}
+
+func TestSeveralOutputs(t *testing.T) {
+	many := target(0, "many")
+	many.Outputs = []string{"bin", "doc"}
+	many.OutPaths = map[string]string{"bin": outPath("many"), "doc": outPath("many-doc")}
+	s := &store{valid: map[string]bool{}}
+	got, err := Run(t.Context(), s, []Target{many}, Options{Emit: func(nix.Event) {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := drvPath("many") + "!bin,doc"; s.asked[0] != want {
+		t.Errorf("asked for %s, want %s", s.asked[0], want)
+	}
+	// Nix says that all is well, but one output is not there.
+	if r := got.Targets[0]; r.Outcome != job.Broken || !strings.Contains(r.Error, "not in the store") {
+		t.Errorf("got %+v", r)
+	}
+}
+
+func TestCancelled(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	s := &store{valid: map[string]bool{}, stop: "slow", cancel: cancel}
+	got, err := Run(ctx, s, []Target{target(0, "quick"), target(1, "slow")}, Options{Emit: func(nix.Event) {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Targets[0].Outcome != job.Built || got.Targets[1].Outcome != job.Cancelled {
+		t.Errorf("got %s, %s", got.Targets[0].Outcome, got.Targets[1].Outcome)
+	}
+}
+
+// A line of a log may be as long as it likes.
+func TestLongLines(t *testing.T) {
+	w := newWatch()
+	w.see(nix.Event{Kind: nix.BuildStarted, Path: drvPath("x")})
+	w.see(nix.Event{Kind: nix.BuildLine, Path: drvPath("x"), Text: strings.Repeat("ä", lineBytes)})
+	if line := w.log[drvPath("x")][0]; len(line) > lineBytes+4 || !strings.HasSuffix(line, "ä…") {
+		t.Errorf("kept %d bytes", len(line))
+	}
+}

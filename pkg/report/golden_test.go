@@ -1,0 +1,138 @@
+package report
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/org/nix-matrix/pkg/job"
+)
+
+var update = flag.Bool("update", false, "write the golden files in testdata")
+
+// goldens are verdicts whose reports are kept in testdata, to be read.
+var goldens = map[string]func() *Verdict{
+	"green": func() *Verdict {
+		p := planOf(pkg("website"), host("notado", "x86_64-linux"), host("pi3", "aarch64-linux"), skipped(pkg("backup"), "cachix:fleet has it"), pkg("notado"))
+		p.Notices = []string{"Left out, since only x86_64-linux and aarch64-linux are wanted: darwinConfigurations.mini."}
+		results := resultsOf(p)
+		results[0].Targets[1].Outcome = job.Fetched
+		results[1].Targets[0].Outcome, results[1].Targets[0].Seconds = job.Present, 0
+		results[2].Emulated = true
+		for i, r := range results {
+			r.Pushes = []job.Push{{Destination: "cachix:fleet", Paths: 100 + i, Seconds: 4.2}, {Destination: "s3://cache", Paths: 100 + i, Seconds: 2.5}}
+		}
+		return Judge(p, planKey, results, needsOf(Success, Success))
+	},
+	"failure": func() *Verdict {
+		p := planOf(
+			host("nas", "x86_64-linux"), host("notado", "x86_64-linux"), host("pi3", "aarch64-linux"), host("router", "x86_64-linux"),
+			unevaluated(host("old", ""), "error: The option `services.foo' does not exist. Definition values:\n       - In `/nix/store/0123-source/hosts/old': true"),
+			unevaluated(host("older", ""), "error: The option `services.foo' does not exist. Definition values:\n       - In `/nix/store/0123-source/hosts/old': true"),
+			pkg("a"), pkg("b"), skipped(pkg("c"), "cachix:fleet has it"),
+		)
+		results := resultsOf(p)
+		fail(results[0], 0, drv("openssl-3.0.13"), "checking for perl... no", "", "\x1b[31mconfigure: error:\x1b[0m perl is needed", "make: *** [all] Error 2")
+		fail(results[2], 0, drv("openssl-3.0.13"), "checking for perl... no", "make: *** [all] Error 2")
+		results[2].Emulated = true
+		fail(results[4], 1, drv("b"), "  indented", "\tby a tab", "10%\r50%\r100%")
+		results[1].Pushes = []job.Push{{Destination: "cachix:fleet", Paths: 412, Seconds: 31, Error: "401 Unauthorized: the token has expired"}}
+		results[1].Error = "push to cachix:fleet: 401 Unauthorized:\nthe token has expired"
+		results[3].Plan = otherPlanKey
+		return Judge(p, planKey, results, Needs{
+			"discover": needsOf(Success, Failure)["discover"], "build": {Result: Failure}, "lint": {Result: Failure},
+		})
+	},
+	"cancelled": func() *Verdict {
+		p := planOf(host("nas", "x86_64-linux"), host("notado", "x86_64-linux"), host("pi3", "aarch64-linux"))
+		results := resultsOf(p)
+		results[1].Outcome, results[1].Targets[0].Outcome, results[1].Targets[0].Outputs = job.Cancelled, job.Cancelled, nil
+		results[1].Error = "the build was stopped"
+		return Judge(p, planKey, results[:2], needsOf(Success, Cancelled))
+	},
+	"no-plan": func() *Verdict { return Judge(nil, "", nil, needsOf(Failure, Skipped)) },
+	"no-matrix": func() *Verdict {
+		needs := needsOf(Success, Skipped)
+		delete(needs["discover"].Outputs, "matrix")
+		return Judge(planOf(host("pi3", "aarch64-linux"), pkg("a")), planKey, nil, needs)
+	},
+	"nothing": func() *Verdict {
+		return Judge(planOf(skipped(pkg("a"), "cachix:fleet has it")), planKey, nil, needsOf(Success, Skipped))
+	},
+	"many": func() *Verdict {
+		var targets []job.Target
+		for i := range 40 {
+			targets = append(targets, host(fmt.Sprintf("host%02d", i), "x86_64-linux"))
+		}
+		p := planOf(targets...)
+		results := resultsOf(p)
+		for i := range 25 {
+			fail(results[i], 0, drv("glibc"), "out of memory")
+		}
+		for i := 30; i < 33; i++ {
+			fail(results[i], 0, drv(fmt.Sprintf("nixos-system-host%02d", i)), "nope")
+		}
+		return Judge(p, planKey, results, needsOf(Success, Failure))
+	},
+	"hostile": func() *Verdict { return hostile("`|</code></details>\n## ❌ @octocat #1 [x](https://evil.example)\\") },
+}
+
+func TestGolden(t *testing.T) {
+	t.Parallel()
+	for name, verdict := range goldens {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			v := verdict()
+			var annotations strings.Builder
+			for _, a := range v.Annotations() {
+				fmt.Fprintf(&annotations, "%s: %s\n  %s\n", a.Level, a.Title, strings.ReplaceAll(a.Message, "\n", "\n  "))
+			}
+			golden(t, name+".md", v.Summary(SummaryOptions{RunURL: "https://github.com/org/fleet/actions/runs/7"}))
+			golden(t, name+".txt", v.Text()+"\n--- annotations\n"+annotations.String())
+		})
+	}
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got), run go test ./pkg/report -update if that is right:\n%s", file, diff)
+	}
+}
+
+func TestVerdictIsJSON(t *testing.T) {
+	t.Parallel()
+	v := goldens["failure"]()
+	data, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var again Verdict
+	if err := json.Unmarshal(data, &again); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(v, &again); diff != "" {
+		t.Errorf("JSON and back (-want +got):\n%s", diff)
+	}
+	for _, field := range []string{`"status":"failure"`, `"counts":{"built":`, `"destination":"cachix:fleet"`} {
+		if !strings.Contains(string(data), field) {
+			t.Errorf("%s is not in %s", field, data)
+		}
+	}
+}

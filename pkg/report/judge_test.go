@@ -1,0 +1,403 @@
+package report
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/org/nix-matrix/pkg/job"
+)
+
+func TestJudge(t *testing.T) {
+	t.Parallel()
+	good := needsOf(Success, Success)
+	one := func() *job.Plan { return planOf(host("pi3", "aarch64-linux")) }
+	two := func() *job.Plan { return planOf(host("pi3", "aarch64-linux"), pkg("a"), pkg("b")) }
+
+	for _, tt := range []struct {
+		name    string
+		plan    *job.Plan
+		results func(all []*job.Result) []*job.Result
+		needs   Needs
+
+		status Status
+		counts Counts
+		reason string // occurs in it
+		why    string // occurs in one of the targets' whys, or an entry's message
+	}{
+		{
+			name: "the command line has no needs", plan: one(),
+			status: Success, counts: Counts{Built: 1}, reason: "the only target is done",
+		},
+		{
+			name: "an empty plan on the command line", plan: planOf(),
+			status: Success, reason: "nothing to build",
+		},
+		{
+			name: "fetched and present are good", plan: two(), needs: good,
+			results: func(all []*job.Result) []*job.Result {
+				all[0].Targets[0].Outcome, all[1].Targets[0].Outcome = job.Fetched, job.Present
+				return all
+			},
+			status: Success, counts: Counts{Built: 1, Fetched: 1, Present: 1}, reason: "all 3 targets are done",
+		},
+		{
+			name: "an outcome of the future is no good one", plan: one(), needs: good,
+			results: func(all []*job.Result) []*job.Result {
+				all[0].Targets[0].Outcome = "dreamt"
+				return all
+			},
+			status: Failure, counts: Counts{Failed: 1}, why: `"dreamt"`,
+		},
+		{
+			name: "another derivation", plan: one(), needs: good,
+			results: func(all []*job.Result) []*job.Result {
+				all[0].Targets[0].DrvPath = drv("other")
+				return all
+			},
+			status: Failure, counts: Counts{Missing: 1}, why: whyOtherDrv,
+		},
+		{
+			name: "another attribute", plan: one(), needs: good,
+			results: func(all []*job.Result) []*job.Result {
+				all[0].Targets[0].Attr = "packages.other"
+				return all
+			},
+			status: Failure, counts: Counts{Missing: 1}, why: whyOtherDrv,
+		},
+		{
+			name: "another number", plan: one(), needs: good,
+			results: func(all []*job.Result) []*job.Result {
+				all[0].Targets[0].N = 7
+				return all
+			},
+			status: Failure, counts: Counts{Missing: 1}, why: whyUnmentioned,
+		},
+		{
+			name: "a target that another entry vouches for", plan: two(), needs: good,
+			results: func(all []*job.Result) []*job.Result {
+				all[0].Targets = append(all[0].Targets, all[1].Targets...)
+				return all[:1]
+			},
+			status: Failure, counts: Counts{Built: 1, Missing: 2}, why: whyNoResult,
+		},
+		{
+			name: "a target told of twice, once badly", plan: one(), needs: good,
+			results: func(all []*job.Result) []*job.Result {
+				bad := all[0].Targets[0]
+				bad.Outcome = job.Broken
+				all[0].Targets = []job.TargetResult{all[0].Targets[0], bad, all[0].Targets[0]}
+				return all
+			},
+			status: Failure, counts: Counts{Failed: 1},
+		},
+		{
+			name: "of another run", plan: one(), needs: good,
+			results: func(all []*job.Result) []*job.Result {
+				all[0].Plan = otherPlanKey
+				return all
+			},
+			status: Failure, counts: Counts{Missing: 1}, why: whyOtherPlan,
+		},
+		{
+			name: "a rerun mended it", plan: one(), needs: good,
+			results: func(all []*job.Result) []*job.Result {
+				first := *all[0]
+				first.Targets = slices.Clone(first.Targets)
+				fail(&first, 0, drv("openssl"))
+				all[0].Finished = first.Finished.Add(time.Hour)
+				return append(all, &first)
+			},
+			status: Success, counts: Counts{Built: 1},
+		},
+		{
+			name: "a rerun broke it", plan: one(), needs: good,
+			results: func(all []*job.Result) []*job.Result {
+				second := *all[0]
+				second.Targets = slices.Clone(second.Targets)
+				fail(&second, 0, drv("openssl"))
+				second.Finished = second.Finished.Add(time.Hour)
+				return []*job.Result{&second, all[0]}
+			},
+			status: Failure, counts: Counts{Failed: 1},
+		},
+		{
+			name: "an unknown entry does no harm", plan: one(), needs: good,
+			results: func(all []*job.Result) []*job.Result {
+				stray := *all[0]
+				stray.Entry, stray.Outcome = "stray", job.Broken
+				return append(all, &stray, nil)
+			},
+			status: Success, counts: Counts{Built: 1},
+		},
+		{
+			name: "a push error that the worker did not make an error", plan: one(), needs: good,
+			results: func(all []*job.Result) []*job.Result {
+				all[0].Pushes = []job.Push{{Destination: "cachix:fleet", Error: "401"}}
+				return all
+			},
+			status: Failure, counts: Counts{Built: 1}, reason: "1 entry has an error of its own", why: "push to cachix:fleet: 401",
+		},
+		{
+			name: "the hand-over failed", plan: two(), needs: needsOf(Success, Failure),
+			results: func(all []*job.Result) []*job.Result {
+				all[1].Targets, all[1].Outcome, all[1].Error = nil, job.Broken, "no pack"
+				return all
+			},
+			status: Failure, counts: Counts{Built: 1, Missing: 2}, reason: "2 of 3 targets have no result, 1 entry has an error", why: whyUnmentioned,
+		},
+		{
+			name: "a job failed after all was well", plan: one(), needs: needsOf(Success, Failure),
+			status: Failure, counts: Counts{Built: 1}, reason: "a job that the gate waits for failed",
+		},
+		{
+			name: "discovery failed behind its plan", plan: one(), needs: needsOf(Failure, Skipped),
+			results: func([]*job.Result) []*job.Result { return nil },
+			status:  Failure, counts: Counts{Missing: 1}, reason: "1 of 1 target has no result, discovery failed",
+		},
+		{
+			name: "a job says something new", plan: one(), needs: Needs{"discover": {Result: "paused", Outputs: good["discover"].Outputs}},
+			status: Failure, counts: Counts{Built: 1},
+		},
+		{
+			name: "cancelled with one done", plan: two(), needs: needsOf(Success, Cancelled),
+			results: func(all []*job.Result) []*job.Result { return all[:1] },
+			status:  Cancelled, counts: Counts{Built: 1, Cancelled: 2}, reason: "the run was cancelled with 1 of 3 targets done", why: whyNeverEnded,
+		},
+		{
+			name: "cancelled, and one failed before", plan: two(), needs: needsOf(Success, Failure),
+			results: func(all []*job.Result) []*job.Result {
+				fail(all[1], 0, drv("openssl"))
+				all[1].Targets[1].Outcome = job.Cancelled
+				return all[1:]
+			},
+			status: Failure, counts: Counts{Failed: 1, Cancelled: 2}, reason: "1 of 3 targets failed; besides, the run was cancelled", why: whyStopped,
+		},
+		{
+			name: "cancelled, and the worker was killed", plan: one(), needs: needsOf(Success, Cancelled),
+			results: func(all []*job.Result) []*job.Result {
+				r := all[0]
+				r.Outcome, r.Error, r.Finished, r.Targets = job.Broken, "the worker ended early", r.Started, nil
+				return all
+			},
+			status: Cancelled, counts: Counts{Cancelled: 1}, why: whyNeverEnded,
+		},
+		{
+			name: "the worker was killed", plan: one(), needs: needsOf(Success, Failure),
+			results: func(all []*job.Result) []*job.Result {
+				r := all[0]
+				r.Outcome, r.Error, r.Finished, r.Targets = job.Broken, "the worker ended early", r.Started, nil
+				return all
+			},
+			status: Failure, counts: Counts{Missing: 1}, why: "the worker ended early",
+		},
+		{
+			name: "stopped on the command line", plan: two(),
+			results: func(all []*job.Result) []*job.Result {
+				all[0].Outcome, all[0].Targets[0].Outcome, all[0].Error = job.Cancelled, job.Cancelled, "the build was stopped"
+				return all[:1]
+			},
+			status: Cancelled, counts: Counts{Cancelled: 3}, reason: "0 of 3 targets",
+		},
+		{
+			name: "all done, then cancelled", plan: one(), needs: needsOf(Success, Cancelled),
+			status: Cancelled, counts: Counts{Built: 1}, reason: "though the only target is done",
+		},
+		{
+			name: "the matrix was dropped", plan: two(),
+			needs: Needs{
+				"find":  {Result: Success, Outputs: map[string]string{"count": "2", "plan": planKey}},
+				"build": {Result: Failure},
+			},
+			results: func([]*job.Result) []*job.Result { return nil },
+			status:  Failure, counts: Counts{Missing: 3}, reason: "contains the value of a secret", why: whyNoMatrix,
+		},
+		{
+			name: "the matrix was dropped, and it was the only output", plan: one(),
+			needs:   Needs{"discover": {Result: Success}, "build": {Result: Skipped}},
+			results: func([]*job.Result) []*job.Result { return nil },
+			status:  Failure, counts: Counts{Missing: 1}, reason: "contains the value of a secret",
+		},
+		{
+			name: "the matrix is empty", plan: one(),
+			needs:   Needs{"discover": {Result: Success, Outputs: map[string]string{"matrix": " ", "count": "1"}}},
+			results: func([]*job.Result) []*job.Result { return nil },
+			status:  Failure, counts: Counts{Missing: 1}, reason: "contains the value of a secret",
+		},
+		{
+			name: "another job without outputs, and one with a plan of its own", plan: one(),
+			needs: Needs{
+				"find":      {Result: Success, Outputs: map[string]string{"matrix": "{}", "count": "1", "plan": planKey}},
+				"terraform": {Result: Success, Outputs: map[string]string{"plan": "2 to add"}},
+				"build":     {Result: Success, Outputs: map[string]string{}},
+			},
+			status: Success, counts: Counts{Built: 1},
+		},
+		{
+			name: "outputs that the user renamed", plan: one(),
+			needs:  Needs{"discover": {Result: Success, Outputs: map[string]string{"jobs": "{}"}}, "build": {Result: Success}},
+			status: Success, counts: Counts{Built: 1},
+		},
+		{
+			name: "nothing to build, and discovery is not known", plan: planOf(skipped(pkg("a"), "it is there")),
+			needs:  Needs{"build": {Result: Skipped}},
+			status: Failure, counts: Counts{Skipped: 1}, reason: "whether discovery succeeded is not known",
+		},
+		{
+			name: "nothing to build, and discovery has another id", plan: planOf(),
+			needs:  Needs{"find": {Result: Success, Outputs: map[string]string{"matrix": `{"include":[]}`, "count": "0"}}, "build": {Result: Skipped}},
+			status: Success, reason: "nothing to build",
+		},
+		{
+			name:   "no plan, cancelled, and discovery has another id",
+			needs:  Needs{"find": {Result: Cancelled}, "build": {Result: Skipped}},
+			status: Cancelled, reason: "before there was a plan",
+		},
+		{
+			name:   "no plan, and discovery has another id",
+			needs:  Needs{"find": {Result: Failure}, "build": {Result: Skipped}},
+			status: Failure, reason: "there is no plan",
+		},
+		{
+			name: "no plan, and nothing known", status: Failure, reason: "there is no plan",
+		},
+		{
+			name: "no plan, though discovery succeeded", needs: good,
+			status: Failure, reason: "though its job succeeded",
+		},
+		{
+			name: "no plan, discovery cancelled, lint failed", needs: Needs{"discover": {Result: Cancelled}, "lint": {Result: Failure}},
+			status: Failure, reason: "it was cancelled, and another job failed",
+		},
+		{
+			name: "a target that no entry has", needs: good,
+			plan: func() *job.Plan {
+				p := one()
+				p.Targets = append(p.Targets, pkg("a"))
+				return p
+			}(),
+			status: Failure, counts: Counts{Built: 1, Missing: 1}, why: whyNoEntry,
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var results []*job.Result
+			if tt.plan != nil {
+				results = resultsOf(tt.plan)
+			}
+			if tt.results != nil {
+				results = tt.results(results)
+			}
+			v := Judge(tt.plan, planKey, results, tt.needs)
+			if v.Status != tt.status || !strings.Contains(v.Reason, tt.reason) {
+				t.Errorf("%s: %q, want %s: %q", v.Status, v.Reason, tt.status, tt.reason)
+			}
+			if diff := cmp.Diff(tt.counts, v.Counts); diff != "" {
+				t.Errorf("counts (-want +got):\n%s", diff)
+			}
+			whys := ""
+			for _, target := range v.Targets {
+				whys += target.Why + "\n"
+			}
+			for _, p := range v.Entries {
+				whys += p.Message + "\n"
+			}
+			if !strings.Contains(whys, tt.why) {
+				t.Errorf("%q is not among the reasons:\n%s", tt.why, whys)
+			}
+			again := Judge(tt.plan, planKey, reversed(results), tt.needs)
+			if diff := cmp.Diff(v, again); diff != "" {
+				t.Errorf("another order of the results gives another verdict:\n%s", diff)
+			}
+		})
+	}
+}
+
+func reversed(results []*job.Result) []*job.Result {
+	results = slices.Clone(results)
+	slices.Reverse(results)
+	return results
+}
+
+func TestOfTwoResultsAtATimeTheWorseCounts(t *testing.T) {
+	t.Parallel()
+	p := planOf(host("pi3", "aarch64-linux"))
+	for _, spoil := range []func(*job.Result){
+		func(r *job.Result) { fail(r, 0, drv("openssl")) },
+		func(r *job.Result) { r.Error = "push failed" },
+	} {
+		results := append(resultsOf(p), resultsOf(p)...)
+		spoil(results[1])
+		for _, results := range [][]*job.Result{results, reversed(results)} {
+			if v := Judge(p, planKey, results, nil); v.Status != Failure {
+				t.Errorf("the better one counts: %s", v.Reason)
+			}
+		}
+	}
+}
+
+func TestIgnoredResultsAreNamed(t *testing.T) {
+	t.Parallel()
+	p := planOf(host("pi3", "aarch64-linux"))
+	results := append(resultsOf(p), resultsOf(p)...)
+	results = append(results, resultsOf(p)...)
+	results[1].Plan = otherPlanKey
+	results[2].Entry, results[2].Name = "stray", "stray one"
+	v := Judge(p, planKey, results, needsOf(Success, Success))
+	want := []Ignored{
+		{Entry: p.Entries[0].ID, Name: "nixosConfigurations.pi3", Why: ofOtherPlan},
+		{Entry: "stray", Name: "stray one", Why: ofUnknownEntry},
+	}
+	if diff := cmp.Diff(want, v.Ignored); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// The time between the runs of a rerun is nobody's work.
+func TestTimes(t *testing.T) {
+	t.Parallel()
+	p := planOf(host("a", ""), host("b", ""), host("c", ""), host("d", ""))
+	results := resultsOf(p)
+	at := func(r *job.Result, from, to time.Duration) { r.Started, r.Finished = noon.Add(from), noon.Add(to) }
+	at(results[0], 0, time.Minute)
+	at(results[1], 30*time.Second, 90*time.Second)
+	at(results[2], 24*time.Hour, 24*time.Hour+time.Minute)
+	at(results[3], time.Hour, 0)
+	v := Judge(p, planKey, results, nil)
+	if v.Seconds != 150 || v.JobSeconds != 180 {
+		t.Errorf("%v s, %v s of jobs; want 150 and 180", v.Seconds, v.JobSeconds)
+	}
+}
+
+func TestParseNeeds(t *testing.T) {
+	t.Parallel()
+	for _, nothing := range []string{"", " \n", "null", "{}"} {
+		if needs, err := ParseNeeds([]byte(nothing)); err != nil || len(needs) != 0 {
+			t.Errorf("%q: %v, %v", nothing, needs, err)
+		}
+	}
+	needs, err := ParseNeeds([]byte(`{
+	  "discover": {"result": "success", "outputs": {"matrix": "{}", "count": "0"}},
+	  "build": {"result": "skipped", "outputs": {}},
+	  "act": {"result": "cancelled", "outputs": null}
+	}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Needs{
+		"discover": {Result: Success, Outputs: map[string]string{"matrix": "{}", "count": "0"}},
+		"build":    {Result: Skipped, Outputs: map[string]string{}},
+		"act":      {Result: Cancelled},
+	}
+	if diff := cmp.Diff(want, needs); diff != "" {
+		t.Error(diff)
+	}
+	for _, bad := range []string{`[]`, `{"a": {}}`, `{"a": {"result": "great"}}`, `{"a": {"result": "success", "outputs": {"x": 1}}}`, `{`} {
+		if needs, err := ParseNeeds([]byte(bad)); err == nil || !strings.Contains(err.Error(), "toJSON(needs)") {
+			t.Errorf("%s: %v, %v", bad, needs, err)
+		}
+	}
+}

@@ -1,0 +1,196 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/org/nix-matrix/internal/testbench"
+	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/cache/dir"
+	"github.com/org/nix-matrix/pkg/nix"
+)
+
+func TestMain(m *testing.M) { testbench.PrivateProcess(m) }
+
+func open(t *testing.T) cache.Cache {
+	t.Helper()
+	c, err := dir.New(t.TempDir())
+	must(t, err)
+	return c
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// From one real store to another, by a cache.
+func TestHandOver(t *testing.T) {
+	t.Setenv("PATH", testbench.NixPath(t, "2.34")+string(os.PathListSeparator)+os.Getenv("PATH"))
+	t.Setenv("HOME", t.TempDir())
+	testbench.UseStore(t, t.TempDir())
+	n, err := nix.Find(t.Context(), io.Discard)
+	must(t, err)
+
+	// Two derivations with one in common, and a large source that only one needs.
+	source := filepath.Join(t.TempDir(), "source")
+	must(t, os.WriteFile(source, bytes.Repeat([]byte("0123456789abcdef"), 1<<20), 0o600))
+	var drvs []string
+	expr := `let d = name: text: derivation { inherit name; system = "x86_64-linux"; builder = "/bin/sh"; args = [ text ]; };
+		base = d "base" ""; in { a = d "a" "${base}"; b = d "b" "${base} ${` + source + `}"; }`
+	for _, attr := range []string{"a", "b"} {
+		must(t, n.Eval(t.Context(), nix.Evaluation{Expr: expr, Apply: `x: builtins.trace "drv ` + `${builtins.unsafeDiscardStringContext x.` + attr + `.drvPath}" true`}, func(line string) {
+			if _, drv, ok := strings.Cut(line, "drv "); ok {
+				drvs = append(drvs, drv)
+			}
+		}))
+	}
+	if len(drvs) != 2 {
+		t.Fatal(drvs)
+	}
+	file := filepath.Join(t.TempDir(), "drvs.pack")
+	packed, err := PackDrvs(t.Context(), n, "test", file, drvs)
+	must(t, err)
+	if packed.Paths != 4 {
+		t.Errorf("%d paths, want a, b, base and the source", packed.Paths)
+	}
+	c := open(t)
+	key, err := packed.Save(t.Context(), c, file)
+	must(t, err)
+	again, err := packed.Save(t.Context(), c, file)
+	must(t, err)
+	if key != again || !strings.HasPrefix(key, "test-drvs0-") {
+		t.Errorf("the keys are %s and %s", key, again)
+	}
+
+	testbench.UseStore(t, t.TempDir())
+	blob, err := c.Open(t.Context(), key)
+	must(t, err)
+	got, err := RestoreDrvs(t.Context(), n, blob, packed.SHA256, drvs[:1])
+	must(t, err)
+	if got.Paths != 2 || got.Bytes > 2000 {
+		t.Errorf("a and base: got %+v", got)
+	}
+	got, err = RestoreDrvs(t.Context(), n, blob, packed.SHA256, drvs)
+	must(t, err)
+	if got.Paths != 2 {
+		t.Errorf("b and the source: got %+v", got)
+	}
+	got, err = RestoreDrvs(t.Context(), n, blob, packed.SHA256, drvs)
+	must(t, err)
+	if got != (Restored{}) {
+		t.Errorf("all is there, but got %+v", got)
+	}
+	closure, err := n.Requisites(t.Context(), drvs...)
+	must(t, err)
+	if len(closure) != 4 {
+		t.Errorf("the closure is %v", closure)
+	}
+	if _, err := RestoreDrvs(t.Context(), n, blob, packed.SHA256, []string{"/nix/store/00000000000000000000000000000000-nosuch.drv"}); !errors.Is(err, ErrSource) {
+		t.Errorf("what the pack does not hold: %v", err)
+	}
+
+	// The file is as good as the cache; one that was cut is not.
+	testbench.UseStore(t, t.TempDir())
+	f, err := File(file)
+	must(t, err)
+	defer f.Close()
+	got, err = RestoreDrvs(t.Context(), n, f, packed.SHA256, drvs)
+	must(t, err)
+	if got.Paths != 4 {
+		t.Errorf("from the file: got %+v", got)
+	}
+	must(t, os.Truncate(file, packed.Size/2))
+	cut, err := File(file)
+	must(t, err)
+	defer cut.Close()
+	if _, err := RestoreDrvs(t.Context(), n, cut, packed.SHA256, drvs); !errors.Is(err, ErrSource) {
+		t.Errorf("half a pack: %v", err)
+	}
+
+	// Nothing is left of a pack that could not be written.
+	bad := filepath.Join(t.TempDir(), "bad.pack")
+	if _, err := PackDrvs(t.Context(), broken{n}, "test", bad, drvs); err == nil {
+		t.Error("a broken export was packed")
+	}
+	if _, err := os.Stat(bad); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a broken pack was left: %v", err)
+	}
+}
+
+// broken is a Nix whose export ends in the middle of a record.
+type broken struct{ Nix }
+
+func (b broken) Export(ctx context.Context, w io.Writer, paths []string) error {
+	var all bytes.Buffer
+	if err := b.Nix.Export(ctx, &all, paths); err != nil {
+		return err
+	}
+	_, err := w.Write(all.Bytes()[:all.Len()/2])
+	return err
+}
+
+func TestSaveOnce(t *testing.T) {
+	content := []byte("content")
+	key := func(try int) string { return fmt.Sprintf("id%d-sum", try) }
+	same := func(b cache.Blob) bool {
+		data, err := cache.ReadAll(context.Background(), b, 100)
+		return err == nil && bytes.Equal(data, content)
+	}
+	save := func(c cache.Cache) (string, error) {
+		return SaveOnce(t.Context(), c, key, bytes.NewReader(content), int64(len(content)), same)
+	}
+	c := open(t)
+	put := func(key, text string) { must(t, c.Save(t.Context(), key, strings.NewReader(text), int64(len(text)))) }
+
+	put(key(0), "something else")
+	got, err := save(burnt{c, key(1)})
+	must(t, err)
+	if got != key(2) {
+		t.Errorf("saved as %s, want %s", got, key(2))
+	}
+	if got, err = save(c); err != nil || got != key(1) {
+		t.Errorf("without the burnt key: %s, %v", got, err)
+	}
+	for try := range tries {
+		if try > 2 {
+			put(key(try), "something else")
+		}
+	}
+	if got, err = save(burnt{c, key(1)}); err != nil || got != key(2) {
+		t.Errorf("what is there already: %s, %v", got, err)
+	}
+	content = []byte("new content")
+	if _, err = save(c); !errors.Is(err, cache.ErrExists) {
+		t.Errorf("all keys are taken: %v", err)
+	}
+}
+
+// burnt is a cache in which somebody has reserved a key and gone away.
+type burnt struct {
+	cache.Cache
+	key string
+}
+
+func (b burnt) Save(ctx context.Context, key string, body io.ReaderAt, size int64) error {
+	if key == b.key {
+		return cache.ErrExists
+	}
+	return b.Cache.Save(ctx, key, body, size)
+}
+
+func (b burnt) Open(ctx context.Context, key string, prefixes ...string) (cache.Blob, error) {
+	if key == b.key {
+		return nil, cache.ErrMiss
+	}
+	return b.Cache.Open(ctx, key, prefixes...)
+}
