@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo build test lint dist
+.PHONY: help demo build test bench lint dist
 
 # The real programs that the tests and linters run, on PATH.
 testbench = eval "$$(scripts/testbench --env)" &&
@@ -19,6 +19,10 @@ test: ## Install the real programs that the tests run against, lint, test
 	@scripts/testbench
 	@$(MAKE) --no-print-directory lint
 	@$(testbench) NIX_MATRIX_REQUIRE_PARTS=$(if $(CI),1,$(NIX_MATRIX_REQUIRE_PARTS)) go test ./...
+
+bench: build ## Measure what we claim about speed, into dist/bench.json too
+	@scripts/testbench nix-2.34
+	@$(testbench) go run ./internal/bench
 
 lint: ## Check the format, the layers, the workflows and the scripts
 	@scripts/testbench lint

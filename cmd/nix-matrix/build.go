@@ -100,6 +100,7 @@ func (b *builder) run(ctx context.Context) error {
 		return err
 	}
 	a.announce(result)
+	a.explain(result)
 	if !result.Outcome.OK() {
 		return &redError{string(result.Outcome)}
 	}

@@ -123,6 +123,11 @@ func (a *app) packDrvs(ctx context.Context, n *nix.Nix, c cache.Cache, p *job.Pl
 			drvs = append(drvs, t.DrvPath)
 		}
 	}
+	if hold, err := n.Hold(ctx, drvs...); err != nil {
+		a.warn("A garbage collection may take away what was evaluated", err)
+	} else {
+		defer hold.Close()
+	}
 	packed, err := store.PackDrvs(ctx, n, a.id, file, drvs)
 	if err != nil {
 		return nil, err

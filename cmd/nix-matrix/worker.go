@@ -84,10 +84,10 @@ func (w *worker) realise(ctx context.Context, e *job.Entry, targets []build.Targ
 		}
 	}
 	held = append(held, drvs...)
-	if hold, err := w.nix.Hold(ctx, held...); err != nil {
-		w.app.show.Warn("a garbage collection may take away what is being built: %v", err)
-	} else {
+	if hold, err := w.nix.Hold(ctx, held...); err == nil {
 		defer hold.Close()
+	} else if ctx.Err() == nil {
+		w.app.warn("A garbage collection may take away what is being built", err)
 	}
 	if w.restore != nil {
 		if err := w.restore(ctx, drvs, result); err != nil {
@@ -171,40 +171,46 @@ func outcome(ctx context.Context, result *job.Result) job.Outcome {
 	}
 }
 
-// announce shows an entry's Result.
+// announce shows in a line what became of an entry, and puts what went wrong on
+// the run's page.
 func (a *app) announce(r *job.Result) {
-	seconds := r.Finished.Sub(r.Started)
+	took := job.Duration(r.Finished.Sub(r.Started))
 	if r.Outcome.OK() {
-		a.show.Good("%s: %s, %d %s built in %s", r.Name, r.Outcome, len(r.Builds), plural(len(r.Builds), "derivation", "derivations"), job.Duration(seconds))
+		a.show.Good("%s: %s, %d %s built in %s", r.Name, r.Outcome, len(r.Builds), plural(len(r.Builds), "derivation", "derivations"), took)
 	} else {
-		a.show.Bad("%s: %s", r.Name, r.Outcome)
+		a.show.Bad("%s: %s after %s", r.Name, r.Outcome, took)
 	}
 	if r.Error != "" {
-		a.show.Printf("  %s", strings.ReplaceAll(r.Error, "\n", "\n  "))
 		a.action.Annotate(action.LevelError, r.Name, r.Error)
 	}
-	for _, t := range r.Targets {
-		if t.Outcome.OK() {
-			continue
-		}
-		a.show.Printf("  %s: %s", t.Attr, t.Error)
-		for _, line := range t.Log {
-			a.show.Printf("    > %s", line)
-		}
-		if t.Outcome == job.Broken {
-			a.show.Printf("  to see it at home: %s", t.Reproduce)
-			a.action.Annotate(action.LevelError, t.Attr, failure(&t))
+	for i := range r.Targets {
+		if t := &r.Targets[i]; t.Outcome == job.Broken {
+			a.action.Annotate(action.LevelError, t.Attr, failure(t))
 		}
 	}
 }
+
+// explain shows all that is known of what went wrong in an entry.
+func (a *app) explain(r *job.Result) {
+	if r.Error != "" {
+		a.show.Printf("%s", indent(r.Error))
+	}
+	for i := range r.Targets {
+		if t := &r.Targets[i]; !t.Outcome.OK() {
+			a.show.Printf("%s", indent(t.Attr+": "+failure(t)))
+		}
+	}
+}
+
+func indent(text string) string { return "  " + strings.ReplaceAll(text, "\n", "\n  ") }
 
 // failure says in one paragraph why a target failed.
 func failure(t *job.TargetResult) string {
 	text := t.Error
 	if len(t.Log) > 0 {
-		text += "\n" + strings.Join(t.Log[max(0, len(t.Log)-10):], "\n")
+		text += "\n> " + strings.Join(t.Log[max(0, len(t.Log)-10):], "\n> ")
 	}
-	if t.Reproduce != "" {
+	if t.Reproduce != "" && t.Outcome == job.Broken {
 		text += "\nTo see it at home: " + t.Reproduce
 	}
 	return text
