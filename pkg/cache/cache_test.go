@@ -45,6 +45,7 @@ func TestEscape(t *testing.T) {
 		"refs/heads/Main": "refs=2fheads=2f=4dain",
 		"a=2fb":           "a=3d2fb",
 		"a+b,ä":           "a=2bb=2c=c3=a4",
+		"a\nb":            "a=0ab",
 		"v1.2_3-x":        "v1.2_3-x",
 	} {
 		got := cache.Escape(text)

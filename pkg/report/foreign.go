@@ -8,7 +8,7 @@ import (
 )
 
 // Escape sequences of terminals: CSI, OSC, and the short ones.
-var escapes = regexp.MustCompile("\x1b\\[[0-?]*[ -/]*[@-~]|\x1b\\][^\x07\x1b]*(?:\x07|\x1b\\\\)|\x1b[@-~]?")
+var escapes = regexp.MustCompile("\x1b\\[[0-?]*[ -/]*[@-~]|\x1b\\][^\x07\x1b]*(?:\x07|\x1b\\\\)|\x1b[ -/]*[0-~]?")
 
 // maxForeign is how much of a foreign text is looked at, in bytes. Less of it is
 // ever shown.
@@ -23,6 +23,8 @@ func oneLine(s string) string {
 	}
 	return strings.TrimSpace(strings.Map(func(r rune) rune {
 		switch {
+		case r >= ' ' && r < 0x7f:
+			return r
 		case unicode.IsSpace(r), unicode.In(r, unicode.Zl, unicode.Zp):
 			return ' '
 		case unicode.In(r, unicode.Cc, unicode.Cf):
@@ -87,7 +89,7 @@ func clipLines(all []string, limit int, both bool) (taken []string, cut, left in
 	var head, tail []string
 	room := limit
 	take := func(l string) (string, bool) {
-		l = clip(l, min(longest, max(limit/4, 80)))
+		l = clip(l, min(longest, max(limit/10, 120)))
 		room -= len(l) + 1
 		return l, room >= 0
 	}

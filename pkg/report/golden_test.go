@@ -26,7 +26,7 @@ var goldens = map[string]func() *Verdict{
 		results[1].Targets[0].Outcome, results[1].Targets[0].Seconds = job.Present, 0
 		results[2].Emulated = true
 		for i, r := range results {
-			r.Pushes = []job.Push{{Destination: "cachix:fleet", Paths: 100 + i, Seconds: 4.2}, {Destination: "s3://cache", Paths: 100 + i, Seconds: 2.5}}
+			r.Pushes = []job.Push{{Destination: "cachix:fleet", Paths: 100 + i, Seconds: 4}, {Destination: "s3://cache", Paths: 100 + i, Seconds: 2.5}}
 		}
 		return Judge(p, planKey, results, needsOf(Success, Success))
 	},

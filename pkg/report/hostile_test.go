@@ -5,7 +5,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 	"unicode"
 
 	"github.com/google/go-cmp/cmp"
@@ -223,11 +222,7 @@ func TestSummaryStaysBelowTheLimit(t *testing.T) {
 		"7":                        big(7, "", strings.Repeat("x", 2000)),
 	} {
 		for _, limit := range []int{0, 8 << 10, 65536, 300_000} {
-			start := time.Now()
 			md := v.Summary(SummaryOptions{MaxBytes: limit})
-			if took := time.Since(start); took > 10*time.Second {
-				t.Errorf("%s: took %s", name, took)
-			}
 			if limit == 0 {
 				limit = MaxSummary
 			}
@@ -263,6 +258,7 @@ func TestRunURL(t *testing.T) {
 		"http://ghes.local/org/fleet/actions/runs/7":             true,
 		"":                         false,
 		"javascript:alert(1)":      false,
+		"javascript://x/%0aalert":  false,
 		"/runs/7":                  false,
 		"https://x/a)b":            false,
 		"https://x/a b":            false,

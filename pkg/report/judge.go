@@ -47,8 +47,9 @@ func Judge(plan *job.Plan, planKey string, results []*job.Result, needs Needs) *
 	j.v.Notices = plan.Notices
 	j.choose(planKey, results)
 	for _, r := range j.results {
-		j.v.Cancelled = j.v.Cancelled || wasCancelled(r)
+		j.stopped = j.stopped || wasCancelled(r)
 	}
+	j.v.Cancelled = j.v.Cancelled || j.stopped
 	j.dropped = j.discovery.result == Success && !j.discovery.matrix && len(plan.Entries) > 0 && len(j.results) == 0
 	j.targets()
 	j.entries()
@@ -66,6 +67,7 @@ type judgement struct {
 	results   map[string]*job.Result // that count, by entry
 	elsewhere map[string]bool        // entries that have a Result of another plan
 	dropped   bool                   // the matrix never arrived
+	stopped   bool                   // a worker was told to stop
 }
 
 // choose finds the one Result of each entry that counts.

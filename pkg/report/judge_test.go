@@ -192,7 +192,7 @@ func TestJudge(t *testing.T) {
 				r.Outcome, r.Error, r.Finished, r.Targets = job.Broken, "the worker ended early", r.Started, nil
 				return all
 			},
-			status: Failure, counts: Counts{Missing: 1}, why: "the worker ended early",
+			status: Failure, counts: Counts{Missing: 1}, reason: "1 entry has an error of its own", why: "the worker ended early",
 		},
 		{
 			name: "stopped on the command line", plan: two(),
@@ -201,6 +201,23 @@ func TestJudge(t *testing.T) {
 				return all[:1]
 			},
 			status: Cancelled, counts: Counts{Cancelled: 3}, reason: "0 of 3 targets",
+		},
+		{
+			name: "stopped, which makes a job fail whose run goes on", plan: two(), needs: needsOf(Success, Failure),
+			results: func(all []*job.Result) []*job.Result {
+				all[1].Outcome, all[1].Error = job.Cancelled, "the build was stopped"
+				all[1].Targets[0].Outcome, all[1].Targets[1].Outcome = job.Built, job.Cancelled
+				return all
+			},
+			status: Cancelled, counts: Counts{Built: 2, Cancelled: 1}, reason: "2 of 3 targets", why: whyStopped,
+		},
+		{
+			name: "all built, then stopped while pushing", plan: one(),
+			results: func(all []*job.Result) []*job.Result {
+				all[0].Outcome, all[0].Error = job.Cancelled, "stopped at the push"
+				return all
+			},
+			status: Cancelled, counts: Counts{Built: 1}, reason: "though the only target is done", why: "stopped at the push",
 		},
 		{
 			name: "all done, then cancelled", plan: one(), needs: needsOf(Success, Cancelled),

@@ -111,13 +111,9 @@ func ours(outputs map[string]string) int {
 // is as bad as a failure.
 func worse(a, b Status) Status {
 	rank := []Status{Success, Skipped, Cancelled}
-	for i := range rank {
-		if a == rank[i] {
-			return b
-		}
-		if b == rank[i] {
-			return a
-		}
+	at, bt := slices.Index(rank, a), slices.Index(rank, b)
+	if at < 0 || bt < 0 {
+		return Failure
 	}
-	return Failure
+	return rank[max(at, bt)]
 }

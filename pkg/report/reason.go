@@ -83,8 +83,8 @@ func (j *judgement) failures() []string {
 	}
 	for _, p := range v.Jobs {
 		known := slices.Contains(j.discovery.ids, p.Job)
-		if p.Status != Failure || len(parts) > 0 && !known {
-			continue // the targets say more than that their job failed
+		if p.Status != Failure || !known && (len(parts) > 0 || j.stopped) {
+			continue // the targets say more than that their job failed, as one does whose worker is stopped
 		}
 		who, how := "a job that the gate waits for", " failed"
 		if known {

@@ -12,31 +12,10 @@ import (
 // last line the verdict. Foreign text in it starts no workflow command of GitHub
 // Actions.
 func (v *Verdict) Text() string {
-	const logTail = 10
 	var b strings.Builder
 	v.textTable(&b)
-	for _, evaluation := range []bool{false, true} {
-		for _, c := range v.rootCauses(evaluation) {
-			what := "failed"
-			if evaluation {
-				what = "can't be evaluated"
-			}
-			fmt.Fprintf(&b, "%s: %s\n", what, unarmed(c.who()))
-			if c.drv != "" {
-				fmt.Fprintf(&b, "  root cause: %s\n", plain(c.drv))
-			}
-			message := c.message()
-			quote(&b, message[:min(len(message), 30)])
-			if log := c.log(); len(log) > 0 {
-				fmt.Fprintf(&b, "  the end of its log:\n")
-				quote(&b, log[max(0, len(log)-logTail):])
-			}
-			for _, command := range c.reproduce() {
-				fmt.Fprintf(&b, "  to see it at home: %s\n", plain(command))
-			}
-			b.WriteString("\n")
-		}
-	}
+	v.textCauses(&b, "failed", v.rootCauses(false))
+	v.textCauses(&b, "can't be evaluated", v.rootCauses(true))
 	size := b.Len()
 	for _, p := range v.Entries {
 		fmt.Fprintf(&b, "error: %s\n", plain(cmp.Or(p.Name, p.Entry)))
@@ -94,9 +73,40 @@ func (v *Verdict) textTable(b *strings.Builder) {
 	b.WriteString("\n")
 }
 
+// textCauses tells of root causes; of so many that nobody reads on, in short.
+func (v *Verdict) textCauses(b *strings.Builder, what string, causes []*rootCause) {
+	const (
+		many     = 20
+		logTail  = 10 // lines
+		longText = 30 // lines
+	)
+	for i, c := range causes {
+		fmt.Fprintf(b, "%s: %s\n", what, unarmed(c.who()))
+		if c.drv != "" {
+			fmt.Fprintf(b, "  root cause: %s\n", plain(c.drv))
+		}
+		if i >= many {
+			continue
+		}
+		message := c.message()
+		quote(b, message[:min(len(message), longText)])
+		if log := c.log(); len(log) > 0 {
+			fmt.Fprintf(b, "  the end of its log:\n")
+			quote(b, log[max(0, len(log)-logTail):])
+		}
+		for _, command := range c.reproduce() {
+			fmt.Fprintf(b, "  to see it at home: %s\n", plain(command))
+		}
+		b.WriteString("\n")
+	}
+	if len(causes) > many {
+		b.WriteString("\n")
+	}
+}
+
 func quote(b *strings.Builder, all []string) {
 	for _, l := range all {
-		fmt.Fprintln(b, strings.TrimRight("  | "+unarmed(clip(l, 2000)), " "))
+		fmt.Fprintln(b, strings.TrimRight("  | "+unarmed(clip(l, 500)), " "))
 	}
 }
 

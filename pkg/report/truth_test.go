@@ -59,9 +59,10 @@ var (
 // truth says what a verdict must be, from the names of the circumstances alone.
 func truth(discover, build Status, plan, results string) Status {
 	entries := plan == "one" || plan == "many" || plan == "failed attributes"
-	cancelled := discover == Cancelled || build == Cancelled || entries && results == "one cancelled"
+	stopped := entries && results == "one cancelled" // whose job may have failed for that
+	cancelled := discover == Cancelled || build == Cancelled || stopped
 
-	red := discover == Failure || build == Failure
+	red := discover == Failure || build == Failure && !stopped
 	red = red || plan == "nil" && discover != Cancelled
 	red = red || strings.Contains(plan, "failed attributes")
 	if entries {

@@ -91,7 +91,7 @@ func (b *blob) connect(conn *connection, offset, length int64) *fault {
 	}
 	req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", offset, offset+length-1))
 	req.Header.Set("User-Agent", "nix-matrix")
-	resp, err := b.client.download.Do(req)
+	resp, err := b.client.download.Do(req) //nolint:bodyclose // the connection closes it
 	if err != nil {
 		return &fault{error: conn.cause(err), busy: true}
 	}

@@ -2,6 +2,7 @@ package actions
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,12 +14,14 @@ import (
 
 // service is what the two protocols differ in.
 type service interface {
-	// find asks for key exactly, or as the service understands that, then for
-	// the prefixes in order. An address is a secret.
+	// find asks for key, in whatever way the service understands that, then
+	// for the prefixes in order.
 	find(ctx context.Context, key string, prefixes []string) (e entry, ok bool, err error)
 	save(ctx context.Context, key string, body *source) error
 }
 
+// entry is what the service found. The address, where to download it, is a
+// secret.
 type entry struct{ key, address string }
 
 type client struct {
@@ -47,7 +50,7 @@ func (c *client) Format(f fmt.State, verb rune) { c.config.Format(f, verb) }
 
 func (c *client) Open(ctx context.Context, key string, prefixes ...string) (cache.Blob, error) {
 	if err := c.may(c.config.DenyRead, cache.CheckOpen(key, prefixes)); err != nil {
-		return nil, fmt.Errorf("open %s: %w", key, err)
+		return nil, err
 	}
 	e, err := c.find(ctx, key, prefixes)
 	if err != nil {
@@ -55,14 +58,14 @@ func (c *client) Open(ctx context.Context, key string, prefixes ...string) (cach
 	}
 	b := &blob{client: c, key: e.key, address: e.address, size: unknown}
 	if err := b.measure(ctx); err != nil {
-		return nil, fmt.Errorf("open %s: %w", e.key, err)
+		return nil, err
 	}
 	return b, nil
 }
 
 func (c *client) Save(ctx context.Context, key string, body io.ReaderAt, size int64) error {
 	if err := c.may(c.config.DenyWrite, cache.CheckSave(key, size)); err != nil {
-		return fmt.Errorf("save %s: %w", key, err)
+		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -76,6 +79,7 @@ func (c *client) Save(ctx context.Context, key string, body io.ReaderAt, size in
 	return nil
 }
 
+// may tells whether to ask the service at all.
 func (c *client) may(denied bool, keys error) error {
 	switch {
 	case c.invalid != nil:
@@ -124,7 +128,7 @@ func (s *source) ReadAt(p []byte, offset int64) (int, error) {
 	if n == len(p) {
 		return n, nil
 	}
-	if err == nil || err == io.EOF {
+	if err == nil || errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	err = fmt.Errorf("read what is to be saved: %w", err)

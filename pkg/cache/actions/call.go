@@ -231,13 +231,13 @@ func withoutAddress(err error) error {
 }
 
 // backoff is how long to wait after the failed try number attempt, counted
-// from 0: as long as the response asks for, else between min and max times the
-// number of tries.
-func backoff(min, max time.Duration, attempt int, resp *http.Response) time.Duration {
+// from 0: as long as the response asks for, else between least and most times
+// the number of tries.
+func backoff(least, most time.Duration, attempt int, resp *http.Response) time.Duration {
 	if wait, ok := retryAfter(resp); ok {
 		return wait
 	}
-	return retryablehttp.LinearJitterBackoff(min, max, attempt, nil)
+	return retryablehttp.LinearJitterBackoff(least, most, attempt, nil)
 }
 
 // retryAfter is what the header Retry-After asks for: seconds, or a date.

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -18,6 +17,7 @@ import (
 // Protocol is a version of the service's protocol.
 type Protocol int
 
+// The protocols there are.
 const (
 	V1 Protocol = 1
 	V2 Protocol = 2
@@ -82,7 +82,7 @@ func (c Config) String() string {
 }
 
 // Format has every verb print the String, since the fields are secrets.
-func (c Config) Format(f fmt.State, _ rune) { io.WriteString(f, c.String()) }
+func (c Config) Format(f fmt.State, _ rune) { fmt.Fprint(f, c.String()) }
 
 // LogValue keeps secrets out of structured logs.
 func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
@@ -149,6 +149,9 @@ func (t Token) String() string { return "(secret)" }
 
 // GoString is the String.
 func (t Token) GoString() string { return t.String() }
+
+// MarshalText is the String.
+func (t Token) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
 func (t Token) reveal() string {
 	if t.secret == nil {

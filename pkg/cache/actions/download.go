@@ -27,7 +27,7 @@ func (c *connection) Read(p []byte) (int, error) {
 	c.watchdog.Reset(c.stall)
 	n, err := c.body.Read(p)
 	c.watchdog.Stop()
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = c.cause(err)
 	}
 	return n, err
@@ -36,7 +36,7 @@ func (c *connection) Read(p []byte) (int, error) {
 // cause is why err happened, without an address in it.
 func (c *connection) cause(err error) error {
 	switch {
-	case context.Cause(c.ctx) == errStalled:
+	case errors.Is(context.Cause(c.ctx), errStalled):
 		return errStalled
 	case c.ctx.Err() != nil:
 		return c.ctx.Err()
@@ -73,7 +73,7 @@ func (r *reader) Read(p []byte) (int, error) {
 		r.offset += int64(n)
 		r.left -= int64(n)
 		if err != nil && r.left > 0 {
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
 			r.lost = &fault{error: err}

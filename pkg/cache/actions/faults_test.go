@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -159,8 +160,28 @@ func TestNoRetries(t *testing.T) {
 	calls := &calls{meddle: fail(find, 100, 500, nil, "")}
 	config := fast(t, actionstest.Start(t, actionstest.Options{Wrap: calls.wrap}).Getenv)
 	config.Retries = -1
+	save(t, actions.New(config), "other", "text")
+	config.Wait = time.Hour
+	config.Transport = storage(func(int, *http.Request, func() *http.Response) (*http.Response, error) {
+		return status(http.StatusServiceUnavailable), nil
+	})
 	if _, err := actions.New(config).Open(t.Context(), "key"); err == nil || calls.of(find) != 1 {
 		t.Errorf("error: %v after %d calls", err, calls.of(find))
+	}
+	if err := actions.New(config).Save(t.Context(), "key", strings.NewReader("text"), 4); err == nil {
+		t.Error("saved")
+	}
+}
+
+// TestBrokenBodyIsNoReasonToRetry would wait for an hour otherwise.
+func TestBrokenBodyIsNoReasonToRetry(t *testing.T) {
+	for _, size := range []int64{100, 3 << 20} {
+		config := fast(t, actionstest.Start(t, actionstest.Options{}).Getenv)
+		config.Wait = time.Hour
+		body := readerAt(func([]byte, int64) (int, error) { return 0, errAny })
+		if err := actions.New(config).Save(t.Context(), "key", body, size); !errors.Is(err, errAny) {
+			t.Errorf("error: %v", err)
+		}
 	}
 }
 
@@ -239,6 +260,18 @@ func TestLagIsAMiss(t *testing.T) {
 	}
 	if got := read(t, c, "key"); got != "text" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// TestStrangeAnswer has the service find what was not asked for.
+func TestStrangeAnswer(t *testing.T) {
+	calls := &calls{meddle: fail(find, 100, http.StatusOK, nil,
+		`{"ok":true,"signed_download_url":"http://x.example/","matched_key":"q-1"}`)}
+	c := actions.New(fast(t, actionstest.Start(t, actionstest.Options{Wrap: calls.wrap}).Getenv))
+	for _, prefixes := range [][]string{nil, {"p-", "q-12"}} {
+		if _, err := c.Open(t.Context(), "key", prefixes...); !errors.Is(err, cache.ErrMiss) {
+			t.Errorf("open with %v: %v, want ErrMiss", prefixes, err)
+		}
 	}
 }
 
@@ -555,6 +588,36 @@ func TestStalledForGood(t *testing.T) {
 	}
 }
 
+func TestLog(t *testing.T) {
+	calls := &calls{meddle: fail(find, 1, http.StatusTooManyRequests, nil, "")}
+	config := fast(t, actionstest.Start(t, actionstest.Options{Expired: 1, Wrap: calls.wrap}).Getenv)
+	var log strings.Builder
+	config.Log = slog.New(slog.NewTextHandler(&log, nil))
+	c := actions.New(config)
+	save(t, c, "key", digits)
+	blob, err := c.Open(t.Context(), "key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"call=GetCacheEntryDownloadURL error=\"the service answers 429\"", "key=key offset=0 error=\"the storage answers 403\""} {
+		if lines := strings.Split(log.String(), "\n"); len(lines) != 3 || !strings.Contains(lines[i], want) {
+			t.Errorf("logged %q, want %s", log.String(), want)
+		}
+	}
+	// That someone does not want to read on is no failure.
+	log.Reset()
+	ctx, cancel := context.WithCancel(t.Context())
+	body, err := blob.Range(ctx, 0, blob.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	cancel()
+	if _, err := io.ReadAll(body); !errors.Is(err, context.Canceled) || log.String() != "" {
+		t.Errorf("error: %v, logged %q", err, log.String())
+	}
+}
+
 type stalling struct {
 	ctx context.Context
 	io.Reader
@@ -659,6 +722,8 @@ func TestErrorsHideSecrets(t *testing.T) {
 			server := actionstest.Start(t, actionstest.Options{Wrap: calls.wrap})
 			config := fast(t, server.Getenv)
 			config.Transport = test.transport
+			var log strings.Builder
+			config.Log = slog.New(slog.NewTextHandler(&log, nil))
 			c := actions.New(config)
 			saved := c.Save(t.Context(), "key", strings.NewReader("text"), 4)
 			_, opened := c.Open(t.Context(), "key")
@@ -667,8 +732,8 @@ func TestErrorsHideSecrets(t *testing.T) {
 			}
 			for _, err := range []error{saved, opened} {
 				for _, secret := range []string{server.Token(), "sig=", "s3cret"} {
-					if err != nil && strings.Contains(err.Error(), secret) {
-						t.Errorf("a secret is in: %v", err)
+					if text := fmt.Sprint(err, log.String()); strings.Contains(text, secret) {
+						t.Errorf("a secret is in: %s", text)
 					}
 				}
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"math"
 	"net/http"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -66,5 +67,5 @@ func orNegative(retries int) int32 {
 	if retries <= 0 {
 		return -1
 	}
-	return int32(retries)
+	return int32(min(retries, math.MaxInt32))
 }

@@ -82,10 +82,10 @@ func TestAnswersV1(t *testing.T) {
 func TestUploadRepeatedV1(t *testing.T) {
 	var parts []string
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case r.Method == http.MethodGet:
+		switch r.Method {
+		case http.MethodGet:
 			w.WriteHeader(http.StatusNoContent)
-		case r.Method == http.MethodPatch:
+		case http.MethodPatch:
 			body, _ := io.ReadAll(r.Body)
 			parts = append(parts, r.Header.Get("Content-Range")+" "+string(body))
 			if len(parts) == 2 {

@@ -72,7 +72,7 @@ func (s *v2) save(ctx context.Context, key string, body *source) error {
 	if err := s.call(ctx, "CreateCacheEntry", createRequest{key, s.config.Version}, &created); err != nil {
 		return err
 	}
-	if !created.OK || created.UploadURL == "" {
+	if !created.OK {
 		return fmt.Errorf("CreateCacheEntry: %w", &refusal{status: http.StatusOK, code: "ok=false", message: s.quote(created.Message)})
 	}
 	if err := s.upload(ctx, created.UploadURL, body); err != nil {

@@ -47,9 +47,6 @@ func New(name string) (cache.Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the cache directory: %w", err)
 	}
-	if err := root.MkdirAll(unnamed, 0o700); err != nil {
-		return nil, fmt.Errorf("make the cache directory: %w", err)
-	}
 	d := &directory{root}
 	d.removeStale(time.Now().Add(-stale))
 	return d, nil
@@ -86,16 +83,11 @@ func (d *directory) newest(ctx context.Context, prefix string) (*blob, error) {
 	var newest *blob
 	var saved time.Time
 	err := fs.WalkDir(d.root.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
-		if err := ctx.Err(); err != nil {
-			return err
+		if err != nil {
+			return unlessRemoved(err)
 		}
-		switch {
-		case errors.Is(err, fs.ErrNotExist): // removed meanwhile
-			return nil
-		case err != nil:
-			return err
-		case name == ".":
-			return nil
+		if name == "." {
+			return ctx.Err()
 		}
 		key := keyOf(name)
 		if entry.IsDir() {
@@ -104,15 +96,14 @@ func (d *directory) newest(ctx context.Context, prefix string) (*blob, error) {
 			}
 			return nil
 		}
-		if !strings.HasPrefix(key, prefix) || cache.CheckKey(key) != nil || fileName(key) != name {
+		ours := cache.CheckKey(key) == nil && fileName(key) == name
+		if !ours || !strings.HasPrefix(key, prefix) {
 			return nil
 		}
 		info, err := entry.Info()
 		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return nil
 		case err != nil:
-			return err
+			return unlessRemoved(err)
 		case !info.Mode().IsRegular():
 			return nil
 		}
@@ -124,7 +115,16 @@ func (d *directory) newest(ctx context.Context, prefix string) (*blob, error) {
 	return newest, err
 }
 
-func (d *directory) Save(ctx context.Context, key string, body io.ReaderAt, size int64) (err error) {
+// unlessRemoved is err, or nil if err is that a file vanished between being
+// listed and being looked at.
+func unlessRemoved(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+func (d *directory) Save(ctx context.Context, key string, body io.ReaderAt, size int64) error {
 	if err := cache.CheckSave(key, size); err != nil {
 		return err
 	}
@@ -133,15 +133,13 @@ func (d *directory) Save(ctx context.Context, key string, body io.ReaderAt, size
 		return fmt.Errorf("save %s: %w", key, cache.ErrExists)
 	}
 	written := path.Join(unnamed, rand.Text())
-	defer func() {
-		if removal := d.root.Remove(written); err == nil && removal != nil {
-			err = fmt.Errorf("save %s: %w", key, removal)
+	for _, parent := range []string{unnamed, path.Dir(name)} {
+		if err := d.root.MkdirAll(parent, 0o700); err != nil {
+			return fmt.Errorf("save %s: %w", key, err)
 		}
-	}()
-	if err := d.write(ctx, written, body, size); err != nil {
-		return fmt.Errorf("save %s: %w", key, err)
 	}
-	if err := d.root.MkdirAll(path.Dir(name), 0o700); err != nil {
+	defer func() { _ = d.root.Remove(written) }()
+	if err := d.write(ctx, written, body, size); err != nil {
 		return fmt.Errorf("save %s: %w", key, err)
 	}
 	switch err := d.root.Link(written, name); {
@@ -184,7 +182,7 @@ func (d *directory) removeStale(before time.Time) {
 	}
 	for _, entry := range entries {
 		if info, err := entry.Info(); err == nil && info.ModTime().Before(before) {
-			d.root.Remove(path.Join(unnamed, entry.Name()))
+			_ = d.root.Remove(path.Join(unnamed, entry.Name()))
 		}
 	}
 }

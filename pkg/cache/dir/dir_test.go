@@ -67,7 +67,7 @@ func TestForeignFilesAreNoBlobs(t *testing.T) {
 	outside := filepath.Join(t.TempDir(), "secret")
 	for file, text := range map[string]string{
 		outside:                         "secret",
-		filepath.Join(name, "P-upper"):  "x",
+		filepath.Join(name, "p-Upper"):  "x",
 		filepath.Join(name, ".p-hid"):   "x",
 		filepath.Join(name, "p-sub/p"):  "x",
 		filepath.Join(name, "p-dir~/x"): "x",
@@ -104,7 +104,7 @@ func TestNothingLeftBehind(t *testing.T) {
 
 func TestStaleFilesAreRemoved(t *testing.T) {
 	name := t.TempDir()
-	open(t, name)
+	save(t, open(t, name), "key", "text")
 	now := time.Now()
 	for file, age := range map[string]time.Duration{"old": 25 * time.Hour, "young": time.Hour} {
 		path := filepath.Join(name, ".tmp", file)

@@ -23,6 +23,7 @@ import (
 // disagree. The restore keys are prefixes in any case.
 type KeyRule int
 
+// What may be done with it.
 const (
 	KeyExact   KeyRule = iota // the key is looked up exactly
 	KeyPrefix                 // exactly, then as a prefix too

@@ -1,0 +1,91 @@
+package report
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/org/nix-matrix/pkg/job"
+)
+
+func TestLines(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string][]string{
+		"":                             nil,
+		" \n\n\t\n":                    nil,
+		"a":                            {"a"},
+		"\na\n\n  b  \n\n":             {"a", "", "  b"},
+		"a\r\nb\r\n":                   {"a", "b"},
+		"10%\r100%\r\n":                {"100%"},
+		"\x1b[1;31merror:\x1b[0m\tfoo": {"error: foo"},
+		"\x1b]0;title\x07a\x1b(B":      {"a"},
+		"\tx\n        y":               {"        x", "        y"},
+		"a\x00\u202eb\ufeff":           {"ab"},
+	} {
+		if diff := cmp.Diff(want, lines(in)); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", in, diff)
+		}
+	}
+}
+
+func TestExcerpt(t *testing.T) {
+	t.Parallel()
+	all := strings.Split("one two three four five six seven eight nine ten", " ")
+	for name, tt := range map[string]struct {
+		limit int
+		both  bool
+		want  string
+	}{
+		"all":          {100, false, strings.Join(all, "\n")},
+		"the end":      {15, false, "… 7 lines left out …\neight\nnine\nten"},
+		"both ends":    {20, true, "one\ntwo\n… 6 lines left out …\nnine\nten"},
+		"all of both":  {100, true, strings.Join(all, "\n")},
+		"hardly a bit": {4, true, "… 9 lines left out …\nten"},
+	} {
+		if got, want := excerpt(all, tt.limit, tt.both), "```\n"+tt.want+"\n```\n\n"; got != want {
+			t.Errorf("%s: %s", name, cmp.Diff(want, got))
+		}
+	}
+	if got := excerpt(all, 2, true); got != "" {
+		t.Errorf("no room: %q", got)
+	}
+	if got := excerpt([]string{strings.Repeat("é", 5000)}, 1<<20, false); len(got) > 2100 || !strings.Contains(got, "é…\n") {
+		t.Errorf("a long line has %d bytes", len(got))
+	}
+}
+
+func TestDurationsAndSizes(t *testing.T) {
+	t.Parallel()
+	for seconds, want := range map[float64]string{-1: "–", 0: "–", 72: "1m12s", 1e300: "27777h46m"} {
+		if got := duration(seconds); got != want {
+			t.Errorf("%v: %s, want %s", seconds, got, want)
+		}
+	}
+	for bytes, want := range map[int64]string{-1: "–", 0: "–", 3 << 29: "1.5 GiB", 5 << 20: "5.0 MiB"} {
+		if got := size(bytes); got != want {
+			t.Errorf("%v: %s, want %s", bytes, got, want)
+		}
+	}
+}
+
+func TestTheOutputThatStandsForATarget(t *testing.T) {
+	t.Parallel()
+	outputs := func(names ...string) *job.TargetResult {
+		r := &job.TargetResult{}
+		for _, name := range names {
+			r.Outputs = append(r.Outputs, job.Output{Name: name, Path: name})
+		}
+		return r
+	}
+	for want, v := range map[string]TargetVerdict{
+		"out": {Status: TargetBuilt, Result: outputs("dev", "out", "man")},
+		"bin": {Status: TargetBuilt, Result: outputs("bin", "dev")},
+		"":    {Status: TargetFailed, Target: job.Target{OutPaths: map[string]string{"out": "x"}}},
+		"lib": {Status: TargetSkipped, Target: job.Target{OutPaths: map[string]string{"man": "man", "lib": "lib"}}},
+	} {
+		if got := v.output().Path; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
