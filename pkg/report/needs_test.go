@@ -65,3 +65,41 @@ func TestDiscovery(t *testing.T) {
 		}
 	}
 }
+
+// The digest that action.yml makes leads to the same verdict as all of needs.
+func TestDigest(t *testing.T) {
+	for name, test := range map[string]struct {
+		digest string
+		want   Needs
+	}{
+		"good": {
+			`{"results":["success","success"],"discover":"success","plans":["k",null],"matrix":true}`,
+			Needs{"discover": {Result: Success, Outputs: map[string]string{"matrix": "present", "plan": "k"}}, "(1)": {Result: Success}},
+		},
+		"crashed": {
+			`{"results":["skipped","failure"],"discover":"failure","plans":[],"matrix":false}`,
+			Needs{"discover": {Result: Failure, Outputs: map[string]string{}}, "(1)": {Result: Skipped}},
+		},
+		"another name": {
+			`{"results":["failure","success"],"discover":null,"plans":["k"],"matrix":true}`,
+			Needs{
+				"discover": {Result: Success, Outputs: map[string]string{"matrix": "present", "plan": "k"}},
+				"(1)":      {Result: Failure}, "(2)": {Result: Success},
+			},
+		},
+		"no discovery": {
+			`{"results":["cancelled"],"discover":"","plans":[null],"matrix":false}`,
+			Needs{"(1)": {Result: Cancelled}},
+		},
+	} {
+		got, err := ParseNeeds([]byte(test.digest))
+		if diff := cmp.Diff(test.want, got); err != nil || diff != "" {
+			t.Errorf("%s: %v\n%s", name, err, diff)
+		}
+	}
+	for _, bad := range []string{`{"results":[]}`, `{"results":["done"]}`, `{"results":"success"}`} {
+		if got, err := ParseNeeds([]byte(bad)); err == nil {
+			t.Errorf("%s is taken for %v", bad, got)
+		}
+	}
+}
