@@ -151,11 +151,12 @@ func (a *Action) RunURL() string {
 }
 
 // The runner takes `::name` at the start of a line, after white space as Unicode
-// has it, and `##[name]` anywhere in it for a command.
-var command = regexp.MustCompile(`^[\s\pZ\x{85}]*::|##\[`)
+// has it, and `##[name]` anywhere in it for a command. A carriage return ends a
+// line for it too.
+var command = regexp.MustCompile(`(?:^|[\r\n])[\s\v\pZ\x{85}]*::|##\[`)
 
-// Foreign makes a line that somebody else wrote safe to log: no command in it
-// takes effect. It still reads the same.
+// Foreign makes what somebody else wrote safe to log: no command in it takes
+// effect. It still reads the same.
 func Foreign(line string) string {
 	return command.ReplaceAllStringFunc(line, func(found string) string {
 		// A word joiner is invisible and ends what the runner looks for.

@@ -23,7 +23,7 @@ func Duration(t time.Duration) string {
 	case t < 10*time.Second:
 		return fmt.Sprintf("%.1fs", t.Seconds())
 	case t < time.Minute:
-		return fmt.Sprintf("%.0fs", t.Seconds())
+		return fmt.Sprintf("%.0fs", min(t.Seconds(), 59)) // never 60s
 	case t < time.Hour:
 		return fmt.Sprintf("%dm%02ds", int(t.Minutes()), int(t.Seconds())%60)
 	default:

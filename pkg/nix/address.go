@@ -3,17 +3,35 @@ package nix
 import (
 	"errors"
 	"net/url"
+	"regexp"
 	"strings"
 	"syscall"
 )
 
+var schemePattern = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9+.-]*://`)
+
+// password finds the password in the address of a store: what stands between the
+// name of the user and the last @. An address that is not valid may have one too.
+func password(address string) (start, end int) {
+	scheme := len(schemePattern.FindString(address))
+	end = strings.LastIndexByte(address, '@')
+	if end < scheme || address[scheme] == '/' { // a path
+		return 0, 0
+	}
+	user, _, ok := strings.Cut(address[scheme:end], ":")
+	if !ok {
+		return 0, 0
+	}
+	return scheme + len(user) + 1, end
+}
+
 // Redact takes a password out of the address of a store.
 func Redact(address string) string {
-	u, err := url.Parse(address)
-	if err != nil || u.User == nil {
+	start, end := password(address)
+	if start == end {
 		return address
 	}
-	return u.Redacted()
+	return address[:start] + "xxxxx" + address[end:]
 }
 
 // redactErr takes the passwords of addresses out of what a program said.
@@ -23,10 +41,15 @@ func redactErr(err error, addresses ...string) error {
 		return err
 	}
 	for _, address := range addresses {
-		failed.Message = strings.ReplaceAll(failed.Message, address, Redact(address))
-		if u, err := url.Parse(address); err == nil && u.User != nil {
-			if password, ok := u.User.Password(); ok && password != "" {
-				failed.Message = strings.ReplaceAll(failed.Message, password, "xxxxx")
+		start, end := password(address)
+		if start == end {
+			continue
+		}
+		secret := address[start:end]
+		failed.Message = strings.ReplaceAll(failed.Message, secret, "xxxxx")
+		if decoded, err := url.PathUnescape(secret); err == nil {
+			for _, form := range []string{decoded, url.PathEscape(decoded), url.QueryEscape(decoded)} {
+				failed.Message = strings.ReplaceAll(failed.Message, form, "xxxxx")
 			}
 		}
 	}

@@ -71,7 +71,7 @@ func (d *Daemon) Close() error {
 	return d.cmd.Wait()
 }
 
-// explain adds what the program said to an error.
+// explain adds what the program said to an error, after Close.
 func (d *Daemon) explain(err error) error {
 	if message := Message(d.stderr.String()); message != "" {
 		return fmt.Errorf("%w: %s", err, message)
@@ -114,7 +114,7 @@ func (d *Daemon) hello() error {
 func (d *Daemon) AddTempRoots(paths ...string) error {
 	for _, path := range paths {
 		if err := d.addTempRoot(path); err != nil {
-			return fmt.Errorf("add %s as a temporary root: %w", path, d.explain(err))
+			return fmt.Errorf("add %s as a temporary root: %w", path, err)
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package nix
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"time"
@@ -43,6 +44,7 @@ type logReader struct {
 	now    func() time.Time
 	active map[uint64]Event
 	partly []byte // a line that has not ended yet
+	cut    bool   // more of it was left out
 }
 
 // A line of the log. Of the fields, only the first matters to us.
@@ -58,21 +60,21 @@ type logLine struct {
 
 // maxLogLine bounds the memory that one line may take, in bytes; what is longer
 // is cut.
-const maxLogLine = 1 << 20
+const maxLogLine = 16 << 20
 
 func (r *logReader) Write(p []byte) (int, error) {
 	for rest := p; len(rest) > 0; {
-		line, after, ended := strings.Cut(string(rest), "\n")
+		line, after, ended := bytes.Cut(rest, []byte("\n"))
 		if room := maxLogLine - len(r.partly); len(line) > room {
-			line = line[:room]
+			line, r.cut = line[:room], true
 		}
 		r.partly = append(r.partly, line...)
 		if !ended {
 			break
 		}
 		r.line(string(r.partly))
-		r.partly = r.partly[:0]
-		rest = []byte(after)
+		r.partly, r.cut = r.partly[:0], false
+		rest = after
 	}
 	return len(p), nil
 }
@@ -80,7 +82,11 @@ func (r *logReader) Write(p []byte) (int, error) {
 func (r *logReader) line(line string) {
 	doc, ok := strings.CutPrefix(line, "@nix ")
 	var l logLine
-	if !ok || json.Unmarshal([]byte(doc), &l) != nil {
+	switch {
+	case ok && r.cut: // what it is about stands at its end
+		r.emit(Event{Kind: WarnMessage, Time: r.now(), Text: "a line of the log that is too long was left out"})
+		return
+	case !ok || json.Unmarshal([]byte(doc), &l) != nil:
 		// Not of the log: some program writes to the same stderr.
 		if text := Plain(line); strings.TrimSpace(text) != "" {
 			r.emit(Event{Kind: WarnMessage, Time: r.now(), Text: text})

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -82,16 +83,17 @@ func environment() []string {
 	return append(os.Environ(), "NIX_CONFIG="+config+"extra-experimental-features = nix-command flakes")
 }
 
-var versionPattern = regexp.MustCompile(`\b(\d+)\.(\d+)[0-9a-z.]*`)
+// The version is the last word: before it, a fork may have its own.
+var versionPattern = regexp.MustCompile(`\s((\d+)\.(\d+)[0-9a-z.]*)\S*\s*$`)
 
 func (n *Nix) setVersion(out string) error {
 	m := versionPattern.FindStringSubmatch(out)
 	if m == nil {
 		return fmt.Errorf("%w: it says of its version %.80q", ErrMissing, strings.TrimSpace(out))
 	}
-	n.Version = m[0]
-	n.major, _ = strconv.Atoi(m[1]) // the pattern has only digits
-	n.minor, _ = strconv.Atoi(m[2])
+	n.Version = m[1]
+	n.major, _ = strconv.Atoi(m[2]) // the pattern has only digits
+	n.minor, _ = strconv.Atoi(m[3])
 	if !n.atLeast(2, 8) {
 		return fmt.Errorf("%w: version %s is too old, nix-matrix needs 2.8 or newer", ErrMissing, n.Version)
 	}
@@ -172,11 +174,12 @@ func (n *Nix) output(ctx context.Context, program string, args ...string) ([]byt
 	return out.Bytes(), nil
 }
 
-var ansi = regexp.MustCompile("\x1b\\[[0-9;:?]*[ -/]*[@-~]|\x1b\\][^\x07\x1b]*(\x07|\x1b\\\\)?|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+// Sequences that control a terminal, and characters that do alone.
+var control = regexp.MustCompile("\x1b\\[[0-?]*[ -/]*[@-~]|\x1b\\][^\x07\x1b\n]*(?:\x07|\x1b\\\\)?|\x1b[ -/]+[0-~]|[\x00-\x08\x0b-\x1f\x7f\u0080-\u009f]")
 
 // Plain takes terminal control sequences and other control characters but
 // newlines and tabs out of s.
-func Plain(s string) string { return ansi.ReplaceAllString(strings.ReplaceAll(s, "\r\n", "\n"), "") }
+func Plain(s string) string { return control.ReplaceAllString(s, "") }
 
 var errorLine = regexp.MustCompile(`(?m)^[ \t]*error:[ \t]*`)
 
@@ -219,13 +222,7 @@ func (t *tail) String() string {
 
 // chunks splits paths so that each piece fits into an argument list.
 func chunks(paths []string) [][]string {
-	const most = 2000
-	var pieces [][]string
-	for len(paths) > most {
-		pieces = append(pieces, paths[:most])
-		paths = paths[most:]
-	}
-	return append(pieces, paths)
+	return slices.Collect(slices.Chunk(paths, 2000))
 }
 
 func lines(out []byte) []string {

@@ -76,7 +76,8 @@ func (n *Nix) Info(ctx context.Context, paths ...string) ([]PathInfo, error) {
 // lines are path, hash, size, deriver, number of references, references.
 func parseRegistration(data []byte) ([]PathInfo, error) {
 	s := bufio.NewScanner(bytes.NewReader(data))
-	line := func() string { s.Scan(); return s.Text() }
+	whole := true
+	line := func() string { whole = s.Scan(); return s.Text() }
 	var infos []PathInfo
 	for s.Scan() {
 		info := PathInfo{Path: s.Text(), NarHash: line()}
@@ -85,12 +86,15 @@ func parseRegistration(data []byte) ([]PathInfo, error) {
 			return nil, err
 		}
 		info.Deriver = line()
-		count, err := strconv.Atoi(line())
+		count, err := strconv.ParseUint(line(), 10, 31)
 		if err != nil {
 			return nil, err
 		}
 		for range count {
 			info.References = append(info.References, line())
+			if !whole {
+				return nil, errors.Join(io.ErrUnexpectedEOF, s.Err())
+			}
 		}
 		infos = append(infos, info)
 	}
@@ -104,9 +108,6 @@ func (n *Nix) Valid(ctx context.Context, paths ...string) (map[string]bool, erro
 		valid[path] = true
 	}
 	for _, piece := range chunks(paths) {
-		if len(piece) == 0 {
-			continue
-		}
 		out, err := n.output(ctx, "nix-store", append([]string{"--check-validity", "--print-invalid"}, piece...)...)
 		if err != nil {
 			return nil, fmt.Errorf("ask the store for valid paths: %w", err)
@@ -130,9 +131,6 @@ func (n *Nix) Offered(ctx context.Context, paths, substituters []string) (map[st
 
 	offered := map[string]bool{}
 	for _, piece := range chunks(paths) {
-		if len(piece) == 0 {
-			continue
-		}
 		args := []string{"--store", empty, "--realise", "--dry-run"}
 		if len(substituters) > 0 {
 			args = append(args, "--option", "substituters", strings.Join(substituters, " "))
@@ -187,7 +185,7 @@ func (n *Nix) Hold(ctx context.Context, paths ...string) (io.Closer, error) {
 		return nil, err
 	}
 	if err := d.AddTempRoots(paths...); err != nil {
-		return nil, errors.Join(err, d.Close())
+		return nil, d.explain(errors.Join(err, d.Close()))
 	}
 	return d, nil
 }
@@ -196,9 +194,6 @@ func (n *Nix) Hold(ctx context.Context, paths ...string) (io.Closer, error) {
 // references first, as Requisites gives them.
 func (n *Nix) Export(ctx context.Context, dst io.Writer, paths []string) error {
 	for _, piece := range chunks(paths) {
-		if len(piece) == 0 {
-			continue
-		}
 		out := &openEnd{w: dst}
 		cmd := n.command(ctx, "nix-store", append([]string{"--export"}, piece...)...)
 		cmd.Stdout = out

@@ -191,13 +191,15 @@ func newEntry(name string, targets []job.Target, numbers []int, runners Runners)
 
 // unique makes sure of what names and ids promise.
 func unique(entries []job.Entry) error {
-	names, ids := map[string]int{}, map[string]string{}
+	names, ids := map[string]bool{}, map[string]string{}
 	for i := range entries {
 		e := &entries[i]
-		if names[e.Name]++; names[e.Name] > 1 {
-			e.Name = fmt.Sprintf("%s (%d)", e.Name, names[e.Name])
+		name := e.Name
+		for n := 2; names[e.Name]; n++ {
+			e.Name = fmt.Sprintf("%s (%d)", name, n)
 			e.ID = job.NewEntryID(e.Name)
 		}
+		names[e.Name] = true
 		if other, taken := ids[e.ID]; taken {
 			return fmt.Errorf("the names %q and %q have the same id %s: rename one", other, e.Name, e.ID)
 		}

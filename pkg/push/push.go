@@ -37,25 +37,25 @@ var schemes = map[string]bool{
 // Parse reads the address of a destination.
 func Parse(address string) (Destination, error) {
 	scheme, rest, ok := strings.Cut(address, ":")
+	name := nix.Redact(address)
 	switch {
 	case !ok || rest == "":
-		return Destination{}, fmt.Errorf("push: %q is not the address of a binary cache; write for example cachix:NAME, s3://BUCKET, https://HOST or file:///DIR", nix.Redact(address))
+		return Destination{}, fmt.Errorf("push: %q is not the address of a binary cache; write for example cachix:NAME, s3://BUCKET, https://HOST or file:///DIR", name)
 	case scheme == "cachix":
 		if strings.ContainsAny(rest, "/:@ ") {
-			return Destination{}, fmt.Errorf("push: %q: after cachix: goes the name of the cache, such as cachix:my-fleet", address)
+			return Destination{}, fmt.Errorf("push: %q: after cachix: goes the name of the cache, such as cachix:my-fleet", name)
 		}
 		return Destination{Name: address, Substituter: "https://" + rest + ".cachix.org", cachix: rest}, nil
 	case !schemes[scheme]:
-		return Destination{}, fmt.Errorf("push: %q: nothing speaks %q; write for example cachix:NAME, s3://BUCKET, https://HOST or file:///DIR", nix.Redact(address), scheme)
+		return Destination{}, fmt.Errorf("push: %q: nothing speaks %q; write for example cachix:NAME, s3://BUCKET, https://HOST or file:///DIR", name, scheme)
+	}
+	if _, err := url.Parse(name); err != nil { // whose error may quote what it likes
+		return Destination{}, fmt.Errorf("push: the address is not valid: %w", err)
 	}
 	if _, err := url.Parse(address); err != nil {
-		var parse *url.Error
-		if errors.As(err, &parse) {
-			err = parse.Err // it quotes the address, which may hold a password
-		}
-		return Destination{}, fmt.Errorf("push: the %s address is not valid: %w", scheme, err)
+		return Destination{}, fmt.Errorf("push: %q: the password can't stand like that in an address: percent-encode it", name)
 	}
-	return Destination{Name: nix.Redact(address), Substituter: address, address: address}, nil
+	return Destination{Name: name, Substituter: address, address: address}, nil
 }
 
 // Push sends the closures of the paths. keyFile signs what goes to a binary
@@ -76,7 +76,8 @@ func withParameter(address, name, value string) string {
 	if strings.Contains(address, "?") {
 		separator = "&"
 	}
-	return address + separator + name + "=" + url.QueryEscape(value)
+	// Nix takes a + for itself.
+	return address + separator + name + "=" + strings.ReplaceAll(url.QueryEscape(value), "+", "%20")
 }
 
 // KeyFile writes a signing key to a file that only its owner can read, and gives

@@ -1,0 +1,374 @@
+package e2e_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/org/nix-matrix/internal/testbench"
+)
+
+// A push is an event, and what surrounds the run of the workflow that it starts.
+type push struct {
+	repository string            // the user's, a git work tree
+	product    string            // this repository, as the run gets it
+	ref        string            // further ref that product is known by, besides v1
+	runtime    map[string]string // variables that JavaScript actions see
+	artifacts  string            // address for act's artifact server
+	cachix     *cachix           // may be nil
+	emulation  bool              // programs for aarch64 run from the start
+}
+
+// Where act finds actions: all that the workflows name. By commit, as facts of what is pinned; a commit that
+// is not here can't be had.
+var actions = map[string][]string{
+	"github-script":      {"actions/github-script@ed597411d8f924073f98dfc5c65a23a2325f34cd"},
+	"upload-artifact":    {"actions/upload-artifact@043fb46d1a93c77aae656e7c1c64a875d1fc6a0a"},
+	"download-artifact":  {"actions/download-artifact@3e5f45b2cfb9172054b4087a40e8e0b5a5461e7c"},
+	"setup-qemu-action":  {"docker/setup-qemu-action@96fe6ef7f33517b61c61be40b68a1882f3264fb8"},
+	"install-nix-action": {"cachix/install-nix-action@630ae543ea3a38a9a4166f03376c02c50f408342", "cachix/install-nix-action@v31"},
+}
+
+// tools is all that is on a runner's PATH, so neither Nix nor Go.
+var tools = []string{
+	"awk", "bash", "cat", "dirname", "env", "git", "mktemp", "mount", "node", "readlink", "sh", "sha256sum", "uname", "unshare",
+}
+
+// enter makes a place for a run, in namespaces of its own: a binfmt_misc and a /proc that no other program
+// sees, an empty /nix, and binary caches at the addresses in a file hosts.
+const enter = `set -e
+mount -t binfmt_misc none /proc/sys/fs/binfmt_misc
+if [ "$E2E_EMULATION" = true ]; then printf %s "$E2E_BINFMT" >/proc/sys/fs/binfmt_misc/register; fi
+mount -t tmpfs -o ro none /nix
+mount --bind "$E2E_HOSTS" /etc/hosts
+exec "$@"`
+
+// A run is a run of act.
+type run struct {
+	t     *testing.T
+	dir   string
+	cmd   *exec.Cmd
+	log   bytes.Buffer
+	ended chan struct{} // closed when act has ended
+	lines []line        // after that
+}
+
+// start starts the workflows of the repository. The run ends with the test at the latest.
+func (p *push) start(t *testing.T) *run {
+	t.Helper()
+	r := &run{t: t, dir: t.TempDir(), ended: make(chan struct{})}
+	bin := filepath.Join(r.dir, "bin")
+	for _, dir := range []string{"bin", "home", "tmp", "act", "artifacts/1"} { // act's server wants the directory of the run
+		mkdir(t, filepath.Join(r.dir, dir))
+	}
+	for _, tool := range tools {
+		symlink(t, testbench.Program(t, tool), filepath.Join(bin, tool))
+	}
+	testdata, err := filepath.Abs("testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	symlink(t, filepath.Join(testdata, "cachix"), filepath.Join(bin, "cachix"))
+	writeJSON(t, filepath.Join(r.dir, "runtime.json"), p.runtime)
+
+	qemu := testbench.Path(t, "bin/qemu-aarch64-static")
+	env := []string{
+		"PATH=" + bin,
+		"HOME=" + filepath.Join(r.dir, "home"),
+		"TMPDIR=" + filepath.Join(r.dir, "tmp"),
+		"ACT_DISABLE_VERSION_CHECK=1",
+		"NODE_OPTIONS=--require=" + filepath.Join(testdata, "runner.js"),
+		"NODE_PATH=" + testbench.Path(t, "npm/node_modules"),
+		"E2E_RUNTIME=" + filepath.Join(r.dir, "runtime.json"),
+		"E2E_NIX=" + testbench.Path(t, "nix-2.34"),
+		"E2E_EMULATION=" + strconv.FormatBool(p.emulation),
+		`E2E_BINFMT=:qemu-aarch64:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:` +
+			`\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:` + qemu + ":F",
+		"E2E_HOSTS=" + filepath.Join(r.dir, "hosts"),
+	}
+	hosts := "127.0.0.1 localhost\n"
+	if p.cachix != nil {
+		hosts += p.cachix.address + " my-fleet.cachix.org\n"
+		env = append(env, "E2E_CACHIX="+p.cachix.dir, "E2E_SECRET="+secret, "NIX_SSL_CERT_FILE="+p.cachix.certificate)
+	}
+	write(t, filepath.Join(r.dir, "hosts"), hosts)
+
+	args := []string{
+		"--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
+		"sh", "-c", enter, "enter",
+		testbench.Path(t, "bin/act"), "push", "--json",
+		"--insecure-secrets", // no secret is masked, so that the log shows one that got there
+		"--secret", "CACHIX_AUTH_TOKEN=" + secret,
+		"--platform", "ubuntu-latest=-self-hosted", "--platform", "ubuntu-24.04-arm=-self-hosted",
+		"--action-cache-path", filepath.Join(r.dir, "act"),
+		"--no-cache-server", "--cache-server-addr", "127.0.0.1",
+		"--artifact-server-path", filepath.Join(r.dir, "artifacts"),
+		"--artifact-server-addr", p.artifacts, "--artifact-server-port", artifactPort,
+		"--local-repository", "org/nix-matrix@v1=" + p.product,
+	}
+	if p.ref != "" {
+		args = append(args, "--local-repository", "org/nix-matrix@"+p.ref+"="+p.product)
+	}
+	for dir, names := range actions {
+		for _, name := range names {
+			args = append(args, "--local-repository", name+"="+filepath.Join(testdata, "actions", dir))
+		}
+	}
+	// Jobs run in parallel, and act writes a map of its own without a lock. On one processor it is not
+	// interrupted there. The jobs inherit its environment, so they are given theirs.
+	env = append(env, "GOMAXPROCS=1")
+	args = append(args, "--env", "GOMAXPROCS=")
+
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	r.cmd = exec.CommandContext(ctx, testbench.Program(t, "unshare"), args...)
+	r.cmd.Dir, r.cmd.Env = p.repository, env
+	r.cmd.Stdout, r.cmd.Stderr = &r.log, &r.log
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // and --kill-child takes the rest along
+	if err := r.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(r.ended)
+		defer cancel()
+		r.cmd.Wait()
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-r.ended
+		if t.Failed() {
+			r.print()
+		}
+	})
+	return r
+}
+
+func symlink(t *testing.T, to, from string) {
+	t.Helper()
+	if err := os.Symlink(to, from); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A line is one of act's log.
+type line struct {
+	Time    string         `json:"time"`
+	Job     string         `json:"job"`   // ci/report; nix/nix-matrix/discover in a workflow that is called
+	JobID   string         `json:"jobID"` // report
+	Matrix  map[string]any `json:"matrix"`
+	StepID  []string       `json:"stepID"` // several in a composite action
+	Result  string         `json:"stepResult"`
+	Command string         `json:"command"`
+	Content string         `json:"content"` // of a summary
+	Raw     bool           `json:"raw_output"`
+	Message string         `json:"msg"`
+}
+
+// name is "report", or "nixosConfigurations.pi3" of the matrix. That of a called workflow has the caller in
+// front: "nix/report".
+func (l *line) name() string {
+	parts := strings.SplitN(strings.TrimSpace(l.Job), "/", 3)
+	name := l.JobID
+	if entry, ok := l.Matrix["name"].(string); ok {
+		name = entry
+	}
+	if len(parts) == 3 && parts[1] == "nix-matrix" {
+		name = parts[0] + "/" + name
+	}
+	return name
+}
+
+// wait waits for the end.
+func (r *run) wait() {
+	r.t.Helper()
+	select {
+	case <-r.ended:
+	case <-r.t.Context().Done():
+		<-r.ended
+	}
+	for scanner := bufio.NewScanner(bytes.NewReader(r.log.Bytes())); ; {
+		scanner.Buffer(nil, 16<<20)
+		for scanner.Scan() {
+			var l line
+			if json.Unmarshal(scanner.Bytes(), &l) != nil {
+				l.Message = scanner.Text()
+			}
+			r.lines = append(r.lines, l)
+		}
+		if err := scanner.Err(); err != nil {
+			r.t.Fatal(err)
+		}
+		break
+	}
+	if strings.Contains(r.log.String(), secret) {
+		r.t.Error("the secret is in the log")
+	}
+}
+
+// print shows the log, as a person reads it.
+func (r *run) print() {
+	for _, l := range r.lines {
+		r.t.Logf("%s [%s] %s", l.Time, l.name(), strings.TrimRight(l.Message, "\n"))
+	}
+	r.t.Logf("act: %v", r.cmd.ProcessState)
+}
+
+// expect compares the results of all jobs that ran.
+func (r *run) expect(want map[string]string) {
+	r.t.Helper()
+	got := map[string]string{}
+	for _, l := range r.lines {
+		switch {
+		case l.JobID == "" || len(l.StepID) > 1 || l.Raw:
+		case l.Result == "failure":
+			got[l.name()] = "failure"
+		case l.Result == "success" && got[l.name()] == "":
+			got[l.name()] = "success"
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		r.t.Errorf("jobs, - want + got:\n%s", diff)
+	}
+	green := true
+	for _, result := range want {
+		green = green && result == "success"
+	}
+	if r.cmd.ProcessState.Success() != green {
+		r.t.Errorf("act: %v", r.cmd.ProcessState)
+	}
+}
+
+var stepEnd = regexp.MustCompile(`(?:Success|Failure) - Main (.*) \[[^]]*\]$`)
+
+// step gives the result of a step of the action in a job: success, failure, or empty if it did not run.
+func (r *run) step(job, step string) string {
+	for _, l := range r.lines {
+		if m := stepEnd.FindStringSubmatch(l.Message); m != nil && m[1] == step && l.name() == job && l.Result != "" {
+			return l.Result
+		}
+	}
+	return ""
+}
+
+// said tells whether a program in the job said so.
+func (r *run) said(job, text string) bool {
+	for _, l := range r.lines {
+		if l.name() == job && l.Raw && strings.Contains(l.Message, text) {
+			return true
+		}
+	}
+	return false
+}
+
+// summary is what the job shows on the page of the run.
+func (r *run) summary(job string) string {
+	for _, l := range r.lines {
+		if l.name() == job && l.Command == "summary" {
+			return l.Content
+		}
+	}
+	return ""
+}
+
+// verdict checks the first line of the summary.
+func (r *run) verdict(job, want string) {
+	r.t.Helper()
+	got, _, _ := strings.Cut(r.summary(job), "\n")
+	if got != "## "+want {
+		r.t.Errorf("the summary of %s begins with %q, want %q", job, got, "## "+want)
+	}
+}
+
+// uploaded gives the names of the artifacts of the run.
+func (r *run) uploaded() []string {
+	entries, err := os.ReadDir(filepath.Join(r.dir, "artifacts", "1"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// waitFor waits until somebody makes the file.
+func (r *run) waitFor(file string) {
+	r.t.Helper()
+	for ticker := time.NewTicker(10 * time.Millisecond); ; {
+		if _, err := os.Stat(file); err == nil {
+			ticker.Stop()
+			return
+		}
+		select {
+		case <-ticker.C:
+		case <-r.ended:
+			r.wait()
+			r.t.Fatalf("the run ended and nobody made %s", filepath.Base(file))
+		}
+	}
+}
+
+// launched finds the process that the launcher has become: the one that runs nix-matrix with that command,
+// for that entry. It must be the step's shell, the one process that the runner signals.
+func (r *run) launched(command, entry string) *os.Process {
+	r.t.Helper()
+	processes, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, proc := range processes {
+		args := procStrings(proc, "cmdline")
+		if len(args) < 2 || !strings.HasPrefix(args[0], r.dir) || filepath.Base(args[0]) != binary || args[1] != command {
+			continue
+		}
+		job := ""
+		for _, variable := range procStrings(proc, "environ") {
+			if value, ok := strings.CutPrefix(variable, "INPUT_JOB="); ok {
+				job = value
+			}
+		}
+		if !strings.Contains(job, entry) {
+			continue
+		}
+		var parent int
+		for line := range strings.Lines(strings.Join(procStrings(proc, "status"), "")) {
+			fmt.Sscanf(line, "PPid: %d", &parent)
+		}
+		if shell := procStrings(fmt.Sprintf("/proc/%d", parent), "cmdline"); len(shell) == 0 || filepath.Base(shell[0]) != "act" {
+			r.t.Fatalf("the parent of nix-matrix %s is %q, not act: the launcher does not exec", command, shell)
+		}
+		pid, err := strconv.Atoi(filepath.Base(proc))
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		process, err := os.FindProcess(pid)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		return process
+	}
+	r.t.Fatalf("no process runs nix-matrix %s for %s", command, entry)
+	return nil
+}
+
+// procStrings reads a file below /proc, whose parts end in a zero byte. It has none if the process is gone.
+func procStrings(proc, file string) []string {
+	data, err := os.ReadFile(filepath.Join(proc, file))
+	if err != nil {
+		return nil
+	}
+	return strings.Split(string(data), "\x00")
+}

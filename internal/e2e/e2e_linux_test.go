@@ -1,0 +1,394 @@
+// Package e2e_test runs the real action.yml and the real reusable workflow, as users name them, under act.
+//
+// What is not real: GitHub's own actions, for which testdata/actions has stand-ins, and the machines. A run
+// of act has namespaces of its own (see enter), and each job that installs Nix gets a /nix of its own (see
+// testdata/actions/install-nix-action). act shows variables to the shell that GitHub does not: the runtime
+// variables are given to JavaScript alone (see testdata/runner.js), and for INPUT_* there is TestInputs.
+package e2e_test
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/org/nix-matrix/internal/testbench"
+)
+
+const binary = "nix-matrix-" + runtime.GOOS + "-" + runtime.GOARCH
+
+// The jobs of the fleet, but discover and report.
+var fleetJobs = []string{
+	"nixosConfigurations.hetzner", "nixosConfigurations.nixsl", "nixosConfigurations.notado", "nixosConfigurations.pi3",
+	"homeConfigurations.anna@nixsl", "homeConfigurations.anna@notado",
+	"packages and checks x86_64-linux", "packages and checks aarch64-linux",
+}
+
+func TestWorkflows(t *testing.T) {
+	testbench.Path(t, "bin/act") // nothing is worth preparing without it
+	source := checkout(t)
+	product := t.TempDir()
+	if err := os.CopyFS(product, os.DirFS(source)); err != nil {
+		t.Fatal(err)
+	}
+	command(t, product, "scripts/build-dist", "--host", "v0.0.0")
+
+	t.Run("reusable workflow", func(t *testing.T) {
+		t.Parallel()
+		artifacts, cachix := loopback(), newCachix(t)
+		r := (&push{
+			repository: fleet(t, quickStart(t, "reusable")), product: product,
+			artifacts: artifacts, runtime: cacheV2(t, artifacts, false), cachix: cachix,
+			emulation: true, // this is the machine ubuntu-24.04-arm too
+		}).start(t)
+		r.wait()
+		r.expect(all("success", "nix/", append(fleetJobs, "discover", "report")...))
+		r.verdict("nix/report", "✅ nix-matrix: all 18 targets are done")
+		if got := r.step("nix/nixosConfigurations.pi3", "Set up emulation"); got != "" {
+			t.Errorf("emulation was set up on an ARM machine: %s", got)
+		}
+		checkPushes(t, cachix)
+	})
+
+	t.Run("steps", func(t *testing.T) {
+		t.Parallel()
+		artifacts := loopback()
+		r := (&push{
+			repository: fleet(t, quickStart(t, "steps")), product: product,
+			artifacts: artifacts, runtime: cacheV1(t, artifacts),
+		}).start(t)
+		r.wait()
+		r.expect(all("success", "", append(fleetJobs, "discover", "report")...))
+		r.verdict("report", "✅ nix-matrix: all 18 targets are done")
+		if got := r.step("nixosConfigurations.pi3", "Set up emulation"); got != "success" {
+			t.Errorf("setting up the emulation: %q", got)
+		}
+		if got := r.step("nixosConfigurations.hetzner", "Set up emulation"); got != "" {
+			t.Errorf("emulation was set up for x86_64: %s", got)
+		}
+		if !strings.Contains(r.summary("report"), "| `nixosConfigurations.pi3` | `aarch64-linux` | built, emulated |") {
+			t.Error("the summary does not say that pi3 was built emulated")
+		}
+	})
+
+	t.Run("release", func(t *testing.T) {
+		t.Parallel()
+		artifacts, cachix := loopback(), newCachix(t)
+		r := (&push{
+			repository: fleet(t, leaveOut(t, quickStart(t, "reusable"), "# leave out for qemu")),
+			product:    release(t, source, "v9.8.7"), ref: "v9.8.7",
+			artifacts: artifacts, runtime: cacheV2(t, artifacts, false), cachix: cachix,
+			emulation: true, // by a handler that is registered already
+		}).start(t)
+		r.wait()
+		r.expect(all("success", "nix/", append(fleetJobs, "discover", "report")...))
+		r.verdict("nix/report", "✅ nix-matrix: all 18 targets are done")
+		if got := r.step("nix/nixosConfigurations.pi3", "Set up emulation"); got != "" {
+			t.Errorf("emulation was set up though a handler was registered: %s", got)
+		}
+		checkPushes(t, cachix)
+		if !strings.Contains(r.log.String(), "matched https://github.com/org/nix-matrix with ref v9.8.7") {
+			t.Error("the workflow of the release does not use the action of the release")
+		}
+	})
+
+	t.Run("broken host", func(t *testing.T) {
+		t.Parallel()
+		artifacts, cachix := loopback(), newCachix(t)
+		workflow := leaveOut(t, quickStart(t, "reusable"), "# leave out for qemu")
+		repository := fleet(t, replace(t, workflow, "    with:\n", "    with:\n      installables: .#nixosConfigurations\n"))
+		host := filepath.Join(repository, "hosts/notado/default.nix")
+		write(t, host, replace(t, read(t, host), "port = 8080", "port = 80"))
+		commit(t, repository)
+		r := (&push{
+			repository: repository, product: product,
+			artifacts: artifacts, runtime: cacheV2(t, artifacts, false), cachix: cachix,
+		}).start(t)
+		r.wait()
+		want := all("success", "nix/", "discover", "nixosConfigurations.hetzner", "nixosConfigurations.nixsl", "nixosConfigurations.pi3")
+		want["nix/nixosConfigurations.notado"] = "failure"
+		want["nix/report"] = "failure"
+		r.expect(want)
+		r.verdict("nix/report", "❌ nix-matrix: 1 of 4 targets failed")
+		if !strings.Contains(r.summary("nix/report"), "it can't listen on port 80") {
+			t.Error("the summary does not say why")
+		}
+		if n := len(cachix.pushes(t)); n != 3 {
+			t.Errorf("%d pushes, want those of 3 hosts", n)
+		}
+	})
+
+	t.Run("discovery fails", func(t *testing.T) {
+		t.Parallel()
+		repository := repository(t, t.TempDir(), quickStart(t, "steps"))
+		write(t, filepath.Join(repository, "flake.nix"), "{ outputs = _: { ; }\n")
+		commit(t, repository)
+		artifacts := loopback()
+		r := (&push{
+			repository: repository, product: product,
+			artifacts: artifacts, runtime: cacheV2(t, artifacts, false),
+		}).start(t)
+		r.wait()
+		r.expect(map[string]string{"discover": "failure", "report": "failure"})
+		r.verdict("report", "❌ nix-matrix: discovery left no plan: its job failed")
+	})
+
+	t.Run("discovery is killed", func(t *testing.T) {
+		t.Parallel()
+		repository, dir := slow(t, leaveOut(t, quickStart(t, "reusable"), "push: cachix:my-fleet"))
+		artifacts := loopback()
+		r := (&push{
+			repository: repository, product: product,
+			artifacts: artifacts, runtime: cacheV2(t, artifacts, false),
+		}).start(t)
+		r.waitFor(filepath.Join(dir, "evaluation"))
+		signal(t, r.launched("discover", ""), syscall.SIGKILL)
+		r.wait()
+		r.expect(all("failure", "nix/", "discover", "report"))
+		r.verdict("nix/report", "❌ nix-matrix: discovery left no plan: its job failed")
+	})
+
+	// The first signal comes with the cancelling of a run, the second 7.5 seconds later. A shutdown of the
+	// machine starts with the second.
+	t.Run("cancelled", func(t *testing.T) {
+		t.Parallel()
+		workflow := replace(t, quickStart(t, "steps"), "with: { command: discover }", "with: { command: discover, installables: .#nixosConfigurations }")
+		repository, dir := slow(t, workflow)
+		artifacts := loopback()
+		r := (&push{
+			repository: repository, product: product,
+			artifacts: artifacts, runtime: cacheV2(t, artifacts, false),
+		}).start(t)
+		for entry, s := range map[string]syscall.Signal{"first": syscall.SIGINT, "second": syscall.SIGTERM} {
+			r.waitFor(filepath.Join(dir, entry))
+			signal(t, r.launched("build", "nixosConfigurations."+entry+`"`), s)
+		}
+		r.wait()
+		want := all("failure", "", "nixosConfigurations.first", "nixosConfigurations.second", "report")
+		want["discover"] = "success"
+		r.expect(want)
+		for _, entry := range []string{"first", "second"} {
+			if got := r.step("nixosConfigurations."+entry, "Keep the result"); got != "success" {
+				t.Errorf("keeping the result of %s: %q", entry, got)
+			}
+		}
+		r.verdict("report", "⚪ nix-matrix: the run was cancelled with 0 of 2 targets done")
+	})
+
+	// Two uses in one workflow, with a cache that forgets everything, so that artifacts hand over; and the
+	// same again when all is done.
+	t.Run("lost cache", func(t *testing.T) {
+		t.Parallel()
+		destination := t.TempDir()
+		repository := fleet(t, replace(t, twoUses, "@destination@", "file://"+destination+"?compression=none"))
+		run := func(t *testing.T) *run {
+			artifacts := loopback()
+			r := (&push{
+				repository: repository, product: product,
+				artifacts: artifacts, runtime: cacheV2(t, artifacts, true),
+			}).start(t)
+			r.wait()
+			return r
+		}
+		r := run(t)
+		const host, check = "one/nixosConfigurations.hetzner", "two/checks.x86_64-linux.website-links"
+		r.expect(all("success", "", "one/discover", host, "one/report", "two/discover", check, "two/report"))
+		for _, job := range []string{host, check} {
+			if got := r.step(job, "nix-matrix, from artifacts"); got != "success" {
+				t.Errorf("%s from artifacts: %q", job, got)
+			}
+		}
+		for _, use := range []string{"one", "two"} {
+			r.verdict(use+"/report", "✅ nix-matrix: the only target is done")
+			if n := len(slices.DeleteFunc(r.uploaded(), func(name string) bool { return !strings.HasPrefix(name, use+"-") })); n != 3 {
+				t.Errorf("%s has %d artifacts of its own, want plan, derivations and one result: %s", use, n, r.uploaded())
+			}
+		}
+		t.Run("nothing to do", func(t *testing.T) {
+			r := run(t)
+			r.expect(all("success", "", "one/discover", "one/report", "two/discover", "two/report"))
+			r.verdict("one/report", "✅ nix-matrix: there is nothing to build, 1 target is skipped")
+			r.verdict("two/report", "✅ nix-matrix: there is nothing to build, 1 target is skipped")
+		})
+	})
+}
+
+const twoUses = `name: ci
+on: push
+jobs:
+  one:
+    uses: org/nix-matrix/.github/workflows/nix-matrix.yml@v1
+    with:
+      id: one
+      installables: .#nixosConfigurations.hetzner
+      push: @destination@
+  two:
+    uses: org/nix-matrix/.github/workflows/nix-matrix.yml@v1
+    with:
+      id: two
+      installables: .#checks.x86_64-linux.website-links
+      push: @destination@
+`
+
+// all gives the jobs, with a prefix, the same result.
+func all(result, prefix string, jobs ...string) map[string]string {
+	results := map[string]string{}
+	for _, job := range jobs {
+		results[prefix+job] = result
+	}
+	return results
+}
+
+// checkPushes checks that each job of the fleet has pushed its part.
+func checkPushes(t *testing.T, c *cachix) {
+	t.Helper()
+	pushes := c.pushes(t)
+	if len(pushes) != len(fleetJobs) {
+		t.Errorf("%d pushes, want one of each of %d jobs", len(pushes), len(fleetJobs))
+	}
+	got := slices.Concat(pushes...)
+	slices.Sort(got)
+	if diff := cmp.Diff([]string{
+		"backup", "backup-parses", "home-manager-generation",
+		"nixos-system-hetzner-24.11", "nixos-system-nixsl-24.11", "nixos-system-notado-24.11", "nixos-system-pi3-24.11",
+		"notado-1.4.0", "raspberrypi-firmware-1.20240926", "website", "website-links",
+	}, slices.Compact(got)); diff != "" {
+		t.Errorf("pushed, - want + got:\n%s", diff)
+	}
+	if !strings.Contains(c.nar(t, "nixos-system-pi3-24.11"), "nixos-system-pi3-24.11 for aarch64-linux, built on aarch64\n") {
+		t.Error("pi3 was not built on aarch64")
+	}
+}
+
+func signal(t *testing.T, process *os.Process, s syscall.Signal) {
+	t.Helper()
+	if err := process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkout copies this repository as git sees it, with what is not committed yet.
+func checkout(t *testing.T) string {
+	dir := t.TempDir()
+	for name := range strings.SplitSeq(command(t, root, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"), "\x00") {
+		info, err := os.Stat(filepath.Join(root, name))
+		if name == "" || err != nil { // deleted, and not yet told to git
+			continue
+		}
+		mkdir(t, filepath.Join(dir, filepath.Dir(name)))
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(read(t, filepath.Join(root, name))), info.Mode()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// release makes a release with scripts/release, and gives what a checkout of its tag has.
+func release(t *testing.T, source, version string) string {
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(source)); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, dir)
+	command(t, dir, "scripts/release", version)
+	released := t.TempDir()
+	command(t, released, "git", "clone", "--quiet", "--branch", version, "file://"+dir, ".")
+	if err := os.RemoveAll(filepath.Join(released, ".git")); err != nil {
+		t.Fatal(err)
+	}
+	return released
+}
+
+// quickStart gives the workflow that users are told to paste.
+func quickStart(t *testing.T, name string) string {
+	return read(t, filepath.Join(root, "examples/workflows/quickstart-"+name+".yml"))
+}
+
+// repository makes dir a user's repository.
+func repository(t *testing.T, dir, workflow string) string {
+	workflows := filepath.Join(dir, ".github/workflows")
+	mkdir(t, workflows)
+	write(t, filepath.Join(workflows, "ci.yml"), workflow)
+	commit(t, dir)
+	return dir
+}
+
+// fleet is a repository with the example. What it builds for aarch64 is built by programs for aarch64.
+func fleet(t *testing.T, workflow string) string {
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join(root, "examples/fleet"))); err != nil {
+		t.Fatal(err)
+	}
+	shells := filepath.Join(dir, "shells/aarch64-linux")
+	mkdir(t, shells)
+	if err := os.WriteFile(filepath.Join(shells, "busybox"), []byte(read(t, testbench.Path(t, "aarch64/busybox"))), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return repository(t, dir, workflow)
+}
+
+// slow is a repository whose builds start, and don't end. They make files in the directory that it gives.
+func slow(t *testing.T, workflow string) (string, string) {
+	dir, signs := t.TempDir(), t.TempDir()
+	if err := syscall.Mkfifo(filepath.Join(signs, "pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "flake.nix"), replace(t, read(t, "testdata/slow/flake.nix"), "@dir@", signs))
+	return repository(t, dir, workflow), signs
+}
+
+// commit commits all that is in dir, which becomes a repository if it is none.
+func commit(t *testing.T, dir string) {
+	t.Helper()
+	command(t, dir, "git", "init", "--quiet", "--initial-branch", "main")
+	command(t, dir, "git", "add", "--all")
+	command(t, dir, "git", "commit", "--quiet", "--message", "Something")
+}
+
+// replace replaces what must be there.
+func replace(t *testing.T, text, old, with string) string {
+	t.Helper()
+	if !strings.Contains(text, old) {
+		t.Fatalf("there is no %q in:\n%s", old, text)
+	}
+	return strings.ReplaceAll(text, old, with)
+}
+
+// leaveOut leaves out the line that has some text.
+func leaveOut(t *testing.T, text, part string) string {
+	t.Helper()
+	before, after, ok := strings.Cut(text, part)
+	_, rest, _ := strings.Cut(after, "\n")
+	if !ok {
+		t.Fatalf("there is no %q in:\n%s", part, text)
+	}
+	return before[:strings.LastIndex(before, "\n")+1] + rest
+}
+
+// command gives what a program that must not fail prints.
+func command(t *testing.T, dir, program string, args ...string) string {
+	t.Helper()
+	if strings.Contains(program, "/") {
+		program = filepath.Join(dir, program)
+	}
+	cmd := exec.CommandContext(t.Context(), program, args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(),
+		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null",
+		"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@example.org", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@example.org",
+		"GOPROXY=off")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s %v: %v\n%s%s", program, args, err, out, &stderr)
+	}
+	return string(out)
+}

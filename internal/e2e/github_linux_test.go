@@ -1,0 +1,249 @@
+package e2e_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/org/nix-matrix/internal/testbench"
+	"github.com/org/nix-matrix/pkg/cache/actions/actionstest"
+)
+
+// secret is what the binary cache wants to see. No log may have it.
+const secret = "hunter2-but-longer"
+
+// token is the runtime token: a JWT whose claims tell the artifacts' client which run this is, and the
+// cache's what it may do.
+var token = func() string {
+	part := base64.RawURLEncoding.EncodeToString
+	claims := fmt.Sprintf(`{"scp":"Actions.Results:1:1","ac":%q}`, `[{"Scope":"refs/heads/main","Permission":3}]`)
+	return part([]byte(`{"alg":"HS256","typ":"JWT"}`)) + "." + part([]byte(claims)) + "." + part([]byte(rand.Text()))
+}()
+
+// artifactPort is where act serves artifacts, on an address of the loopback network that is this run's
+// alone. It can't be asked for a free one.
+const artifactPort = "34567"
+
+// loopback gives an address of 127.0.0.0/8 that nobody else has.
+func loopback() string {
+	b := make([]byte, 3)
+	rand.Read(b)
+	return net.IPv4(127, b[0]|1, b[1], b[2]&0x7f|1).String()
+}
+
+// results serves what GitHub has at ACTIONS_RESULTS_URL, where artifacts and cache share an address:
+// artifacts from act's server, the cache from cacheService, which may be nil.
+func results(artifacts string, cacheService *actionstest.Server) http.Handler {
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(&url.URL{Scheme: "http", Host: net.JoinHostPort(artifacts, artifactPort)})
+		r.Out.Host = r.In.Host // which act makes the addresses of uploads and downloads from
+		// Azure's client takes the = off the end of a signature, and act's server wants it.
+		r.Out.URL.RawQuery = signature.ReplaceAllString(r.In.URL.RawQuery, "$0%3D")
+	}}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Header.Get("Authorization") != "Bearer "+token && strings.HasPrefix(r.URL.Path, "/twirp/") && r.URL.Query().Get("sig") == "":
+			http.Error(w, "this is not the token", http.StatusUnauthorized)
+		case cacheService != nil && strings.Contains(r.URL.Path, ".CacheService/"):
+			r.Header.Set("Authorization", "Bearer "+cacheService.Token())
+			cacheService.ServeHTTP(w, r)
+		default:
+			proxy.ServeHTTP(w, r)
+		}
+	})
+}
+
+var signature = regexp.MustCompile(`\bsig=[\w-]{43}\b`)
+
+// cacheV2 starts the cache service in version 2, and gives the runtime variables. If it forgets, every
+// lookup misses.
+func cacheV2(t *testing.T, artifacts string, forgets bool) map[string]string {
+	running := actionstest.Start(t, actionstest.Options{Wrap: func(server http.Handler) http.Handler {
+		all := results(artifacts, server.(*actionstest.Server))
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if forgets && strings.HasSuffix(r.URL.Path, "/GetCacheEntryDownloadURL") {
+				w.Header().Set("Content-Type", "application/json")
+				io.WriteString(w, `{"ok":false,"signed_download_url":"","matched_key":""}`)
+				return
+			}
+			all.ServeHTTP(w, r)
+		})
+	}})
+	return map[string]string{
+		"ACTIONS_RUNTIME_TOKEN":    token,
+		"ACTIONS_RESULTS_URL":      running.URL + "/",
+		"ACTIONS_CACHE_SERVICE_V2": "True",
+	}
+}
+
+// cacheV1 starts act's cache service, in version 1, and gives the runtime variables.
+func cacheV1(t *testing.T, artifacts string) map[string]string {
+	server := httptest.NewServer(results(artifacts, nil))
+	t.Cleanup(server.Close)
+	cmd := exec.CommandContext(t.Context(), testbench.GoProgram(t, "act-cache"), t.TempDir())
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stdin.Close() // which ends it
+		cmd.Wait()
+	})
+	var address string
+	if _, err := fmt.Fscanln(stdout, &address); err != nil {
+		t.Fatalf("start act's cache service: %v", err)
+	}
+	return map[string]string{
+		"ACTIONS_RUNTIME_TOKEN": token,
+		"ACTIONS_RESULTS_URL":   server.URL + "/",
+		"ACTIONS_CACHE_URL":     address,
+	}
+}
+
+// A cachix is the binary cache my-fleet: what the program cachix pushes is served as
+// https://my-fleet.cachix.org, at an address of its own.
+type cachix struct {
+	dir         string // has the directories cache and pushes
+	address     string
+	certificate string // file
+}
+
+func newCachix(t *testing.T) *cachix {
+	c := &cachix{dir: t.TempDir(), address: loopback()}
+	for _, dir := range []string{"cache", "pushes"} {
+		mkdir(t, filepath.Join(c.dir, dir))
+	}
+	certificate, file := selfSigned(t, "my-fleet.cachix.org")
+	c.certificate = file
+	// A binary cache says what it is, before it has anything.
+	write(t, filepath.Join(c.dir, "cache", "nix-cache-info"), "StoreDir: /nix/store\n")
+	server := httptest.NewUnstartedServer(http.FileServer(http.Dir(filepath.Join(c.dir, "cache"))))
+	server.Listener.Close()
+	var err error
+	if server.Listener, err = net.Listen("tcp", net.JoinHostPort(c.address, "443")); err != nil {
+		t.Fatal(err)
+	}
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	return c
+}
+
+func selfSigned(t *testing.T, host string) (tls.Certificate, string) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{host}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "certificate.pem")
+	write(t, file, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, file
+}
+
+// pushes gives the names of what was pushed, without hashes, of each call of the program.
+func (c *cachix) pushes(t *testing.T) [][]string {
+	files, err := os.ReadDir(filepath.Join(c.dir, "pushes"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pushes [][]string
+	for _, f := range files {
+		var names []string
+		for _, path := range strings.Fields(read(t, filepath.Join(c.dir, "pushes", f.Name()))) {
+			names = append(names, storeName(path))
+		}
+		pushes = append(pushes, names)
+	}
+	return pushes
+}
+
+func storeName(path string) string {
+	_, name, _ := strings.Cut(filepath.Base(path), "-")
+	return name
+}
+
+// nar gives the NAR of a store path with that name.
+func (c *cachix) nar(t *testing.T, name string) string {
+	infos, err := filepath.Glob(filepath.Join(c.dir, "cache", "*.narinfo"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range infos {
+		fields := map[string]string{}
+		for line := range strings.Lines(read(t, file)) {
+			field, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
+			fields[field] = value
+		}
+		if storeName(fields["StorePath"]) == name {
+			return read(t, filepath.Join(c.dir, "cache", fields["URL"]))
+		}
+	}
+	t.Fatalf("the binary cache has no %s", name)
+	return ""
+}
+
+// writeJSON writes the runtime variables for runner.js.
+func writeJSON(t *testing.T, file string, value any) {
+	data, err := json.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, file, string(data))
+}
+
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func mkdir(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,273 @@
+package action_test
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/org/nix-matrix/pkg/action"
+)
+
+// env is an environment; with running, one of GitHub Actions.
+func env(pairs ...string) func(string) string {
+	values := map[string]string{}
+	for i := 0; i < len(pairs); i += 2 {
+		values[pairs[i]] = pairs[i+1]
+	}
+	return func(name string) string { return values[name] }
+}
+
+var running = []string{"GITHUB_ACTIONS", "true"}
+
+func TestInput(t *testing.T) {
+	a := action.New(env("INPUT_CACHE", " dir:/x \n", "INPUT_MISSING_OK", "true", "INPUT_EMPTY", " "), nil)
+	for name, want := range map[string]string{"cache": "dir:/x", "missing-ok": "true", "missing_ok": "true", "empty": "", "none": ""} {
+		if got := a.Input(name); got != want {
+			t.Errorf("Input(%q) = %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestLines(t *testing.T) {
+	for text, want := range map[string][]string{
+		"":                                       nil,
+		"# a comment\n\n":                        nil,
+		".#nixosConfigurations":                  {".#nixosConfigurations"},
+		"  .#a \r\n# not this\n\t.#b # c\n .#d ": {".#a", ".#b # c", ".#d"},
+	} {
+		a := action.New(env("INPUT_INSTALLABLES", text), nil)
+		if diff := cmp.Diff(want, a.Lines("installables")); diff != "" {
+			t.Errorf("Lines of %q:\n%s", text, diff)
+		}
+	}
+}
+
+// outputs reads a file of outputs as the runner does.
+func outputs(t *testing.T, file string) (values map[string]string, delimiters []string) {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	values = map[string]string{}
+	for rest := string(data); rest != ""; {
+		header, after, _ := strings.Cut(rest, "\n")
+		name, delimiter, ok := strings.Cut(header, "<<")
+		if !ok {
+			t.Fatalf("%q starts no output", header)
+		}
+		var value string
+		if value, rest, ok = strings.Cut("\n"+after, "\n"+delimiter+"\n"); !ok {
+			t.Fatalf("the output %s does not end", name)
+		}
+		values[name] = strings.TrimPrefix(value, "\n")
+		delimiters = append(delimiters, delimiter)
+	}
+	return values, delimiters
+}
+
+func TestSetOutput(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "output")
+	a := action.New(env("GITHUB_OUTPUT", file), nil)
+	set := func(name, value string) {
+		t.Helper()
+		if err := a.SetOutput(name, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set("first", "1")
+	_, delimiters := outputs(t, file)
+	want := map[string]string{
+		"first":     "1",
+		"empty":     "",
+		"lines":     "a\n\nb\n",
+		"carriage":  "a\r\nb\r",
+		"heredoc":   "x<<EOF\ny\nEOF\nz=1",
+		"injection": "x\n" + delimiters[0] + "\nsuccess=true\nsuccess<<" + delimiters[0] + "\ntrue",
+		"unicode":   "🚀\u2028\x00",
+	}
+	for name, value := range want {
+		if name != "first" {
+			set(name, value)
+		}
+	}
+	got, delimiters := outputs(t, file)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	seen := map[string]bool{}
+	for _, d := range delimiters {
+		if seen[d] {
+			t.Errorf("the delimiter %q is used twice", d)
+		}
+		seen[d] = true
+	}
+}
+
+func TestAddSummary(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "summary")
+	a := action.New(env("GITHUB_STEP_SUMMARY", file), nil)
+	for _, text := range []string{"# One", "two <b> & %"} {
+		if err := a.AddSummary(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(data); got != "# One\ntwo <b> & %\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestFilesThatCantBeWritten(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "no", "file")
+	a := action.New(env("GITHUB_OUTPUT", missing, "GITHUB_STEP_SUMMARY", missing), nil)
+	if a.SetOutput("a", "b") == nil || a.AddSummary("a") == nil {
+		t.Error("no error")
+	}
+}
+
+func TestOutsideOfActions(t *testing.T) {
+	var log bytes.Buffer
+	a := action.New(env(), &log)
+	if err := a.SetOutput("a", "b"); err != nil {
+		t.Error(err)
+	}
+	if err := a.AddSummary("a"); err != nil {
+		t.Error(err)
+	}
+	a.Annotate(action.LevelError, "title", "message")
+	a.Mask("secret")
+	if a.Running() || a.RunURL() != "" || log.Len() > 0 {
+		t.Errorf("running: %t, at %q, said %q", a.Running(), a.RunURL(), &log)
+	}
+}
+
+func TestAnnotate(t *testing.T) {
+	for _, test := range []struct {
+		level          action.Level
+		title, message string
+		want           string
+	}{
+		{action.LevelError, "", "boom", "::error::boom\n"},
+		{action.LevelWarning, "pi3", "slow", "::warning title=pi3::slow\n"},
+		{action.LevelNotice, "a", "100% %0A", "::notice title=a::100%25 %250A\n"},
+		{action.LevelError, "a: b, c::d\n::error::e", "f", "::error title=a%3A b%2C c%3A%3Ad%0A%3A%3Aerror%3A%3Ae::f\n"},
+		{action.LevelError, "a", "b\r\n::add-mask::c\r::d\n##[error]e", "::error title=a::b%0D%0A::add-mask::c%0D::d%0A##[error]e\n"},
+	} {
+		var log bytes.Buffer
+		action.New(env(running...), &log).Annotate(test.level, test.title, test.message)
+		if got := log.String(); got != test.want {
+			t.Errorf("%q, %q: got %q, want %q", test.title, test.message, got, test.want)
+		}
+	}
+}
+
+func TestMask(t *testing.T) {
+	var log bytes.Buffer
+	a := action.New(env(running...), &log)
+	a.Mask("")
+	a.Mask("key:100%\r\n\n second \n")
+	if got, want := log.String(), "::add-mask::key:100%25\n::add-mask::second\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestTempDir(t *testing.T) {
+	base := t.TempDir()
+	a := action.New(env("RUNNER_TEMP", base), nil)
+	dir, err := a.TempDir("id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if dir != filepath.Join(base, "nix-matrix", "id") || info.Mode().Perm() != 0o700 {
+		t.Errorf("got %s with %v", dir, info.Mode())
+	}
+}
+
+func TestRunURL(t *testing.T) {
+	pairs := []string{"GITHUB_SERVER_URL", "https://ghes.example", "GITHUB_REPOSITORY", "org/repo", "GITHUB_RUN_ID", "7"}
+	if got := action.New(env(pairs...), nil).RunURL(); got != "https://ghes.example/org/repo/actions/runs/7" {
+		t.Errorf("got %s", got)
+	}
+	pairs = append(pairs, "GITHUB_RUN_ATTEMPT", "2")
+	if got := action.New(env(pairs...), nil).RunURL(); got != "https://ghes.example/org/repo/actions/runs/7/attempts/2" {
+		t.Errorf("got %s", got)
+	}
+}
+
+// isCommand says whether the runner takes text for commands. It reads lines as
+// .NET's StreamReader does, and looks for commands in them as its ActionCommand
+// (actions/runner, src/Runner.Common/ActionCommand.cs).
+func isCommand(text string) bool {
+	for _, line := range strings.FieldsFunc(text, func(c rune) bool { return c == '\n' || c == '\r' }) {
+		if strings.HasPrefix(strings.TrimLeftFunc(line, unicode.IsSpace), "::") || strings.Contains(line, "##[") {
+			return true
+		}
+	}
+	return false
+}
+
+func TestForeign(t *testing.T) {
+	const joiner = "\u2060"
+	for line, want := range map[string]string{
+		"":                      "",
+		"plain: a::b ## [c]":    "plain: a::b ## [c]",
+		"std::vector":           "std::vector",
+		"::error::x":            ":" + joiner + ":error::x",
+		" \t::stop-commands::x": " \t:" + joiner + ":stop-commands::x",
+		":::":                   ":" + joiner + "::",
+		"a##[error]b":           "a##" + joiner + "[error]b",
+		"##[x]##[y]###[z]":      "##" + joiner + "[x]##" + joiner + "[y]###" + joiner + "[z]",
+		"::a::##[b]":            ":" + joiner + ":a::##" + joiner + "[b]",
+		"10%\r::error::x":       "10%\r:" + joiner + ":error::x",
+		"a\n::error::x\n":       "a\n:" + joiner + ":error::x\n",
+	} {
+		if got := action.Foreign(line); got != want {
+			t.Errorf("Foreign(%q) = %q, want %q", line, got, want)
+		}
+	}
+}
+
+// Whatever .NET takes for white space, a command behind it has no effect.
+func TestForeignBlanks(t *testing.T) {
+	count := 0
+	for c := range rune(unicode.MaxRune) {
+		if !unicode.IsSpace(c) {
+			continue
+		}
+		count++
+		if line := string(c) + "::error::x"; isCommand(action.Foreign(line)) {
+			t.Errorf("%q is a command still", line)
+		}
+	}
+	if count < 20 {
+		t.Errorf("just %d blanks", count)
+	}
+}
+
+func FuzzForeign(f *testing.F) {
+	for _, line := range []string{"::error::x", "a\r\n\v::b", "#####[a]", "\u2060::a", "\xff::a"} {
+		f.Add(line)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		got := action.Foreign(line)
+		if isCommand(got) {
+			t.Errorf("%q is a command still", got)
+		}
+		if strings.ReplaceAll(got, "\u2060", "") != strings.ReplaceAll(line, "\u2060", "") {
+			t.Errorf("%q does not read like %q", got, line)
+		}
+	})
+}

@@ -1,0 +1,137 @@
+package job_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/org/nix-matrix/pkg/job"
+)
+
+func newResult() *job.Result {
+	start := time.Date(2026, 9, 1, 12, 0, 0, 5, time.UTC)
+	built := []job.DrvBuild{{DrvPath: other, Started: start, Seconds: 0.5, Failed: true}}
+	return &job.Result{
+		Version: job.Version,
+		Plan:    "nix-matrix-plan0-0",
+		Entry:   "7f3a", Name: "nixosConfigurations.pi3",
+		Outcome: job.Broken, Error: "error: boom",
+		Started: start, Finished: start.Add(time.Minute), Emulated: true,
+		Runner: "GitHub Actions 3", URL: "https://github.com/org/repo/actions/runs/1",
+		Targets: []job.TargetResult{
+			{
+				N: 0, Attr: "nixosConfigurations.pi3", DrvPath: drv, Outcome: job.Built, Seconds: 2,
+				Outputs: []job.Output{{Name: "out", Path: outPath, Size: 1, Closure: 2}},
+			},
+			{N: 1, Attr: "a", DrvPath: other, Outcome: job.Broken, Error: "boom", Cause: other, Log: []string{"::error::x"}, Builds: built, Reproduce: "nix build"},
+		},
+		Builds:   built,
+		Pushes:   []job.Push{{Destination: "cachix:my-fleet", Paths: 1, Seconds: 1, Error: "refused"}},
+		Imported: 20, Downloaded: 1 << 40,
+	}
+}
+
+func resultJSON(t *testing.T, r *job.Result) []byte {
+	t.Helper()
+	data, err := r.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func TestResultRoundTrip(t *testing.T) {
+	want := newResult()
+	got, err := job.ParseResult(resultJSON(t, want))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("a result comes back as another one:\n%s", diff)
+	}
+}
+
+// A worker that was killed leaves a Result without targets.
+func TestParseResultWithoutTargets(t *testing.T) {
+	r := newResult()
+	r.Targets, r.Builds, r.Pushes = []job.TargetResult{}, nil, nil
+	if _, err := job.ParseResult(resultJSON(t, r)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestParseResultRefuses(t *testing.T) {
+	refuse := func(what string, change func(*job.Result)) {
+		t.Helper()
+		r := newResult()
+		change(r)
+		if _, err := job.ParseResult(resultJSON(t, r)); err == nil {
+			t.Errorf("a result with %s passes", what)
+		}
+	}
+	refuse("another version", func(r *job.Result) { r.Version++ })
+	refuse("a negative target", func(r *job.Result) { r.Targets[0].N = -1 })
+	for _, bad := range []job.Outcome{"", "OK", "success", "built "} {
+		refuse("the outcome "+string(bad), func(r *job.Result) { r.Outcome = bad })
+		refuse("a target's outcome "+string(bad), func(r *job.Result) { r.Targets[1].Outcome = bad })
+	}
+	for _, bad := range badIDs {
+		refuse("the entry "+bad, func(r *job.Result) { r.Entry = bad })
+	}
+	for _, bad := range badDrvs {
+		refuse("the derivation "+bad, func(r *job.Result) { r.Targets[0].DrvPath = bad })
+		refuse("the cause "+bad, func(r *job.Result) { r.Targets[1].Cause = bad })
+		refuse("the build "+bad, func(r *job.Result) { r.Builds[0].DrvPath = bad })
+		refuse("a target's build "+bad, func(r *job.Result) {
+			r.Targets[1].Builds = []job.DrvBuild{{DrvPath: bad}}
+		})
+	}
+	for _, bad := range badOutputs {
+		refuse("the output "+bad, func(r *job.Result) { r.Targets[0].Outputs[0].Name = bad })
+	}
+	for _, bad := range []string{"", "/etc/passwd", outPath + "/bin"} {
+		refuse("the output path "+bad, func(r *job.Result) { r.Targets[0].Outputs[0].Path = bad })
+	}
+}
+
+func TestOutcomeOK(t *testing.T) {
+	for outcome, want := range map[job.Outcome]bool{
+		job.Built: true, job.Fetched: true, job.Present: true,
+		job.Broken: false, job.Cancelled: false, "": false, "success": false,
+	} {
+		if outcome.OK() != want {
+			t.Errorf("%q is OK: %t", outcome, !want)
+		}
+	}
+}
+
+// FuzzParseResult: what passes is safe and can be written again.
+func FuzzParseResult(f *testing.F) {
+	data, _ := newResult().Marshal()
+	f.Add(data)
+	f.Add(data[:len(data)/2])
+	f.Add([]byte(`{"version":1,"entry":"a","outcome":"built","targets":[],"pushes":[{"seconds":1e308}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := job.ParseResult(data)
+		if err != nil {
+			return
+		}
+		safeID(t, r.Entry)
+		for _, target := range r.Targets {
+			safePath(t, target.DrvPath, ".drv")
+			for _, o := range target.Outputs {
+				safeOutput(t, o.Name)
+				safePath(t, o.Path, "")
+			}
+		}
+		once := resultJSON(t, r)
+		again, err := job.ParseResult(once)
+		if err != nil {
+			t.Fatalf("what passed once does not pass again: %v\n%s", err, once)
+		}
+		if diff := cmp.Diff(string(once), string(resultJSON(t, again))); diff != "" {
+			t.Error(diff)
+		}
+	})
+}

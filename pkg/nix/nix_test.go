@@ -1,0 +1,345 @@
+package nix
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/org/nix-matrix/internal/testbench"
+)
+
+// eachNix runs a test with each version of Nix, on an empty store in memory, side
+// by side: each has a mount namespace with its own programs, home and temporary
+// directory, in places that TestMain has put into the environment.
+func eachNix(t *testing.T, test func(*testing.T, *Nix)) {
+	t.Helper()
+	for _, version := range testbench.NixVersions {
+		path := testbench.NixPath(t, version)
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			testbench.PrivateNix(t)
+			mount(t, "tmpfs", places["TMPDIR"])
+			mount(t, t.TempDir(), places["HOME"])
+			mount(t, path, places["PATH"])
+			testbench.UseStore(t, t.TempDir())
+			test(t, find(t, version))
+		})
+	}
+}
+
+func mount(t *testing.T, what, at string) {
+	t.Helper()
+	var flags uintptr = unix.MS_BIND
+	if what == "tmpfs" {
+		flags = 0
+	}
+	if err := unix.Mount(what, at, what, flags, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
+}
+
+var found sync.Map // Nix by version, since looking for it takes a while
+
+func find(t *testing.T, version string) *Nix {
+	t.Helper()
+	if n, ok := found.Load(version); ok {
+		return n.(*Nix)
+	}
+	n, err := Find(t.Context(), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found.Store(version, n)
+	return n
+}
+
+// places are directories by the environment variable that names them.
+var places = map[string]string{"PATH": "bin", "HOME": "home", "TMPDIR": "tmp"}
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "nix-matrix-test-")
+	check(err)
+	check(os.Setenv("NIX_MATRIX_TESTBENCH", testbench.Prefix())) // which depends on HOME
+	for variable, name := range places {
+		places[variable] = filepath.Join(dir, name)
+		check(os.Mkdir(places[variable], 0o755))
+	}
+	check(os.Setenv("PATH", places["PATH"]+string(os.PathListSeparator)+os.Getenv("PATH")))
+	check(os.Setenv("HOME", places["HOME"]))
+	check(os.Setenv("XDG_CACHE_HOME", places["HOME"]))
+	check(os.Setenv("TMPDIR", places["TMPDIR"]))
+	check(os.Setenv("NIX_CONFIG", "download-attempts = 1\nextra-platforms = aarch64-linux i686-linux"))
+	code := m.Run()
+	check(os.RemoveAll(dir))
+	os.Exit(code)
+}
+
+func check(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// program puts a shell script at the front of PATH.
+func program(t *testing.T, name, script string) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+string(os.PathListSeparator)+os.Getenv("PATH"))
+}
+
+func TestFind(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		if version := filepath.Base(t.Name()); n.System != "x86_64-linux" || !strings.HasPrefix(n.Version, version+".") {
+			t.Errorf("Nix %s for %s", n.Version, n.System)
+		}
+		got := n.Setting("extra-platforms")
+		slices.Sort(got)
+		if diff := cmp.Diff([]string{"aarch64-linux", "i686-linux"}, got); diff != "" {
+			t.Error(diff)
+		}
+		if got := n.Setting("no-such-setting"); got != nil {
+			t.Errorf("a setting that there is not is %q", got)
+		}
+		if got := n.Setting("cores"); got != nil {
+			t.Errorf("a setting that is no list is %q", got)
+		}
+	})
+}
+
+func TestFindNone(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	if _, err := Find(t.Context(), nil); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "install") {
+		t.Errorf("without Nix: %v", err)
+	}
+	program(t, "nix-store", "")
+	for script, want := range map[string]string{
+		"echo 'error: no such luck' >&2; exit 1": "no such luck",
+		"echo something else":                    "something else",
+		"echo nix '(Nix)' 2.7.0":                 "2.7.0 is too old",
+	} {
+		program(t, "nix", script)
+		if _, err := Find(t.Context(), nil); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want it to say %q", script, err, want)
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	for said, want := range map[string]string{
+		"nix (Nix) 2.8.0":                                 "2.8.0",
+		"nix (Nix) 2.34.8\n":                              "2.34.8",
+		"nix (Nix) 2.19.0pre20231107_a1b2.3":              "2.19.0pre20231107",
+		"nix (Nix) 2.32pre20250908_24f4198":               "2.32pre20250908",
+		"nix (Nix) 2.24":                                  "2.24",
+		"nix (Nix) 3.0.1":                                 "3.0.1",
+		"nix (Lix, like Nix) 2.91.1":                      "2.91.1",
+		"nix (Lix, like Nix) 2.94.0-dev-pre20250901-a1b2": "2.94.0",
+		"nix (Determinate Nix 3.5.2) 2.28.3":              "2.28.3",
+		"nix (Determinate Nix 3.5.2) 2.7.3":               "",
+		"nix (Nix) 2.7.0":                                 "",
+		"nix (Nix) 1.11.16":                               "",
+		"nix (Nix) unknown":                               "",
+		"":                                                "",
+	} {
+		var n Nix
+		err := n.setVersion(said)
+		switch {
+		case want == "" && !errors.Is(err, ErrMissing):
+			t.Errorf("%q: got %s, %v", said, n.Version, err)
+		case want != "" && (err != nil || n.Version != want):
+			t.Errorf("%q: got %s, %v, want %s", said, n.Version, err, want)
+		}
+	}
+	n := Nix{}
+	if err := n.setVersion("nix (Nix) 2.26.3"); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		major, minor int
+		want         bool
+	}{{2, 26, true}, {2, 8, true}, {1, 99, true}, {2, 27, false}, {3, 0, false}} {
+		if got := n.atLeast(test.major, test.minor); got != test.want {
+			t.Errorf("2.26.3 is at least %d.%d: %t", test.major, test.minor, got)
+		}
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	t.Setenv("NIX_CONFIG", "cores = 1")
+	env := environment()
+	last := env[len(env)-1] // which counts where a name is there twice
+	if last != "NIX_CONFIG=cores = 1\nextra-experimental-features = nix-command flakes" {
+		t.Errorf("got %q", last)
+	}
+}
+
+func TestPlain(t *testing.T) {
+	for text, want := range map[string]string{
+		"a\tb\n":                        "a\tb\n",
+		"a\r\nb\rc":                     "a\nbc",
+		"\x1b[31;1mred\x1b[0m":          "red",
+		"\x1b[38:5:1mred\x1b[m":         "red",
+		"\x1b[?25l\x1b[>4;2m\x1b[2Kx":   "x",
+		"\x1b(B\x1b[mx\x1b)0":           "x",
+		"\x1b]0;title\x07x":             "x",
+		"\x1b]8;;http://x\x1b\\link":    "link",
+		"\x1b]0;no end\nnext":           "\nnext",
+		"\x1b":                          "",
+		"a\x00b\x08c\x0bd\x7fe":         "abcde",
+		"\u009b31mx\u0085y":             "31mxy",
+		"ünï 🚀 \u2028\xff":              "ünï 🚀 \u2028\xff",
+		"::error::x ##[error]y":         "::error::x ##[error]y",
+		strings.Repeat("\x1b[31m", 999): "",
+	} {
+		if got := Plain(text); got != want {
+			t.Errorf("Plain(%q) = %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestMessage(t *testing.T) {
+	for _, test := range []struct{ what, said, want string }{
+		{"nothing", "", ""},
+		{"no error", "warning: a\nb\n", "warning: a\nb"},
+		{"one line", "warning: a\n\x1b[31;1merror:\x1b[0m b\n", "b"},
+		{"the innermost", "error: a\n\n       … while b\n\n       error: c\n       d\n", "c\nd"},
+		{"no advice", "error: a\n(use '--show-trace' to show detailed location information)\n", "a"},
+		{"its own indentation", "error:\n       … while calling 'x'\n         at /f.nix:1:2:\n            1| x\n              |  ^\n", "… while calling 'x'\n  at /f.nix:1:2:\n     1| x\n       |  ^"},
+		{"a word of a line", "builder: 2 errors\nno error: none\n", "builder: 2 errors\nno error: none"},
+	} {
+		if got := Message(test.said); got != test.want {
+			t.Errorf("%s: got %q, want %q", test.what, got, test.want)
+		}
+	}
+}
+
+func TestError(t *testing.T) {
+	n := &Nix{}
+	program(t, "speaks", "echo 'error: boom' >&2; exit 3")
+	program(t, "silent", "exit 3")
+	for name, want := range map[string]string{"speaks": "speaks: boom", "silent": "silent: exit status 3"} {
+		_, err := n.output(t.Context(), name)
+		var failed *Error
+		if !errors.As(err, &failed) || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
+// What a program says goes to the log, and its end into the error.
+func TestLog(t *testing.T) {
+	var log strings.Builder
+	n := &Nix{log: &log}
+	program(t, "speaks", "echo warning >&2; echo 'error: boom' >&2; exit 3")
+	err := n.run(n.command(t.Context(), "speaks"))
+	if err == nil || err.Error() != "speaks: boom" || log.String() != "warning\nerror: boom\n" {
+		t.Errorf("got %v and the log %q", err, &log)
+	}
+}
+
+func TestTail(t *testing.T) {
+	k := &tail{limit: 4}
+	want := ""
+	for _, piece := range []string{"", "ab", "c", "defghijklmnop", "q", "rs", "tuv", "wxyz0"} {
+		if n, err := k.Write([]byte(piece)); n != len(piece) || err != nil {
+			t.Fatal(n, err)
+		}
+		want += piece
+		if got := k.String(); got != want[max(0, len(want)-4):] {
+			t.Errorf("after %q it is %q", want, got)
+		}
+		if len(k.data) > 8 {
+			t.Errorf("it keeps %d bytes", len(k.data))
+		}
+	}
+}
+
+func TestChunks(t *testing.T) {
+	for count, want := range map[int][]int{0: nil, 1: {1}, 2000: {2000}, 2001: {2000, 1}, 4500: {2000, 2000, 500}} {
+		paths := make([]string, count)
+		for i := range paths {
+			paths[i] = string(rune(i))
+		}
+		var sizes []int
+		var all []string
+		for _, piece := range chunks(paths) {
+			sizes = append(sizes, len(piece))
+			all = append(all, piece...)
+		}
+		if !cmp.Equal(sizes, want) || !slices.Equal(all, paths) {
+			t.Errorf("%d paths make pieces of %v, want %v", count, sizes, want)
+		}
+	}
+}
+
+func TestOpenEnd(t *testing.T) {
+	const text = "0123456789abcdefgh"
+	for size := 1; size <= len(text); size++ {
+		var dst strings.Builder
+		o := &openEnd{w: &dst}
+		for piece := range slices.Chunk([]byte(text), size) {
+			if n, err := o.Write(piece); n != len(piece) || err != nil {
+				t.Fatal(n, err)
+			}
+		}
+		if dst.String() != "0123456789" || string(o.end[:o.have]) != "abcdefgh" {
+			t.Errorf("in pieces of %d: %q and %q", size, &dst, o.end[:o.have])
+		}
+	}
+	o := &openEnd{w: io.Discard}
+	if _, err := o.Write([]byte("short")); err != nil || o.have != 5 {
+		t.Errorf("%d bytes kept, %v", o.have, err)
+	}
+}
+
+func TestRedact(t *testing.T) {
+	for address, want := range map[string]string{
+		"":                             "",
+		"https://host/path?a=b":        "https://host/path?a=b",
+		"https://user@host":            "https://user@host",
+		"https://user:s3cr3t@host/p":   "https://user:xxxxx@host/p",
+		"https://user:s3/cr3t@host/p":  "https://user:xxxxx@host/p",
+		"https://user:12/s3cr3t@host":  "https://user:xxxxx@host",
+		"https://user:s3@cr3t@host/p":  "https://user:xxxxx@host/p",
+		"https://user:%zzs3cr3t@host":  "https://user:xxxxx@host",
+		"https://:s3cr3t@host":         "https://:xxxxx@host",
+		"https://user:s3cr3t@ho st":    "https://user:xxxxx@ho st",
+		"user:s3cr3t@host":             "user:xxxxx@host",
+		"ssh-ng://git@host":            "ssh-ng://git@host",
+		"file:///srv/a@b:c":            "file:///srv/a@b:c",
+		"file:///srv/a:b@c":            "file:///srv/a:b@c",
+		"s3://bucket?endpoint=a.b:900": "s3://bucket?endpoint=a.b:900",
+	} {
+		if got := Redact(address); got != want {
+			t.Errorf("Redact(%q) = %q, want %q", address, got, want)
+		}
+	}
+}
+
+func TestRedactErr(t *testing.T) {
+	const address = "https://user:p%40ss@host/p?compression=zstd"
+	err := error(&Error{Program: "nix", Message: "can't reach " + address + ", https://user:p%40ss@host/p/nix-cache-info, with p@ss", Err: os.ErrInvalid})
+	got := redactErr(err, "file:///x", address, "https://user@host", "https://user:@host")
+	want := "nix: can't reach https://user:xxxxx@host/p?compression=zstd, https://user:xxxxx@host/p/nix-cache-info, with xxxxx"
+	if got.Error() != want || !errors.Is(got, os.ErrInvalid) {
+		t.Errorf("got  %v\nwant %s", got, want)
+	}
+	if redactErr(nil, address) != nil {
+		t.Error("no error becomes one")
+	}
+	if got := redactErr(io.EOF, address); got != io.EOF {
+		t.Errorf("another error becomes %v", got)
+	}
+}

@@ -1,0 +1,369 @@
+package nix
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/org/nix-matrix/internal/testbench"
+)
+
+var record = flag.Bool("record", false, "record anew what Nix says")
+
+// instantiate evaluates the attributes of an expression and gives their
+// derivations.
+func instantiate(t *testing.T, n *Nix, expr string) map[string]string {
+	t.Helper()
+	drvs := map[string]string{}
+	var said []string
+	err := n.Eval(t.Context(), Evaluation{
+		Expr:  expr,
+		Apply: `set: builtins.foldl' (done: name: builtins.trace "${name} ${set.${name}.drvPath}" done) null (builtins.attrNames set)`,
+	}, func(line string) {
+		said = append(said, line)
+		if name, drv, ok := strings.Cut(strings.TrimPrefix(line, "trace: "), " "); ok {
+			drvs[name] = drv
+		}
+	})
+	if err != nil {
+		t.Fatalf("%v\n%s", err, strings.Join(said, "\n"))
+	}
+	return drvs
+}
+
+// recorded has the derivations of testdata/recorded.nix in the store and gives
+// them and their outputs by name.
+func recorded(t *testing.T, n *Nix) (drvs, outs map[string]string) {
+	t.Helper()
+	file, err := filepath.Abs("testdata/recorded.nix")
+	if err != nil {
+		t.Fatal(err)
+	}
+	drvs, outs = instantiate(t, n, "import "+file), map[string]string{}
+	for name, path := range drvs {
+		drv, err := n.Derivation(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		outs[name] = drv.Outputs["out"].Path
+	}
+	return drvs, outs
+}
+
+// offer has the outputs of fetched and second at the substituter only.
+func offer(t *testing.T, n *Nix, drvs, outs map[string]string) {
+	t.Helper()
+	realise(t, n, drvs["second"])
+	if err := n.Copy(t.Context(), substituter, []string{outs["second"]}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.output(t.Context(), "nix-store", "--delete", outs["fetched"], outs["second"]); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// In the private /nix, so that recordings don't name a temporary directory.
+const substituter = "file:///nix/substituter"
+
+var substitute = []Option{{"substituters", substituter}, {"require-sigs", "false"}}
+
+func realise(t *testing.T, n *Nix, drv string) {
+	t.Helper()
+	if err := n.Realise(t.Context(), []string{drv}, func(Event) {}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wanted are the derivations that the recorded log is of.
+func wanted(drvs map[string]string) []string {
+	return []string{drvs["talks"] + "!out", drvs["needsBoth"] + "!out", drvs["without"] + "!out"}
+}
+
+// checkRecorded checks the events of realising wanted. Nix is free in the order
+// of its builds.
+func checkRecorded(t *testing.T, events []Event) {
+	t.Helper()
+	got := map[string][]string{}
+	var errors string
+	for _, e := range events {
+		_, name, _ := strings.Cut(e.Path, "-")
+		var what string
+		switch e.Kind {
+		case BuildStarted:
+			what = "build"
+		case BuildLine:
+			what = "> " + e.Text
+		case BuildStopped:
+			what = "built"
+		case FetchStarted:
+			what = "fetch"
+		case FetchStopped:
+			what = "fetched"
+		case ErrorMessage:
+			errors += e.Text + "\n"
+			continue
+		case WarnMessage:
+			if strings.Contains(e.Text, "--add-root") {
+				continue
+			}
+			what = "warning: " + e.Text
+		}
+		got[name] = append(got[name], what)
+	}
+	want := map[string][]string{
+		"fetched": {"fetch", "fetched"},
+		"talks.drv": {
+			"build",
+			"> plain",
+			"> ",
+			"> red and bold",
+			"> ::error::no command",
+			">  ##[error]nor this",
+			"> to stderr",
+			"> no äscii, not even UTF-8: \ufffd",
+			"> no newline at the end",
+			"built",
+		},
+		"fails.drv":   {"build", "> boom", "built"},
+		"without.drv": {"build", "> no output", "built"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	for _, want := range []string{"fails.drv", "failed with exit code 3", "without.drv' failed to produce output", "needs-both.drv"} {
+		if !strings.Contains(errors, want) {
+			t.Errorf("the errors don't say %q:\n%s", want, errors)
+		}
+	}
+	if errors != Plain(errors) {
+		t.Errorf("there is colour in %q", errors)
+	}
+}
+
+// newReader gives a logReader and what it has emitted.
+func newReader() (*logReader, *[]Event) {
+	events := &[]Event{}
+	return &logReader{
+		now:    func() time.Time { return time.Unix(int64(len(*events)), 0) },
+		active: map[uint64]Event{},
+		emit:   func(e Event) { *events = append(*events, e) },
+	}, events
+}
+
+func read(t *testing.T, pieces ...string) []Event {
+	t.Helper()
+	r, events := newReader()
+	for _, piece := range pieces {
+		if n, err := r.Write([]byte(piece)); n != len(piece) || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	return *events
+}
+
+func TestRecordedLog(t *testing.T) {
+	for _, version := range testbench.NixVersions {
+		t.Run(version, func(t *testing.T) {
+			data, err := os.ReadFile(filepath.Join("testdata", "log-"+version))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := read(t, string(data))
+			checkRecorded(t, want)
+			for _, size := range []int{1, 2, 7, 100, 4096} {
+				var pieces []string
+				for piece := range slices.Chunk(data, size) {
+					pieces = append(pieces, string(piece))
+				}
+				if diff := cmp.Diff(want, read(t, pieces...)); diff != "" {
+					t.Errorf("in pieces of %d:\n%s", size, diff)
+				}
+			}
+		})
+	}
+}
+
+// start is a line of the log that starts an activity of a type.
+func start(id, kind int, path string) string {
+	return fmt.Sprintf(`@nix {"action":"start","id":%d,"type":%d,"fields":[%q]}`+"\n", id, kind, path)
+}
+
+func logged(id int, text string) string {
+	return fmt.Sprintf(`@nix {"action":"result","fields":[%q],"id":%d,"type":101}`+"\n", text, id)
+}
+
+func TestLogReader(t *testing.T) {
+	at := func(second int64) time.Time { return time.Unix(second, 0) }
+	for _, test := range []struct {
+		what, log string
+		want      []Event
+	}{
+		{"nothing", "", nil},
+		{"blank lines", "\n \n\x1b[0m\n", nil},
+		{"a line that has not ended", "bash: warning", nil},
+		{
+			"noise",
+			"bash: \x1b[1mwarning\x1b[0m\r\n::error::x\n@nix no JSON\n@nix {\"action\":\n@nix [1]\n",
+			[]Event{
+				{WarnMessage, at(0), "", "bash: warning"},
+				{WarnMessage, at(1), "", "::error::x"},
+				{WarnMessage, at(2), "", "@nix no JSON"},
+				{WarnMessage, at(3), "", `@nix {"action":`},
+				{WarnMessage, at(4), "", "@nix [1]"},
+			},
+		},
+		{
+			"two builds at once",
+			start(1, 105, "/a.drv") + start(2, 105, "/b.drv") + logged(2, "b\r") + logged(1, "a") +
+				`@nix {"action":"stop","id":1}` + "\n" + logged(1, "late") + logged(2, "::b"),
+			[]Event{
+				{BuildStarted, at(0), "/a.drv", ""},
+				{BuildStarted, at(1), "/b.drv", ""},
+				{BuildLine, at(2), "/b.drv", "b"},
+				{BuildLine, at(3), "/a.drv", "a"},
+				{BuildStopped, at(4), "/a.drv", ""},
+				{BuildLine, at(5), "/b.drv", "::b"},
+			},
+		},
+		{
+			"what is not of a build",
+			start(1, 100, "/a") + logged(1, "a") + logged(7, "b") + `@nix {"action":"stop","id":1}` + "\n" +
+				`@nix {"action":"stop","id":7}` + "\n" + `@nix {"action":"new one","id":7}` + "\n" + "@nix {}\n@nix null\n" +
+				`@nix {"action":"result","fields":[1,2],"id":1,"type":105}` + "\n",
+			nil,
+		},
+		{
+			"fields that are not as they should be",
+			`@nix {"action":"start","id":1,"type":105}` + "\n" + `@nix {"action":"result","fields":[7],"id":1,"type":101}` + "\n",
+			[]Event{{BuildStarted, at(0), "", ""}, {BuildLine, at(1), "", ""}},
+		},
+		{
+			"messages",
+			`@nix {"action":"msg","level":0,"msg":"error: a","raw_msg":" \u001b[1ma\u001b[0m\n  b\n"}` + "\n" +
+				`@nix {"action":"msg","level":0,"msg":"b"}` + "\n" +
+				`@nix {"action":"msg","level":1,"msg":"warning: c"}` + "\n" +
+				`@nix {"action":"msg","level":3,"msg":"talk"}` + "\n",
+			[]Event{{ErrorMessage, at(0), "", "a\n  b"}, {ErrorMessage, at(1), "", "b"}, {WarnMessage, at(2), "", "warning: c"}},
+		},
+	} {
+		if diff := cmp.Diff(test.want, read(t, test.log), cmp.Transformer("nil", func(e []Event) []Event { return append([]Event{}, e...) })); diff != "" {
+			t.Errorf("%s:\n%s", test.what, diff)
+		}
+	}
+}
+
+// A line of 2 MB is nothing special. What is longer than memory should take is
+// left out, and what comes after it is read again.
+func TestLogReaderLongLines(t *testing.T) {
+	long := strings.Repeat("x", 2_000_000)
+	events := read(t, start(1, 105, "/a.drv"), logged(1, long), logged(1, "next"))
+	if len(events) != 3 || events[1].Text != long || events[2].Text != "next" {
+		t.Errorf("%d events", len(events))
+	}
+
+	piece := strings.Repeat("x", 1<<20)
+	pieces := []string{start(1, 105, "/a.drv"), strings.TrimSuffix(logged(1, ""), "\"],\"id\":1,\"type\":101}\n")}
+	for range maxLogLine/len(piece) + 1 {
+		pieces = append(pieces, piece)
+	}
+	pieces = append(pieces, "\"],\"id\":1,\"type\":101}\n", logged(1, "next"))
+	r, got := newReader()
+	for _, p := range pieces {
+		_, _ = r.Write([]byte(p))
+		if len(r.partly) > maxLogLine {
+			t.Fatalf("it keeps %d bytes", len(r.partly))
+		}
+	}
+	if events = *got; len(events) != 3 || events[1].Kind != WarnMessage || len(events[1].Text) > 100 || events[2].Text != "next" {
+		t.Errorf("%d events", len(events))
+	}
+}
+
+func TestParseDryRun(t *testing.T) {
+	const (
+		fetched = "/nix/store/hiag7gkmn3dlpyfdrz9hlhhj1iwbqhyc-fetched"
+		second  = "/nix/store/nwvqkqf2n96f97gm749n8k9cy57lpkmb-second"
+	)
+	want := map[string][]string{
+		"one":     {fetched},
+		"several": {fetched, second},
+		"some":    {fetched},
+		"none":    nil,
+		"build":   {fetched},
+	}
+	for _, version := range testbench.NixVersions {
+		archive, err := txtar.ParseFile(filepath.Join("testdata", "dry-run-"+version))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string][]string{}
+		for _, f := range archive.Files {
+			got[f.Name] = nil
+			for path := range parseDryRun(string(f.Data)) {
+				got[f.Name] = append(got[f.Name], path)
+			}
+			slices.Sort(got[f.Name])
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s:\n%s", version, diff)
+		}
+	}
+}
+
+// TestRecord makes the recordings, as Realise and Offered see them.
+func TestRecord(t *testing.T) {
+	if !*record {
+		t.Skip("only with -record")
+	}
+	eachNix(t, func(t *testing.T, n *Nix) {
+		drvs, outs := recorded(t, n)
+		offer(t, n, drvs, outs)
+		original, err := n.output(t.Context(), "sh", "-c", "command -v nix-store")
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := filepath.Join(t.TempDir(), "said")
+		program(t, "nix-store", fmt.Sprintf(`exec %s "$@" 2>%s`, strings.TrimSpace(string(original)), said))
+		take := func() []byte {
+			data, err := os.ReadFile(said)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return data
+		}
+		dry := &txtar.Archive{}
+		ask := func(name string, paths ...string) {
+			if _, err := n.Offered(t.Context(), paths, []string{substituter}); err != nil {
+				t.Fatal(err)
+			}
+			dry.Files = append(dry.Files, txtar.File{Name: name, Data: take()})
+		}
+		ask("one", outs["fetched"])
+		ask("several", outs["fetched"], outs["second"])
+		ask("some", outs["talks"], outs["fetched"])
+		ask("none", outs["talks"], outs["fails"])
+		if err := n.run(n.command(t.Context(), "nix-store", "--realise", "--dry-run", "--option", "substituters", substituter, drvs["talks"], drvs["fails"])); err != nil {
+			t.Fatal(err)
+		}
+		dry.Files = append(dry.Files, txtar.File{Name: "build", Data: take()})
+		version := strings.TrimPrefix(t.Name(), "TestRecord/")
+		if err := os.WriteFile(filepath.Join("testdata", "dry-run-"+version), txtar.Format(dry), 0o644); err != nil {
+			t.Fatal(err)
+		}
+
+		if n.Realise(t.Context(), wanted(drvs), func(Event) {}, substitute...) == nil {
+			t.Fatal("it succeeded")
+		}
+		if err := os.WriteFile(filepath.Join("testdata", "log-"+version), take(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

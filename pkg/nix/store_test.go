@@ -1,0 +1,514 @@
+package nix
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/org/nix-matrix/internal/testbench"
+)
+
+func TestRealise(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		drvs, outs := recorded(t, n)
+		offer(t, n, drvs, outs)
+		var events []Event
+		err := n.Realise(t.Context(), wanted(drvs), func(e Event) { events = append(events, e) }, substitute...)
+		checkRecorded(t, events)
+		var failed *Error
+		if !errors.As(err, &failed) || !slices.ContainsFunc(events, func(e Event) bool { return e.Kind == ErrorMessage && e.Text == failed.Message }) {
+			t.Errorf("the error is %v", err)
+		}
+		valid, err := n.Valid(t.Context(), slices.Collect(maps.Values(outs))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// One that fails does not stop the others.
+		if diff := cmp.Diff(map[string]bool{outs["fetched"]: true, outs["talks"]: true}, valid); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+// derive is an expression with a derivation of that name.
+func derive(name, script string) string {
+	return fmt.Sprintf(`{ %[1]s = derivation { name = "%[1]s"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "%[2]s" ]; }; }`, name, script)
+}
+
+// A builder that is stopped is not killed: Nix says so and releases its locks.
+func TestRealiseStops(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		drvs := instantiate(t, n, derive("endless", "while echo still here; do :; done"))
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		stopped := false
+		err := n.Realise(ctx, []string{drvs["endless"]}, func(e Event) {
+			switch e.Kind {
+			case BuildLine:
+				cancel()
+			case BuildStopped:
+				stopped = true
+			}
+		})
+		if err == nil || !strings.Contains(err.Error(), "interrupted") || !stopped {
+			t.Errorf("got %v, the builder was stopped: %t", err, stopped)
+		}
+	})
+}
+
+func TestQueries(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		drvs, outs := recorded(t, n)
+		realise(t, n, drvs["second"])
+		ctx := t.Context()
+
+		drv, err := n.Derivation(drvs["talks"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(map[string][]string{drvs["fetched"]: {"out"}}, drv.InputDerivations); diff != "" {
+			t.Error(diff)
+		}
+		for _, path := range []string{outs["second"], outs["fails"]} {
+			if _, err := n.Derivation(path); err == nil {
+				t.Errorf("%s is a derivation", path)
+			}
+		}
+
+		got, err := n.Requisites(ctx, drvs["needsIt"], outs["second"], drvs["fails"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := map[string]bool{}
+		for _, path := range got {
+			if path == outs["second"] && !before[outs["fetched"]] || path == drvs["needsIt"] && !before[drvs["fails"]] || before[path] {
+				t.Errorf("not references first: %q", got)
+			}
+			before[path] = true
+		}
+		if want := []string{drvs["needsIt"], drvs["fails"], outs["second"], outs["fetched"]}; len(got) != len(want) {
+			t.Errorf("the closure is %q, want %q", got, want)
+		}
+		if _, err := n.Requisites(ctx, outs["fails"]); err == nil {
+			t.Error("what is not valid has a closure")
+		}
+
+		infos, err := n.Info(ctx, outs["second"], outs["fetched"], outs["second"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		second := PathInfo{outs["second"], "", 168, drvs["second"], []string{outs["fetched"]}}
+		fetched := PathInfo{outs["fetched"], "", 120, drvs["fetched"], nil}
+		noHash := cmpopts.IgnoreFields(PathInfo{}, "NarHash")
+		if diff := cmp.Diff([]PathInfo{second, fetched, second}, infos, noHash); diff != "" {
+			t.Error(diff)
+		}
+		if len(infos[0].NarHash) != 64 || infos[0].NarHash == infos[1].NarHash {
+			t.Errorf("the hashes are %s and %s", infos[0].NarHash, infos[1].NarHash)
+		}
+		if _, err := n.Info(ctx, outs["second"], outs["fails"]); err == nil {
+			t.Error("there is something to tell of what is not valid")
+		}
+
+		valid, err := n.Valid(ctx, outs["second"], outs["fails"], drvs["fails"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(map[string]bool{outs["second"]: true, drvs["fails"]: true}, valid); diff != "" {
+			t.Error(diff)
+		}
+
+		// Nothing asked, nothing told: of a whole store or flake in its place, say.
+		requisites, err := n.Requisites(ctx)
+		infos, infoErr := n.Info(ctx)
+		valid, validErr := n.Valid(ctx)
+		offered, offeredErr := n.Offered(ctx, nil, nil)
+		copyErr := n.Copy(ctx, substituter, nil)
+		if err := errors.Join(err, infoErr, validErr, offeredErr, copyErr); err != nil || len(requisites)+len(infos)+len(valid)+len(offered) > 0 {
+			t.Errorf("of nothing: %v, %v, %v, %v, %v", requisites, infos, valid, offered, err)
+		}
+	})
+}
+
+func TestOffered(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		drvs, outs := recorded(t, n)
+		offer(t, n, drvs, outs)
+		local := instantiate(t, n, derive("local", "echo >$out"))["local"]
+		realise(t, n, local)
+		drv, err := n.Derivation(local)
+		if err != nil {
+			t.Fatal(err)
+		}
+		paths := []string{outs["second"], outs["fetched"], outs["fails"], drv.Outputs["out"].Path, drvs["fails"]}
+		want := map[string]bool{outs["second"]: true, outs["fetched"]: true}
+		for _, test := range []struct {
+			substituters []string
+			want         map[string]bool
+		}{
+			{[]string{substituter}, want},
+			{[]string{"file:///nix/none", substituter}, want},
+			{[]string{"file:///nix/none"}, map[string]bool{}},
+			{nil, map[string]bool{}}, // the testbench's settings have none
+		} {
+			got, err := n.Offered(t.Context(), paths, test.substituters)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("by %q:\n%s", test.substituters, diff)
+			}
+		}
+		left, err := filepath.Glob(filepath.Join(os.TempDir(), "nix-matrix-empty-*"))
+		if err != nil || len(left) > 0 {
+			t.Errorf("left behind: %q, %v", left, err)
+		}
+	})
+}
+
+func TestOfferedError(t *testing.T) {
+	program(t, "nix-store", `echo "error: can't reach https://user:s3cr3t@host/nix-cache-info" >&2; exit 1`)
+	_, err := new(Nix).Offered(t.Context(), []string{"/nix/store/x"}, []string{"https://user:s3cr3t@host?a=b"})
+	if err == nil || strings.Contains(err.Error(), "s3cr3t") || !strings.Contains(err.Error(), "can't reach https://user:xxxxx@host") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Importing what was exported gives another store the same paths.
+func TestExportImport(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		ctx := t.Context()
+		drvs, outs := recorded(t, n)
+		realise(t, n, drvs["second"])
+		paths, err := n.Requisites(ctx, drvs["needsBoth"], outs["second"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		infos, err := n.Info(ctx, paths...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stream := export(t, n, paths)
+
+		testbench.UseStore(t, t.TempDir())
+		imported, err := n.Import(ctx, func(w io.Writer) error {
+			_, err := w.Write(stream)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(imported)
+		if diff := cmp.Diff(slices.Sorted(slices.Values(paths)), imported); diff != "" {
+			t.Error(diff)
+		}
+		again, err := n.Info(ctx, paths...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(infos, again); diff != "" {
+			t.Error(diff)
+		}
+		if !bytes.Equal(stream, export(t, n, paths)) {
+			t.Error("the other store exports another stream")
+		}
+		if err := n.Export(ctx, io.Discard, []string{outs["talks"]}); err == nil {
+			t.Error("what is not valid was exported")
+		}
+	})
+}
+
+func export(t *testing.T, n *Nix, paths []string) []byte {
+	t.Helper()
+	var stream bytes.Buffer
+	if err := n.Export(t.Context(), &stream, paths); err != nil {
+		t.Fatal(err)
+	}
+	return stream.Bytes()
+}
+
+// More paths than fit on one command line make one stream still.
+func TestExportImportMany(t *testing.T) {
+	var stream []byte
+	var paths []string
+	for i := range 2100 {
+		path := fmt.Sprintf("/nix/store/%032d-x", i)
+		paths = append(paths, path)
+		stream = append(stream, exported(path, fmt.Sprint(i))...)
+	}
+	stream = binary.LittleEndian.AppendUint64(stream, 0)
+	eachNix(t, func(t *testing.T, n *Nix) {
+		imported, err := n.Import(t.Context(), func(w io.Writer) error {
+			_, err := w.Write(stream)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(paths, imported); diff != "" {
+			t.Fatal(diff)
+		}
+		if !bytes.Equal(stream, export(t, n, paths)) {
+			t.Error("what is exported is not what was imported")
+		}
+		valid, err := n.Valid(t.Context(), slices.Concat(paths, []string{"/nix/store/" + strings.Repeat("1", 32) + "-x"})...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		infos, err := n.Info(t.Context(), paths...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		closure, err := n.Requisites(t.Context(), paths...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(valid) != len(paths) || len(infos) != len(paths) || len(closure) != len(paths) || infos[2099].Path != paths[2099] {
+			t.Errorf("%d are valid, %d infos, a closure of %d", len(valid), len(infos), len(closure))
+		}
+	})
+}
+
+// exported is the record of a file in an export stream.
+func exported(path, content string) []byte {
+	var b []byte
+	number := func(n uint64) { b = binary.LittleEndian.AppendUint64(b, n) }
+	text := func(all ...string) {
+		for _, s := range all {
+			number(uint64(len(s)))
+			b = append(b, s...)
+			b = append(b, make([]byte, -len(s)&7)...)
+		}
+	}
+	number(1)
+	text("nix-archive-1", "(", "type", "regular", "contents", content, ")")
+	number(0x4558494e)
+	text(path)
+	number(0) // references
+	text("")  // deriver
+	number(0) // signature
+	return b
+}
+
+// What was not written to its end is not registered.
+func TestImportStops(t *testing.T) {
+	first, second := "/nix/store/"+strings.Repeat("1", 32)+"-first", "/nix/store/"+strings.Repeat("2", 32)+"-second"
+	whole := exported(first, "first")
+	half := exported(second, strings.Repeat("second", 100))
+	broken := errors.New("boom")
+	eachNix(t, func(t *testing.T, n *Nix) {
+		for _, size := range []int{8, 200, len(half) - 8} {
+			_, err := n.Import(t.Context(), func(w io.Writer) error {
+				_, err := w.Write(append(slices.Clone(whole), half[:size]...))
+				if err == nil {
+					err = w.(interface{ Flush() error }).Flush()
+				}
+				return errors.Join(err, broken)
+			})
+			if !errors.Is(err, broken) {
+				t.Errorf("after %d bytes: %v", size, err)
+			}
+			valid, err := n.Valid(t.Context(), first, second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if valid[second] {
+				t.Errorf("half of a record was registered, %d bytes", size)
+			}
+		}
+		garbage := bytes.Repeat([]byte("garbage "), 1<<17)
+		if _, err := n.Import(t.Context(), func(w io.Writer) error {
+			_, err := w.Write(garbage)
+			return err
+		}); err == nil || !strings.Contains(err.Error(), "import into the store: nix-store: ") {
+			t.Errorf("garbage: %v", err)
+		}
+		imported, err := n.Import(t.Context(), func(w io.Writer) error {
+			_, err := w.Write(make([]byte, 8))
+			return err
+		})
+		if err != nil || len(imported) > 0 {
+			t.Errorf("an empty stream: %q, %v", imported, err)
+		}
+	})
+}
+
+// What is held survives a garbage collection, until it is let go. What is not
+// there yet can be held too.
+func TestHold(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		drvs, outs := recorded(t, n)
+		collect := func() map[string]bool {
+			t.Helper()
+			if _, err := n.output(t.Context(), "nix-store", "--gc"); err != nil {
+				t.Fatal(err)
+			}
+			valid, err := n.Valid(t.Context(), drvs["needsIt"], drvs["fails"], drvs["talks"], outs["second"])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return valid
+		}
+		hold, err := n.Hold(t.Context(), drvs["needsIt"], drvs["second"], outs["second"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		realise(t, n, drvs["second"])
+		if diff := cmp.Diff(map[string]bool{drvs["needsIt"]: true, drvs["fails"]: true, outs["second"]: true}, collect()); diff != "" {
+			t.Errorf("held:\n%s", diff)
+		}
+		if err := hold.Close(); err != nil {
+			t.Error(err)
+		}
+		if diff := cmp.Diff(map[string]bool{}, collect()); diff != "" {
+			t.Errorf("let go:\n%s", diff)
+		}
+	})
+}
+
+func TestHoldError(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		if _, err := n.Hold(t.Context(), "/etc/passwd"); err == nil || !strings.Contains(err.Error(), "/etc/passwd") {
+			t.Errorf("held what is no store path: %v", err)
+		}
+	})
+}
+
+func TestConnectError(t *testing.T) {
+	for script, want := range map[string]string{
+		"echo 'error: no permission' >&2; exit 1":                "no permission",
+		"printf '%64s' 'something else'; cat >/dev/null":         "for hello",
+		`printf 'oixd\0\0\0\0\37\1\0\0\0\0\0\0'; cat >/dev/null`: "version 1.31 is too old",
+	} {
+		program(t, "nix-daemon", script)
+		if _, err := new(Nix).Hold(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want it to say %q", script, err, want)
+		}
+	}
+}
+
+func TestCopy(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		drvs, outs := recorded(t, n)
+		realise(t, n, drvs["second"])
+		dir := t.TempDir()
+		if err := n.Copy(t.Context(), "file://"+dir, []string{outs["second"]}); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{outs["second"], outs["fetched"]} {
+			name, _, _ := strings.Cut(filepath.Base(path), "-")
+			if _, err := os.Stat(filepath.Join(dir, name+".narinfo")); err != nil {
+				t.Error(err)
+			}
+		}
+		err := n.Copy(t.Context(), "http://user:s3%20cr3t@127.0.0.1:1?compression=none", []string{outs["second"]})
+		if err == nil || strings.Contains(err.Error(), "cr3t") || !strings.Contains(err.Error(), "copy to http://user:xxxxx@127.0.0.1:1") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestCachix(t *testing.T) {
+	dir := t.TempDir()
+	program(t, "cachix", `echo "$@" >`+dir+`/arguments; cat >`+dir+`/paths; echo $TOKEN >`+dir+`/token; echo "pushing" >&2`)
+	n := &Nix{env: []string{"TOKEN=secret"}}
+	if err := n.Cachix(t.Context(), "my-fleet", []string{"/nix/store/a", "/nix/store/b"}); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"arguments": "push my-fleet\n", "paths": "/nix/store/a\n/nix/store/b\n", "token": "secret\n"} {
+		if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v, want %q", name, got, err, want)
+		}
+	}
+	program(t, "cachix", "echo 'no such cache' >&2; exit 1")
+	if err := n.Cachix(t.Context(), "my-fleet", nil); err == nil || err.Error() != "push to cachix:my-fleet: cachix: no such cache" {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestEval(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		dir := t.TempDir()
+		flake := `{ outputs = _: { a.b = "x\ny"; packages = throw "tried a prefix"; }; }`
+		if !n.EvaluatesWholeFlakes() {
+			flake = `{ outputs = _: { a.b = "x\ny"; }; }`
+		}
+		if err := os.WriteFile(filepath.Join(dir, "flake.nix"), []byte(flake), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		const apply = "v: builtins.trace (builtins.toJSON v) null"
+		for what, test := range map[string]struct {
+			eval Evaluation
+			want string
+		}{
+			"an expression":       {Evaluation{Expr: "{ a = 1; } # comment", Apply: apply}, `trace: {"a":1}`},
+			"an impure one":       {Evaluation{Expr: `builtins.getEnv "HOME" != ""`, Apply: apply}, "trace: true"},
+			"a flake's attribute": {Evaluation{Flake: dir, Attr: "a.b", Apply: apply}, `trace: "x\ny"`},
+		} {
+			lines, err := eval(t, n, test.eval)
+			if err != nil || !slices.Contains(lines, test.want) {
+				t.Errorf("%s: %q, %v", what, lines, err)
+			}
+		}
+		if n.EvaluatesWholeFlakes() {
+			lines, err := eval(t, n, Evaluation{Flake: dir, Apply: "v: builtins.trace (builtins.attrNames v.a) null"})
+			if err != nil || !slices.Contains(lines, `trace: [ "b" ]`) {
+				t.Errorf("a whole flake: %q, %v", lines, err)
+			}
+		}
+		lines, err := eval(t, n, Evaluation{Expr: `builtins.trace "before" (throw "boom")`, Apply: apply})
+		if err == nil || !strings.Contains(err.Error(), "boom") || !slices.Contains(lines, "trace: before") {
+			t.Errorf("what fails: %q, %v", lines, err)
+		}
+	})
+}
+
+func eval(t *testing.T, n *Nix, e Evaluation) (lines []string, err error) {
+	t.Helper()
+	err = n.Eval(t.Context(), e, func(line string) { lines = append(lines, line) })
+	return lines, err
+}
+
+func TestLineWriter(t *testing.T) {
+	const text = "a\n\nbc\r\n::d\n"
+	for size := 1; size <= len(text); size++ {
+		var got []string
+		w := &lineWriter{line: func(line string) { got = append(got, line) }}
+		for piece := range slices.Chunk([]byte(text+"unfinished"), size) {
+			if n, err := w.Write(piece); n != len(piece) || err != nil {
+				t.Fatal(n, err)
+			}
+		}
+		if diff := cmp.Diff([]string{"a", "", "bc\r", "::d"}, got); diff != "" {
+			t.Errorf("in pieces of %d:\n%s", size, diff)
+		}
+	}
+}
+
+func TestParseRegistration(t *testing.T) {
+	got, err := parseRegistration([]byte("/a\nhash\n12\n/a.drv\n2\n/b\n/a\n/b\nhash\n0\n\n0\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []PathInfo{{"/a", "hash", 12, "/a.drv", []string{"/b", "/a"}}, {"/b", "hash", 0, "", nil}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	for _, text := range []string{"/a\n", "/a\nhash\nx\n\n0\n", "/a\nhash\n1\n\nx\n", "/a\nhash\n1\n\n2\n/b\n", "/a\nhash\n1\n\n-1\n"} {
+		if got, err := parseRegistration([]byte(text)); err == nil {
+			t.Errorf("%q is %v", text, got)
+		}
+	}
+}

@@ -1,0 +1,403 @@
+package plan_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"unicode/utf16"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/plan"
+)
+
+// drvPath makes a derivation's path of a number.
+func drvPath(n int) string { return fmt.Sprintf("/nix/store/%032d-d.drv", n) }
+
+func host(n int, attr string) job.Target {
+	return job.Target{
+		Attr: attr, Name: attr, Kind: job.NixOS, Host: attr[strings.LastIndexByte(attr, '.')+1:],
+		System: "x86_64-linux", DrvPath: drvPath(n), Outputs: []string{"out"}, State: job.Build,
+	}
+}
+
+func pkg(n int, attr string) job.Target {
+	return job.Target{Attr: attr, Name: attr, Kind: job.Package, System: "x86_64-linux", DrvPath: drvPath(n), Outputs: []string{"out"}, State: job.Build}
+}
+
+func packages(count int) []job.Target {
+	targets := make([]job.Target, count)
+	for n := range targets {
+		targets[n] = pkg(n, fmt.Sprintf("packages.x86_64-linux.p%d", n))
+	}
+	return targets
+}
+
+func on(system string, t job.Target) job.Target {
+	t.System = system
+	return t
+}
+
+func entries(t *testing.T, targets []job.Target) []job.Entry {
+	t.Helper()
+	got, err := plan.Entries(targets, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+func TestEntries(t *testing.T) {
+	skipped, failed := host(9, "nixosConfigurations.done"), host(9, "nixosConfigurations.broken")
+	skipped.State, failed.State = job.Skip, job.Failed
+	for _, test := range []struct {
+		what    string
+		targets []job.Target
+		want    []string // name and numbers of the targets
+	}{
+		{"nothing", nil, nil},
+		{"nothing to do", []job.Target{skipped, failed}, nil},
+		{
+			"a host is an entry of its own, a package alone keeps its name",
+			[]job.Target{host(1, "nixosConfigurations.a"), skipped, host(2, "nixosConfigurations.b"), pkg(3, "packages.x86_64-linux.p")},
+			[]string{"nixosConfigurations.a [0]", "nixosConfigurations.b [2]", "packages.x86_64-linux.p [3]"},
+		},
+		{
+			"hosts with the same derivation are one entry",
+			[]job.Target{host(1, "nixosConfigurations.a"), host(2, "nixosConfigurations.b"), host(1, "nixosConfigurations.c")},
+			[]string{"nixosConfigurations.a [0 2]", "nixosConfigurations.b [1]"},
+		},
+		{
+			"what a host builds anyway goes with it",
+			[]job.Target{pkg(1, "checks.x86_64-linux.a"), host(1, "nixosConfigurations.a")},
+			[]string{"nixosConfigurations.a [1 0]"},
+		},
+		{
+			"hosts of the same name in different outputs",
+			[]job.Target{host(1, "nixosConfigurations.a"), host(2, "homeConfigurations.a")},
+			[]string{"nixosConfigurations.a [0]", "homeConfigurations.a [1]"},
+		},
+		{
+			"the same name twice",
+			[]job.Target{host(1, "a"), host(2, "a"), host(3, "a (2)"), host(4, "a")},
+			[]string{"a [0]", "a (2) [1]", "a (2) (2) [2]", "a (3) [3]"},
+		},
+		{
+			"what is no host is grouped by system",
+			[]job.Target{
+				pkg(1, "packages.x86_64-linux.p"), on("aarch64-linux", pkg(2, "packages.aarch64-linux.p")),
+				pkg(3, "checks.x86_64-linux.p"), on("aarch64-linux", pkg(4, "packages.aarch64-linux.q")),
+			},
+			[]string{"packages aarch64-linux [1 3]", "packages and checks x86_64-linux [0 2]"},
+		},
+	} {
+		t.Run(test.what, func(t *testing.T) {
+			var got []string
+			ids := map[string]bool{}
+			for _, e := range entries(t, test.targets) {
+				var numbers []int
+				for _, r := range e.Targets {
+					numbers = append(numbers, r.N)
+				}
+				got = append(got, fmt.Sprint(e.Name, " ", numbers))
+				if ids[e.ID] || job.CheckID(e.ID) != nil {
+					t.Errorf("%s has the id %q", e.Name, e.ID)
+				}
+				ids[e.ID] = true
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// Each target to be built is in exactly one entry, those with the same
+// derivation together, however many there are.
+func TestEntriesShare(t *testing.T) {
+	for _, test := range []struct{ targets, drvs, want int }{
+		{1, 1, 1}, {8, 8, 1}, {9, 9, 2}, {16, 16, 2}, {17, 17, 3}, {25, 25, 4}, {1000, 1000, 4},
+		{9, 1, 1}, {1000, 3, 3},
+	} {
+		t.Run(fmt.Sprintf("%d of %d", test.targets, test.drvs), func(t *testing.T) {
+			targets := packages(test.targets)
+			for n := range targets {
+				targets[n].DrvPath = drvPath(n % test.drvs)
+			}
+			got := entries(t, targets)
+			if len(got) != test.want {
+				t.Errorf("%d entries, want %d", len(got), test.want)
+			}
+			count, at := map[int]int{}, map[string]string{}
+			least, most := test.targets, 0
+			for _, e := range got {
+				least, most = min(least, len(e.Targets)), max(most, len(e.Targets))
+				for _, r := range e.Targets {
+					count[r.N]++
+					if other, ok := at[r.DrvPath]; ok && other != e.ID {
+						t.Errorf("%s is in two entries", r.DrvPath)
+					}
+					at[r.DrvPath] = e.ID
+				}
+			}
+			for n := range targets {
+				if count[n] != 1 {
+					t.Errorf("target %d is in %d entries", n, count[n])
+				}
+			}
+			if test.drvs == test.targets && most-least > 1 {
+				t.Errorf("entries have %d to %d targets", least, most)
+			}
+		})
+	}
+}
+
+func TestEntriesAreStable(t *testing.T) {
+	targets := packages(9)
+	for n := range targets {
+		for _, system := range []string{"aarch64-linux", "i686-linux", "aarch64-darwin"} {
+			targets = append(targets, on(system, targets[n]))
+		}
+	}
+	var want []string
+	for _, system := range []string{"aarch64-darwin", "aarch64-linux", "i686-linux", "x86_64-linux"} {
+		want = append(want, "packages "+system+" 1/2", "packages "+system+" 2/2")
+	}
+	for range 5 {
+		var got []string
+		for _, e := range entries(t, targets) {
+			got = append(got, e.Name)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatal(diff)
+		}
+	}
+}
+
+func TestEntriesTooMany(t *testing.T) {
+	var targets []job.Target
+	for n := range plan.MaxEntries {
+		targets = append(targets, host(n, fmt.Sprint("nixosConfigurations.h", n)))
+	}
+	entries(t, targets)
+	targets = append(targets, host(plan.MaxEntries, "nixosConfigurations.last"))
+	if _, err := plan.Entries(targets, nil); err == nil || !strings.Contains(err.Error(), "256 jobs") {
+		t.Errorf("got %v for one too many", err)
+	}
+}
+
+func TestRunners(t *testing.T) {
+	given, err := plan.ParseRunners("aarch64-linux=ubuntu-24.04-arm\nriscv64-linux = self-hosted, riscv # ours\n\n# none\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		runners plan.Runners
+		system  string
+		labels  []string
+		qemu    bool
+	}{
+		{nil, "x86_64-linux", []string{"ubuntu-latest"}, false},
+		{nil, "i686-linux", []string{"ubuntu-latest"}, false},
+		{nil, "aarch64-linux", []string{"ubuntu-latest"}, true},
+		{nil, "aarch64-darwin", []string{"macos-latest"}, false},
+		{nil, "x86_64-darwin", []string{"macos-15-intel"}, false},
+		{given, "x86_64-linux", []string{"ubuntu-latest"}, false},
+		{given, "aarch64-linux", []string{"ubuntu-24.04-arm"}, false},
+		{given, "riscv64-linux", []string{"self-hosted", "riscv"}, false},
+	} {
+		got, err := plan.Entries([]job.Target{on(test.system, host(1, "nixosConfigurations.a"))}, test.runners)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		e := got[0]
+		if e.System != test.system || e.Platform != test.system || e.QEMU != test.qemu || !cmp.Equal(e.Runner, test.labels) {
+			t.Errorf("%s: got %+v, want the labels %q, qemu %t", test.system, e, test.labels, test.qemu)
+		}
+	}
+}
+
+func TestUnknownSystem(t *testing.T) {
+	for _, target := range []job.Target{host(1, "nixosConfigurations.a"), pkg(1, "packages.riscv64-linux.a")} {
+		_, err := plan.Entries([]job.Target{on("riscv64-linux", target)}, nil)
+		if err == nil {
+			t.Fatal("a system without a runner passes")
+		}
+		for _, want := range []string{target.Name, "input runners", "riscv64-linux=label"} {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%q says nothing of %q", err, want)
+			}
+		}
+	}
+}
+
+func TestParseRunners(t *testing.T) {
+	for text, want := range map[string]plan.Runners{
+		"":                          {},
+		"# a comment\n \t\n":        {},
+		"a=b":                       {"a": {"b"}},
+		" a = b , c ,\r\nd=e=f\r\n": {"a": {"b", "c"}, "d": {"e=f"}},
+		"a=b # because\na=c":        {"a": {"b", "c"}},
+		"a":                         nil, "=b": nil, "a=": nil, "a=,": nil, "a=b\nc": nil, "a=#b": nil,
+	} {
+		got, err := plan.ParseRunners(text)
+		if (err != nil) != (want == nil) || !cmp.Equal(got, want) {
+			t.Errorf("ParseRunners(%q) = %v, %v, want %v", text, got, err, want)
+		}
+		if err != nil && !strings.HasPrefix(err.Error(), "runners: ") {
+			t.Errorf("%q does not name the input", err)
+		}
+	}
+}
+
+// matrix makes the matrix of targets and reads it.
+func matrix(t *testing.T, targets []job.Target) (data []byte, m job.Matrix) {
+	t.Helper()
+	p := &job.Plan{Targets: targets, Entries: entries(t, targets)}
+	data, err := plan.Matrix(p, "nix-matrix-plan0-0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(data, &m); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(utf16.Encode([]rune(string(data)))); n > job.MaxMatrix {
+		t.Errorf("the matrix has %d characters", n)
+	}
+	seen := map[int]bool{}
+	for _, e := range m.Include {
+		row, err := json.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := job.ParseEntry(row); err != nil {
+			t.Error(err)
+		}
+		for _, r := range e.Targets {
+			seen[r.N] = true
+		}
+	}
+	if len(seen) != len(targets) {
+		t.Errorf("the matrix has %d targets of %d", len(seen), len(targets))
+	}
+	return data, m
+}
+
+// What a workflow can read in a row is documented: a change here breaks users.
+func TestMatrix(t *testing.T) {
+	pi3 := on("aarch64-linux", host(3, "nixosConfigurations.pi3"))
+	pi3.Attr += ".config.system.build.toplevel"
+	data, _ := matrix(t, []job.Target{pi3, pkg(4, "packages.x86_64-linux.hello")})
+	var got bytes.Buffer
+	if err := json.Indent(&got, data, "", " "); err != nil {
+		t.Fatal(err)
+	}
+	want := `{
+ "include": [
+  {
+   "name": "nixosConfigurations.pi3",
+   "id": "` + job.NewEntryID("nixosConfigurations.pi3") + `",
+   "host": "pi3",
+   "platform": "aarch64-linux",
+   "system": "aarch64-linux",
+   "attr": "nixosConfigurations.pi3.config.system.build.toplevel",
+   "drvPath": "/nix/store/00000000000000000000000000000003-d.drv",
+   "outputs": [
+    "out"
+   ],
+   "runner": [
+    "ubuntu-latest"
+   ],
+   "qemu": true,
+   "plan": "nix-matrix-plan0-0",
+   "targets": [
+    {
+     "n": 0,
+     "attr": "nixosConfigurations.pi3.config.system.build.toplevel",
+     "drvPath": "/nix/store/00000000000000000000000000000003-d.drv"
+    }
+   ]
+  },
+  {
+   "name": "packages.x86_64-linux.hello",
+   "id": "` + job.NewEntryID("packages.x86_64-linux.hello") + `",
+   "host": null,
+   "platform": "x86_64-linux",
+   "system": "x86_64-linux",
+   "attr": "packages.x86_64-linux.hello",
+   "drvPath": "/nix/store/00000000000000000000000000000004-d.drv",
+   "outputs": [
+    "out"
+   ],
+   "runner": [
+    "ubuntu-latest"
+   ],
+   "qemu": false,
+   "plan": "nix-matrix-plan0-0",
+   "targets": [
+    {
+     "n": 1,
+     "attr": "packages.x86_64-linux.hello",
+     "drvPath": "/nix/store/00000000000000000000000000000004-d.drv"
+    }
+   ]
+  }
+ ]
+}`
+	if diff := cmp.Diff(want, got.String()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestMatrixOfNothing(t *testing.T) {
+	data, _ := matrix(t, nil)
+	if got := string(data); got != `{"include":[]}` {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestMatrixSize(t *testing.T) {
+	_, m := matrix(t, packages(1000))
+	if r := m.Include[0].Targets[0]; r.Attr == "" || r.DrvPath == "" {
+		t.Errorf("%+v was shortened without need", r)
+	}
+
+	// With names this long only numbers fit; an emoji counts twice.
+	targets := packages(1000)
+	for n := range targets {
+		targets[n].Attr = "packages." + strings.Repeat("🚀", 300) + fmt.Sprint(n)
+	}
+	p := &job.Plan{Targets: targets, Entries: entries(t, targets)}
+	if _, err := plan.Matrix(p, "key"); err != nil {
+		t.Fatal(err)
+	}
+	if r := p.Entries[0].Targets[0]; r.Attr == "" || r.DrvPath == "" {
+		t.Error("making the matrix changed the plan")
+	}
+	_, m = matrix(t, targets)
+	for _, e := range m.Include {
+		if e.Attr == "" || e.DrvPath == "" {
+			t.Errorf("the row %s lost its first target", e.Name)
+		}
+		for _, r := range e.Targets {
+			if r.Attr != "" || r.DrvPath != "" {
+				t.Fatalf("%+v is not just a number", r)
+			}
+		}
+	}
+}
+
+func TestMatrixTooLarge(t *testing.T) {
+	var targets []job.Target
+	for n := range plan.MaxEntries {
+		targets = append(targets, host(n, strings.Repeat("🚀", 400)+fmt.Sprint(n)))
+	}
+	p := &job.Plan{Targets: targets, Entries: entries(t, targets)}
+	if _, err := plan.Matrix(p, "key"); err == nil || !strings.Contains(err.Error(), "fewer installables") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,142 @@
+package push
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// calls is a Nix that notes what it is asked for.
+type calls []string
+
+func (c *calls) Copy(_ context.Context, destination string, paths []string) error {
+	*c = append(*c, "copy "+destination+" "+strings.Join(paths, " "))
+	return errors.New("copied")
+}
+
+func (c *calls) Cachix(_ context.Context, name string, paths []string) error {
+	*c = append(*c, "cachix "+name+" "+strings.Join(paths, " "))
+	return errors.New("pushed")
+}
+
+func TestParse(t *testing.T) {
+	for address, want := range map[string]struct{ name, substituter string }{
+		"cachix:my-fleet":            {"", "https://my-fleet.cachix.org"},
+		"s3://bucket?region=eu":      {},
+		"file:///srv/cache":          {},
+		"http://localhost:8080/a":    {},
+		"https://user:s3cr3t@host/a": {name: "https://user:xxxxx@host/a"},
+		"ssh://root@host":            {},
+		"ssh-ng://host":              {},
+		"unix:///run/nix":            {},
+		"local:?root=/mnt":           {},
+	} {
+		d, err := Parse(address)
+		if err != nil {
+			t.Error(err)
+		}
+		if want.name == "" {
+			want.name = address
+		}
+		if want.substituter == "" {
+			want.substituter = address
+		}
+		if d.Name != want.name || d.Substituter != want.substituter {
+			t.Errorf("%s: its name is %s, its substituter %s", address, d.Name, d.Substituter)
+		}
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	for address, want := range map[string]string{
+		"":                            "cachix:NAME",
+		"my-fleet":                    "cachix:NAME",
+		"/srv/cache":                  "cachix:NAME",
+		"s3:":                         "cachix:NAME",
+		"cachix:":                     "cachix:NAME",
+		"cachix:a/b":                  "cachix:my-fleet",
+		"cachix:user:s3cr3t@host":     "cachix:my-fleet",
+		"gopher://host":               `"gopher"`,
+		"user:s3cr3t@host":            `"user:xxxxx@host"`,
+		"htps://user:s3cr3t@host":     `"htps://user:xxxxx@host"`,
+		"htps://user:%zzs3cr3t@host":  `"htps://user:xxxxx@host"`,
+		"https://user:s3cr3t%zz@host": "percent-encode",
+		"https://user:s3cr3t/b@host":  "percent-encode",
+		"https://user:s3cr3t@ho st":   "https://user:xxxxx@ho st",
+		"https://ho st":               "invalid character",
+		"https://host\n":              "invalid control character",
+	} {
+		d, err := Parse(address)
+		switch {
+		case err == nil:
+			t.Errorf("%q is %+v", address, d)
+		case strings.Contains(err.Error(), "s3cr3t"):
+			t.Errorf("%q: its password is in the error: %v", address, err)
+		case !strings.HasPrefix(err.Error(), "push: ") || !strings.Contains(err.Error(), want):
+			t.Errorf("%q: the error is %v, want it to say %q", address, err, want)
+		}
+	}
+}
+
+func TestPush(t *testing.T) {
+	for _, test := range []struct{ address, keyFile, want string }{
+		{"cachix:my-fleet", "/key", "cachix my-fleet /a /b"},
+		{"file:///srv", "", "copy file:///srv /a /b"},
+		{"file:///srv", "/key", "copy file:///srv?secret-key=%2Fkey /a /b"},
+		{"s3://b?region=eu", "/key", "copy s3://b?region=eu&secret-key=%2Fkey /a /b"},
+		{"https://user:s3cr3t@host", "/my key&+=", "copy https://user:s3cr3t@host?secret-key=%2Fmy%20key%26%2B%3D /a /b"},
+	} {
+		d, err := Parse(test.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var nix calls
+		if d.Push(t.Context(), &nix, []string{"/a", "/b"}, test.keyFile) == nil {
+			t.Errorf("%s: the error is lost", test.address)
+		}
+		if diff := cmp.Diff(calls{test.want}, nix); diff != "" {
+			t.Errorf("%s:\n%s", test.address, diff)
+		}
+	}
+}
+
+func TestKeyFile(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	name, remove, err := KeyFile(" key:c2VjcmV0\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode() != 0o600 {
+		t.Errorf("others can read it: %v", info.Mode())
+	}
+	if data, err := os.ReadFile(name); err != nil || string(data) != "key:c2VjcmV0\n" {
+		t.Errorf("it has %q, %v", data, err)
+	}
+	remove()
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func TestKeyFileNone(t *testing.T) {
+	t.Setenv("TMPDIR", "/no/such/directory")
+	for _, key := range []string{"", " \n"} {
+		name, remove, err := KeyFile(key)
+		if name != "" || err != nil {
+			t.Fatalf("got %q, %v", name, err)
+		}
+		remove()
+	}
+	if _, _, err := KeyFile("key:c2VjcmV0"); err == nil || strings.Contains(err.Error(), "c2VjcmV0") {
+		t.Errorf("got %v", err)
+	}
+}
