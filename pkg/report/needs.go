@@ -31,19 +31,14 @@ type Need struct {
 	Outputs map[string]string `json:"outputs"`
 }
 
-// ParseNeeds reads toJSON(needs), or the digest of it that action.yml makes.
-// Nothing at all and null are empty Needs.
+// ParseNeeds reads toJSON(needs). Nothing at all and null are empty Needs.
 func ParseNeeds(data []byte) (Needs, error) {
 	if strings.TrimSpace(string(data)) == "" {
 		return nil, nil
 	}
 	var needs Needs
 	if err := json.Unmarshal(data, &needs); err != nil {
-		var d digest
-		if json.Unmarshal(data, &d) != nil || len(d.Results) == 0 {
-			return nil, fmt.Errorf("needs is not what ${{ toJSON(needs) }} gives: %w", err)
-		}
-		needs = d.needs()
+		return nil, fmt.Errorf("needs is not what ${{ toJSON(needs) }} gives: %w", err)
 	}
 	for _, id := range needs.ids() {
 		switch result := needs[id].Result; result {
@@ -53,44 +48,6 @@ func ParseNeeds(data []byte) (Needs, error) {
 		}
 	}
 	return needs, nil
-}
-
-// A digest is what an expression can make of the needs context. All of that
-// holds the matrix, and with many hosts is more than the 128 KiB that Linux lets
-// an environment variable have.
-type digest struct {
-	Results  []Status  `json:"results"`  // of all jobs, in no order
-	Discover Status    `json:"discover"` // of the job with that id, if there is one
-	Plans    []*string `json:"plans"`    // the jobs' outputs called plan, null for who has none
-	Matrix   bool      `json:"matrix"`   // a matrix is among the outputs
-}
-
-// needs gives the jobs names, since the digest knows but one. A discovery that
-// goes by another name has left outputs; whether it has succeeded is among the
-// results.
-func (d *digest) needs() Needs {
-	needs := Needs{}
-	discovery := Need{Result: Success, Outputs: map[string]string{}}
-	if d.Matrix {
-		discovery.Outputs["matrix"] = "present"
-	}
-	for _, plan := range d.Plans {
-		if plan != nil {
-			discovery.Outputs["plan"] = *plan
-		}
-	}
-	results := slices.Clone(d.Results)
-	if at := slices.Index(results, d.Discover); at >= 0 {
-		results = slices.Delete(results, at, at+1)
-		discovery.Result = d.Discover
-	}
-	if d.Discover != "" || len(discovery.Outputs) > 0 {
-		needs["discover"] = discovery
-	}
-	for i, result := range results {
-		needs[fmt.Sprintf("(%d)", i+1)] = Need{Result: result}
-	}
-	return needs
 }
 
 func (n Needs) ids() []string { return slices.Sorted(maps.Keys(n)) }
