@@ -38,7 +38,7 @@ is missing, crashed or never started is red. Exits with 0 only if it is green.`,
 	f := cmd.Flags()
 	f.StringVar(&r.plan, "plan", a.action.Input("plan"), "`FILE` with the plan")
 	f.StringVar(&r.results, "results", a.action.Input("results"), "`DIR` with the results")
-	f.StringVar(&r.needs, "needs", a.action.Input("needs"), "what became of the jobs before: toJSON(needs), as `JSON`")
+	f.StringVar(&r.needs, "needs", a.action.Input("needs"), "what became of the jobs before: toJSON(needs), as `JSON`; @FILE is a file with it")
 	f.StringVar(&r.summary, "summary", "", "write the report as Markdown to `FILE`")
 	f.BoolVar(&r.json, "json", false, "print the verdict as JSON")
 	a.idFlag(cmd)
@@ -59,12 +59,16 @@ func (r *reporter) run(context.Context) error {
 	if err := a.checkID(); err != nil {
 		return err
 	}
-	var needs report.Needs
-	if r.needs != "" {
+	text := []byte(r.needs)
+	if file, ok := strings.CutPrefix(r.needs, "@"); ok {
 		var err error
-		if needs, err = report.ParseNeeds([]byte(r.needs)); err != nil {
-			return &usageError{err}
+		if text, err = os.ReadFile(file); err != nil {
+			return fmt.Errorf("read what became of the jobs before: %w", err)
 		}
+	}
+	needs, err := report.ParseNeeds(text)
+	if err != nil {
+		return &usageError{err}
 	}
 	if r.plan == "" {
 		return usagef("there is no plan: give one with --plan")

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/build"
 	"github.com/org/nix-matrix/pkg/job"
@@ -61,21 +59,25 @@ func (w *worker) work(ctx context.Context, e *job.Entry, result *job.Result) {
 	for i, ref := range e.Targets {
 		targets[i] = build.Target{N: ref.N, Target: w.plan.Targets[ref.N]}
 	}
-	err := w.realise(ctx, e, targets, result)
-	if err != nil {
-		result.Error = err.Error()
+	keyFile, remove, err := push.KeyFile(w.app.getenv(signingKey))
+	if err == nil {
+		defer remove()
+		session := push.Start(ctx, w.nix, w.push, keyFile)
+		err = w.realise(ctx, e, targets, session, result)
+		w.finishPush(session, result)
 	}
-	if ctx.Err() != nil && result.Error != "" {
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
 		result.Error = "the build was stopped"
-	}
-	if err == nil && ctx.Err() == nil {
-		w.pushAll(ctx, result)
+	default:
+		result.Error = err.Error()
 	}
 	result.Outcome = outcome(ctx, result)
 	result.Finished = time.Now().UTC()
 }
 
-func (w *worker) realise(ctx context.Context, e *job.Entry, targets []build.Target, result *job.Result) error {
+func (w *worker) realise(ctx context.Context, e *job.Entry, targets []build.Target, session *push.Session, result *job.Result) error {
 	var drvs, held []string
 	for _, t := range targets {
 		drvs = append(drvs, t.DrvPath)
@@ -95,8 +97,13 @@ func (w *worker) realise(ctx context.Context, e *job.Entry, targets []build.Targ
 		}
 	}
 	built, err := build.Run(ctx, w.nix, targets, build.Options{
-		Nix:  w.options(e),
-		Emit: func(event nix.Event) { w.app.show.See(event, w.logs) },
+		Nix: w.options(e),
+		Emit: func(event nix.Event) {
+			w.app.show.See(event, w.logs)
+			if event.Kind == nix.BuildStopped {
+				session.Built(event.Path)
+			}
+		},
 	})
 	result.Targets, result.Builds = built.Targets, built.Builds
 	return err
@@ -113,8 +120,9 @@ func (w *worker) options(e *job.Entry) []nix.Option {
 	return options
 }
 
-// pushAll sends the outputs of what succeeded to all destinations.
-func (w *worker) pushAll(ctx context.Context, result *job.Result) {
+// finishPush sends the outputs of what succeeded to all destinations, as far as
+// they are not there yet, and records what became of it.
+func (w *worker) finishPush(session *push.Session, result *job.Result) {
 	var paths []string
 	for _, t := range result.Targets {
 		if t.Outcome.OK() {
@@ -123,30 +131,13 @@ func (w *worker) pushAll(ctx context.Context, result *job.Result) {
 			}
 		}
 	}
-	if len(paths) == 0 || len(w.push) == 0 {
-		return
-	}
-	keyFile, remove, err := push.KeyFile(w.app.getenv(signingKey))
-	if err != nil {
-		result.Error = err.Error()
-		return
-	}
-	defer remove()
-	result.Pushes = make([]job.Push, len(w.push))
-	var g errgroup.Group
-	for i, destination := range w.push {
-		g.Go(func() error {
-			start := time.Now()
-			err := destination.Push(ctx, w.nix, paths, keyFile)
-			result.Pushes[i] = job.Push{Destination: destination.Name, Paths: len(paths), Seconds: time.Since(start).Seconds()}
-			if err != nil {
-				result.Pushes[i].Error = err.Error()
-			}
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
-		result.Error = err.Error()
+	for _, r := range session.Finish(paths) {
+		p := job.Push{Destination: r.Destination, Paths: r.Paths, Seconds: r.Seconds}
+		if r.Err != nil {
+			p.Error = r.Err.Error()
+			w.app.warn("Not all was pushed", r.Err)
+		}
+		result.Pushes = append(result.Pushes, p)
 	}
 }
 
@@ -159,12 +150,13 @@ func outcome(ctx context.Context, result *job.Result) job.Outcome {
 			worst = t.Outcome
 		}
 	}
+	failed := result.Error != "" || slices.ContainsFunc(result.Pushes, func(p job.Push) bool { return p.Error != "" })
 	switch {
 	case worst == job.Broken:
 		return job.Broken
-	case ctx.Err() != nil && (result.Error != "" || !worst.OK()):
+	case ctx.Err() != nil && (failed || !worst.OK()):
 		return job.Cancelled
-	case result.Error != "":
+	case failed:
 		return job.Broken
 	default:
 		return worst
