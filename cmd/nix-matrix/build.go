@@ -35,7 +35,7 @@ A Result is written whatever happens: when the build fails, and when it is
 stopped by a signal.
 
 What is pushed by nix copy is signed if the environment has the secret key in
-NIX_MATRIX_SIGNING_KEY. Cachix wants CACHIX_AUTH_TOKEN.`,
+NIX_MATRIX_SIGNING_KEY. Attic wants ATTIC_TOKEN, Cachix CACHIX_AUTH_TOKEN.`,
 		Example: `  nix-matrix build --job "$(nix-matrix discover | jq '.include[0]')"
   nix-matrix build --job "$JOB" --push s3://my-cache --result result.json`,
 		Args: func(_ *cobra.Command, args []string) error {

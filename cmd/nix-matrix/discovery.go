@@ -46,7 +46,7 @@ func (d *discovery) pushFlag(a *app, cmd *cobra.Command) {
 
 func pushFlag(a *app, cmd *cobra.Command, to *[]string) {
 	cmd.Flags().StringArrayVar(to, "push", a.action.Lines("push"),
-		"binary cache to push to, an address that nix copy speaks or cachix:`NAME`; may be repeated")
+		"binary cache to push to: attic:https://SERVER/CACHE, cachix:NAME or any `ADDRESS` that nix copy speaks; may be repeated")
 }
 
 func orWords(input string, otherwise ...string) []string {
@@ -161,11 +161,13 @@ func (d *discovery) skip(ctx context.Context, a *app, n *nix.Nix, to []push.Dest
 	switch {
 	case len(to) > 0:
 		for _, destination := range to {
-			places = append(places, d.offered(ctx, a, n, "at "+destination.Name, paths, []string{destination.Substituter}))
+			has, err := a.offeredAt(ctx, n, destination, paths)
+			places = append(places, d.place(ctx, a, "at "+destination.Name, has, err))
 		}
 	case d.local:
 	default:
-		places = append(places, d.offered(ctx, a, n, "offered by a substituter", paths, nil))
+		has, err := n.Offered(ctx, paths, nil)
+		places = append(places, d.place(ctx, a, "offered by a substituter", has, err))
 	}
 	if d.local {
 		valid, err := n.Valid(ctx, paths...)
@@ -190,13 +192,42 @@ type place struct {
 	has  map[string]bool
 }
 
-// offered asks substituters. That they can't be asked only costs time.
-func (d *discovery) offered(ctx context.Context, a *app, n *nix.Nix, name string, paths, substituters []string) place {
-	has, err := n.Offered(ctx, paths, substituters)
+// place is what substituters said. That they can't be asked only costs time.
+func (d *discovery) place(ctx context.Context, a *app, name string, has map[string]bool, err error) place {
 	if err != nil && ctx.Err() == nil {
 		a.warn("What is there already is not known, so all is built", err)
 	}
 	return place{name, has}
+}
+
+// offeredAt asks a destination what it has.
+func (a *app) offeredAt(ctx context.Context, n *nix.Nix, to push.Destination, paths []string) (map[string]bool, error) {
+	if err := to.Dial(ctx, a.secrets("")); err != nil {
+		return nil, err
+	}
+	reading, remove, err := a.reading([]push.Destination{to})
+	if err != nil {
+		return nil, err
+	}
+	defer remove()
+	return n.Offered(ctx, paths, []string{to.Substituter}, reading...)
+}
+
+// reading gives the settings with which Nix may read from destinations, and what
+// removes the file that they need.
+func (a *app) reading(from []push.Destination) ([]nix.Option, func(), error) {
+	var lines string
+	for _, d := range from {
+		lines += d.Netrc(a.secrets(""))
+	}
+	netrc, remove, err := push.SecretFile(lines)
+	if err != nil {
+		return nil, func() {}, err
+	}
+	if netrc == "" {
+		return nil, remove, nil
+	}
+	return []nix.Option{{Name: "netrc-file", Value: netrc}}, remove, nil
 }
 
 func everywhere(t *job.Target, places []place) bool {

@@ -9,6 +9,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/org/nix-matrix/internal/testbench"
+	"github.com/org/nix-matrix/pkg/push/attic/attictest"
 )
 
 func TestMain(m *testing.M) {
@@ -35,6 +36,7 @@ func TestScripts(t *testing.T) {
 			"nix-use": func(ts *testscript.TestScript, _ bool, args []string) { useNix(ts, bins, args) },
 			"replace": replace,
 			"nginx":   nginx,
+			"attic":   startAttic,
 		},
 	})
 }
@@ -112,4 +114,17 @@ func nginx(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	address := testbench.Nginx(ts.Value(testKey{}).(testing.TB), ts.MkAbs(args[0]), auth)
 	ts.Setenv("NGINX", strings.TrimPrefix(address, "http://"))
+}
+
+// attic DIR starts an Attic server that keeps the cache "fleet" in a directory,
+// and sets $ATTIC to its address and $TOKEN to a token for it.
+func startAttic(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: attic DIR")
+	}
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(dir, 0o750))
+	server := attictest.Start(ts.Value(testKey{}).(testing.TB), attictest.Options{Cache: "fleet", Dir: dir})
+	ts.Setenv("ATTIC", server.URL)
+	ts.Setenv("TOKEN", server.Token(true, true))
 }

@@ -32,6 +32,11 @@ type worker struct {
 // pushed by nix copy.
 const signingKey = "NIX_MATRIX_SIGNING_KEY"
 
+// secrets are those of the environment.
+func (a *app) secrets(keyFile string) push.Secrets {
+	return push.Secrets{KeyFile: keyFile, AtticToken: a.getenv("ATTIC_TOKEN")}
+}
+
 // newResult is the Result of an entry that nothing is known of yet.
 func (a *app) newResult(e *job.Entry, plan string) *job.Result {
 	now := time.Now().UTC()
@@ -59,10 +64,10 @@ func (w *worker) work(ctx context.Context, e *job.Entry, result *job.Result) {
 	for i, ref := range e.Targets {
 		targets[i] = build.Target{N: ref.N, Target: w.plan.Targets[ref.N]}
 	}
-	keyFile, remove, err := push.KeyFile(w.app.getenv(signingKey))
+	keyFile, remove, err := push.SecretFile(w.app.getenv(signingKey))
 	if err == nil {
 		defer remove()
-		session := push.Start(ctx, w.nix, w.push, keyFile)
+		session := push.Start(ctx, w.nix, w.push, w.app.secrets(keyFile))
 		err = w.realise(ctx, e, targets, session, result)
 		w.finishPush(session, result)
 	}
@@ -96,8 +101,10 @@ func (w *worker) realise(ctx context.Context, e *job.Entry, targets []build.Targ
 			return err
 		}
 	}
+	reading, remove := w.reading(ctx)
+	defer remove()
 	built, err := build.Run(ctx, w.nix, targets, build.Options{
-		Nix: w.options(e),
+		Nix: append(w.options(e), reading...),
 		Emit: func(event nix.Event) {
 			w.app.show.See(event, w.logs)
 			if event.Kind == nix.BuildStopped {
@@ -118,6 +125,29 @@ func (w *worker) options(e *job.Entry) []nix.Option {
 		options = append(options, nix.Option{Name: "extra-platforms", Value: strings.Join(append(platforms, e.System), " ")})
 	}
 	return options
+}
+
+// reading gives the settings with which Nix takes what it can from where we
+// push, if it is known by which key that is signed.
+func (w *worker) reading(ctx context.Context) ([]nix.Option, func()) {
+	var signed []push.Destination
+	for _, to := range w.push {
+		if err := to.Dial(ctx, w.app.secrets("")); err != nil {
+			w.app.warn("What is at "+to.Name+" already is built again", err)
+		} else if to.PublicKey != "" {
+			signed = append(signed, to)
+		}
+	}
+	options, remove, err := w.app.reading(signed)
+	if err != nil {
+		w.app.warn("What is at the binary caches already is built again", err)
+	}
+	for _, to := range signed {
+		options = append(options,
+			nix.Option{Name: "extra-substituters", Value: to.Substituter},
+			nix.Option{Name: "extra-trusted-public-keys", Value: to.PublicKey})
+	}
+	return options, remove
 }
 
 // finishPush sends the outputs of what succeeded to all destinations, as far as

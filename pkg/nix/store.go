@@ -4,15 +4,19 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/nix-community/go-nix/pkg/derivation"
+	"github.com/nix-community/go-nix/pkg/nar"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -23,6 +27,10 @@ type PathInfo struct {
 	NarSize    int64  // bytes
 	Deriver    string // store path or empty
 	References []string
+
+	// What ClosureInfo knows besides.
+	Signatures []string // NAME:BASE64
+	CA         string   // content address or empty
 }
 
 // Requisites gives the closure of the paths, references before what refers to
@@ -70,6 +78,104 @@ func (n *Nix) Info(ctx context.Context, paths ...string) ([]PathInfo, error) {
 		infos = append(infos, info)
 	}
 	return infos, nil
+}
+
+// ClosureInfo gives what the store knows of the closure of the paths, signatures
+// and content addresses too. The hashes are as `nix path-info` writes them.
+func (n *Nix) ClosureInfo(ctx context.Context, paths ...string) ([]PathInfo, error) {
+	args := []string{"path-info", "--json"}
+	if n.atLeast(2, 34) { // which warns without it
+		args = append(args, "--json-format", "1")
+	}
+	closure, err := n.Requisites(ctx, paths...)
+	if err != nil {
+		return nil, err
+	}
+	var infos []PathInfo
+	for _, piece := range chunks(closure) {
+		out, err := n.output(ctx, "nix", append(slices.Clone(args), piece...)...)
+		if err != nil {
+			return nil, fmt.Errorf("ask the store for signatures: %w", err)
+		}
+		byPath, err := parsePathInfo(out)
+		if err != nil {
+			return nil, fmt.Errorf("read nix path-info: %w", err)
+		}
+		for _, path := range piece {
+			info, ok := byPath[path]
+			if !ok {
+				return nil, fmt.Errorf("%s is not valid in the store", path)
+			}
+			infos = append(infos, info)
+		}
+	}
+	return infos, nil
+}
+
+// parsePathInfo reads what `nix path-info --json` writes: an object by path, in
+// versions before 2.19 an array.
+func parsePathInfo(out []byte) (map[string]PathInfo, error) {
+	type info struct {
+		Path, NarHash, Deriver, CA string
+		NarSize                    int64
+		References, Signatures     []string
+	}
+	byPath := map[string]*info{}
+	if err := json.Unmarshal(out, &byPath); err != nil {
+		var list []*info
+		if json.Unmarshal(out, &list) != nil {
+			return nil, err
+		}
+		for _, i := range list {
+			byPath[i.Path] = i
+		}
+	}
+	infos := make(map[string]PathInfo, len(byPath))
+	for path, i := range byPath {
+		if i == nil { // not valid
+			continue
+		}
+		infos[path] = PathInfo{
+			Path: path, NarHash: i.NarHash, NarSize: i.NarSize, Deriver: i.Deriver,
+			References: i.References, Signatures: i.Signatures, CA: i.CA,
+		}
+	}
+	return infos, nil
+}
+
+// NAR opens the NAR of a path. It must be closed.
+func (n *Nix) NAR(ctx context.Context, path string) (io.ReadCloser, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	r, w := io.Pipe()
+	go func() { _ = w.CloseWithError(n.dump(ctx, w, path)) }()
+	return &narReader{PipeReader: r, cancel: cancel}, nil
+}
+
+// dump writes a NAR. A program for each of many paths costs more than all the
+// rest of pushing them; but only Nix itself knows how it names files on macOS.
+func (n *Nix) dump(ctx context.Context, w io.Writer, path string) error {
+	if runtime.GOOS != "darwin" {
+		buffered := bufio.NewWriterSize(w, 64<<10)
+		if err := nar.DumpPath(buffered, path); err != nil {
+			return err
+		}
+		return buffered.Flush()
+	}
+	cmd := n.command(ctx, "nix-store", "--dump", path)
+	cmd.Stdout = w
+	cmd.Stderr = io.Discard
+	return n.run(cmd)
+}
+
+type narReader struct {
+	*io.PipeReader
+	cancel context.CancelFunc
+}
+
+// Close ends the writing too.
+func (r *narReader) Close() error {
+	r.cancel()
+	return r.PipeReader.Close()
 }
 
 // parseRegistration reads what `nix-store --dump-db` writes: per path its
@@ -122,7 +228,7 @@ func (n *Nix) Valid(ctx context.Context, paths ...string) (map[string]bool, erro
 // Offered says which of the paths the substituters have; without any, those of
 // Nix's own settings. What is valid in the local store makes no difference, and
 // signatures are not judged.
-func (n *Nix) Offered(ctx context.Context, paths, substituters []string) (map[string]bool, error) {
+func (n *Nix) Offered(ctx context.Context, paths, substituters []string, options ...Option) (map[string]bool, error) {
 	empty, err := os.MkdirTemp("", "nix-matrix-empty-")
 	if err != nil {
 		return nil, err
@@ -134,6 +240,9 @@ func (n *Nix) Offered(ctx context.Context, paths, substituters []string) (map[st
 		args := []string{"--store", empty, "--realise", "--dry-run"}
 		if len(substituters) > 0 {
 			args = append(args, "--option", "substituters", strings.Join(substituters, " "))
+		}
+		for _, o := range options {
+			args = append(args, "--option", o.Name, o.Value)
 		}
 		var said bytes.Buffer
 		cmd := n.command(ctx, "nix-store", append(args, piece...)...)

@@ -109,8 +109,8 @@ func TestQueries(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		second := PathInfo{outs["second"], "", 168, drvs["second"], []string{outs["fetched"]}}
-		fetched := PathInfo{outs["fetched"], "", 120, drvs["fetched"], nil}
+		second := PathInfo{Path: outs["second"], NarSize: 168, Deriver: drvs["second"], References: []string{outs["fetched"]}}
+		fetched := PathInfo{Path: outs["fetched"], NarSize: 120, Deriver: drvs["fetched"]}
 		noHash := cmpopts.IgnoreFields(PathInfo{}, "NarHash")
 		if diff := cmp.Diff([]PathInfo{second, fetched, second}, infos, noHash); diff != "" {
 			t.Error(diff)
@@ -148,6 +148,7 @@ func TestOffered(t *testing.T) {
 		offer(t, n, drvs, outs)
 		local := instantiate(t, n, derive("local", "echo >$out"))["local"]
 		realise(t, n, local)
+		realise(t, n, drvs["fetched"]) // which is offered nevertheless
 		drv, err := n.Derivation(local)
 		if err != nil {
 			t.Fatal(err)
@@ -271,7 +272,7 @@ func TestExportImportMany(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		closure, err := n.Requisites(t.Context(), paths...)
+		closure, err := n.Requisites(t.Context(), append(slices.Clip(paths), paths[0])...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -502,7 +503,10 @@ func TestParseRegistration(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []PathInfo{{"/a", "hash", 12, "/a.drv", []string{"/b", "/a"}}, {"/b", "hash", 0, "", nil}}
+	want := []PathInfo{
+		{Path: "/a", NarHash: "hash", NarSize: 12, Deriver: "/a.drv", References: []string{"/b", "/a"}},
+		{Path: "/b", NarHash: "hash"},
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -510,5 +514,21 @@ func TestParseRegistration(t *testing.T) {
 		if got, err := parseRegistration([]byte(text)); err == nil {
 			t.Errorf("%q is %v", text, got)
 		}
+	}
+}
+
+func TestParsePathInfo(t *testing.T) {
+	want := map[string]PathInfo{"/a": {
+		Path: "/a", NarHash: "sha256-x", NarSize: 7, Deriver: "/a.drv", References: []string{"/b"}, Signatures: []string{"k:s"}, CA: "text:sha256:y",
+	}}
+	const fields = `"narHash":"sha256-x","narSize":7,"deriver":"/a.drv","references":["/b"],"signatures":["k:s"],"ca":"text:sha256:y"`
+	for _, out := range []string{`[{"path":"/a",` + fields + `}]`, `{"/a":{` + fields + `,"version":1},"/gone":null}`} {
+		got, err := parsePathInfo([]byte(out))
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("%s: %v\n%s", out, err, diff)
+		}
+	}
+	if got, err := parsePathInfo([]byte("nonsense")); err == nil {
+		t.Errorf("nonsense is %v", got)
 	}
 }

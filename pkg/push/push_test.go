@@ -3,11 +3,14 @@ package push
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/org/nix-matrix/pkg/nix"
 )
 
 // calls is a Nix that notes what it is asked for.
@@ -94,20 +97,20 @@ func TestPush(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var nix calls
-		if d.Push(t.Context(), &nix, []string{"/a", "/b"}, test.keyFile) == nil {
+		var store calls
+		if d.Push(t.Context(), &store, []string{"/a", "/b"}, Secrets{KeyFile: test.keyFile}) == nil {
 			t.Errorf("%s: the error is lost", test.address)
 		}
-		if diff := cmp.Diff(calls{test.want}, nix); diff != "" {
+		if diff := cmp.Diff(calls{test.want}, store); diff != "" {
 			t.Errorf("%s:\n%s", test.address, diff)
 		}
 	}
 }
 
-func TestKeyFile(t *testing.T) {
+func TestSecretFile(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("TMPDIR", dir)
-	name, remove, err := KeyFile(" key:c2VjcmV0\n")
+	name, remove, err := SecretFile(" key:c2VjcmV0\n")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,16 +130,24 @@ func TestKeyFile(t *testing.T) {
 	}
 }
 
-func TestKeyFileNone(t *testing.T) {
+func TestSecretFileNone(t *testing.T) {
 	t.Setenv("TMPDIR", "/no/such/directory")
-	for _, key := range []string{"", " \n"} {
-		name, remove, err := KeyFile(key)
+	for _, secret := range []string{"", " \n"} {
+		name, remove, err := SecretFile(secret)
 		if name != "" || err != nil {
 			t.Fatalf("got %q, %v", name, err)
 		}
 		remove()
 	}
-	if _, _, err := KeyFile("key:c2VjcmV0"); err == nil || strings.Contains(err.Error(), "c2VjcmV0") {
+	if _, _, err := SecretFile("key:c2VjcmV0"); err == nil || strings.Contains(err.Error(), "c2VjcmV0") {
 		t.Errorf("got %v", err)
 	}
+}
+
+func (*calls) ClosureInfo(context.Context, ...string) ([]nix.PathInfo, error) {
+	return nil, errors.New("not asked for")
+}
+
+func (*calls) NAR(context.Context, string) (io.ReadCloser, error) {
+	return nil, errors.New("not asked for")
 }

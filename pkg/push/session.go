@@ -26,7 +26,7 @@ type Store interface {
 // finished is safe at once. Pushing never holds the build up.
 type Session struct {
 	store   Store
-	keyFile string
+	secrets Secrets
 	queues  []*queue
 	group   errgroup.Group
 	cancel  context.CancelFunc
@@ -40,10 +40,9 @@ type Report struct {
 	Err         error
 }
 
-// Start begins a Session. It must be finished. keyFile signs what goes to a
-// binary cache; it may be empty.
-func Start(ctx context.Context, store Store, to []Destination, keyFile string) *Session {
-	s := &Session{store: store, keyFile: keyFile}
+// Start begins a Session. It must be finished.
+func Start(ctx context.Context, store Store, to []Destination, secrets Secrets) *Session {
+	s := &Session{store: store, secrets: secrets}
 	// What is finished when the build is told to stop is still worth pushing.
 	pushing, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(Grace, cancel) })
@@ -178,7 +177,7 @@ func (q *queue) push(ctx context.Context, s *Session, drvs, paths []string, last
 		return
 	}
 	start := time.Now()
-	q.err = q.to.Push(ctx, s.store, paths, s.keyFile)
+	q.err = q.to.Push(ctx, s.store, paths, s.secrets)
 	q.spent += time.Since(start)
 	if q.err != nil {
 		q.owed = append(q.owed, paths...)

@@ -1,0 +1,178 @@
+package attic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Options say which cache, and how to deal with its server. Endpoint and Cache
+// are required; the zero value of every other field is its default.
+type Options struct {
+	// Endpoint is the server's address, https://HOST[/PREFIX], with or without a
+	// slash at the end. It has no credentials in it.
+	Endpoint string
+	Cache    string
+	// Token is a JWT that may pull and push. A public cache can be read without.
+	Token string
+
+	// Jobs is how many paths are uploaded at a time, by default 8.
+	Jobs int
+	// Retries is how often a failed request is sent again, by default 4 times.
+	// Less than zero is never.
+	Retries int
+	// Wait is the pause before the first repetition. Every next one is twice as
+	// long, and each is up to half longer by chance. By default 1 s.
+	Wait time.Duration
+	// MaxWait is the longest pause, and the longest that the server may ask for
+	// before its refusal is taken as final. By default 1 min.
+	MaxWait time.Duration
+	// Stall is how long a request may make no progress before it is given up and
+	// repeated. By default 2 min, since that is longer than most proxies wait.
+	Stall time.Duration
+
+	// Transport sends the requests; by default one like http.DefaultTransport,
+	// without HTTP/2, where all uploads would share a connection.
+	Transport http.RoundTripper
+	// Log is told of tries that failed. By default nothing is.
+	Log *slog.Logger
+}
+
+func (o Options) withDefaults() Options {
+	setDefault(&o.Jobs, 8)
+	setDefault(&o.Retries, 4)
+	setDefault(&o.Wait, time.Second)
+	setDefault(&o.MaxWait, time.Minute)
+	setDefault(&o.Stall, 2*time.Minute)
+	o.Retries = max(o.Retries, 0)
+	if o.Transport == nil {
+		o.Transport = newTransport(o.Jobs)
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func newTransport(jobs int) *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.DialContext = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext
+	t.Protocols = new(http.Protocols)
+	t.Protocols.SetHTTP1(true)
+	t.MaxIdleConnsPerHost = jobs
+	t.WriteBufferSize = 64 << 10 // a small NAR leaves in one piece with its header
+	return t
+}
+
+// A Cache is a cache of an Attic server. It may be used by several goroutines.
+type Cache struct {
+	options     Options  // without the token
+	token       *string  // a pointer, so that no way of printing shows it
+	api         *url.URL // ends in a slash
+	substituter string
+	publicKey   string
+	storeDir    string
+	upstream    []string
+}
+
+// From attic/src/cache.rs.
+var cacheName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_+-]{0,49}$`)
+
+// Dial asks a server for the configuration of a cache. Its error is ErrToken if
+// the token, or its absence, is the reason.
+func Dial(ctx context.Context, o Options) (*Cache, error) {
+	endpoint, err := parseEndpoint(o.Endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("the Attic server's address: %w", err)
+	}
+	if !cacheName.MatchString(o.Cache) {
+		return nil, fmt.Errorf("%q is not the name of an Attic cache: it has letters, digits, '-', '_' and '+', 50 at most", o.Cache)
+	}
+	token := strings.TrimSpace(o.Token)
+	o.Token = ""
+	c := &Cache{options: o.withDefaults(), token: &token, api: endpoint}
+	var config struct {
+		API         string   `json:"api_endpoint"`
+		Substituter string   `json:"substituter_endpoint"`
+		PublicKey   string   `json:"public_key"`
+		StoreDir    string   `json:"store_dir"`
+		Upstream    []string `json:"upstream_cache_key_names"`
+	}
+	err = c.ask(ctx, call{method: http.MethodGet, name: "cache-config/" + o.Cache, retries: c.options.Retries}, &config)
+	if err != nil {
+		return nil, fmt.Errorf("ask %s for the Attic cache %s: %w", endpoint, o.Cache, err)
+	}
+	c.api = c.delegate(endpoint, config.API)
+	c.substituter = strings.TrimSuffix(c.delegate(endpoint.JoinPath(o.Cache), config.Substituter).String(), "/")
+	c.publicKey, c.storeDir, c.upstream = config.PublicKey, config.StoreDir, config.Upstream
+	if c.storeDir == "" {
+		c.storeDir = "/nix/store"
+	}
+	return c, nil
+}
+
+// Substituter is the address for Nix's setting "substituters".
+func (c *Cache) Substituter() string { return c.substituter }
+
+// PublicKey is the key for Nix's setting "trusted-public-keys", or empty if the
+// server does not say it.
+func (c *Cache) PublicKey() string { return c.publicKey }
+
+// Upstream says whether paths signed by a key of that name are not to be pushed,
+// since they are in a cache that is used beside this one.
+func (c *Cache) Upstream(keyName string) bool { return slices.Contains(c.upstream, keyName) }
+
+func parseEndpoint(address string) (*url.URL, error) {
+	u, err := url.Parse(address)
+	switch {
+	case err != nil:
+		return nil, errors.New("it is not a valid address") // err quotes it, and it may hold a password
+	case u.User != nil:
+		return nil, errors.New("it has credentials in it; a token is given apart")
+	case u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "":
+		return nil, fmt.Errorf("%q is not of the form https://HOST or https://HOST/PREFIX", address)
+	}
+	return u.JoinPath("/"), nil
+}
+
+// delegate is the address that the server gives in place of ours. A server
+// behind a proxy that it does not know of calls itself http where it is https:
+// the token does not go there.
+func (c *Cache) delegate(ours *url.URL, given string) *url.URL {
+	if given == "" {
+		return ours
+	}
+	u, err := parseEndpoint(given)
+	switch {
+	case err != nil:
+		c.options.Log.Warn("the Attic server gives an unusable address for itself", "error", err)
+		return ours
+	case ours.Scheme == "https" && u.Scheme != "https" && u.Host == ours.Host:
+		u.Scheme = "https"
+	case ours.Scheme == "https" && u.Scheme != "https":
+		c.options.Log.Warn("the Attic server gives an address for itself that is not https, ignored", "address", u)
+		return ours
+	}
+	return u
+}
+
+// NAR opens the NAR of a path, uncompressed. It may be called again, for another
+// try, by several goroutines. It returns when the context ends; Close may be
+// called during a Read, which has to end then.
+type NAR func(ctx context.Context, storePath string) (io.ReadCloser, error)
