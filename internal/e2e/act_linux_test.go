@@ -1,15 +1,17 @@
 package e2e_test
 
 import (
-	"bufio"
+	"archive/zip"
 	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,6 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/org/nix-matrix/internal/testbench"
+	"github.com/org/nix-matrix/pkg/job"
 )
 
 // A push is an event, and what surrounds the run of the workflow that it starts.
@@ -32,8 +35,7 @@ type push struct {
 	emulation  bool              // programs for aarch64 run from the start
 }
 
-// Where act finds actions: all that the workflows name. By commit, as facts of what is pinned; a commit that
-// is not here can't be had.
+// Where act finds actions. One that is not here, or has another commit, can't be had.
 var actions = map[string][]string{
 	"github-script":      {"actions/github-script@ed597411d8f924073f98dfc5c65a23a2325f34cd"},
 	"upload-artifact":    {"actions/upload-artifact@043fb46d1a93c77aae656e7c1c64a875d1fc6a0a"},
@@ -44,11 +46,13 @@ var actions = map[string][]string{
 
 // tools is all that is on a runner's PATH, so neither Nix nor Go.
 var tools = []string{
-	"awk", "bash", "cat", "dirname", "env", "git", "mktemp", "mount", "node", "readlink", "sh", "sha256sum", "uname", "unshare",
+	"awk", "bash", "cat", "chmod", "cp", "dirname", "env", "git", "mkdir", "mount", "node", "readlink", "sh", "sha256sum", "uname", "unshare",
 }
 
-// enter makes a place for a run, in namespaces of its own: a binfmt_misc and a /proc that no other program
-// sees, an empty /nix, and binary caches at the addresses in a file hosts.
+// A run has namespaces of its own, which end with it, and take along what it has left running.
+var namespaces = []string{"--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"}
+
+// enter furnishes them: a binfmt_misc that no other program sees, an empty /nix, and the addresses of hosts.
 const enter = `set -e
 mount -t binfmt_misc none /proc/sys/fs/binfmt_misc
 if [ "$E2E_EMULATION" = true ]; then printf %s "$E2E_BINFMT" >/proc/sys/fs/binfmt_misc/register; fi
@@ -61,9 +65,8 @@ type run struct {
 	t     *testing.T
 	dir   string
 	cmd   *exec.Cmd
-	log   bytes.Buffer
 	ended chan struct{} // closed when act has ended
-	lines []line        // after that
+	lines []line        // of its log, after that
 }
 
 // start starts the workflows of the repository. The run ends with the test at the latest.
@@ -106,19 +109,16 @@ func (p *push) start(t *testing.T) *run {
 	}
 	write(t, filepath.Join(r.dir, "hosts"), hosts)
 
-	args := []string{
-		"--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
-		"sh", "-c", enter, "enter",
+	args := append(slices.Clone(namespaces), "sh", "-c", enter, "enter",
 		testbench.Path(t, "bin/act"), "push", "--json",
 		"--insecure-secrets", // no secret is masked, so that the log shows one that got there
-		"--secret", "CACHIX_AUTH_TOKEN=" + secret,
+		"--secret", "CACHIX_AUTH_TOKEN="+secret,
 		"--platform", "ubuntu-latest=-self-hosted", "--platform", "ubuntu-24.04-arm=-self-hosted",
 		"--action-cache-path", filepath.Join(r.dir, "act"),
 		"--no-cache-server", "--cache-server-addr", "127.0.0.1",
 		"--artifact-server-path", filepath.Join(r.dir, "artifacts"),
 		"--artifact-server-addr", p.artifacts, "--artifact-server-port", artifactPort,
-		"--local-repository", "org/nix-matrix@v1=" + p.product,
-	}
+		"--local-repository", "org/nix-matrix@v1="+p.product)
 	if p.ref != "" {
 		args = append(args, "--local-repository", "org/nix-matrix@"+p.ref+"="+p.product)
 	}
@@ -135,15 +135,16 @@ func (p *push) start(t *testing.T) *run {
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	r.cmd = exec.CommandContext(ctx, testbench.Program(t, "unshare"), args...)
 	r.cmd.Dir, r.cmd.Env = p.repository, env
-	r.cmd.Stdout, r.cmd.Stderr = &r.log, &r.log
+	var log bytes.Buffer
+	r.cmd.Stdout, r.cmd.Stderr = &log, &log
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // and --kill-child takes the rest along
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	go func() {
-		defer close(r.ended)
 		defer cancel()
 		r.cmd.Wait()
+		r.end(log.Bytes())
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -190,31 +191,32 @@ func (l *line) name() string {
 	return name
 }
 
-// wait waits for the end.
+// wait waits for the end, and checks that nobody has told the secret.
 func (r *run) wait() {
 	r.t.Helper()
-	select {
-	case <-r.ended:
-	case <-r.t.Context().Done():
-		<-r.ended
-	}
-	for scanner := bufio.NewScanner(bytes.NewReader(r.log.Bytes())); ; {
-		scanner.Buffer(nil, 16<<20)
-		for scanner.Scan() {
-			var l line
-			if json.Unmarshal(scanner.Bytes(), &l) != nil {
-				l.Message = scanner.Text()
-			}
-			r.lines = append(r.lines, l)
+	<-r.ended
+	for _, l := range r.lines {
+		if strings.Contains(l.Message, secret) || l.Raw && strings.Contains(l.Message, token) {
+			r.t.Errorf("a secret is in the log of %s: %s", l.name(), l.Message)
 		}
-		if err := scanner.Err(); err != nil {
-			r.t.Fatal(err)
+	}
+	for _, name := range r.uploaded() {
+		if bytes.Contains(r.artifact(name), []byte(secret)) {
+			r.t.Errorf("a secret is in the artifact %s", name)
 		}
-		break
 	}
-	if strings.Contains(r.log.String(), secret) {
-		r.t.Error("the secret is in the log")
+}
+
+// end reads the log when act has ended.
+func (r *run) end(log []byte) {
+	for text := range strings.Lines(string(log)) {
+		var l line
+		if json.Unmarshal([]byte(text), &l) != nil {
+			l.Message = text // act's last words
+		}
+		r.lines = append(r.lines, l)
 	}
+	close(r.ended)
 }
 
 // print shows the log, as a person reads it.
@@ -262,16 +264,6 @@ func (r *run) step(job, step string) string {
 	return ""
 }
 
-// said tells whether a program in the job said so.
-func (r *run) said(job, text string) bool {
-	for _, l := range r.lines {
-		if l.name() == job && l.Raw && strings.Contains(l.Message, text) {
-			return true
-		}
-	}
-	return false
-}
-
 // summary is what the job shows on the page of the run.
 func (r *run) summary(job string) string {
 	for _, l := range r.lines {
@@ -304,6 +296,45 @@ func (r *run) uploaded() []string {
 	return names
 }
 
+// artifact gives the content of the one file of an artifact.
+func (r *run) artifact(name string) []byte {
+	r.t.Helper()
+	files, err := zip.OpenReader(filepath.Join(r.dir, "artifacts", "1", name, name+".zip"))
+	if err != nil {
+		r.t.Fatalf("artifact %s: %v", name, err)
+	}
+	defer files.Close()
+	if len(files.File) != 1 {
+		r.t.Fatalf("artifact %s has %d files", name, len(files.File))
+	}
+	content, err := files.File[0].Open()
+	if err != nil {
+		r.t.Fatalf("artifact %s: %v", name, err)
+	}
+	data, err := io.ReadAll(content)
+	if err != nil {
+		r.t.Fatalf("artifact %s: %v", name, err)
+	}
+	return data
+}
+
+// results gives the outcomes that the Results tell, by entry.
+func (r *run) results() map[string]job.Outcome {
+	r.t.Helper()
+	outcomes := map[string]job.Outcome{}
+	for _, name := range r.uploaded() {
+		if !strings.Contains(name, "-result-") {
+			continue
+		}
+		result, err := job.ParseResult(r.artifact(name))
+		if err != nil {
+			r.t.Fatalf("artifact %s: %v", name, err)
+		}
+		outcomes[result.Name] = result.Outcome
+	}
+	return outcomes
+}
+
 // waitFor waits until somebody makes the file.
 func (r *run) waitFor(file string) {
 	r.t.Helper()
@@ -315,7 +346,6 @@ func (r *run) waitFor(file string) {
 		select {
 		case <-ticker.C:
 		case <-r.ended:
-			r.wait()
 			r.t.Fatalf("the run ended and nobody made %s", filepath.Base(file))
 		}
 	}

@@ -127,24 +127,25 @@ func cacheV1(t *testing.T, artifacts string) map[string]string {
 	}
 }
 
-// A cachix is the binary cache my-fleet: what the program cachix pushes is served as
-// https://my-fleet.cachix.org, at an address of its own.
+// A cachix is the binary cache my-fleet: https://my-fleet.cachix.org at an address of its own, which has
+// nothing, and a directory for what the program cachix pushes.
 type cachix struct {
-	dir         string // has the directories cache and pushes
+	dir         string // has a directory for each job
 	address     string
 	certificate string // file
 }
 
 func newCachix(t *testing.T) *cachix {
 	c := &cachix{dir: t.TempDir(), address: loopback()}
-	for _, dir := range []string{"cache", "pushes"} {
-		mkdir(t, filepath.Join(c.dir, dir))
-	}
 	certificate, file := selfSigned(t, "my-fleet.cachix.org")
 	c.certificate = file
-	// A binary cache says what it is, before it has anything.
-	write(t, filepath.Join(c.dir, "cache", "nix-cache-info"), "StoreDir: /nix/store\n")
-	server := httptest.NewUnstartedServer(http.FileServer(http.Dir(filepath.Join(c.dir, "cache"))))
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/nix-cache-info" {
+			http.NotFound(w, r)
+			return
+		}
+		io.WriteString(w, "StoreDir: /nix/store\n")
+	}))
 	server.Listener.Close()
 	var err error
 	if server.Listener, err = net.Listen("tcp", net.JoinHostPort(c.address, "443")); err != nil {
@@ -174,46 +175,22 @@ func selfSigned(t *testing.T, host string) (tls.Certificate, string) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, file
 }
 
-// pushes gives the names of what was pushed, without hashes, of each call of the program.
-func (c *cachix) pushes(t *testing.T) [][]string {
-	files, err := os.ReadDir(filepath.Join(c.dir, "pushes"))
+// pushed gives how many jobs have pushed, and the files that they have pushed by name, without hashes.
+func (c *cachix) pushed(t *testing.T) (jobs int, files map[string]string) {
+	entries, err := os.ReadDir(c.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var pushes [][]string
-	for _, f := range files {
-		var names []string
-		for _, path := range strings.Fields(read(t, filepath.Join(c.dir, "pushes", f.Name()))) {
-			names = append(names, storeName(path))
-		}
-		pushes = append(pushes, names)
-	}
-	return pushes
-}
-
-func storeName(path string) string {
-	_, name, _ := strings.Cut(filepath.Base(path), "-")
-	return name
-}
-
-// nar gives the NAR of a store path with that name.
-func (c *cachix) nar(t *testing.T, name string) string {
-	infos, err := filepath.Glob(filepath.Join(c.dir, "cache", "*.narinfo"))
+	paths, err := filepath.Glob(filepath.Join(c.dir, "*", "*"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range infos {
-		fields := map[string]string{}
-		for line := range strings.Lines(read(t, file)) {
-			field, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
-			fields[field] = value
-		}
-		if storeName(fields["StorePath"]) == name {
-			return read(t, filepath.Join(c.dir, "cache", fields["URL"]))
-		}
+	files = map[string]string{}
+	for _, path := range paths {
+		_, name, _ := strings.Cut(filepath.Base(path), "-")
+		files[name] = path
 	}
-	t.Fatalf("the binary cache has no %s", name)
-	return ""
+	return len(entries), files
 }
 
 // writeJSON writes the runtime variables for runner.js.

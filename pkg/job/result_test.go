@@ -11,7 +11,9 @@ import (
 
 func newResult() *job.Result {
 	start := time.Date(2026, 9, 1, 12, 0, 0, 5, time.UTC)
-	built := []job.DrvBuild{{DrvPath: other, Started: start, Seconds: 0.5, Failed: true}}
+	built := func() []job.DrvBuild {
+		return []job.DrvBuild{{DrvPath: other, Started: start, Seconds: 0.5, Failed: true}}
+	}
 	return &job.Result{
 		Version: job.Version,
 		Plan:    "nix-matrix-plan0-0",
@@ -24,9 +26,9 @@ func newResult() *job.Result {
 				N: 0, Attr: "nixosConfigurations.pi3", DrvPath: drv, Outcome: job.Built, Seconds: 2,
 				Outputs: []job.Output{{Name: "out", Path: outPath, Size: 1, Closure: 2}},
 			},
-			{N: 1, Attr: "a", DrvPath: other, Outcome: job.Broken, Error: "boom", Cause: other, Log: []string{"::error::x"}, Builds: built, Reproduce: "nix build"},
+			{N: 1, Attr: "a", DrvPath: other, Outcome: job.Broken, Error: "boom", Cause: other, Log: []string{"::error::x"}, Builds: built(), Reproduce: "nix build"},
 		},
-		Builds:   built,
+		Builds:   built(),
 		Pushes:   []job.Push{{Destination: "cachix:my-fleet", Paths: 1, Seconds: 1, Error: "refused"}},
 		Imported: 20, Downloaded: 1 << 40,
 	}
@@ -83,9 +85,7 @@ func TestParseResultRefuses(t *testing.T) {
 		refuse("the derivation "+bad, func(r *job.Result) { r.Targets[0].DrvPath = bad })
 		refuse("the cause "+bad, func(r *job.Result) { r.Targets[1].Cause = bad })
 		refuse("the build "+bad, func(r *job.Result) { r.Builds[0].DrvPath = bad })
-		refuse("a target's build "+bad, func(r *job.Result) {
-			r.Targets[1].Builds = []job.DrvBuild{{DrvPath: bad}}
-		})
+		refuse("a target's build "+bad, func(r *job.Result) { r.Targets[1].Builds[0].DrvPath = bad })
 	}
 	for _, bad := range badOutputs {
 		refuse("the output "+bad, func(r *job.Result) { r.Targets[0].Outputs[0].Name = bad })

@@ -208,10 +208,24 @@ func unique(entries []job.Entry) error {
 	return nil
 }
 
+// maxRow is how many bytes a row may have and still say everything. With the
+// blanks that toJSON adds it becomes an environment variable, which Linux lets
+// have 128 KiB.
+const maxRow = 48 << 10
+
 // Matrix gives the JSON of the Plan's matrix, small enough for a job output:
 // where it would be too large, rows with many targets say only their numbers.
 func Matrix(p *job.Plan, plan string) ([]byte, error) {
 	m := p.Matrix(plan)
+	for i := range m.Include {
+		row, err := json.Marshal(m.Include[i])
+		if err != nil {
+			return nil, fmt.Errorf("write matrix: %w", err)
+		}
+		if len(row) > maxRow {
+			shorten(&m.Include[i])
+		}
+	}
 	data, err := json.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("write matrix: %w", err)
@@ -220,11 +234,7 @@ func Matrix(p *job.Plan, plan string) ([]byte, error) {
 		return data, nil
 	}
 	for i := range m.Include {
-		refs := slices.Clone(m.Include[i].Targets)
-		for j := range refs {
-			refs[j] = job.Ref{N: refs[j].N}
-		}
-		m.Include[i].Targets = refs
+		shorten(&m.Include[i])
 	}
 	if data, err = json.Marshal(m); err != nil {
 		return nil, fmt.Errorf("write matrix: %w", err)
@@ -233,6 +243,15 @@ func Matrix(p *job.Plan, plan string) ([]byte, error) {
 		return nil, fmt.Errorf("the matrix has %d characters, more than the %d that fit into a job's outputs: name fewer installables", n, job.MaxMatrix)
 	}
 	return data, nil
+}
+
+// shorten leaves of the targets their numbers.
+func shorten(e *job.Entry) {
+	refs := slices.Clone(e.Targets)
+	for i := range refs {
+		refs[i] = job.Ref{N: refs[i].N}
+	}
+	e.Targets = refs
 }
 
 func utf16Len(data []byte) int {

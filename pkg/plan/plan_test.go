@@ -51,15 +51,15 @@ func entries(t *testing.T, targets []job.Target) []job.Entry {
 }
 
 func TestEntries(t *testing.T) {
-	skipped, failed := host(9, "nixosConfigurations.done"), host(9, "nixosConfigurations.broken")
-	skipped.State, failed.State = job.Skip, job.Failed
+	skipped, there, failed := host(9, "nixosConfigurations.done"), pkg(8, "packages.x86_64-linux.done"), host(9, "nixosConfigurations.broken")
+	skipped.State, there.State, failed.State = job.Skip, job.Skip, job.Failed
 	for _, test := range []struct {
 		what    string
 		targets []job.Target
 		want    []string // name and numbers of the targets
 	}{
 		{"nothing", nil, nil},
-		{"nothing to do", []job.Target{skipped, failed}, nil},
+		{"nothing to do", []job.Target{skipped, there, failed}, nil},
 		{
 			"a host is an entry of its own, a package alone keeps its name",
 			[]job.Target{host(1, "nixosConfigurations.a"), skipped, host(2, "nixosConfigurations.b"), pkg(3, "packages.x86_64-linux.p")},
@@ -277,6 +277,9 @@ func matrix(t *testing.T, targets []job.Target) (data []byte, m job.Matrix) {
 		if _, err := job.ParseEntry(row); err != nil {
 			t.Error(err)
 		}
+		if len(row) > 64<<10 {
+			t.Errorf("%s has %d bytes, too many for an environment variable", e.Name, len(row))
+		}
 		for _, r := range e.Targets {
 			seen[r.N] = true
 		}
@@ -366,6 +369,14 @@ func TestMatrixSize(t *testing.T) {
 		t.Errorf("%+v was shortened without need", r)
 	}
 
+	// A row becomes an environment variable, indented.
+	_, m = matrix(t, packages(3000))
+	for _, e := range m.Include {
+		if row, err := json.MarshalIndent(e, "", "  "); err != nil || len(row) > 128<<10 {
+			t.Errorf("the row %s has %d bytes (%v)", e.Name, len(row), err)
+		}
+	}
+
 	// With names this long only numbers fit; an emoji counts twice.
 	targets := packages(1000)
 	for n := range targets {
@@ -387,6 +398,17 @@ func TestMatrixSize(t *testing.T) {
 			if r.Attr != "" || r.DrvPath != "" {
 				t.Fatalf("%+v is not just a number", r)
 			}
+		}
+	}
+}
+
+// Only the rows that are too long for an environment variable say less.
+func TestMatrixLongRows(t *testing.T) {
+	targets := append(packages(2000), on("aarch64-linux", pkg(2000, "packages.aarch64-linux.p")))
+	_, m := matrix(t, targets)
+	for _, e := range m.Include {
+		if long := len(e.Targets) > 1; long != (e.Targets[0].Attr == "") {
+			t.Errorf("%s with %d targets begins with %+v", e.Name, len(e.Targets), e.Targets[0])
 		}
 	}
 }

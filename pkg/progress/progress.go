@@ -3,6 +3,7 @@
 package progress
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -10,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"golang.org/x/term"
 
@@ -44,28 +44,33 @@ type Display struct {
 func New(w io.Writer, getenv func(string) string, clean func(string) string) *Display {
 	d := &Display{w: w, clean: clean, running: map[string]time.Time{}, now: time.Now}
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) && getenv("TERM") != "dumb" && getenv("CI") == "" {
-		d.width = func() int {
+		d.colours = getenv("NO_COLOR") == ""
+		d.terminal(func() int {
 			width, _, err := term.GetSize(int(f.Fd()))
 			if err != nil || width < 20 {
 				return 80
 			}
 			return width
-		}
-		d.colours = getenv("NO_COLOR") == ""
-		d.ticker = time.NewTicker(time.Second)
-		d.stop = make(chan struct{})
-		go d.tick()
+		}, time.Second)
 	}
 	return d
 }
 
+// terminal adds the live line, for a terminal of so many columns.
+func (d *Display) terminal(width func() int, redraw time.Duration) {
+	d.width = width
+	d.ticker = time.NewTicker(redraw)
+	d.stop = make(chan struct{})
+	go d.tick(d.ticker.C)
+}
+
 // tick redraws the live line, whose seconds pass, until Close.
-func (d *Display) tick() {
+func (d *Display) tick(ticks <-chan time.Time) {
 	for {
 		select {
 		case <-d.stop:
 			return
-		case <-d.ticker.C:
+		case <-ticks:
 			d.mu.Lock()
 			d.draw()
 			d.mu.Unlock()
@@ -112,13 +117,14 @@ func (d *Display) mark(colour, mark, format string, args []any) {
 	d.print(mark+" ", fmt.Sprintf(format, args...))
 }
 
-// print writes lines, each of them safe in a log that is read for commands.
+// print writes lines, each of them safe on a terminal and in a log that is read
+// for commands.
 func (d *Display) print(before, text string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.erase()
-	for line := range strings.Lines(text) {
-		_, _ = fmt.Fprintln(d.w, before+d.clean(strings.TrimRight(line, "\r\n")))
+	for line := range strings.Lines(nix.Plain(text)) {
+		_, _ = fmt.Fprintln(d.w, before+d.clean(strings.TrimRight(line, "\n")))
 		if before != "" {
 			before = "  "
 		}
@@ -128,7 +134,7 @@ func (d *Display) print(before, text string) {
 
 // Write takes what a program says, as whole lines.
 func (d *Display) Write(p []byte) (int, error) {
-	d.print("", nix.Plain(string(p)))
+	d.print("", string(p))
 	return len(p), nil
 }
 
@@ -209,7 +215,7 @@ func (d *Display) draw() {
 	if d.width == nil || d.ticker == nil {
 		return
 	}
-	line := d.live()
+	line := strings.Join(strings.Fields(nix.Plain(d.live())), " ")
 	d.erase()
 	if line == "" {
 		return
@@ -234,16 +240,29 @@ func (d *Display) live() string {
 	for drv := range d.running {
 		drvs = append(drvs, drv)
 	}
-	slices.SortFunc(drvs, func(a, b string) int { return d.running[a].Compare(d.running[b]) })
+	slices.SortFunc(drvs, func(a, b string) int {
+		return cmp.Or(d.running[a].Compare(d.running[b]), cmp.Compare(a, b))
+	})
 	for i, drv := range drvs {
 		drvs[i] = fmt.Sprintf("%s (%s)", job.DrvName(drv), job.Duration(d.now().Sub(d.running[drv]).Truncate(time.Second)))
 	}
 	return line + ", building " + strings.Join(drvs, ", ")
 }
 
+// shorten cuts what does not fit into that many columns of a terminal.
 func shorten(s string, width int) string {
-	if utf8.RuneCountInString(s) <= width {
-		return s
+	used, cut := 0, 0
+	for i, c := range s {
+		if used < width { // room for the ellipsis
+			cut = i
+		}
+		used++
+		if c >= 0x1100 { // no character below is wide
+			used++
+		}
+		if used > width {
+			return s[:cut] + "…"
+		}
 	}
-	return string([]rune(s)[:width-1]) + "…"
+	return s
 }
