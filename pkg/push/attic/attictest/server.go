@@ -573,7 +573,7 @@ func (s *Server) narInfo(w http.ResponseWriter, r *http.Request, _ int) error {
 		URL:         "nar/" + *info.Hash + ".nar",
 		Compression: "none",
 		NarHash:     hash,
-		NarSize:     uint64(*info.NarSize), //nolint:gosec // it was checked
+		NarSize:     uint64(*info.NarSize),
 		References:  *info.References,
 	}
 	if info.Deriver != nil {
