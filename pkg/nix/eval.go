@@ -20,7 +20,7 @@ type Evaluation struct {
 
 // EvaluatesWholeFlakes says whether an Evaluation may be of all outputs of a
 // flake. Older versions have no name for them.
-func (n *Nix) EvaluatesWholeFlakes() bool { return n.atLeast(2, 26) }
+func (n *Nix) EvaluatesWholeFlakes() bool { return n.atLeast(2, 26) && !n.lix }
 
 // Eval evaluates. What it instantiates is in the store afterwards. Each line
 // that the evaluator writes to stderr is given to line as it comes.

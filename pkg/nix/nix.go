@@ -35,6 +35,7 @@ type Nix struct {
 	env    []string
 	major  int
 	minor  int
+	lix    bool // a fork of 2.18 whose versions go on from 2.90
 	config map[string]setting
 }
 
@@ -94,6 +95,7 @@ func (n *Nix) setVersion(out string) error {
 	n.Version = m[1]
 	n.major, _ = strconv.Atoi(m[2]) // the pattern has only digits
 	n.minor, _ = strconv.Atoi(m[3])
+	n.lix = strings.Contains(out, "Lix")
 	if !n.atLeast(2, 8) {
 		return fmt.Errorf("%w: version %s is too old, nix-matrix needs 2.8 or newer", ErrMissing, n.Version)
 	}
@@ -135,7 +137,13 @@ func (e *Error) Unwrap() error { return e.Err }
 func (n *Nix) command(ctx context.Context, program string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = n.env
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.Cancel = func() error {
+		// Nix misses a signal that comes just before it begins to wait.
+		for again := stopGrace / 8; again < stopGrace; again *= 2 {
+			time.AfterFunc(again, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })
+		}
+		return cmd.Process.Signal(syscall.SIGTERM)
+	}
 	cmd.WaitDelay = stopGrace
 	return cmd
 }

@@ -326,12 +326,11 @@ func TestRecord(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		drvs, outs := recorded(t, n)
 		offer(t, n, drvs, outs)
-		original, err := n.output(t.Context(), "sh", "-c", "command -v nix-store")
-		if err != nil {
-			t.Fatal(err)
-		}
+		version := filepath.Base(t.Name())
 		said := filepath.Join(t.TempDir(), "said")
-		program(t, "nix-store", fmt.Sprintf(`exec %s "$@" 2>%s`, strings.TrimSpace(string(original)), said))
+		dir := t.TempDir()
+		script(t, dir, "nix-store", fmt.Sprintf(`exec %s/nix-store "$@" 2>%s`, testbench.NixPath(t, version), said))
+		mount(t, dir, places["PATH"])
 		take := func() []byte {
 			data, err := os.ReadFile(said)
 			if err != nil {
@@ -354,7 +353,6 @@ func TestRecord(t *testing.T) {
 			t.Fatal(err)
 		}
 		dry.Files = append(dry.Files, txtar.File{Name: "build", Data: take()})
-		version := strings.TrimPrefix(t.Name(), "TestRecord/")
 		if err := os.WriteFile(filepath.Join("testdata", "dry-run-"+version), txtar.Format(dry), 0o644); err != nil {
 			t.Fatal(err)
 		}
