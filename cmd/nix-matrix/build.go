@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/pack"
@@ -85,16 +87,17 @@ func (b *builder) run(ctx context.Context) error {
 		return err
 	}
 	err = b.build(ctx, entry, result)
-	if errors.Is(err, errNoHandover) && b.missingOK {
-		a.show.Printf("%v: trying the artifact of the run", err)
-		return a.action.SetOutput("handover", "missing")
-	}
 	if err != nil {
 		result.Error = err.Error()
 		result.Outcome = outcome(ctx, result)
+		result.Finished = time.Now().UTC()
 	}
 	if werr := b.writeResult(result); werr != nil {
 		return errors.Join(err, werr)
+	}
+	if errors.Is(err, errNoHandover) && b.missingOK && ctx.Err() == nil {
+		a.show.Printf("%v: trying the artifact of the run", err)
+		return a.action.SetOutput("handover", "missing")
 	}
 	if err != nil {
 		return err
@@ -136,7 +139,7 @@ func (b *builder) writeResult(result *job.Result) error {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(b.app.streams.out, "%s\n", data)
+		_, err = fmt.Fprintf(b.app.streams.out, "%s\n", action.ForeignJSON(data))
 		return err
 	default:
 		return writeResult(b.resultFile, result)

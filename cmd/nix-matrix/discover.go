@@ -180,7 +180,7 @@ func (a *app) emit(p *job.Plan, key string, matrix []byte, planFile, drvsFile st
 			return fmt.Errorf("set the output %s: %w", name, err)
 		}
 	}
-	_, err := fmt.Fprintf(a.streams.out, "%s\n", matrix)
+	_, err := fmt.Fprintf(a.streams.out, "%s\n", action.ForeignJSON(matrix))
 	return err
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -205,7 +206,7 @@ func (a *app) offeredAt(ctx context.Context, n *nix.Nix, to push.Destination, pa
 	if err := to.Dial(ctx, a.secrets("")); err != nil {
 		return nil, err
 	}
-	reading, remove, err := a.reading([]push.Destination{to})
+	reading, remove, err := a.reading(n, []push.Destination{to})
 	if err != nil {
 		return nil, err
 	}
@@ -215,17 +216,21 @@ func (a *app) offeredAt(ctx context.Context, n *nix.Nix, to push.Destination, pa
 
 // reading gives the settings with which Nix may read from destinations, and what
 // removes the file that they need.
-func (a *app) reading(from []push.Destination) ([]nix.Option, func(), error) {
+func (a *app) reading(n *nix.Nix, from []push.Destination) ([]nix.Option, func(), error) {
 	var lines string
 	for _, d := range from {
 		lines += d.Netrc(a.secrets(""))
 	}
+	if lines == "" {
+		return nil, func() {}, nil
+	}
+	// It takes the place of the user's, which other substituters may need.
+	if own, err := os.ReadFile(n.Text("netrc-file")); err == nil {
+		lines += string(own)
+	}
 	netrc, remove, err := push.SecretFile(lines)
 	if err != nil {
 		return nil, func() {}, err
-	}
-	if netrc == "" {
-		return nil, remove, nil
 	}
 	return []nix.Option{{Name: "netrc-file", Value: netrc}}, remove, nil
 }

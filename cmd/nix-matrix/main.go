@@ -26,9 +26,11 @@ const (
 )
 
 func main() {
-	// The second signal ends the program the hard way.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
+	defer stop()
+	// A second Ctrl-C ends the program the hard way. Not so a SIGTERM after it:
+	// that is how a runner goes on cancelling, and the Result is being written.
+	context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt) })
 	os.Exit(run(ctx, os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}, os.Getenv))
 }
 
@@ -60,8 +62,8 @@ func run(ctx context.Context, args []string, s streams, getenv func(string) stri
 	case errors.As(err, &usage):
 		app.fail("Wrong usage", err)
 		return exitUsage
-	case errors.Is(err, nix.ErrMissing):
-		app.fail("Nix is missing", err)
+	case errors.Is(err, nix.ErrMissing), errors.Is(err, nix.ErrUntrusted):
+		app.fail("Nix can't be used", err)
 		return exitUnfit
 	default:
 		app.fail("nix-matrix failed", err)
@@ -71,7 +73,7 @@ func run(ctx context.Context, args []string, s streams, getenv func(string) stri
 
 // fail tells why the program ends, once.
 func (a *app) fail(title string, err error) {
-	_, _ = fmt.Fprintf(a.streams.err, "nix-matrix: %s\n", action.Foreign(err.Error()))
+	_, _ = fmt.Fprintf(a.streams.err, "nix-matrix: %s\n", action.Foreign(nix.Plain(err.Error())))
 	a.action.Annotate(action.LevelError, title, err.Error())
 }
 

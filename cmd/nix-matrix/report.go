@@ -143,7 +143,10 @@ func (r *reporter) print(v *report.Verdict) error {
 		}
 		return nil
 	}
-	enc := json.NewEncoder(out)
-	enc.SetIndent("", " ")
-	return enc.Encode(v)
+	data, err := json.MarshalIndent(v, "", " ")
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "%s\n", action.ForeignJSON(data))
+	return err
 }

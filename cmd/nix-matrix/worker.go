@@ -49,7 +49,6 @@ func (a *app) newResult(e *job.Entry, plan string) *job.Result {
 		Error:    "the worker ended before it could say anything: it was killed, or the machine was lost",
 		Started:  now,
 		Finished: now,
-		Emulated: e.QEMU,
 		Runner:   a.getenv("RUNNER_NAME"),
 		URL:      a.action.RunURL(),
 		Targets:  []job.TargetResult{},
@@ -60,6 +59,7 @@ func (a *app) newResult(e *job.Entry, plan string) *job.Result {
 // Result.
 func (w *worker) work(ctx context.Context, e *job.Entry, result *job.Result) {
 	result.Error = ""
+	result.Emulated = e.QEMU && e.System != w.nix.System
 	targets := make([]build.Target, len(e.Targets))
 	for i, ref := range e.Targets {
 		targets[i] = build.Target{N: ref.N, Target: w.plan.Targets[ref.N]}
@@ -120,7 +120,10 @@ func (w *worker) realise(ctx context.Context, e *job.Entry, targets []build.Targ
 func (w *worker) options(e *job.Entry) []nix.Option {
 	// Entries that are built side by side on one machine wait for each other's
 	// locks; Nix looks at them every five seconds.
-	options := []nix.Option{{Name: "build-poll-interval", Value: "1"}}
+	options := []nix.Option{
+		{Name: "build-poll-interval", Value: "1"},
+		{Name: "fallback", Value: "true"}, // a cache that fails costs a build, no more
+	}
 	if platforms := w.nix.Setting("extra-platforms"); e.System != w.nix.System && !slices.Contains(platforms, e.System) && e.QEMU {
 		options = append(options, nix.Option{Name: "extra-platforms", Value: strings.Join(append(platforms, e.System), " ")})
 	}
@@ -138,7 +141,7 @@ func (w *worker) reading(ctx context.Context) ([]nix.Option, func()) {
 			signed = append(signed, to)
 		}
 	}
-	options, remove, err := w.app.reading(signed)
+	options, remove, err := w.app.reading(w.nix, signed)
 	if err != nil {
 		w.app.warn("What is at the binary caches already is built again", err)
 	}

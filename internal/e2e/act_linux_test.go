@@ -323,7 +323,7 @@ func (r *run) results() map[string]job.Outcome {
 	r.t.Helper()
 	outcomes := map[string]job.Outcome{}
 	for _, name := range r.uploaded() {
-		if !strings.Contains(name, "-result-") {
+		if !strings.Contains(name, ".result.") {
 			continue
 		}
 		result, err := job.ParseResult(r.artifact(name))

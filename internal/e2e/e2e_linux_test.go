@@ -230,7 +230,7 @@ func TestWorkflows(t *testing.T) {
 		}
 		for _, use := range []string{"one", "two"} {
 			r.verdict(use+"/report", "✅ nix-matrix: the only target is done")
-			if n := len(slices.DeleteFunc(r.uploaded(), func(name string) bool { return !strings.HasPrefix(name, use+"-") })); n != 3 {
+			if n := len(slices.DeleteFunc(r.uploaded(), func(name string) bool { return !strings.HasPrefix(name, use+".") })); n != 3 {
 				t.Errorf("%s has %d artifacts of its own, want plan, derivations and one result: %s", use, n, r.uploaded())
 			}
 		}

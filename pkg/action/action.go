@@ -3,6 +3,7 @@
 package action
 
 import (
+	"bytes"
 	"crypto/rand"
 	"fmt"
 	"io"
@@ -114,18 +115,6 @@ func (a *Action) Annotate(level Level, title, message string) {
 	}
 }
 
-// Mask keeps a value out of the log.
-func (a *Action) Mask(value string) {
-	if !a.Running() {
-		return
-	}
-	for line := range strings.Lines(value) {
-		if line = strings.TrimSpace(line); line != "" {
-			a.commands.AddMask(line)
-		}
-	}
-}
-
 // TempDir is a directory below RUNNER_TEMP for what this use of the action hands
 // to later steps.
 func (a *Action) TempDir(id string) (string, error) {
@@ -162,4 +151,9 @@ func Foreign(line string) string {
 		// A word joiner is invisible and ends what the runner looks for.
 		return found[:len(found)-1] + "\u2060" + found[len(found)-1:]
 	})
+}
+
+// ForeignJSON makes JSON safe to log. To who reads it as JSON, it is the same.
+func ForeignJSON(data []byte) []byte {
+	return bytes.ReplaceAll(data, []byte("##["), []byte(`#\u0023[`))
 }

@@ -2,6 +2,7 @@ package action_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -144,7 +145,6 @@ func TestOutsideOfActions(t *testing.T) {
 		t.Error(err)
 	}
 	a.Annotate(action.LevelError, "title", "message")
-	a.Mask("secret")
 	if a.Running() || a.RunURL() != "" || log.Len() > 0 {
 		t.Errorf("running: %t, at %q, said %q", a.Running(), a.RunURL(), &log)
 	}
@@ -167,16 +167,6 @@ func TestAnnotate(t *testing.T) {
 		if got := log.String(); got != test.want {
 			t.Errorf("%q, %q: got %q, want %q", test.title, test.message, got, test.want)
 		}
-	}
-}
-
-func TestMask(t *testing.T) {
-	var log bytes.Buffer
-	a := action.New(env(running...), &log)
-	a.Mask("")
-	a.Mask("key:100%\r\n\n second \n")
-	if got, want := log.String(), "::add-mask::key:100%25\n::add-mask::second\n"; got != want {
-		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
@@ -270,4 +260,16 @@ func FuzzForeign(f *testing.F) {
 			t.Errorf("%q does not read like %q", got, line)
 		}
 	})
+}
+
+func TestForeignJSON(t *testing.T) {
+	data := []byte(`{"name":"##[set-output name=owned]1 ##[error]"}`)
+	safe := action.ForeignJSON(data)
+	if strings.Contains(string(safe), "##[") {
+		t.Errorf("it is still a command: %s", safe)
+	}
+	var got, want map[string]string
+	if json.Unmarshal(safe, &got) != nil || json.Unmarshal(data, &want) != nil || got["name"] != want["name"] {
+		t.Errorf("it says %v instead of %v", got, want)
+	}
 }

@@ -93,7 +93,7 @@ func (r *realisation) run(ctx context.Context, o Options) error {
 		result.Error = ""
 		result.Seconds = r.watch.until(t.DrvPath, r.started)
 		switch {
-		case r.all(t, before, realiseErr):
+		case len(t.OutPaths) == len(t.Outputs) && r.all(t, before, realiseErr):
 			result.Outcome, result.Seconds = job.Present, 0
 		case r.all(t, after, realiseErr):
 			result.Outcome = job.Fetched
@@ -221,8 +221,10 @@ func (r *realisation) failures(ctx context.Context, realiseErr error) (*failures
 			return nil, err
 		}
 		for _, out := range drv.Outputs {
-			outputs[b.DrvPath] = append(outputs[b.DrvPath], out.Path)
-			all = append(all, out.Path)
+			if out.Path != "" { // else it is known only after the build
+				outputs[b.DrvPath] = append(outputs[b.DrvPath], out.Path)
+				all = append(all, out.Path)
+			}
 		}
 	}
 	valid, err := r.store.Valid(ctx, all...)

@@ -57,11 +57,12 @@ var hostNames = []struct {
 
 // classify makes a target of an attribute path and the derivation's name.
 func classify(path []string, drvName string) job.Target {
-	t := job.Target{Attr: JoinAttr(path), Name: JoinAttr(path), Kind: job.Other}
-	top := ""
-	if len(path) > 0 {
-		top = path[0]
+	t := job.Target{Attr: JoinAttr(path), Kind: job.Other}
+	if len(path) == 0 { // a file that is a derivation
+		path = []string{drvName}
 	}
+	t.Name = JoinAttr(path)
+	top := path[0]
 	host := func(kind job.Kind, name []string) {
 		t.Kind = kind
 		t.Name = JoinAttr(name)

@@ -26,7 +26,7 @@ var walker string
 
 // Evaluator is what a discovery needs of Nix.
 type Evaluator interface {
-	Eval(ctx context.Context, e nix.Evaluation, line func(string)) error
+	Eval(ctx context.Context, e nix.Evaluation, line func(string) bool) error
 	EvaluatesWholeFlakes() bool
 }
 
@@ -302,7 +302,7 @@ type described struct {
 }
 
 // line takes a line of the evaluator's stderr.
-func (w *walk) line(line string) {
+func (w *walk) line(line string) bool {
 	_, told, ours := strings.Cut(line, w.nonce+" ")
 	if !ours {
 		// From an error on, what it says ends up in the target or the error.
@@ -310,12 +310,13 @@ func (w *walk) line(line string) {
 		if !w.dying {
 			w.o.Log(nix.Plain(line))
 		}
-		return
+		return false
 	}
 	event, data, _ := strings.Cut(told, " ")
 	if err := w.event(event, []byte(data)); err != nil && w.err == nil {
 		w.err = err
 	}
+	return true
 }
 
 func (w *walk) event(event string, data []byte) error {
@@ -395,6 +396,10 @@ func (d *discovery) add(s source, found described) {
 // failed records a target, or a set of them, that can't be evaluated.
 func (d *discovery) failed(s source, path []string, err error) {
 	t := classify(path, "")
+	if d.seen[s.name+"#"+t.Attr] {
+		return
+	}
+	d.seen[s.name+"#"+t.Attr] = true
 	t.State = job.Failed
 	t.Error = err.Error()
 	var failed *nix.Error
@@ -408,6 +413,9 @@ func (d *discovery) failed(s source, path []string, err error) {
 // reproduce says what to type to build a target at home.
 func (d *discovery) reproduce(s source, attr string) string {
 	if s.flake == "" {
+		if attr == "" {
+			return "nix-build " + shellQuote(d.o.File)
+		}
 		return "nix-build " + shellQuote(d.o.File) + " -A " + shellQuote(attr)
 	}
 	return "nix build " + shellQuote(s.flake+"#"+attr)

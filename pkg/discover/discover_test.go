@@ -291,3 +291,36 @@ func TestSplitAttr(t *testing.T) {
 		}
 	}
 }
+
+// A file may be a derivation itself, that of a host even.
+func TestFileThatIsADerivation(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *nix.Nix) {
+		for name, want := range map[string]string{
+			"nixos-system-one-24.11": "nixos nixos-system-one-24.11 build",
+			"tool":                   "other tool build",
+		} {
+			file := filepath.Join(t.TempDir(), "default.nix")
+			text := `derivation { name = "` + name + `"; system = "x86_64-linux"; builder = "/bin/sh"; }`
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			got, d := look(t, n, Options{File: file})
+			if len(got) != 1 || strings.ReplaceAll(got[0], `"`, "") != want {
+				t.Errorf("got %v, want %s", got, want)
+			}
+			if d.Targets[0].Reproduce != "nix-build "+file {
+				t.Errorf("reproduce with %s", d.Targets[0].Reproduce)
+			}
+		}
+	})
+}
+
+func TestOverlap(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *nix.Nix) {
+		ref := flake(t, `{ packages.x86_64-linux = { bad = throw "bad"; good = d "good"; }; }`)
+		got, _ := look(t, n, Options{Installables: []string{ref, ref + "#packages", ref + "#packages.x86_64-linux.bad"}})
+		if want := []string{"package packages.x86_64-linux.bad failed: bad", "package packages.x86_64-linux.good build"}; !slices.Equal(got, want) {
+			t.Errorf("got %v", got)
+		}
+	})
+}

@@ -46,17 +46,16 @@ type Result struct {
 
 // A TargetResult is what became of one target.
 type TargetResult struct {
-	N         int        `json:"n"` // number in the Plan
-	Attr      string     `json:"attr"`
-	DrvPath   string     `json:"drvPath"`
-	Outcome   Outcome    `json:"outcome"`
-	Outputs   []Output   `json:"outputs,omitempty"`
-	Builds    []DrvBuild `json:"builds,omitempty"` // what was built for it in this entry
-	Error     string     `json:"error,omitempty"`
-	Cause     string     `json:"cause,omitempty"` // the derivation that failed first
-	Log       []string   `json:"log,omitempty"`   // its last lines
-	Seconds   float64    `json:"seconds"`
-	Reproduce string     `json:"reproduce,omitempty"` // what to type to see it at home
+	N         int      `json:"n"` // number in the Plan
+	Attr      string   `json:"attr"`
+	DrvPath   string   `json:"drvPath"`
+	Outcome   Outcome  `json:"outcome"`
+	Outputs   []Output `json:"outputs,omitempty"`
+	Error     string   `json:"error,omitempty"`
+	Cause     string   `json:"cause,omitempty"` // the derivation that failed first
+	Log       []string `json:"log,omitempty"`   // its last lines
+	Seconds   float64  `json:"seconds"`
+	Reproduce string   `json:"reproduce,omitempty"` // what to type to see it at home
 }
 
 // An Output is a realised output of a target.
@@ -107,7 +106,12 @@ func (r *Result) check() error {
 			return fmt.Errorf("target %q: %w", r.Targets[i].Attr, err)
 		}
 	}
-	return checkBuilds(r.Builds)
+	for _, b := range r.Builds {
+		if err := checkDrvPath(b.DrvPath); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (t *TargetResult) check() error {
@@ -127,15 +131,6 @@ func (t *TargetResult) check() error {
 	}
 	for _, o := range t.Outputs {
 		if err := checkOutput(o.Name, o.Path); err != nil {
-			return err
-		}
-	}
-	return checkBuilds(t.Builds)
-}
-
-func checkBuilds(builds []DrvBuild) error {
-	for _, b := range builds {
-		if err := checkDrvPath(b.DrvPath); err != nil {
 			return err
 		}
 	}

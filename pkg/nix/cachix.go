@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -15,17 +17,36 @@ import (
 func (n *Nix) Cachix(ctx context.Context, name string, paths []string) error {
 	program, err := exec.LookPath("cachix")
 	if err != nil {
-		out, err := n.output(ctx, "nix", "build", "--no-link", "--print-out-paths", "nixpkgs#cachix^bin")
-		if err != nil {
+		if program, err = n.fetchCachix(ctx); err != nil {
 			return fmt.Errorf("push to cachix:%s: cachix is not on PATH, and nixpkgs#cachix can't be had: %w", name, err)
 		}
-		program = filepath.Join(strings.TrimSpace(string(out)), "bin", "cachix")
 	}
 	cmd := n.command(ctx, program, "push", name)
+	for _, variable := range []string{"CACHIX_AUTH_TOKEN", "CACHIX_SIGNING_KEY"} {
+		// An empty one would be taken for a key that is wrong.
+		if value := os.Getenv(variable); value != "" {
+			cmd.Env = append(slices.Clip(cmd.Env), variable+"="+value)
+		}
+	}
 	cmd.Stderr = io.Discard // what matters of it is in the error
 	cmd.Stdin = strings.NewReader(strings.Join(paths, "\n") + "\n")
 	if err := n.run(cmd); err != nil {
 		return fmt.Errorf("push to cachix:%s: %w", name, err)
 	}
 	return nil
+}
+
+// fetchCachix gives the program of the nixpkgs that the registry names.
+func (n *Nix) fetchCachix(ctx context.Context) (string, error) {
+	out, err := n.output(ctx, "nix", "build", "--no-link", "--print-out-paths", "nixpkgs#cachix")
+	if err != nil {
+		return "", err
+	}
+	for _, path := range lines(out) {
+		program := filepath.Join(path, "bin", "cachix")
+		if _, err := os.Stat(program); err == nil {
+			return program, nil
+		}
+	}
+	return "", fmt.Errorf("there is no bin/cachix in %s", strings.Join(lines(out), ", "))
 }

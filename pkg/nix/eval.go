@@ -23,8 +23,9 @@ type Evaluation struct {
 func (n *Nix) EvaluatesWholeFlakes() bool { return n.atLeast(2, 26) && !n.lix }
 
 // Eval evaluates. What it instantiates is in the store afterwards. Each line
-// that the evaluator writes to stderr is given to line as it comes.
-func (n *Nix) Eval(ctx context.Context, e Evaluation, line func(string)) error {
+// that the evaluator writes to stderr is given to line as it comes; those that
+// line does not take for its own are what an error is made from.
+func (n *Nix) Eval(ctx context.Context, e Evaluation, line func(string) bool) error {
 	args := []string{"eval", "--json"}
 	if e.Flake == "" {
 		args = append(args, "--impure", "--expr", "("+e.Apply+"\n) ("+e.Expr+"\n)")
@@ -37,8 +38,14 @@ func (n *Nix) Eval(ctx context.Context, e Evaluation, line func(string)) error {
 	}
 	cmd := n.command(ctx, "nix", args...)
 	cmd.Stdout = io.Discard
-	cmd.Stderr = &lineWriter{line: line}
-	return n.run(cmd)
+	said := &tail{limit: 16 << 10}
+	cmd.Stderr = &lineWriter{line: func(text string) {
+		if !line(text) {
+			_, _ = said.Write([]byte(text + "\n")) // which takes everything
+		}
+	}}
+	err := cmd.Run()
+	return failure(cmd, err, said.String())
 }
 
 // lineWriter gives whole lines on.

@@ -20,11 +20,15 @@ import (
 	"time"
 )
 
-// ErrMissing says that no usable Nix is installed.
-var ErrMissing = errors.New("no usable Nix")
+var (
+	// ErrMissing says that no usable Nix is installed.
+	ErrMissing = errors.New("no usable Nix")
+	// ErrUntrusted says that the Nix daemon does not trust this user.
+	ErrUntrusted = errors.New("the Nix daemon does not trust this user")
+)
 
 // stopGrace is how long a program may take to stop after it was told to.
-const stopGrace = 4 * time.Second
+const stopGrace = 3 * time.Second
 
 // Nix is an installed Nix.
 type Nix struct {
@@ -81,8 +85,16 @@ func environment() []string {
 	if config != "" {
 		config += "\n"
 	}
-	return append(os.Environ(), "NIX_CONFIG="+config+"extra-experimental-features = nix-command flakes")
+	env := slices.DeleteFunc(os.Environ(), func(variable string) bool {
+		name, _, _ := strings.Cut(variable, "=")
+		return secret.MatchString(name)
+	})
+	return append(env, "NIX_CONFIG="+config+"extra-experimental-features = nix-command flakes")
 }
+
+// secret are the variables that no evaluator and no builder may see: where Nix
+// has no daemon, a derivation can ask for variables of ours (impureEnvVars).
+var secret = regexp.MustCompile(`^(ACTIONS_.*|INPUT_.*|ATTIC_TOKEN|CACHIX_.*|NIX_MATRIX_SIGNING_KEY)$`)
 
 // The version is the last word: before it, a fork may have its own.
 var versionPattern = regexp.MustCompile(`\s((\d+)\.(\d+)[0-9a-z.]*)\S*\s*$`)
@@ -104,6 +116,13 @@ func (n *Nix) setVersion(out string) error {
 
 func (n *Nix) atLeast(major, minor int) bool {
 	return n.major > major || n.major == major && n.minor >= minor
+}
+
+// Text gives one of Nix's settings that is a text, such as "netrc-file".
+func (n *Nix) Text(name string) string {
+	var text string
+	_ = json.Unmarshal(n.config[name].Value, &text) // another type is no text
+	return text
 }
 
 // Setting gives one of Nix's settings that is a list of words, such as
@@ -160,14 +179,23 @@ func (n *Nix) run(cmd *exec.Cmd) error {
 	default:
 		cmd.Stderr = io.MultiWriter(cmd.Stderr, keep)
 	}
-	return n.failure(cmd, cmd.Run(), keep.String())
+	return failure(cmd, cmd.Run(), keep.String())
 }
 
-func (n *Nix) failure(cmd *exec.Cmd, err error, stderr string) error {
-	if err == nil {
+// failure makes an *Error of what became of a program.
+func failure(cmd *exec.Cmd, err error, stderr string) error {
+	// A process that was left behind, such as a shared ssh connection, may keep
+	// the streams of a program that has ended well.
+	if err == nil || errors.Is(err, exec.ErrWaitDelay) && cmd.ProcessState.Success() {
 		return nil
 	}
-	return &Error{Program: filepath.Base(cmd.Path), Message: Message(stderr), Err: err}
+	e := &Error{Program: filepath.Base(cmd.Path), Message: Message(stderr), Err: err}
+	if cmd.ProcessState != nil {
+		if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() && !errorLine.MatchString(Plain(stderr)) {
+			e.Message = strings.TrimSpace(fmt.Sprintf("it was ended by a signal (%v); was there too little memory?\n%s", status.Signal(), e.Message))
+		}
+	}
+	return e
 }
 
 // output runs a program for its stdout; what it says is only in the error.

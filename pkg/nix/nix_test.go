@@ -6,9 +6,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -346,5 +349,43 @@ func TestRedactErr(t *testing.T) {
 	}
 	if got := redactErr(io.EOF, address); got != io.EOF {
 		t.Errorf("another error becomes %v", got)
+	}
+}
+
+// Neither an evaluator nor a builder may see what is secret.
+func TestSecretsStayHere(t *testing.T) {
+	hidden := []string{
+		"ACTIONS_RUNTIME_TOKEN", "ATTIC_TOKEN", "CACHIX_AUTH_TOKEN", "CACHIX_SIGNING_KEY", "NIX_MATRIX_SIGNING_KEY", "INPUT_JOB",
+	}
+	for _, name := range append(hidden, "AWS_ACCESS_KEY_ID") {
+		t.Setenv(name, "s3cr3t")
+	}
+	env := strings.Join(environment(), "\n")
+	for _, name := range hidden {
+		if strings.Contains(env, name+"=") {
+			t.Errorf("%s is handed on", name)
+		}
+	}
+	if !strings.Contains(env, "\nAWS_ACCESS_KEY_ID=s3cr3t") {
+		t.Error("what nix copy needs for s3 is not handed on")
+	}
+}
+
+// A process that is left behind with the streams does no harm; a signal is named.
+func TestEnds(t *testing.T) {
+	n := &Nix{}
+	cmd := n.command(t.Context(), "sh", "-c", "sleep 60 & echo $! >&2; exit 0")
+	cmd.WaitDelay = time.Millisecond
+	var said strings.Builder
+	cmd.Stderr = &said
+	if err := n.run(cmd); err != nil {
+		t.Errorf("a process was left behind: %v", err)
+	}
+	if pid, err := strconv.Atoi(strings.TrimSpace(said.String())); err == nil {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	err := n.run(n.command(t.Context(), "sh", "-c", "echo trace >&2; kill -KILL $$"))
+	if err == nil || !strings.Contains(err.Error(), "killed") || !strings.Contains(err.Error(), "memory") {
+		t.Errorf("killed: %v", err)
 	}
 }

@@ -27,7 +27,7 @@ func (n *Nix) Realise(ctx context.Context, outputs []string, emit func(Event), o
 		},
 	}
 	cmd.Stdout = io.Discard
-	return n.failure(cmd, cmd.Run(), message)
+	return failure(cmd, cmd.Run(), message)
 }
 
 // An Option overrides one of Nix's settings for a call.

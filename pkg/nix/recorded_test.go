@@ -27,11 +27,13 @@ func instantiate(t *testing.T, n *Nix, expr string) map[string]string {
 	err := n.Eval(t.Context(), Evaluation{
 		Expr:  expr,
 		Apply: `set: builtins.foldl' (done: name: builtins.trace "${name} ${set.${name}.drvPath}" done) null (builtins.attrNames set)`,
-	}, func(line string) {
+	}, func(line string) bool {
 		said = append(said, line)
-		if name, drv, ok := strings.Cut(strings.TrimPrefix(line, "trace: "), " "); ok {
+		name, drv, ok := strings.Cut(strings.TrimPrefix(line, "trace: "), " ")
+		if ok {
 			drvs[name] = drv
 		}
+		return ok
 	})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, strings.Join(said, "\n"))

@@ -234,6 +234,10 @@ func (n *Nix) Offered(ctx context.Context, paths, substituters []string, options
 		return nil, err
 	}
 	defer removeAll(empty)
+	// Nix wants no symlink on the way, and macOS has one.
+	if empty, err = filepath.EvalSymlinks(empty); err != nil {
+		return nil, err
+	}
 
 	offered := map[string]bool{}
 	for _, piece := range chunks(paths) {
@@ -364,6 +368,8 @@ func (n *Nix) Import(ctx context.Context, write func(io.Writer) error) ([]string
 	_ = r.Close() // so that a writer whose reader is gone ends
 	_ = g.Wait()
 	switch {
+	case runErr != nil && strings.Contains(runErr.Error(), "lacks a signature by a trusted key"):
+		return nil, fmt.Errorf("%w: name this user in the setting trusted-users of nix.conf and restart the Nix daemon: import into the store: %w", ErrUntrusted, runErr)
 	case runErr != nil && (writeErr == nil || isBrokenPipe(writeErr)):
 		return nil, fmt.Errorf("import into the store: %w", runErr)
 	case writeErr != nil:

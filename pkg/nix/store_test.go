@@ -478,7 +478,7 @@ func TestEval(t *testing.T) {
 
 func eval(t *testing.T, n *Nix, e Evaluation) (lines []string, err error) {
 	t.Helper()
-	err = n.Eval(t.Context(), e, func(line string) { lines = append(lines, line) })
+	err = n.Eval(t.Context(), e, func(line string) bool { lines = append(lines, line); return false })
 	return lines, err
 }
 

@@ -13,7 +13,7 @@ import (
 
 // Grace is how long a Session goes on pushing what is finished after the build
 // was told to stop.
-const Grace = 4 * time.Second
+const Grace = 3 * time.Second
 
 // Store is what a Session asks about what was built.
 type Store interface {
@@ -91,7 +91,9 @@ func (s *Session) outputs(ctx context.Context, drvs []string) ([]string, error) 
 			return nil, err
 		}
 		for _, output := range drv.Outputs {
-			paths = append(paths, output.Path)
+			if output.Path != "" { // else it is known only after the build
+				paths = append(paths, output.Path)
+			}
 		}
 	}
 	valid, err := s.store.Valid(ctx, paths...)
@@ -113,10 +115,11 @@ type queue struct {
 	closed bool
 
 	// Of the goroutine that pushes.
-	done  map[string]bool // pushed paths
-	owed  []string        // those that failed, to be tried once more at the end
-	spent time.Duration
-	err   error // of the last try
+	done    map[string]bool // pushed paths
+	waiting []string        // derivations whose outputs could not be asked for yet
+	owed    []string        // paths that failed, to be tried once more at the end
+	spent   time.Duration
+	err     error
 }
 
 func (q *queue) add(drv string, paths []string) {
@@ -162,28 +165,40 @@ func (q *queue) run(ctx context.Context, s *Session) {
 }
 
 func (q *queue) push(ctx context.Context, s *Session, drvs, paths []string, last bool) {
-	built, err := s.outputs(ctx, drvs)
-	if err != nil {
-		q.err = err
-		return
+	q.waiting = append(q.waiting, drvs...)
+	built, askErr := s.outputs(ctx, q.waiting)
+	if askErr != nil {
+		q.fail(ctx, askErr)
+	} else {
+		paths, q.waiting = append(paths, built...), nil
 	}
-	paths = append(paths, built...)
 	if last {
 		paths = append(paths, q.owed...)
 	}
 	slices.Sort(paths)
 	paths = slices.DeleteFunc(slices.Compact(paths), func(path string) bool { return q.done[path] })
-	if len(paths) == 0 {
-		return
+	if len(paths) > 0 {
+		start := time.Now()
+		err := q.to.Push(ctx, s.store, paths, s.secrets)
+		q.spent += time.Since(start)
+		if err != nil {
+			q.owed = append(q.owed, paths...)
+			q.fail(ctx, err)
+			return
+		}
+		for _, path := range paths {
+			q.done[path] = true
+		}
 	}
-	start := time.Now()
-	q.err = q.to.Push(ctx, s.store, paths, s.secrets)
-	q.spent += time.Since(start)
-	if q.err != nil {
-		q.owed = append(q.owed, paths...)
-		return
+	if last && askErr == nil {
+		q.err = nil // what was owed is there now
 	}
-	for _, path := range paths {
-		q.done[path] = true
+}
+
+// fail keeps the error of the last try. When pushing was told to stop, what came
+// before says more.
+func (q *queue) fail(ctx context.Context, err error) {
+	if err != nil && (q.err == nil || ctx.Err() == nil) {
+		q.err = err
 	}
 }

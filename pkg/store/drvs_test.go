@@ -48,10 +48,12 @@ func TestHandOver(t *testing.T) {
 	expr := `let d = name: text: derivation { inherit name; system = "x86_64-linux"; builder = "/bin/sh"; args = [ text ]; };
 		base = d "base" ""; in { a = d "a" "${base}"; b = d "b" "${base} ${` + source + `}"; }`
 	for _, attr := range []string{"a", "b"} {
-		must(t, n.Eval(t.Context(), nix.Evaluation{Expr: expr, Apply: `x: builtins.trace "drv ` + `${builtins.unsafeDiscardStringContext x.` + attr + `.drvPath}" true`}, func(line string) {
-			if _, drv, ok := strings.Cut(line, "drv "); ok {
+		must(t, n.Eval(t.Context(), nix.Evaluation{Expr: expr, Apply: `x: builtins.trace "drv ` + `${builtins.unsafeDiscardStringContext x.` + attr + `.drvPath}" true`}, func(line string) bool {
+			_, drv, ok := strings.Cut(line, "drv ")
+			if ok {
 				drvs = append(drvs, drv)
 			}
+			return ok
 		}))
 	}
 	if len(drvs) != 2 {
