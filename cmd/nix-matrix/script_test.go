@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -37,6 +38,7 @@ func TestScripts(t *testing.T) {
 			"replace": replace,
 			"nginx":   nginx,
 			"attic":   startAttic,
+			"hang":    hang,
 		},
 	})
 }
@@ -127,4 +129,25 @@ func startAttic(ts *testscript.TestScript, neg bool, args []string) {
 	server := attictest.Start(ts.Value(testKey{}).(testing.TB), attictest.Options{Cache: "fleet", Dir: dir})
 	ts.Setenv("ATTIC", server.URL)
 	ts.Setenv("TOKEN", server.Token(true, true))
+}
+
+// hang FILE listens on $HANG, makes the file when somebody connects, and never
+// answers.
+func hang(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: hang FILE")
+	}
+	file := ts.MkAbs(args[0])
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Defer(func() { _ = listener.Close() })
+	ts.Setenv("HANG", listener.Addr().String())
+	go func() {
+		for {
+			if _, err := listener.Accept(); err != nil {
+				return
+			}
+			_ = os.WriteFile(file, nil, 0o600) // the script waits in vain, and says so
+		}
+	}()
 }
