@@ -75,27 +75,32 @@ func TestWorkflows(t *testing.T) {
 		checkPushes(t, cachix)
 	})
 
-	t.Run("steps", func(t *testing.T) {
-		t.Parallel()
-		artifacts := loopback()
-		r := (&push{
-			repository: fleet(t, quickStart(t, "steps")), product: product,
-			artifacts: artifacts, runtime: cacheV1(t, artifacts),
-		}).start(t)
-		r.wait()
-		r.expect(all("success", "", append(fleetJobs, "discover", "report")...))
-		r.verdict("report", "✅ nix-matrix: all 18 targets are done")
-		checkHandover(t, r, "")
-		if got := r.step("nixosConfigurations.pi3", "Set up emulation"); got != "success" {
-			t.Errorf("setting up the emulation: %q", got)
-		}
-		if got := r.step("nixosConfigurations.hetzner", "Set up emulation"); got != "" {
-			t.Errorf("emulation was set up for x86_64: %s", got)
-		}
-		if !strings.Contains(r.summary("report"), "| `nixosConfigurations.pi3` | `aarch64-linux` | built, emulated |") {
-			t.Error("the summary does not say that pi3 was built emulated")
-		}
-	})
+	for version, cache := range map[string]func(*testing.T, string) map[string]string{
+		"v1": cacheV1,
+		"v2": func(t *testing.T, artifacts string) map[string]string { return cacheV2(t, artifacts, false) },
+	} {
+		t.Run("steps, cache "+version, func(t *testing.T) {
+			t.Parallel()
+			artifacts := loopback()
+			r := (&push{
+				repository: fleet(t, quickStart(t, "steps")), product: product,
+				artifacts: artifacts, runtime: cache(t, artifacts),
+			}).start(t)
+			r.wait()
+			r.expect(all("success", "", append(fleetJobs, "discover", "report")...))
+			r.verdict("report", "✅ nix-matrix: all 18 targets are done")
+			checkHandover(t, r, "")
+			if got := r.step("nixosConfigurations.pi3", "Set up emulation"); got != "success" {
+				t.Errorf("setting up the emulation: %q", got)
+			}
+			if got := r.step("nixosConfigurations.hetzner", "Set up emulation"); got != "" {
+				t.Errorf("emulation was set up for x86_64: %s", got)
+			}
+			if !strings.Contains(r.summary("report"), "| `nixosConfigurations.pi3` | `aarch64-linux` | built, emulated |") {
+				t.Error("the summary does not say that pi3 was built emulated")
+			}
+		})
+	}
 
 	t.Run("release", func(t *testing.T) {
 		t.Parallel()
@@ -103,7 +108,7 @@ func TestWorkflows(t *testing.T) {
 		r := (&push{
 			repository: fleet(t, leaveOut(t, quickStart(t, "reusable"), "# leave out for qemu")),
 			product:    release(t, product, "v9.8.7"), ref: "v9.8.7",
-			artifacts: artifacts, runtime: cacheV2(t, artifacts, false), cachix: cachix,
+			artifacts: artifacts, runtime: cacheV1(t, artifacts), cachix: cachix,
 			emulation: true, // by a handler that is registered already
 		}).start(t)
 		r.wait()
