@@ -72,7 +72,7 @@ func (r *realisation) run(ctx context.Context, o Options) error {
 		return err
 	}
 	realiseErr := r.store.Realise(ctx, r.wanted(), func(e nix.Event) {
-		r.watch.see(e)
+		r.watch.see(e, ctx.Err() != nil)
 		o.Emit(e)
 	}, o.Nix...)
 
@@ -100,6 +100,8 @@ func (r *realisation) run(ctx context.Context, o Options) error {
 			if r.watch.built[t.DrvPath] {
 				result.Outcome = job.Built
 			}
+		case failures.cause(result):
+			result.Outcome = job.Broken
 		case cancelled:
 			result.Outcome = job.Cancelled
 			result.Error = "the build was stopped"
@@ -234,7 +236,7 @@ func (r *realisation) failures(ctx context.Context, realiseErr error) (*failures
 	for i := range r.watch.finished {
 		b := &r.watch.finished[i]
 		for _, out := range outputs[b.DrvPath] {
-			b.Failed = b.Failed || !valid[out]
+			b.Failed = b.Failed || !valid[out] && !r.watch.interrupted[b.DrvPath]
 		}
 		if b.Failed {
 			f.drvs = append(f.drvs, b.DrvPath)
@@ -243,8 +245,12 @@ func (r *realisation) failures(ctx context.Context, realiseErr error) (*failures
 	return f, nil
 }
 
-// explain says why a target was not built.
-func (f *failures) explain(result *job.TargetResult) {
+// cause names the derivation whose failure kept a target from being built, if
+// there is one.
+func (f *failures) cause(result *job.TargetResult) bool {
+	if len(f.drvs) == 0 {
+		return false
+	}
 	needs := f.needs(result.DrvPath)
 	for _, drv := range f.drvs {
 		if needs[drv] {
@@ -254,9 +260,14 @@ func (f *failures) explain(result *job.TargetResult) {
 			if result.Error == "" {
 				result.Error = fmt.Sprintf("builder of %s failed", drv)
 			}
-			return
+			return true
 		}
 	}
+	return false
+}
+
+// explain says why a target without such a cause was not built.
+func (f *failures) explain(result *job.TargetResult) {
 	result.Error = f.watch.message(result.DrvPath)
 	if result.Error == "" && f.realise != nil {
 		result.Error = f.realise.Error()

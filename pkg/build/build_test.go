@@ -215,21 +215,25 @@ func TestSeveralOutputs(t *testing.T) {
 
 func TestCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	s := &store{valid: map[string]bool{}, stop: "slow", cancel: cancel}
-	got, err := Run(ctx, s, []Target{target(0, "quick"), target(1, "slow")}, Options{Emit: func(nix.Event) {}})
+	s := &store{valid: map[string]bool{}, stop: "slow", cancel: cancel, fails: map[string]string{"bad": "no good: " + drvPath("bad")}}
+	got, err := Run(ctx, s, []Target{target(0, "quick"), target(1, "bad"), target(2, "slow")}, Options{Emit: func(nix.Event) {}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Targets[0].Outcome != job.Built || got.Targets[1].Outcome != job.Cancelled {
-		t.Errorf("got %s, %s", got.Targets[0].Outcome, got.Targets[1].Outcome)
+	outcomes := []job.Outcome{got.Targets[0].Outcome, got.Targets[1].Outcome, got.Targets[2].Outcome}
+	if diff := cmp.Diff([]job.Outcome{job.Built, job.Broken, job.Cancelled}, outcomes); diff != "" {
+		t.Error(diff)
+	}
+	if got.Targets[1].Cause != drvPath("bad") || len(got.Targets[1].Log) == 0 || got.Builds[2].Failed {
+		t.Errorf("what failed before: %+v; builds: %+v", got.Targets[1], got.Builds)
 	}
 }
 
 // A line of a log may be as long as it likes.
 func TestLongLines(t *testing.T) {
 	w := newWatch()
-	w.see(nix.Event{Kind: nix.BuildStarted, Path: drvPath("x")})
-	w.see(nix.Event{Kind: nix.BuildLine, Path: drvPath("x"), Text: strings.Repeat("ä", lineBytes)})
+	w.see(nix.Event{Kind: nix.BuildStarted, Path: drvPath("x")}, false)
+	w.see(nix.Event{Kind: nix.BuildLine, Path: drvPath("x"), Text: strings.Repeat("ä", lineBytes)}, false)
 	if line := w.log[drvPath("x")][0]; len(line) > lineBytes+4 || !strings.HasSuffix(line, "ä…") {
 		t.Errorf("kept %d bytes", len(line))
 	}

@@ -18,21 +18,25 @@ type watch struct {
 	running  map[string]time.Time
 	finished []job.DrvBuild
 	built    map[string]bool
-	stopped  map[string]time.Time
-	log      map[string][]string // last lines
-	messages []string
+	// interrupted are the builds that ended after all was told to stop: that
+	// they left no outputs says nothing.
+	interrupted map[string]bool
+	stopped     map[string]time.Time
+	log         map[string][]string // last lines
+	messages    []string
 }
 
 func newWatch() *watch {
 	return &watch{
-		running: map[string]time.Time{},
-		built:   map[string]bool{},
-		stopped: map[string]time.Time{},
-		log:     map[string][]string{},
+		running:     map[string]time.Time{},
+		built:       map[string]bool{},
+		interrupted: map[string]bool{},
+		stopped:     map[string]time.Time{},
+		log:         map[string][]string{},
 	}
 }
 
-func (w *watch) see(e nix.Event) {
+func (w *watch) see(e nix.Event, stopping bool) {
 	switch e.Kind {
 	case nix.BuildStarted:
 		w.running[e.Path] = e.Time
@@ -54,6 +58,7 @@ func (w *watch) see(e nix.Event) {
 		}
 		delete(w.running, e.Path)
 		w.built[e.Path] = true
+		w.interrupted[e.Path] = stopping
 		w.stopped[e.Path] = e.Time
 		w.finished = append(w.finished, job.DrvBuild{DrvPath: e.Path, Started: started.UTC(), Seconds: e.Time.Sub(started).Seconds()})
 	case nix.ErrorMessage:
