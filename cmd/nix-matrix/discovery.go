@@ -38,10 +38,6 @@ func (d *discovery) flags(a *app, cmd *cobra.Command) {
 	f.StringArrayVarP(&d.attrs, "attr", "A", a.action.Lines("attr"), "attribute path in the file; may be repeated")
 	f.StringSliceVar(&d.systems, "systems", orWords(a.action.Input("systems"), "x86_64-linux", "aarch64-linux"), "`SYSTEM`s that are wanted")
 	f.StringVar(&d.runners, "runners", a.action.Input("runners"), "labels of the runners for a system, a line `SYSTEM=LABEL[,LABEL]` each")
-	d.pushFlag(a, cmd)
-}
-
-func (d *discovery) pushFlag(a *app, cmd *cobra.Command) {
 	pushFlag(a, cmd, &d.push)
 }
 

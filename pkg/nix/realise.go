@@ -11,9 +11,7 @@ import (
 // is told to emit, one event at a time.
 func (n *Nix) Realise(ctx context.Context, outputs []string, emit func(Event), options ...Option) error {
 	args := []string{"--realise", "--keep-going", "--log-format", "internal-json", "-v"}
-	for _, o := range options {
-		args = append(args, "--option", o.Name, o.Value)
-	}
+	args = append(args, arguments(options)...)
 	cmd := n.command(ctx, "nix-store", append(args, outputs...)...)
 	var message string
 	cmd.Stderr = &logReader{
@@ -32,3 +30,11 @@ func (n *Nix) Realise(ctx context.Context, outputs []string, emit func(Event), o
 
 // An Option overrides one of Nix's settings for a call.
 type Option struct{ Name, Value string }
+
+func arguments(options []Option) []string {
+	var args []string
+	for _, o := range options {
+		args = append(args, "--option", o.Name, o.Value)
+	}
+	return args
+}

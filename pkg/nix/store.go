@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -69,6 +70,10 @@ func (n *Nix) Info(ctx context.Context, paths ...string) ([]PathInfo, error) {
 			byPath[info.Path] = info
 		}
 	}
+	return inOrder(paths, byPath)
+}
+
+func inOrder(paths []string, byPath map[string]PathInfo) ([]PathInfo, error) {
 	infos := make([]PathInfo, 0, len(paths))
 	for _, path := range paths {
 		info, ok := byPath[path]
@@ -91,25 +96,19 @@ func (n *Nix) ClosureInfo(ctx context.Context, paths ...string) ([]PathInfo, err
 	if err != nil {
 		return nil, err
 	}
-	var infos []PathInfo
+	byPath := make(map[string]PathInfo, len(closure))
 	for _, piece := range chunks(closure) {
 		out, err := n.output(ctx, "nix", append(slices.Clone(args), piece...)...)
 		if err != nil {
 			return nil, fmt.Errorf("ask the store for signatures: %w", err)
 		}
-		byPath, err := parsePathInfo(out)
+		infos, err := parsePathInfo(out)
 		if err != nil {
 			return nil, fmt.Errorf("read nix path-info: %w", err)
 		}
-		for _, path := range piece {
-			info, ok := byPath[path]
-			if !ok {
-				return nil, fmt.Errorf("%s is not valid in the store", path)
-			}
-			infos = append(infos, info)
-		}
+		maps.Copy(byPath, infos)
 	}
-	return infos, nil
+	return inOrder(closure, byPath)
 }
 
 // parsePathInfo reads what `nix path-info --json` writes: an object by path, in
@@ -245,9 +244,7 @@ func (n *Nix) Offered(ctx context.Context, paths, substituters []string, options
 		if len(substituters) > 0 {
 			args = append(args, "--option", "substituters", strings.Join(substituters, " "))
 		}
-		for _, o := range options {
-			args = append(args, "--option", o.Name, o.Value)
-		}
+		args = append(args, arguments(options)...)
 		var said bytes.Buffer
 		cmd := n.command(ctx, "nix-store", append(args, piece...)...)
 		cmd.Stderr = &said
