@@ -320,12 +320,14 @@ func TestParseDryRun(t *testing.T) {
 	}
 }
 
-// TestRecord makes the recordings, as Realise and Offered see them.
+// TestRecord makes the recordings, as Realise and Offered see them. Without
+// -record it shows that they can be made, and keeps those that there are.
 func TestRecord(t *testing.T) {
-	if !*record {
-		t.Skip("only with -record")
-	}
 	eachNix(t, func(t *testing.T, n *Nix) {
+		testdata := "testdata"
+		if !*record {
+			testdata = t.TempDir()
+		}
 		drvs, outs := recorded(t, n)
 		offer(t, n, drvs, outs)
 		version := filepath.Base(t.Name())
@@ -355,14 +357,14 @@ func TestRecord(t *testing.T) {
 			t.Fatal(err)
 		}
 		dry.Files = append(dry.Files, txtar.File{Name: "build", Data: take()})
-		if err := os.WriteFile(filepath.Join("testdata", "dry-run-"+version), txtar.Format(dry), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(testdata, "dry-run-"+version), txtar.Format(dry), 0o644); err != nil {
 			t.Fatal(err)
 		}
 
 		if n.Realise(t.Context(), wanted(drvs), func(Event) {}, substitute...) == nil {
 			t.Fatal("it succeeded")
 		}
-		if err := os.WriteFile(filepath.Join("testdata", "log-"+version), take(), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(testdata, "log-"+version), take(), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	})
