@@ -3,12 +3,9 @@ package testbench
 import (
 	"context"
 	"fmt"
-	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
 )
 
 // Nginx serves dir on a free port of this machine, as an http binary cache that
@@ -47,49 +44,6 @@ http {
 	}
 }
 `, etc, port, dir, restrict))
-	start(t, exec.CommandContext(context.WithoutCancel(t.Context()), program, "-c", config, "-p", etc, "-e", "stderr"), port)
-	return fmt.Sprintf("http://127.0.0.1:%d", port)
-}
-
-// start starts a server and waits until it listens. It is ended by its process
-// when the test ends.
-func start(t testing.TB, cmd *exec.Cmd, port int) {
-	t.Helper()
-	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	address := fmt.Sprintf("127.0.0.1:%d", port)
-	for deadline := time.Now().Add(10 * time.Second); ; {
-		conn, err := net.DialTimeout("tcp", address, time.Second)
-		if err == nil {
-			_ = conn.Close()
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%s does not listen: %v", cmd.Path, err)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
-func write(t testing.TB, file, text string) {
-	t.Helper()
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	start(t, exec.CommandContext(context.WithoutCancel(t.Context()), program, "-c", config, "-p", etc, "-e", "stderr"), "tcp", local(port))
+	return "http://" + local(port)
 }
