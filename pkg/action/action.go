@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/sethvargo/go-githubactions"
@@ -98,12 +99,29 @@ const (
 
 // Annotate shows a message on the run's page.
 func (a *Action) Annotate(level Level, title, message string) {
+	a.AnnotateAt(level, title, message, "", 0)
+}
+
+// AnnotateAt shows a message on the run's page and in the diff at a line of a
+// file, which is relative to the root of the repository. Without a file it is
+// Annotate; the line 0 stands for the whole file.
+func (a *Action) AnnotateAt(level Level, title, message, file string, line int) {
 	if !a.Running() {
 		return
 	}
-	c := a.commands
+	fields := map[string]string{}
 	if title != "" {
-		c = c.WithFieldsMap(map[string]string{"title": title})
+		fields["title"] = title
+	}
+	if file != "" {
+		fields["file"] = file
+		if line > 0 {
+			fields["line"] = strconv.Itoa(line)
+		}
+	}
+	c := a.commands
+	if len(fields) > 0 {
+		c = c.WithFieldsMap(fields)
 	}
 	switch level {
 	case LevelError:
@@ -112,6 +130,14 @@ func (a *Action) Annotate(level Level, title, message string) {
 		c.Warningf("%s", message)
 	case LevelNotice:
 		c.Noticef("%s", message)
+	}
+}
+
+// Mask keeps a secret out of the log from now on. The runner knows those that it
+// has given, but not their parts.
+func (a *Action) Mask(secret string) {
+	if a.Running() && strings.TrimSpace(secret) != "" {
+		a.commands.AddMask(secret)
 	}
 }
 

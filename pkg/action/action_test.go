@@ -170,6 +170,30 @@ func TestAnnotate(t *testing.T) {
 	}
 }
 
+func TestAnnotateAt(t *testing.T) {
+	for _, test := range []struct {
+		title, file string
+		line        int
+		want        string
+	}{
+		{"a", "src/a.c", 12, "::error file=src/a.c,line=12,title=a::b\n"},
+		{"", "src/a.c", 0, "::error file=src/a.c::b\n"},
+		{"", "", 12, "::error::b\n"},
+		{"a", "", 0, "::error title=a::b\n"},
+		{"", "a,line=1::x\n%", 2, "::error file=a%2Cline=1%3A%3Ax%0A%25,line=2::b\n"},
+	} {
+		var log bytes.Buffer
+		action.New(env(running...), &log).AnnotateAt(action.LevelError, test.title, "b", test.file, test.line)
+		if got := log.String(); got != test.want {
+			t.Errorf("%q, %d: got %q, want %q", test.file, test.line, got, test.want)
+		}
+	}
+	var log bytes.Buffer
+	if action.New(env(), &log).AnnotateAt(action.LevelError, "a", "b", "c", 1); log.Len() > 0 {
+		t.Errorf("outside of actions: %q", &log)
+	}
+}
+
 func TestTempDir(t *testing.T) {
 	base := t.TempDir()
 	a := action.New(env("RUNNER_TEMP", base), nil)

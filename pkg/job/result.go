@@ -3,7 +3,10 @@ package job
 import (
 	"encoding/json"
 	"fmt"
+	"io/fs"
+	"strings"
 	"time"
+	"unicode"
 )
 
 // Outcome is what became of an entry or a target.
@@ -34,6 +37,9 @@ type Result struct {
 	Emulated bool      `json:"emulated,omitempty"` // built under qemu
 	Runner   string    `json:"runner,omitempty"`   // name of the machine
 	URL      string    `json:"url,omitempty"`      // of the run
+	// TimedOut says that the entry's own deadline came: what is stopped was not
+	// cancelled by anybody.
+	TimedOut bool `json:"timedOut,omitempty"`
 
 	Targets []TargetResult `json:"targets"`
 	Builds  []DrvBuild     `json:"builds,omitempty"` // what was built for the targets, in the order of the end
@@ -56,7 +62,29 @@ type TargetResult struct {
 	Log       []string `json:"log,omitempty"`   // its last lines
 	Seconds   float64  `json:"seconds"`
 	Reproduce string   `json:"reproduce,omitempty"` // what to type to see it at home
+	// File and Line are the place that Log says the error is at: File relative to
+	// the repository, without "." or ".." in it; empty where Log names none. Line
+	// counts from 1; 0 is unknown.
+	File string `json:"file,omitempty"`
+	Line int    `json:"line,omitempty"`
+	// PostBuild is what became of the step after the build; nil where there is none.
+	PostBuild *Step `json:"postBuild,omitempty"`
 }
+
+// A Step is what became of a command that is run for a target.
+type Step struct {
+	Outcome string   `json:"outcome"` // StepDone, StepFailed or StepSkipped
+	Seconds float64  `json:"seconds"`
+	Error   string   `json:"error,omitempty"` // why it failed or was skipped
+	Log     []string `json:"log,omitempty"`   // its last lines
+}
+
+// The outcomes of a Step.
+const (
+	StepDone    = "done"
+	StepFailed  = "failed"
+	StepSkipped = "skipped"
+)
 
 // An Output is a realised output of a target.
 type Output struct {
@@ -80,6 +108,8 @@ type Push struct {
 	Paths       int     `json:"paths"`       // in the closures that are there now
 	Seconds     float64 `json:"seconds"`
 	Error       string  `json:"error,omitempty"`
+	// Optional says that an Error is not the entry's failure.
+	Optional bool `json:"optional,omitempty"`
 }
 
 // ParseResult reads a Result and checks it.
@@ -134,7 +164,40 @@ func (t *TargetResult) check() error {
 			return err
 		}
 	}
+	if err := checkFile(t.File); err != nil {
+		return err
+	}
+	if t.Line < 0 {
+		return fmt.Errorf("there is no line %d", t.Line)
+	}
+	if t.PostBuild != nil {
+		return t.PostBuild.check()
+	}
 	return nil
+}
+
+// checkFile refuses what does not lead to a file of the repository. None is fine.
+func checkFile(file string) error {
+	const longest = 4096
+	if file == "" {
+		return nil
+	}
+	if len(file) > longest || file == "." || !fs.ValidPath(file) || strings.ContainsFunc(file, hidden) {
+		return fmt.Errorf("not a file of a repository: %.200q", file)
+	}
+	return nil
+}
+
+// hidden says whether a character controls how text is shown, in place of being shown.
+func hidden(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) }
+
+func (s *Step) check() error {
+	switch s.Outcome {
+	case StepDone, StepFailed, StepSkipped:
+		return nil
+	default:
+		return fmt.Errorf("unknown outcome %q of the step after the build", s.Outcome)
+	}
 }
 
 func (o Outcome) check() error {

@@ -1,6 +1,8 @@
 package job_test
 
 import (
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,17 +21,21 @@ func newResult() *job.Result {
 		Plan:    "nix-matrix-plan0-0",
 		Entry:   "7f3a", Name: "nixosConfigurations.pi3",
 		Outcome: job.Broken, Error: "error: boom",
-		Started: start, Finished: start.Add(time.Minute), Emulated: true,
+		Started: start, Finished: start.Add(time.Minute), Emulated: true, TimedOut: true,
 		Runner: "GitHub Actions 3", URL: "https://github.com/org/repo/actions/runs/1",
 		Targets: []job.TargetResult{
 			{
 				N: 0, Attr: "nixosConfigurations.pi3", DrvPath: drv, Outcome: job.Built, Seconds: 2,
-				Outputs: []job.Output{{Name: "out", Path: outPath, Size: 1, Closure: 2}},
+				Outputs:   []job.Output{{Name: "out", Path: outPath, Size: 1, Closure: 2}},
+				PostBuild: &job.Step{Outcome: job.StepFailed, Seconds: 1, Error: "exit status 2", Log: []string{"no route to host"}},
 			},
-			{N: 1, Attr: "a", DrvPath: other, Outcome: job.Broken, Error: "boom", Cause: other, Log: []string{"::error::x"}, Reproduce: "nix build"},
+			{
+				N: 1, Attr: "a", DrvPath: other, Outcome: job.Broken, Error: "boom", Cause: other, Log: []string{"::error::x"}, Reproduce: "nix build",
+				File: "pkgs/a/it's.c", Line: 12,
+			},
 		},
 		Builds:   built(),
-		Pushes:   []job.Push{{Destination: "cachix:my-fleet", Paths: 1, Seconds: 1, Error: "refused"}},
+		Pushes:   []job.Push{{Destination: "cachix:my-fleet", Paths: 1, Seconds: 1, Error: "refused", Optional: true}},
 		Imported: 20, Downloaded: 1 << 40,
 	}
 }
@@ -63,6 +69,12 @@ func TestParseResultWithoutTargets(t *testing.T) {
 	}
 }
 
+// badFiles are not in a repository, or would be shown as what they are not.
+var badFiles = []string{
+	"/etc/passwd", "..", "../a", "a/../b", "a/..", ".", "./a", "a//b", "a/", "a\nb", "a\rb", "a\x00b", "a\x1b[2Jb",
+	"a\u202eb", "a\u2028b", strings.Repeat("a/", 2048) + "a",
+}
+
 func TestParseResultRefuses(t *testing.T) {
 	refuse := func(what string, change func(*job.Result)) {
 		t.Helper()
@@ -88,6 +100,13 @@ func TestParseResultRefuses(t *testing.T) {
 	}
 	for _, bad := range badOutputs {
 		refuse("the output "+bad, func(r *job.Result) { r.Targets[0].Outputs[0].Name = bad })
+	}
+	refuse("a negative line", func(r *job.Result) { r.Targets[1].Line = -1 })
+	for _, bad := range badFiles {
+		refuse("the file "+bad, func(r *job.Result) { r.Targets[1].File = bad })
+	}
+	for _, bad := range []string{"", "built", "Done", "done\n"} {
+		refuse("the step "+bad, func(r *job.Result) { r.Targets[0].PostBuild.Outcome = bad })
 	}
 	for _, bad := range []string{"", "/etc/passwd", outPath + "/bin"} {
 		refuse("the output path "+bad, func(r *job.Result) { r.Targets[0].Outputs[0].Path = bad })
@@ -122,6 +141,9 @@ func FuzzParseResult(f *testing.F) {
 			for _, o := range target.Outputs {
 				safeOutput(t, o.Name)
 				safePath(t, o.Path, "")
+			}
+			if strings.ContainsAny(target.File, "\n\r\x00\x1b") || target.File != "" && !filepath.IsLocal(target.File) {
+				t.Errorf("the file %q passes", target.File)
 			}
 		}
 		once := resultJSON(t, r)

@@ -1,8 +1,15 @@
 // Package progress tells a person what is going on: plain lines in a log, with
 // one live line below them on a terminal.
+//
+// A log, which is what there is without a terminal, is kept short enough to be
+// read. Of what a derivation's builder says only so many lines a second are
+// shown while it runs; the end of the log of one that took long or failed
+// follows in a piece, which GitHub Actions folds. Fetches are counted once they
+// are many. When nothing was written for a while, a line says what is going on.
 package progress
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"io"
@@ -25,24 +32,48 @@ type Display struct {
 	w       io.Writer
 	width   func() int // of the terminal; nil when it is none
 	colours bool
+	groups  bool // of lines, as GitHub Actions has them
 	clean   func(string) string
 	shown   bool // the live line is on the screen
 
-	what    string // is going on, when nothing is built
-	total   int    // entries
-	done    int
-	failed  int
-	running map[string]time.Time // derivations that are built
+	what     string // is going on, when nothing is built
+	since    time.Time
+	total    int // entries
+	done     int
+	failed   int
+	running  map[string]time.Time // derivations that are built
+	fetching map[string]time.Time // store paths
+	fetches  fetches
+	logs     buildLogs
+
 	ticker  *time.Ticker
-	stop    chan struct{}
+	stop    chan struct{} // nil while no goroutine runs
+	closed  bool
+	wait    sync.WaitGroup
 	now     func() time.Time
+	silence time.Duration // after which a log says what is going on
+	written time.Time
 }
+
+// An Option says something of the log.
+type Option func(*Display)
+
+// Groups makes groups of GitHub Actions out of the logs of derivations, for a log
+// that its runner reads.
+func Groups(on bool) Option { return func(d *Display) { d.groups = on } }
 
 // New makes a display on w. The live line needs a terminal that can move its
 // cursor; colours need that too, and that NO_COLOR is empty. clean is applied to
 // each line that somebody else wrote.
-func New(w io.Writer, getenv func(string) string, clean func(string) string) *Display {
-	d := &Display{w: w, clean: clean, running: map[string]time.Time{}, now: time.Now}
+func New(w io.Writer, getenv func(string) string, clean func(string) string, options ...Option) *Display {
+	d := &Display{
+		w: w, clean: clean, now: time.Now, silence: time.Minute,
+		running: map[string]time.Time{}, fetching: map[string]time.Time{},
+	}
+	d.logs.of = map[string]*buildLog{}
+	for _, option := range options {
+		option(d)
+	}
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) && getenv("TERM") != "dumb" && getenv("CI") == "" {
 		d.colours = getenv("NO_COLOR") == ""
 		d.terminal(func() int {
@@ -61,7 +92,8 @@ func (d *Display) terminal(width func() int, redraw time.Duration) {
 	d.width = width
 	d.ticker = time.NewTicker(redraw)
 	d.stop = make(chan struct{})
-	go d.tick(d.ticker.C)
+	ticks := d.ticker.C
+	d.wait.Go(func() { d.tick(ticks) })
 }
 
 // tick redraws the live line, whose seconds pass, until Close.
@@ -78,16 +110,22 @@ func (d *Display) tick(ticks <-chan time.Time) {
 	}
 }
 
-// Close takes the live line away.
+// Close takes the live line away and says in a log what was held back. It waits
+// until the display does nothing by itself any more.
 func (d *Display) Close() {
 	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.ended()
 	if d.ticker != nil {
 		d.ticker.Stop()
-		close(d.stop)
 		d.ticker = nil
 	}
+	if d.stop != nil && !d.closed {
+		close(d.stop)
+	}
+	d.closed = true
 	d.erase()
+	d.mu.Unlock()
+	d.wait.Wait()
 }
 
 // Printf writes a line of ours.
@@ -117,19 +155,37 @@ func (d *Display) mark(colour, mark, format string, args []any) {
 	d.print(mark+" ", fmt.Sprintf(format, args...))
 }
 
-// print writes lines, each of them safe on a terminal and in a log that is read
-// for commands.
 func (d *Display) print(before, text string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.erase()
+	d.lines(before, text)
+	d.draw()
+}
+
+// printf is Printf for who holds the lock and draws the live line later.
+func (d *Display) printf(format string, args ...any) { d.lines("", fmt.Sprintf(format, args...)) }
+
+// lines writes lines, each of them safe on a terminal and in a log that is read
+// for commands. The caller holds the lock.
+func (d *Display) lines(before, text string) {
+	var b bytes.Buffer
 	for line := range strings.Lines(nix.Plain(text)) {
-		_, _ = fmt.Fprintln(d.w, before+d.clean(strings.TrimRight(line, "\n")))
+		b.WriteString(before + d.clean(strings.TrimRight(line, "\n")) + "\n")
 		if before != "" {
 			before = "  "
 		}
 	}
-	d.draw()
+	d.write(b.Bytes())
+}
+
+// write writes whole lines at once, so that nobody else who writes to the same
+// file writes between them. The caller holds the lock.
+func (d *Display) write(lines []byte) {
+	d.erase()
+	if len(lines) > 0 {
+		_, _ = d.w.Write(lines)
+		d.written = d.now()
+	}
 }
 
 // Write takes what a program says, as whole lines.
@@ -138,14 +194,13 @@ func (d *Display) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Doing names what is going on before anything is built.
+// Doing names what is going on while nothing is built, until something is. An
+// empty name ends it too.
 func (d *Display) Doing(format string, args ...any) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.what = fmt.Sprintf(format, args...)
-	if d.width == nil {
-		return
-	}
+	d.what, d.since = fmt.Sprintf(format, args...), d.now()
+	d.watch()
 	d.draw()
 }
 
@@ -154,9 +209,11 @@ func (d *Display) Start(entries int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.total = entries
+	d.what = ""
 }
 
-// Finish says that an entry has ended.
+// Finish says that an entry has ended, and all of its derivations with it. After
+// the last one, a log says what was held back.
 func (d *Display) Finish(ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -164,42 +221,66 @@ func (d *Display) Finish(ok bool) {
 	if !ok {
 		d.failed++
 	}
+	if d.done >= d.total {
+		d.ended()
+	}
 }
 
 // See follows a build. Lines of build logs are shown when logs is true.
 func (d *Display) See(e nix.Event, logs bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	held := d.width == nil && logs  // what is shown at once is only a part
+	if e.Kind != nix.ErrorMessage { // which may say otherwise
+		d.settle(e.Time)
+	}
 	switch e.Kind {
 	case nix.BuildStarted:
-		d.mu.Lock()
 		d.running[e.Path] = e.Time
-		d.mu.Unlock()
+		d.what = ""
+		d.watch()
+		if held {
+			d.logs.start(e.Path, e.Time)
+		}
 		if d.width == nil {
-			d.Printf("%s: building", job.DrvName(e.Path))
-			return
+			d.printf("%s: building", job.DrvName(e.Path))
 		}
 	case nix.BuildStopped:
-		d.mu.Lock()
 		delete(d.running, e.Path)
-		d.mu.Unlock()
+		d.buildStopped(e)
 	case nix.BuildLine:
-		if logs {
-			d.Printf("%s> %s", job.DrvName(e.Path), e.Text)
+		switch {
+		case held:
+			d.buildLine(e)
+			return
+		case logs:
+			d.printf("%s> %s", job.DrvName(e.Path), e.Text)
 		}
 	case nix.FetchStarted:
-		if d.width == nil {
-			d.Printf("%s: fetching", job.DrvName(e.Path))
-			return
-		}
+		d.fetching[e.Path] = e.Time
+		d.what = ""
+		d.watch()
+		d.fetchStarted(e.Path)
+	case nix.FetchStopped:
+		delete(d.fetching, e.Path)
+		d.fetchStopped()
 	case nix.WarnMessage:
 		// What Nix says to who keeps no root; we hold the paths ourselves.
 		if !strings.Contains(e.Text, "--add-root") {
-			d.Printf("%s", e.Text)
+			d.printf("%s", e.Text)
 		}
-	case nix.FetchStopped, nix.ErrorMessage:
+	case nix.ErrorMessage:
+		d.blame(e)
 	}
-	d.mu.Lock()
 	d.draw()
-	d.mu.Unlock()
+}
+
+// ended is what there is to say after the last build.
+func (d *Display) ended() {
+	d.flush()
+	d.fetchesEnded()
+	clear(d.running)
+	clear(d.fetching)
 }
 
 // erase takes the live line off the screen. The caller holds the lock.
@@ -226,27 +307,53 @@ func (d *Display) draw() {
 
 // live is the text of the live line: how far we are, what is building.
 func (d *Display) live() string {
-	if d.total == 0 {
-		return d.what
+	var parts []string
+	if d.total > 0 {
+		done := fmt.Sprintf("%d/%d done", d.done, d.total)
+		if d.failed > 0 {
+			done += fmt.Sprintf(", %d failed", d.failed)
+		}
+		parts = append(parts, done)
 	}
-	line := fmt.Sprintf("%d/%d done", d.done, d.total)
-	if d.failed > 0 {
-		line += fmt.Sprintf(", %d failed", d.failed)
+	if d.what != "" {
+		parts = append(parts, d.what)
 	}
-	if len(d.running) == 0 {
-		return line
+	switch n := len(d.fetching); n {
+	case 0:
+	case 1:
+		parts = append(parts, "fetching "+strings.Join(d.names(d.fetching, 1), ""))
+	default:
+		parts = append(parts, fmt.Sprintf("fetching %d paths", n))
 	}
-	drvs := make([]string, 0, len(d.running))
-	for drv := range d.running {
-		drvs = append(drvs, drv)
+	if len(d.running) > 0 {
+		parts = append(parts, "building "+strings.Join(d.names(d.running, len(d.running)), ", "))
 	}
-	slices.SortFunc(drvs, func(a, b string) int {
-		return cmp.Or(d.running[a].Compare(d.running[b]), cmp.Compare(a, b))
+	return strings.Join(parts, ", ")
+}
+
+// names gives the names of what has begun, with how long that is ago, the oldest
+// first. Of those that are more than most, it gives the number.
+func (d *Display) names(begun map[string]time.Time, most int) []string {
+	paths := make([]string, 0, len(begun))
+	for path := range begun {
+		paths = append(paths, path)
+	}
+	slices.SortFunc(paths, func(a, b string) int {
+		return cmp.Or(begun[a].Compare(begun[b]), cmp.Compare(a, b))
 	})
-	for i, drv := range drvs {
-		drvs[i] = fmt.Sprintf("%s (%s)", job.DrvName(drv), job.Duration(d.now().Sub(d.running[drv]).Truncate(time.Second)))
+	var names []string
+	for _, path := range paths[:min(most, len(paths))] {
+		names = append(names, fmt.Sprintf("%s (%s)", job.DrvName(path), d.ago(begun[path])))
 	}
-	return line + ", building " + strings.Join(drvs, ", ")
+	if more := len(paths) - len(names); more > 0 {
+		names = append(names, fmt.Sprintf("%d more", more))
+	}
+	return names
+}
+
+// ago says how long something has been going on.
+func (d *Display) ago(begun time.Time) string {
+	return job.Duration(d.now().Sub(begun).Truncate(time.Second))
 }
 
 // shorten cuts what does not fit into that many columns of a terminal.

@@ -103,11 +103,13 @@ func TestForeign(t *testing.T) {
 		"a build": {func(d *Display) {
 			d.See(nix.Event{Kind: nix.BuildStarted, Path: start + text}, true)
 			d.See(nix.Event{Kind: nix.BuildLine, Path: start + "d.drv", Text: text}, true)
-		}, "[a]\n[::error::bc]\n[: building]\n[d> a]\n[::error::bc]\n"},
+		}, "[a]\n[::error::bc]\n[: building]\n[d> a]\n[d> ::error::bc]\n"},
 		"a warning": {func(d *Display) { d.See(nix.Event{Kind: nix.WarnMessage, Text: text}, true) }, "[a]\n[::error::bc]\n"},
 	} {
 		var got bytes.Buffer
-		test.show(New(&got, env("", ""), marked))
+		d := New(&got, env("", ""), marked)
+		test.show(d)
+		d.Close()
 		if diff := cmp.Diff(test.want, got.String()); diff != "" {
 			t.Errorf("%s:\n%s", what, diff)
 		}
@@ -154,12 +156,23 @@ func TestLive(t *testing.T) {
 		},
 		{
 			func() { d.See(nix.Event{Kind: nix.BuildLine, Path: hello, Text: "making"}, true) },
-			gone + "[hello-2.12> making]\n[0/3 done, building a (1m11s), hello-2.12 (15s)]" + gone + "[0/3 done, building a (1m11s), hello-2.12 (15s)]",
+			gone + "[hello-2.12> making]\n[0/3 done, building a (1m11s), hello-2.12 (15s)]",
 		},
 		{func() { d.See(nix.Event{Kind: nix.BuildStopped, Path: hello}, true) }, gone + "[0/3 done, building a (1m11s)]"},
-		{func() { d.See(nix.Event{Kind: nix.FetchStarted, Path: start + "b"}, true) }, gone + "[0/3 done, building a (1m11s)]"},
+		{
+			func() { d.See(nix.Event{Kind: nix.FetchStarted, Path: start + "b", Time: time.Unix(70, 0)}, true) },
+			gone + "[0/3 done, fetching b (5.0s), building a (1m11s)]",
+		},
+		{
+			func() { d.See(nix.Event{Kind: nix.FetchStarted, Path: start + "c", Time: time.Unix(70, 0)}, true) },
+			gone + "[0/3 done, fetching 2 paths, building a (1m11s)]",
+		},
+		{func() { d.See(nix.Event{Kind: nix.FetchStopped, Path: start + "b"}, true) }, gone + "[0/3 done, fetching c (5.0s), building a (1m11s)]"},
+		{func() { d.See(nix.Event{Kind: nix.FetchStopped, Path: start + "c"}, true) }, gone + "[0/3 done, building a (1m11s)]"},
 		{func() { d.Finish(true); d.Finish(false) }, ""},
 		{func() { d.See(nix.Event{Kind: nix.BuildStopped, Path: start + "a.drv"}, true) }, gone + "[2/3 done, 1 failed]"},
+		{func() { d.Doing("pushing") }, gone + "[2/3 done, 1 failed, pushing]"},
+		{func() { d.Doing("") }, gone + "[2/3 done, 1 failed]"},
 		{func() { d.Close() }, gone},
 		{func() { d.Printf("after") }, "[after]\n"},
 	} {
@@ -173,7 +186,11 @@ func TestLive(t *testing.T) {
 func TestLiveOrder(t *testing.T) {
 	_, d := onTerminal(80)
 	defer d.Close()
+	d.Doing("evaluating")
 	d.Start(1)
+	if got := d.live(); got != "0/1 done" {
+		t.Errorf("got %q", got)
+	}
 	for _, name := range []string{"c", "a", "d", "b"} {
 		d.See(nix.Event{Kind: nix.BuildStarted, Path: start + name, Time: time.Unix(75, 0)}, true)
 	}

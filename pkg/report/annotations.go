@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"strings"
-
-	"github.com/org/nix-matrix/pkg/job"
 )
 
 // An Annotation is a message on the page of the run. Title and Message are
@@ -14,6 +12,10 @@ type Annotation struct {
 	Level   string // "error", "warning" or "notice", as workflow commands are called
 	Title   string
 	Message string
+	// File and Line are where in the repository it is about, if that is known, as
+	// in [job.TargetResult]: File is foreign text without control characters.
+	File string
+	Line int
 }
 
 // maxAnnotations is how many of a level GitHub shows of a step.
@@ -30,7 +32,7 @@ func (v *Verdict) Annotations() []Annotation {
 	}
 	for _, evaluation := range []bool{false, true} {
 		for _, c := range v.rootCauses(evaluation) {
-			errs = append(errs, c.annotation(evaluation))
+			errs = append(errs, c.annotation())
 		}
 	}
 	for _, p := range v.Entries {
@@ -39,8 +41,7 @@ func (v *Verdict) Annotations() []Annotation {
 		}
 	}
 	if missing := v.hostsFirst(TargetMissing); len(missing) > 0 {
-		c := rootCause{targets: missing}
-		errs = append(errs, Annotation{Title: plural(len(missing), "target") + " without a result", Message: c.who()})
+		errs = append(errs, Annotation{Title: plural(len(missing), "target") + " without a result", Message: who(missing)})
 	}
 	if v.Status == Failure && len(errs) == 0 {
 		errs = append(errs, Annotation{Title: "nix-matrix", Message: v.Reason})
@@ -48,6 +49,7 @@ func (v *Verdict) Annotations() []Annotation {
 	if v.Cancelled {
 		warnings = append(warnings, Annotation{Title: "Cancelled", Message: v.Reason})
 	}
+	warnings = append(warnings, v.spared()...)
 	for _, r := range v.Ignored {
 		warnings = append(warnings, Annotation{Title: "A result does not count", Message: oneLine(cmp.Or(r.Name, r.Entry)) + ": " + r.Why})
 	}
@@ -57,28 +59,58 @@ func (v *Verdict) Annotations() []Annotation {
 	return append(append(atLevel("error", errs), atLevel("warning", warnings)...), atLevel("notice", notices)...)
 }
 
-func (c *rootCause) annotation(evaluation bool) Annotation {
+// who names targets, in one line.
+func who(targets []*TargetVerdict) string {
+	const longest = 1000
+	names := targetNames(targets)
+	for i := range names {
+		names[i] = oneLine(names[i])
+	}
+	return list(names, ", ", longest)
+}
+
+func (c *rootCause) annotation() Annotation {
 	const logTail = 10
-	what := "failed"
-	if evaluation {
-		what = "can't be evaluated"
-	}
-	a := Annotation{Title: oneLine(c.targets[0].name()) + " " + what}
-	message := c.message()
-	if n := len(c.targets); n > 1 {
-		a.Title = plural(n, "target") + " " + what
-		if c.drv != "" {
-			a.Title += ", since " + oneLine(job.DrvName(c.drv)) + " did"
+	var a Annotation
+	a.File, a.Line = c.place()
+	a.Title = c.title()
+	message := []string{c.headline(func(s string) string { return s })}
+	for _, group := range c.affects() {
+		if group.how != "" && (len(c.targets) > 1 || group.targets[0].blockedBy() != "") {
+			message = append(message, group.how+": "+who(group.targets))
 		}
-		message = append([]string{c.who()}, message...)
 	}
+	_, detail := c.happened()
 	log := c.log()
-	message = append(message, log[max(0, len(log)-logTail):]...)
+	message = append(append(message, detail...), log[max(0, len(log)-logTail):]...)
 	for _, command := range c.reproduce()[:min(1, len(c.reproduce()))] {
 		message = append(message, "To see it at home: "+command)
 	}
 	a.Message = strings.Join(message, "\n")
 	return a
+}
+
+// title says what failed, and how much that blocks.
+func (c *rootCause) title() string {
+	title := plural(len(c.targets), "target")
+	if name := c.name(); name != "" {
+		title = name
+	}
+	blocked := ""
+	for _, group := range c.affects() {
+		first := oneLine(group.targets[0].name())
+		switch {
+		case group.targets[0].blockedBy() == "":
+			if c.drv != "" && len(group.targets) == 1 {
+				title = first // which people know better than its derivation
+			}
+		case len(group.targets) == 1:
+			blocked = " and blocks " + first
+		default:
+			blocked = " and blocks " + plural(len(group.targets), "target")
+		}
+	}
+	return title + c.what() + blocked
 }
 
 // atLevel gives all of a level, or as many as are shown.

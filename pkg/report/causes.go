@@ -5,12 +5,15 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/org/nix-matrix/pkg/job"
 )
 
 // A rootCause is one thing that went wrong and the targets that it took along.
 type rootCause struct {
-	drv     string // the derivation that failed; empty where none did
-	targets []*TargetVerdict
+	drv        string // the derivation that failed; empty where none did
+	evaluation bool   // there was none yet
+	targets    []*TargetVerdict
 }
 
 // rootCauses groups the targets that failed, either those that could not be
@@ -33,7 +36,7 @@ func (v *Verdict) rootCauses(evaluation bool) []*rootCause {
 		}
 		c := byKey[key]
 		if c == nil {
-			c = &rootCause{drv: drv}
+			c = &rootCause{drv: drv, evaluation: evaluation}
 			byKey[key] = c
 			causes = append(causes, c)
 		}
@@ -53,17 +56,101 @@ func (c *rootCause) hosts() int {
 	return 0
 }
 
-// who names the targets, in one line.
-func (c *rootCause) who() string { return oneLine(strings.Join(targetNames(c.targets), ", ")) }
+// what says what became of it, in few words.
+func (c *rootCause) what() string {
+	switch first := c.targets[0]; {
+	case c.evaluation:
+		return " can't be evaluated"
+	case first.stepFailed():
+		return ": " + postBuildFailed
+	case first.stopped():
+		return " stopped at the deadline"
+	default:
+		return " failed"
+	}
+}
+
+// name names it: the derivation, else the only target. Without either it is empty.
+func (c *rootCause) name() string {
+	switch {
+	case c.drv != "":
+		return cmp.Or(oneLine(job.DrvName(c.drv)), none)
+	case len(c.targets) == 1:
+		return cmp.Or(oneLine(c.targets[0].name()), none)
+	default:
+		return ""
+	}
+}
+
+// headline is the root cause in a line. quote makes foreign text fit for where
+// the line stands.
+func (c *rootCause) headline(quote func(string) string) string {
+	line := plural(len(c.targets), "target")
+	if name := c.name(); name != "" {
+		line = quote(name)
+	}
+	if first := c.targets[0]; !first.stepFailed() && !first.stopped() { // else that is the reason
+		line += c.what()
+	}
+	if reason, _ := c.happened(); reason != "" {
+		line += ": " + quote(reason)
+	}
+	return line
+}
+
+// An affected is targets that a root cause took along, and how.
+type affected struct {
+	how     string // ours; empty where the headline names them
+	targets []*TargetVerdict
+}
+
+// affects says who is hit, first what failed itself.
+func (c *rootCause) affects() []affected {
+	switch {
+	case c.drv == "" && len(c.targets) == 1:
+		return []affected{{"", c.targets}}
+	case c.drv == "":
+		return []affected{{"targets", c.targets}}
+	}
+	var itself, blocked []*TargetVerdict
+	for _, t := range c.targets {
+		if t.blockedBy() == "" {
+			itself = append(itself, t)
+		} else {
+			blocked = append(blocked, t)
+		}
+	}
+	var all []affected
+	if len(itself) > 0 {
+		all = append(all, affected{"target", itself})
+	}
+	if len(blocked) > 0 {
+		all = append(all, affected{"blocked by it", blocked})
+	}
+	return all
+}
 
 // hasLog gives a target that has the log of the build that failed, or none.
 func (c *rootCause) hasLog() *TargetVerdict {
 	for _, t := range c.targets {
-		if t.Result != nil && len(t.Result.Log) > 0 {
+		if len(t.log()) > 0 {
 			return t
 		}
 	}
 	return nil
+}
+
+// place is where in the repository the log says the error is.
+func (c *rootCause) place() (file string, line int) {
+	for _, t := range c.targets {
+		if t.Result == nil || t.stepFailed() {
+			continue
+		}
+		if file := oneLine(t.Result.File); file != "" {
+			return file, max(0, t.Result.Line)
+		}
+	}
+	return "", 0
 }
 
 // log gives the last lines of the build that failed.
@@ -73,7 +160,7 @@ func (c *rootCause) log() []string {
 	if t == nil {
 		return nil
 	}
-	all := slices.Clone(t.Result.Log[max(0, len(t.Result.Log)-most):])
+	all := slices.Clone(t.log()[max(0, len(t.log())-most):])
 	for i := range all {
 		all[i] = clip(all[i], maxForeign/most)
 	}
@@ -91,6 +178,43 @@ func (c *rootCause) message() []string {
 		return all
 	}
 	return slices.DeleteFunc(all, logExcerpt.MatchString)
+}
+
+// What Nix says around what happened.
+var (
+	cannotBuild = regexp.MustCompile(`^Cannot build '.*'\.$`)
+	outputPaths = regexp.MustCompile(`^ *(?:Output paths:|/nix/store/\S+)$`)
+	itself      = regexp.MustCompile(`(?:: | (?:for |of |in )?(?:fixed-output derivation )?)?['"]?\x00['"]?`) // NUL is the derivation
+)
+
+// happened gives what the error says first, in a line and without the name of the
+// derivation, and what it says besides.
+func (c *rootCause) happened() (reason string, detail []string) {
+	const longest = 300
+	all := c.message()
+	for len(all) > 1 && (all[0] == "" || all[0] == "error:") {
+		all = all[1:]
+	}
+	if len(all) == 0 {
+		return "", nil
+	}
+	reason, detail = oneLine(all[0]), slices.DeleteFunc(slices.Clone(all[1:]), outputPaths.MatchString)
+	if text, ok := strings.CutPrefix(reason, "error: "); ok && reason != oneLine(c.drv) {
+		reason = text
+	}
+	if cannotBuild.MatchString(reason) && len(detail) > 0 && strings.HasPrefix(oneLine(detail[0]), "Reason: ") {
+		reason, detail = strings.TrimPrefix(oneLine(detail[0]), "Reason: "), detail[1:]
+	}
+	if drv := oneLine(c.drv); drv != "" {
+		reason = itself.ReplaceAllLiteralString(strings.ReplaceAll(reason, drv, "\x00"), "")
+	}
+	if short := strings.TrimRight(reason, " ;:."); short != "" {
+		reason = short
+	}
+	if reason == "" || len(reason) > longest || c.evaluation && len(detail) > 0 {
+		detail = all // else it is to be read in pieces
+	}
+	return clip(reason, longest), lines(strings.Join(detail, "\n"))
 }
 
 // reproduce gives what to type at home, for the first few targets.

@@ -56,6 +56,31 @@ var goldens = map[string]func() *Verdict{
 		results[1].Error = "the build was stopped"
 		return Judge(p, planKey, results[:2], needsOf(Success, Cancelled))
 	},
+	// The build failed for one, was stopped at the deadline for others, and the
+	// steps after it failed or were left out.
+	"steps": func() *Verdict {
+		p := planOf(
+			host("nas", "x86_64-linux"), host("pi3", "aarch64-linux"), host("pi4", "aarch64-linux"), host("router", "x86_64-linux"), host("vault", "x86_64-linux"),
+			pkg("nginx"), pkg("website"),
+		)
+		p.Notices = []string{"aarch64-linux is emulated, which is slow. If your plan has the runner, name it in the input runners: aarch64-linux=ubuntu-24.04-arm", "Another one."}
+		results := resultsOf(p)
+		results[0].Targets[0].PostBuild = &job.Step{Outcome: job.StepFailed, Seconds: 3, Error: "exit status 255", Log: []string{"ssh: connect to host nas port 22: No route to host"}}
+		results[0].Outcome = job.Broken
+		for _, r := range results[1:3] {
+			r.Emulated, r.TimedOut, r.Outcome = true, true, job.Cancelled
+			r.Error = "5h45m after the start (input timeout)"
+			r.Targets[0].Outcome, r.Targets[0].Outputs = job.Cancelled, nil
+		}
+		results[3].Targets[0].PostBuild = &job.Step{Outcome: job.StepSkipped, Error: "DEPLOY_KEY is not set, as in a pull request from a fork"}
+		results[4].Targets[0].PostBuild = &job.Step{Outcome: job.StepDone, Seconds: 5}
+		results[3].Emulated = true
+		fail(results[5], 0, drv("nginx"), "cc -c src/a.c", "src/a.c:12:5: error: expected ';'")
+		fail(results[5], 1, drv("nginx"), "cc -c src/a.c", "src/a.c:12:5: error: expected ';'")
+		results[5].Targets[0].File, results[5].Targets[0].Line = "src/a.c", 12
+		results[4].Pushes = []job.Push{{Destination: "cachix:fleet", Error: "502 Bad Gateway", Optional: true}}
+		return Judge(p, planKey, results, needsOf(Success, Failure))
+	},
 	"no-plan": func() *Verdict { return Judge(nil, "", nil, needsOf(Failure, Skipped)) },
 	"no-matrix": func() *Verdict {
 		needs := needsOf(Success, Skipped)
@@ -91,7 +116,11 @@ func TestGolden(t *testing.T) {
 			v := verdict()
 			var annotations strings.Builder
 			for _, a := range v.Annotations() {
-				fmt.Fprintf(&annotations, "%s: %s\n  %s\n", a.Level, a.Title, strings.ReplaceAll(a.Message, "\n", "\n  "))
+				at := ""
+				if a.File != "" {
+					at = fmt.Sprintf(" (%s, line %d)", a.File, a.Line)
+				}
+				fmt.Fprintf(&annotations, "%s: %s%s\n  %s\n", a.Level, a.Title, at, strings.ReplaceAll(a.Message, "\n", "\n  "))
 			}
 			golden(t, name+".md", v.Summary(SummaryOptions{RunURL: "https://github.com/org/fleet/actions/runs/7"}))
 			golden(t, name+".txt", v.Text()+"\n--- annotations\n"+annotations.String())

@@ -43,7 +43,11 @@ func hostile(s string) *Verdict {
 	results[0].Error = s
 	results[0].Pushes = []job.Push{{Destination: s, Error: s}}
 	fail(results[3], 0, s, s, s)
-	results[3].Targets[0].Error, results[3].Targets[0].Reproduce = s, s
+	results[3].Targets[0].Error, results[3].Targets[0].Reproduce, results[3].Targets[0].File = s, s, s
+	results[2].Emulated = true
+	results[2].Targets[0].PostBuild = &job.Step{Outcome: job.StepSkipped, Error: s}
+	results[3].Targets[1].PostBuild = &job.Step{Outcome: job.StepFailed, Error: s, Log: []string{s, s}}
+	results[2].Pushes = []job.Push{{Destination: s, Error: s, Optional: true}}
 	results[1].Plan = s
 	return Judge(p, planKey, results, Needs{"a " + s: {Result: Failure}, "build": {Result: Status(s)}})
 }
@@ -132,8 +136,8 @@ func checkHostile(t *testing.T, s string) {
 		}
 	}
 	for _, a := range v.Annotations() {
-		if strings.ContainsFunc(a.Title+a.Message, invisible) || strings.Contains(a.Title, "\n") {
-			t.Errorf("%q: invisible text: %q", s, a)
+		if strings.ContainsFunc(a.Title+a.Message+a.File, invisible) || strings.Contains(a.Title+a.File, "\n") {
+			t.Errorf("%q: invisible text: %+v", s, a)
 		}
 	}
 }

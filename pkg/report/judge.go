@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/org/nix-matrix/pkg/job"
@@ -19,6 +20,9 @@ const (
 	whyOtherDrv    = "the result of its job is about another derivation"
 	whyNoEntry     = "no entry of the plan builds it"
 	whyNoMatrix    = "its job was never started"
+	whyDeadline    = "stopped at its deadline; run the failed jobs again to go on from there"
+
+	postBuildFailed = "post_build failed"
 
 	ofOtherPlan    = "it is of another plan, so of another run"
 	ofUnknownEntry = "the plan has no such entry"
@@ -113,7 +117,8 @@ func unfinished(r *job.Result) bool {
 
 // wasCancelled says whether a Result shows that its job was told to stop.
 func wasCancelled(r *job.Result) bool {
-	return r.Outcome == job.Cancelled || slices.ContainsFunc(r.Targets, func(t job.TargetResult) bool { return t.Outcome == job.Cancelled })
+	return !r.TimedOut &&
+		(r.Outcome == job.Cancelled || slices.ContainsFunc(r.Targets, func(t job.TargetResult) bool { return t.Outcome == job.Cancelled }))
 }
 
 func (j *judgement) targets() {
@@ -158,6 +163,10 @@ func (j *judgement) target(n int, entry *job.Entry) TargetVerdict {
 		j.missing(&t, entry, r)
 		return t
 	}
+	if late(r, t.Result) {
+		t.Status, t.Why = TargetFailed, deadline(r, t.Result)
+		return t
+	}
 	t.Status, t.Why = status(t.Result)
 	return t
 }
@@ -168,6 +177,8 @@ func (j *judgement) missing(t *TargetVerdict, entry *job.Entry, r *job.Result) {
 	switch {
 	case j.v.Cancelled && (r == nil || wasCancelled(r) || unfinished(r)):
 		t.Status, t.Why = TargetCancelled, whyNeverEnded
+	case r != nil && r.TimedOut:
+		t.Why = whyDeadline
 	case r != nil: // find has said it
 	case j.elsewhere[entry.ID]:
 		t.Why = whyOtherPlan
@@ -189,14 +200,40 @@ func find(r *job.Result, n int, target *job.Target) (*job.TargetResult, string) 
 		case t.N != n:
 		case t.Attr != target.Attr || t.DrvPath != target.DrvPath:
 			why = whyOtherDrv
-		case found == nil || found.Outcome.OK() || found.Outcome == job.Cancelled && !t.Outcome.OK():
+		case found == nil || good(found) || found.Outcome == job.Cancelled && !good(t):
 			found = t
 		}
 	}
 	return found, why
 }
 
+// good says whether all went well with a target.
+func good(t *job.TargetResult) bool { return t.Outcome.OK() && !stepFailed(t) }
+
+// stepFailed says whether the step after the build failed.
+func stepFailed(t *job.TargetResult) bool {
+	return t.PostBuild != nil && t.PostBuild.Outcome == job.StepFailed
+}
+
+// late says whether a target was not done when the deadline of its entry came.
+func late(r *job.Result, t *job.TargetResult) bool {
+	return r.TimedOut && !t.Outcome.OK() && t.Cause == "" && t.PostBuild == nil
+}
+
+// deadline says that, and then what the worker says.
+func deadline(r *job.Result, t *job.TargetResult) string {
+	said := []string{whyDeadline, r.Error}
+	if t.Outcome != job.Cancelled {
+		said = append(said, t.Error)
+	}
+	return strings.Join(slices.DeleteFunc(said, func(s string) bool { return s == "" }), "\n")
+}
+
 func status(t *job.TargetResult) (TargetStatus, string) {
+	if stepFailed(t) {
+		why := strings.TrimPrefix(strings.TrimPrefix(cmp.Or(t.PostBuild.Error, t.Error), postBuildFailed), ": ")
+		return TargetFailed, postBuildFailed + ": " + cmp.Or(why, "no error was given")
+	}
 	switch t.Outcome {
 	case job.Built:
 		return TargetBuilt, ""
@@ -225,7 +262,7 @@ func (j *judgement) entries() {
 			j.v.Pushes = append(j.v.Pushes, Push{Entry: e.Name, Push: p})
 		}
 		p := EntryProblem{Entry: e.ID, Name: e.Name, Status: Failure, Message: problem(r)}
-		if r.Outcome == job.Cancelled || j.v.Cancelled && unfinished(r) {
+		if !r.TimedOut && (r.Outcome == job.Cancelled || j.v.Cancelled && unfinished(r)) {
 			p.Status = Cancelled
 		}
 		if p.Message != "" && (p.Status == Failure || !j.tellsOfCancel(e)) {
@@ -243,15 +280,20 @@ func (j *judgement) tellsOfCancel(e *job.Entry) bool {
 
 // problem says what is wrong with a Result that its targets do not tell.
 func problem(r *job.Result) string {
-	if r.Error != "" {
+	told := slices.ContainsFunc(r.Targets, func(t job.TargetResult) bool { return !good(&t) })
+	switch {
+	case r.TimedOut && slices.ContainsFunc(r.Targets, func(t job.TargetResult) bool { return late(r, &t) }):
+		// they tell of it, in the worker's words too
+	case r.TimedOut:
+		return strings.TrimSpace(whyDeadline + "\n" + r.Error)
+	case r.Error != "":
 		return r.Error
 	}
 	for _, p := range r.Pushes {
-		if p.Error != "" {
+		if p.Error != "" && !p.Optional {
 			return fmt.Sprintf("push to %s: %s", p.Destination, p.Error)
 		}
 	}
-	told := slices.ContainsFunc(r.Targets, func(t job.TargetResult) bool { return !t.Outcome.OK() })
 	if !r.Outcome.OK() && !told {
 		return fmt.Sprintf("the outcome is %q, and no error was given", r.Outcome)
 	}

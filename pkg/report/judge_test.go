@@ -142,6 +142,93 @@ func TestJudge(t *testing.T) {
 			status: Failure, counts: Counts{Built: 1}, reason: "1 entry has an error of its own", why: "push to cachix:fleet: 401",
 		},
 		{
+			name: "an optional push error", plan: one(), needs: good,
+			results: func(all []*job.Result) []*job.Result {
+				all[0].Pushes = []job.Push{{Destination: "cachix:fleet", Error: "401", Optional: true}}
+				return all
+			},
+			status: Success, counts: Counts{Built: 1},
+		},
+		{
+			name: "an optional push error, and one that counts", plan: one(), needs: good,
+			results: func(all []*job.Result) []*job.Result {
+				all[0].Pushes = []job.Push{{Destination: "cachix:fleet", Error: "401", Optional: true}, {Destination: "s3://cache", Error: "403"}}
+				return all
+			},
+			status: Failure, counts: Counts{Built: 1}, why: "push to s3://cache: 403",
+		},
+		{
+			name: "the step after the build failed", plan: one(), needs: good,
+			results: func(all []*job.Result) []*job.Result {
+				all[0].Targets[0].PostBuild = &job.Step{Outcome: job.StepFailed, Error: "exit status 1"}
+				return all
+			},
+			status: Failure, counts: Counts{Failed: 1}, why: "post_build failed: exit status 1\n",
+		},
+		{
+			name: "the step after the build failed, as the worker has it", plan: one(), needs: needsOf(Success, Failure),
+			results: func(all []*job.Result) []*job.Result {
+				t := &all[0].Targets[0]
+				t.PostBuild = &job.Step{Outcome: job.StepFailed, Error: "post_build failed: exit status 1"}
+				t.Outcome, t.Error, all[0].Outcome = job.Broken, t.PostBuild.Error, job.Broken
+				return all
+			},
+			status: Failure, counts: Counts{Failed: 1}, reason: "1 of 1 target failed", why: "post_build failed: exit status 1\n",
+		},
+		{
+			name: "the step after the build failed in one of two results", plan: one(), needs: good,
+			results: func(all []*job.Result) []*job.Result {
+				bad := all[0].Targets[0]
+				bad.PostBuild = &job.Step{Outcome: job.StepFailed}
+				all[0].Targets = []job.TargetResult{all[0].Targets[0], bad, all[0].Targets[0]}
+				return all
+			},
+			status: Failure, counts: Counts{Failed: 1}, why: "post_build failed: no error was given",
+		},
+		{
+			name: "the deadline came", plan: two(), needs: needsOf(Success, Failure),
+			results: func(all []*job.Result) []*job.Result {
+				all[1].TimedOut, all[1].Outcome, all[1].Error = true, job.Cancelled, "after 5h45m"
+				all[1].Targets[1].Outcome = job.Cancelled
+				return all
+			},
+			status: Failure, counts: Counts{Built: 2, Failed: 1}, reason: "1 of 3 targets failed", why: whyDeadline + "\nafter 5h45m\n",
+		},
+		{
+			name: "the deadline came, and the worker calls that a failure", plan: one(), needs: needsOf(Success, Failure),
+			results: func(all []*job.Result) []*job.Result {
+				all[0].TimedOut, all[0].Outcome = true, job.Broken
+				all[0].Targets[0].Outcome, all[0].Targets[0].Error = job.Broken, "the deadline has come"
+				return all
+			},
+			status: Failure, counts: Counts{Failed: 1}, reason: "1 of 1 target failed", why: whyDeadline + "\nthe deadline has come\n",
+		},
+		{
+			name: "the deadline came after a failure", plan: one(), needs: needsOf(Success, Failure),
+			results: func(all []*job.Result) []*job.Result {
+				fail(all[0], 0, drv("openssl"))
+				all[0].TimedOut = true
+				return all
+			},
+			status: Failure, counts: Counts{Failed: 1}, reason: "1 of 1 target failed, 1 entry has an error of its own", why: whyDeadline + "\n",
+		},
+		{
+			name: "the deadline came before any target", plan: one(), needs: needsOf(Success, Failure),
+			results: func(all []*job.Result) []*job.Result {
+				all[0].TimedOut, all[0].Outcome, all[0].Targets = true, job.Cancelled, nil
+				return all
+			},
+			status: Failure, counts: Counts{Missing: 1}, reason: "1 of 1 target has no result, 1 entry has an error of its own", why: whyDeadline + "\n" + whyDeadline,
+		},
+		{
+			name: "the deadline came, and the run was cancelled", plan: one(), needs: needsOf(Success, Cancelled),
+			results: func(all []*job.Result) []*job.Result {
+				all[0].TimedOut, all[0].Outcome, all[0].Targets[0].Outcome = true, job.Cancelled, job.Cancelled
+				return all
+			},
+			status: Failure, counts: Counts{Failed: 1}, reason: "besides, the run was cancelled",
+		},
+		{
 			name: "the hand-over failed", plan: two(), needs: needsOf(Success, Failure),
 			results: func(all []*job.Result) []*job.Result {
 				all[1].Targets, all[1].Outcome, all[1].Error = nil, job.Broken, "no pack"

@@ -73,12 +73,20 @@ func excerpt(all []string, limit int, both bool) string {
 }
 
 // duration shows seconds that a document tells.
-func duration(seconds float64) string {
-	const most = 1e8
-	if math.IsNaN(seconds) || seconds <= 0 {
-		return none
+func duration(s float64) string {
+	if d := seconds(s); d > 0 {
+		return job.Duration(d)
 	}
-	return job.Duration(time.Duration(min(seconds, most) * float64(time.Second)))
+	return none
+}
+
+// seconds takes seconds that a document tells, which may be any number.
+func seconds(s float64) time.Duration {
+	const most = 1e8
+	if math.IsNaN(s) || s <= 0 {
+		return 0
+	}
+	return time.Duration(min(s, most) * float64(time.Second))
 }
 
 // size shows bytes that a document tells.

@@ -11,6 +11,7 @@ import (
 type names struct {
 	longest int // bytes of one
 	room    int
+	titles  int // bytes for lines that say what happened
 }
 
 // nameCost is what is written around a name, at most.
@@ -18,7 +19,7 @@ const nameCost = len(blockTitle + "\n\n")
 
 // newNames finds how long names may be for all of them to fit.
 func (v *Verdict) newNames(room int) *names {
-	n := &names{room: room}
+	n := &names{room: room, titles: room / 4}
 	for _, n.longest = range []int{200, 120, 80, 48, 24} {
 		size := 0
 		for _, name := range v.failedNames() {
@@ -67,6 +68,15 @@ func (n *names) take(all []string) nameList {
 	return l
 }
 
+// title gives the root cause in a line, or nothing where there is no room.
+func (n *names) title(c *rootCause) string {
+	title := c.headline(func(s string) string { return code(s, max(n.longest, 80)) })
+	if n.titles -= len(title); n.titles < 0 {
+		return ""
+	}
+	return title
+}
+
 // A nameList is as many names as there was room for.
 type nameList struct {
 	shown []string // Markdown
@@ -79,6 +89,24 @@ func (l nameList) inline() string {
 		text += fmt.Sprintf(" and %d more", l.more)
 	}
 	return text
+}
+
+// paragraph says how so many are hit, in a sentence of its own.
+func (l nameList) paragraph(how string) string {
+	const open = 20
+	count := len(l.shown) + l.more
+	if how == "" || count == 0 {
+		return ""
+	}
+	how = strings.ToUpper(how[:1]) + how[1:] + ": "
+	switch {
+	case len(l.shown) == 0:
+		return fmt.Sprintf("%s%s\n\n", how, plural(count, "target"))
+	case count <= open:
+		return how + l.inline() + "\n\n"
+	default:
+		return fmt.Sprintf("%s%d targets\n\n%s", how, count, folded("Their names", l.inline()+"\n\n"))
+	}
 }
 
 // block is the list as a heading, which counts them where they are many.

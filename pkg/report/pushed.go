@@ -9,6 +9,7 @@ import (
 type pushTotal struct {
 	destination            string
 	entries, paths, failed int
+	spared                 int // of the failed, those that don't count
 	seconds                float64
 }
 
@@ -27,6 +28,9 @@ func (v *Verdict) pushTotals() []*pushTotal {
 		t.seconds += max(p.Seconds, 0)
 		if p.Error != "" {
 			t.failed++
+			if p.Optional {
+				t.spared++
+			}
 		} else {
 			t.paths += max(p.Paths, 0)
 		}
@@ -42,14 +46,17 @@ func (v *Verdict) pushed(limit int) string {
 	var rows, errs []string
 	for _, t := range v.pushTotals() {
 		failed := none
-		if t.failed > 0 {
-			failed = fmt.Sprintf("**%d**", t.failed)
+		if red := t.failed - t.spared; red > 0 {
+			failed = fmt.Sprintf("**%d**", red)
+		}
+		if t.spared > 0 {
+			failed = strings.TrimPrefix(fmt.Sprintf("%s, %d ⚠️ optional", failed, t.spared), none+", ")
 		}
 		rows = append(rows, fmt.Sprintf("| %s | %d | %d | %s | %s |\n", cell(t.destination, 200), t.entries, t.paths, duration(t.seconds), failed))
 	}
-	for _, p := range v.Pushes {
-		if p.Error != "" {
-			errs = append(errs, fmt.Sprintf("- %s to %s: %s", code(p.Entry, 200), code(p.Destination, 200), code(p.Error, 1000)))
+	for i := range v.Pushes {
+		if p := &v.Pushes[i]; p.Error != "" {
+			errs = append(errs, fmt.Sprintf("- %s to %s%s: %s", code(p.Entry, 200), code(p.Destination, 200), p.kind(), code(p.Error, 1000)))
 		}
 	}
 	const header = "| Binary cache | Entries | Paths | Time | Failed |\n|---|--:|--:|--:|--:|\n"
@@ -67,9 +74,43 @@ func (v *Verdict) textPushed(b *strings.Builder) {
 			fmt.Fprintf(b, "pushed %s to %s in %s\n", plural(t.paths, "path"), plain(t.destination), duration(t.seconds))
 		}
 	}
-	for _, p := range v.Pushes {
-		if p.Error != "" {
-			fmt.Fprintf(b, "not pushed to %s: %s: %s\n", plain(p.Destination), plain(p.Entry), plain(p.Error))
+	for i := range v.Pushes {
+		if p := &v.Pushes[i]; p.Error != "" {
+			fmt.Fprintf(b, "not pushed to %s%s: %s: %s\n", plain(p.Destination), p.kind(), plain(p.Entry), plain(p.Error))
 		}
 	}
+}
+
+// kind marks a push whose failure does not count.
+func (p *Push) kind() string {
+	if p.Optional {
+		return " (optional)"
+	}
+	return ""
+}
+
+// spared gives a warning for each way in which pushes failed that don't count.
+func (v *Verdict) spared() []Annotation {
+	type failure struct{ destination, why string }
+	by := map[failure]int{}
+	var all []Annotation
+	for _, p := range v.Pushes {
+		if p.Error == "" || !p.Optional {
+			continue
+		}
+		f := failure{p.Destination, p.Error}
+		at, known := by[f]
+		if !known {
+			at = len(all)
+			by[f] = at
+			all = append(all, Annotation{
+				Title:   "Not pushed to " + oneLine(p.Destination),
+				Message: strings.Join(lines(p.Error), "\n") + "\nThis makes nothing red. Of: ",
+			})
+		} else {
+			all[at].Message += ", "
+		}
+		all[at].Message += oneLine(p.Entry)
+	}
+	return all
 }

@@ -14,8 +14,51 @@ type section struct {
 
 // A block is something that went wrong with one or more targets.
 type block struct {
+	title  string // says what; the names stand for it where it is empty
+	groups []nameGroup
+	body   func(limit int) string // says why, in no more than about as many bytes
+}
+
+// A nameGroup is targets, and how they are hit; empty where the title names them.
+type nameGroup struct {
+	how   string
 	names nameList
-	body  func(limit int) string // says why, in no more than about as many bytes
+}
+
+// names are those of all groups.
+func (b *block) names() nameList {
+	var all nameList
+	for _, g := range b.groups {
+		all.shown = append(all.shown, g.names.shown...)
+		all.more += g.names.more
+	}
+	return all
+}
+
+// head is the block's heading and names.
+func (b *block) head() string {
+	if b.title == "" {
+		return b.names().block()
+	}
+	text := blockTitle + b.title + "\n\n"
+	for _, g := range b.groups {
+		text += g.names.paragraph(g.how)
+	}
+	return text
+}
+
+// line is the block without a body, in a line.
+func (b *block) line() string {
+	if b.title == "" {
+		return b.names().inline()
+	}
+	text := b.title
+	for _, g := range b.groups {
+		if g.how != "" {
+			text += "; " + g.how + ": " + g.names.inline()
+		}
+	}
+	return text
 }
 
 const (
@@ -32,7 +75,7 @@ func (s *section) least() int {
 	}
 	size := len("### "+s.title+"\n\n") + len(leftOut) + sectionEnd
 	for _, b := range s.blocks {
-		size += len(b.names.block())
+		size += len(b.head())
 	}
 	return size
 }
@@ -47,18 +90,18 @@ func (s *section) render(each int, room *int) string {
 	fmt.Fprintf(&b, "### %s\n\n", s.title)
 	unnamed := 0
 	for _, block := range s.blocks {
-		if len(block.names.shown) == 0 {
-			unnamed += block.names.more
+		if names := block.names(); len(names.shown) == 0 {
+			unnamed += names.more
 			continue
 		}
 		if *room >= minBody {
 			if body := block.body(min(each, *room)); len(body) <= *room {
 				*room -= len(body)
-				b.WriteString(block.names.block() + body)
+				b.WriteString(block.head() + body)
 				continue
 			}
 		}
-		fmt.Fprintf(&rest, "- %s\n", block.names.inline())
+		fmt.Fprintf(&rest, "- %s\n", block.line())
 	}
 	if unnamed > 0 {
 		fmt.Fprintf(&rest, "- and %d more\n", unnamed)
@@ -69,17 +112,31 @@ func (s *section) render(each int, room *int) string {
 	return b.String()
 }
 
+// blockOf is the block of a root cause, without a body.
+func (n *names) blockOf(c *rootCause) block {
+	var b block
+	for _, group := range c.affects() {
+		b.groups = append(b.groups, nameGroup{group.how, n.of(group.targets)})
+	}
+	b.title = n.title(c)
+	return b
+}
+
 func (v *Verdict) failedSection(n *names) *section {
 	s := &section{title: "Failed"}
 	causes := v.rootCauses(false)
 	const open = 3 // so few are read without a click
 	for _, c := range causes {
-		s.blocks = append(s.blocks, block{names: n.of(c.targets), body: func(limit int) string {
+		block := n.blockOf(c)
+		block.body = func(limit int) string {
 			var b strings.Builder
 			if c.drv != "" {
-				fmt.Fprintf(&b, "Root cause: %s\n\n", code(c.drv, 300))
+				fmt.Fprintf(&b, "Derivation: %s\n\n", code(c.drv, 300))
 			}
-			b.WriteString(excerpt(c.message(), limit/4, true))
+			if file, line := c.place(); file != "" {
+				fmt.Fprintf(&b, "The log names %s.\n\n", code(position(file, line), 300))
+			}
+			b.WriteString(excerpt(c.detail(block.title), limit/4, true))
 			if log := excerpt(c.log(), limit/2, false); log != "" {
 				if len(causes) > open {
 					log = folded("The end of its log", log)
@@ -87,7 +144,8 @@ func (v *Verdict) failedSection(n *names) *section {
 				b.WriteString(log)
 			}
 			return b.String() + reproduction(c, limit/8)
-		}})
+		}
+		s.blocks = append(s.blocks, block)
 	}
 	return s
 }
@@ -95,11 +153,22 @@ func (v *Verdict) failedSection(n *names) *section {
 func (v *Verdict) unevaluatedSection(n *names) *section {
 	s := &section{title: "Could not be evaluated"}
 	for _, c := range v.rootCauses(true) {
-		s.blocks = append(s.blocks, block{names: n.of(c.targets), body: func(limit int) string {
-			return excerpt(c.message(), limit*3/4, true) + reproduction(c, limit/8)
-		}})
+		block := n.blockOf(c)
+		block.body = func(limit int) string {
+			return excerpt(c.detail(block.title), limit*3/4, true) + reproduction(c, limit/8)
+		}
+		s.blocks = append(s.blocks, block)
 	}
 	return s
+}
+
+// detail is what there is to say below a title, if there is one.
+func (c *rootCause) detail(title string) []string {
+	if title == "" {
+		return c.message()
+	}
+	_, detail := c.happened()
+	return detail
 }
 
 func reproduction(c *rootCause, limit int) string {
@@ -112,7 +181,8 @@ func reproduction(c *rootCause, limit int) string {
 func (v *Verdict) entriesSection(n *names) *section {
 	s := &section{title: "Errors beside the targets"}
 	for _, p := range v.Entries {
-		s.blocks = append(s.blocks, block{names: n.take([]string{cmp.Or(p.Name, p.Entry)}), body: func(limit int) string {
+		groups := []nameGroup{{"", n.take([]string{cmp.Or(p.Name, p.Entry)})}}
+		s.blocks = append(s.blocks, block{groups: groups, body: func(limit int) string {
 			return excerpt(lines(p.Message), limit*3/4, true)
 		}})
 	}

@@ -8,7 +8,7 @@ import (
 func TestABodyThatIsTooLargeLeavesTheName(t *testing.T) {
 	t.Parallel()
 	sized := func(name string, size int) block {
-		return block{names: nameList{shown: []string{name}}, body: func(int) string { return strings.Repeat("x", size) }}
+		return block{groups: []nameGroup{{names: nameList{shown: []string{name}}}}, body: func(int) string { return strings.Repeat("x", size) }}
 	}
 	s := section{title: "Failed", blocks: []block{sized("a", 5000), sized("b", 1000), sized("c", 1000)}}
 	room := 2500
@@ -23,7 +23,7 @@ func TestABodyThatIsTooLargeLeavesTheName(t *testing.T) {
 
 func TestABodyWithoutRoomIsNotBegun(t *testing.T) {
 	t.Parallel()
-	s := section{title: "Failed", blocks: []block{{names: nameList{shown: []string{"a"}}, body: func(limit int) string { return strings.Repeat("x", limit) }}}}
+	s := section{title: "Failed", blocks: []block{{groups: []nameGroup{{names: nameList{shown: []string{"a"}}}}, body: func(limit int) string { return strings.Repeat("x", limit) }}}}
 	room := minBody - 1
 	if got := s.render(4096, &room); strings.Contains(got, "xx") || !strings.Contains(got, "- a\n") {
 		t.Errorf("a body of %d bytes was begun", minBody-1)

@@ -133,9 +133,9 @@ func (v *Verdict) missing(n *names) string {
 
 func (v *Verdict) notices(limit int) string {
 	const longest = 2000
-	notices := make([]string, len(v.Notices))
-	for i, text := range v.Notices {
-		notices[i] = "- " + code(text, longest)
+	notices := v.notes(func(s string) string { return code(s, longest) })
+	for i := range notices {
+		notices[i] = "- " + notices[i]
 	}
 	return bullets("Notices", notices, limit)
 }

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -28,8 +29,15 @@ func (t *TargetVerdict) row() row {
 		r.outcome, r.because = "skipped", t.Why
 	case TargetFailed:
 		r.outcome = "failed"
-		if t.unevaluated() {
+		switch cause := t.blockedBy(); {
+		case t.unevaluated():
 			r.outcome = "can't be evaluated"
+		case t.stepFailed():
+			r.outcome = postBuildFailed
+		case t.stopped():
+			r.outcome = "stopped at its deadline"
+		case cause != "":
+			r.outcome, r.because = "blocked", cmp.Or(oneLine(job.DrvName(cause)), none)+" failed"
 		}
 	case TargetMissing:
 		r.outcome = "no result"
@@ -38,6 +46,9 @@ func (t *TargetVerdict) row() row {
 	}
 	if t.Emulated && t.Result != nil {
 		r.outcome += ", emulated"
+	}
+	if t.skippedStep() != "" {
+		r.outcome += ", post_build skipped"
 	}
 	out := t.output()
 	r.outPath, r.closure = out.Path, size(out.Closure)

@@ -14,8 +14,8 @@ import (
 func (v *Verdict) Text() string {
 	var b strings.Builder
 	v.textTable(&b)
-	v.textCauses(&b, "failed", v.rootCauses(false))
-	v.textCauses(&b, "can't be evaluated", v.rootCauses(true))
+	v.textCauses(&b, v.rootCauses(false))
+	v.textCauses(&b, v.rootCauses(true))
 	size := b.Len()
 	for _, p := range v.Entries {
 		fmt.Fprintf(&b, "error: %s\n", plain(cmp.Or(p.Name, p.Entry)))
@@ -28,8 +28,8 @@ func (v *Verdict) Text() string {
 	for _, r := range v.Ignored {
 		fmt.Fprintf(&b, "ignored: the result of %s: %s\n", plain(cmp.Or(r.Name, r.Entry)), r.Why)
 	}
-	for _, notice := range v.Notices {
-		fmt.Fprintf(&b, "notice: %s\n", plain(notice))
+	for _, notice := range v.notes(plain) {
+		fmt.Fprintf(&b, "notice: %s\n", notice)
 	}
 	if b.Len() > size {
 		b.WriteString("\n")
@@ -74,22 +74,30 @@ func (v *Verdict) textTable(b *strings.Builder) {
 }
 
 // textCauses tells of root causes; of so many that nobody reads on, in short.
-func (v *Verdict) textCauses(b *strings.Builder, what string, causes []*rootCause) {
+func (v *Verdict) textCauses(b *strings.Builder, causes []*rootCause) {
 	const (
 		many     = 20
 		logTail  = 10 // lines
 		longText = 30 // lines
 	)
 	for i, c := range causes {
-		fmt.Fprintf(b, "%s: %s\n", what, unarmed(c.who()))
-		if c.drv != "" {
-			fmt.Fprintf(b, "  root cause: %s\n", plain(c.drv))
+		fmt.Fprintf(b, "✗ %s\n", c.headline(plain))
+		for _, group := range c.affects() {
+			if group.how != "" {
+				fmt.Fprintf(b, "  %s: %s\n", group.how, unarmed(oneLine(strings.Join(targetNames(group.targets), ", "))))
+			}
 		}
 		if i >= many {
 			continue
 		}
-		message := c.message()
-		quote(b, message[:min(len(message), longText)])
+		if c.drv != "" {
+			fmt.Fprintf(b, "  derivation: %s\n", plain(c.drv))
+		}
+		if file, line := c.place(); file != "" {
+			fmt.Fprintf(b, "  the log names: %s\n", plain(position(file, line)))
+		}
+		_, detail := c.happened()
+		quote(b, detail[:min(len(detail), longText)])
 		if log := c.log(); len(log) > 0 {
 			fmt.Fprintf(b, "  the end of its log:\n")
 			quote(b, log[max(0, len(log)-logTail):])

@@ -44,6 +44,26 @@ var (
 			all[0].Error = "push to cachix:fleet: 401"
 			return all
 		},
+		"optional push error": func(all []*job.Result) []*job.Result {
+			all[0].Pushes = []job.Push{{Destination: "cachix:fleet", Error: "401", Optional: true}}
+			return all
+		},
+		"post_build failed": func(all []*job.Result) []*job.Result {
+			all[0].Targets[0].PostBuild = &job.Step{Outcome: job.StepFailed, Error: "exit status 1"}
+			return all
+		},
+		"post_build skipped": func(all []*job.Result) []*job.Result {
+			all[0].Targets[0].PostBuild = &job.Step{Outcome: job.StepSkipped, Error: "no key"}
+			return all
+		},
+		"one timed out": func(all []*job.Result) []*job.Result {
+			all[0].TimedOut, all[0].Outcome, all[0].Targets[0].Outcome = true, job.Cancelled, job.Cancelled
+			return all
+		},
+		"one timed out at the end": func(all []*job.Result) []*job.Result {
+			all[0].TimedOut = true
+			return all
+		},
 		"one crashed": func(all []*job.Result) []*job.Result {
 			all[0].Outcome = job.Broken
 			return all
@@ -67,7 +87,7 @@ func truth(discover, build Status, plan, results string) Status {
 	red = red || strings.Contains(plan, "failed attributes")
 	if entries {
 		switch results {
-		case "one failed", "push error", "one crashed", "one target untold":
+		case "one failed", "push error", "one crashed", "one target untold", "post_build failed", "one timed out", "one timed out at the end":
 			red = true
 		case "one missing", "all missing", "one of another plan":
 			red = red || !cancelled
@@ -139,7 +159,7 @@ func invariants(t *testing.T, name string, p *job.Plan, results []*job.Result, n
 			t.Errorf("%s: green, though discovery is %s", name, needs["discover"].Result)
 		}
 	}
-	anyCancelled := needs.any(Cancelled) || slices.ContainsFunc(results, func(r *job.Result) bool { return r.Outcome == job.Cancelled })
+	anyCancelled := needs.any(Cancelled) || slices.ContainsFunc(results, func(r *job.Result) bool { return r.Outcome == job.Cancelled && !r.TimedOut })
 	if v.Status == Cancelled && !anyCancelled {
 		t.Errorf("%s: cancelled by nobody", name)
 	}
@@ -190,6 +210,9 @@ func built(p *job.Plan, results []*job.Result, n int) bool {
 				continue
 			}
 			for _, t := range r.Targets {
+				if t.PostBuild != nil && t.PostBuild.Outcome == job.StepFailed {
+					continue
+				}
 				if t.N == n && t.Attr == p.Targets[n].Attr && t.DrvPath == p.Targets[n].DrvPath && t.Outcome.OK() {
 					return true
 				}

@@ -2,6 +2,7 @@ package report
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/org/nix-matrix/pkg/job"
 )
@@ -91,9 +92,41 @@ type TargetVerdict struct {
 // unevaluated says that there is not even a derivation.
 func (t *TargetVerdict) unevaluated() bool { return t.Target.State == job.Failed }
 
-// reproduce is what to type to see at home what became of the target. The Plan's
-// word counts for more than the worker's.
+// blockedBy is the derivation that failed and kept the target, which needs it,
+// from being built; empty where there is none.
+func (t *TargetVerdict) blockedBy() string {
+	if t.Status != TargetFailed || t.Result == nil || t.Result.Cause == t.Target.DrvPath {
+		return ""
+	}
+	return t.Result.Cause
+}
+
+// stepFailed says that it was built, and the step after that failed.
+func (t *TargetVerdict) stepFailed() bool { return t.Result != nil && stepFailed(t.Result) }
+
+// stopped says that the deadline of its entry came.
+func (t *TargetVerdict) stopped() bool {
+	return t.Status == TargetFailed && !t.unevaluated() && strings.HasPrefix(t.Why, whyDeadline)
+}
+
+// log is that of what failed.
+func (t *TargetVerdict) log() []string {
+	switch {
+	case t.Result == nil:
+		return nil
+	case t.stepFailed():
+		return t.Result.PostBuild.Log
+	default:
+		return t.Result.Log
+	}
+}
+
+// reproduce is what to type to see at home what became of the target, if that can
+// be. The Plan's word counts for more than the worker's.
 func (t *TargetVerdict) reproduce() string {
+	if t.stepFailed() || t.stopped() {
+		return ""
+	}
 	if t.Target.Reproduce == "" && t.Result != nil {
 		return t.Result.Reproduce
 	}

@@ -1,0 +1,93 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/org/nix-matrix/pkg/job"
+)
+
+// notes are the Plan's notices, and what is to be said about good results. quote
+// makes foreign text fit for where they stand.
+func (v *Verdict) notes(quote func(string) string) []string {
+	ours := v.emulated(quote)
+	var notes []string
+	for _, notice := range v.Notices {
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(ours)), func(runner string) bool { return strings.Contains(notice, runner) }) {
+			notes = append(notes, quote(notice))
+		}
+	}
+	for _, runner := range slices.Sorted(maps.Keys(ours)) {
+		notes = append(notes, ours[runner])
+	}
+	return append(notes, v.skippedSteps(quote)...)
+}
+
+// nativeRunners are labels of GitHub's own runners.
+var nativeRunners = map[string]string{
+	"aarch64-linux": "ubuntu-24.04-arm", "x86_64-linux": "ubuntu-latest", "aarch64-darwin": "macos-latest",
+}
+
+// emulated says what was built under emulation, and how not to, by the line of
+// the input runners.
+func (v *Verdict) emulated(quote func(string) string) map[string]string {
+	by := map[string][]*TargetVerdict{}
+	for _, t := range v.hostsFirst() {
+		if t.Emulated && t.Result != nil && t.Result.Outcome != job.Present && t.Result.Outcome != job.Fetched {
+			runner := t.Target.System + "=" + cmp.Or(nativeRunners[t.Target.System], "LABEL")
+			by[runner] = append(by[runner], t)
+		}
+	}
+	notes := map[string]string{}
+	for runner, targets := range by {
+		notes[runner] = fmt.Sprintf("built under emulation (qemu), which is slow: %s; name a native runner with the input runners: %s", few(targets, quote), quote(runner))
+	}
+	return notes
+}
+
+// skippedStep says why the step after the build was skipped; empty if it was not.
+func (t *TargetVerdict) skippedStep() string {
+	if t.Result == nil || t.Result.PostBuild == nil || t.Result.PostBuild.Outcome != job.StepSkipped {
+		return ""
+	}
+	return cmp.Or(t.Result.PostBuild.Error, "no reason was given")
+}
+
+func (v *Verdict) skippedSteps(quote func(string) string) []string {
+	by := map[string][]*TargetVerdict{}
+	for _, t := range v.hostsFirst() {
+		if why := t.skippedStep(); why != "" {
+			by[why] = append(by[why], t)
+		}
+	}
+	var notes []string
+	for _, why := range slices.Sorted(maps.Keys(by)) {
+		notes = append(notes, fmt.Sprintf("post_build was skipped for %s: %s", few(by[why], quote), quote(why)))
+	}
+	return notes
+}
+
+// few names some of the targets.
+func few(targets []*TargetVerdict, quote func(string) string) string {
+	const most = 10
+	var names []string
+	for _, name := range targetNames(targets[:min(most, len(targets))]) {
+		names = append(names, quote(name))
+	}
+	text := strings.Join(names, ", ")
+	if more := len(targets) - len(names); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
+// position writes a place in a file as compilers do.
+func position(file string, line int) string {
+	if line > 0 {
+		file += fmt.Sprintf(":%d", line)
+	}
+	return file
+}
