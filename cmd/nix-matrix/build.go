@@ -36,8 +36,7 @@ and no evaluator is started. What was built is pushed to the binary caches that
 A Result is written whatever happens: when the build fails, and when it is
 stopped by a signal.
 
-What is pushed by nix copy is signed if the environment has the secret key in
-NIX_MATRIX_SIGNING_KEY. Attic wants ATTIC_TOKEN, Cachix CACHIX_AUTH_TOKEN.`,
+` + secretsHelp,
 		Example: `  nix-matrix build --job "$(nix-matrix discover | jq '.include[0]')"
   nix-matrix build --job "$JOB" --push s3://my-cache --result result.json`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -55,7 +54,11 @@ NIX_MATRIX_SIGNING_KEY. Attic wants ATTIC_TOKEN, Cachix CACHIX_AUTH_TOKEN.`,
 	f.StringVar(&b.resultFile, "result", a.action.Input("result"), "write the Result to `FILE`; - is stdout")
 	f.BoolVar(&b.missingOK, "missing-ok", a.action.Input("missing_ok") == "true", "")
 	_ = f.MarkHidden("missing-ok") // for action.yml, which then fetches the artifact
-	pushFlag(a, cmd, &b.push)
+	b.surroundings.flags(a, cmd)
+	b.surroundings.pushFlags(a, cmd)
+	b.working.flags(a, cmd)
+	a.setUpFlag(cmd, &b.setup)
+	f.StringVar(&b.logsDir, "logs", "", "keep the whole logs of what failed in `DIR`")
 	a.idFlag(cmd)
 	a.cacheFlag(cmd)
 	return cmd
@@ -67,7 +70,11 @@ type builder struct {
 	planFile   string
 	drvsFile   string
 	resultFile string
-	push       []string
+	logsDir    string
+	setup      string
+	working    workingFlags
+
+	surroundings surroundings
 	// missingOK makes a missing plan or pack an output of the step instead of a
 	// failure.
 	missingOK bool
@@ -92,7 +99,7 @@ func (b *builder) run(ctx context.Context) error {
 		result.Outcome = outcome(ctx, result)
 		result.Finished = time.Now().UTC()
 	}
-	if werr := b.writeResult(result); werr != nil {
+	if werr := errors.Join(b.writeResult(result), b.tellLogs()); werr != nil {
 		return errors.Join(err, werr)
 	}
 	if errors.Is(err, errNoHandover) && b.missingOK && ctx.Err() == nil {
@@ -120,6 +127,7 @@ func (b *builder) placeResult(entry *job.Entry, result *job.Result) error {
 			return err
 		}
 		b.resultFile = filepath.Join(dir, entry.ID+".json")
+		b.logsDir = or(b.logsDir, filepath.Join(dir, "logs"))
 	}
 	if b.resultFile == "" || b.resultFile == "-" {
 		return nil
@@ -146,14 +154,25 @@ func (b *builder) writeResult(result *job.Result) error {
 	}
 }
 
+// tellLogs hands the logs of what failed to the step that keeps them.
+func (b *builder) tellLogs() error {
+	if logs, _ := filepath.Glob(filepath.Join(b.logsDir, "*", "*.log")); b.logsDir == "" || len(logs) == 0 {
+		return nil
+	}
+	b.app.show.Printf("the whole logs of what failed are in %s", b.logsDir)
+	return b.app.action.SetOutput("logs", b.logsDir)
+}
+
 func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Result) error {
 	a := b.app
-	to, err := destinations(b.push)
+	how, err := b.working.parse()
 	if err != nil {
 		return err
 	}
-	n, err := a.findNix(ctx)
-	if err != nil {
+	if _, err := destinations(b.surroundings.push); err != nil {
+		return err
+	}
+	if err := a.setUp(ctx, b.setup); err != nil {
 		return err
 	}
 	c, err := a.openCache()
@@ -169,11 +188,16 @@ func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Resul
 	if !ok || planned.DrvPath != entry.DrvPath {
 		return fmt.Errorf("the plan has no entry %q with %s: the job and the plan are not of the same discovery", entry.Name, entry.DrvPath)
 	}
+	at, err := b.surroundings.open(ctx, a, plan)
+	if err != nil {
+		return err
+	}
+	defer at.close()
 	var notHanded error
-	w := &worker{app: a, nix: n, plan: plan, key: entry.Plan, push: to, logs: true,
+	w := &worker{app: a, site: at, plan: plan, key: entry.Plan, working: how, showLogs: true, keepLogs: b.logsDir,
 		restore: func(ctx context.Context, drvs []string, result *job.Result) error {
 			a.show.Doing("fetching derivations")
-			err := b.restore(ctx, n, c, plan, drvs, result)
+			err := b.restore(ctx, at.nix, c, plan, drvs, result)
 			if errors.Is(err, errNoHandover) {
 				notHanded = err
 			}

@@ -50,21 +50,26 @@ others go on.`,
 	d.flags(a, cmd)
 	a.idFlag(cmd)
 	a.cacheFlag(cmd)
+	a.setUpFlag(cmd, &d.setup)
 	cmd.Flags().StringVar(&planOut, "plan-out", "", "write the plan to `FILE`")
 	cmd.Flags().StringVar(&drvsOut, "drvs-out", "", "write the pack of derivations to `FILE`")
 	return cmd
 }
 
 func (a *app) discover(ctx context.Context, d *discovery, planOut, drvsOut string) error {
-	n, err := a.findNix(ctx)
+	if err := a.setUp(ctx, d.setup); err != nil {
+		return err
+	}
+	at, err := d.surroundings.open(ctx, a, &job.Plan{})
 	if err != nil {
 		return err
 	}
+	defer at.close()
 	c, err := a.openCache()
 	if err != nil {
 		return err
 	}
-	p, err := d.plan(ctx, a, n)
+	p, err := d.plan(ctx, at)
 	if err != nil {
 		return err
 	}
@@ -83,7 +88,7 @@ func (a *app) discover(ctx context.Context, d *discovery, planOut, drvsOut strin
 
 	if len(p.Entries) > 0 {
 		a.show.Doing("packing derivations")
-		if p.Drvs, err = a.packDrvs(ctx, n, c, p, drvsOut); err != nil {
+		if p.Drvs, err = a.packDrvs(ctx, at.nix, c, p, drvsOut); err != nil {
 			return err
 		}
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -12,10 +11,8 @@ import (
 
 	"github.com/org/nix-matrix/pkg/discover"
 	"github.com/org/nix-matrix/pkg/job"
-	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/plan"
 	"github.com/org/nix-matrix/pkg/progress"
-	"github.com/org/nix-matrix/pkg/push"
 )
 
 // discovery is what the commands that discover have in common.
@@ -25,7 +22,8 @@ type discovery struct {
 	attrs        []string
 	systems      []string
 	runners      string
-	push         []string
+	setup        string // script of the user's
+	surroundings surroundings
 
 	// local says that what is valid in the store of this machine needs no
 	// building, since this machine builds.
@@ -38,12 +36,7 @@ func (d *discovery) flags(a *app, cmd *cobra.Command) {
 	f.StringArrayVarP(&d.attrs, "attr", "A", a.action.Lines("attr"), "attribute path in the file; may be repeated")
 	f.StringSliceVar(&d.systems, "systems", orWords(a.action.Input("systems"), "x86_64-linux", "aarch64-linux"), "`SYSTEM`s that are wanted")
 	f.StringVar(&d.runners, "runners", a.action.Input("runners"), "labels of the runners for a system, a line `SYSTEM=LABEL[,LABEL]` each")
-	pushFlag(a, cmd, &d.push)
-}
-
-func pushFlag(a *app, cmd *cobra.Command, to *[]string) {
-	cmd.Flags().StringArrayVar(to, "push", a.action.Lines("push"),
-		"binary cache to push to: attic:https://SERVER/CACHE, cachix:NAME or any `ADDRESS` that nix copy speaks; may be repeated")
+	d.surroundings.flags(a, cmd)
 }
 
 func orWords(input string, otherwise ...string) []string {
@@ -68,18 +61,6 @@ func (d *discovery) arguments(a *app, args []string) error {
 	return a.checkID()
 }
 
-func destinations(addresses []string) ([]push.Destination, error) {
-	var all []push.Destination
-	for _, address := range addresses {
-		d, err := push.Parse(address)
-		if err != nil {
-			return nil, &usageError{err}
-		}
-		all = append(all, d)
-	}
-	return all, nil
-}
-
 // source is what was asked for, as a person would type it.
 func (d *discovery) source() string {
 	if d.file == "" {
@@ -94,11 +75,8 @@ func (d *discovery) source() string {
 
 // plan evaluates and plans. The Plan says nothing yet of where its derivations
 // are.
-func (d *discovery) plan(ctx context.Context, a *app, n *nix.Nix) (*job.Plan, error) {
-	to, err := destinations(d.push)
-	if err != nil {
-		return nil, err
-	}
+func (d *discovery) plan(ctx context.Context, at *site) (*job.Plan, error) {
+	a, n := at.app, at.nix
 	runners, err := plan.ParseRunners(d.runners)
 	if err != nil {
 		return nil, &usageError{err}
@@ -129,9 +107,15 @@ func (d *discovery) plan(ctx context.Context, a *app, n *nix.Nix) (*job.Plan, er
 		p.Notices = append(p.Notices, fmt.Sprintf("Left out, since only %s are wanted: %s. Name more systems with --systems (input systems).",
 			strings.Join(d.systems, " and "), strings.Join(found.Omitted, ", ")))
 	}
+	d.flakeConfig(ctx, at, p)
 	a.show.Doing("asking what is there already")
-	if err := d.skip(ctx, a, n, to, p.Targets); err != nil {
+	if err := d.skip(ctx, at, p.Targets); err != nil {
 		return nil, err
+	}
+	for _, t := range p.Targets {
+		if at.elsewhere(t.System) && len(runners[t.System]) == 0 {
+			runners[t.System] = plan.AnyRunner
+		}
 	}
 	if p.Entries, err = plan.Entries(p.Targets, runners); err != nil {
 		return nil, &usageError{err}
@@ -143,8 +127,30 @@ func (d *discovery) plan(ctx context.Context, a *app, n *nix.Nix) (*job.Plan, er
 	return p, nil
 }
 
+// flakeConfig notes where the flakes themselves say that their paths come from,
+// and from then on asks there too.
+func (d *discovery) flakeConfig(ctx context.Context, at *site, p *job.Plan) {
+	if d.file != "" {
+		return
+	}
+	flakes := map[string]bool{}
+	for _, installable := range append(d.installables, ".") {
+		flake, _, _ := strings.Cut(installable, "#")
+		if flakes[or(flake, ".")] || installable == "." && len(d.installables) > 0 {
+			continue
+		}
+		flakes[or(flake, ".")] = true
+		substituters, keys, err := at.nix.FlakeConfig(ctx, or(flake, "."))
+		if err != nil {
+			at.app.warn("The flake's nixConfig could not be read", err)
+		}
+		p.Substituters, p.PublicKeys = append(p.Substituters, substituters...), append(p.PublicKeys, keys...)
+	}
+	at.nix = at.nix.With(reading(p.Substituters, p.PublicKeys)...)
+}
+
 // skip marks the targets that there is nothing to do for.
-func (d *discovery) skip(ctx context.Context, a *app, n *nix.Nix, to []push.Destination, targets []job.Target) error {
+func (d *discovery) skip(ctx context.Context, at *site, targets []job.Target) error {
 	var paths []string
 	for _, t := range targets {
 		for _, path := range t.OutPaths {
@@ -156,18 +162,16 @@ func (d *discovery) skip(ctx context.Context, a *app, n *nix.Nix, to []push.Dest
 	}
 	var places []place
 	switch {
-	case len(to) > 0:
-		for _, destination := range to {
-			has, err := a.offeredAt(ctx, n, destination, paths)
-			places = append(places, d.place(ctx, a, "at "+destination.Name, has, err))
+	case len(at.to) > 0:
+		for _, to := range at.to {
+			places = append(places, d.place(ctx, at, "at "+to.Name, paths, to.Substituter))
 		}
 	case d.local:
 	default:
-		has, err := n.Offered(ctx, paths, nil)
-		places = append(places, d.place(ctx, a, "offered by a substituter", has, err))
+		places = append(places, d.place(ctx, at, "offered by a substituter", paths))
 	}
 	if d.local {
-		valid, err := n.Valid(ctx, paths...)
+		valid, err := at.store.Valid(ctx, paths...)
 		if err != nil {
 			return err
 		}
@@ -189,46 +193,16 @@ type place struct {
 	has  map[string]bool
 }
 
-// place is what substituters said. That they can't be asked only costs time.
-func (d *discovery) place(ctx context.Context, a *app, name string, has map[string]bool, err error) place {
+// place asks substituters what they have. That they can't be asked only costs time.
+func (d *discovery) place(ctx context.Context, at *site, name string, paths []string, substituters ...string) place {
+	if slices.Contains(substituters, "") { // of which has been told why it is not known
+		return place{name: name}
+	}
+	has, err := at.nix.Offered(ctx, paths, substituters)
 	if err != nil && ctx.Err() == nil {
-		a.warn("What is there already is not known, so all is built", err)
+		at.app.warn("What is there already is not known, so all is built", err)
 	}
 	return place{name, has}
-}
-
-// offeredAt asks a destination what it has.
-func (a *app) offeredAt(ctx context.Context, n *nix.Nix, to push.Destination, paths []string) (map[string]bool, error) {
-	if err := to.Dial(ctx, a.secrets("")); err != nil {
-		return nil, err
-	}
-	reading, remove, err := a.reading(n, []push.Destination{to})
-	if err != nil {
-		return nil, err
-	}
-	defer remove()
-	return n.Offered(ctx, paths, []string{to.Substituter}, reading...)
-}
-
-// reading gives the settings with which Nix may read from destinations, and what
-// removes the file that they need.
-func (a *app) reading(n *nix.Nix, from []push.Destination) ([]nix.Option, func(), error) {
-	var lines string
-	for _, d := range from {
-		lines += d.Netrc(a.secrets(""))
-	}
-	if lines == "" {
-		return nil, func() {}, nil
-	}
-	// It takes the place of the user's, which other substituters may need.
-	if own, err := os.ReadFile(n.Text("netrc-file")); err == nil {
-		lines += string(own)
-	}
-	netrc, remove, err := push.SecretFile(lines)
-	if err != nil {
-		return nil, func() {}, err
-	}
-	return []nix.Option{{Name: "netrc-file", Value: netrc}}, remove, nil
 }
 
 func everywhere(t *job.Target, places []place) bool {

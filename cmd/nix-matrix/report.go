@@ -118,7 +118,7 @@ func (r *reporter) tell(v *report.Verdict) error {
 		return fmt.Errorf("add to the job's summary: %w", err)
 	}
 	for _, annotation := range v.Annotations() {
-		a.action.Annotate(action.Level(annotation.Level), annotation.Title, annotation.Message)
+		a.action.AnnotateAt(action.Level(annotation.Level), annotation.Title, annotation.Message, annotation.File, annotation.Line)
 	}
 	if err := a.action.SetOutput("success", strconv.FormatBool(v.Status == report.Success)); err != nil {
 		return fmt.Errorf("set the output success: %w", err)

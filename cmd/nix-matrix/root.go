@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -16,7 +15,6 @@ import (
 	"github.com/org/nix-matrix/pkg/cache/actions"
 	"github.com/org/nix-matrix/pkg/cache/dir"
 	"github.com/org/nix-matrix/pkg/job"
-	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/progress"
 )
 
@@ -32,11 +30,12 @@ type app struct {
 }
 
 func newApp(s streams, getenv func(string) string) *app {
+	github := action.New(getenv, s.err)
 	return &app{
 		streams: s,
 		getenv:  getenv,
-		action:  action.New(getenv, s.err),
-		show:    progress.New(s.err, getenv, action.Foreign),
+		action:  github,
+		show:    progress.New(s.err, getenv, action.Foreign, progress.Groups(github.Running())),
 	}
 }
 
@@ -162,13 +161,6 @@ func (a *app) checkID() error {
 func (a *app) warn(title string, err error) {
 	a.show.Warn("%s: %v", title, err)
 	a.action.Annotate(action.LevelWarning, title, err.Error())
-}
-
-func (a *app) findNix(ctx context.Context) (*nix.Nix, error) { return nix.Find(ctx, a.show) }
-
-// words splits an input whose values stand in lines or behind commas.
-func words(input string) []string {
-	return strings.FieldsFunc(input, func(c rune) bool { return strings.ContainsRune(" ,\t\r\n", c) })
 }
 
 // writeFile writes all of a file or nothing.

@@ -25,7 +25,9 @@ entries with the installed Nix, pushes what was built, and gives a verdict. For
 trying things out, and for repeating at home what failed in CI.
 
 The plan and the results are kept below the directory of --cache. See "nix-matrix
-discover --help" for what an INSTALLABLE is.`,
+discover --help" for what an INSTALLABLE is.
+
+` + secretsHelp,
 		Example: `  nix-matrix run                                  # the flake in this directory
   nix-matrix run .#nixosConfigurations.pi3
   nix-matrix run --push file:///srv/cache --jobs 4
@@ -41,6 +43,8 @@ discover --help" for what an INSTALLABLE is.`,
 		},
 	}
 	r.discovery.flags(a, cmd)
+	r.discovery.surroundings.pushFlags(a, cmd)
+	r.working.flags(a, cmd)
 	a.idFlag(cmd)
 	cmd.Flags().StringVar(&a.cache, "cache", "", "dir:`PATH` where the plan and the results are kept (default below $XDG_CACHE_HOME)")
 	cmd.Flags().IntVarP(&r.jobs, "jobs", "j", min(4, runtime.NumCPU()), "entries at a time; each builds as many derivations at a time as Nix is set to")
@@ -51,21 +55,27 @@ discover --help" for what an INSTALLABLE is.`,
 type runner struct {
 	app       *app
 	discovery discovery
+	working   workingFlags
 	jobs      int
 	logs      bool
 }
 
 func (r *runner) run(ctx context.Context) error {
 	a := r.app
+	how, err := r.working.parse()
+	if err != nil {
+		return err
+	}
 	dir, err := r.dir()
 	if err != nil {
 		return err
 	}
-	n, err := a.findNix(ctx)
+	at, err := r.discovery.surroundings.open(ctx, a, &job.Plan{})
 	if err != nil {
 		return err
 	}
-	plan, err := r.discovery.plan(ctx, a, n)
+	defer at.close()
+	plan, err := r.discovery.plan(ctx, at)
 	if err != nil {
 		return err
 	}
@@ -77,12 +87,8 @@ func (r *runner) run(ctx context.Context) error {
 		return fmt.Errorf("keep the plan: %w", err)
 	}
 	tell(a.show, plan)
-	to, err := destinations(r.discovery.push)
-	if err != nil {
-		return err
-	}
 	key := job.PlanKey(a.id, data)(0)
-	w := &worker{app: a, nix: n, plan: plan, key: key, push: to, logs: r.logs}
+	w := &worker{app: a, site: at, plan: plan, key: key, working: how, showLogs: r.logs, keepLogs: filepath.Join(dir, "logs")}
 	results, err := r.work(ctx, w, filepath.Join(dir, "results"))
 	if err != nil {
 		return err

@@ -4,8 +4,10 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -14,7 +16,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"nix-matrix": main})
+	testscript.Main(m, map[string]func(){"nix-matrix": func() {
+		fetchRetries = []time.Duration{time.Millisecond, time.Millisecond}
+		main()
+	}})
 }
 
 // Whole commands, on a real Nix. Each script has an empty /nix of its own, its
@@ -39,6 +44,9 @@ func TestScripts(t *testing.T) {
 			"nginx":   nginx,
 			"attic":   startAttic,
 			"hang":    hang,
+			"daemon":  startDaemon,
+			"machine": startMachine,
+			"s3":      startS3,
 		},
 	})
 }
@@ -129,6 +137,50 @@ func startAttic(ts *testscript.TestScript, neg bool, args []string) {
 	server := attictest.Start(ts.Value(testKey{}).(testing.TB), attictest.Options{Cache: "fleet", Dir: dir})
 	ts.Setenv("ATTIC", server.URL)
 	ts.Setenv("TOKEN", server.Token(true, true))
+}
+
+// daemon [untrusted] starts a multi-user Nix for the store that is /nix now. $AS_USER
+// begins a command as a user who can't write the store, in a shell's home; Nix
+// trusts the user unless it says otherwise.
+func startDaemon(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 1 {
+		ts.Fatalf("usage: daemon [untrusted]")
+	}
+	binary, _, _ := strings.Cut(ts.Getenv("PATH"), string(os.PathListSeparator))
+	user := testbench.Daemon(ts.Value(testKey{}).(testing.TB), testbench.DaemonOptions{
+		Trusted: len(args) == 0, Reach: []string{ts.Getenv("WORK"), filepath.Join(binary, "nix-matrix")},
+	})
+	ts.Setenv("AS_USER", user.As)
+}
+
+// machine [trusted] starts another machine with a Nix of its own, which trusts the
+// user who logs in only if it says so, and which pretends to run programs for
+// riscv64-linux. $MACHINE is its store's address without the
+// port, $PORT that, and $MACHINE_STORE the directory that is its /nix. The files key
+// and known_hosts are for ssh.
+func startMachine(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 1 {
+		ts.Fatalf("usage: machine [trusted]")
+	}
+	t := ts.Value(testKey{}).(testing.TB)
+	machine := testbench.SSHD(t, testbench.SSHDOptions{Trusted: len(args) == 1, Config: "extra-platforms = riscv64-linux"})
+	usePath(ts.Getenv, ts.Setenv, testbench.Path(t, "bin"))
+	ts.Setenv("MACHINE", machine.Address())
+	ts.Setenv("PORT", strconv.Itoa(machine.Port))
+	ts.Setenv("MACHINE_STORE", machine.Store)
+	for file, name := range map[string]string{"key": machine.Key, "known_hosts": machine.KnownHostsFile()} {
+		data, err := os.ReadFile(name)
+		ts.Check(err)
+		ts.Check(os.WriteFile(ts.MkAbs(file), data, 0o600))
+	}
+}
+
+// s3 BUCKET starts an S3 server and sets $S3 to its address.
+func startS3(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: s3 BUCKET")
+	}
+	ts.Setenv("S3", testbench.S3(ts.Value(testKey{}).(testing.TB), args[0]))
 }
 
 // hang FILE listens on $HANG, makes the file when somebody connects, and never

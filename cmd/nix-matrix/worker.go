@@ -4,37 +4,87 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/build"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/push"
+	"github.com/org/nix-matrix/pkg/report"
 )
 
 // A worker makes Results of entries.
 type worker struct {
 	app  *app
-	nix  *nix.Nix
+	site *site
 	plan *job.Plan
 	key  string // of the plan
-	push []push.Destination
-	logs bool // show lines of build logs
-	// restore brings the derivations into the store; nil when they are there.
+	working
+	showLogs bool
+	keepLogs string // directory for the logs of what failed
+	// restore brings the derivations into the store of this machine; nil when they
+	// are there.
 	restore func(ctx context.Context, drvs []string, result *job.Result) error
 }
 
-// signingKey is the environment variable with the secret key that signs what is
-// pushed by nix copy.
-const signingKey = "NIX_MATRIX_SIGNING_KEY"
+// working is what a user can say of how entries are built.
+type working struct {
+	timeout   time.Duration // of an entry; 0 is none
+	silence   time.Duration // of a derivation
+	reclaim   string        // auto, true or false
+	post      string        // script of the user's
+	postNeeds []string      // variables that it needs
+}
 
-// secrets are those of the environment.
-func (a *app) secrets(keyFile string) push.Secrets {
-	return push.Secrets{KeyFile: keyFile, AtticToken: a.getenv("ATTIC_TOKEN")}
+// workingFlags are those of the commands that build.
+type workingFlags struct {
+	timeout, silence, reclaim, post string
+	postNeeds                       []string
+}
+
+func (o *workingFlags) flags(a *app, cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.timeout, "timeout", or(a.action.Input("timeout"), a.defaultTimeout()),
+		"how long an entry may take, such as 5h45m; what is finished by then is pushed, and a rerun goes on from there")
+	f.StringVar(&o.silence, "max-silent-time", a.action.Input("max_silent_time"), "how long a builder may print nothing, as a `TIME`")
+	f.StringVar(&o.post, "post-build", a.action.Input("post_build"),
+		"bash `SCRIPT` to run for each target that is built, with NIX_MATRIX_OUT, _OUTPUTS, _ATTR, _NAME, _HOST, _KIND, _SYSTEM and _DRV in its environment")
+	f.StringSliceVar(&o.postNeeds, "post-build-needs", words(a.action.Input("post_build_needs")), "`VARIABLE`s without which post-build is left out")
+	f.StringVar(&o.reclaim, "reclaim-disk", or(a.action.Input("reclaim_disk"), "auto"),
+		"auto, true or false: remove what is preinstalled on GitHub's own runners, by default when room is foreseen to be short")
+}
+
+// defaultTimeout leaves time to push before GitHub ends a job of its own runners,
+// which it does after six hours.
+func (a *app) defaultTimeout() string {
+	if a.hosted() {
+		return "5h45m"
+	}
+	return "0"
+}
+
+func (o *workingFlags) parse() (working, error) {
+	w := working{reclaim: o.reclaim, post: o.post, postNeeds: o.postNeeds}
+	var err error
+	if w.timeout, err = duration("timeout", o.timeout); err != nil {
+		return w, err
+	}
+	if w.silence, err = duration("max-silent-time", o.silence); err != nil {
+		return w, err
+	}
+	if !slices.Contains([]string{"auto", "true", "false"}, o.reclaim) {
+		return w, usagef("--reclaim-disk %s: it is auto, true or false", o.reclaim)
+	}
+	return w, nil
 }
 
 // newResult is the Result of an entry that nothing is known of yet.
@@ -55,102 +105,153 @@ func (a *app) newResult(e *job.Entry, plan string) *job.Result {
 	}
 }
 
-// work builds an entry and pushes what it has built. What goes wrong is in the
-// Result.
+// work builds an entry, pushes what it has built and does what the user wants
+// besides. What goes wrong is in the Result.
 func (w *worker) work(ctx context.Context, e *job.Entry, result *job.Result) {
 	result.Error = ""
-	result.Emulated = e.QEMU && e.System != w.nix.System
-	targets := make([]build.Target, len(e.Targets))
-	for i, ref := range e.Targets {
-		targets[i] = build.Target{N: ref.N, Target: w.plan.Targets[ref.N]}
+	result.Emulated = w.emulated(e)
+	session := push.Start(ctx, w.site.store, w.destinations(), w.site.push)
+	building := ctx
+	if w.timeout > 0 {
+		limited, cancel := context.WithDeadline(ctx, result.Started.Add(w.timeout))
+		defer cancel()
+		building = limited
 	}
-	keyFile, remove, err := push.SecretFile(w.app.getenv(signingKey))
-	if err == nil {
-		defer remove()
-		session := push.Start(ctx, w.nix, w.push, w.app.secrets(keyFile))
-		err = w.realise(ctx, e, targets, session, result)
-		w.finishPush(session, result)
-	}
+	err := w.realise(building, e, session, result)
+	w.finishPush(session, result)
 	switch {
+	case building.Err() != nil && ctx.Err() == nil && !allOK(result):
+		result.TimedOut = true
+		result.Error = fmt.Sprintf("the deadline came %s after the start (input timeout); what was finished is kept, and a rerun goes on from there", job.Duration(w.timeout))
 	case err == nil:
 	case ctx.Err() != nil:
 		result.Error = "the build was stopped"
 	default:
 		result.Error = err.Error()
 	}
+	if ctx.Err() == nil {
+		w.postBuild(ctx, result)
+	}
 	result.Outcome = outcome(ctx, result)
 	result.Finished = time.Now().UTC()
 }
 
-func (w *worker) realise(ctx context.Context, e *job.Entry, targets []build.Target, session *push.Session, result *job.Result) error {
-	var drvs, held []string
-	for _, t := range targets {
-		drvs = append(drvs, t.DrvPath)
-		for _, path := range t.OutPaths {
-			held = append(held, path)
+func allOK(result *job.Result) bool {
+	return len(result.Targets) > 0 && !slices.ContainsFunc(result.Targets, func(t job.TargetResult) bool { return !t.Outcome.OK() })
+}
+
+// emulated says whether an entry is built under qemu.
+func (w *worker) emulated(e *job.Entry) bool {
+	return e.QEMU && e.System != w.site.nix.System && !w.site.elsewhere(e.System)
+}
+
+// destinations are those that we have the means to push to.
+func (w *worker) destinations() []push.Destination {
+	var to []push.Destination
+	for _, d := range w.site.to {
+		if lacks := d.Lacks(w.site.push.Secrets); lacks != "" {
+			w.app.show.Warn("nothing is pushed to %s: %s is not set, as in a pull request from a fork", d.Name, lacks)
+			continue
 		}
+		to = append(to, d)
+	}
+	return to
+}
+
+func (w *worker) realise(ctx context.Context, e *job.Entry, session *push.Session, result *job.Result) error {
+	targets := make([]build.Target, len(e.Targets))
+	var drvs, held []string
+	for i, ref := range e.Targets {
+		t := build.Target{N: ref.N, Target: w.plan.Targets[ref.N]}
+		targets[i] = t
+		drvs = append(drvs, t.DrvPath)
+		held = slices.AppendSeq(held, maps.Values(t.OutPaths))
 	}
 	held = append(held, drvs...)
-	if hold, err := w.nix.Hold(ctx, held...); err == nil {
+	if hold, err := w.site.nix.Hold(ctx, held...); err == nil {
 		defer hold.Close()
 	} else if ctx.Err() == nil {
 		w.app.warn("A garbage collection may take away what is being built", err)
+	}
+	if w.site.remote != "" {
+		hold, err := w.site.store.Hold(ctx, held...)
+		if err != nil {
+			return fmt.Errorf("build in %s: %w", nix.Redact(w.site.remote), err)
+		}
+		defer hold.Close()
 	}
 	if w.restore != nil {
 		if err := w.restore(ctx, drvs, result); err != nil {
 			return err
 		}
 	}
-	reading, remove := w.reading(ctx)
-	defer remove()
-	built, err := build.Run(ctx, w.nix, targets, build.Options{
-		Nix: append(w.options(e), reading...),
+	if w.site.remote != "" {
+		w.app.show.Doing("copying derivations to %s", nix.Redact(w.site.remote))
+		if err := w.site.nix.CopyDerivations(ctx, w.site.remote, drvs); err != nil {
+			return err
+		}
+	}
+	store := w.site.store.With(w.options(e)...)
+	defer w.makeRoom(ctx, store, targets)()
+	logs := w.keepLogs
+	if logs != "" {
+		logs = filepath.Join(logs, e.ID)
+	}
+	if w.site.remote == "" {
+		w.app.show.Verify(store.Has)
+	}
+	w.app.show.Doing("asking Nix what is to be built")
+	built, err := build.Run(ctx, store, targets, build.Options{
 		Emit: func(event nix.Event) {
-			w.app.show.See(event, w.logs)
+			w.app.show.See(event, w.showLogs)
 			if event.Kind == nix.BuildStopped {
 				session.Built(event.Path)
 			}
 		},
+		Retries: fetchRetries,
+		Retrying: func(drvs []string, pause time.Duration) {
+			w.app.show.Warn("%s could not be fetched: trying again in %v", strings.Join(names(drvs), ", "), pause)
+		},
+		Logs: logs,
 	})
 	result.Targets, result.Builds = built.Targets, built.Builds
+	for _, b := range built.Builds {
+		if b.Failed {
+			w.app.show.Failed(b.DrvPath)
+		}
+	}
 	return err
+}
+
+// fetchRetries are the pauses before what could not be fetched is tried again.
+var fetchRetries = []time.Duration{5 * time.Second, 20 * time.Second}
+
+func names(drvs []string) []string {
+	all := make([]string, len(drvs))
+	for i, drv := range drvs {
+		all[i] = job.DrvName(drv)
+	}
+	return all
 }
 
 // options are Nix's settings for an entry.
 func (w *worker) options(e *job.Entry) []nix.Option {
+	var options []nix.Option
+	if w.silence > 0 {
+		options = append(options, nix.Option{Name: "max-silent-time", Value: strconv.Itoa(int(w.silence.Seconds()))})
+	}
+	if w.site.remote != "" { // whose own settings are for the rest
+		return options
+	}
 	// Entries that are built side by side on one machine wait for each other's
 	// locks; Nix looks at them every five seconds.
-	options := []nix.Option{
-		{Name: "build-poll-interval", Value: "1"},
-		{Name: "fallback", Value: "true"}, // a cache that fails costs a build, no more
-	}
-	if platforms := w.nix.Setting("extra-platforms"); e.System != w.nix.System && !slices.Contains(platforms, e.System) && e.QEMU {
+	options = append(options,
+		nix.Option{Name: "build-poll-interval", Value: "1"},
+		nix.Option{Name: "fallback", Value: "true"}) // a cache that fails costs a build, no more
+	if platforms := w.site.nix.Setting("extra-platforms"); w.emulated(e) && !slices.Contains(platforms, e.System) {
 		options = append(options, nix.Option{Name: "extra-platforms", Value: strings.Join(append(platforms, e.System), " ")})
 	}
 	return options
-}
-
-// reading gives the settings with which Nix takes what it can from where we
-// push, if it is known by which key that is signed.
-func (w *worker) reading(ctx context.Context) ([]nix.Option, func()) {
-	var signed []push.Destination
-	for _, to := range w.push {
-		if err := to.Dial(ctx, w.app.secrets("")); err != nil {
-			w.app.warn("What is at "+to.Name+" already is built again", err)
-		} else if to.PublicKey != "" {
-			signed = append(signed, to)
-		}
-	}
-	options, remove, err := w.app.reading(w.nix, signed)
-	if err != nil {
-		w.app.warn("What is at the binary caches already is built again", err)
-	}
-	for _, to := range signed {
-		options = append(options,
-			nix.Option{Name: "extra-substituters", Value: to.Substituter},
-			nix.Option{Name: "extra-trusted-public-keys", Value: to.PublicKey})
-	}
-	return options, remove
 }
 
 // finishPush sends the outputs of what succeeded to all destinations, as far as
@@ -164,10 +265,12 @@ func (w *worker) finishPush(session *push.Session, result *job.Result) {
 			}
 		}
 	}
+	w.app.show.Doing("pushing")
+	defer w.app.show.Doing("")
 	for _, r := range session.Finish(paths) {
 		p := job.Push{Destination: r.Destination, Paths: r.Paths, Seconds: r.Seconds}
 		if r.Err != nil {
-			p.Error = r.Err.Error()
+			p.Error, p.Optional = r.Err.Error(), !w.site.required
 			w.app.warn("Not all was pushed", r.Err)
 		}
 		result.Pushes = append(result.Pushes, p)
@@ -183,7 +286,7 @@ func outcome(ctx context.Context, result *job.Result) job.Outcome {
 			worst = t.Outcome
 		}
 	}
-	failed := result.Error != "" || slices.ContainsFunc(result.Pushes, func(p job.Push) bool { return p.Error != "" })
+	failed := result.Error != "" || slices.ContainsFunc(result.Pushes, func(p job.Push) bool { return p.Error != "" && !p.Optional })
 	switch {
 	case worst == job.Broken:
 		return job.Broken
@@ -210,13 +313,16 @@ func (a *app) announce(r *job.Result) {
 	}
 	for i := range r.Targets {
 		if t := &r.Targets[i]; t.Outcome == job.Broken {
-			a.action.Annotate(action.LevelError, t.Attr, failure(t))
+			a.action.AnnotateAt(action.LevelError, t.Attr, failure(t), t.File, t.Line)
 		}
 	}
 }
 
 // explain shows all that is known of what went wrong in an entry.
 func (a *app) explain(r *job.Result) {
+	if lines := report.TimeLine(r); lines != "" {
+		a.show.Printf("%s", lines)
+	}
 	if r.Error != "" {
 		a.show.Printf("%s", indent(r.Error))
 	}

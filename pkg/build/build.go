@@ -4,10 +4,13 @@ package build
 
 import (
 	"context"
-	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/nix-community/go-nix/pkg/derivation"
+
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 )
@@ -15,10 +18,11 @@ import (
 // Store is what a build needs of Nix.
 type Store interface {
 	Valid(ctx context.Context, paths ...string) (map[string]bool, error)
-	Realise(ctx context.Context, outputs []string, emit func(nix.Event), options ...nix.Option) error
+	Realise(ctx context.Context, outputs []string, emit func(nix.Event)) error
 	Requisites(ctx context.Context, paths ...string) ([]string, error)
 	Info(ctx context.Context, paths ...string) ([]nix.PathInfo, error)
 	Derivation(path string) (*derivation.Derivation, error)
+	Outputs(ctx context.Context, drvs ...string) (map[string]map[string]string, error)
 }
 
 // A Target is a target of the Plan with its number there.
@@ -29,9 +33,15 @@ type Target struct {
 
 // Options say how to build.
 type Options struct {
-	Nix []nix.Option
 	// Emit is told what happens, one event at a time.
 	Emit func(nix.Event)
+	// Retries are the pauses before what could not be fetched is tried again.
+	Retries []time.Duration
+	// Retrying is told of each.
+	Retrying func(drvs []string, pause time.Duration)
+	// Logs is the directory for the logs of derivations that failed, one file
+	// each; none are kept if it is empty.
+	Logs string
 }
 
 // Outcome is what became of the targets.
@@ -44,65 +54,70 @@ type Outcome struct {
 // fails does not stop the others. There is an Outcome for every target even
 // with an error, which says that the store could not be asked.
 func Run(ctx context.Context, store Store, targets []Target, o Options) (*Outcome, error) {
-	r := &realisation{store: store, targets: targets, watch: newWatch(), started: time.Now()}
+	r := &realisation{store: store, targets: targets, watch: newWatch(), logs: newLogs(o.Logs), started: time.Now()}
+	defer r.logs.close()
 	err := r.run(ctx, o)
+	if err != nil && ctx.Err() != nil {
+		for i := range r.outcome.Targets {
+			r.outcome.Targets[i].Outcome = job.Cancelled
+		}
+	}
 	return r.outcome, err
 }
 
 type realisation struct {
 	store   Store
 	targets []Target
+	outputs []map[string]string // of each target, by name, as far as they are known
 	watch   *watch
+	logs    *logs
 	started time.Time
 	outcome *Outcome
+	judged  int // of the builds that have ended
 }
 
 func (r *realisation) run(ctx context.Context, o Options) error {
 	r.outcome = &Outcome{}
 	for _, t := range r.targets {
 		result := job.TargetResult{N: t.N, Attr: t.Attr, DrvPath: t.DrvPath, Reproduce: t.Reproduce, Outcome: job.Broken, Error: "it was not tried"}
-		if ctx.Err() != nil {
-			result.Outcome = job.Cancelled
-		}
 		r.outcome.Targets = append(r.outcome.Targets, result)
+		r.outputs = append(r.outputs, maps.Clone(t.OutPaths))
 	}
-	outPaths := r.outPaths()
-	before, err := r.store.Valid(ctx, outPaths...)
+	before, err := r.valid(ctx)
 	if err != nil {
 		return err
 	}
-	realiseErr := r.store.Realise(ctx, r.wanted(), func(e nix.Event) {
-		r.watch.see(e, ctx.Err() != nil)
-		o.Emit(e)
-	}, o.Nix...)
-
-	// What is done is done: a build that was cancelled tells the truth too.
-	cancelled := ctx.Err() != nil
-	ctx = context.WithoutCancel(ctx)
-	after, err := r.store.Valid(ctx, outPaths...)
+	failures, err := r.realise(ctx, o)
 	if err != nil {
 		return err
 	}
-	failures, err := r.failures(ctx, realiseErr)
+	// What is done is done: a build that was stopped tells the truth too.
+	unstopped := context.WithoutCancel(ctx)
+	after, err := r.valid(unstopped)
+	if err != nil {
+		return err
+	}
+	resolved, err := r.resolved(unstopped)
 	if err != nil {
 		return err
 	}
 	r.outcome.Builds = r.watch.finished
+	r.logs.keep(append(failures.drvs, r.watch.unfinished()...))
 	for i := range r.targets {
 		t, result := &r.targets[i], &r.outcome.Targets[i]
 		result.Error = ""
 		result.Seconds = r.watch.until(t.DrvPath, r.started)
 		switch {
-		case len(t.OutPaths) == len(t.Outputs) && r.all(t, before, realiseErr):
+		case r.all(i, before):
 			result.Outcome, result.Seconds = job.Present, 0
-		case r.all(t, after, realiseErr):
+		case r.all(i, after):
 			result.Outcome = job.Fetched
-			if r.watch.built[t.DrvPath] {
+			if r.watch.built[t.DrvPath] || resolved[r.outputs[i][t.Outputs[0]]] {
 				result.Outcome = job.Built
 			}
 		case failures.cause(result):
 			result.Outcome = job.Broken
-		case cancelled:
+		case ctx.Err() != nil:
 			result.Outcome = job.Cancelled
 			result.Error = "the build was stopped"
 		default:
@@ -110,41 +125,97 @@ func (r *realisation) run(ctx context.Context, o Options) error {
 			failures.explain(result)
 		}
 	}
-	return r.sizes(ctx, after)
+	return r.sizes(unstopped, after)
 }
 
-// wanted gives what is to be realised, as DRV!OUT,….
-func (r *realisation) wanted() []string {
-	wanted := make([]string, len(r.targets))
+// realise builds, and tries again what failed only since something could not be
+// fetched.
+func (r *realisation) realise(ctx context.Context, o Options) (*failures, error) {
+	todo := r.targets
+	for try := 0; ; try++ {
+		err := r.store.Realise(ctx, Wanted(todo), func(e nix.Event) {
+			r.watch.see(e, ctx.Err() != nil)
+			r.logs.see(e)
+			o.Emit(e)
+		})
+		failures, ferr := r.failures(context.WithoutCancel(ctx), err)
+		if ferr != nil || len(failures.drvs) == 0 || try == len(o.Retries) || ctx.Err() != nil {
+			return failures, ferr
+		}
+		var fetches []string
+		if todo, fetches = failures.fetches(r.targets); len(todo) == 0 {
+			return failures, nil
+		}
+		o.Retrying(fetches, o.Retries[try])
+		select {
+		case <-ctx.Done():
+			return failures, nil
+		case <-time.After(o.Retries[try]):
+		}
+		r.watch.forget(fetches)
+	}
+}
+
+// Wanted gives what is to be realised of targets, as DRV!OUT,….
+func Wanted(targets []Target) []string {
+	all := make([]string, len(targets))
+	for i, t := range targets {
+		all[i] = t.DrvPath + "!" + strings.Join(t.Outputs, ",")
+	}
+	return all
+}
+
+// valid says which outputs of the targets are in the store. Those whose paths
+// follow from what is in them are known only after the build.
+func (r *realisation) valid(ctx context.Context) (map[string]bool, error) {
+	var paths, unknown []string
 	for i, t := range r.targets {
-		wanted[i] = t.DrvPath
-		for j, output := range t.Outputs {
-			wanted[i] += map[bool]string{true: "!", false: ","}[j == 0] + output
+		if len(r.outputs[i]) < len(t.Outputs) {
+			unknown = append(unknown, t.DrvPath)
 		}
 	}
-	return wanted
+	if len(unknown) > 0 {
+		known, err := r.store.Outputs(ctx, unknown...)
+		if err != nil {
+			return nil, err
+		}
+		for i, t := range r.targets {
+			for _, output := range t.Outputs {
+				if path := known[t.DrvPath][output]; path != "" {
+					if r.outputs[i] == nil {
+						r.outputs[i] = map[string]string{}
+					}
+					r.outputs[i][output] = path
+				}
+			}
+		}
+	}
+	for _, outputs := range r.outputs {
+		paths = slices.AppendSeq(paths, maps.Values(outputs))
+	}
+	return r.store.Valid(ctx, paths...)
 }
 
-func (r *realisation) outPaths() []string {
-	var paths []string
-	for _, t := range r.targets {
-		for _, path := range t.OutPaths {
-			paths = append(paths, path)
+// resolved gives the outputs that were built, if there are targets whose paths
+// are known only now: in place of such a derivation, Nix builds one that has the
+// inputs' paths put in.
+func (r *realisation) resolved(ctx context.Context) (map[string]bool, error) {
+	if !slices.ContainsFunc(r.targets, func(t Target) bool { return len(t.OutPaths) < len(t.Outputs) }) {
+		return nil, nil //nolint:nilnil // none, which is no error
+	}
+	outputs, err := r.store.Outputs(ctx, slices.Collect(maps.Keys(r.watch.built))...)
+	built := map[string]bool{}
+	for _, byName := range outputs {
+		for _, path := range byName {
+			built[path] = path != ""
 		}
 	}
-	return paths
+	return built, err
 }
 
-// all says whether all wanted outputs of a target are valid. Where their paths
-// are not known before the build, only its success can tell.
-func (r *realisation) all(t *Target, valid map[string]bool, realiseErr error) bool {
-	for _, output := range t.Outputs {
-		path, known := t.OutPaths[output]
-		if known && !valid[path] || !known && realiseErr != nil {
-			return false
-		}
-	}
-	return len(t.OutPaths) > 0 || realiseErr == nil
+// all says whether all wanted outputs of a target are valid.
+func (r *realisation) all(i int, valid map[string]bool) bool {
+	return !slices.ContainsFunc(r.targets[i].Outputs, func(output string) bool { return !valid[r.outputs[i][output]] })
 }
 
 // sizes fills in the outputs that are there.
@@ -170,7 +241,7 @@ func (r *realisation) sizes(ctx context.Context, valid map[string]bool) error {
 	}
 	for i, t := range r.targets {
 		for _, output := range t.Outputs {
-			path := t.OutPaths[output]
+			path := r.outputs[i][output]
 			info, ok := byPath[path]
 			if !ok {
 				continue
@@ -198,100 +269,4 @@ func closureSize(infos map[string]*nix.PathInfo, path string) int64 {
 		}
 	}
 	return size
-}
-
-// failures are the derivations that failed, the first one first.
-type failures struct {
-	store   Store
-	drvs    []string
-	watch   *watch
-	realise error
-}
-
-// failures finds them out: those that were built and whose outputs are not
-// there. That holds for every version of Nix, whatever its messages are like.
-func (r *realisation) failures(ctx context.Context, realiseErr error) (*failures, error) {
-	f := &failures{store: r.store, watch: r.watch, realise: realiseErr}
-	if realiseErr == nil {
-		return f, nil
-	}
-	outputs := map[string][]string{}
-	var all []string
-	for _, b := range r.watch.finished {
-		drv, err := r.store.Derivation(b.DrvPath)
-		if err != nil {
-			return nil, err
-		}
-		for _, out := range drv.Outputs {
-			if out.Path != "" { // else it is known only after the build
-				outputs[b.DrvPath] = append(outputs[b.DrvPath], out.Path)
-				all = append(all, out.Path)
-			}
-		}
-	}
-	valid, err := r.store.Valid(ctx, all...)
-	if err != nil {
-		return nil, err
-	}
-	for i := range r.watch.finished {
-		b := &r.watch.finished[i]
-		for _, out := range outputs[b.DrvPath] {
-			b.Failed = b.Failed || !valid[out] && !r.watch.interrupted[b.DrvPath]
-		}
-		if b.Failed {
-			f.drvs = append(f.drvs, b.DrvPath)
-		}
-	}
-	return f, nil
-}
-
-// cause names the derivation whose failure kept a target from being built, if
-// there is one.
-func (f *failures) cause(result *job.TargetResult) bool {
-	if len(f.drvs) == 0 {
-		return false
-	}
-	needs := f.needs(result.DrvPath)
-	for _, drv := range f.drvs {
-		if needs[drv] {
-			result.Cause = drv
-			result.Log = f.watch.log[drv]
-			result.Error = f.watch.message(drv)
-			if result.Error == "" {
-				result.Error = fmt.Sprintf("builder of %s failed", drv)
-			}
-			return true
-		}
-	}
-	return false
-}
-
-// explain says why a target without such a cause was not built.
-func (f *failures) explain(result *job.TargetResult) {
-	result.Error = f.watch.message(result.DrvPath)
-	if result.Error == "" && f.realise != nil {
-		result.Error = f.realise.Error()
-	}
-	if result.Error == "" {
-		result.Error = "nix-store --realise succeeded, but its outputs are not in the store"
-	}
-}
-
-// needs gives the derivations that a derivation needs, itself included.
-func (f *failures) needs(drv string) map[string]bool {
-	needs := map[string]bool{drv: true}
-	for todo := []string{drv}; len(todo) > 0; {
-		d, err := f.store.Derivation(todo[len(todo)-1])
-		todo = todo[:len(todo)-1]
-		if err != nil {
-			continue // it is not here, so nothing of it was built
-		}
-		for input := range d.InputDerivations {
-			if !needs[input] {
-				needs[input] = true
-				todo = append(todo, input)
-			}
-		}
-	}
-	return needs
 }

@@ -49,7 +49,7 @@ func (s *store) Valid(_ context.Context, paths ...string) (map[string]bool, erro
 	return valid, nil
 }
 
-func (s *store) Realise(ctx context.Context, outputs []string, emit func(nix.Event), _ ...nix.Option) error {
+func (s *store) Realise(ctx context.Context, outputs []string, emit func(nix.Event)) error {
 	s.asked = append(s.asked, outputs...)
 	failed := false
 	for _, o := range outputs {
@@ -125,6 +125,14 @@ func (s *store) Info(_ context.Context, paths ...string) ([]nix.PathInfo, error)
 		infos = append(infos, info)
 	}
 	return infos, nil
+}
+
+func (s *store) Outputs(_ context.Context, drvs ...string) (map[string]map[string]string, error) {
+	outputs := map[string]map[string]string{}
+	for _, drv := range drvs {
+		outputs[drv] = map[string]string{"out": outPath(nameOf(drv))}
+	}
+	return outputs, nil
 }
 
 func (s *store) Derivation(path string) (*derivation.Derivation, error) {

@@ -1,6 +1,8 @@
 package build
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,6 +69,24 @@ func (w *watch) see(e nix.Event, stopping bool) {
 	}
 }
 
+// unfinished are the derivations whose build all was told to stop in.
+func (w *watch) unfinished() []string {
+	var drvs []string
+	for drv, interrupted := range w.interrupted {
+		if interrupted {
+			drvs = append(drvs, drv)
+		}
+	}
+	return slices.AppendSeq(drvs, maps.Keys(w.running))
+}
+
+// forget takes back what was said of derivations that are tried again.
+func (w *watch) forget(drvs []string) {
+	w.messages = slices.DeleteFunc(w.messages, func(m string) bool {
+		return slices.ContainsFunc(drvs, func(drv string) bool { return strings.Contains(m, drv) }) || dependencies.MatchString(m)
+	})
+}
+
 // until is how many seconds after start a derivation was done; of one that was
 // not built, up to the last thing that was.
 func (w *watch) until(drv string, start time.Time) float64 {
@@ -86,6 +106,16 @@ func (w *watch) until(drv string, start time.Time) float64 {
 func (w *watch) message(drv string) string {
 	for _, m := range w.messages {
 		if strings.Contains(m, drv) {
+			return m
+		}
+	}
+	return ""
+}
+
+// nameless gives the first of Nix's error messages that names no derivation.
+func (w *watch) nameless() string {
+	for _, m := range w.messages {
+		if !drvPattern.MatchString(m) && !dependencies.MatchString(m) {
 			return m
 		}
 	}

@@ -25,7 +25,7 @@ func eachNix(t *testing.T, test func(*testing.T, *nix.Nix)) {
 			testbench.UseStore(t, t.TempDir())
 			t.Setenv("PATH", path+string(os.PathListSeparator)+os.Getenv("PATH"))
 			t.Setenv("HOME", t.TempDir())
-			n, err := nix.Find(t.Context(), io.Discard)
+			n, err := nix.Find(t.Context(), io.Discard, nix.Surroundings{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -20,6 +20,10 @@ type Plan struct {
 
 	Targets []Target `json:"targets"`
 	Entries []Entry  `json:"entries"`
+	// Substituters and PublicKeys are those that the flakes' accepted nixConfig
+	// names, for building too.
+	Substituters []string `json:"substituters,omitempty"`
+	PublicKeys   []string `json:"publicKeys,omitempty"`
 	// Drvs is the pack with the derivations of all entries; nil when no entry
 	// needs one.
 	Drvs *DrvPack `json:"drvs,omitempty"`

@@ -5,7 +5,6 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
-	"syscall"
 )
 
 var schemePattern = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9+.-]*://`)
@@ -55,5 +54,3 @@ func redactErr(err error, addresses ...string) error {
 	}
 	return err
 }
-
-func isBrokenPipe(err error) bool { return errors.Is(err, syscall.EPIPE) }

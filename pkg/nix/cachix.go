@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 )
 
@@ -21,11 +20,13 @@ func (n *Nix) Cachix(ctx context.Context, name string, paths []string) error {
 			return fmt.Errorf("push to cachix:%s: cachix is not on PATH, and nixpkgs#cachix can't be had: %w", name, err)
 		}
 	}
-	cmd := n.command(ctx, program, "push", name)
+	cmd := n.program(ctx, program, "push", name)
+	cmd.WaitDelay = copyGrace
+	cmd.Env = append(cmd.Env, n.secrets...)
 	for _, variable := range []string{"CACHIX_AUTH_TOKEN", "CACHIX_SIGNING_KEY"} {
 		// An empty one would be taken for a key that is wrong.
 		if value := os.Getenv(variable); value != "" {
-			cmd.Env = append(slices.Clip(cmd.Env), variable+"="+value)
+			cmd.Env = append(cmd.Env, variable+"="+value)
 		}
 	}
 	cmd.Stderr = io.Discard // what matters of it is in the error

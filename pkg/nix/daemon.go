@@ -2,11 +2,12 @@ package nix
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os/exec"
+	"sync"
 
 	"github.com/nix-community/go-nix/pkg/wire"
 )
@@ -19,7 +20,11 @@ const (
 	serverMagic     = 0x6478696f
 	protocolVersion = 1<<8 | 34
 
-	opAddTempRoot = 11
+	opAddTempRoot              = 11
+	opQueryPathInfo            = 26
+	opQueryValidPaths          = 31
+	opQueryDerivationOutputMap = 41
+	opAddMultipleToStore       = 44
 
 	messageLast   = 0x616c7473
 	messageError  = 0x63787470
@@ -33,9 +38,13 @@ const (
 
 // A Daemon is a connection to the store that speaks the worker protocol, by
 // `nix-daemon --stdio`: with access to the store this works without a daemon,
-// otherwise it asks the running one.
+// otherwise it asks the running one. Its methods may be called by several
+// goroutines, and take turns. An error that is not the server's own word ends the
+// connection.
 type Daemon struct {
-	cmd    *exec.Cmd
+	close func() error
+
+	mu     sync.Mutex // held from a request to the end of its answer
 	in     io.WriteCloser
 	w      *bufio.Writer
 	r      *bufio.Reader
@@ -44,20 +53,27 @@ type Daemon struct {
 
 // Connect opens a connection. The context ends it, as Close does.
 func (n *Nix) Connect(ctx context.Context) (*Daemon, error) {
-	d := &Daemon{cmd: n.command(ctx, "nix-daemon", "--stdio"), stderr: tail{limit: 4 << 10}}
-	d.cmd.Stderr = &d.stderr
+	d := &Daemon{stderr: tail{limit: 4 << 10}}
+	cmd := n.command(ctx, "nix-daemon", "--stdio")
+	cmd.Stderr = &d.stderr
 	var err error
-	if d.in, err = d.cmd.StdinPipe(); err != nil {
+	if d.in, err = cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
-	out, err := d.cmd.StdoutPipe()
+	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
 	}
 	d.w, d.r = bufio.NewWriter(d.in), bufio.NewReader(out)
-	if err := d.cmd.Start(); err != nil {
+	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start nix-daemon: %w", err)
 	}
+	stop := context.AfterFunc(ctx, func() { _ = d.in.Close() })
+	d.close = sync.OnceValue(func() error {
+		stop()
+		_ = d.in.Close()
+		return cmd.Wait()
+	})
 	if err := d.hello(); err != nil {
 		_ = d.Close()
 		return nil, fmt.Errorf("talk to nix-daemon: %w", d.explain(err))
@@ -65,11 +81,8 @@ func (n *Nix) Connect(ctx context.Context) (*Daemon, error) {
 	return d, nil
 }
 
-// Close ends the connection, and with it what it held.
-func (d *Daemon) Close() error {
-	_ = d.in.Close()
-	return d.cmd.Wait()
-}
+// Close ends the connection, and with it what it held and what still goes on.
+func (d *Daemon) Close() error { return d.close() }
 
 // explain adds what the program said to an error, after Close.
 func (d *Daemon) explain(err error) error {
@@ -121,10 +134,26 @@ func (d *Daemon) AddTempRoots(paths ...string) error {
 }
 
 func (d *Daemon) addTempRoot(path string) error {
-	if err := wire.WriteUint64(d.w, opAddTempRoot); err != nil {
-		return err
+	var q request
+	q.numbers(opAddTempRoot)
+	q.texts(path)
+	return d.ask(&q, func(a *answer) { a.number() }) // 1
+}
+
+// ask sends a request and, once the server has done it, reads its answer.
+func (d *Daemon) ask(q *request, read func(*answer)) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	err := d.exchange(q, read)
+	var told *serverError
+	if err != nil && !errors.As(err, &told) {
+		_ = d.in.Close() // nobody knows where in the stream the two are
 	}
-	if err := wire.WriteString(d.w, path); err != nil {
+	return err
+}
+
+func (d *Daemon) exchange(q *request, read func(*answer)) error {
+	if _, err := q.WriteTo(d.w); err != nil {
 		return err
 	}
 	if err := d.w.Flush(); err != nil {
@@ -133,8 +162,57 @@ func (d *Daemon) addTempRoot(path string) error {
 	if err := d.messages(); err != nil {
 		return err
 	}
-	_, err := wire.ReadUint64(d.r) // 1
-	return err
+	a := &answer{r: d.r}
+	read(a)
+	return a.err
+}
+
+// A request collects what is sent. Writing to memory can't fail.
+type request struct{ bytes.Buffer }
+
+func (q *request) numbers(all ...uint64) {
+	for _, n := range all {
+		_ = wire.WriteUint64(q, n)
+	}
+}
+
+func (q *request) texts(all ...string) {
+	for _, s := range all {
+		_ = wire.WriteString(q, s)
+	}
+}
+
+func (q *request) list(all []string) {
+	q.numbers(uint64(len(all)))
+	q.texts(all...)
+}
+
+// An answer gives what is received, and zeros after an error.
+type answer struct {
+	r   io.Reader
+	err error
+}
+
+func (a *answer) number() (n uint64) {
+	if a.err == nil {
+		n, a.err = wire.ReadUint64(a.r)
+	}
+	return n
+}
+
+func (a *answer) text() (s string) {
+	if a.err == nil {
+		s, a.err = wire.ReadString(a.r, maxString)
+	}
+	return s
+}
+
+func (a *answer) list() []string {
+	var all []string
+	for n := a.number(); n > 0 && a.err == nil; n-- {
+		all = append(all, a.text())
+	}
+	return all
 }
 
 func (d *Daemon) send(numbers ...uint64) error {
@@ -237,5 +315,10 @@ func (d *Daemon) errorMessage() error {
 	if err != nil {
 		return err
 	}
-	return errors.New(Plain(text))
+	return &serverError{text: Plain(text)}
 }
+
+// A serverError is what the server says of an operation.
+type serverError struct{ text string }
+
+func (e *serverError) Error() string { return e.text }

@@ -27,16 +27,25 @@ var (
 	ErrUntrusted = errors.New("the Nix daemon does not trust this user")
 )
 
-// stopGrace is how long a program may take to stop after it was told to.
-const stopGrace = 3 * time.Second
+// How long a program may take to stop after it was told to: one that builds, which
+// has builders to end, and one that copies, which is told when that has long been.
+const (
+	stopGrace = 3 * time.Second
+	copyGrace = time.Second
+)
 
 // Nix is an installed Nix.
 type Nix struct {
 	Version string // "2.34.8"
 	System  string // "x86_64-linux", as the settings say
 
-	log    io.Writer
-	env    []string
+	log     io.Writer
+	env     []string // without NIX_CONFIG
+	secrets []string // variables for programs that talk to other stores
+	conf    string   // lines as of a nix.conf
+	options []Option
+	remote  bool // the store is on another machine
+
 	major  int
 	minor  int
 	lix    bool // a fork of 2.18 whose versions go on from 2.90
@@ -47,15 +56,29 @@ type setting struct {
 	Value json.RawMessage `json:"value"`
 }
 
+// Surroundings are what Nix's programs get beside what this process has.
+type Surroundings struct {
+	// Conf has lines as of a nix.conf. It may have secrets.
+	Conf string
+	// Env has variables, NAME=VALUE, for the programs that read from substituters
+	// and push. It may have secrets, so no evaluator gets it.
+	Env []string
+	// SSH has options for ssh, as in NIX_SSHOPTS, empty for those of this process.
+	SSH string
+}
+
 // Find looks for Nix on PATH. What Nix's programs have to say goes to log,
 // unless a method says otherwise.
-func Find(ctx context.Context, log io.Writer) (*Nix, error) {
+func Find(ctx context.Context, log io.Writer, with Surroundings) (*Nix, error) {
 	for _, program := range []string{"nix", "nix-store"} {
 		if _, err := exec.LookPath(program); err != nil {
 			return nil, fmt.Errorf("%w: %s is not on PATH. In a workflow, put a step with cachix/install-nix-action before this one; elsewhere, install Nix and open a new shell", ErrMissing, program)
 		}
 	}
-	n := &Nix{log: log, env: environment()}
+	n := &Nix{log: log, env: Environ(), secrets: with.Env, conf: with.Conf}
+	if with.SSH != "" {
+		n.env = append(n.env, "NIX_SSHOPTS="+with.SSH)
+	}
 	out, err := n.output(ctx, "nix", "--version")
 	if err != nil {
 		return nil, fmt.Errorf("%w: ask for its version: %w", ErrMissing, err)
@@ -79,22 +102,34 @@ func Find(ctx context.Context, log io.Writer) (*Nix, error) {
 	return n, nil
 }
 
-// environment is ours, with what all our calls rely on added to NIX_CONFIG.
-func environment() []string {
-	config := os.Getenv("NIX_CONFIG")
-	if config != "" {
-		config += "\n"
-	}
-	env := slices.DeleteFunc(os.Environ(), func(variable string) bool {
+// Environ is the environment of this process without what is only for us.
+func Environ() []string {
+	return slices.DeleteFunc(os.Environ(), func(variable string) bool {
 		name, _, _ := strings.Cut(variable, "=")
 		return secret.MatchString(name)
 	})
-	return append(env, "NIX_CONFIG="+config+"extra-experimental-features = nix-command flakes")
 }
 
 // secret are the variables that no evaluator and no builder may see: where Nix
 // has no daemon, a derivation can ask for variables of ours (impureEnvVars).
-var secret = regexp.MustCompile(`^(ACTIONS_.*|INPUT_.*|ATTIC_TOKEN|CACHIX_.*|NIX_MATRIX_SIGNING_KEY)$`)
+var secret = regexp.MustCompile(`^(ACTIONS_.*|INPUT_.*|ATTIC_TOKEN|CACHIX_.*|NIX_MATRIX_.*)$`)
+
+// With gives the same Nix with settings overridden, for a daemon that trusts the
+// user too. A setting that begins with "extra-" is added to.
+func (n *Nix) With(options ...Option) *Nix {
+	with := *n
+	with.options = slices.Concat(n.options, options)
+	return &with
+}
+
+// At gives the same Nix whose store is another one, by its address. What is read
+// from files, which are derivations, is still this machine's.
+func (n *Nix) At(store string) *Nix {
+	at := *n
+	at.env = append(slices.Clone(n.env), "NIX_REMOTE="+store)
+	at.remote = true
+	return &at
+}
 
 // The version is the last word: before it, a fork may have its own.
 var versionPattern = regexp.MustCompile(`\s((\d+)\.(\d+)[0-9a-z.]*)\S*\s*$`)
@@ -118,7 +153,8 @@ func (n *Nix) atLeast(major, minor int) bool {
 	return n.major > major || n.major == major && n.minor >= minor
 }
 
-// Text gives one of Nix's settings that is a text, such as "netrc-file".
+// Text gives one of Nix's settings that is a text, such as "netrc-file", as it
+// was without With.
 func (n *Nix) Text(name string) string {
 	var text string
 	_ = json.Unmarshal(n.config[name].Value, &text) // another type is no text
@@ -126,7 +162,7 @@ func (n *Nix) Text(name string) string {
 }
 
 // Setting gives one of Nix's settings that is a list of words, such as
-// "extra-platforms" or "substituters".
+// "extra-platforms" or "substituters", as it was without With.
 func (n *Nix) Setting(name string) []string {
 	var words []string
 	if json.Unmarshal(n.config[name].Value, &words) == nil {
@@ -151,11 +187,25 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// command prepares a program whose end the context brings about politely:
-// Nix then stops its builders and releases its locks.
+// command prepares one of Nix's programs with all settings.
 func (n *Nix) command(ctx context.Context, program string, args ...string) *exec.Cmd {
+	return n.program(ctx, program, append(arguments(n.options), args...)...)
+}
+
+// abroad prepares a program that talks to other stores, and gets the secrets for
+// that.
+func (n *Nix) abroad(ctx context.Context, program string, args ...string) *exec.Cmd {
+	cmd := n.command(ctx, program, args...)
+	cmd.Env = append(cmd.Env, n.secrets...)
+	return cmd
+}
+
+// program prepares a program whose end the context brings about politely: Nix
+// then stops its builders and releases its locks.
+func (n *Nix) program(ctx context.Context, program string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Env = n.env
+	conf := []string{os.Getenv("NIX_CONFIG"), n.conf, "extra-experimental-features = nix-command flakes"}
+	cmd.Env = append(slices.Clone(n.env), "NIX_CONFIG="+strings.TrimLeft(strings.Join(conf, "\n"), "\n"))
 	cmd.Cancel = func() error {
 		// Nix misses a signal that comes just before it begins to wait.
 		for again := stopGrace / 8; again < stopGrace; again *= 2 {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -57,7 +58,7 @@ func find(t *testing.T, version string) *Nix {
 	if n, ok := found.Load(version); ok {
 		return n.(*Nix)
 	}
-	n, err := Find(t.Context(), io.Discard)
+	n, err := Find(t.Context(), io.Discard, Surroundings{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +129,7 @@ func TestFind(t *testing.T) {
 
 func TestFindNone(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	if _, err := Find(t.Context(), nil); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "install") {
+	if _, err := Find(t.Context(), nil, Surroundings{}); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "install") {
 		t.Errorf("without Nix: %v", err)
 	}
 	program(t, "nix-store", "")
@@ -138,7 +139,7 @@ func TestFindNone(t *testing.T) {
 		"echo nix '(Nix)' 2.7.0":                 "2.7.0 is too old",
 	} {
 		program(t, "nix", script)
-		if _, err := Find(t.Context(), nil); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), want) {
+		if _, err := Find(t.Context(), nil, Surroundings{}); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want it to say %q", script, err, want)
 		}
 	}
@@ -186,10 +187,38 @@ func TestVersion(t *testing.T) {
 
 func TestEnvironment(t *testing.T) {
 	t.Setenv("NIX_CONFIG", "cores = 1")
-	env := environment()
-	last := env[len(env)-1] // which counts where a name is there twice
-	if last != "NIX_CONFIG=cores = 1\nextra-experimental-features = nix-command flakes" {
-		t.Errorf("got %q", last)
+	t.Setenv("NIX_REMOTE", "daemon")
+	t.Setenv("AWS_REGION", "eu")
+	for _, secret := range []string{"ACTIONS_RUNTIME_TOKEN", "INPUT_JOB", "ATTIC_TOKEN", "CACHIX_AUTH_TOKEN", "NIX_MATRIX_ENV"} {
+		t.Setenv(secret, "s3cr3t")
+	}
+	n := &Nix{env: Environ(), conf: "netrc-file = /a", secrets: []string{"AWS_SECRET_ACCESS_KEY=s3cr3t"}}
+	last := func(cmd *exec.Cmd, name string) string { // which counts where a name is there twice
+		value := ""
+		for _, variable := range cmd.Env {
+			if strings.HasPrefix(variable, name+"=") {
+				value = variable
+			}
+		}
+		return value
+	}
+	plain, abroad := n.With(Option{"a", "b c"}).command(t.Context(), "nix", "eval"), n.At("ssh-ng://host").abroad(t.Context(), "nix", "copy")
+	for _, test := range []struct{ got, want string }{
+		{last(plain, "NIX_CONFIG"), "NIX_CONFIG=cores = 1\nnetrc-file = /a\nextra-experimental-features = nix-command flakes"},
+		{last(plain, "NIX_REMOTE"), "NIX_REMOTE=daemon"},
+		{last(plain, "AWS_REGION"), "AWS_REGION=eu"},
+		{strings.Join(plain.Args, " "), "nix --option a b c eval"},
+		{last(plain, "AWS_SECRET_ACCESS_KEY"), ""},
+		{last(abroad, "AWS_SECRET_ACCESS_KEY"), "AWS_SECRET_ACCESS_KEY=s3cr3t"},
+		{last(abroad, "NIX_REMOTE"), "NIX_REMOTE=ssh-ng://host"},
+		{last(n.command(t.Context(), "nix"), "NIX_REMOTE"), "NIX_REMOTE=daemon"},
+	} {
+		if test.got != test.want {
+			t.Errorf("got %q, want %q", test.got, test.want)
+		}
+	}
+	if strings.Contains(strings.Join(plain.Env, "\n"), "s3cr3t") {
+		t.Errorf("a secret is in %q", plain.Env)
 	}
 }
 
@@ -360,7 +389,7 @@ func TestSecretsStayHere(t *testing.T) {
 	for _, name := range append(hidden, "AWS_ACCESS_KEY_ID") {
 		t.Setenv(name, "s3cr3t")
 	}
-	env := strings.Join(environment(), "\n")
+	env := strings.Join(Environ(), "\n")
 	for _, name := range hidden {
 		if strings.Contains(env, name+"=") {
 			t.Errorf("%s is handed on", name)

@@ -3,16 +3,21 @@ package nix
 import (
 	"context"
 	"io"
+	"slices"
+	"strings"
 	"time"
 )
 
 // Realise builds or fetches the outputs of derivations, given as DRV!OUT[,OUT].
 // It starts no evaluator. One that fails does not stop the others. What happens
 // is told to emit, one event at a time.
-func (n *Nix) Realise(ctx context.Context, outputs []string, emit func(Event), options ...Option) error {
+func (n *Nix) Realise(ctx context.Context, outputs []string, emit func(Event)) error {
 	args := []string{"--realise", "--keep-going", "--log-format", "internal-json", "-v"}
-	args = append(args, arguments(options)...)
-	cmd := n.command(ctx, "nix-store", append(args, outputs...)...)
+	command := n.command
+	if slices.ContainsFunc(n.options, func(o Option) bool { return strings.Contains(o.Value, "s3://") }) {
+		command = n.abroad // which a builder can ask for, where Nix has no daemon
+	}
+	cmd := command(ctx, "nix-store", append(args, outputs...)...)
 	var message string
 	cmd.Stderr = &logReader{
 		now:    time.Now,
@@ -28,7 +33,7 @@ func (n *Nix) Realise(ctx context.Context, outputs []string, emit func(Event), o
 	return failure(cmd, cmd.Run(), message)
 }
 
-// An Option overrides one of Nix's settings for a call.
+// An Option overrides one of Nix's settings.
 type Option struct{ Name, Value string }
 
 func arguments(options []Option) []string {

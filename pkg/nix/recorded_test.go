@@ -361,7 +361,7 @@ func TestRecord(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		if n.Realise(t.Context(), wanted(drvs), func(Event) {}, substitute...) == nil {
+		if n.With(substitute...).Realise(t.Context(), wanted(drvs), func(Event) {}) == nil {
 			t.Fatal("it succeeded")
 		}
 		if err := os.WriteFile(filepath.Join(testdata, "log-"+version), take(), 0o644); err != nil {

@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -18,7 +20,6 @@ import (
 
 	"github.com/nix-community/go-nix/pkg/derivation"
 	"github.com/nix-community/go-nix/pkg/nar"
-	"golang.org/x/sync/errgroup"
 )
 
 // A PathInfo is what the store knows of a valid path.
@@ -56,6 +57,9 @@ func (n *Nix) Requisites(ctx context.Context, paths ...string) ([]string, error)
 
 // Info gives what the store knows of valid paths, in the order given.
 func (n *Nix) Info(ctx context.Context, paths ...string) ([]PathInfo, error) {
+	if n.remote { // whose database can't be dumped
+		return n.pathInfo(ctx, paths)
+	}
 	byPath := make(map[string]PathInfo, len(paths))
 	for _, piece := range chunks(paths) {
 		out, err := n.output(ctx, "nix-store", append([]string{"--dump-db"}, piece...)...)
@@ -88,16 +92,20 @@ func inOrder(paths []string, byPath map[string]PathInfo) ([]PathInfo, error) {
 // ClosureInfo gives what the store knows of the closure of the paths, signatures
 // and content addresses too. The hashes are as `nix path-info` writes them.
 func (n *Nix) ClosureInfo(ctx context.Context, paths ...string) ([]PathInfo, error) {
-	args := []string{"path-info", "--json"}
-	if n.atLeast(2, 34) { // which warns without it
-		args = append(args, "--json-format", "1")
-	}
 	closure, err := n.Requisites(ctx, paths...)
 	if err != nil {
 		return nil, err
 	}
-	byPath := make(map[string]PathInfo, len(closure))
-	for _, piece := range chunks(closure) {
+	return n.pathInfo(ctx, closure)
+}
+
+func (n *Nix) pathInfo(ctx context.Context, paths []string) ([]PathInfo, error) {
+	args := []string{"path-info", "--json"}
+	if n.atLeast(2, 34) { // which warns without it
+		args = append(args, "--json-format", "1")
+	}
+	byPath := make(map[string]PathInfo, len(paths))
+	for _, piece := range chunks(paths) {
 		out, err := n.output(ctx, "nix", append(slices.Clone(args), piece...)...)
 		if err != nil {
 			return nil, fmt.Errorf("ask the store for signatures: %w", err)
@@ -108,7 +116,7 @@ func (n *Nix) ClosureInfo(ctx context.Context, paths ...string) ([]PathInfo, err
 		}
 		maps.Copy(byPath, infos)
 	}
-	return inOrder(closure, byPath)
+	return inOrder(paths, byPath)
 }
 
 // parsePathInfo reads what `nix path-info --json` writes: an object by path, in
@@ -153,14 +161,14 @@ func (n *Nix) NAR(ctx context.Context, path string) (io.ReadCloser, error) {
 // dump writes a NAR. A program for each of many paths costs more than all the
 // rest of pushing them; but only Nix itself knows how it names files on macOS.
 func (n *Nix) dump(ctx context.Context, w io.Writer, path string) error {
-	if runtime.GOOS != "darwin" {
+	if runtime.GOOS != "darwin" && !n.remote {
 		buffered := bufio.NewWriterSize(w, 64<<10)
 		if err := nar.DumpPath(buffered, path); err != nil {
 			return err
 		}
 		return buffered.Flush()
 	}
-	cmd := n.command(ctx, "nix-store", "--dump", path)
+	cmd := n.command(ctx, "nix", "store", "dump-path", path)
 	cmd.Stdout = w
 	cmd.Stderr = io.Discard
 	return n.run(cmd)
@@ -224,10 +232,31 @@ func (n *Nix) Valid(ctx context.Context, paths ...string) (map[string]bool, erro
 	return valid, nil
 }
 
+// Outputs gives the outputs of derivations by name. The path of one that is known
+// only after the build is empty until then.
+func (n *Nix) Outputs(ctx context.Context, drvs ...string) (map[string]map[string]string, error) {
+	outputs := make(map[string]map[string]string, len(drvs))
+	if len(drvs) == 0 {
+		return outputs, nil
+	}
+	d, err := n.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, drv := range drvs {
+		if outputs[drv] == nil {
+			if outputs[drv], err = d.OutputMap(drv); err != nil {
+				return nil, d.explain(errors.Join(err, d.Close()))
+			}
+		}
+	}
+	return outputs, d.Close()
+}
+
 // Offered says which of the paths the substituters have; without any, those of
 // Nix's own settings. What is valid in the local store makes no difference, and
 // signatures are not judged.
-func (n *Nix) Offered(ctx context.Context, paths, substituters []string, options ...Option) (map[string]bool, error) {
+func (n *Nix) Offered(ctx context.Context, paths, substituters []string) (map[string]bool, error) {
 	empty, err := os.MkdirTemp("", "nix-matrix-empty-")
 	if err != nil {
 		return nil, err
@@ -243,10 +272,10 @@ func (n *Nix) Offered(ctx context.Context, paths, substituters []string, options
 		args := []string{"--store", empty, "--realise", "--dry-run"}
 		if len(substituters) > 0 {
 			args = append(args, "--option", "substituters", strings.Join(substituters, " "))
+			args = append(args, arguments(asked)...)
 		}
-		args = append(args, arguments(options)...)
 		var said bytes.Buffer
-		cmd := n.command(ctx, "nix-store", append(args, piece...)...)
+		cmd := n.abroad(ctx, "nix-store", append(args, piece...)...)
 		cmd.Stderr = &said
 		if err := n.run(cmd); err != nil {
 			return nil, fmt.Errorf("ask the substituters: %w", redactErr(err, substituters...))
@@ -256,6 +285,37 @@ func (n *Nix) Offered(ctx context.Context, paths, substituters []string, options
 		}
 	}
 	return offered, nil
+}
+
+// asked makes Nix ask a binary cache for what it has, rather than believe what it
+// remembers: paths can be deleted there.
+var asked = []Option{{"narinfo-cache-positive-ttl", "0"}, {"narinfo-cache-negative-ttl", "0"}}
+
+// Forecast gives how many bytes the store will grow by what is fetched for
+// outputs, given as for Realise. What is built comes on top.
+func (n *Nix) Forecast(ctx context.Context, outputs []string) (int64, error) {
+	cmd := n.abroad(ctx, "nix-store", append([]string{"--realise", "--dry-run"}, outputs...)...)
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = io.Discard, &said
+	if err := n.run(cmd); err != nil {
+		return 0, fmt.Errorf("ask what will be fetched: %w", err)
+	}
+	return parseUnpacked(said.String()), nil
+}
+
+var unpackedPattern = regexp.MustCompile(`([0-9.]+) ([KMGT]?)i?B unpacked\)`)
+
+// parseUnpacked gives the bytes that a dry run says will be unpacked.
+func parseUnpacked(said string) int64 {
+	m := unpackedPattern.FindStringSubmatch(Plain(said))
+	if m == nil {
+		return 0
+	}
+	size, err := strconv.ParseFloat(m[1], 64)
+	if err != nil {
+		return 0
+	}
+	return int64(size * math.Pow(1024, float64(strings.Index("KMGT", m[2])+1)))
 }
 
 // parseDryRun gives the paths that a dry run would fetch.
@@ -335,46 +395,6 @@ func (o *openEnd) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Import reads an export stream into the store, which takes a user whom the
-// store trusts. It gives the paths of the stream. When write fails, nothing of
-// the record that it was writing is registered.
-func (n *Nix) Import(ctx context.Context, write func(io.Writer) error) ([]string, error) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	var imported bytes.Buffer
-	cmd := n.command(ctx, "nix-store", "--import")
-	cmd.Stdin = r
-	cmd.Stdout = &imported
-	// Its own words on a stream that ended early are no news to who ended it.
-	cmd.Stderr = io.Discard
-
-	var g errgroup.Group
-	var writeErr error
-	g.Go(func() error {
-		buffered := bufio.NewWriterSize(w, 256<<10)
-		writeErr = write(buffered)
-		if writeErr == nil {
-			writeErr = buffered.Flush()
-		}
-		return w.Close()
-	})
-	runErr := n.run(cmd)
-	_ = r.Close() // so that a writer whose reader is gone ends
-	_ = g.Wait()
-	switch {
-	case runErr != nil && strings.Contains(runErr.Error(), "lacks a signature by a trusted key"):
-		return nil, fmt.Errorf("%w: name this user in the setting trusted-users of nix.conf and restart the Nix daemon: import into the store: %w", ErrUntrusted, runErr)
-	case runErr != nil && (writeErr == nil || isBrokenPipe(writeErr)):
-		return nil, fmt.Errorf("import into the store: %w", runErr)
-	case writeErr != nil:
-		return nil, writeErr
-	}
-	return lines(imported.Bytes()), nil
-}
-
 // Derivation reads a .drv file of the store.
 func (n *Nix) Derivation(path string) (*derivation.Derivation, error) {
 	f, err := os.Open(path)
@@ -389,14 +409,60 @@ func (n *Nix) Derivation(path string) (*derivation.Derivation, error) {
 	return drv, nil
 }
 
+// Has says whether the files of all outputs of a derivation are there: after the
+// end of its build, whether that went well. It asks no program.
+func (n *Nix) Has(drv string) bool {
+	d, err := n.Derivation(drv)
+	if err != nil {
+		return false
+	}
+	for _, output := range d.Outputs {
+		if _, err := os.Lstat(output.Path); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
 // Copy sends the closures of the paths to another store.
 func (n *Nix) Copy(ctx context.Context, destination string, paths []string) error {
+	args := append(arguments(asked), "copy", "--to", destination)
+	if strings.HasPrefix(destination, "ssh") {
+		args = append(args, "--substitute-on-destination") // what others can send, we need not
+	}
 	for _, piece := range chunks(paths) {
-		cmd := n.command(ctx, "nix", append([]string{"copy", "--to", destination}, piece...)...)
+		cmd := n.abroad(ctx, "nix", append(slices.Clip(args), piece...)...)
+		cmd.WaitDelay = copyGrace
 		cmd.Stderr = io.Discard // it may quote the address
 		if err := n.run(cmd); err != nil {
-			return fmt.Errorf("copy to %s: %w", Redact(destination), redactErr(err, destination))
+			name, _, _ := strings.Cut(Redact(destination), "?")
+			return fmt.Errorf("copy to %s: %w", name, redactErr(err, destination))
 		}
 	}
 	return nil
+}
+
+// CopyDerivations sends the closures of derivations to another store. They have
+// content addresses, so a store that does not trust us takes them.
+func (n *Nix) CopyDerivations(ctx context.Context, destination string, drvs []string) error {
+	for _, piece := range chunks(drvs) {
+		cmd := n.abroad(ctx, "nix", append([]string{"copy", "--derivation", "--to", destination}, piece...)...)
+		cmd.Stderr = io.Discard
+		if err := n.run(cmd); err != nil {
+			return fmt.Errorf("copy derivations to %s: %w", Redact(destination), redactErr(err, destination))
+		}
+	}
+	return nil
+}
+
+// PublicKey gives the public half of a secret key that signs store paths, which
+// nothing but the program's stdin gets to see.
+func (n *Nix) PublicKey(ctx context.Context, secretKey string) (string, error) {
+	cmd := n.command(ctx, "nix", "key", "convert-secret-to-public")
+	var out bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(strings.TrimSpace(secretKey)), &out, io.Discard
+	if err := n.run(cmd); err != nil {
+		return "", errors.New("the signing key is none: it should be as nix-store --generate-binary-cache-key makes it, NAME:BASE64")
+	}
+	return strings.TrimSpace(out.String()), nil
 }

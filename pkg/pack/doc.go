@@ -25,9 +25,26 @@
 //
 //	zstd(index JSON), u64 length of that, the 8 bytes "nixmpack"
 //
-// so that a reader finds it from the end of the file. See [Index] for what is
-// in it. A pack may come from somebody hostile. What a reader hands on is made
-// from the index, which its user checks against a hash that it trusts
-// ([ReadIndex]), and from NARs that are checked against the hashes in the index;
-// whatever else stands in the frames is ignored.
+// so that a reader finds it from the end of the file. The JSON is an object of
+//
+//	version  1
+//	paths    store paths: those of the records, in order, then others that are named
+//	records  per record an object of
+//	           h  NAR hash, SHA-256 in hex
+//	           n  NAR size, bytes
+//	           r  references, numbers of paths; may be missing
+//	           d  deriver, number of a path; may be missing
+//	           s  signatures, NAME:BASE64; may be missing
+//	           c  content address, text:… or fixed:…; may be missing
+//	           f  number of its frame
+//	           o  its offset in the decompressed frame
+//	frames   per frame [offset, size, decompressed length], bytes
+//
+// Signatures and content addresses are here because the stream has no place for
+// them. With them a store also takes a path from somebody whom it does not trust.
+//
+// A pack may come from somebody hostile. What a reader hands on is made from the
+// index, which its user checks against a hash that it trusts ([ReadIndex]), and
+// from NARs that are checked against the hashes in the index; whatever else stands
+// in the frames is ignored.
 package pack

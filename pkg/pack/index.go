@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -55,9 +56,40 @@ type Record struct {
 	Deriver    string   // store path, or empty
 	NarHash    [sha256.Size]byte
 	NarSize    int64 // bytes
+	Proof
 
 	frame  int   // number of its frame
 	offset int64 // of the record in the decompressed frame
+}
+
+// A Proof is what lets a store take a path from somebody whom it does not trust.
+// The export stream has none, so it lies in the index.
+type Proof struct {
+	Signatures []string // NAME:BASE64
+	CA         string   // content address as Nix writes it, text:… or fixed:…, or empty
+}
+
+const maxSignatures = 100 // of one path
+
+// A name is what the setting trusted-public-keys can hold: neither a space nor a
+// colon. Both values end up in lines of other formats.
+var (
+	signaturePattern = regexp.MustCompile(`^[^:\pZ\pC]{1,255}:[0-9A-Za-z+/]{1,512}={0,2}$`)
+	caPattern        = regexp.MustCompile(`^(text|fixed):([a-z]{1,16}:)?[0-9a-z-]{1,16}:[0-9A-Za-z+/=]{1,256}$`)
+)
+
+// wellFormed leaves out what a reader of the index would not take.
+func (p Proof) wellFormed() Proof {
+	var q Proof
+	for _, signature := range p.Signatures {
+		if signaturePattern.MatchString(signature) && len(q.Signatures) < maxSignatures {
+			q.Signatures = append(q.Signatures, signature)
+		}
+	}
+	if caPattern.MatchString(p.CA) {
+		q.CA = p.CA
+	}
+	return q
 }
 
 type frame struct {
@@ -75,12 +107,14 @@ type indexJSON struct {
 }
 
 type recordJSON struct {
-	NarHash    string `json:"h"`
-	NarSize    int64  `json:"n"`
-	References []int  `json:"r,omitempty"`
-	Deriver    *int   `json:"d,omitempty"`
-	Frame      int    `json:"f"`
-	Offset     int64  `json:"o"`
+	NarHash    string   `json:"h"`
+	NarSize    int64    `json:"n"`
+	References []int    `json:"r,omitempty"`
+	Deriver    *int     `json:"d,omitempty"`
+	Signatures []string `json:"s,omitempty"`
+	CA         string   `json:"c,omitempty"`
+	Frame      int      `json:"f"`
+	Offset     int64    `json:"o"`
 }
 
 // Find gives the number of the record of a path.
@@ -146,7 +180,11 @@ func (ix *Index) marshal() ([]byte, error) {
 		return n
 	}
 	for _, rec := range ix.Records {
-		r := recordJSON{NarHash: hex.EncodeToString(rec.NarHash[:]), NarSize: rec.NarSize, Frame: rec.frame, Offset: rec.offset}
+		r := recordJSON{
+			NarHash: hex.EncodeToString(rec.NarHash[:]), NarSize: rec.NarSize,
+			Signatures: rec.Signatures, CA: rec.CA,
+			Frame: rec.frame, Offset: rec.offset,
+		}
 		for _, ref := range rec.References {
 			r.References = append(r.References, num(ref))
 		}
@@ -208,9 +246,11 @@ func parseIndex(data []byte, end int64) (*Index, error) {
 	}
 	for i, r := range doc.Records {
 		rec := Record{Path: doc.Paths[i], NarSize: r.NarSize, frame: r.Frame, offset: r.Offset}
-		if n, err := hex.Decode(rec.NarHash[:], []byte(r.NarHash)); len(r.NarHash) != 2*sha256.Size || err != nil || n != sha256.Size {
+		sum, err := hex.DecodeString(r.NarHash)
+		if err != nil || len(sum) != sha256.Size {
 			return bad("%q is not a hash", r.NarHash)
 		}
+		copy(rec.NarHash[:], sum)
 		if r.Frame < 0 || r.Frame >= len(ix.frames) {
 			return bad("there is no frame %d", r.Frame)
 		}
@@ -237,6 +277,10 @@ func parseIndex(data []byte, end int64) (*Index, error) {
 				return bad("there is no path %d", *r.Deriver)
 			}
 			rec.Deriver = doc.Paths[*r.Deriver]
+		}
+		rec.Proof = Proof{Signatures: r.Signatures, CA: r.CA}
+		if fine := rec.wellFormed(); len(fine.Signatures) != len(r.Signatures) || fine.CA != r.CA {
+			return bad("%s has signatures or a content address that are none", rec.Path)
 		}
 		if _, twice := ix.byPath[rec.Path]; twice {
 			return bad("%s is there twice", rec.Path)

@@ -5,51 +5,190 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/nix-community/go-nix/pkg/wire"
 )
 
 // maxWindow bounds the memory for decoding a frame, in bytes. What [Write] makes
 // needs 8 MiB.
 const maxWindow = 64 << 20
 
-// Extract writes an export stream with the records of these numbers, which must
-// be in ascending order. Every NAR is checked against its hash in the index; of
-// a path whose NAR is wrong the end of the record is never written, so that
-// `nix-store --import` registers nothing of it. It returns how many bytes of the
-// pack were read.
-func (ix *Index) Extract(ctx context.Context, dst io.Writer, src Source, numbers []int) (int64, error) {
+// A Reader gives records of a pack one after the other: Next goes to a record,
+// Read reads its NAR. Only byte ranges with wanted records are asked of the
+// source. After an error other than io.EOF there is nothing more to be had.
+type Reader struct {
+	// BytesRead is how many bytes of the pack were read.
+	BytesRead int64
+
+	ctx  context.Context // of the source's ranges
+	ix   *Index
+	src  Source
+	dec  *zstd.Decoder
+	runs []run // to come; the first is open if body is not nil
+
+	body  io.ReadCloser // the open run
+	lost  error         // what its source said
+	next  int           // in its frames
+	frame *io.LimitedReader
+	queue []int // wanted records of the frame, to come
+	pos   int64 // in the decompressed frame
+
+	rec  *Record // nil before the first and after the last
+	left int64   // bytes of its NAR
+	sum  hash.Hash
+	err  error
+}
+
+// NewReader reads the records of these numbers, which must be in ascending order.
+// It must be closed.
+func (ix *Index) NewReader(ctx context.Context, src Source, numbers []int) (*Reader, error) {
 	// Without concurrency the decoder reads from nothing behind our back.
 	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	defer dec.Close()
+	return &Reader{ctx: ctx, ix: ix, src: src, dec: dec, runs: ix.runs(numbers), sum: sha256.New()}, nil
+}
 
-	var read int64
-	for _, run := range ix.runs(numbers) {
-		r, err := src.Range(ctx, run.offset, run.size)
-		if err != nil {
-			return read, fmt.Errorf("%w: %w", ErrRead, err)
-		}
-		from, to := &readErr{r: r}, &writeErr{w: dst}
-		err = ix.extractRun(to, from, dec, run)
-		if cerr := r.Close(); from.err == nil && err == nil {
-			from.err = cerr
-		}
-		switch {
-		case from.err != nil:
-			return read, fmt.Errorf("%w: %w", ErrRead, from.err)
-		case to.err != nil:
-			return read, to.err
-		case err != nil:
-			return read, fmt.Errorf("%w: %w", ErrCorrupt, unexpected(err))
-		}
-		read += run.size
+// Next goes to the next record, or gives io.EOF. What was not read of the NAR
+// before is skipped, and not checked.
+func (r *Reader) Next() (*Record, error) {
+	if r.err == nil {
+		r.err = r.advance()
 	}
-	return read, wire.WriteUint64(dst, streamEnd)
+	if r.err != nil {
+		return nil, r.err
+	}
+	return r.rec, nil
+}
+
+func (r *Reader) advance() error {
+	r.rec, r.left = nil, 0
+	for len(r.queue) == 0 {
+		if err := r.nextFrame(); err != nil {
+			return err
+		}
+	}
+	rec := &r.ix.Records[r.queue[0]]
+	r.queue = r.queue[1:]
+	start := rec.offset + 8 // the NAR follows recordStart
+	if _, err := io.CopyN(io.Discard, r.dec, start-r.pos); err != nil {
+		return r.corrupt(err)
+	}
+	r.pos = start
+	r.rec, r.left = rec, rec.NarSize
+	r.sum.Reset()
+	if r.left == 0 {
+		return r.check()
+	}
+	return nil
+}
+
+// nextFrame goes to a frame, wanted or between two that are.
+func (r *Reader) nextFrame() error {
+	if r.frame != nil {
+		if _, err := io.Copy(io.Discard, r.frame); err != nil {
+			return r.corrupt(err)
+		}
+		r.frame = nil
+	}
+	if r.body != nil && r.next == len(r.runs[0].frames) {
+		body := r.body
+		r.body, r.runs = nil, r.runs[1:]
+		if err := body.Close(); err != nil {
+			return fmt.Errorf("%w: %w", ErrRead, err)
+		}
+	}
+	if len(r.runs) == 0 {
+		return io.EOF
+	}
+	current := &r.runs[0]
+	if r.body == nil {
+		body, err := r.src.Range(r.ctx, current.offset, current.size)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrRead, err)
+		}
+		r.body, r.next = body, 0
+	}
+	number := current.frames[r.next]
+	r.next++
+	r.frame = &io.LimitedReader{R: (*ranged)(r), N: r.ix.frames[number].size}
+	r.queue, r.pos = current.records[number], 0
+	if len(r.queue) == 0 {
+		return nil
+	}
+	if err := r.dec.Reset(r.frame); err != nil {
+		return r.corrupt(err)
+	}
+	return nil
+}
+
+// Read reads from the NAR of the record that Next gave, which ends with io.EOF.
+// The NAR is checked against its hash in the index before its last bytes are
+// handed out: of one that is wrong nobody gets all.
+func (r *Reader) Read(p []byte) (int, error) {
+	switch {
+	case r.err != nil:
+		return 0, r.err
+	case r.left == 0:
+		return 0, io.EOF
+	}
+	n, err := r.dec.Read(p[:min(int64(len(p)), r.left)])
+	r.sum.Write(p[:n])
+	r.left -= int64(n)
+	r.pos += int64(n)
+	switch {
+	case r.left == 0:
+		r.err = r.check()
+	case err != nil:
+		r.err = r.corrupt(err)
+	}
+	if r.err != nil {
+		return 0, r.err
+	}
+	return n, nil
+}
+
+func (r *Reader) check() error {
+	if [sha256.Size]byte(r.sum.Sum(nil)) != r.rec.NarHash {
+		return fmt.Errorf("%w: what it holds as %s has not the hash that the index says", ErrCorrupt, r.rec.Path)
+	}
+	return nil
+}
+
+// corrupt tells an error of the source, such as a lost connection, from one of
+// what it has sent.
+func (r *Reader) corrupt(err error) error {
+	if r.lost != nil {
+		return fmt.Errorf("%w: %w", ErrRead, r.lost)
+	}
+	return fmt.Errorf("%w: %w", ErrCorrupt, unexpected(err))
+}
+
+// ranged reads from the open run.
+type ranged Reader
+
+func (r *ranged) Read(p []byte) (int, error) {
+	n, err := r.body.Read(p)
+	r.BytesRead += int64(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		r.lost = err
+	}
+	return n, err
+}
+
+// Close ends the reading.
+func (r *Reader) Close() {
+	r.dec.Close()
+	if r.body != nil {
+		_ = r.body.Close() // what it says no longer matters
+		r.body = nil
+	}
+	if r.err == nil {
+		r.err = errors.New("the reader of the pack is closed")
+	}
 }
 
 // A run is a byte range of the pack with whole frames, and the wanted records
@@ -86,73 +225,4 @@ func (ix *Index) runs(numbers []int) []run {
 		r.records[f] = append(r.records[f], n)
 	}
 	return runs
-}
-
-func (ix *Index) extractRun(dst io.Writer, src io.Reader, dec *zstd.Decoder, r run) error {
-	for _, f := range r.frames {
-		frame := io.LimitReader(src, ix.frames[f].size)
-		if records := r.records[f]; len(records) > 0 {
-			if err := dec.Reset(frame); err != nil {
-				return err
-			}
-			if err := ix.extractFrame(dst, dec, records); err != nil {
-				return err
-			}
-		}
-		if _, err := io.Copy(io.Discard, frame); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (ix *Index) extractFrame(dst io.Writer, frame io.Reader, records []int) error {
-	var pos int64
-	for _, n := range records {
-		rec := &ix.Records[n]
-		start := rec.offset + 8 // the NAR follows recordStart
-		if _, err := io.CopyN(io.Discard, frame, start-pos); err != nil {
-			return err
-		}
-		pos = start + rec.NarSize
-		if err := wire.WriteUint64(dst, recordStart); err != nil {
-			return err
-		}
-		sum := sha256.New()
-		if _, err := io.CopyN(io.MultiWriter(dst, sum), frame, rec.NarSize); err != nil {
-			return err
-		}
-		if [sha256.Size]byte(sum.Sum(nil)) != rec.NarHash {
-			return fmt.Errorf("what it holds as %s has not the hash that the index says", rec.Path)
-		}
-		if err := rec.writeTrailer(dst); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// readErr and writeErr remember the errors of what they wrap, to tell a lost
-// connection from corrupt bytes.
-type readErr struct {
-	r   io.Reader
-	err error
-}
-
-func (r *readErr) Read(p []byte) (int, error) {
-	n, err := r.r.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		r.err = err
-	}
-	return n, err
-}
-
-type writeErr struct {
-	w   io.Writer
-	err error
-}
-
-func (w *writeErr) Write(p []byte) (n int, err error) {
-	n, w.err = w.w.Write(p)
-	return n, w.err
 }

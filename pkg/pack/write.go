@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/nix-community/go-nix/pkg/nar"
@@ -37,10 +38,12 @@ type Summary struct {
 	SHA256 string // of the index, hex; see [ReadIndex]
 }
 
-// Write makes a pack of an export stream. It needs memory for one frame, not
-// for the stream. After an error what was written is of no use.
-func Write(dst io.Writer, export io.Reader) (*Summary, error) {
-	w := &writer{dst: dst, nar: sha256.New()}
+// Write makes a pack of an export stream, with proofs by store path of those
+// that have one. A signature or content address of a form that Nix does not write
+// is left out. It needs memory for one frame, not for the stream. After an error
+// what was written is of no use.
+func Write(dst io.Writer, export io.Reader, proofs map[string]Proof) (*Summary, error) {
+	w := &writer{dst: dst, proofs: proofs, nar: sha256.New()}
 	var err error
 	if w.enc, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault)); err != nil {
 		return nil, err
@@ -54,10 +57,11 @@ func Write(dst io.Writer, export io.Reader) (*Summary, error) {
 // writer sorts the bytes of records into frames. Bytes of a record collect in
 // buf until it is clear whether the record is small or needs a frame of its own.
 type writer struct {
-	dst io.Writer
-	enc *zstd.Encoder
-	off int64 // in dst
-	ix  Index
+	dst    io.Writer
+	proofs map[string]Proof
+	enc    *zstd.Encoder
+	off    int64 // in dst
+	ix     Index
 
 	buf     bytes.Buffer // whole small records of the frame to come, then the record that is being read
 	start   int          // in buf, of the record that is being read
@@ -145,6 +149,7 @@ func (w *writer) record(r io.Reader) error {
 	if err := rec.readTrailer(r); err != nil {
 		return err
 	}
+	rec.Proof = w.proofs[rec.Path].wellFormed()
 	return w.place(rec)
 }
 
@@ -230,7 +235,9 @@ func (w *writer) finish() (*Summary, error) {
 
 // skipNAR reads a NAR to its end.
 func skipNAR(r io.Reader) (err error) {
-	nr, err := nar.NewReader(r)
+	own := &gate{r: r}
+	defer own.shut()
+	nr, err := nar.NewReader(own)
 	if err != nil {
 		return err
 	}
@@ -242,6 +249,28 @@ func skipNAR(r io.Reader) (err error) {
 			return err
 		}
 	}
+}
+
+// A gate keeps the reader of a NAR, which may go on behind our back after an error,
+// from reading more once it is shut.
+type gate struct {
+	mu sync.Mutex
+	r  io.Reader // nil when shut
+}
+
+func (g *gate) Read(p []byte) (int, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.r == nil {
+		return 0, io.ErrClosedPipe
+	}
+	return g.r.Read(p)
+}
+
+func (g *gate) shut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.r = nil
 }
 
 // readTrailer reads what follows the NAR in a record.
@@ -291,21 +320,6 @@ func readPath(r io.Reader) (string, error) {
 		return "", fmt.Errorf("%q is not a store path", path)
 	}
 	return path, nil
-}
-
-// writeTrailer writes what follows the NAR in a record.
-func (rec *Record) writeTrailer(w io.Writer) error {
-	var b bytes.Buffer // writing to it can't fail
-	_ = wire.WriteUint64(&b, recordMagic)
-	_ = wire.WriteString(&b, rec.Path)
-	_ = wire.WriteUint64(&b, uint64(len(rec.References)))
-	for _, ref := range rec.References {
-		_ = wire.WriteString(&b, ref)
-	}
-	_ = wire.WriteString(&b, rec.Deriver)
-	_ = wire.WriteUint64(&b, 0)
-	_, err := w.Write(b.Bytes())
-	return err
 }
 
 func unexpected(err error) error {

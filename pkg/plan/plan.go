@@ -24,6 +24,10 @@ const (
 // Runners maps systems to the labels of their runners.
 type Runners map[string][]string
 
+// AnyRunner has the labels of the runner for what another machine builds: the one
+// that costs least.
+var AnyRunner = []string{"ubuntu-latest"}
+
 // defaultRunners build a system natively, or, with aarch64-linux, emulate it: a
 // label that a user's plan doesn't have would queue for a day.
 var defaultRunners = map[string]struct {

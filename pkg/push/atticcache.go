@@ -29,30 +29,6 @@ func parseAttic(address, rest string) (Destination, error) {
 	return Destination{Name: address, attic: &atticCache{endpoint: u.String(), name: cache}}, nil
 }
 
-// Dial asks an Attic server for what it says of its cache. Of other
-// destinations, all is known.
-func (d *Destination) Dial(ctx context.Context, secrets Secrets) error {
-	if d.attic == nil {
-		return nil
-	}
-	c, err := d.attic.dial(ctx, secrets.AtticToken)
-	if err != nil {
-		return err
-	}
-	d.Substituter, d.PublicKey = c.Substituter(), c.PublicKey()
-	return nil
-}
-
-// Netrc is the line of a netrc file that lets Nix read from an Attic cache, or
-// empty.
-func (d *Destination) Netrc(secrets Secrets) string {
-	u, err := url.Parse(d.Substituter)
-	if d.attic == nil || secrets.AtticToken == "" || err != nil {
-		return ""
-	}
-	return fmt.Sprintf("machine %s password %s\n", u.Hostname(), secrets.AtticToken)
-}
-
 // atticCache is asked for its configuration once.
 type atticCache struct {
 	endpoint string

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
 	"os"
 	"strings"
@@ -23,8 +24,11 @@ type Nix interface {
 
 // Secrets are what destinations may ask for. Each may be empty.
 type Secrets struct {
-	KeyFile    string // with the secret key that signs what nix copy pushes
-	AtticToken string
+	KeyFile     string // with the secret key that signs what nix copy pushes
+	PublicKey   string // its public half, which is no secret
+	AtticToken  string
+	CachixToken string
+	CachixKey   string
 }
 
 // A Destination is a binary cache to push to.
@@ -32,13 +36,14 @@ type Destination struct {
 	// Name is what a person calls it, without credentials.
 	Name string
 	// Substituter is the address to read from what was pushed. Of an Attic cache,
-	// it and the key are known after Dial.
+	// it is known after Dial.
 	Substituter string
-	// PublicKey is what paths from there are signed with, if that is known.
-	PublicKey string
+	// PublicKeys are those that paths from there are signed with, as far as they
+	// are known, which they are after Dial.
+	PublicKeys []string
 
 	address string // for nix copy
-	cachix  string // name of a Cachix cache
+	cachix  *cachixCache
 	attic   *atticCache
 }
 
@@ -58,7 +63,7 @@ func Parse(address string) (Destination, error) {
 		if strings.ContainsAny(rest, "/:@ ") {
 			return Destination{}, fmt.Errorf("push: %q: after cachix: goes the name of the cache, such as cachix:my-fleet", name)
 		}
-		return Destination{Name: address, Substituter: "https://" + rest + ".cachix.org", cachix: rest}, nil
+		return Destination{Name: address, Substituter: "https://" + rest + ".cachix.org", cachix: &cachixCache{name: rest, api: cachixAPI}}, nil
 	case scheme == "attic":
 		return parseAttic(address, rest)
 	case !schemes[scheme]:
@@ -73,19 +78,97 @@ func Parse(address string) (Destination, error) {
 	return Destination{Name: name, Substituter: address, address: address}, nil
 }
 
+// Dial asks a destination what is to be known for reading from it: an Attic
+// server for address and key, Cachix for the keys. All others are read where they
+// are written, and what we sign is known by our key.
+func (d *Destination) Dial(ctx context.Context, secrets Secrets) error {
+	switch {
+	case d.attic != nil:
+		c, err := d.attic.dial(ctx, secrets.AtticToken)
+		if err != nil {
+			return err
+		}
+		d.Substituter, d.PublicKeys = c.Substituter(), []string{c.PublicKey()}
+	case d.cachix != nil:
+		keys, err := d.cachix.keys(ctx, secrets.CachixToken)
+		if err != nil {
+			return err
+		}
+		d.PublicKeys = keys
+	case secrets.PublicKey != "":
+		d.PublicKeys = []string{secrets.PublicKey}
+	}
+	return nil
+}
+
+// Netrc is the line of a netrc file that lets Nix read from a destination that
+// wants a token, or empty.
+func (d *Destination) Netrc(secrets Secrets) string {
+	var token string
+	switch {
+	case d.attic != nil:
+		token = secrets.AtticToken
+	case d.cachix != nil:
+		token = secrets.CachixToken
+	}
+	u, err := url.Parse(d.Substituter)
+	if token == "" || err != nil {
+		return ""
+	}
+	return fmt.Sprintf("machine %s password %s\n", u.Hostname(), token)
+}
+
+// Lacks names the secret without which nothing can be pushed there, as in a pull
+// request from a fork; empty if it is not known to be missing.
+func (d *Destination) Lacks(secrets Secrets) string {
+	switch {
+	case d.attic != nil && secrets.AtticToken == "":
+		return "ATTIC_TOKEN (input attic_token)"
+	case d.cachix != nil && secrets.CachixToken == "" && secrets.CachixKey == "" && !cachixConfigured():
+		return "CACHIX_AUTH_TOKEN (input cachix_auth_token)"
+	}
+	return ""
+}
+
+// Missing says whether a destination is a directory that is yet to be made. A
+// daemon that is asked to read from there would make it, for itself alone.
+func (d *Destination) Missing() bool {
+	dir, ok := strings.CutPrefix(d.address, "file://")
+	if !ok {
+		return false
+	}
+	dir, _, _ = strings.Cut(dir, "?")
+	_, err := os.Stat(dir)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
 // Push sends the closures of the paths.
 func (d Destination) Push(ctx context.Context, n Nix, paths []string, secrets Secrets) error {
 	switch {
-	case d.cachix != "":
-		return n.Cachix(ctx, d.cachix, paths)
+	case d.cachix != nil:
+		return n.Cachix(ctx, d.cachix.name, paths)
 	case d.attic != nil:
 		return d.attic.push(ctx, n, paths, secrets.AtticToken)
 	}
+	return n.Copy(ctx, d.target(secrets), paths)
+}
+
+// binaryCaches are the schemes of stores that hold compressed NARs.
+var binaryCaches = map[string]bool{"file": true, "http": true, "https": true, "s3": true}
+
+// target is the address for nix copy.
+func (d *Destination) target(secrets Secrets) string {
 	address := d.address
+	if scheme, _, _ := strings.Cut(address, ":"); !binaryCaches[scheme] {
+		return address
+	}
 	if secrets.KeyFile != "" {
 		address = withParameter(address, "secret-key", secrets.KeyFile)
 	}
-	return n.Copy(ctx, address, paths)
+	if !strings.Contains(address, "compression=") { // Nix's own default is xz, ten times slower
+		address = withParameter(withParameter(address, "compression", "zstd"), "parallel-compression", "true")
+	}
+	return address
 }
 
 func withParameter(address, name, value string) string {

@@ -88,10 +88,11 @@ func TestParseRefuses(t *testing.T) {
 func TestPush(t *testing.T) {
 	for _, test := range []struct{ address, keyFile, want string }{
 		{"cachix:my-fleet", "/key", "cachix my-fleet /a /b"},
-		{"file:///srv", "", "copy file:///srv /a /b"},
-		{"file:///srv", "/key", "copy file:///srv?secret-key=%2Fkey /a /b"},
-		{"s3://b?region=eu", "/key", "copy s3://b?region=eu&secret-key=%2Fkey /a /b"},
-		{"https://user:s3cr3t@host", "/my key&+=", "copy https://user:s3cr3t@host?secret-key=%2Fmy%20key%26%2B%3D /a /b"},
+		{"file:///srv", "", "copy file:///srv?compression=zstd&parallel-compression=true /a /b"},
+		{"file:///srv?compression=xz", "", "copy file:///srv?compression=xz /a /b"},
+		{"ssh-ng://host", "/key", "copy ssh-ng://host /a /b"},
+		{"s3://b?region=eu&compression=none", "/key", "copy s3://b?region=eu&compression=none&secret-key=%2Fkey /a /b"},
+		{"https://user:s3cr3t@host?compression=br", "/my key&+=", "copy https://user:s3cr3t@host?compression=br&secret-key=%2Fmy%20key%26%2B%3D /a /b"},
 	} {
 		d, err := Parse(test.address)
 		if err != nil {

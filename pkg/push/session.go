@@ -2,34 +2,45 @@ package push
 
 import (
 	"context"
-	"maps"
+	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/nix-community/go-nix/pkg/derivation"
 	"golang.org/x/sync/errgroup"
 )
 
-// Grace is how long a Session goes on pushing what is finished after the build
-// was told to stop.
-const Grace = 3 * time.Second
+// Grace is how long a Session goes on pushing what is finished after all was told
+// to stop: nearly all of the five seconds that this may take.
+const Grace = 3500 * time.Millisecond
 
 // Store is what a Session asks about what was built.
 type Store interface {
 	Nix
-	Derivation(path string) (*derivation.Derivation, error)
-	Valid(ctx context.Context, paths ...string) (map[string]bool, error)
+	// Built gives the outputs of derivations that are there, and the derivations
+	// that have others.
+	Built(ctx context.Context, drvs ...string) (paths, unbuilt []string, err error)
+}
+
+// Options say how to push.
+type Options struct {
+	Secrets Secrets
+	// Timeout is how long sending what has come together may take, before the
+	// destination is given up; 0 is for ever.
+	Timeout time.Duration
 }
 
 // A Session pushes to all destinations while a build goes on, so that what is
 // finished is safe at once. Pushing never holds the build up.
 type Session struct {
-	store   Store
-	secrets Secrets
-	queues  []*queue
-	group   errgroup.Group
-	cancel  context.CancelFunc
+	store  Store
+	built  *mailbox // derivations
+	queues []*queue
+	group  errgroup.Group
+	cancel context.CancelFunc
+
+	err error // of asking for what was built
 }
 
 // A Report is what became of pushing to a destination.
@@ -41,28 +52,32 @@ type Report struct {
 }
 
 // Start begins a Session. It must be finished.
-func Start(ctx context.Context, store Store, to []Destination, secrets Secrets) *Session {
-	s := &Session{store: store, secrets: secrets}
-	// What is finished when the build is told to stop is still worth pushing.
+func Start(ctx context.Context, store Store, to []Destination, o Options) *Session {
+	s := &Session{store: store, built: newMailbox()}
+	// What is finished when all is told to stop is still worth pushing.
 	pushing, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(Grace, cancel) })
 	s.cancel = func() { stop(); cancel() }
 	for _, destination := range to {
-		q := &queue{to: destination, more: make(chan struct{}, 1), done: map[string]bool{}}
+		q := &queue{to: destination, store: store, o: o, mail: newMailbox(), done: map[string]bool{}}
 		s.queues = append(s.queues, q)
 		s.group.Go(func() error {
-			q.run(pushing, s)
+			q.run(pushing)
 			return nil
 		})
 	}
+	s.group.Go(func() error {
+		s.resolve(pushing)
+		return nil
+	})
 	return s
 }
 
 // Built says that a derivation's build has ended. Those of its outputs that are
 // there are pushed soon.
 func (s *Session) Built(drv string) {
-	for _, q := range s.queues {
-		q.add(drv, nil)
+	if len(s.queues) > 0 {
+		s.built.put(drv)
 	}
 }
 
@@ -70,135 +85,142 @@ func (s *Session) Built(drv string) {
 // it.
 func (s *Session) Finish(paths []string) []Report {
 	for _, q := range s.queues {
-		q.add("", paths)
-		q.close()
+		q.mail.put(paths...)
 	}
+	s.built.close()
 	_ = s.group.Wait()
 	s.cancel()
 	reports := make([]Report, len(s.queues))
 	for i, q := range s.queues {
-		reports[i] = Report{Destination: q.to.Name, Paths: len(q.done), Seconds: q.spent.Seconds(), Err: q.err}
+		reports[i] = Report{Destination: q.to.Name, Paths: len(q.done), Seconds: q.spent.Seconds(), Err: errors.Join(q.err, s.err)}
 	}
 	return reports
 }
 
-// outputs gives the outputs of derivations that are in the store.
-func (s *Session) outputs(ctx context.Context, drvs []string) ([]string, error) {
-	var paths []string
-	for _, path := range drvs {
-		drv, err := s.store.Derivation(path)
-		if err != nil {
-			return nil, err
+// resolve hands the outputs of what was built on to all destinations. A build that
+// has ended may not be registered yet, so it is asked for until the end.
+func (s *Session) resolve(ctx context.Context) {
+	var waiting []string
+	for last := false; !last; {
+		var drvs, paths []string
+		drvs, last = s.built.take()
+		if waiting = append(waiting, drvs...); len(waiting) == 0 {
+			continue
 		}
-		for _, output := range drv.Outputs {
-			if output.Path != "" { // else it is known only after the build
-				paths = append(paths, output.Path)
-			}
+		var unbuilt []string
+		if paths, unbuilt, s.err = s.store.Built(ctx, waiting...); s.err != nil {
+			continue
+		}
+		waiting = unbuilt
+		for _, q := range s.queues {
+			q.mail.put(paths...)
 		}
 	}
-	valid, err := s.store.Valid(ctx, paths...)
-	if err != nil {
-		return nil, err
+	for _, q := range s.queues {
+		q.mail.close()
 	}
-	return slices.Sorted(maps.Keys(valid)), nil
 }
 
-// A queue holds what is to be pushed to one destination. All that has come
-// together while the last batch was pushed is the next one.
-type queue struct {
-	to   Destination
-	more chan struct{} // has a value when there is something new
+// A mailbox collects what comes while its reader is busy.
+type mailbox struct {
+	news chan struct{} // has a value when there is something new
 
 	mu     sync.Mutex
-	drvs   []string
-	paths  []string
+	items  []string
 	closed bool
+}
 
-	// Of the goroutine that pushes.
+func newMailbox() *mailbox { return &mailbox{news: make(chan struct{}, 1)} }
+
+func (m *mailbox) put(items ...string) {
+	if len(items) == 0 {
+		return
+	}
+	m.mu.Lock()
+	m.items = append(m.items, items...)
+	m.mu.Unlock()
+	m.wake()
+}
+
+func (m *mailbox) close() {
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
+	m.wake()
+}
+
+func (m *mailbox) wake() {
+	select {
+	case m.news <- struct{}{}:
+	default: // the reader will look anyway
+	}
+}
+
+// take waits for something new. It gives what has come together, and whether that
+// was the last.
+func (m *mailbox) take() (items []string, last bool) {
+	<-m.news
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	items, last, m.items = m.items, m.closed, nil
+	return items, last
+}
+
+// A queue pushes to one destination. All that has come together while the last
+// batch was pushed is the next one.
+type queue struct {
+	to    Destination
+	store Store
+	o     Options
+	mail  *mailbox
+
 	done    map[string]bool // pushed paths
-	waiting []string        // derivations whose outputs could not be asked for yet
 	owed    []string        // paths that failed, to be tried once more at the end
 	spent   time.Duration
 	err     error
+	givenUp bool
 }
 
-func (q *queue) add(drv string, paths []string) {
-	q.mu.Lock()
-	if drv != "" {
-		q.drvs = append(q.drvs, drv)
-	}
-	q.paths = append(q.paths, paths...)
-	q.mu.Unlock()
-	q.wake()
-}
-
-func (q *queue) close() {
-	q.mu.Lock()
-	q.closed = true
-	q.mu.Unlock()
-	q.wake()
-}
-
-func (q *queue) wake() {
-	select {
-	case q.more <- struct{}{}:
-	default: // it will look anyway
-	}
-}
-
-// take gives what has come together, and whether that was the last.
-func (q *queue) take() (drvs, paths []string, last bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	drvs, paths, last = q.drvs, q.paths, q.closed
-	q.drvs, q.paths = nil, nil
-	return drvs, paths, last
-}
-
-func (q *queue) run(ctx context.Context, s *Session) {
+func (q *queue) run(ctx context.Context) {
 	for last := false; !last; {
-		<-q.more
-		var drvs, paths []string
-		drvs, paths, last = q.take()
-		q.push(ctx, s, drvs, paths, last)
+		var paths []string
+		paths, last = q.mail.take()
+		if last {
+			paths = append(paths, q.owed...)
+		}
+		slices.Sort(paths)
+		paths = slices.DeleteFunc(slices.Compact(paths), func(path string) bool { return q.done[path] })
+		if len(paths) > 0 && !q.givenUp {
+			q.push(ctx, paths)
+		}
 	}
 }
 
-func (q *queue) push(ctx context.Context, s *Session, drvs, paths []string, last bool) {
-	q.waiting = append(q.waiting, drvs...)
-	built, askErr := s.outputs(ctx, q.waiting)
-	if askErr != nil {
-		q.fail(ctx, askErr)
-	} else {
-		paths, q.waiting = append(paths, built...), nil
+func (q *queue) push(ctx context.Context, paths []string) {
+	limited, cancel := ctx, context.CancelFunc(func() {})
+	if q.o.Timeout > 0 {
+		limited, cancel = context.WithTimeout(ctx, q.o.Timeout)
 	}
-	if last {
-		paths = append(paths, q.owed...)
-	}
-	slices.Sort(paths)
-	paths = slices.DeleteFunc(slices.Compact(paths), func(path string) bool { return q.done[path] })
-	if len(paths) > 0 {
-		start := time.Now()
-		err := q.to.Push(ctx, s.store, paths, s.secrets)
-		q.spent += time.Since(start)
-		if err != nil {
-			q.owed = append(q.owed, paths...)
-			q.fail(ctx, err)
-			return
-		}
+	start := time.Now()
+	err := q.to.Push(limited, q.store, paths, q.o.Secrets)
+	q.givenUp = limited.Err() != nil
+	cancel()
+	q.spent += time.Since(start)
+	switch {
+	case err == nil:
 		for _, path := range paths {
 			q.done[path] = true
 		}
-	}
-	if last && askErr == nil {
-		q.err = nil // what was owed is there now
-	}
-}
-
-// fail keeps the error of the last try. When pushing was told to stop, what came
-// before says more.
-func (q *queue) fail(ctx context.Context, err error) {
-	if err != nil && (q.err == nil || ctx.Err() == nil) {
+		q.owed = slices.DeleteFunc(q.owed, func(path string) bool { return q.done[path] })
+		if len(q.owed) == 0 {
+			q.err = nil // what was owed is there now
+		}
+	case q.givenUp && ctx.Err() == nil:
+		q.err = fmt.Errorf("push to %s: given up after %v without an end; a longer time can be given with --push-timeout (input push_timeout)", q.to.Name, q.o.Timeout)
+	case q.err == nil || ctx.Err() == nil: // when pushing was told to stop, what came before says more
 		q.err = err
+	}
+	if err != nil {
+		q.owed = append(q.owed, paths...)
 	}
 }

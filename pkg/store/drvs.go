@@ -13,19 +13,21 @@ import (
 	"slices"
 
 	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/pack"
 )
 
 // Nix is what this package needs of Nix.
 type Nix interface {
 	Requisites(ctx context.Context, paths ...string) ([]string, error)
+	FullInfo(ctx context.Context, paths ...string) ([]nix.PathInfo, error)
 	Export(ctx context.Context, dst io.Writer, paths []string) error
-	Import(ctx context.Context, write func(io.Writer) error) ([]string, error)
+	Add(ctx context.Context, infos []nix.PathInfo, open func(nix.PathInfo) (io.Reader, error)) error
 	Valid(ctx context.Context, paths ...string) (map[string]bool, error)
 }
 
 // drvPackFormat is part of the key: a change of the pack's format must change it.
-const drvPackFormat = "nix-matrix drv pack 1"
+const drvPackFormat = "nix-matrix drv pack 2"
 
 // A DrvPack is a drv pack in a file.
 type DrvPack struct {
@@ -36,8 +38,12 @@ type DrvPack struct {
 // PackDrvs writes a drv pack to file: the closure of the derivations, each path
 // once. The key is made from the paths, prefixed with id. Nothing is left of a
 // file that could not be written to its end.
-func PackDrvs(ctx context.Context, nix Nix, id, file string, drvs []string) (_ *DrvPack, err error) {
-	paths, err := nix.Requisites(ctx, drvs...)
+func PackDrvs(ctx context.Context, from Nix, id, file string, drvs []string) (_ *DrvPack, err error) {
+	paths, err := from.Requisites(ctx, drvs...)
+	if err != nil {
+		return nil, err
+	}
+	proofs, err := proofsOf(ctx, from, paths)
 	if err != nil {
 		return nil, err
 	}
@@ -54,24 +60,36 @@ func PackDrvs(ctx context.Context, nix Nix, id, file string, drvs []string) (_ *
 		}
 	}()
 
-	summary, err := packPaths(ctx, nix, f, paths)
+	summary, err := packPaths(ctx, from, f, paths, proofs)
 	if err != nil {
 		return nil, fmt.Errorf("write drv pack: %w", err)
 	}
 	return &DrvPack{Summary: *summary, key: drvPackKey(id, paths)}, nil
 }
 
-func packPaths(ctx context.Context, nix Nix, dst io.Writer, paths []string) (*pack.Summary, error) {
+func proofsOf(ctx context.Context, from Nix, paths []string) (map[string]pack.Proof, error) {
+	infos, err := from.FullInfo(ctx, paths...)
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[string]pack.Proof, len(infos))
+	for _, info := range infos {
+		all[info.Path] = pack.Proof{Signatures: info.Signatures, CA: info.CA}
+	}
+	return all, nil
+}
+
+func packPaths(ctx context.Context, from Nix, dst io.Writer, paths []string, proofs map[string]pack.Proof) (*pack.Summary, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r, w := io.Pipe()
 	exported := make(chan error, 1)
 	go func() {
-		err := nix.Export(ctx, w, paths)
+		err := from.Export(ctx, w, paths)
 		exported <- errors.Join(err, w.CloseWithError(err))
 	}()
 	buffered := bufio.NewWriterSize(dst, 1<<20)
-	summary, err := pack.Write(buffered, r)
+	summary, err := pack.Write(buffered, r, proofs)
 	_ = r.CloseWithError(err) // so that an exporter nobody reads from ends
 	if exportErr := <-exported; err == nil {
 		err = exportErr
@@ -140,13 +158,14 @@ var ErrSource = errors.New("the pack can't be used")
 
 // Restored says what a restore took.
 type Restored struct {
-	Paths int   // imported
+	Paths int   // added
 	Bytes int64 // read from the pack
 }
 
-// RestoreDrvs imports the closures of derivations from a drv pack, leaving out
-// what is valid already. sum is the hash of the pack's index from the Plan.
-func RestoreDrvs(ctx context.Context, nix Nix, src pack.Source, sum string, drvs []string) (Restored, error) {
+// RestoreDrvs adds the closures of derivations from a drv pack to the store, with
+// signatures and content addresses, leaving out what is valid already. sum is the
+// hash of the pack's index from the Plan.
+func RestoreDrvs(ctx context.Context, to Nix, src pack.Source, sum string, drvs []string) (Restored, error) {
 	index, err := pack.ReadIndex(ctx, src, sum)
 	if err != nil {
 		return Restored{}, fmt.Errorf("%w: %w", ErrSource, err)
@@ -159,7 +178,7 @@ func RestoreDrvs(ctx context.Context, nix Nix, src pack.Source, sum string, drvs
 	for i, n := range numbers {
 		paths[i] = index.Records[n].Path
 	}
-	valid, err := nix.Valid(ctx, paths...)
+	valid, err := to.Valid(ctx, paths...)
 	if err != nil {
 		return Restored{}, err
 	}
@@ -167,18 +186,33 @@ func RestoreDrvs(ctx context.Context, nix Nix, src pack.Source, sum string, drvs
 	if len(numbers) == 0 {
 		return Restored{}, nil
 	}
-	var read int64
-	imported, err := nix.Import(ctx, func(w io.Writer) (err error) {
-		read, err = index.Extract(ctx, w, src, numbers)
-		if errors.Is(err, pack.ErrCorrupt) || errors.Is(err, pack.ErrRead) {
-			err = fmt.Errorf("%w: %w", ErrSource, err)
-		}
-		return err
+	infos := make([]nix.PathInfo, len(numbers))
+	for i, n := range numbers {
+		infos[i] = pathInfo(&index.Records[n])
+	}
+	records, err := index.NewReader(ctx, src, numbers)
+	if err != nil {
+		return Restored{}, err
+	}
+	defer records.Close()
+	err = to.Add(ctx, infos, func(nix.PathInfo) (io.Reader, error) {
+		_, err := records.Next() // infos have the same order
+		return records, err
 	})
+	if errors.Is(err, pack.ErrCorrupt) || errors.Is(err, pack.ErrRead) {
+		err = fmt.Errorf("%w: %w", ErrSource, err)
+	}
 	if err != nil {
 		return Restored{}, fmt.Errorf("restore derivations: %w", err)
 	}
-	return Restored{Paths: len(imported), Bytes: read}, nil
+	return Restored{Paths: len(infos), Bytes: records.BytesRead}, nil
+}
+
+func pathInfo(rec *pack.Record) nix.PathInfo {
+	return nix.PathInfo{
+		Path: rec.Path, NarHash: hex.EncodeToString(rec.NarHash[:]), NarSize: rec.NarSize,
+		Deriver: rec.Deriver, References: rec.References, Signatures: rec.Signatures, CA: rec.CA,
+	}
 }
 
 // File opens a pack that is a file, such as one from an artifact.

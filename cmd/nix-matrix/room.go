@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/org/nix-matrix/pkg/build"
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/nix"
+)
+
+// preinstalled are the large trees of GitHub's own runner images that no build by
+// Nix has any use for.
+var preinstalled = []string{
+	"/usr/local/lib/android",
+	"/usr/share/dotnet",
+	"/opt/ghc", "/usr/local/.ghcup",
+	"/usr/share/swift",
+	"/opt/hostedtoolcache/CodeQL", "/opt/hostedtoolcache/go", "/opt/hostedtoolcache/PyPy", "/opt/hostedtoolcache/Ruby",
+	"/usr/local/share/powershell", "/usr/local/share/chromium", "/usr/local/share/boost",
+	"/usr/local/julia*", "/usr/share/miniconda", "/usr/local/aws-cli", "/opt/az", "/opt/google", "/opt/microsoft",
+	"/usr/lib/google-cloud-sdk", "/usr/lib/jvm",
+}
+
+// spare is the room that builds need besides what is fetched, in bytes: nobody
+// knows how much they will write.
+const spare = 10 << 30
+
+// hosted says whether this is one of GitHub's own runners.
+func (a *app) hosted() bool { return a.getenv("RUNNER_ENVIRONMENT") == "github-hosted" }
+
+// makeRoom foresees whether the room for an entry will be short, says so, and
+// removes what is preinstalled if it may, all while the build goes on. What it
+// gives waits for that to end, or ends it.
+func (w *worker) makeRoom(ctx context.Context, store *nix.Nix, targets []build.Target) func() {
+	if w.site.remote != "" {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if w.reclaim == "true" {
+			w.app.reclaim(ctx)
+		}
+		if w.short(ctx, store, targets) && w.reclaim == "auto" {
+			w.app.reclaim(ctx)
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// short foresees whether there is too little room, and says so.
+func (w *worker) short(ctx context.Context, store *nix.Nix, targets []build.Target) bool {
+	need, err := store.Forecast(ctx, build.Wanted(targets))
+	if err != nil {
+		return false // the build itself will say what is wrong
+	}
+	free, err := freeSpace("/nix/store")
+	if err != nil || free >= need+spare/10 {
+		return err == nil && w.app.hosted() && free < need+spare
+	}
+	w.app.warn("The disk may be too small", fmt.Errorf("%s is free at /nix/store, and %s will be fetched, besides what is built", job.Size(free), job.Size(need)))
+	return true
+}
+
+func freeSpace(dir string) (int64, error) {
+	var stat unix.Statfs_t
+	if err := unix.Statfs(dir, &stat); err != nil {
+		return 0, err
+	}
+	return int64(stat.Bavail) * int64(stat.Bsize), nil //nolint:gosec,unconvert // no disk is that large; the type differs by system
+}
+
+// reclaim removes the trees that are preinstalled on GitHub's own runners, and
+// nowhere else.
+func (a *app) reclaim(ctx context.Context) {
+	if !a.hosted() || runtime.GOOS != "linux" {
+		return
+	}
+	var trees []string
+	for _, pattern := range preinstalled {
+		found, _ := filepath.Glob(pattern) // the patterns are ours
+		trees = append(trees, found...)
+	}
+	trees = slices.DeleteFunc(trees, func(tree string) bool {
+		info, err := os.Lstat(tree)
+		return err != nil || !info.IsDir() // a link stays: what it points to may be in use
+	})
+	if len(trees) == 0 {
+		return
+	}
+	before, _ := freeSpace("/nix/store")
+	a.show.Printf("making room: removing %s", strings.Join(trees, " "))
+	args := append([]string{"rm", "-rf", "--one-file-system", "--"}, trees...)
+	if os.Geteuid() != 0 {
+		args = append([]string{"sudo", "-n"}, args...)
+	}
+	cmd := exec.CommandContext(ctx, "nice", append([]string{"-n", "19"}, args...)...)
+	cmd.Env = nix.Environ()
+	cmd.WaitDelay = time.Second
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() == nil {
+			a.warn("What is preinstalled could not be removed", err)
+		}
+		return
+	}
+	after, _ := freeSpace("/nix/store")
+	a.show.Printf("made room: %s more is free", job.Size(max(0, after-before)))
+}

@@ -1,0 +1,366 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/knownhosts"
+
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/push"
+)
+
+// The environment variables with secrets. None is ever an argument.
+const (
+	signingKeyVariable = "NIX_MATRIX_SIGNING_KEY"
+	netrcVariable      = "NIX_MATRIX_NETRC"
+	envVariable        = "NIX_MATRIX_ENV"
+	sshKeyVariable     = "NIX_MATRIX_SSH_KEY"
+	confVariable       = "NIX_MATRIX_CONF"
+)
+
+const secretsHelp = `Secrets are taken from the environment: ATTIC_TOKEN and CACHIX_AUTH_TOKEN, the key
+that signs what nix copy pushes in NIX_MATRIX_SIGNING_KEY, lines of a netrc file in
+NIX_MATRIX_NETRC and of a nix.conf in NIX_MATRIX_CONF, an ssh key in
+NIX_MATRIX_SSH_KEY, and in NIX_MATRIX_ENV what other destinations and your own steps
+want, as lines NAME=VALUE (AWS_ACCESS_KEY_ID and such).`
+
+// surroundings are the settings that discovery and build have in common: where
+// paths come from and go to, and where things are built.
+type surroundings struct {
+	push         []string
+	pushRequired bool
+	pushTimeout  string
+	substituters []string
+	publicKeys   []string
+	store        string
+	builders     []string
+	knownHosts   string
+}
+
+func (s *surroundings) flags(a *app, cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringArrayVar(&s.push, "push", a.action.Lines("push"),
+		"binary cache to push to: attic:https://SERVER/CACHE, cachix:NAME or any `ADDRESS` that nix copy speaks; may be repeated")
+	f.StringSliceVar(&s.substituters, "substituters", words(a.action.Input("substituters")), "further `ADDRESS`es to fetch from")
+	f.StringSliceVar(&s.publicKeys, "trusted-public-keys", words(a.action.Input("trusted_public_keys")), "further `KEY`s whose signature is enough to take a path")
+	f.StringVar(&s.store, "store", a.action.Input("store"), "build in another store, such as ssh-ng://USER@HOST, by its `ADDRESS`")
+	f.StringArrayVar(&s.builders, "builders", a.action.Lines("builders"), "remote `BUILDER`, as in nix.conf; may be repeated")
+	f.StringVar(&s.knownHosts, "ssh-known-hosts", a.action.Input("ssh_known_hosts"), "`LINES` as of a known_hosts file, for a store and builders by ssh")
+}
+
+// pushFlags say what becomes of a push that fails.
+func (s *surroundings) pushFlags(a *app, cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.BoolVar(&s.pushRequired, "push-required", a.action.Input("push_required") != "false", "whether a push that fails is an error; else it is a warning")
+	f.StringVar(&s.pushTimeout, "push-timeout", or(a.action.Input("push_timeout"), "30m"), "how long a binary cache may take to take in what has come together, as a `TIME`")
+}
+
+// elsewhere says whether a system is built by another machine than the one that
+// the entry runs on.
+func (s *surroundings) elsewhere(system string) bool {
+	return s.store != "" || slices.ContainsFunc(s.builders, func(line string) bool {
+		fields := strings.Fields(line)
+		return len(fields) > 1 && slices.Contains(strings.Split(fields[1], ","), system)
+	})
+}
+
+// A site is a Nix with all its settings, and what is to be cleaned up after it.
+type site struct {
+	app *app
+	nix *nix.Nix // with the store of this machine
+	// store has what is built: a remote one, or this machine's.
+	store  *nix.Nix
+	remote string // its address, empty if it is this machine's
+	// elsewhere says whether a system is built by another machine.
+	elsewhere func(system string) bool
+
+	to       []push.Destination
+	push     push.Options
+	required bool     // whether a push that fails is an error
+	env      []string // variables of the secret env
+	remove   []func()
+}
+
+// close removes the files with secrets.
+func (s *site) close() {
+	for _, remove := range s.remove {
+		remove()
+	}
+}
+
+// secretFile writes a secret to a file that is there until close.
+func (s *site) secretFile(secret string) (string, error) {
+	name, remove, err := push.SecretFile(secret)
+	if err != nil {
+		return "", err
+	}
+	s.remove = append(s.remove, remove)
+	return name, nil
+}
+
+// open finds Nix and gives it all settings, with what the plan names besides. The
+// caller closes the site.
+func (s *surroundings) open(ctx context.Context, a *app, p *job.Plan) (_ *site, err error) {
+	at := &site{app: a, remote: s.store, elsewhere: s.elsewhere, required: s.pushRequired}
+	defer func() {
+		if err != nil {
+			at.close()
+		}
+	}()
+	if at.to, err = destinations(s.push); err != nil {
+		return nil, err
+	}
+	if at.push.Timeout, err = duration("push-timeout", s.pushTimeout); err != nil {
+		return nil, err
+	}
+	if at.env, err = a.secretEnv(); err != nil {
+		return nil, err
+	}
+	ssh, err := s.ssh(at)
+	if err != nil {
+		return nil, err
+	}
+	at.nix, err = nix.Find(ctx, a.show, nix.Surroundings{Conf: a.getenv(confVariable), Env: at.env, SSH: ssh.options})
+	if err != nil {
+		return nil, err
+	}
+	if at.push.Secrets, err = a.secrets(ctx, at); err != nil {
+		return nil, err
+	}
+	options, err := at.reading(ctx, append(slices.Clone(s.substituters), p.Substituters...), append(slices.Clone(s.publicKeys), p.PublicKeys...))
+	if err != nil {
+		return nil, err
+	}
+	if len(s.builders) > 0 {
+		options = append(options, nix.Option{Name: "builders", Value: strings.Join(ssh.builders, " ; ")})
+	}
+	at.nix = at.nix.With(options...)
+	at.store = at.nix
+	if s.store != "" {
+		at.store = at.nix.At(s.store)
+	}
+	return at, nil
+}
+
+// secrets are those of the environment.
+func (a *app) secrets(ctx context.Context, at *site) (push.Secrets, error) {
+	secrets := push.Secrets{
+		AtticToken:  a.getenv("ATTIC_TOKEN"),
+		CachixToken: a.getenv("CACHIX_AUTH_TOKEN"),
+		CachixKey:   a.getenv("CACHIX_SIGNING_KEY"),
+	}
+	key := a.getenv(signingKeyVariable)
+	if strings.TrimSpace(key) == "" {
+		return secrets, nil
+	}
+	var err error
+	if secrets.PublicKey, err = at.nix.PublicKey(ctx, key); err != nil {
+		return secrets, err
+	}
+	secrets.KeyFile, err = at.secretFile(key)
+	return secrets, err
+}
+
+// reading gives the settings with which Nix takes what it can from further
+// substituters and from where we push, if it is known by which key that is signed.
+func (s *site) reading(ctx context.Context, substituters, keys []string) ([]nix.Option, error) {
+	netrc := s.app.getenv(netrcVariable)
+	for i := range s.to {
+		to := &s.to[i]
+		if err := to.Dial(ctx, s.push.Secrets); err != nil {
+			s.app.warn("What is at "+to.Name+" already is built again", err)
+			continue
+		}
+		if (len(to.PublicKeys) > 0 || len(keys) > 0) && !to.Missing() {
+			substituters = append(substituters, to.Substituter)
+			keys = append(keys, to.PublicKeys...)
+		}
+		netrc += "\n" + to.Netrc(s.push.Secrets)
+	}
+	options := reading(substituters, keys)
+	if strings.TrimSpace(netrc) == "" {
+		return options, nil
+	}
+	// It takes the place of the user's, which other substituters may need.
+	if own, err := os.ReadFile(s.nix.Text("netrc-file")); err == nil {
+		netrc += "\n" + string(own)
+	}
+	file, err := s.secretFile(netrc)
+	return append(options, nix.Option{Name: "netrc-file", Value: file}), err
+}
+
+// reading are the settings with which Nix takes paths from substituters too that
+// the keys have signed.
+func reading(substituters, keys []string) []nix.Option {
+	var options []nix.Option
+	if len(substituters) > 0 {
+		options = append(options, nix.Option{Name: "extra-substituters", Value: strings.Join(substituters, " ")})
+	}
+	if len(keys) > 0 {
+		options = append(options, nix.Option{Name: "extra-trusted-public-keys", Value: strings.Join(keys, " ")})
+	}
+	return options
+}
+
+// sshAccess is how programs log in to other machines.
+type sshAccess struct {
+	options  string   // for programs that this process starts
+	builders []string // for a daemon, which has its own environment
+}
+
+// ssh makes the key and the known hosts available.
+func (s *surroundings) ssh(at *site) (*sshAccess, error) {
+	access := &sshAccess{builders: s.builders}
+	key, err := at.secretFile(at.app.getenv(sshKeyVariable))
+	if err != nil {
+		return nil, err
+	}
+	hosts, err := at.secretFile(s.knownHosts)
+	if err != nil {
+		return nil, err
+	}
+	var options []string
+	if own := at.app.getenv("NIX_SSHOPTS"); own != "" {
+		options = append(options, own)
+	}
+	if key != "" {
+		options = append(options, "-i", key, "-o", "IdentitiesOnly=yes")
+	}
+	if hosts != "" {
+		options = append(options, "-o", "UserKnownHostsFile="+hosts, "-o", "StrictHostKeyChecking=yes")
+	}
+	if key != "" || hosts != "" || at.app.action.Running() {
+		options = append(options, "-o", "BatchMode=yes") // nobody is there to answer a question
+	}
+	access.options = strings.Join(options, " ")
+	access.builders = make([]string, len(s.builders))
+	for i, line := range s.builders {
+		if access.builders[i], err = withKeys(line, key, s.knownHosts); err != nil {
+			return nil, &usageError{err}
+		}
+	}
+	return access, nil
+}
+
+// secretEnv reads the variables of the secret env: lines NAME=VALUE.
+func (a *app) secretEnv() ([]string, error) {
+	var env []string
+	for line := range strings.Lines(a.getenv(envVariable)) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		name, value, ok := strings.Cut(line, "=")
+		if !ok || !variablePattern.MatchString(name) {
+			return nil, usagef("the secret env has a line that is not NAME=VALUE (its text is not shown here)")
+		}
+		if secretPattern.MatchString(name) {
+			a.action.Mask(value)
+		}
+		env = append(env, name+"="+value)
+	}
+	return env, nil
+}
+
+var (
+	variablePattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	// What is masked must be a secret: a region, say, may be part of any line.
+	secretPattern = regexp.MustCompile(`(?i)KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH`)
+)
+
+func destinations(addresses []string) ([]push.Destination, error) {
+	var all []push.Destination
+	for _, address := range addresses {
+		d, err := push.Parse(address)
+		if err != nil {
+			return nil, &usageError{err}
+		}
+		all = append(all, d)
+	}
+	return all, nil
+}
+
+// words splits an input whose values stand in lines or behind commas.
+func words(input string) []string {
+	return strings.FieldsFunc(input, func(c rune) bool { return strings.ContainsRune(" ,\t\r\n", c) })
+}
+
+// duration reads a time, such as 90m or 1h30m; 0 is for none.
+func duration(flag, value string) (time.Duration, error) {
+	if value == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(value)
+	if err != nil || d < 0 {
+		return 0, usagef("--%s %s: it is a time such as 90m or 1h30m", flag, value)
+	}
+	return d, nil
+}
+
+// hostKey gives the key of the host that an address is of, as a builder wants it,
+// or nothing if it is not among the known ones.
+func hostKey(address, knownHosts string) string {
+	if !strings.Contains(address, "://") {
+		address = "ssh://" + address
+	}
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	names := []string{u.Hostname(), knownhosts.Normalize(u.Host)}
+	for rest := []byte(knownHosts); ; {
+		var hosts []string
+		var key ssh.PublicKey
+		_, hosts, key, _, rest, err = ssh.ParseKnownHosts(rest)
+		if err != nil { // no more of them
+			return ""
+		}
+		if slices.ContainsFunc(hosts, func(host string) bool { return slices.Contains(names, host) }) {
+			return base64.StdEncoding.EncodeToString(bytes.TrimSpace(ssh.MarshalAuthorizedKey(key)))
+		}
+	}
+}
+
+var errBuilder = errors.New("not a remote builder as nix.conf has it, such as ssh-ng://USER@HOST x86_64-linux")
+
+// withKeys gives a builder its key and its host's key, since the daemon that logs
+// in there knows nothing of ours. The fields are address, systems, key file, jobs,
+// speed, features, mandatory features, host key.
+func withKeys(line, keyFile, knownHosts string) (string, error) {
+	const fieldKey, fieldHost = 2, 7
+	fields := strings.Fields(line)
+	if len(fields) == 0 || strings.HasPrefix(fields[0], "@") || len(fields) > fieldHost+1 {
+		if len(fields) == 1 {
+			return line, nil // a file of the machine that has some: @/etc/nix/machines
+		}
+		return "", fmt.Errorf("builders: %q is %w", line, errBuilder)
+	}
+	set := func(n int, value string) {
+		for len(fields) <= n {
+			fields = append(fields, "-")
+		}
+		if fields[n] == "-" {
+			fields[n] = value
+		}
+	}
+	if keyFile != "" {
+		set(fieldKey, keyFile)
+	}
+	if key := hostKey(fields[0], knownHosts); key != "" {
+		set(fieldHost, key)
+	}
+	return strings.Join(fields, " "), nil
+}

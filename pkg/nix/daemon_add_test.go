@@ -1,0 +1,473 @@
+package nix
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/nix-community/go-nix/pkg/wire"
+
+	"github.com/org/nix-matrix/internal/testbench"
+)
+
+// A file that is added, with nothing that proves it.
+func file(name, content string) (PathInfo, []byte) {
+	var q request
+	q.texts("nix-archive-1", "(", "type", "regular", "contents", content, ")")
+	sum := sha256.Sum256(q.Bytes())
+	return PathInfo{
+		Path:    fmt.Sprintf("/nix/store/%032d-%s", len(name), name),
+		NarHash: hex.EncodeToString(sum[:]),
+		NarSize: int64(q.Len()),
+	}, q.Bytes()
+}
+
+// from opens NARs by path.
+func from(nars map[string][]byte) func(PathInfo) (io.Reader, error) {
+	return func(info PathInfo) (io.Reader, error) { return bytes.NewReader(nars[info.Path]), nil }
+}
+
+func isValid(t *testing.T, n *Nix, path string) bool {
+	t.Helper()
+	valid, err := n.Valid(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return valid[path]
+}
+
+// verify lets Nix check each file of the store.
+func verify(t *testing.T, n *Nix) {
+	t.Helper()
+	if _, err := n.output(t.Context(), "nix-store", "--verify", "--check-contents"); err != nil {
+		t.Error(err)
+	}
+}
+
+// closure is what is known of some derivations, a source and two outputs, one of
+// them signed by key, and their NARs.
+func closure(t *testing.T, n *Nix) (infos []PathInfo, nars map[string][]byte, key string) {
+	t.Helper()
+	drvs, outs := recorded(t, n)
+	realise(t, n, drvs["second"])
+	source := filepath.Join(t.TempDir(), "source")
+	if err := os.WriteFile(source, []byte("source"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	takes := instantiate(t, n, `{ takes = derivation { name = "takes"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ `+source+` ]; }; }`)["takes"]
+	key = sign(t, n, outs["second"])
+	paths, err := n.Requisites(t.Context(), takes, drvs["needsBoth"], outs["second"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if infos, err = n.FullInfo(t.Context(), paths...); err != nil {
+		t.Fatal(err)
+	}
+	nars = map[string][]byte{}
+	for _, path := range paths {
+		var nar bytes.Buffer
+		if err := n.dump(t.Context(), &nar, path); err != nil {
+			t.Fatal(err)
+		}
+		nars[path] = nar.Bytes()
+	}
+	return infos, nars, key
+}
+
+// sign signs a path with a key whose public half it gives.
+func sign(t *testing.T, n *Nix, path string) string {
+	t.Helper()
+	secret, public := filepath.Join(t.TempDir(), "secret"), filepath.Join(t.TempDir(), "public")
+	if _, err := n.output(t.Context(), "nix-store", "--generate-binary-cache-key", "test-1", secret, public); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.output(t.Context(), "nix", "store", "sign", "--key-file", secret, path); err != nil {
+		t.Fatal(err)
+	}
+	key, err := os.ReadFile(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(key)
+}
+
+// Another store knows all that this one knew.
+func TestAdd(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		infos, nars, _ := closure(t, n)
+		var paths []string
+		kinds := map[string]int{}
+		for _, info := range infos {
+			paths = append(paths, info.Path)
+			kind, _, _ := strings.Cut(info.CA, ":")
+			kinds[fmt.Sprint(kind, len(info.Signatures))]++
+		}
+		if kinds["text0"] == 0 || kinds["fixed0"] != 1 || kinds["1"] != 1 || kinds["0"] != 1 {
+			t.Fatalf("content addresses and signatures: %v", kinds)
+		}
+		plain, err := n.Info(t.Context(), paths...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, info := range infos {
+			info.Signatures, info.CA = nil, ""
+			if diff := cmp.Diff(plain[i], info); diff != "" {
+				t.Error(diff)
+			}
+		}
+
+		testbench.UseStore(t, t.TempDir())
+		for range 2 { // the second time all is there
+			if err := n.Add(t.Context(), infos, from(nars)); err != nil {
+				t.Fatal(err)
+			}
+			got, err := n.FullInfo(t.Context(), paths...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(infos, got); diff != "" {
+				t.Error(diff)
+			}
+		}
+		verify(t, n)
+		if err := n.Add(t.Context(), nil, nil); err != nil {
+			t.Errorf("nothing: %v", err)
+		}
+		if _, err := n.FullInfo(t.Context(), "/nix/store/"+strings.Repeat("1", 32)+"-none"); err == nil || !strings.Contains(err.Error(), "is not valid") {
+			t.Errorf("what is not there: %v", err)
+		}
+	})
+}
+
+// A source that breaks leaves nothing of the path that it broke in.
+func TestAddBrokenSource(t *testing.T) {
+	first, firstNAR := file("first", "first")
+	second, secondNAR := file("second", strings.Repeat("second", 1<<18))
+	boom := errors.New("boom")
+	eachNix(t, func(t *testing.T, n *Nix) {
+		for _, size := range []int{-1, 0, 100, 1 << 20, len(secondNAR) - 1} {
+			for _, end := range []error{boom, io.EOF} {
+				testbench.UseStore(t, t.TempDir())
+				d, err := n.Connect(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				err = d.AddMultiple([]PathInfo{first, second}, func(info PathInfo) (io.Reader, error) {
+					switch {
+					case info.Path == first.Path:
+						return bytes.NewReader(firstNAR), nil
+					case size < 0:
+						return nil, boom
+					}
+					return io.MultiReader(bytes.NewReader(secondNAR[:size]), iotest.ErrReader(end)), nil
+				})
+				if size >= 0 && end == io.EOF && !errors.Is(err, io.ErrUnexpectedEOF) || (size < 0 || end == boom) && !errors.Is(err, boom) {
+					t.Errorf("%v after %d bytes: %v", end, size, err)
+				}
+				if _, err := d.PathInfo(first.Path); err == nil {
+					t.Error("the connection is still there")
+				}
+				_ = d.Close()
+				if isValid(t, n, second.Path) {
+					t.Errorf("half of a path was registered, %d bytes", size)
+				}
+				verify(t, n)
+			}
+		}
+	})
+}
+
+// What the store does not take is an error in its words; what came before stays.
+func TestAddRefused(t *testing.T) {
+	first, firstNAR := file("first", "first")
+	second, secondNAR := file("second", "second")
+	evil := func(change func(*PathInfo)) PathInfo {
+		info := second
+		change(&info)
+		return info
+	}
+	eachNix(t, func(t *testing.T, n *Nix) {
+		for name, test := range map[string]struct {
+			info PathInfo
+			nar  []byte
+			want string
+		}{
+			"hash":      {evil(func(i *PathInfo) { i.NarHash = first.NarHash }), secondNAR, "hash mismatch importing path"},
+			"size":      {evil(func(i *PathInfo) { i.NarSize += 8 }), append(slices.Clip(secondNAR), make([]byte, 8)...), ""},
+			"too short": {evil(func(i *PathInfo) { i.NarSize -= 8 }), secondNAR[:len(secondNAR)-8], ""},
+			"address":   {evil(func(i *PathInfo) { i.CA = "fixed:r:sha256:" + strings.Repeat("0", 52) }), secondNAR, ""},
+			"outside":   {evil(func(i *PathInfo) { i.Path = "/etc/passwd" }), secondNAR, "/etc/passwd"},
+			"upwards":   {evil(func(i *PathInfo) { i.Path = "/nix/store/../../etc/evil" }), secondNAR, "evil"},
+			"slash":     {evil(func(i *PathInfo) { i.Path += "/../../evil" }), secondNAR, "evil"},
+			"newline":   {evil(func(i *PathInfo) { i.Path += "\n" }), secondNAR, ""},
+			"reference": {evil(func(i *PathInfo) { i.References = []string{"/nix/store/none"} }), secondNAR, "none"},
+			"deriver":   {evil(func(i *PathInfo) { i.Deriver = "../x" }), secondNAR, ""},
+			"no NAR":    {second, bytes.Repeat([]byte("garbage!"), len(secondNAR)), ""},
+		} {
+			testbench.UseStore(t, t.TempDir())
+			err := n.Add(t.Context(), []PathInfo{first, test.info}, func(info PathInfo) (io.Reader, error) {
+				if info.Path == first.Path {
+					return bytes.NewReader(firstNAR), nil
+				}
+				return bytes.NewReader(test.nar), nil
+			})
+			var told *serverError
+			if !errors.As(err, &told) || !strings.Contains(err.Error(), "add to the store: ") || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%s: got %v, want %q", name, err, test.want)
+			}
+			if !isValid(t, n, first.Path) {
+				t.Errorf("%s: what came before is not there", name)
+			}
+			if isValid(t, n, second.Path) {
+				t.Errorf("%s: it was taken", name)
+			}
+			verify(t, n)
+		}
+	})
+}
+
+// A daemon that does not trust its user takes what is proven, and only that.
+func TestAddUntrusted(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		infos, nars, key := closure(t, n)
+		testbench.UseStore(t, t.TempDir())
+		there := daemon(t, n, key)
+		add := func(infos ...PathInfo) error { return there.Add(t.Context(), infos, from(nars)) }
+		refused := func(err error, path string) {
+			t.Helper()
+			if !errors.Is(err, ErrUntrusted) || !strings.Contains(err.Error(), "trusted-users") || !strings.Contains(err.Error(), path) {
+				t.Errorf("%s: %v", path, err)
+			}
+			if isValid(t, there, path) {
+				t.Errorf("%s was taken", path)
+			}
+		}
+		var proven []PathInfo
+		for _, info := range infos {
+			switch {
+			case info.CA != "":
+				proven = append(proven, info)
+			case info.Signatures == nil:
+				refused(add(info), info.Path)
+				if err := n.Add(t.Context(), []PathInfo{info}, from(nars)); err != nil { // past the daemon
+					t.Fatal(err)
+				}
+			default:
+				proven = append(proven, info)
+				info.References = nil // which were signed
+				refused(add(info), info.Path)
+			}
+		}
+		if err := add(proven...); err != nil {
+			t.Fatal(err)
+		}
+		got, err := there.FullInfo(t.Context(), paths(proven)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(proven, got); diff != "" {
+			t.Error(diff)
+		}
+		verify(t, n)
+	})
+}
+
+func paths(infos []PathInfo) []string {
+	var all []string
+	for _, info := range infos {
+		all = append(all, info.Path)
+	}
+	return all
+}
+
+// daemon starts one that trusts nobody but a key. It gives the Nix that asks it.
+func daemon(t *testing.T, n *Nix, key string) *Nix {
+	t.Helper()
+	// Some versions start on a socket of the path only.
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	cmd := n.With(Option{"trusted-users", "nobody"}, Option{"trusted-public-keys", key}).command(ctx, "nix-daemon")
+	cmd.Stdout, cmd.Stderr = os.Stderr, io.Discard
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stop()
+		_ = cmd.Wait()
+	})
+	for range 500 {
+		if conn, err := net.Dial("unix", "/nix/var/nix/daemon-socket/socket"); err == nil {
+			_ = conn.Close()
+			return n.At("daemon")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("the daemon does not listen")
+	return nil
+}
+
+// A large path takes little memory.
+func TestAddLarge(t *testing.T) {
+	const size = 64 << 20
+	var head, tail request
+	head.texts("nix-archive-1", "(", "type", "regular", "contents")
+	head.numbers(size)
+	tail.texts(")")
+	open := func(PathInfo) (io.Reader, error) {
+		return io.MultiReader(bytes.NewReader(head.Bytes()), io.LimitReader(zeros{}, size), bytes.NewReader(tail.Bytes())), nil
+	}
+	h := sha256.New()
+	nar, _ := open(PathInfo{})
+	length, err := io.Copy(h, nar)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info := PathInfo{Path: "/nix/store/" + strings.Repeat("1", 32) + "-large", NarHash: hex.EncodeToString(h.Sum(nil)), NarSize: length}
+	eachNix(t, func(t *testing.T, n *Nix) {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if err := n.Add(t.Context(), []PathInfo{info}, open); err != nil {
+			t.Fatal(err)
+		}
+		runtime.ReadMemStats(&after)
+		// All that was ever allocated, by the other versions' tests too.
+		if used := after.TotalAlloc - before.TotalAlloc; used > 16<<20 {
+			t.Errorf("it took %d MB", used>>20)
+		}
+		if file, err := os.Stat(info.Path); err != nil || file.Size() != size {
+			t.Errorf("got %v, %v", file, err)
+		}
+	})
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// Who ends the context ends the adding, and hears of nothing else.
+func TestAddStops(t *testing.T) {
+	info := PathInfo{Path: "/nix/store/" + strings.Repeat("1", 32) + "-endless", NarHash: strings.Repeat("0", 64), NarSize: 1 << 60}
+	eachNix(t, func(t *testing.T, n *Nix) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		why := errors.New("enough")
+		var head request
+		head.texts("nix-archive-1", "(", "type", "regular", "contents")
+		head.numbers(1 << 59)
+		start := time.Now()
+		err := n.Add(ctx, []PathInfo{info}, func(PathInfo) (io.Reader, error) {
+			return io.MultiReader(bytes.NewReader(head.Bytes()), io.LimitReader(zeros{}, 1<<20), stopper{func() { cancel(why) }}, zeros{}), nil
+		})
+		if !errors.Is(err, why) {
+			t.Errorf("got %v", err)
+		}
+		if took := time.Since(start); took > stopGrace+time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+// stopper is empty, and does something on being read.
+type stopper struct{ do func() }
+
+func (s stopper) Read([]byte) (int, error) {
+	s.do()
+	return 0, io.EOF
+}
+
+// talk is a connection to a server of the test's own.
+func talk(t *testing.T, serve func(r io.Reader, w io.Writer)) *Daemon {
+	t.Helper()
+	requests, in := io.Pipe()
+	answers, out := io.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		serve(requests, out)
+		_ = out.Close()
+	}()
+	t.Cleanup(func() { <-done })
+	return &Daemon{in: in, w: bufio.NewWriter(in), r: bufio.NewReader(answers), close: func() error {
+		_ = in.Close()
+		return nil
+	}}
+}
+
+func errorMessage(text string) *request {
+	var q request
+	q.numbers(messageError)
+	q.texts("Error")
+	q.numbers(0)
+	q.texts("Error", text)
+	q.numbers(0, 1, 0)
+	q.texts("a trace")
+	return &q
+}
+
+// A server that has had enough need not read on.
+func TestAddServerStops(t *testing.T) {
+	info, nar := file("first", strings.Repeat("first", 1<<20))
+	d := talk(t, func(r io.Reader, w io.Writer) {
+		_, _ = io.CopyN(io.Discard, r, 100<<10)
+		_, _ = errorMessage("no space left on device").WriteTo(w)
+	})
+	err := d.AddMultiple([]PathInfo{info}, from(map[string][]byte{info.Path: nar}))
+	if err == nil || err.Error() != "add to the store: no space left on device" {
+		t.Errorf("got %v", err)
+	}
+}
+
+// What the server says while it is written to is read, else both would wait.
+func TestAddTalkative(t *testing.T) {
+	info, nar := file("first", strings.Repeat("first", 1<<20))
+	d := talk(t, func(r io.Reader, w io.Writer) {
+		var line request
+		line.numbers(messageNext)
+		line.texts(strings.Repeat("word ", 100))
+		for range 1000 {
+			_, _ = w.Write(line.Bytes())
+		}
+		_, _ = io.CopyN(io.Discard, r, 3*8) // the operation and its flags
+		for {
+			n, err := wire.ReadUint64(r)
+			if err != nil || n == 0 {
+				break
+			}
+			_, _ = io.CopyN(io.Discard, r, int64(n))
+		}
+		var last request
+		last.numbers(messageLast)
+		_, _ = last.WriteTo(w)
+	})
+	if err := d.AddMultiple([]PathInfo{info}, from(map[string][]byte{info.Path: nar})); err != nil {
+		t.Error(err)
+	}
+}
+
+// A connection that ends is told as that.
+func TestAddLostServer(t *testing.T) {
+	info, nar := file("first", strings.Repeat("first", 1<<20))
+	d := talk(t, func(r io.Reader, _ io.Writer) {
+		_, _ = io.CopyN(io.Discard, r, 100<<10)
+		_ = r.(*io.PipeReader).Close()
+	})
+	if err := d.AddMultiple([]PathInfo{info}, from(map[string][]byte{info.Path: nar})); err == nil || !strings.HasPrefix(err.Error(), "add to the store: ") {
+		t.Errorf("got %v", err)
+	}
+}
