@@ -33,7 +33,7 @@ The derivations go into the cache as a pack, for "nix-matrix build" to fetch.
 An INSTALLABLE is FLAKE[#ATTR], as for "nix build": . or .#nixosConfigurations,
 path:DIR, github:OWNER/REPO#packages.x86_64-linux.hello. Without an ATTR, all
 nixosConfigurations, darwinConfigurations, homeConfigurations, packages and
-checks are taken.
+checks are taken. ATTR^OUT[,OUT] chooses outputs, ATTR^* takes all.
 
 What can't be evaluated is in the plan as failed, and makes the report red; the
 others go on.`,

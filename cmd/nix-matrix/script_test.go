@@ -141,7 +141,7 @@ func startAttic(ts *testscript.TestScript, neg bool, args []string) {
 
 // daemon [untrusted] starts a multi-user Nix for the store that is /nix now. $AS_USER
 // begins a command as a user who can't write the store, in a shell's home; Nix
-// trusts the user unless it says otherwise.
+// trusts the user unless it says otherwise. $DAEMON is its process id.
 func startDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) > 1 {
 		ts.Fatalf("usage: daemon [untrusted]")
@@ -151,6 +151,7 @@ func startDaemon(ts *testscript.TestScript, neg bool, args []string) {
 		Trusted: len(args) == 0, Reach: []string{ts.Getenv("WORK"), filepath.Join(binary, "nix-matrix")},
 	})
 	ts.Setenv("AS_USER", user.As)
+	ts.Setenv("DAEMON", strconv.Itoa(user.PID))
 }
 
 // machine [trusted] starts another machine with a Nix of its own, which trusts the

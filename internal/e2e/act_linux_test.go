@@ -172,6 +172,7 @@ type line struct {
 	StepID  []string       `json:"stepID"` // several in a composite action
 	Result  string         `json:"stepResult"`
 	Command string         `json:"command"`
+	Arg     string         `json:"arg"`     // of another command
 	Content string         `json:"content"` // of a summary
 	Raw     bool           `json:"raw_output"`
 	Message string         `json:"msg"`
@@ -269,6 +270,16 @@ func (r *run) summary(job string) string {
 	for _, l := range r.lines {
 		if l.name() == job && l.Command == "summary" {
 			return l.Content
+		}
+	}
+	return ""
+}
+
+// annotation is the job's first error on the page of the run.
+func (r *run) annotation(job string) string {
+	for _, l := range r.lines {
+		if l.name() == job && l.Command == "error" {
+			return l.Arg
 		}
 	}
 	return ""

@@ -142,8 +142,17 @@ func TestWorkflows(t *testing.T) {
 		want["nix/report"] = "failure"
 		r.expect(want)
 		r.verdict("nix/report", "❌ nix-matrix: 1 of 4 targets failed")
-		if !strings.Contains(r.summary("nix/report"), "it can't listen on port 80") {
-			t.Error("the summary does not say why")
+		// The cause comes first, on the page and in the annotation.
+		const cause = "notado.toml failed: builder failed with exit code 1"
+		_, failed, _ := strings.Cut(r.summary("nix/report"), "#### ")
+		if first, _, _ := strings.Cut(failed, "\n"); strings.ReplaceAll(first, "`", "") != cause || !strings.Contains(failed, "it can't listen on port 80") {
+			t.Errorf("the summary does not begin with why: %s", r.summary("nix/report"))
+		}
+		if first, _, _ := strings.Cut(r.annotation("nix/report"), "\n"); first != cause {
+			t.Errorf("the annotation begins with %q", first)
+		}
+		if !slices.ContainsFunc(r.uploaded(), func(name string) bool { return strings.HasPrefix(name, "nix-matrix.log.") }) {
+			t.Errorf("the whole log is not among the artifacts %q", r.uploaded())
 		}
 		_, pushed := cachix.pushed(t)
 		for _, host := range []string{"hetzner", "nixsl", "notado", "pi3"} {

@@ -31,6 +31,7 @@ type MultiUser struct {
 	UID     int    // of the user's only group, too
 	Home    string // the user's own directory
 	ConfDir string // has the nix.conf of the daemon and the user
+	PID     int    // of the daemon; with it, all that it does ends
 	// As is a program that runs another as the user: As PROGRAM ARGUMENT….
 	// It sets HOME, USER, LOGNAME, TMPDIR and NIX_CONF_DIR, and NIX_REMOTE to
 	// daemon unless it is set.
@@ -74,6 +75,7 @@ exec %[4]s --reuid %[5]d --regid %[5]d --clear-groups -- "$@"
 	}
 	endWith(t, cmd, output)
 	await(t, "unix", daemonSocket(cmd))
+	m.PID = cmd.Process.Pid
 	return m
 }
 

@@ -57,6 +57,7 @@ func Run(ctx context.Context, store Store, targets []Target, o Options) (*Outcom
 	r := &realisation{store: store, targets: targets, watch: newWatch(), logs: newLogs(o.Logs), started: time.Now()}
 	defer r.logs.close()
 	err := r.run(ctx, o)
+	r.outcome.Builds = r.watch.finished
 	if err != nil && ctx.Err() != nil {
 		for i := range r.outcome.Targets {
 			r.outcome.Targets[i].Outcome = job.Cancelled
@@ -101,7 +102,6 @@ func (r *realisation) run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	r.outcome.Builds = r.watch.finished
 	r.logs.keep(append(failures.drvs, r.watch.unfinished()...))
 	for i := range r.targets {
 		t, result := &r.targets[i], &r.outcome.Targets[i]
@@ -133,14 +133,13 @@ func (r *realisation) run(ctx context.Context, o Options) error {
 func (r *realisation) realise(ctx context.Context, o Options) (*failures, error) {
 	todo := r.targets
 	for try := 0; ; try++ {
-		err := r.store.Realise(ctx, Wanted(todo), func(e nix.Event) {
+		failures, err := r.failures(context.WithoutCancel(ctx), r.store.Realise(ctx, Wanted(todo), func(e nix.Event) {
 			r.watch.see(e, ctx.Err() != nil)
 			r.logs.see(e)
 			o.Emit(e)
-		})
-		failures, ferr := r.failures(context.WithoutCancel(ctx), err)
-		if ferr != nil || len(failures.drvs) == 0 || try == len(o.Retries) || ctx.Err() != nil {
-			return failures, ferr
+		}))
+		if err != nil || len(failures.drvs) == 0 || try == len(o.Retries) || ctx.Err() != nil {
+			return failures, err
 		}
 		var fetches []string
 		if todo, fetches = failures.fetches(r.targets); len(todo) == 0 {

@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -32,7 +33,7 @@ func (r *realisation) failures(ctx context.Context, realiseErr error) (*failures
 	}
 	outputs, err := r.store.Outputs(ctx, drvs...)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(realiseErr, err) // what ended the build says most
 	}
 	for _, byName := range outputs {
 		for _, path := range byName {

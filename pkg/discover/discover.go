@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -135,6 +136,7 @@ type source struct {
 type root struct {
 	Path     []string `json:"path"`
 	Required bool     `json:"required"`
+	Outputs  []string `json:"outputs"` // that are wanted; nil are those that Nix takes by default
 }
 
 // sources groups what is asked for, so that what is in one flake is evaluated
@@ -143,7 +145,7 @@ func (d *discovery) sources() []source {
 	if d.o.File != "" {
 		s := source{name: d.o.File, expr: fileExpr(d.o.File)}
 		for _, attr := range d.o.Attrs {
-			s.roots = append(s.roots, root{Path: SplitAttr(attr), Required: true})
+			s.roots = append(s.roots, newRoot(attr))
 		}
 		if len(s.roots) == 0 {
 			s.roots = []root{{Path: []string{}, Required: true}}
@@ -176,7 +178,7 @@ func (d *discovery) sources() []source {
 		for _, r := range s.roots {
 			single = append(single, source{
 				name: s.name, flake: s.flake, base: r.Path[:1],
-				roots: []root{{Path: r.Path[1:], Required: r.Required}},
+				roots: []root{{Path: r.Path[1:], Required: r.Required, Outputs: r.Outputs}},
 			})
 		}
 	}
@@ -185,15 +187,29 @@ func (d *discovery) sources() []source {
 
 // flakeRoots says what an installable's attribute path asks for.
 func (d *discovery) flakeRoots(attr string) []root {
-	path := SplitAttr(attr)
-	if len(path) == 0 {
+	r := newRoot(attr)
+	if len(r.Path) == 0 {
 		var roots []root
 		for _, output := range defaultOutputs {
-			roots = append(roots, root{Path: []string{output}})
+			roots = append(roots, root{Path: []string{output}, Outputs: r.Outputs})
 		}
 		return roots
 	}
-	return []root{{Path: path, Required: true}}
+	return []root{r}
+}
+
+// chosenOutputs is how an installable ends that names outputs, as Nix has it.
+var chosenOutputs = regexp.MustCompile(`\^(\*|[A-Za-z0-9_-]+(?:,[A-Za-z0-9_-]+)*)$`)
+
+// newRoot reads an attribute path, with the outputs that may be chosen: ATTR^OUT,….
+func newRoot(attr string) root {
+	r := root{Required: true}
+	if m := chosenOutputs.FindStringSubmatchIndex(attr); m != nil {
+		r.Outputs = strings.Split(attr[m[2]:m[3]], ",")
+		attr = attr[:m[0]]
+	}
+	r.Path = SplitAttr(attr)
+	return r
 }
 
 func fileExpr(file string) string {

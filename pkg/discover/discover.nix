@@ -14,7 +14,8 @@
   currentSystem,
   resume, # null, or { root = N; path = [ … ]; }: go on after this path of root N
   base, # path of the value
-  roots, # [ { path = [ … ]; required = bool; } ]: what to walk, seen from the value
+  roots, # [ { path = [ … ]; required = bool; outputs = null or [ … ]; } ]: what to walk,
+  #        seen from the value, and which outputs of it are wanted
   flake, # whether the value is (part of) the outputs of a flake
 }:
 value:
@@ -94,10 +95,14 @@ let
       foldl' (schema: _: schema.of or asked) (outputs.${head path} or asked) (tail path);
 
   describe =
-    path: v:
+    chosen: path: v:
     let
       wanted =
-        if v.outputSpecified or false then
+        if chosen == [ "*" ] then
+          v.outputs or [ "out" ]
+        else if chosen != null then
+          chosen
+        else if v.outputSpecified or false then
           [ v.outputName ]
         else
           v.meta.outputsToInstall or [ (v.outputName or "out") ];
@@ -129,22 +134,22 @@ let
       null;
 
   walk =
-    schema: resume: path: v:
+    chosen: schema: resume: path: v:
     if schema ? omitted then
       say "omit" path
     else if schema ? suffix then
-      describe (path ++ schema.suffix) (foldl' (set: name: set.${name}) v schema.suffix)
+      describe chosen (path ++ schema.suffix) (foldl' (set: name: set.${name}) v schema.suffix)
     else if schema ? of then
-      children schema.of (schema.keys or null) resume path v
+      children chosen schema.of (schema.keys or null) resume path v
     else if isDerivation v then
-      describe path v
+      describe chosen path v
     else if isAttrs v && (schema.recurse || v.recurseForDerivations or false) then
-      children anything null resume path v
+      children chosen anything null resume path v
     else
       null;
 
   children =
-    schema: keys: resume: path: v:
+    chosen: schema: keys: resume: path: v:
     each (
       name:
       let
@@ -156,7 +161,7 @@ let
       else if keys == "systems" && !(elem name systems) then
         say "omit" here
       else
-        seq (say "at" here) (walk schema (how.resume or null) here (call v.${name}))
+        seq (say "at" here) (walk chosen schema (how.resume or null) here (call v.${name}))
     ) (attrNames v);
 
   # Goes down to a root. As in Nix, a name that is no output of the flake may be
@@ -200,7 +205,7 @@ let
       at = base ++ (head found).path;
     in
     if found != [ ] then
-      seq (say "found" at) (walk (schemaOf at) resume at (head found).value)
+      seq (say "found" at) (walk root.outputs (schemaOf at) resume at (head found).value)
     else if root.required then
       say "missing" direct.missing
     else

@@ -19,6 +19,9 @@ func (n *Nix) Cachix(ctx context.Context, name string, paths []string) error {
 		if program, err = n.fetchCachix(ctx); err != nil {
 			return fmt.Errorf("push to cachix:%s: cachix is not on PATH, and nixpkgs#cachix can't be had: %w", name, err)
 		}
+		if hold, err := n.Hold(ctx, filepath.Dir(filepath.Dir(program))); err == nil {
+			defer hold.Close()
+		}
 	}
 	cmd := n.program(ctx, program, "push", name)
 	cmd.WaitDelay = copyGrace

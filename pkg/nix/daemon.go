@@ -76,7 +76,7 @@ func (n *Nix) Connect(ctx context.Context) (*Daemon, error) {
 	})
 	if err := d.hello(); err != nil {
 		_ = d.Close()
-		return nil, fmt.Errorf("talk to nix-daemon: %w", d.explain(err))
+		return nil, fmt.Errorf("talk to the Nix daemon, which may not be running: %w", d.explain(err))
 	}
 	return d, nil
 }

@@ -75,6 +75,23 @@ func TestDroppedConnections(t *testing.T) {
 	}
 }
 
+// A path of a gigabyte whose connection drops near its end is sent once more.
+func TestLargePathOverDroppedConnection(t *testing.T) {
+	server, options := listen(t, attictest.Options{Fault: func(n int) attictest.Fault {
+		return attictest.Fault{Drop: n == 1, At: 900 << 20}
+	}})
+	c := dial(t, options)
+	s := &shop{}
+	p := s.path("large", strings.Repeat("0123456789abcdef", 1<<26))
+	stats, err := c.Push(t.Context(), []attic.Path{p}, s.nar)
+	if err != nil || stats.Uploaded != 1 || !server.Has(p.StorePath) || s.left() != 0 {
+		t.Errorf("%+v, %v, %d open", stats, err, s.left())
+	}
+	if got := server.Calls("upload-path"); got != 2 {
+		t.Errorf("%d tries", got)
+	}
+}
+
 // A server that knows a NAR answers while it is still being sent, and may hang up
 // before the client has come to read that; here the client does not wait for its
 // consent.
