@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,11 +19,17 @@ import (
 
 // discovery is what the commands that discover have in common.
 type discovery struct {
+	directory    string
 	installables []string
 	file         string
 	attrs        []string
 	systems      []string
 	runners      string
+	qemu         string
+	maxEntries   string
+	filter       string // jq expression
+	label        string // jq expression
+	proviso      string // script of the user's
 	setup        string // script of the user's
 	surroundings surroundings
 
@@ -36,6 +44,12 @@ func (d *discovery) flags(a *app, cmd *cobra.Command) {
 	f.StringArrayVarP(&d.attrs, "attr", "A", a.action.Lines("attr"), "attribute path in the file; may be repeated")
 	f.StringSliceVar(&d.systems, "systems", orWords(a.action.Input("systems"), "x86_64-linux", "aarch64-linux"), "`SYSTEM`s that are wanted")
 	f.StringVar(&d.runners, "runners", a.action.Input("runners"), "labels of the runners for a system, a line `SYSTEM=LABEL[,LABEL]` each")
+	f.StringVar(&d.qemu, "qemu", or(a.action.Input("qemu"), string(plan.QEMUAuto)), "emulate aarch64-linux: auto, where no runner is named for it, always or never")
+	f.StringVar(&d.maxEntries, "max-entries", or(a.action.Input("max_entries"), strconv.Itoa(plan.MaxEntries)), "most entries that the matrix may have, a `NUMBER`; GitHub allows no more than 256")
+	f.StringVar(&d.directory, "working-directory", a.action.Input("working_directory"), "`DIR`ectory to look from, such as that of a flake in a subdirectory")
+	f.StringVar(&d.filter, "filter-builds", a.action.Input("filter_builds"), "build only that for which the `JQ` expression is true; it sees top_attr, system, attr, name, host, kind, description, drvPath, requiredSystemFeatures")
+	f.StringVar(&d.label, "label-builds", a.action.Input("label_builds"), "`JQ` expression for the name of a target, over the same fields")
+	f.StringVar(&d.proviso, "proviso", a.action.Input("proviso"), "bash `SCRIPT` to run for each target that is to be built, with the target as JSON on its stdin: a line \"skip REASON\" on its stdout leaves it out")
 	d.surroundings.flags(a, cmd)
 }
 
@@ -58,7 +72,24 @@ func (d *discovery) arguments(a *app, args []string) error {
 	case d.file == "" && len(d.attrs) > 0:
 		return usagef("-A %s needs a file: give it with -f", d.attrs[0])
 	}
+	if d.directory != "" {
+		if err := enter(d.directory); err != nil {
+			return usagef("--working-directory: %w", err)
+		}
+	}
 	return a.checkID()
+}
+
+// enter changes the working directory, which Nix takes from the environment.
+func enter(dir string) error {
+	if err := os.Chdir(dir); err != nil {
+		return err
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	return os.Setenv("PWD", here)
 }
 
 // source is what was asked for, as a person would type it.
@@ -80,6 +111,17 @@ func (d *discovery) plan(ctx context.Context, at *site) (*job.Plan, error) {
 	runners, err := plan.ParseRunners(d.runners)
 	if err != nil {
 		return nil, &usageError{err}
+	}
+	chooser, err := plan.NewChooser(d.filter, d.label)
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	maxEntries, err := strconv.Atoi(d.maxEntries)
+	if err != nil || maxEntries < 1 || maxEntries > plan.MaxEntries {
+		return nil, usagef("--max-entries %s: it is a number from 1 to %d", d.maxEntries, plan.MaxEntries)
+	}
+	if !slices.Contains([]plan.QEMU{plan.QEMUAuto, plan.QEMUAlways, plan.QEMUNever}, plan.QEMU(d.qemu)) {
+		return nil, usagef("--qemu %s: it is auto, always or never", d.qemu)
 	}
 	a.show.Doing("evaluating %s", d.source())
 	found, err := discover.Run(ctx, n, discover.Options{
@@ -107,17 +149,25 @@ func (d *discovery) plan(ctx context.Context, at *site) (*job.Plan, error) {
 		p.Notices = append(p.Notices, fmt.Sprintf("Left out, since only %s are wanted: %s. Name more systems with --systems (input systems).",
 			strings.Join(d.systems, " and "), strings.Join(found.Omitted, ", ")))
 	}
+	var left []string
+	if p.Targets, left, err = chooser.Choose(ctx, p.Targets); err != nil {
+		return nil, &usageError{err}
+	}
+	if len(left) > 0 {
+		p.Notices = append(p.Notices, fmt.Sprintf("Left out by filter_builds: %s.", strings.Join(left, ", ")))
+	}
 	d.flakeConfig(ctx, at, p)
 	a.show.Doing("asking what is there already")
 	if err := d.skip(ctx, at, p.Targets); err != nil {
 		return nil, err
 	}
+	d.askProviso(ctx, at, p.Targets)
 	for _, t := range p.Targets {
 		if at.elsewhere(t.System) && len(runners[t.System]) == 0 {
 			runners[t.System] = plan.AnyRunner
 		}
 	}
-	if p.Entries, err = plan.Entries(p.Targets, runners); err != nil {
+	if p.Entries, err = plan.Entries(p.Targets, plan.Options{Runners: runners, QEMU: plan.QEMU(d.qemu), MaxEntries: maxEntries}); err != nil {
 		return nil, &usageError{err}
 	}
 	emulated := slices.ContainsFunc(p.Entries, func(e job.Entry) bool { return e.QEMU })

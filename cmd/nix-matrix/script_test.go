@@ -18,6 +18,7 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"nix-matrix": func() {
 		fetchRetries = []time.Duration{time.Millisecond, time.Millisecond}
+		provisoTime = 2 * time.Second
 		main()
 	}})
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/job"
@@ -135,6 +136,69 @@ func (l *stepLog) explain(err error) error {
 		return err
 	}
 	return fmt.Errorf("%w: %s", err, l.lines[len(l.lines)-1])
+}
+
+// provisoTime is how long the user's command may take to decide about a target.
+var provisoTime = time.Minute
+
+// askProviso lets the user's command decide which targets there is work for. Where
+// it fails, the target is built.
+func (d *discovery) askProviso(ctx context.Context, at *site, targets []job.Target) {
+	if strings.TrimSpace(d.proviso) == "" {
+		return
+	}
+	const atATime = 8
+	var g errgroup.Group
+	g.SetLimit(atATime)
+	for i := range targets {
+		t := &targets[i]
+		if t.State != job.Build {
+			continue
+		}
+		g.Go(func() error {
+			at.app.show.Doing("proviso of %s", t.Name)
+			reason, err := proviso(ctx, at, d.proviso, t)
+			switch {
+			case err != nil && ctx.Err() == nil:
+				at.app.warn("proviso of "+t.Name, fmt.Errorf("it is built, since the command failed: %w", err))
+			case reason != "":
+				t.State, t.Reason = job.Skip, "proviso: "+reason
+			}
+			return nil
+		})
+	}
+	_ = g.Wait()
+}
+
+// proviso gives the reason to leave a target out, or nothing.
+func proviso(ctx context.Context, at *site, script string, t *job.Target) (reason string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, provisoTime)
+	defer cancel()
+	target, err := json.Marshal(t)
+	if err != nil {
+		return "", err
+	}
+	cmd, remove, err := bash(ctx, script, at.env)
+	if err != nil {
+		return "", err
+	}
+	defer remove()
+	var out bytes.Buffer
+	log := &stepLog{show: at.app.show}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(target), &out, log
+	err = cmd.Run()
+	switch {
+	case ctx.Err() != nil:
+		return "", fmt.Errorf("it did not end within %v", provisoTime)
+	case err != nil && !errors.Is(err, exec.ErrWaitDelay):
+		return "", log.explain(err)
+	}
+	for line := range strings.Lines(out.String()) {
+		if word, reason, _ := strings.Cut(strings.TrimSpace(line), " "); word == "skip" {
+			return or(strings.TrimSpace(reason), "nothing to do"), nil
+		}
+	}
+	return "", nil
 }
 
 // postBuild runs the user's command for each target that is built.

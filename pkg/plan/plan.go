@@ -2,6 +2,7 @@
 package plan
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -41,6 +42,9 @@ var defaultRunners = map[string]struct {
 	"x86_64-darwin":  {labels: []string{"macos-15-intel"}},
 }
 
+// nativeRunners are those that GitHub has for systems that are emulated by default.
+var nativeRunners = map[string]string{"aarch64-linux": "ubuntu-24.04-arm"}
+
 // ParseRunners reads lines of `system=label[,label]`.
 func ParseRunners(text string) (Runners, error) {
 	runners := Runners{}
@@ -65,10 +69,28 @@ func ParseRunners(text string) (Runners, error) {
 	return runners, nil
 }
 
+// QEMU says when a system is emulated.
+type QEMU string
+
+// When aarch64-linux is emulated: where no runner is named for it, also where one
+// is, or never.
+const (
+	QEMUAuto   QEMU = "auto"
+	QEMUAlways QEMU = "always"
+	QEMUNever  QEMU = "never"
+)
+
+// Options say how to group. The zero value is what most people want.
+type Options struct {
+	Runners    Runners
+	QEMU       QEMU // empty is QEMUAuto
+	MaxEntries int  // 0 is MaxEntries
+}
+
 // Entries groups the targets that are to be built: each host is an entry of its
 // own, everything else shares a few entries per system. Targets with the same
 // derivation go into the same entry.
-func Entries(targets []job.Target, runners Runners) ([]job.Entry, error) {
+func Entries(targets []job.Target, o Options) ([]job.Entry, error) {
 	var entries []job.Entry
 	hosts := map[string]int{} // entry by derivation
 	for n := range targets {
@@ -80,7 +102,7 @@ func Entries(targets []job.Target, runners Runners) ([]job.Entry, error) {
 			entries[at].Targets = append(entries[at].Targets, ref(targets, n))
 			continue
 		}
-		entry, err := newEntry(t.Name, targets, []int{n}, runners)
+		entry, err := newEntry(t.Name, targets, []int{n}, o)
 		if err != nil {
 			return nil, err
 		}
@@ -107,15 +129,15 @@ func Entries(targets []job.Target, runners Runners) ([]job.Entry, error) {
 	for _, system := range systems {
 		groups := share(targets, others[system])
 		for i, group := range groups {
-			entry, err := newEntry(groupName(targets, group, i, len(groups)), targets, group, runners)
+			entry, err := newEntry(groupName(targets, group, i, len(groups)), targets, group, o)
 			if err != nil {
 				return nil, err
 			}
 			entries = append(entries, entry)
 		}
 	}
-	if len(entries) > MaxEntries {
-		return nil, fmt.Errorf("the plan has %d entries, GitHub allows %d jobs in a matrix: name fewer installables", len(entries), MaxEntries)
+	if most := cmp.Or(o.MaxEntries, MaxEntries); len(entries) > most {
+		return nil, fmt.Errorf("the plan has %d entries, and at most %d are wanted (input max_entries; GitHub allows %d jobs in a matrix): choose fewer targets with include, exclude or filter_builds", len(entries), most, MaxEntries)
 	}
 	return entries, unique(entries)
 }
@@ -166,7 +188,7 @@ func ref(targets []job.Target, n int) job.Ref {
 	return job.Ref{N: n, Attr: targets[n].Attr, DrvPath: targets[n].DrvPath}
 }
 
-func newEntry(name string, targets []job.Target, numbers []int, runners Runners) (job.Entry, error) {
+func newEntry(name string, targets []job.Target, numbers []int, o Options) (job.Entry, error) {
 	first := &targets[numbers[0]]
 	e := job.Entry{
 		Name:     name,
@@ -183,12 +205,16 @@ func newEntry(name string, targets []job.Target, numbers []int, runners Runners)
 	for _, n := range numbers {
 		e.Targets = append(e.Targets, ref(targets, n))
 	}
-	if labels, ok := runners[e.System]; ok {
-		e.Runner = labels
-	} else if known, ok := defaultRunners[e.System]; ok {
-		e.Runner, e.QEMU = known.labels, known.qemu
-	} else {
+	known, ok := defaultRunners[e.System]
+	switch named := o.Runners[e.System]; {
+	case len(named) > 0:
+		e.Runner, e.QEMU = named, known.qemu && o.QEMU == QEMUAlways
+	case !ok:
 		return e, fmt.Errorf("%s is for %s, which no runner is known for: name one in the input runners, as a line %s=label", first.Name, e.System, e.System)
+	case known.qemu && o.QEMU == QEMUNever:
+		return e, fmt.Errorf("%s is for %s, which is not to be emulated (qemu: never): name a runner in the input runners, as a line %s=%s", first.Name, e.System, e.System, nativeRunners[e.System])
+	default:
+		e.Runner, e.QEMU = known.labels, known.qemu
 	}
 	return e, nil
 }

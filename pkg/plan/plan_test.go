@@ -43,7 +43,7 @@ func on(system string, t job.Target) job.Target {
 
 func entries(t *testing.T, targets []job.Target) []job.Entry {
 	t.Helper()
-	got, err := plan.Entries(targets, nil)
+	got, err := plan.Entries(targets, plan.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +184,7 @@ func TestEntriesTooMany(t *testing.T) {
 	}
 	entries(t, targets)
 	targets = append(targets, host(plan.MaxEntries, "nixosConfigurations.last"))
-	if _, err := plan.Entries(targets, nil); err == nil || !strings.Contains(err.Error(), "256 jobs") {
+	if _, err := plan.Entries(targets, plan.Options{}); err == nil || !strings.Contains(err.Error(), "256 jobs") {
 		t.Errorf("got %v for one too many", err)
 	}
 }
@@ -209,7 +209,7 @@ func TestRunners(t *testing.T) {
 		{given, "aarch64-linux", []string{"ubuntu-24.04-arm"}, false},
 		{given, "riscv64-linux", []string{"self-hosted", "riscv"}, false},
 	} {
-		got, err := plan.Entries([]job.Target{on(test.system, host(1, "nixosConfigurations.a"))}, test.runners)
+		got, err := plan.Entries([]job.Target{on(test.system, host(1, "nixosConfigurations.a"))}, plan.Options{Runners: test.runners})
 		if err != nil {
 			t.Error(err)
 			continue
@@ -223,7 +223,7 @@ func TestRunners(t *testing.T) {
 
 func TestUnknownSystem(t *testing.T) {
 	for _, target := range []job.Target{host(1, "nixosConfigurations.a"), pkg(1, "packages.riscv64-linux.a")} {
-		_, err := plan.Entries([]job.Target{on("riscv64-linux", target)}, nil)
+		_, err := plan.Entries([]job.Target{on("riscv64-linux", target)}, plan.Options{})
 		if err == nil {
 			t.Fatal("a system without a runner passes")
 		}

@@ -1,0 +1,165 @@
+package plan
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/itchyny/gojq"
+
+	"github.com/org/nix-matrix/pkg/job"
+)
+
+// A Chooser decides by jq expressions which targets are wanted and what they are
+// called. Each expression sees an object with the fields top_attr, system, attr,
+// name, host, kind, description, drvPath and requiredSystemFeatures, of which the
+// first three and name are as nixbuild-action documents them.
+type Chooser struct {
+	filter, label *gojq.Code
+}
+
+// patience is how long an expression may take for one target.
+const patience = 10 * time.Second
+
+// maxLabel is how long a label may be, in bytes: it is the name of a job.
+const maxLabel = 100
+
+// NewChooser reads the expressions: filter gives true for what is wanted, label a
+// text. An empty one changes nothing. An error names the place in the expression.
+func NewChooser(filter, label string) (*Chooser, error) {
+	c := &Chooser{}
+	var err error
+	if c.filter, err = compile("filter_builds", filter); err != nil {
+		return nil, err
+	}
+	c.label, err = compile("label_builds", label)
+	return c, err
+}
+
+func compile(name, expression string) (*gojq.Code, error) {
+	if strings.TrimSpace(expression) == "" {
+		return nil, nil //nolint:nilnil // none was given, which is no error
+	}
+	query, err := gojq.Parse(expression)
+	if err != nil {
+		var at *gojq.ParseError
+		if errors.As(err, &at) {
+			offset := min(max(0, at.Offset-len(at.Token)), len(expression)) // which gojq counts up to the end
+			line := strings.Count(expression[:offset], "\n") + 1
+			column := offset - strings.LastIndexByte(expression[:offset], '\n')
+			return nil, fmt.Errorf("%s: line %d, column %d of the jq expression: %w", name, line, column, err)
+		}
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	// Neither files nor the environment are there for it.
+	code, err := gojq.Compile(query, gojq.WithEnvironLoader(func() []string { return nil }))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return code, nil
+}
+
+// Choose gives the targets that are wanted, with the names that they are to have,
+// and the names of those that are not. What could not be evaluated is always wanted.
+func (c *Chooser) Choose(ctx context.Context, targets []job.Target) (wanted []job.Target, left []string, err error) {
+	for _, t := range targets {
+		if t.State == job.Failed {
+			wanted = append(wanted, t)
+			continue
+		}
+		keep, err := c.keep(ctx, &t)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !keep {
+			left = append(left, t.Name)
+			continue
+		}
+		if err := c.name(ctx, &t); err != nil {
+			return nil, nil, err
+		}
+		wanted = append(wanted, t)
+	}
+	return wanted, left, nil
+}
+
+func (c *Chooser) keep(ctx context.Context, t *job.Target) (bool, error) {
+	if c.filter == nil {
+		return true, nil
+	}
+	value, err := evaluate(ctx, c.filter, t)
+	if err != nil {
+		return false, fmt.Errorf("filter_builds, for %s: %w", t.Name, err)
+	}
+	keep, ok := value.(bool)
+	if !ok {
+		return false, fmt.Errorf("filter_builds gives %s for %s, and should give true or false", gojq.Preview(value), t.Name)
+	}
+	return keep, nil
+}
+
+func (c *Chooser) name(ctx context.Context, t *job.Target) error {
+	if c.label == nil {
+		return nil
+	}
+	value, err := evaluate(ctx, c.label, t)
+	if err != nil {
+		return fmt.Errorf("label_builds, for %s: %w", t.Name, err)
+	}
+	label, ok := value.(string)
+	if ok {
+		label = strings.TrimSpace(strings.Map(func(r rune) rune {
+			if unicode.IsControl(r) {
+				return ' '
+			}
+			return r
+		}, label))
+	}
+	if label == "" || len(label) > maxLabel {
+		return fmt.Errorf("label_builds gives %s for %s, and should give a text of at most %d characters", gojq.Preview(value), t.Name, maxLabel)
+	}
+	t.Name = label
+	return nil
+}
+
+// evaluate gives the first value of an expression.
+func evaluate(ctx context.Context, code *gojq.Code, t *job.Target) (any, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	value, ok := code.RunWithContext(ctx, fields(t)).Next()
+	if !ok {
+		return nil, errors.New("it gives nothing")
+	}
+	if err, ok := value.(error); ok {
+		return nil, err
+	}
+	return value, nil
+}
+
+// fields are what an expression sees of a target.
+func fields(t *job.Target) map[string]any {
+	segments := strings.Split(t.Name, ".")
+	top, attr := segments[0], t.Name
+	if len(segments) > 1 {
+		attr = strings.TrimPrefix(strings.TrimPrefix(t.Name, top+"."), t.System+".")
+	}
+	return map[string]any{
+		"top_attr": top,
+		"system":   t.System,
+		"attr":     attr,
+		"name":     job.DrvName(t.DrvPath),
+		"host":     host(t),
+		"kind":     string(t.Kind),
+		"drvPath":  t.DrvPath,
+	}
+}
+
+func host(t *job.Target) any {
+	if t.Host == "" {
+		return nil
+	}
+	return t.Host
+}
