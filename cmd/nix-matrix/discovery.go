@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -13,8 +14,10 @@ import (
 
 	"github.com/org/nix-matrix/pkg/discover"
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/plan"
 	"github.com/org/nix-matrix/pkg/progress"
+	"github.com/org/nix-matrix/pkg/push"
 )
 
 // discovery is what the commands that discover have in common.
@@ -196,7 +199,7 @@ func (d *discovery) flakeConfig(ctx context.Context, at *site, p *job.Plan) {
 		}
 		p.Substituters, p.PublicKeys = append(p.Substituters, substituters...), append(p.PublicKeys, keys...)
 	}
-	at.nix = at.nix.With(reading(p.Substituters, p.PublicKeys)...)
+	at.read(p.Substituters, p.PublicKeys)
 }
 
 // skip marks the targets that there is nothing to do for.
@@ -213,12 +216,12 @@ func (d *discovery) skip(ctx context.Context, at *site, targets []job.Target) er
 	var places []place
 	switch {
 	case len(at.to) > 0:
-		for _, to := range at.to {
-			places = append(places, d.place(ctx, at, "at "+to.Name, paths, to.Substituter))
+		for i := range at.to {
+			places = append(places, d.destination(ctx, at, &at.to[i], paths))
 		}
 	case d.local:
 	default:
-		places = append(places, d.place(ctx, at, "offered by a substituter", paths))
+		places = append(places, d.substituters(ctx, at, paths))
 	}
 	if d.local {
 		valid, err := at.store.Valid(ctx, paths...)
@@ -243,16 +246,47 @@ type place struct {
 	has  map[string]bool
 }
 
-// place asks substituters what they have. That they can't be asked only costs time.
-func (d *discovery) place(ctx context.Context, at *site, name string, paths []string, substituters ...string) place {
-	if slices.Contains(substituters, "") { // of which has been told why it is not known
-		return place{name: name}
+// destination asks a destination what it has. That it can't be asked only costs
+// time.
+func (d *discovery) destination(ctx context.Context, at *site, to *push.Destination, paths []string) place {
+	p := place{"at " + to.Name, map[string]bool{}}
+	if to.Substituter == "" || to.Missing() { // of the first it has been told why
+		return p
 	}
-	has, err := at.nix.Offered(ctx, paths, substituters)
-	if err != nil && ctx.Err() == nil {
-		at.app.warn("What is there already is not known, so all is built", err)
+	// Where nobody has said which key is to be there, none is looked for.
+	if err := p.add(ctx, at.nix, paths, to.Substituter, len(to.PublicKeys) > 0); err != nil && ctx.Err() == nil {
+		at.app.warn("What is at "+to.Name+" already is not known, so all is built", err)
 	}
-	return place{name, has}
+	return p
+}
+
+// substituters asks all that Nix fetches from. What one of them has nobody needs to
+// build.
+func (d *discovery) substituters(ctx context.Context, at *site, paths []string) place {
+	p := place{"offered by a substituter", map[string]bool{}}
+	for _, substituter := range at.substituters() {
+		missing := slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return p.has[path] })
+		if err := p.add(ctx, at.nix, missing, substituter, true); err != nil && ctx.Err() == nil {
+			at.app.warn("What "+nix.Redact(substituter)+" has is not known", err)
+		}
+	}
+	return p
+}
+
+// add notes what a substituter has, signed by a trusted key if it is to be.
+func (p *place) add(ctx context.Context, n *nix.Nix, paths []string, substituter string, signed bool) error {
+	if len(paths) == 0 {
+		return nil
+	}
+	has, err := n.Offered(ctx, paths, substituter)
+	if err == nil && signed && len(has) > 0 {
+		has, err = n.Trusted(ctx, slices.Sorted(maps.Keys(has)), substituter)
+	}
+	if err != nil {
+		return err
+	}
+	maps.Copy(p.has, has)
+	return nil
 }
 
 func everywhere(t *job.Target, places []place) bool {

@@ -87,6 +87,7 @@ type site struct {
 	// elsewhere says whether a system is built by another machine.
 	elsewhere func(system string) bool
 
+	further  []string // substituters, beside those of Nix's settings
 	to       []push.Destination
 	push     push.Options
 	required bool     // whether a push that fails is an error
@@ -140,19 +141,19 @@ func (s *surroundings) open(ctx context.Context, a *app, p *job.Plan) (_ *site, 
 	if at.push.Secrets, err = a.secrets(ctx, at); err != nil {
 		return nil, err
 	}
-	options, err := at.reading(ctx, append(slices.Clone(s.substituters), p.Substituters...), append(slices.Clone(s.publicKeys), p.PublicKeys...))
-	if err != nil {
-		return nil, err
-	}
 	if len(s.builders) > 0 {
-		options = append(options, nix.Option{Name: "builders", Value: strings.Join(ssh.builders, " ; ")})
+		at.with(nix.Option{Name: "builders", Value: strings.Join(ssh.builders, " ; ")})
 	}
-	at.nix = at.nix.With(options...)
-	at.store = at.nix
-	if s.store != "" {
-		at.store = at.nix.At(s.store)
+	return at, at.reading(ctx, slices.Concat(s.substituters, p.Substituters), slices.Concat(s.publicKeys, p.PublicKeys))
+}
+
+// with overrides settings.
+func (s *site) with(options ...nix.Option) {
+	s.nix = s.nix.With(options...)
+	s.store = s.nix
+	if s.remote != "" {
+		s.store = s.nix.At(s.remote)
 	}
-	return at, nil
 }
 
 // secrets are those of the environment.
@@ -174,9 +175,9 @@ func (a *app) secrets(ctx context.Context, at *site) (push.Secrets, error) {
 	return secrets, err
 }
 
-// reading gives the settings with which Nix takes what it can from further
-// substituters and from where we push, if it is known by which key that is signed.
-func (s *site) reading(ctx context.Context, substituters, keys []string) ([]nix.Option, error) {
+// reading has Nix take what it can from further substituters and from where we
+// push, if it is known by which key that is signed.
+func (s *site) reading(ctx context.Context, substituters, keys []string) error {
 	netrc := s.app.getenv(netrcVariable)
 	for i := range s.to {
 		to := &s.to[i]
@@ -190,21 +191,22 @@ func (s *site) reading(ctx context.Context, substituters, keys []string) ([]nix.
 		}
 		netrc += "\n" + to.Netrc(s.push.Secrets)
 	}
-	options := reading(substituters, keys)
+	s.read(substituters, keys)
 	if strings.TrimSpace(netrc) == "" {
-		return options, nil
+		return nil
 	}
 	// It takes the place of the user's, which other substituters may need.
 	if own, err := os.ReadFile(s.nix.Text("netrc-file")); err == nil {
 		netrc += "\n" + string(own)
 	}
 	file, err := s.secretFile(netrc)
-	return append(options, nix.Option{Name: "netrc-file", Value: file}), err
+	s.with(nix.Option{Name: "netrc-file", Value: file})
+	return err
 }
 
-// reading are the settings with which Nix takes paths from substituters too that
-// the keys have signed.
-func reading(substituters, keys []string) []nix.Option {
+// read has Nix take paths from substituters too that the keys have signed.
+func (s *site) read(substituters, keys []string) {
+	s.further = append(s.further, substituters...)
 	var options []nix.Option
 	if len(substituters) > 0 {
 		options = append(options, nix.Option{Name: "extra-substituters", Value: strings.Join(substituters, " ")})
@@ -212,7 +214,14 @@ func reading(substituters, keys []string) []nix.Option {
 	if len(keys) > 0 {
 		options = append(options, nix.Option{Name: "extra-trusted-public-keys", Value: strings.Join(keys, " ")})
 	}
-	return options
+	s.with(options...)
+}
+
+// substituters are all that Nix fetches from.
+func (s *site) substituters() []string {
+	all := slices.Concat(s.nix.Setting("substituters"), s.further)
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // sshAccess is how programs log in to other machines.

@@ -344,7 +344,7 @@ func TestRecord(t *testing.T) {
 		}
 		dry := &txtar.Archive{}
 		ask := func(name string, paths ...string) {
-			if _, err := n.Offered(t.Context(), paths, []string{substituter}); err != nil {
+			if _, err := n.Offered(t.Context(), paths, substituter); err != nil {
 				t.Fatal(err)
 			}
 			dry.Files = append(dry.Files, txtar.File{Name: name, Data: take()})

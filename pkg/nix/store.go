@@ -253,10 +253,9 @@ func (n *Nix) Outputs(ctx context.Context, drvs ...string) (map[string]map[strin
 	return outputs, d.Close()
 }
 
-// Offered says which of the paths the substituters have; without any, those of
-// Nix's own settings. What is valid in the local store makes no difference, and
-// signatures are not judged.
-func (n *Nix) Offered(ctx context.Context, paths, substituters []string) (map[string]bool, error) {
+// Offered says which of the paths a substituter has. What is valid in the local
+// store makes no difference, and signatures are not judged: see Trusted.
+func (n *Nix) Offered(ctx context.Context, paths []string, substituter string) (map[string]bool, error) {
 	empty, err := os.MkdirTemp("", "nix-matrix-empty-")
 	if err != nil {
 		return nil, err
@@ -269,22 +268,48 @@ func (n *Nix) Offered(ctx context.Context, paths, substituters []string) (map[st
 
 	offered := map[string]bool{}
 	for _, piece := range chunks(paths) {
-		args := []string{"--store", empty, "--realise", "--dry-run"}
-		if len(substituters) > 0 {
-			args = append(args, "--option", "substituters", strings.Join(substituters, " "))
-			args = append(args, arguments(asked)...)
-		}
+		args := append(arguments(asked), "--store", empty, "--realise", "--dry-run", "--option", "substituters", substituter)
 		var said bytes.Buffer
 		cmd := n.abroad(ctx, "nix-store", append(args, piece...)...)
 		cmd.Stderr = &said
 		if err := n.run(cmd); err != nil {
-			return nil, fmt.Errorf("ask the substituters: %w", redactErr(err, substituters...))
+			return nil, fmt.Errorf("ask the substituters: %w", redactErr(err, substituter))
 		}
 		for path := range parseDryRun(said.String()) {
 			offered[path] = true
 		}
 	}
 	return offered, nil
+}
+
+var untrustedPattern = regexp.MustCompile(`(?m)^path '([^']+)' is untrusted$`)
+
+// Trusted says which of the paths that a substituter has are signed by a key that
+// is trusted, or need not be.
+func (n *Nix) Trusted(ctx context.Context, paths []string, substituter string) (map[string]bool, error) {
+	trusted := make(map[string]bool, len(paths))
+	for _, path := range paths {
+		trusted[path] = true
+	}
+	required := true
+	if _ = json.Unmarshal(n.config["require-sigs"].Value, &required); !required || strings.Contains(substituter, "trusted=1") || strings.Contains(substituter, "trusted=true") {
+		return trusted, nil
+	}
+	for _, piece := range chunks(paths) {
+		args := append(arguments(asked), "store", "verify", "--no-contents", "--store", substituter)
+		var said bytes.Buffer
+		cmd := n.abroad(ctx, "nix", append(args, piece...)...)
+		cmd.Stderr = &said
+		err := n.run(cmd)
+		untrusted := untrustedPattern.FindAllStringSubmatch(Plain(said.String()), -1)
+		if err != nil && untrusted == nil {
+			return nil, fmt.Errorf("ask for signatures: %w", redactErr(err, substituter))
+		}
+		for _, m := range untrusted {
+			delete(trusted, m[1])
+		}
+	}
+	return trusted, nil
 }
 
 // asked makes Nix ask a binary cache for what it has, rather than believe what it

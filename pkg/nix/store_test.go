@@ -134,7 +134,7 @@ func TestQueries(t *testing.T) {
 		requisites, err := n.Requisites(ctx)
 		infos, infoErr := n.Info(ctx)
 		valid, validErr := n.Valid(ctx)
-		offered, offeredErr := n.Offered(ctx, nil, nil)
+		offered, offeredErr := n.Offered(ctx, nil, substituter)
 		copyErr := n.Copy(ctx, substituter, nil)
 		if err := errors.Join(err, infoErr, validErr, offeredErr, copyErr); err != nil || len(requisites)+len(infos)+len(valid)+len(offered) > 0 {
 			t.Errorf("of nothing: %v, %v, %v, %v, %v", requisites, infos, valid, offered, err)
@@ -155,21 +155,13 @@ func TestOffered(t *testing.T) {
 		}
 		paths := []string{outs["second"], outs["fetched"], outs["fails"], drv.Outputs["out"].Path, drvs["fails"]}
 		want := map[string]bool{outs["second"]: true, outs["fetched"]: true}
-		for _, test := range []struct {
-			substituters []string
-			want         map[string]bool
-		}{
-			{[]string{substituter}, want},
-			{[]string{"file:///nix/none", substituter}, want},
-			{[]string{"file:///nix/none"}, map[string]bool{}},
-			{nil, map[string]bool{}}, // the testbench's settings have none
-		} {
-			got, err := n.Offered(t.Context(), paths, test.substituters)
+		for address, want := range map[string]map[string]bool{substituter: want, "file:///nix/none": {}} {
+			got, err := n.Offered(t.Context(), paths, address)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(test.want, got); diff != "" {
-				t.Errorf("by %q:\n%s", test.substituters, diff)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("by %q:\n%s", address, diff)
 			}
 		}
 		left, err := filepath.Glob(filepath.Join(os.TempDir(), "nix-matrix-empty-*"))
@@ -179,9 +171,54 @@ func TestOffered(t *testing.T) {
 	})
 }
 
+// Who signed counts, and only where signatures are needed.
+func TestTrusted(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		drvs, outs := recorded(t, n)
+		realise(t, n, drvs["second"])
+		realise(t, n, drvs["fetched"])
+		dir := t.TempDir()
+		if _, err := n.output(t.Context(), "nix-store", "--generate-binary-cache-key", "test-1", dir+"/secret", dir+"/public"); err != nil {
+			t.Fatal(err)
+		}
+		key, err := os.ReadFile(dir + "/public")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cache := "file://" + dir + "/cache"
+		if err := errors.Join(
+			n.Copy(t.Context(), cache, []string{outs["fetched"]}), // which the other has in its closure
+			n.Copy(t.Context(), cache+"?secret-key="+dir+"/secret", []string{outs["second"]}),
+		); err != nil {
+			t.Fatal(err)
+		}
+		both := map[string]bool{outs["second"]: true, outs["fetched"]: true}
+		for _, test := range []struct {
+			n     *Nix
+			cache string
+			want  map[string]bool
+		}{
+			{n.With(Option{"trusted-public-keys", string(key)}), cache, map[string]bool{outs["second"]: true}},
+			{n.With(Option{"trusted-public-keys", "other-1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}), cache, map[string]bool{}},
+			{n, cache + "?trusted=1", both},
+		} {
+			got, err := test.n.Trusted(t.Context(), []string{outs["second"], outs["fetched"]}, test.cache)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Error(diff)
+			}
+		}
+		if got, err := n.Trusted(t.Context(), []string{outs["talks"]}, cache); err == nil {
+			t.Errorf("what is not there is %v", got)
+		}
+	})
+}
+
 func TestOfferedError(t *testing.T) {
 	program(t, "nix-store", `echo "error: can't reach https://user:s3cr3t@host/nix-cache-info" >&2; exit 1`)
-	_, err := new(Nix).Offered(t.Context(), []string{"/nix/store/x"}, []string{"https://user:s3cr3t@host?a=b"})
+	_, err := new(Nix).Offered(t.Context(), []string{"/nix/store/x"}, "https://user:s3cr3t@host?a=b")
 	if err == nil || strings.Contains(err.Error(), "s3cr3t") || !strings.Contains(err.Error(), "can't reach https://user:xxxxx@host") {
 		t.Errorf("got %v", err)
 	}
