@@ -99,7 +99,7 @@ func (b *builder) run(ctx context.Context) error {
 		result.Outcome = outcome(ctx, result)
 		result.Finished = time.Now().UTC()
 	}
-	if werr := errors.Join(b.writeResult(result), b.tellLogs()); werr != nil {
+	if werr := errors.Join(b.writeResult(result), b.tellLogs(entry.ID)); werr != nil {
 		return errors.Join(err, werr)
 	}
 	if errors.Is(err, errNoHandover) && b.missingOK && ctx.Err() == nil {
@@ -154,13 +154,24 @@ func (b *builder) writeResult(result *job.Result) error {
 	}
 }
 
+// setUp runs the user's script, which the deadline of the entry is for too.
+func (b *builder) setUp(ctx context.Context, how working, result *job.Result) error {
+	if how.timeout > 0 {
+		limited, cancel := context.WithDeadline(ctx, result.Started.Add(how.timeout))
+		defer cancel()
+		ctx = limited
+	}
+	return b.app.setUp(ctx, b.setup)
+}
+
 // tellLogs hands the logs of what failed to the step that keeps them.
-func (b *builder) tellLogs() error {
-	if logs, _ := filepath.Glob(filepath.Join(b.logsDir, "*", "*.log")); b.logsDir == "" || len(logs) == 0 {
+func (b *builder) tellLogs(entry string) error {
+	dir := filepath.Join(b.logsDir, entry)
+	if logs, _ := filepath.Glob(filepath.Join(dir, "*.log")); b.logsDir == "" || len(logs) == 0 {
 		return nil
 	}
-	b.app.show.Printf("the whole logs of what failed are in %s", b.logsDir)
-	return b.app.action.SetOutput("logs", b.logsDir)
+	b.app.show.Printf("the whole logs of what failed are in %s", dir)
+	return b.app.action.SetOutput("logs", dir)
 }
 
 func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Result) error {
@@ -170,9 +181,6 @@ func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Resul
 		return err
 	}
 	if _, err := destinations(b.surroundings.push); err != nil {
-		return err
-	}
-	if err := a.setUp(ctx, b.setup); err != nil {
 		return err
 	}
 	c, err := a.openCache()
@@ -188,6 +196,9 @@ func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Resul
 	if !ok || planned.DrvPath != entry.DrvPath {
 		return fmt.Errorf("the plan has no entry %q with %s: the job and the plan are not of the same discovery", entry.Name, entry.DrvPath)
 	}
+	if err := b.setUp(ctx, how, result); err != nil {
+		return err
+	}
 	at, err := b.surroundings.open(ctx, a, plan)
 	if err != nil {
 		return err
@@ -198,7 +209,7 @@ func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Resul
 		restore: func(ctx context.Context, drvs []string, result *job.Result) error {
 			a.show.Doing("fetching derivations")
 			err := b.restore(ctx, at.nix, c, plan, drvs, result)
-			if errors.Is(err, errNoHandover) {
+			if errors.Is(err, errNoHandover) && ctx.Err() == nil {
 				notHanded = err
 			}
 			return err

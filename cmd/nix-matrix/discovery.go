@@ -54,6 +54,7 @@ func (d *discovery) flags(a *app, cmd *cobra.Command) {
 	f.StringVar(&d.label, "label-builds", a.action.Input("label_builds"), "`JQ` expression for the name of a target, over the same fields")
 	f.StringVar(&d.proviso, "proviso", a.action.Input("proviso"), "bash `SCRIPT` to run for each target that is to be built, with the target as JSON on its stdin: a line \"skip REASON\" on its stdout leaves it out")
 	d.surroundings.flags(a, cmd)
+	d.surroundings.evaluates = true
 }
 
 func orWords(input string, otherwise ...string) []string {

@@ -18,8 +18,8 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// preinstalled are the large trees of GitHub's own runner images that no build by
-// Nix has any use for.
+// preinstalled are the large trees of GitHub's own runner images that neither a
+// build by Nix nor a step after it has any use for: not what talks to clouds.
 var preinstalled = []string{
 	"/usr/local/lib/android",
 	"/usr/share/dotnet",
@@ -27,8 +27,7 @@ var preinstalled = []string{
 	"/usr/share/swift",
 	"/opt/hostedtoolcache/CodeQL", "/opt/hostedtoolcache/go", "/opt/hostedtoolcache/PyPy", "/opt/hostedtoolcache/Ruby",
 	"/usr/local/share/powershell", "/usr/local/share/chromium", "/usr/local/share/boost",
-	"/usr/local/julia*", "/usr/share/miniconda", "/usr/local/aws-cli", "/opt/az", "/opt/google", "/opt/microsoft",
-	"/usr/lib/google-cloud-sdk", "/usr/lib/jvm",
+	"/usr/local/julia*", "/usr/share/miniconda", "/usr/lib/jvm",
 }
 
 // spare is the room that builds need besides what is fetched, in bytes: nobody
@@ -39,26 +38,17 @@ const spare = 10 << 30
 func (a *app) hosted() bool { return a.getenv("RUNNER_ENVIRONMENT") == "github-hosted" }
 
 // makeRoom foresees whether the room for an entry will be short, says so, and
-// removes what is preinstalled if it may, all while the build goes on. What it
-// gives waits for that to end, or ends it.
-func (w *worker) makeRoom(ctx context.Context, store *nix.Nix, targets []build.Target) func() {
+// removes what is preinstalled if it may, all while the build goes on and no longer
+// than that. Nobody waits for it: what runs as root can't be ended by us.
+func (w *worker) makeRoom(ctx context.Context, store *nix.Nix, targets []build.Target) {
 	if w.site.remote != "" {
-		return func() {}
+		return
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if w.reclaim == "true" {
-			w.app.reclaim(ctx)
-		}
-		if w.short(ctx, store, targets) && w.reclaim == "auto" {
-			w.app.reclaim(ctx)
-		}
-	}()
-	return func() {
-		cancel()
-		<-done
+	if w.reclaim == "true" {
+		w.app.reclaim(ctx)
+	}
+	if w.short(ctx, store, targets) && w.reclaim == "auto" {
+		w.app.reclaim(ctx)
 	}
 }
 

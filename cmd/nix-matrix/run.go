@@ -45,6 +45,7 @@ discover --help" for what an INSTALLABLE is.
 	r.discovery.flags(a, cmd)
 	r.discovery.surroundings.pushFlags(a, cmd)
 	r.working.flags(a, cmd)
+	a.setUpFlag(cmd, &r.discovery.setup)
 	a.idFlag(cmd)
 	cmd.Flags().StringVar(&a.cache, "cache", "", "dir:`PATH` where the plan and the results are kept (default below $XDG_CACHE_HOME)")
 	cmd.Flags().IntVarP(&r.jobs, "jobs", "j", min(4, runtime.NumCPU()), "entries at a time; each builds as many derivations at a time as Nix is set to")
@@ -68,6 +69,9 @@ func (r *runner) run(ctx context.Context) error {
 	}
 	dir, err := r.dir()
 	if err != nil {
+		return err
+	}
+	if err := a.setUp(ctx, r.discovery.setup); err != nil {
 		return err
 	}
 	at, err := r.discovery.surroundings.open(ctx, a, &job.Plan{})

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"regexp"
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
+	"golang.org/x/sys/unix"
 
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
@@ -29,6 +31,7 @@ const (
 	envVariable        = "NIX_MATRIX_ENV"
 	sshKeyVariable     = "NIX_MATRIX_SSH_KEY"
 	confVariable       = "NIX_MATRIX_CONF"
+	gitHubVariable     = "NIX_MATRIX_GITHUB_ACCESS_TOKEN"
 )
 
 const secretsHelp = `Secrets are taken from the environment: ATTIC_TOKEN and CACHIX_AUTH_TOKEN, the key
@@ -48,6 +51,10 @@ type surroundings struct {
 	store        string
 	builders     []string
 	knownHosts   string
+
+	// evaluates says that sources are fetched, for which an evaluator gets what a
+	// builder does not.
+	evaluates bool
 }
 
 func (s *surroundings) flags(a *app, cmd *cobra.Command) {
@@ -90,6 +97,7 @@ type site struct {
 	further  []string // substituters, beside those of Nix's settings
 	to       []push.Destination
 	push     push.Options
+	ssh      string   // options for it
 	required bool     // whether a push that fails is an error
 	env      []string // variables of the secret env
 	remove   []func()
@@ -124,27 +132,55 @@ func (s *surroundings) open(ctx context.Context, a *app, p *job.Plan) (_ *site, 
 	if at.to, err = destinations(s.push); err != nil {
 		return nil, err
 	}
+	for _, to := range at.to {
+		if s.store != "" && to.NeedsFiles() {
+			return nil, usagef("--push %s: Cachix's program pushes what is on this machine, and with --store nothing is: leave one of them out", to.Name)
+		}
+	}
 	if at.push.Timeout, err = duration("push-timeout", s.pushTimeout); err != nil {
 		return nil, err
 	}
 	if at.env, err = a.secretEnv(); err != nil {
 		return nil, err
 	}
+	a.maskParts()
 	ssh, err := s.ssh(at)
 	if err != nil {
 		return nil, err
 	}
-	at.nix, err = nix.Find(ctx, a.show, nix.Surroundings{Conf: a.getenv(confVariable), Env: at.env, SSH: ssh.options})
+	with := nix.Surroundings{Conf: a.getenv(confVariable), Env: at.env, SSH: ssh.options}
+	if s.evaluates {
+		fetch := a.fetching(ssh.options)
+		with.Conf, with.Fetch = fetch.conf+with.Conf, fetch.env
+	}
+	at.nix, err = nix.Find(ctx, a.show, with)
 	if err != nil {
 		return nil, err
 	}
 	if at.push.Secrets, err = a.secrets(ctx, at); err != nil {
 		return nil, err
 	}
+	at.ssh = ssh.options
+	at.with(nix.Option{Name: "fallback", Value: "true"}) // a cache that fails costs a build, no more
 	if len(s.builders) > 0 {
 		at.with(nix.Option{Name: "builders", Value: strings.Join(ssh.builders, " ; ")})
 	}
+	s.warn(at)
 	return at, at.reading(ctx, slices.Concat(s.substituters, p.Substituters), slices.Concat(s.publicKeys, p.PublicKeys))
+}
+
+// warn tells of what was given and can't have any effect.
+func (s *surroundings) warn(at *site) {
+	if s.store != "" && len(s.substituters)+len(s.publicKeys) > 0 {
+		at.app.warn("Some settings are only for discovery", errors.New("what is built in another store fetches by the settings of its own nix.conf"))
+	}
+	daemon := unix.Access("/nix/store", unix.W_OK) != nil
+	abroad := slices.ContainsFunc(slices.Concat(s.push, s.substituters), func(address string) bool {
+		return strings.HasPrefix(address, "s3:") || strings.HasPrefix(address, "ssh")
+	})
+	if daemon && abroad && s.store == "" && !s.evaluates {
+		at.app.warn("Some binary caches are read with the daemon's own credentials", errors.New("the Nix daemon asks s3:// and ssh stores as root, without the variables of env and the ssh key; what it can't read there is built again"))
+	}
 }
 
 // with overrides settings.
@@ -162,6 +198,9 @@ func (a *app) secrets(ctx context.Context, at *site) (push.Secrets, error) {
 		AtticToken:  a.getenv("ATTIC_TOKEN"),
 		CachixToken: a.getenv("CACHIX_AUTH_TOKEN"),
 		CachixKey:   a.getenv("CACHIX_SIGNING_KEY"),
+		Env:         at.env,
+		SSHKey:      strings.TrimSpace(a.getenv(sshKeyVariable)) != "",
+		Bare:        a.hosted(),
 	}
 	key := a.getenv(signingKeyVariable)
 	if strings.TrimSpace(key) == "" {
@@ -196,9 +235,11 @@ func (s *site) reading(ctx context.Context, substituters, keys []string) error {
 		return nil
 	}
 	// It takes the place of the user's, which other substituters may need.
-	if own, err := os.ReadFile(s.nix.Text("netrc-file")); err == nil {
-		netrc += "\n" + string(own)
+	own, err := os.ReadFile(s.nix.Text("netrc-file"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.app.warn("The machine's own netrc file is not in effect, since ours takes its place", fmt.Errorf("%w; repeat its lines in the input netrc", err))
 	}
+	netrc += "\n" + string(own)
 	file, err := s.secretFile(netrc)
 	s.with(nix.Option{Name: "netrc-file", Value: file})
 	return err
@@ -276,8 +317,8 @@ func (a *app) secretEnv() ([]string, error) {
 		if !ok || !variablePattern.MatchString(name) {
 			return nil, usagef("the secret env has a line that is not NAME=VALUE (its text is not shown here)")
 		}
-		if secretPattern.MatchString(name) {
-			a.action.Mask(value)
+		if !openPattern.MatchString(name) {
+			a.mask(value)
 		}
 		env = append(env, name+"="+value)
 	}
@@ -286,9 +327,34 @@ func (a *app) secretEnv() ([]string, error) {
 
 var (
 	variablePattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-	// What is masked must be a secret: a region, say, may be part of any line.
-	secretPattern = regexp.MustCompile(`(?i)KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH`)
+	// These are no secrets, and may be part of any line.
+	openPattern = regexp.MustCompile(`REGION|ENDPOINT|BUCKET|PROFILE`)
+	// Secrets among what else is in an input, of which the runner knows whole lines.
+	passwordPattern = regexp.MustCompile(`\bpassword\s+(\S+)`)
+	tokenPattern    = regexp.MustCompile(`(?m)^\s*(?:extra-)?access-tokens\s*=(.*)$`)
 )
+
+// mask keeps a secret out of the log. A short one is left: it would be found in
+// what is none, and the runner drops an output that has a secret in it.
+func (a *app) mask(secret string) {
+	const shortest = 8
+	if len(secret) >= shortest {
+		a.action.Mask(secret)
+	}
+}
+
+// maskParts keeps the secrets in a netrc and a nix.conf out of the log.
+func (a *app) maskParts() {
+	for _, m := range passwordPattern.FindAllStringSubmatch(a.getenv(netrcVariable), -1) {
+		a.mask(m[1])
+	}
+	for _, m := range tokenPattern.FindAllStringSubmatch(a.getenv(confVariable), -1) {
+		for _, word := range strings.Fields(m[1]) {
+			_, token, _ := strings.Cut(word, "=")
+			a.mask(token)
+		}
+	}
+}
 
 func destinations(addresses []string) ([]push.Destination, error) {
 	var all []push.Destination
@@ -331,13 +397,14 @@ func hostKey(address, knownHosts string) string {
 	}
 	names := []string{u.Hostname(), knownhosts.Normalize(u.Host)}
 	for rest := []byte(knownHosts); ; {
+		var marker string
 		var hosts []string
 		var key ssh.PublicKey
-		_, hosts, key, _, rest, err = ssh.ParseKnownHosts(rest)
+		marker, hosts, key, _, rest, err = ssh.ParseKnownHosts(rest)
 		if err != nil { // no more of them
 			return ""
 		}
-		if slices.ContainsFunc(hosts, func(host string) bool { return slices.Contains(names, host) }) {
+		if marker == "" && slices.ContainsFunc(hosts, func(host string) bool { return slices.Contains(names, host) }) {
 			return base64.StdEncoding.EncodeToString(bytes.TrimSpace(ssh.MarshalAuthorizedKey(key)))
 		}
 	}

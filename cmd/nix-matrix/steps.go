@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"slices"
@@ -17,7 +16,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/push"
@@ -40,39 +38,37 @@ func (a *app) setUp(ctx context.Context, script string) error {
 		return err
 	}
 	a.show.Doing("setting up")
-	// The last thing that it does, however it ends, is to tell its environment.
-	const tell = "trap 'code=$?; env -0 >&3; exit $code' EXIT\n"
-	r, w, err := os.Pipe()
+	exported, remove, err := push.SecretFile("-") // a place for them
 	if err != nil {
 		return err
 	}
-	defer r.Close()
-	cmd, remove, err := bash(ctx, tell+script, env)
+	defer remove()
+	// However it ends, the last thing that it does is to tell its environment.
+	const tell = `env -0 >"$NIX_MATRIX_EXPORTED"`
+	cmd, remove, err := bash(ctx, "trap '"+tell+"' EXIT\n"+script+"\n"+tell, append(slices.Clone(env), "NIX_MATRIX_EXPORTED="+exported))
 	if err != nil {
-		return errors.Join(err, w.Close())
+		return err
 	}
 	defer remove()
-	cmd.ExtraFiles = []*os.File{w}
-	step := &stepLog{show: a.show}
+	step := a.newStepLog(env)
 	cmd.Stdout, cmd.Stderr = step, step
-	if err := errors.Join(cmd.Start(), w.Close()); err != nil {
-		return fmt.Errorf("setup: %w", err)
-	}
-	// What the script leaves running may keep the pipe open: a zero byte ends a
-	// variable, two end nothing, so we read until the script is gone.
-	exported := make(chan []byte, 1)
-	go func() {
-		data, _ := io.ReadAll(r)
-		exported <- data
-	}()
-	if err := cmd.Wait(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
+	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		return fmt.Errorf("setup failed: %w", step.explain(err))
 	}
-	_ = r.SetReadDeadline(time.Now().Add(time.Second))
-	for variable := range bytes.SplitSeq(<-exported, []byte{0}) {
-		name, value, ok := strings.Cut(string(variable), "=")
-		if !ok || slices.Contains(env, name+"="+value) || name == "_" || name == "SHLVL" || name == "PWD" || name == "OLDPWD" {
-			continue // a secret of the env is for who needs it
+	return a.takeOver(exported, env)
+}
+
+// takeOver makes the variables that a script has left in a file ours, but those of
+// the secret env, which are for who needs them.
+func (a *app) takeOver(file string, secrets []string) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("setup: %w", err)
+	}
+	for variable := range strings.SplitSeq(string(data), "\x00") {
+		name, value, ok := strings.Cut(variable, "=")
+		if !ok || slices.Contains(secrets, variable) || slices.Contains([]string{"_", "SHLVL", "PWD", "OLDPWD", "NIX_MATRIX_EXPORTED"}, name) {
+			continue
 		}
 		if err := os.Setenv(name, value); err != nil {
 			return fmt.Errorf("setup: %w", err)
@@ -91,17 +87,35 @@ func bash(ctx context.Context, script string, env []string) (cmd *exec.Cmd, remo
 	}
 	cmd = exec.CommandContext(ctx, "bash", "--noprofile", "--norc", "-eo", "pipefail", file)
 	cmd.Env = append(nix.Environ(), env...)
+	for _, name := range []string{"ACTIONS_ID_TOKEN_REQUEST_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_URL"} {
+		if value := os.Getenv(name); value != "" { // which a step of the workflow would have too
+			cmd.Env = append(cmd.Env, name+"="+value)
+		}
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = time.Second
 	return cmd, remove, nil
 }
 
-// A stepLog shows what a script says, and keeps the last of it.
+// A stepLog shows what a script says, and keeps the last of it, without secrets. A
+// mask that the script asks for is one.
 type stepLog struct {
-	show  io.Writer
-	lines []string
-	part  []byte
+	app     *app
+	secrets []string
+	lines   []string
+	part    []byte
+}
+
+// newStepLog makes one for a script that has these variables of the secret env.
+func (a *app) newStepLog(env []string) *stepLog {
+	l := &stepLog{app: a}
+	for _, variable := range env {
+		if _, value, _ := strings.Cut(variable, "="); value != "" {
+			l.secrets = append(l.secrets, value)
+		}
+	}
+	return l
 }
 
 const stepLines = 25
@@ -120,7 +134,15 @@ func (l *stepLog) Write(p []byte) (int, error) {
 }
 
 func (l *stepLog) line(text string) {
-	_, _ = l.show.Write([]byte(text + "\n"))
+	if secret, ok := strings.CutPrefix(strings.TrimSpace(text), "::add-mask::"); ok && secret != "" {
+		l.secrets = append(l.secrets, secret)
+		l.app.action.Mask(secret)
+		return
+	}
+	for _, secret := range l.secrets {
+		text = strings.ReplaceAll(text, secret, "***")
+	}
+	_, _ = l.app.show.Write([]byte(text + "\n"))
 	if l.lines = append(l.lines, text); len(l.lines) > stepLines {
 		l.lines = l.lines[1:]
 	}
@@ -184,7 +206,7 @@ func proviso(ctx context.Context, at *site, script string, t *job.Target) (reaso
 	}
 	defer remove()
 	var out bytes.Buffer
-	log := &stepLog{show: at.app.show}
+	log := at.app.newStepLog(at.env)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(target), &out, log
 	err = cmd.Run()
 	switch {
@@ -206,36 +228,47 @@ func (w *worker) postBuild(ctx context.Context, result *job.Result) {
 	if strings.TrimSpace(w.post) == "" {
 		return
 	}
-	missing := w.missing()
+	unfit := w.unfit(result)
 	for i := range result.Targets {
 		t := &result.Targets[i]
 		switch {
 		case !t.Outcome.OK():
-		case missing != "":
-			t.PostBuild = &job.Step{Outcome: job.StepSkipped, Error: missing + " is not set, as in a pull request from a fork"}
+		case unfit != "":
+			t.PostBuild = &job.Step{Outcome: job.StepSkipped, Error: unfit}
+		case ctx.Err() != nil:
+			t.Outcome, t.Error = job.Cancelled, "it was stopped before post_build"
 		default:
 			w.app.show.Doing("post_build of %s", t.Attr)
 			t.PostBuild = w.postStep(ctx, t)
-			if t.PostBuild.Outcome == job.StepFailed {
-				t.Outcome = job.Broken
-				t.Error = t.PostBuild.Error
-				t.Log = t.PostBuild.Log
+			switch {
+			case t.PostBuild.Outcome != job.StepFailed:
+			case ctx.Err() != nil: // it is not to blame
+				t.PostBuild = nil
+				t.Outcome, t.Error = job.Cancelled, "post_build was stopped"
+			default:
+				t.Outcome, t.Error, t.Log = job.Broken, t.PostBuild.Error, t.PostBuild.Log
 			}
 		}
 	}
 }
 
-// missing names a variable that the command after the build needs and that is not
-// there.
-func (w *worker) missing() string {
-	for _, variable := range w.site.env {
-		if name, value, _ := strings.Cut(variable, "="); value == "" {
-			return name
+// unfit says why the command after the build can't be run, or nothing.
+func (w *worker) unfit(result *job.Result) string {
+	for _, p := range result.Pushes {
+		if p.Error != "" && !p.Optional {
+			return "not all was pushed to " + p.Destination
 		}
 	}
+	const fork = " is not set, as in a pull request from a fork"
+	for _, variable := range w.site.env {
+		if name, value, _ := strings.Cut(variable, "="); value == "" {
+			return name + fork
+		}
+	}
+	has := slices.Concat(nix.Environ(), w.site.env)
 	for _, name := range w.postNeeds {
-		if os.Getenv(name) == "" && !slices.ContainsFunc(w.site.env, func(v string) bool { return strings.HasPrefix(v, name+"=") }) {
-			return name
+		if !slices.ContainsFunc(has, func(variable string) bool { return strings.HasPrefix(variable, name+"=") && variable != name+"=" }) {
+			return name + fork
 		}
 	}
 	return ""
@@ -243,6 +276,9 @@ func (w *worker) missing() string {
 
 func (w *worker) postStep(ctx context.Context, t *job.TargetResult) *job.Step {
 	start := time.Now()
+	failed := func(err error) *job.Step {
+		return &job.Step{Outcome: job.StepFailed, Seconds: time.Since(start).Seconds(), Error: "post_build failed: " + err.Error()}
+	}
 	target := &w.plan.Targets[t.N]
 	paths := map[string]string{}
 	first := ""
@@ -252,26 +288,27 @@ func (w *worker) postStep(ctx context.Context, t *job.TargetResult) *job.Step {
 	}
 	outputs, err := json.Marshal(paths)
 	if err != nil {
-		return &job.Step{Outcome: job.StepFailed, Error: err.Error()}
+		return failed(err)
 	}
-	cmd, remove, err := bash(ctx, w.post, append(slices.Clone(w.site.env),
+	env := append(slices.Clone(w.site.env),
 		"NIX_MATRIX_ATTR="+t.Attr, "NIX_MATRIX_NAME="+target.Name, "NIX_MATRIX_HOST="+target.Host, "NIX_MATRIX_KIND="+string(target.Kind),
-		"NIX_MATRIX_SYSTEM="+target.System, "NIX_MATRIX_DRV="+t.DrvPath, "NIX_MATRIX_OUT="+first, "NIX_MATRIX_OUTPUTS="+string(outputs)))
+		"NIX_MATRIX_SYSTEM="+target.System, "NIX_MATRIX_DRV="+t.DrvPath, "NIX_MATRIX_OUT="+first, "NIX_MATRIX_OUTPUTS="+string(outputs))
+	if w.site.remote != "" { // where the outputs are
+		env = append(env, "NIX_REMOTE="+w.site.remote, "NIX_SSHOPTS="+w.site.ssh)
+	}
+	cmd, remove, err := bash(ctx, w.post, env)
 	if err != nil {
-		return &job.Step{Outcome: job.StepFailed, Error: err.Error()}
+		return failed(err)
 	}
 	defer remove()
-	log := &stepLog{show: w.app.show}
+	log := w.app.newStepLog(w.site.env)
 	cmd.Stdout, cmd.Stderr = log, log
-	err = cmd.Run()
-	step := &job.Step{Outcome: job.StepDone, Seconds: time.Since(start).Seconds()}
-	if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
-		step.Outcome, step.Error = job.StepFailed, "post_build failed: "+log.explain(err).Error()
+	step := &job.Step{Outcome: job.StepDone}
+	if err = cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
+		step = failed(log.explain(err))
+		step.Log = log.lines
 	}
-	step.Log = log.lines
+	step.Seconds = time.Since(start).Seconds()
 	w.app.show.Printf("post_build of %s: %s", t.Attr, step.Outcome)
-	if step.Outcome == job.StepFailed {
-		w.app.action.Annotate(action.LevelError, t.Attr, step.Error)
-	}
 	return step
 }

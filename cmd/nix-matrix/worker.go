@@ -54,7 +54,7 @@ type workingFlags struct {
 func (o *workingFlags) flags(a *app, cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.timeout, "timeout", or(a.action.Input("timeout"), a.defaultTimeout()),
-		"how long an entry may take, such as 5h45m; what is finished by then is pushed, and a rerun goes on from there")
+		"how long an entry may take, such as 5h20m; what is finished by then is pushed, and a rerun goes on from there")
 	f.StringVar(&o.silence, "max-silent-time", a.action.Input("max_silent_time"), "how long a builder may print nothing, as a `TIME`")
 	f.StringVar(&o.post, "post-build", a.action.Input("post_build"),
 		"bash `SCRIPT` to run for each target that is built, with NIX_MATRIX_OUT, _OUTPUTS, _ATTR, _NAME, _HOST, _KIND, _SYSTEM and _DRV in its environment")
@@ -67,7 +67,7 @@ func (o *workingFlags) flags(a *app, cmd *cobra.Command) {
 // which it does after six hours.
 func (a *app) defaultTimeout() string {
 	if a.hosted() {
-		return "5h45m"
+		return "5h20m"
 	}
 	return "0"
 }
@@ -118,9 +118,10 @@ func (w *worker) work(ctx context.Context, e *job.Entry, result *job.Result) {
 		building = limited
 	}
 	err := w.realise(building, e, session, result)
+	late := building.Err() != nil && ctx.Err() == nil && !allOK(result)
 	w.finishPush(session, result)
 	switch {
-	case building.Err() != nil && ctx.Err() == nil && !allOK(result):
+	case late:
 		result.TimedOut = true
 		result.Error = fmt.Sprintf("the deadline came %s after the start (input timeout); what was finished is kept, and a rerun goes on from there", job.Duration(w.timeout))
 	case err == nil:
@@ -130,7 +131,7 @@ func (w *worker) work(ctx context.Context, e *job.Entry, result *job.Result) {
 		result.Error = err.Error()
 	}
 	if ctx.Err() == nil {
-		w.postBuild(ctx, result)
+		w.postBuild(building, result)
 	}
 	result.Outcome = outcome(ctx, result)
 	result.Finished = time.Now().UTC()
@@ -150,7 +151,7 @@ func (w *worker) destinations() []push.Destination {
 	var to []push.Destination
 	for _, d := range w.site.to {
 		if lacks := d.Lacks(w.site.push.Secrets); lacks != "" {
-			w.app.show.Warn("nothing is pushed to %s: %s is not set, as in a pull request from a fork", d.Name, lacks)
+			w.app.warn("Nothing is pushed to "+d.Name, fmt.Errorf("%s is not set, as in a pull request from a fork", lacks))
 			continue
 		}
 		to = append(to, d)
@@ -192,7 +193,9 @@ func (w *worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 		}
 	}
 	store := w.site.store.With(w.options(e)...)
-	defer w.makeRoom(ctx, store, targets)()
+	room, enough := context.WithCancel(ctx)
+	defer enough()
+	go w.makeRoom(room, store, targets)
 	logs := w.keepLogs
 	if logs != "" {
 		logs = filepath.Join(logs, e.ID)
@@ -237,17 +240,15 @@ func names(drvs []string) []string {
 // options are Nix's settings for an entry.
 func (w *worker) options(e *job.Entry) []nix.Option {
 	var options []nix.Option
+	if w.site.remote != "" { // whose own settings count, and no others
+		return nil
+	}
 	if w.silence > 0 {
 		options = append(options, nix.Option{Name: "max-silent-time", Value: strconv.Itoa(int(w.silence.Seconds()))})
 	}
-	if w.site.remote != "" { // whose own settings are for the rest
-		return options
-	}
 	// Entries that are built side by side on one machine wait for each other's
 	// locks; Nix looks at them every five seconds.
-	options = append(options,
-		nix.Option{Name: "build-poll-interval", Value: "1"},
-		nix.Option{Name: "fallback", Value: "true"}) // a cache that fails costs a build, no more
+	options = append(options, nix.Option{Name: "build-poll-interval", Value: "1"})
 	if platforms := w.site.nix.Setting("extra-platforms"); w.emulated(e) && !slices.Contains(platforms, e.System) {
 		options = append(options, nix.Option{Name: "extra-platforms", Value: strings.Join(append(platforms, e.System), " ")})
 	}

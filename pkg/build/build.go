@@ -4,6 +4,7 @@ package build
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -19,8 +20,7 @@ import (
 type Store interface {
 	Valid(ctx context.Context, paths ...string) (map[string]bool, error)
 	Realise(ctx context.Context, outputs []string, emit func(nix.Event)) error
-	Requisites(ctx context.Context, paths ...string) ([]string, error)
-	Info(ctx context.Context, paths ...string) ([]nix.PathInfo, error)
+	Closure(ctx context.Context, paths ...string) (map[string]nix.PathInfo, error)
 	Derivation(path string) (*derivation.Derivation, error)
 	Outputs(ctx context.Context, drvs ...string) (map[string]map[string]string, error)
 }
@@ -40,7 +40,7 @@ type Options struct {
 	// Retrying is told of each.
 	Retrying func(drvs []string, pause time.Duration)
 	// Logs is the directory for the logs of derivations that failed, one file
-	// each; none are kept if it is empty.
+	// each, which is emptied first; none are kept if it has no name.
 	Logs string
 }
 
@@ -58,12 +58,27 @@ func Run(ctx context.Context, store Store, targets []Target, o Options) (*Outcom
 	defer r.logs.close()
 	err := r.run(ctx, o)
 	r.outcome.Builds = r.watch.finished
+	if err != nil {
+		r.logs.keep(append(r.failedOrUnknown(), r.watch.unfinished()...))
+	}
 	if err != nil && ctx.Err() != nil {
 		for i := range r.outcome.Targets {
 			r.outcome.Targets[i].Outcome = job.Cancelled
 		}
 	}
 	return r.outcome, err
+}
+
+// failedOrUnknown are the derivations that failed, and those of which the store
+// could not be asked.
+func (r *realisation) failedOrUnknown() []string {
+	var drvs []string
+	for i, b := range r.watch.finished {
+		if b.Failed || i >= r.judged {
+			drvs = append(drvs, b.DrvPath)
+		}
+	}
+	return drvs
 }
 
 type realisation struct {
@@ -74,7 +89,8 @@ type realisation struct {
 	logs    *logs
 	started time.Time
 	outcome *Outcome
-	judged  int // of the builds that have ended
+	judged  int   // of the builds that have ended
+	err     error // of the last try that failed
 }
 
 func (r *realisation) run(ctx context.Context, o Options) error {
@@ -93,7 +109,8 @@ func (r *realisation) run(ctx context.Context, o Options) error {
 		return err
 	}
 	// What is done is done: a build that was stopped tells the truth too.
-	unstopped := context.WithoutCancel(ctx)
+	unstopped, cancel := afterwards(ctx)
+	defer cancel()
 	after, err := r.valid(unstopped)
 	if err != nil {
 		return err
@@ -128,12 +145,26 @@ func (r *realisation) run(ctx context.Context, o Options) error {
 	return r.sizes(unstopped, after)
 }
 
+// afterwards is for questions after a build: one that was stopped gets answers, but
+// does not wait for them for ever.
+func afterwards(ctx context.Context) (context.Context, context.CancelFunc) {
+	unstopped := context.WithoutCancel(ctx)
+	switch {
+	case ctx.Err() == nil:
+		return unstopped, func() {}
+	case errors.Is(ctx.Err(), context.DeadlineExceeded): // nobody is waiting at the door
+		return context.WithTimeout(unstopped, time.Minute)
+	default:
+		return context.WithTimeout(unstopped, 2500*time.Millisecond)
+	}
+}
+
 // realise builds, and tries again what failed only since something could not be
 // fetched.
 func (r *realisation) realise(ctx context.Context, o Options) (*failures, error) {
 	todo := r.targets
 	for try := 0; ; try++ {
-		failures, err := r.failures(context.WithoutCancel(ctx), r.store.Realise(ctx, Wanted(todo), func(e nix.Event) {
+		failures, err := r.failures(ctx, r.store.Realise(ctx, Wanted(todo), func(e nix.Event) {
 			r.watch.see(e, ctx.Err() != nil)
 			r.logs.see(e)
 			o.Emit(e)
@@ -219,41 +250,29 @@ func (r *realisation) all(i int, valid map[string]bool) bool {
 
 // sizes fills in the outputs that are there.
 func (r *realisation) sizes(ctx context.Context, valid map[string]bool) error {
-	var roots []string
-	for path := range valid {
-		roots = append(roots, path)
-	}
-	if len(roots) == 0 {
+	if len(valid) == 0 {
 		return nil
 	}
-	closure, err := r.store.Requisites(ctx, roots...)
+	infos, err := r.store.Closure(ctx, slices.Collect(maps.Keys(valid))...)
 	if err != nil {
 		return err
-	}
-	infos, err := r.store.Info(ctx, closure...)
-	if err != nil {
-		return err
-	}
-	byPath := make(map[string]*nix.PathInfo, len(infos))
-	for i := range infos {
-		byPath[infos[i].Path] = &infos[i]
 	}
 	for i, t := range r.targets {
 		for _, output := range t.Outputs {
 			path := r.outputs[i][output]
-			info, ok := byPath[path]
+			info, ok := infos[path]
 			if !ok {
 				continue
 			}
 			r.outcome.Targets[i].Outputs = append(r.outcome.Targets[i].Outputs, job.Output{
-				Name: output, Path: path, Size: info.NarSize, Closure: closureSize(byPath, path),
+				Name: output, Path: path, Size: info.NarSize, Closure: closureSize(infos, path),
 			})
 		}
 	}
 	return nil
 }
 
-func closureSize(infos map[string]*nix.PathInfo, path string) int64 {
+func closureSize(infos map[string]nix.PathInfo, path string) int64 {
 	seen := map[string]bool{path: true}
 	var size int64
 	for todo := []string{path}; len(todo) > 0; {

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"io/fs"
 	"strings"
 	"testing"
 	"time"
@@ -20,14 +20,23 @@ import (
 // store is a Nix store without Nix: derivations with one output each, of which
 // some fail. The whole commands are tested on the real one.
 type store struct {
-	inputs  map[string][]string // of each derivation, by name
-	valid   map[string]bool     // output paths
-	fetched map[string]bool     // by name: a substituter has it
-	fails   map[string]string   // by name: with this message
-	stop    string              // this one is being built when the context ends
-	cancel  func()
-	asked   []string
-	now     time.Time
+	inputs   map[string][]string // of each derivation, by name
+	valid    map[string]bool     // output paths
+	fetched  map[string]bool     // by name: a substituter has it
+	fails    map[string]string   // by name: with this message
+	lines    map[string][]string // by name: of its log, if not the usual ones
+	fixed    map[string]bool     // by name: the hash of its output is known
+	succeeds map[string]int      // by name: it fails until the try of that number
+	refused  map[string]bool     // by name: it fails before it is begun
+	floating map[string]bool     // by name: where its output is is known once it is there
+	gone     map[string]bool     // by name: the derivation can't be read
+	broken   map[string]error    // by method
+	stop     string              // this one is being built when the context ends
+	cancel   func()
+	running  func(nix.Event) // tells of something else, while it realises
+	asked    []string
+	tries    map[string]int // of the builds of each, by name
+	now      time.Time
 }
 
 func drvPath(name string) string {
@@ -39,7 +48,15 @@ func nameOf(path string) string {
 	return strings.TrimSuffix(path[strings.IndexByte(path, '-')+1:], ".drv")
 }
 
+// asResolved is the derivation that is built in place of one whose inputs float.
+func asResolved(name string) string {
+	return "/nix/store/22222222222222222222222222222222-" + name + ".drv"
+}
+
 func (s *store) Valid(_ context.Context, paths ...string) (map[string]bool, error) {
+	if err := s.broken["Valid"]; err != nil {
+		return nil, err
+	}
 	valid := map[string]bool{}
 	for _, p := range paths {
 		if s.valid[p] {
@@ -51,6 +68,7 @@ func (s *store) Valid(_ context.Context, paths ...string) (map[string]bool, erro
 
 func (s *store) Realise(ctx context.Context, outputs []string, emit func(nix.Event)) error {
 	s.asked = append(s.asked, outputs...)
+	s.running = emit
 	failed := false
 	for _, o := range outputs {
 		drv, _, _ := strings.Cut(o, "!")
@@ -80,23 +98,43 @@ func (s *store) realise(name string, emit func(nix.Event)) bool {
 		at(nix.FetchStopped, out, "")
 		return true
 	}
+	drv, failed := drvPath(name), 0
 	for _, input := range s.inputs[name] {
 		if !s.realise(input, emit) {
-			at(nix.ErrorMessage, "", fmt.Sprintf("1 dependencies of derivation '%s' failed to build", drvPath(name)))
-			return false
+			failed++
+		}
+		if s.floating[input] {
+			drv = asResolved(name)
 		}
 	}
-	at(nix.BuildStarted, drvPath(name), "")
-	for i := range 30 {
-		at(nix.BuildLine, drvPath(name), fmt.Sprintf("line %d of %s", i, name))
-	}
-	if name == s.stop {
-		s.cancel()
-		at(nix.BuildStopped, drvPath(name), "")
+	if failed > 0 {
+		at(nix.ErrorMessage, "", fmt.Sprintf("%d dependencies of derivation '%s' failed to build", failed, drvPath(name)))
 		return false
 	}
-	at(nix.BuildStopped, drvPath(name), "")
-	if message, fails := s.fails[name]; fails {
+	message, fails := s.fails[name]
+	if s.refused[name] {
+		at(nix.ErrorMessage, "", message)
+		return false
+	}
+	if s.tries == nil {
+		s.tries = map[string]int{}
+	}
+	s.tries[name]++
+	at(nix.BuildStarted, drv, "")
+	lines, ok := s.lines[name]
+	for i := 0; i < 30 && !ok; i++ {
+		lines = append(lines, fmt.Sprintf("line %d of %s", i, name))
+	}
+	for _, line := range lines {
+		at(nix.BuildLine, drv, line)
+	}
+	if name == s.stop && s.tries[name] > s.succeeds[name]-1 {
+		s.cancel()
+		at(nix.BuildStopped, drv, "")
+		return false
+	}
+	at(nix.BuildStopped, drv, "")
+	if fails && (s.succeeds[name] == 0 || s.tries[name] < s.succeeds[name]) {
 		at(nix.ErrorMessage, "", message)
 		return false
 	}
@@ -104,41 +142,47 @@ func (s *store) realise(name string, emit func(nix.Event)) bool {
 	return true
 }
 
-func (s *store) Requisites(_ context.Context, paths ...string) ([]string, error) {
-	var all []string
-	for _, p := range paths {
-		for _, input := range s.inputs[nameOf(p)] {
-			all = append(all, outPath(input))
-		}
-		all = append(all, p)
+func (s *store) Closure(_ context.Context, paths ...string) (map[string]nix.PathInfo, error) {
+	if err := s.broken["Closure"]; err != nil {
+		return nil, err
 	}
-	return slices.Compact(slices.Sorted(slices.Values(all))), nil
-}
-
-func (s *store) Info(_ context.Context, paths ...string) ([]nix.PathInfo, error) {
-	var infos []nix.PathInfo
+	closure := map[string]nix.PathInfo{}
 	for _, p := range paths {
 		info := nix.PathInfo{Path: p, NarSize: 100}
 		for _, input := range s.inputs[nameOf(p)] {
 			info.References = append(info.References, outPath(input))
+			closure[outPath(input)] = nix.PathInfo{Path: outPath(input), NarSize: 100}
 		}
-		infos = append(infos, info)
+		closure[p] = info
 	}
-	return infos, nil
+	return closure, nil
 }
 
 func (s *store) Outputs(_ context.Context, drvs ...string) (map[string]map[string]string, error) {
 	outputs := map[string]map[string]string{}
+	if err := s.broken["Outputs"]; err != nil {
+		return nil, err
+	}
 	for _, drv := range drvs {
-		outputs[drv] = map[string]string{"out": outPath(nameOf(drv))}
+		out := outPath(nameOf(drv))
+		if s.floating[nameOf(drv)] && !s.valid[out] {
+			out = ""
+		}
+		outputs[drv] = map[string]string{"out": out}
 	}
 	return outputs, nil
 }
 
 func (s *store) Derivation(path string) (*derivation.Derivation, error) {
+	if s.gone[nameOf(path)] {
+		return nil, fs.ErrNotExist
+	}
 	d := &derivation.Derivation{
 		Outputs:          map[string]*derivation.Output{"out": {Path: outPath(nameOf(path))}},
 		InputDerivations: map[string][]string{},
+	}
+	if s.fixed[nameOf(path)] {
+		d.Outputs["out"].HashAlgorithm, d.Outputs["out"].Hash = "sha256", "00"
 	}
 	for _, input := range s.inputs[nameOf(path)] {
 		d.InputDerivations[drvPath(input)] = []string{"out"}

@@ -18,22 +18,29 @@ type failures struct {
 	watch   *watch
 	logs    *logs
 	realise error
+
+	resolved map[string]bool // those of drvs that were built in place of others
 }
 
 // failures finds them out: those that were built and whose outputs are not
 // there. That holds for every version of Nix, whatever its messages are like.
 func (r *realisation) failures(ctx context.Context, realiseErr error) (*failures, error) {
-	f := &failures{store: r.store, watch: r.watch, logs: r.logs, realise: realiseErr}
-	if realiseErr == nil {
+	if realiseErr != nil {
+		r.err = realiseErr
+	}
+	f := &failures{store: r.store, watch: r.watch, logs: r.logs, realise: r.err}
+	if r.err == nil { // in any of the tries
 		return f, nil
 	}
+	ctx, cancel := afterwards(ctx)
+	defer cancel()
 	var drvs, paths []string
 	for _, b := range r.watch.finished {
 		drvs = append(drvs, b.DrvPath)
 	}
 	outputs, err := r.store.Outputs(ctx, drvs...)
 	if err != nil {
-		return nil, errors.Join(realiseErr, err) // what ended the build says most
+		return nil, errors.Join(r.err, err) // what ended the build says most
 	}
 	for _, byName := range outputs {
 		for _, path := range byName {
@@ -59,7 +66,48 @@ func (r *realisation) failures(ctx context.Context, realiseErr error) (*failures
 		}
 	}
 	r.judged = len(r.watch.finished)
+	f.findResolved(r.targets)
 	return f, nil
+}
+
+// findResolved finds which of the derivations that failed nobody needs: they were
+// built in place of others, with the inputs' paths put in.
+func (f *failures) findResolved(targets []Target) {
+	f.resolved = map[string]bool{}
+	for _, drv := range f.drvs {
+		f.resolved[drv] = true
+	}
+	for _, t := range targets {
+		if len(f.drvs) == 0 {
+			return
+		}
+		for drv := range f.needs(t.DrvPath) {
+			delete(f.resolved, drv)
+		}
+	}
+}
+
+// among says whether a derivation that failed is one of those that are needed, or
+// was built in place of one, whose name it has then.
+func (f *failures) among(needs map[string]bool, drv string) bool {
+	if !f.resolved[drv] {
+		return needs[drv]
+	}
+	for needed := range needs {
+		if job.DrvName(needed) == job.DrvName(drv) {
+			return true
+		}
+	}
+	return false
+}
+
+// message is what Nix says of a derivation that failed in being built. From 2.30
+// on, it does not say what has timed out.
+func (f *failures) message(drv string) string {
+	if message := f.watch.message(drv); message != "" {
+		return message
+	}
+	return f.watch.nameless()
 }
 
 // fetches gives the targets that failed for nothing but what could not be
@@ -73,7 +121,7 @@ func (f *failures) fetches(targets []Target) (again []Target, drvs []string) {
 		needs := f.needs(t.DrvPath)
 		var of []string
 		for _, drv := range f.drvs {
-			if needs[drv] {
+			if f.among(needs, drv) {
 				of = append(of, drv)
 			}
 		}
@@ -95,11 +143,12 @@ func (f *failures) fetches(targets []Target) (again []Target, drvs []string) {
 // room or time.
 func (f *failures) fetch(drv string) bool {
 	d, err := f.store.Derivation(drv)
-	if err != nil || hint(f.watch.message(drv), f.watch.log[drv]) != "" || mismatch.MatchString(f.watch.message(drv)) {
+	message := f.message(drv)
+	if err != nil || hint(message, f.watch.log[drv]) != "" || mismatch.MatchString(message) {
 		return false
 	}
 	out, ok := d.Outputs["out"]
-	return ok && out.Hash != ""
+	return ok && out.Hash != "" && out.Hash != "impure"
 }
 
 // cause names the derivation whose failure kept a target from being built, if
@@ -110,12 +159,8 @@ func (f *failures) cause(result *job.TargetResult) bool {
 	}
 	needs := f.needs(result.DrvPath)
 	for _, drv := range f.drvs {
-		if needs[drv] {
-			message := f.watch.message(drv)
-			if message == "" { // Nix from 2.30 on does not say what has timed out
-				message = f.watch.nameless()
-			}
-			f.blame(result, drv, message)
+		if f.among(needs, drv) {
+			f.blame(result, drv, f.message(drv))
 			return true
 		}
 	}
@@ -140,7 +185,7 @@ func (f *failures) blame(result *job.TargetResult, drv, message string) {
 }
 
 // A message that tells of a derivation only that it needs another one.
-var dependencies = regexp.MustCompile(`\d+ dependenc(?:y|ies)\b.* failed`)
+var dependencies = regexp.MustCompile(`(?m)^(?:Reason: )?\d+ dependenc(?:y|ies)\b.* failed`)
 
 var drvPattern = regexp.MustCompile(`/nix/store/[0-9a-z]{32}-[0-9a-zA-Z+._?=-]+\.drv`)
 
@@ -194,13 +239,14 @@ func (f *failures) needs(drv string) map[string]bool {
 // writes them, wanted and got.
 var mismatch = regexp.MustCompile(`(?s)hash mismatch in fixed-output derivation '([^']+)':?\s+(?:specified|wanted|likely URL.*?specified):\s*(\S+)\s+got:\s*(\S+)`)
 
-// What Nix from 2.30 on says of a builder that failed.
-var reason = regexp.MustCompile(`(?s)^Cannot build '([^']+)'\.\s+Reason: (.+?)\.?\s+Output paths:.*?((?:\nLast \d+ log lines:.*)?)$`)
+// What Nix from 2.30 on says of a builder that failed, or that can't be begun. Where
+// outputs are is not said if it is not known, or if there will be none.
+var reason = regexp.MustCompile(`(?s)^Cannot build '([^']+)'\.\s+Reason: ([^\n]+?)\.?((?:\n(?:Required|Current|Available) [^\n]+)*)(?:\nOutput paths:(?:\n +/[^\n]+)*)?(\nLast \d+ log lines:.*)?$`)
 
 // condense puts what matters of a message first, where Nix has it in further lines.
 func condense(message string) string {
 	if m := reason.FindStringSubmatch(message); m != nil {
-		return m[2] + ": " + m[1] + m[3]
+		return m[2] + ": " + m[1] + m[3] + m[4]
 	}
 	if m := mismatch.FindStringSubmatch(message); m != nil {
 		return fmt.Sprintf("hash mismatch in %s: wanted %s, got %s", m[1], m[2], m[3])
@@ -210,22 +256,25 @@ func condense(message string) string {
 
 // hints are what to do about failures that are not the derivation's own.
 var hints = []struct {
-	sign *regexp.Regexp
-	text string
+	sign   *regexp.Regexp
+	logged bool // the log of a builder may say so too, and mean the same
+	text   string
 }{
-	{regexp.MustCompile(`No space left on device|Disk quota exceeded`),
+	{regexp.MustCompile(`No space left on device|Disk quota exceeded`), true,
 		"The disk is full. On GitHub's runners, reclaim_disk: true removes what is preinstalled; else take a larger one."},
-	{regexp.MustCompile(`signal 9|[Kk]illed(?: signal)? terminated program|Out of memory|out of memory|Cannot allocate memory`),
+	{regexp.MustCompile(`signal 9|[Kk]illed(?: signal)? terminated program|Out of memory|out of memory|Cannot allocate memory`), true,
 		"It was killed, most likely for want of memory: let Nix build fewer at a time (nix_conf: max-jobs = 1), or name a larger runner."},
-	{regexp.MustCompile(`Required system: |a '[^']+' with features .* is required to build`),
+	{regexp.MustCompile(`missing system features|a '[^']+' with features {[^}]+} is required to build`), false,
+		"This machine lacks a feature: name a runner that has it (input runners), or, if this one has, say so to Nix (nix_conf: extra-system-features)."},
+	{regexp.MustCompile(`Required system: |a '[^']+' with features {} is required to build`), false,
 		"This machine builds other systems: name a runner for that one (input runners), or a remote builder (builders)."},
-	{regexp.MustCompile(`timed out after \d+ seconds`),
+	{regexp.MustCompile(`timed out after \d+ seconds`), false,
 		"It printed nothing for longer than max_silent_time, or took longer than Nix's own settings let it."},
 }
 
 func hint(message string, log []string) string {
 	for _, h := range hints {
-		if h.sign.MatchString(message) || slices.ContainsFunc(log, h.sign.MatchString) {
+		if h.sign.MatchString(message) || h.logged && slices.ContainsFunc(log, h.sign.MatchString) {
 			return h.text
 		}
 	}

@@ -26,10 +26,17 @@ type logFile struct {
 	size int
 }
 
-func newLogs(dir string) *logs { return &logs{dir: dir, open: map[string]*logFile{}} }
+// newLogs makes the directory ready, which has no logs of before then.
+func newLogs(dir string) *logs {
+	if dir != "" {
+		_ = os.RemoveAll(dir)
+	}
+	return &logs{dir: dir, open: map[string]*logFile{}}
+}
 
 func (l *logs) path(drv string) string {
-	return filepath.Join(l.dir, strings.TrimSuffix(filepath.Base(drv), ".drv")+".log")
+	name := strings.ReplaceAll(strings.TrimSuffix(filepath.Base(drv), ".drv"), "?", "_") // which artifacts don't take
+	return filepath.Join(l.dir, name+".log")
 }
 
 func (l *logs) see(e nix.Event) {

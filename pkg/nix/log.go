@@ -130,11 +130,20 @@ func (r *logReader) line(line string) {
 		}
 		switch l.Level {
 		case levelError:
-			r.emit(Event{Kind: ErrorMessage, Time: r.now(), Text: strings.TrimSpace(Plain(text))})
+			r.emit(Event{Kind: ErrorMessage, Time: r.now(), Text: unquoted(strings.TrimSpace(Plain(text)))})
 		case levelWarn:
 			r.emit(Event{Kind: WarnMessage, Time: r.now(), Text: strings.TrimSpace(Plain(text))})
 		}
 	}
+}
+
+// unquoted takes off what a client sets before the error of a daemon: that is how
+// what a build needs fails, while its own error comes as it is.
+func unquoted(text string) string {
+	if quoted, ok := strings.CutPrefix(text, "error: "); ok {
+		return strings.ReplaceAll(quoted, "\n       ", "\n")
+	}
+	return text
 }
 
 func (l *logLine) field() string {

@@ -63,6 +63,9 @@ type Surroundings struct {
 	// Env has variables, NAME=VALUE, for the programs that read from substituters
 	// and push. It may have secrets, so no evaluator gets it.
 	Env []string
+	// Fetch has variables for programs that fetch sources, which evaluators do. They
+	// may have secrets too.
+	Fetch []string
 	// SSH has options for ssh, as in NIX_SSHOPTS, empty for those of this process.
 	SSH string
 }
@@ -79,6 +82,7 @@ func Find(ctx context.Context, log io.Writer, with Surroundings) (*Nix, error) {
 	if with.SSH != "" {
 		n.env = append(n.env, "NIX_SSHOPTS="+with.SSH)
 	}
+	n.env = append(n.env, with.Fetch...)
 	out, err := n.output(ctx, "nix", "--version")
 	if err != nil {
 		return nil, fmt.Errorf("%w: ask for its version: %w", ErrMissing, err)

@@ -25,12 +25,10 @@ import (
 // A PathInfo is what the store knows of a valid path.
 type PathInfo struct {
 	Path       string
-	NarHash    string // sha256, base16
+	NarHash    string // sha256; base16, but from Closure
 	NarSize    int64  // bytes
 	Deriver    string // store path or empty
 	References []string
-
-	// What ClosureInfo knows besides.
 	Signatures []string // NAME:BASE64
 	CA         string   // content address or empty
 }
@@ -55,68 +53,26 @@ func (n *Nix) Requisites(ctx context.Context, paths ...string) ([]string, error)
 	return all, nil
 }
 
-// Info gives what the store knows of valid paths, in the order given.
-func (n *Nix) Info(ctx context.Context, paths ...string) ([]PathInfo, error) {
-	if n.remote { // whose database can't be dumped
-		return n.pathInfo(ctx, paths)
-	}
-	byPath := make(map[string]PathInfo, len(paths))
-	for _, piece := range chunks(paths) {
-		out, err := n.output(ctx, "nix-store", append([]string{"--dump-db"}, piece...)...)
-		if err != nil {
-			return nil, fmt.Errorf("ask the store for sizes: %w", err)
-		}
-		infos, err := parseRegistration(out)
-		if err != nil {
-			return nil, fmt.Errorf("read the store's registration: %w", err)
-		}
-		for _, info := range infos {
-			byPath[info.Path] = info
-		}
-	}
-	return inOrder(paths, byPath)
-}
-
-func inOrder(paths []string, byPath map[string]PathInfo) ([]PathInfo, error) {
-	infos := make([]PathInfo, 0, len(paths))
-	for _, path := range paths {
-		info, ok := byPath[path]
-		if !ok {
-			return nil, fmt.Errorf("%s is not valid in the store", path)
-		}
-		infos = append(infos, info)
-	}
-	return infos, nil
-}
-
-// ClosureInfo gives what the store knows of the closure of the paths, signatures
-// and content addresses too. The hashes are as `nix path-info` writes them.
-func (n *Nix) ClosureInfo(ctx context.Context, paths ...string) ([]PathInfo, error) {
-	closure, err := n.Requisites(ctx, paths...)
-	if err != nil {
-		return nil, err
-	}
-	return n.pathInfo(ctx, closure)
-}
-
-func (n *Nix) pathInfo(ctx context.Context, paths []string) ([]PathInfo, error) {
-	args := []string{"path-info", "--json"}
+// Closure gives what the store knows of the closure of the paths, signatures and
+// content addresses too. The hashes are as `nix path-info` writes them.
+func (n *Nix) Closure(ctx context.Context, paths ...string) (map[string]PathInfo, error) {
+	args := []string{"path-info", "--recursive", "--json"}
 	if n.atLeast(2, 34) { // which warns without it
 		args = append(args, "--json-format", "1")
 	}
-	byPath := make(map[string]PathInfo, len(paths))
+	closure := make(map[string]PathInfo, len(paths))
 	for _, piece := range chunks(paths) {
 		out, err := n.output(ctx, "nix", append(slices.Clone(args), piece...)...)
 		if err != nil {
-			return nil, fmt.Errorf("ask the store for signatures: %w", err)
+			return nil, fmt.Errorf("ask the store for the closure: %w", err)
 		}
 		infos, err := parsePathInfo(out)
 		if err != nil {
 			return nil, fmt.Errorf("read nix path-info: %w", err)
 		}
-		maps.Copy(byPath, infos)
+		maps.Copy(closure, infos)
 	}
-	return inOrder(paths, byPath)
+	return closure, nil
 }
 
 // parsePathInfo reads what `nix path-info --json` writes: an object by path, in
@@ -183,35 +139,6 @@ type narReader struct {
 func (r *narReader) Close() error {
 	r.cancel()
 	return r.PipeReader.Close()
-}
-
-// parseRegistration reads what `nix-store --dump-db` writes: per path its
-// lines are path, hash, size, deriver, number of references, references.
-func parseRegistration(data []byte) ([]PathInfo, error) {
-	s := bufio.NewScanner(bytes.NewReader(data))
-	whole := true
-	line := func() string { whole = s.Scan(); return s.Text() }
-	var infos []PathInfo
-	for s.Scan() {
-		info := PathInfo{Path: s.Text(), NarHash: line()}
-		var err error
-		if info.NarSize, err = strconv.ParseInt(line(), 10, 64); err != nil {
-			return nil, err
-		}
-		info.Deriver = line()
-		count, err := strconv.ParseUint(line(), 10, 31)
-		if err != nil {
-			return nil, err
-		}
-		for range count {
-			info.References = append(info.References, line())
-			if !whole {
-				return nil, errors.Join(io.ErrUnexpectedEOF, s.Err())
-			}
-		}
-		infos = append(infos, info)
-	}
-	return infos, s.Err()
 }
 
 // Valid says which of the paths are valid in the store.
@@ -328,7 +255,7 @@ func (n *Nix) Forecast(ctx context.Context, outputs []string) (int64, error) {
 	return parseUnpacked(said.String()), nil
 }
 
-var unpackedPattern = regexp.MustCompile(`([0-9.]+) ([KMGT]?)i?B unpacked\)`)
+var unpackedPattern = regexp.MustCompile(`([0-9.]+) ([KMGT])iB unpacked\)`)
 
 // parseUnpacked gives the bytes that a dry run says will be unpacked.
 func parseUnpacked(said string) int64 {
@@ -442,7 +369,7 @@ func (n *Nix) Has(drv string) bool {
 		return false
 	}
 	for _, output := range d.Outputs {
-		if _, err := os.Lstat(output.Path); err != nil {
+		if _, err := os.Lstat(output.Path); err != nil && output.Path != "" { // else it is named by its content
 			return false
 		}
 	}

@@ -3,8 +3,10 @@ package push
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 
@@ -57,16 +59,17 @@ func (a *atticCache) push(ctx context.Context, n Nix, paths []string, token stri
 	if err != nil {
 		return err
 	}
-	infos, err := n.ClosureInfo(ctx, paths...)
+	infos, err := n.Closure(ctx, paths...)
 	if err != nil {
 		return err
 	}
-	closure := make([]attic.Path, len(infos))
-	for i, info := range infos {
-		closure[i] = attic.Path{
+	closure := make([]attic.Path, 0, len(infos))
+	for _, path := range slices.Sorted(maps.Keys(infos)) {
+		info := infos[path]
+		closure = append(closure, attic.Path{
 			StorePath: info.Path, NarHash: info.NarHash, NarSize: info.NarSize, References: info.References,
 			Deriver: info.Deriver, CA: info.CA, Signatures: info.Signatures,
-		}
+		})
 	}
 	_, err = c.Push(ctx, closure, n.NAR)
 	return err

@@ -73,10 +73,14 @@ func (c *cachixCache) ask(ctx context.Context, token string) ([]string, error) {
 
 // cachixConfigured says whether Cachix's program has been given a token before.
 func cachixConfigured() bool {
-	config, err := os.UserConfigDir()
-	if err != nil {
-		return false
+	config := os.Getenv("XDG_CONFIG_HOME") // on macOS too
+	if config == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return false
+		}
+		config = filepath.Join(home, ".config")
 	}
-	_, err = os.Stat(filepath.Join(config, "cachix", "cachix.dhall"))
+	_, err := os.Stat(filepath.Join(config, "cachix", "cachix.dhall")) //nolint:gosec // the user's own directory
 	return err == nil
 }

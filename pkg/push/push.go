@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/nix"
@@ -18,7 +20,7 @@ import (
 type Nix interface {
 	Copy(ctx context.Context, destination string, paths []string) error
 	Cachix(ctx context.Context, name string, paths []string) error
-	ClosureInfo(ctx context.Context, paths ...string) ([]nix.PathInfo, error)
+	Closure(ctx context.Context, paths ...string) (map[string]nix.PathInfo, error)
 	NAR(ctx context.Context, path string) (io.ReadCloser, error)
 }
 
@@ -29,6 +31,13 @@ type Secrets struct {
 	AtticToken  string
 	CachixToken string
 	CachixKey   string
+	// Env has variables, NAME=VALUE, for the programs that push.
+	Env []string
+	// SSHKey says that there is a key for stores by ssh.
+	SSHKey bool
+	// Bare says that the machine has nothing of its own, as GitHub's runners: what is
+	// not among these is not there.
+	Bare bool
 }
 
 // A Destination is a binary cache to push to.
@@ -126,9 +135,40 @@ func (d *Destination) Lacks(secrets Secrets) string {
 		return "ATTIC_TOKEN (input attic_token)"
 	case d.cachix != nil && secrets.CachixToken == "" && secrets.CachixKey == "" && !cachixConfigured():
 		return "CACHIX_AUTH_TOKEN (input cachix_auth_token)"
+	case strings.HasPrefix(d.address, "s3:"):
+		return secrets.lacksAWS()
+	case strings.HasPrefix(d.address, "ssh") && secrets.Bare && !secrets.SSHKey && os.Getenv("SSH_AUTH_SOCK") == "":
+		return "an ssh key (input ssh_key)"
 	}
 	return ""
 }
+
+// lacksAWS names a variable of AWS that is said to be there and empty, or that none
+// is where there is nothing else.
+func (s *Secrets) lacksAWS() string {
+	for _, variable := range slices.Concat(s.Env, os.Environ()) {
+		name, value, _ := strings.Cut(variable, "=")
+		switch {
+		case !strings.HasPrefix(name, "AWS_"):
+		case value == "" && slices.Contains(s.Env, variable):
+			return name + " (input env)"
+		case name != "AWS_REGION" && name != "AWS_DEFAULT_REGION":
+			return ""
+		}
+	}
+	if home, err := os.UserHomeDir(); err == nil {
+		if _, err := os.Stat(filepath.Join(home, ".aws")); err == nil {
+			return ""
+		}
+	}
+	if !s.Bare {
+		return "" // the machine may have a role
+	}
+	return "AWS_ACCESS_KEY_ID (input env)"
+}
+
+// NeedsFiles says whether what is pushed must be on this machine.
+func (d *Destination) NeedsFiles() bool { return d.cachix != nil }
 
 // Missing says whether a destination is a directory that is yet to be made. A
 // daemon that is asked to read from there would make it, for itself alone.
@@ -186,11 +226,15 @@ func SecretFile(secret string) (name string, remove func(), err error) {
 	if strings.TrimSpace(secret) == "" {
 		return "", func() {}, nil
 	}
-	f, err := os.CreateTemp("", "nix-matrix-secret-") // mode 0600
+	dir := os.Getenv("RUNNER_TEMP") // which a runner empties also after a job that was killed
+	if _, err := os.Stat(dir); err != nil { //nolint:gosec // the runner's own directory
+		dir = ""
+	}
+	f, err := os.CreateTemp(dir, "nix-matrix-secret-") // mode 0600
 	if err != nil {
 		return "", nil, fmt.Errorf("write a secret to a file: %w", err)
 	}
-	remove = func() { _ = os.Remove(f.Name()) }
+	remove = func() { _ = os.Remove(f.Name()) } //nolint:gosec // a file of ours
 	_, err = f.WriteString(strings.TrimSpace(secret) + "\n")
 	if err = errors.Join(err, f.Close()); err != nil {
 		remove()

@@ -145,7 +145,7 @@ func TestSecretFileNone(t *testing.T) {
 	}
 }
 
-func (*calls) ClosureInfo(context.Context, ...string) ([]nix.PathInfo, error) {
+func (*calls) Closure(context.Context, ...string) (map[string]nix.PathInfo, error) {
 	return nil, errors.New("not asked for")
 }
 

@@ -1,0 +1,539 @@
+package nix
+
+import (
+	"context"
+	"encoding/base64"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/org/nix-matrix/internal/testbench"
+)
+
+func TestParseUnpacked(t *testing.T) {
+	for _, version := range testbench.NixVersions {
+		archive, err := txtar.ParseFile(filepath.Join("testdata", "dry-run-"+version))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]int64{"one": 0, "several": 0, "some": 0, "none": 0, "build": 0} // which is 0.00 MiB
+		if version == "2.34" {
+			want = map[string]int64{"one": 102, "several": 307, "some": 102, "none": 0, "build": 102}
+		}
+		got := map[string]int64{}
+		for _, f := range archive.Files {
+			got[f.Name] = parseUnpacked(string(f.Data))
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s:\n%s", version, diff)
+		}
+	}
+	for said, want := range map[string]int64{
+		"": 0,
+		"these 2 paths will be fetched (1.50 MiB download, 3.25 MiB unpacked):\n  /nix/store/x":                                        3407872,
+		"these 2 derivations will be built:\n  /nix/store/a.drv\nthese 2 paths will be fetched (9.9 GiB download, 12.5 GiB unpacked):": 13421772800,
+		"\x1b[1mthis path will be fetched (1.0 KiB download, 2.5 \x1b[0mKiB unpacked):":                                                2560,
+		"this path will be fetched (0.1 TiB download, 1.5 TiB unpacked):":                                                              1649267441664,
+		"this path will be fetched (12.00 MiB download, x unpacked):":                                                                  0,
+		"this path will be fetched (12.00 MiB download, 1.2.3 MiB unpacked):":                                                          0,
+	} {
+		if got := parseUnpacked(said); got != want {
+			t.Errorf("%q is %d bytes, want %d", said, got, want)
+		}
+	}
+}
+
+// configured is Nix with further lines of a nix.conf.
+func configured(t *testing.T, conf string) *Nix {
+	t.Helper()
+	n, err := Find(t.Context(), io.Discard, Surroundings{Conf: conf})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestFlakeConfig(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		accepting := configured(t, "accept-flake-config = true")
+		type config struct{ Substituters, Keys []string }
+		for what, test := range map[string]struct {
+			nix  *Nix
+			text string
+			want config
+		}{
+			"not accepted":             {n, `{ nixConfig.substituters = [ "file:///a" ]; outputs = _: { }; }`, config{}},
+			"not accepted, and broken": {n, `{ nixConfig = `, config{}},
+			"none":                     {accepting, `{ outputs = _: { }; }`, config{}},
+			"another setting":          {accepting, `{ nixConfig.max-jobs = 3; outputs = _: { }; }`, config{}},
+			"lists": {
+				accepting,
+				`{
+					nixConfig.substituters = [ "file:///a" "file:///b" ];
+					nixConfig.trusted-public-keys = [ "a-1:aaaa" "b-1:bbbb" ];
+					outputs = _: throw "it looks at the outputs";
+				}`,
+				config{[]string{"file:///a", "file:///b"}, []string{"a-1:aaaa", "b-1:bbbb"}},
+			},
+			"texts": {
+				accepting,
+				`{ nixConfig = { substituters = " file:///a  file:///b"; trusted-public-keys = "a-1:aaaa"; }; outputs = _: { }; }`,
+				config{[]string{"file:///a", "file:///b"}, []string{"a-1:aaaa"}},
+			},
+			"more than there is": {
+				accepting,
+				`{
+					nixConfig = {
+						extra-substituters = "file:///b"; substituters = [ "file:///a" ];
+						extra-trusted-public-keys = [ "b-1:bbbb" ]; trusted-public-keys = "a-1:aaaa";
+						sandbox = false; allowed-uris = [ ];
+					};
+					outputs = _: { };
+				}`,
+				config{[]string{"file:///a", "file:///b"}, []string{"a-1:aaaa", "b-1:bbbb"}},
+			},
+			"no words": {
+				accepting,
+				`{ nixConfig = { substituters = [ ]; extra-substituters = true; trusted-public-keys = ""; }; outputs = _: { }; }`, config{},
+			},
+		} {
+			dir := filepath.Dir(writeFile(t, "flake.nix", test.text))
+			var got config
+			var err error
+			got.Substituters, got.Keys, err = test.nix.FlakeConfig(t.Context(), "path:"+dir)
+			if err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+			if len(got.Substituters)+len(got.Keys) == 0 {
+				got = config{} // whether it is nil or empty
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("%s:\n%s", what, diff)
+			}
+		}
+		broken := filepath.Dir(writeFile(t, "flake.nix", "{ nixConfig = "))
+		if _, _, err := accepting.FlakeConfig(t.Context(), "path:"+broken); err == nil || !strings.Contains(err.Error(), "syntax error") {
+			t.Errorf("a flake with an error: %v", err)
+		}
+
+		locked := filepath.Dir(writeFile(t, "flake.nix", `{ inputs.other = { url = "path:`+broken+`"; flake = false; }; outputs = _: { }; }`))
+		if _, _, err := accepting.FlakeConfig(t.Context(), "path:"+locked); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(filepath.Join(locked, "flake.lock")); err == nil {
+			t.Error("a lock file was written")
+		}
+
+		root := filepath.Dir(writeFile(t, "flake.nix", `{ nixConfig.substituters = "file:///root"; outputs = _: { }; }`))
+		sub := filepath.Join(root, "a", "b")
+		if err := os.MkdirAll(sub, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(sub, "flake.nix"), []byte(`{ nixConfig.substituters = "file:///sub"; outputs = _: { }; }`), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range [][]string{{"init", "--quiet"}, {"add", "."}} {
+			if out, err := exec.Command("git", append([]string{"-C", root}, args...)...).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+		}
+		for flake, want := range map[string]string{root: "root", sub: "sub", "git+file://" + root + "?dir=a/b": "sub"} {
+			substituters, _, err := accepting.FlakeConfig(t.Context(), flake)
+			if err != nil || !slices.Equal(substituters, []string{"file:///" + want}) {
+				t.Errorf("%s: %q, %v", flake, substituters, err)
+			}
+		}
+	})
+}
+
+func TestPublicKey(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		dir := t.TempDir()
+		secretFile, publicFile := filepath.Join(dir, "secret"), filepath.Join(dir, "public")
+		if _, err := n.output(t.Context(), "nix-store", "--generate-binary-cache-key", "cache.example-1", secretFile, publicFile); err != nil {
+			t.Fatal(err)
+		}
+		read := func(file string) string {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return strings.TrimSpace(string(data))
+		}
+		secret, public := read(secretFile), read(publicFile)
+		if !strings.HasPrefix(public, "cache.example-1:") {
+			t.Fatalf("the public key is %q", public)
+		}
+		for _, key := range []string{secret, secret + "\n", "\n " + secret + " \n\n"} {
+			got, err := n.PublicKey(t.Context(), key)
+			if err != nil || got != public {
+				t.Errorf("got %q, %v, want %q", got, err, public)
+			}
+		}
+		name, text, _ := strings.Cut(secret, ":")
+		for _, key := range []string{"", "s3cr3t", text, ":" + text, name + ":", name + ":s3cr3t", name + ":" + text[8:], public, name + ":" + base64.StdEncoding.EncodeToString([]byte("s3cr3t"))} {
+			got, err := n.PublicKey(t.Context(), key)
+			if err == nil {
+				t.Errorf("%q is a key, of %q", key, got)
+				continue
+			}
+			if key != "" && strings.Contains(err.Error(), key) || strings.Contains(err.Error(), "s3cr3t") || strings.Contains(err.Error(), text[8:]) {
+				t.Errorf("the key is in the error: %v", err)
+			}
+			if !strings.Contains(err.Error(), "generate-binary-cache-key") {
+				t.Errorf("the error does not say what to do: %v", err)
+			}
+		}
+	})
+}
+
+// What With overrides is in effect for each of Nix's programs, the last word first.
+func TestWithTakesEffect(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		ctx := t.Context()
+		drv := instantiate(t, n, derive("x", "echo >$out"))["x"]
+		none := n.With(Option{"max-jobs", "0"}, Option{"builders", ""})
+		if err := none.Realise(ctx, []string{drv + "!out"}, func(Event) {}); err == nil {
+			t.Error("nix-store built with max-jobs = 0")
+		}
+		if _, err := none.output(ctx, "nix", "build", "--no-link", "--file", writeFile(t, "default.nix", derive("x", "echo >$out")), "x"); err == nil {
+			t.Error("nix built with max-jobs = 0")
+		}
+		if err := none.With(Option{"max-jobs", "1"}).Realise(ctx, []string{drv + "!out"}, func(Event) {}); err != nil {
+			t.Errorf("the last word does not hold: %v", err)
+		}
+		secret := writeFile(t, "secret", "x")
+		open := Evaluation{Expr: "builtins.readFile " + secret, Apply: "v: builtins.trace v null"}
+		if _, err := eval(t, n, open); err != nil {
+			t.Error(err)
+		}
+		if _, err := eval(t, n.With(Option{"restrict-eval", "true"}), open); err == nil {
+			t.Error("nix eval read a file with restrict-eval")
+		}
+		// A setting that begins with "extra-" is added to.
+		extra := n.With(Option{"extra-platforms", "riscv64-linux"}).With(Option{"extra-extra-platforms", "armv7l-linux"})
+		out, err := extra.output(ctx, "nix", show(n)...)
+		if err != nil || !strings.Contains(string(out), "armv7l-linux") || !strings.Contains(string(out), "riscv64-linux") {
+			t.Errorf("%s, %v", out, err)
+		}
+		if got := extra.Setting("extra-platforms"); slices.Contains(got, "riscv64-linux") {
+			t.Errorf("the settings are as they were without With, but %q", got)
+		}
+		// The other is as it was.
+		if out, err := n.output(ctx, "nix", show(n)...); err != nil || strings.Contains(string(out), "riscv64-linux") {
+			t.Errorf("%s, %v", out, err)
+		}
+	})
+}
+
+// show are the arguments that have nix show extra-platforms, among others.
+func show(n *Nix) []string {
+	if n.atLeast(2, 20) {
+		return []string{"config", "show"}
+	}
+	return []string{"show-config"}
+}
+
+func writeFile(t *testing.T, name, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// Another store has other paths, and tells the same of them.
+func TestAt(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		ctx := t.Context()
+		drvs, outs := recorded(t, n)
+		realise(t, n, drvs["second"])
+		dir := t.TempDir()
+		at := n.With(Option{"max-jobs", "0"}).At(dir)
+		valid := func(n *Nix) map[string]bool {
+			t.Helper()
+			valid, err := n.Valid(ctx, outs["second"], outs["fetched"])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return valid
+		}
+		both := map[string]bool{outs["second"]: true, outs["fetched"]: true}
+		if diff := cmp.Diff(map[string]bool{}, valid(at)); diff != "" {
+			t.Errorf("before:\n%s", diff)
+		}
+		if err := n.With(Option{"require-sigs", "false"}).Copy(ctx, dir, []string{outs["second"]}); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(both, valid(at)); diff != "" {
+			t.Errorf("after:\n%s", diff)
+		}
+		if err := n.CopyDerivations(ctx, dir, []string{drvs["talks"]}); err != nil {
+			t.Fatal(err)
+		}
+		testbench.UseStore(t, t.TempDir()) // so that nothing is here
+		if diff := cmp.Diff(map[string]bool{}, valid(n)); diff != "" {
+			t.Errorf("here:\n%s", diff)
+		}
+		if diff := cmp.Diff(both, valid(at)); diff != "" {
+			t.Errorf("there:\n%s", diff)
+		}
+
+		infos, err := at.FullInfo(ctx, outs["second"])
+		if err != nil || len(infos) != 1 || infos[0].NarSize != 168 || !slices.Equal(infos[0].References, []string{outs["fetched"]}) {
+			t.Errorf("its info is %+v, %v", infos, err)
+		}
+		var nar strings.Builder
+		if err := at.dump(ctx, &nar, outs["second"]); err != nil || nar.Len() != 168 || !strings.Contains(nar.String(), outs["fetched"]) {
+			t.Errorf("its NAR has %d bytes, %v", nar.Len(), err)
+		}
+		hold, err := at.Hold(ctx, outs["second"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := hold.Close(); err != nil {
+			t.Error(err)
+		}
+		// The settings hold there too.
+		if err := at.Realise(ctx, []string{drvs["talks"] + "!out"}, func(Event) {}); err == nil {
+			t.Error("it built there with max-jobs = 0")
+		}
+	})
+}
+
+const large = `
+let build = name: text: derivation { inherit name; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/bin:/usr/bin"; args = [ "-c" text ]; };
+in rec {
+  big = build "big" "head -c 3145728 /dev/zero >$out";
+  bigger = build "bigger" "head -c 6291456 /dev/zero >$out; echo ${big} >>$out";
+  local = build "local" "echo ${bigger} >$out";
+}`
+
+// What will be fetched is known before, as far as it is not here and is offered.
+func TestForecast(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		ctx := t.Context()
+		drvs := instantiate(t, n, large)
+		dir := t.TempDir()
+		from := n.With(Option{"substituters", "file://" + dir}, Option{"require-sigs", "false"})
+		check := func(what string, n *Nix, want int64, names ...string) {
+			t.Helper()
+			var wanted []string
+			for _, name := range names {
+				wanted = append(wanted, drvs[name]+"!out")
+			}
+			got, err := n.Forecast(ctx, wanted)
+			if err != nil || got < want-want/50 || got > want+want/50 {
+				t.Errorf("%s: %d bytes, %v, want %d", what, got, err, want)
+			}
+		}
+		check("nothing is offered", n, 0, "big", "bigger", "local")
+		realise(t, n, drvs["bigger"])
+		check("it is here", from, 0, "big", "bigger")
+		outs, err := n.Outputs(ctx, drvs["big"], drvs["bigger"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		big, bigger := outs[drvs["big"]]["out"], outs[drvs["bigger"]]["out"]
+		if err := n.Copy(ctx, "file://"+dir, []string{bigger}); err != nil {
+			t.Fatal(err)
+		}
+
+		testbench.UseStore(t, t.TempDir()) // which has nothing
+		instantiate(t, n, large)
+		check("both are to be fetched", from, 9<<20, "bigger")
+		check("what is built needs both", from, 9<<20, "local")
+		check("twice", from, 9<<20, "bigger", "local", "big")
+		check("none is offered", n, 0, "bigger")
+		if valid, err := n.Valid(ctx, big, bigger); err != nil || len(valid) > 0 {
+			t.Errorf("it was fetched: %v, %v", valid, err)
+		}
+		realise(t, from, drvs["big"])
+		check("one is to be fetched", from, 6<<20, "bigger", "big")
+		if size, err := n.Forecast(ctx, []string{"/nix/store/none"}); err == nil {
+			t.Errorf("the forecast of what is no path is %d", size)
+		}
+	})
+}
+
+const twoOutputs = `
+let build = name: text: derivation { inherit name; system = "x86_64-linux"; builder = "/bin/sh"; outputs = [ "out" "doc" ]; args = [ "-c" text ]; };
+in {
+  two = build "two" "echo >$out; echo >$doc";
+  half = build "half" "echo >$out; exit 1";
+}`
+
+// What is there of derivations: before they are built, and after, well or not.
+func TestBuilt(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		ctx := t.Context()
+		drvs := instantiate(t, n, twoOutputs)
+		two, half := drvs["two"], drvs["half"]
+		known, err := n.Outputs(ctx, two, half, two)
+		if err != nil {
+			t.Fatal(err)
+		}
+		check := func(what string, wantPaths, wantUnbuilt []string) {
+			t.Helper()
+			paths, unbuilt, err := n.Built(ctx, two, half)
+			if err != nil {
+				t.Fatal(err)
+			}
+			slices.Sort(paths)
+			slices.Sort(wantPaths)
+			if !slices.Equal(paths, wantPaths) || !slices.Equal(unbuilt, wantUnbuilt) {
+				t.Errorf("%s: built %q, not %q; want %q, not %q", what, paths, unbuilt, wantPaths, wantUnbuilt)
+			}
+			again, err := n.Outputs(ctx, half, two)
+			if diff := cmp.Diff(known, again); err != nil || diff != "" {
+				t.Errorf("%s: %v\n%s", what, err, diff)
+			}
+			for drv, has := range map[string]bool{two: len(wantPaths) == 2, half: false} {
+				if n.Has(drv) != has {
+					t.Errorf("%s: the outputs of %s are there: %t", what, drv, !has)
+				}
+			}
+		}
+		if len(known) != 2 || known[two]["doc"] == "" || known[two]["doc"] == known[two]["out"] || known[half]["out"] == "" {
+			t.Fatalf("the outputs are %v", known)
+		}
+		check("before", nil, []string{two, half})
+		realise(t, n, two)
+		check("after", []string{known[two]["out"], known[two]["doc"]}, []string{half})
+		if n.Realise(ctx, []string{half + "!out"}, func(Event) {}) == nil {
+			t.Error("it succeeded")
+		}
+		check("after a failure", []string{known[two]["out"], known[two]["doc"]}, []string{half})
+		dir := t.TempDir()
+		if err := n.Copy(ctx, "file://"+dir, []string{known[two]["doc"]}); err != nil {
+			t.Fatal(err)
+		}
+		testbench.UseStore(t, t.TempDir())
+		instantiate(t, n, twoOutputs)
+		from := n.With(Option{"substituters", "file://" + dir}, Option{"require-sigs", "false"})
+		if err := from.Realise(ctx, []string{two + "!doc"}, func(Event) {}); err != nil {
+			t.Fatal(err)
+		}
+		check("in part", []string{known[two]["doc"]}, []string{two, half})
+
+		none := "/nix/store/" + strings.Repeat("1", 32) + "-none.drv"
+		if _, err := n.Outputs(ctx, two, none); err == nil || !strings.Contains(err.Error(), none) {
+			t.Errorf("of what is not there: %v", err)
+		}
+		if _, _, err := n.Built(ctx, two, none); err == nil || !strings.Contains(err.Error(), none) {
+			t.Errorf("of what is not there: %v", err)
+		}
+		if n.Has(none) || n.Has("/etc/passwd") {
+			t.Error("what is no derivation has outputs")
+		}
+		// Of none, no program is asked.
+		ended, cancel := context.WithCancel(ctx)
+		cancel()
+		if outputs, err := n.Outputs(ended); err != nil || len(outputs) > 0 {
+			t.Errorf("of nothing: %v, %v", outputs, err)
+		}
+	})
+}
+
+// httpCache is a binary cache that takes uploads. Its files are here alone: the
+// server's goroutines are in another mount namespace.
+func httpCache(t *testing.T) (files *sync.Map, address string) {
+	t.Helper()
+	files = &sync.Map{}
+	files.Store("/nix-cache-info", []byte("StoreDir: /nix/store\n"))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut {
+			data, err := io.ReadAll(r.Body)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+				return
+			}
+			files.Store(r.URL.Path, data)
+			return
+		}
+		data, ok := files.Load(r.URL.Path)
+		if !ok {
+			http.NotFound(w, r)
+			return
+		}
+		_, _ = w.Write(data.([]byte))
+	}))
+	t.Cleanup(server.Close)
+	return files, server.URL
+}
+
+// A path that was deleted from a binary cache is sent there again, and not taken
+// for offered, though Nix remembers it.
+func TestCopyAsksAnew(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		drvs, outs := recorded(t, n)
+		realise(t, n, drvs["second"])
+		name := "/" + filepath.Base(outs["second"])[:32] + ".narinfo"
+		dir := t.TempDir()
+		files, address := httpCache(t)
+		for _, cache := range []struct {
+			address string
+			has     func() bool
+			remove  func() (restore func())
+		}{
+			{
+				"file://" + dir,
+				func() bool { _, err := os.Stat(dir + name); return err == nil },
+				func() func() {
+					if err := os.Rename(dir+name, dir+"/elsewhere"); err != nil {
+						t.Fatal(err)
+					}
+					return func() { _ = os.Rename(dir+"/elsewhere", dir+name) }
+				},
+			},
+			{
+				address,
+				func() bool { _, ok := files.Load(name); return ok },
+				func() func() {
+					data, _ := files.LoadAndDelete(name)
+					return func() { files.Store(name, data) }
+				},
+			},
+		} {
+			send := func(what string) {
+				t.Helper()
+				if err := n.Copy(t.Context(), cache.address, []string{outs["second"]}); err != nil {
+					t.Fatal(err)
+				}
+				if !cache.has() {
+					t.Errorf("%s: it was not sent %s", cache.address, what)
+				}
+			}
+			offered := func(want bool) {
+				t.Helper()
+				got, err := n.Offered(t.Context(), []string{outs["second"]}, cache.address)
+				if err != nil || got[outs["second"]] != want {
+					t.Errorf("%s offers it: %v, %v, want %t", cache.address, got, err, want)
+				}
+			}
+			offered(false)
+			send("at first")
+			offered(true)
+			restore := cache.remove()
+			offered(false)
+			restore() // as another machine may
+			offered(true)
+			cache.remove()
+			offered(false)
+			send("after it was deleted")
+			cache.remove()
+			send("after it was deleted again")
+		}
+	})
+}
