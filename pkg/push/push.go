@@ -226,7 +226,7 @@ func SecretFile(secret string) (name string, remove func(), err error) {
 	if strings.TrimSpace(secret) == "" {
 		return "", func() {}, nil
 	}
-	dir := os.Getenv("RUNNER_TEMP") // which a runner empties also after a job that was killed
+	dir := os.Getenv("RUNNER_TEMP")         // which a runner empties also after a job that was killed
 	if _, err := os.Stat(dir); err != nil { //nolint:gosec // the runner's own directory
 		dir = ""
 	}
