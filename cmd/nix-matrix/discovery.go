@@ -27,6 +27,16 @@ type discovery struct {
 	file         string
 	attrs        []string
 	systems      []string
+	include      []string
+	exclude      []string
+	allowEmpty   bool
+	args         []string // NAME=EXPRESSION
+	argStrs      []string // NAME=TEXT
+	nixPath      []string // NAME=PATH
+	hostAttr     string
+	evalWorkers  string
+	evalTimeout  string
+	evalMemory   string // MiB
 	runners      string
 	qemu         string
 	maxEntries   string
@@ -46,7 +56,17 @@ func (d *discovery) flags(a *app, cmd *cobra.Command) {
 	f.StringVarP(&d.file, "file", "f", a.action.Input("file"), "a Nix `FILE`, such as default.nix, instead of a flake")
 	f.StringArrayVarP(&d.attrs, "attr", "A", a.action.Lines("attr"), "attribute path in the file; may be repeated")
 	f.StringSliceVar(&d.systems, "systems", orWords(a.action.Input("systems"), "x86_64-linux", "aarch64-linux"), "`SYSTEM`s that are wanted")
-	f.StringVar(&d.runners, "runners", a.action.Input("runners"), "labels of the runners for a system, a line `SYSTEM=LABEL[,LABEL]` each")
+	f.StringArrayVar(&d.include, "include", a.action.Lines("include"), "`GLOB` on attribute paths of what is wanted: * is one name or a part of it, ** any number; may be repeated")
+	f.StringArrayVar(&d.exclude, "exclude", a.action.Lines("exclude"), "`GLOB` of what is not wanted, and is not evaluated; may be repeated")
+	f.BoolVar(&d.allowEmpty, "allow-empty", a.action.Input("allow_empty") == "true", "a glob may match nothing, and there may be nothing to build")
+	f.StringArrayVar(&d.args, "arg", a.action.Lines("arg"), "argument for the functions in the file, as `NAME=EXPRESSION`; may be repeated")
+	f.StringArrayVar(&d.argStrs, "argstr", a.action.Lines("argstr"), "likewise, as `NAME=TEXT`; may be repeated")
+	f.StringArrayVar(&d.nixPath, "nix-path", a.action.Lines("nix_path"), "entry of the search path for the file, `NAME=PATH`; may be repeated")
+	f.StringVar(&d.hostAttr, "host-attr", a.action.Input("host_attr"), "build `ATTR` of each NixOS host in place of its toplevel, such as vm, sdImage or config.system.build.isoImage")
+	f.StringVar(&d.evalWorkers, "eval-workers", or(a.action.Input("eval_workers"), "0"), "evaluators at once, a `NUMBER`; 0 is what cores and memory allow")
+	f.StringVar(&d.evalTimeout, "eval-timeout", or(a.action.Input("eval_timeout"), "30m"), "how long the evaluation of one attribute may take, as a `TIME`")
+	f.StringVar(&d.evalMemory, "eval-memory", or(a.action.Input("eval_memory"), "0"), "memory that an evaluator may use, in `MiB`; 0 is no limit")
+	f.StringVar(&d.runners, "runners", a.action.Input("runners"), "labels of the runners for a system, or for a feature such as kvm, a line `SYSTEM=LABEL[,LABEL]` each")
 	f.StringVar(&d.qemu, "qemu", or(a.action.Input("qemu"), string(plan.QEMUAuto)), "emulate aarch64-linux: auto, where no runner is named for it, always or never")
 	f.StringVar(&d.maxEntries, "max-entries", or(a.action.Input("max_entries"), strconv.Itoa(plan.MaxEntries)), "most entries that the matrix may have, a `NUMBER`; GitHub allows no more than 256")
 	f.StringVar(&d.directory, "working-directory", a.action.Input("working_directory"), "`DIR`ectory to look from, such as that of a flake in a subdirectory")
@@ -127,16 +147,12 @@ func (d *discovery) plan(ctx context.Context, at *site) (*job.Plan, error) {
 	if !slices.Contains([]plan.QEMU{plan.QEMUAuto, plan.QEMUAlways, plan.QEMUNever}, plan.QEMU(d.qemu)) {
 		return nil, usagef("--qemu %s: it is auto, always or never", d.qemu)
 	}
+	options, err := d.options(at)
+	if err != nil {
+		return nil, err
+	}
 	a.show.Doing("evaluating %s", d.source())
-	found, err := discover.Run(ctx, n, discover.Options{
-		Installables: d.installables,
-		File:         d.file,
-		Attrs:        d.attrs,
-		Systems:      d.systems,
-		System:       n.System,
-		Progress:     func(attr string) { a.show.Doing("evaluating %s", attr) },
-		Log:          func(line string) { a.show.Printf("%s", line) },
-	})
+	found, err := discover.Run(ctx, n, *options)
 	if err != nil {
 		return nil, asUsage(err)
 	}
@@ -179,6 +195,58 @@ func (d *discovery) plan(ctx context.Context, at *site) (*job.Plan, error) {
 		p.Notices = append(p.Notices, "aarch64-linux is emulated, which is slow. If your plan has the runner, name it in the input runners: aarch64-linux=ubuntu-24.04-arm")
 	}
 	return p, nil
+}
+
+// options are what to discover, and how.
+func (d *discovery) options(at *site) (*discover.Options, error) {
+	show := at.app.show
+	o := &discover.Options{
+		Installables: d.installables,
+		File:         d.file,
+		Attrs:        d.attrs,
+		Systems:      d.systems,
+		System:       at.nix.System,
+		NixPath:      d.nixPath,
+		HostAttr:     d.hostAttr,
+		Include:      d.include,
+		Exclude:      d.exclude,
+		AllowEmpty:   d.allowEmpty,
+		Progress:     func(attr string) { show.Doing("evaluating %s", attr) },
+		Log:          func(line string) { show.Printf("%s", line) },
+	}
+	var err error
+	if o.Args, err = arguments("arg", d.args); err != nil {
+		return nil, err
+	}
+	if o.ArgStrs, err = arguments("argstr", d.argStrs); err != nil {
+		return nil, err
+	}
+	if o.Timeout, err = duration("eval-timeout", d.evalTimeout); err != nil {
+		return nil, err
+	}
+	if o.Workers, err = strconv.Atoi(d.evalWorkers); err != nil || o.Workers < 0 {
+		return nil, usagef("--eval-workers %s: it is a number", d.evalWorkers)
+	}
+	const most = 1 << 30 // MiB
+	memory, err := strconv.ParseInt(d.evalMemory, 10, 64)
+	if err != nil || memory < 0 || memory > most {
+		return nil, usagef("--eval-memory %s: it is a number of MiB", d.evalMemory)
+	}
+	o.MemoryLimit = memory << 20
+	return o, nil
+}
+
+// arguments reads arguments for functions.
+func arguments(flag string, lines []string) ([]discover.Arg, error) {
+	var args []discover.Arg
+	for _, line := range lines {
+		name, value, ok := strings.Cut(line, "=")
+		if !ok || name == "" {
+			return nil, usagef("--%s %s: it is of the form NAME=VALUE", flag, line)
+		}
+		args = append(args, discover.Arg{Name: strings.TrimSpace(name), Value: value})
+	}
+	return args, nil
 }
 
 // flakeConfig notes where the flakes themselves say that their paths come from,

@@ -3,6 +3,7 @@ package discover
 import (
 	"encoding/json"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/job"
@@ -55,8 +56,21 @@ var hostNames = []struct {
 	{"home-manager-generation", job.Home},
 }
 
+// hostPath reads what is the path of a host's target below its configuration.
+func hostPath(attr string) []string {
+	path := SplitAttr(attr)
+	switch len(path) {
+	case 0:
+		path = []string{"toplevel"}
+		fallthrough
+	case 1:
+		return append([]string{"config", "system", "build"}, path...)
+	}
+	return path
+}
+
 // classify makes a target of an attribute path and the derivation's name.
-func classify(path []string, drvName string) job.Target {
+func (d *discovery) classify(path []string, drvName string) job.Target {
 	t := job.Target{Attr: JoinAttr(path), Kind: job.Other}
 	if len(path) == 0 { // a file that is a derivation
 		path = []string{drvName}
@@ -69,13 +83,17 @@ func classify(path []string, drvName string) job.Target {
 		t.Host = name[len(name)-1]
 	}
 	switch top {
-	case "packages":
+	case "packages", "legacyPackages":
 		t.Kind = job.Package
 	case "checks":
 		t.Kind = job.Check
 	default:
 		if out, ok := hostOutputs[top]; ok {
-			if len(path) == 2 || strings.HasSuffix(t.Attr, out.suffix) {
+			suffix := out.suffix
+			if suffix == nil {
+				suffix = d.host
+			}
+			if len(path) == 2 || slices.Equal(path[min(2, len(path)):], suffix) {
 				host(out.kind, path[:2])
 			}
 			break
@@ -93,11 +111,11 @@ func classify(path []string, drvName string) job.Target {
 // host's name in the attribute path of its target.
 var hostOutputs = map[string]struct {
 	kind   job.Kind
-	suffix string
+	suffix []string // nil is as the options say
 }{
-	"nixosConfigurations":  {job.NixOS, ".config.system.build.toplevel"},
-	"darwinConfigurations": {job.Darwin, ".system"},
-	"homeConfigurations":   {job.Home, ".activationPackage"},
+	"nixosConfigurations":  {job.NixOS, nil},
+	"darwinConfigurations": {job.Darwin, []string{"system"}},
+	"homeConfigurations":   {job.Home, []string{"activationPackage"}},
 }
 
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9@%_+=:,./#-]+$`)

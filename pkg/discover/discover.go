@@ -1,22 +1,24 @@
 // Package discover turns installables into evaluated targets.
 //
-// An evaluator that dies of one attribute (missing argument, infinite
-// recursion, out of memory) takes no other with it: its traces say which
-// attribute it was at, and the next evaluator goes on after that one. See
-// discover.nix for the protocol.
+// Evaluators walk through what is asked for and tell by traces how far they are;
+// discover.nix has the protocol. One evaluator begins. When much is left, others
+// take parts of it (crew.go), since what two attributes have in common is only
+// evaluated once by an evaluator that does both, but two evaluators use two cores.
+// An evaluator that dies of one attribute (missing argument, infinite recursion,
+// out of memory) takes no other with it: the next one goes on after that.
 package discover
 
 import (
 	"context"
-	"crypto/rand"
 	_ "embed" // for discover.nix
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
@@ -38,15 +40,56 @@ type Options struct {
 	Attrs        []string // attribute paths in File; none is all of it
 	Systems      []string // wanted; others are left out
 	System       string   // of this machine
-	// Progress is told what is being evaluated.
+
+	Args    []Arg    // for functions in File that take them, as nix-build's --arg
+	ArgStrs []Arg    // likewise, whose values are texts: --argstr
+	NixPath []string // entries of the search path for File, NAME=PATH
+
+	// HostAttr is the path of a NixOS host's target below its configuration. One
+	// name, such as "vm" or "sdImage", is that in config.system.build. Empty is
+	// the toplevel.
+	HostAttr string
+
+	// Include and Exclude have globs on dotted attribute paths, as targets are named:
+	// "*" is anything within a name, "**" any number of names. A glob covers what
+	// it matches and all that is below. No Include is everything. What is excluded
+	// is not evaluated.
+	Include, Exclude []string
+	// AllowEmpty says that it is no error when a glob matches nothing, nor when there
+	// is nothing to build.
+	AllowEmpty bool
+
+	Workers     int           // evaluators at once; 0 is what DefaultWorkers says for this machine
+	Timeout     time.Duration // for the evaluation of an attribute; 0 is none
+	MemoryLimit int64         // bytes that an evaluator may use; 0 is no limit
+
+	// Progress is told what is being evaluated. It may be nil.
 	Progress func(attr string)
-	// Log gets what the evaluator says besides, a line at a time.
+	// Counted is told how many attributes are done, of how many that are known so
+	// far. It may be nil. None of these functions is called while one of them runs.
+	Counted func(done, total int)
+	// Log gets what the evaluators say besides, a line at a time. What several say is
+	// said once. It may be nil.
 	Log func(line string)
+}
+
+// An Arg is an argument for functions: an expression, or a text.
+type Arg struct{ Name, Value string }
+
+// DefaultWorkers says how many evaluators a machine with so many cores and so
+// much memory, in bytes, can take. Memory is 0 where that is not known.
+func DefaultWorkers(cores int, memory int64) int {
+	const each = 3 << 30 // what the configurations of a few hosts take
+	fit := memory / each
+	if memory == 0 {
+		fit = 2
+	}
+	return max(1, min(cores, int(fit)))
 }
 
 // A Discovery is what was found.
 type Discovery struct {
-	Targets []job.Target // in the order of discovery, each derivation path or error once per attribute
+	Targets []job.Target // in the order of discovery, each attribute once
 	Omitted []string     // attribute paths that were left out because of their system
 }
 
@@ -70,32 +113,67 @@ func (e *MissingError) Error() string {
 	return fmt.Sprintf("%s has no attribute %s; there are: %s%s", e.In, e.Attr, strings.Join(have, ", "), more)
 }
 
+// ArgumentsError says that what was asked for is a function that can't be called.
+type ArgumentsError struct {
+	In    string // file, or an attribute in it
+	Needs []string
+}
+
+func (e *ArgumentsError) Error() string {
+	return fmt.Sprintf("%s is a function that needs the argument %s: give it with --arg %s EXPR or --argstr %s TEXT",
+		e.In, strings.Join(e.Needs, ", "), e.Needs[0], e.Needs[0])
+}
+
 // The outputs of a flake that are looked at when no attribute is named.
-var defaultOutputs = []string{"nixosConfigurations", "darwinConfigurations", "homeConfigurations", "packages", "checks"}
+var defaultOutputs = []string{"nixosConfigurations", "darwinConfigurations", "homeConfigurations", "packages", "checks", "devShells", "formatter"}
 
 // Run evaluates everything that the options name. Targets that can't be
-// evaluated are in the Discovery as failed; an error means that there is no
-// Discovery.
+// evaluated are in the Discovery as failed, those whose packages are not to be
+// built as skipped; an error means that there is no Discovery.
 func Run(ctx context.Context, eval Evaluator, o Options) (*Discovery, error) {
-	d := &discovery{eval: eval, o: o, seen: map[string]bool{}}
+	globs, err := readGlobs(o.Include, o.Exclude)
+	if err != nil {
+		return nil, err
+	}
+	memory := machineMemory()
+	if o.Workers <= 0 {
+		o.Workers = DefaultWorkers(runtime.GOMAXPROCS(0), memory)
+	}
+	d := &discovery{eval: eval, o: o, heap: initialHeap(memory/int64(o.Workers), o.MemoryLimit), host: hostPath(o.HostAttr), globs: globs, hits: map[int]bool{}, seen: map[string]bool{}, said: map[string]int{}}
 	sources := d.sources()
 	var dead error // of the first output that can't be entered at all
 	entered := 0
 	for _, s := range sources {
-		err := d.walk(ctx, s)
+		if d.leftOut(s.base) {
+			continue
+		}
+		c := newCrew(d, s)
+		err := c.run(ctx)
 		var output *outputError
 		switch {
 		case errors.As(err, &output) && len(sources) > 1:
-			d.failed(s, s.base, output.err)
+			c.records = []record{{target: d.failed(s, s.base, "", output.err)}}
+			for _, g := range d.globs { // which may have meant something in it
+				if len(s.base) == 0 || g.mayBeIn(s.base[0]) {
+					d.hits[g.N] = true
+				}
+			}
 			dead = err
 		case err != nil:
 			return nil, err
 		default:
 			entered++
 		}
+		d.collect(c.records)
 	}
-	if entered == 0 && dead != nil {
+	switch {
+	case entered == 0 && dead != nil:
 		return nil, dead // it is the flake that does not evaluate
+	case o.AllowEmpty:
+		return &d.Discovery, nil
+	}
+	if err := d.unmatched(); err != nil {
+		return nil, err
 	}
 	if len(d.Targets) == 0 {
 		return nil, d.nothing()
@@ -104,24 +182,42 @@ func Run(ctx context.Context, eval Evaluator, o Options) (*Discovery, error) {
 }
 
 func (d *discovery) nothing() error {
-	what := strings.Join(d.o.Installables, " ")
-	if d.o.File != "" {
-		what = d.o.File
-	}
-	if what == "" {
-		what = "."
-	}
-	if len(d.Omitted) > 0 {
+	what := d.what()
+	switch {
+	case len(d.Omitted) > 0:
 		return fmt.Errorf("%s has nothing for %s, only %s: name the wanted systems with --systems (input systems)", what, strings.Join(d.o.Systems, ", "), strings.Join(d.Omitted, ", "))
+	case len(d.globs) > 0:
+		return fmt.Errorf("there is nothing to build in %s: include and exclude leave nothing", what)
+	case d.o.File != "":
+		return fmt.Errorf("there is nothing to build in %s: it has no derivation, nor a set of them that says recurseForDerivations. Name an attribute with -A", what)
 	}
 	return fmt.Errorf("there is nothing to build in %s: it has none of %s. Name an attribute, such as .#hydraJobs", what, strings.Join(defaultOutputs, ", "))
 }
 
+// what is what was asked for.
+func (d *discovery) what() string {
+	switch {
+	case d.o.File != "":
+		return d.o.File
+	case len(d.o.Installables) > 0:
+		return strings.Join(d.o.Installables, " ")
+	}
+	return "."
+}
+
 type discovery struct {
 	Discovery
-	eval Evaluator
-	o    Options
-	seen map[string]bool // attributes, since installables may overlap
+	eval  Evaluator
+	o     Options
+	heap  int64
+	host  []string // path of a NixOS host's target
+	globs []glob
+	hits  map[int]bool    // globs that have matched something
+	known []string        // names that globs might have meant
+	seen  map[string]bool // attributes, since installables may overlap
+	said  map[string]int  // how often a line was logged
+
+	before int // attributes in the sources before
 }
 
 // A source is what one evaluator can walk through.
@@ -219,38 +315,6 @@ func fileExpr(file string) string {
 	return "import (/. + " + quote(file) + ")"
 }
 
-// walk runs evaluators over a source until one comes to its end.
-func (d *discovery) walk(ctx context.Context, s source) error {
-	var resume *position
-	for {
-		w := &walk{discovery: d, source: s, nonce: "nix-matrix-" + strings.ToLower(rand.Text())}
-		err := d.eval.Eval(ctx, nix.Evaluation{
-			Flake: s.flake,
-			Attr:  strings.Join(s.base, "."),
-			Expr:  s.expr,
-			Apply: "(" + walker + ") " + w.arguments(resume),
-		}, w.line)
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case w.err != nil:
-			return w.err
-		case err == nil:
-			return nil
-		case !w.inside:
-			if s.absent(err) {
-				return nil
-			}
-			return &outputError{s.name, err}
-		}
-		if !w.at.after(resume) {
-			return fmt.Errorf("evaluate %s: the evaluator died twice at %s: %w", s.name, JoinAttr(w.path), err)
-		}
-		resume = &w.at
-		d.failed(s, w.path, err)
-	}
-}
-
 // outputError says that the value of a source can't be evaluated. With an older
 // Nix, that may be just one output of a flake.
 type outputError struct {
@@ -267,172 +331,4 @@ func (s *source) absent(err error) bool {
 	var failed *nix.Error
 	return len(s.base) > 0 && !s.roots[0].Required && errors.As(err, &failed) &&
 		strings.Contains(failed.Message, "does not provide attribute")
-}
-
-// A position is how far a walk has come.
-type position struct {
-	Root int      `json:"root"`
-	Path []string `json:"path"` // from the root
-}
-
-// after says whether p is behind what q resumes after.
-func (p position) after(q *position) bool {
-	if q == nil || p.Root != q.Root {
-		return q == nil || p.Root > q.Root
-	}
-	return slices.Compare(p.Path, q.Path) > 0
-}
-
-// walk follows one evaluator by its traces.
-type walk struct {
-	*discovery
-	source source
-	nonce  string
-
-	at     position
-	depth  int      // length of the path of the root
-	path   []string // of what is being evaluated, from the outputs
-	inside bool     // path is announced and not yet described
-	dying  bool
-	err    error
-}
-
-func (w *walk) arguments(resume *position) string {
-	resumeJSON := "null"
-	if resume != nil {
-		resumeJSON = fromJSON(resume)
-	}
-	return fmt.Sprintf("{ nonce = %s; systems = %s; currentSystem = %s; resume = %s; base = %s; roots = %s; flake = %t; }",
-		quote(w.nonce), fromJSON(w.o.Systems), quote(w.o.System), resumeJSON,
-		fromJSON(append([]string{}, w.source.base...)), fromJSON(w.source.roots), w.source.flake != "")
-}
-
-// described is what the walker tells about a target.
-type described struct {
-	Path     []string           `json:"path"`
-	DrvPath  string             `json:"drvPath"`
-	System   string             `json:"system"`
-	Name     string             `json:"name"`
-	Outputs  []string           `json:"outputs"`
-	OutPaths map[string]*string `json:"outPaths"`
-}
-
-// line takes a line of the evaluator's stderr.
-func (w *walk) line(line string) bool {
-	_, told, ours := strings.Cut(line, w.nonce+" ")
-	if !ours {
-		// From an error on, what it says ends up in the target or the error.
-		w.dying = w.dying || strings.HasPrefix(nix.Plain(line), "error:")
-		if !w.dying {
-			w.o.Log(nix.Plain(line))
-		}
-		return false
-	}
-	event, data, _ := strings.Cut(told, " ")
-	if err := w.event(event, []byte(data)); err != nil && w.err == nil {
-		w.err = err
-	}
-	return true
-}
-
-func (w *walk) event(event string, data []byte) error {
-	switch event {
-	case "root":
-		var r struct {
-			N    int
-			Path []string
-		}
-		if err := json.Unmarshal(data, &r); err != nil {
-			return err
-		}
-		w.at = position{Root: r.N, Path: []string{}}
-		w.path, w.inside = r.Path, true
-	case "found", "at":
-		var path []string
-		if err := json.Unmarshal(data, &path); err != nil {
-			return err
-		}
-		w.path, w.inside = path, true
-		if event == "found" {
-			w.depth = len(path)
-		}
-		w.at.Path = path[w.depth:]
-		w.o.Progress(JoinAttr(path))
-	case "target":
-		var t described
-		if err := json.Unmarshal(data, &t); err != nil {
-			return err
-		}
-		w.inside = false
-		w.add(w.source, t)
-	case "omit":
-		var path []string
-		if err := json.Unmarshal(data, &path); err != nil {
-			return err
-		}
-		w.Omitted = append(w.Omitted, JoinAttr(path))
-	case "missing":
-		var m struct{ Path, Have []string }
-		if err := json.Unmarshal(data, &m); err != nil {
-			return err
-		}
-		return &MissingError{In: w.source.name, Attr: JoinAttr(m.Path), Have: m.Have}
-	default:
-		return fmt.Errorf("the walker said %q", event)
-	}
-	return nil
-}
-
-// add records a target.
-func (d *discovery) add(s source, found described) {
-	t := classify(found.Path, found.Name)
-	if d.seen[s.name+"#"+t.Attr] {
-		return
-	}
-	d.seen[s.name+"#"+t.Attr] = true
-	if !slices.Contains(d.o.Systems, found.System) {
-		d.Omitted = append(d.Omitted, t.Attr)
-		return
-	}
-	t.State = job.Build
-	t.System = found.System
-	t.DrvPath = found.DrvPath
-	t.Outputs = found.Outputs
-	t.OutPaths = map[string]string{}
-	for name, path := range found.OutPaths {
-		// What is not known before the build is a placeholder.
-		if path != nil && strings.HasPrefix(*path, "/nix/store/") {
-			t.OutPaths[name] = *path
-		}
-	}
-	t.Reproduce = d.reproduce(s, t.Attr)
-	d.Targets = append(d.Targets, t)
-}
-
-// failed records a target, or a set of them, that can't be evaluated.
-func (d *discovery) failed(s source, path []string, err error) {
-	t := classify(path, "")
-	if d.seen[s.name+"#"+t.Attr] {
-		return
-	}
-	d.seen[s.name+"#"+t.Attr] = true
-	t.State = job.Failed
-	t.Error = err.Error()
-	var failed *nix.Error
-	if errors.As(err, &failed) {
-		t.Error = failed.Message
-	}
-	t.Reproduce = d.reproduce(s, t.Attr)
-	d.Targets = append(d.Targets, t)
-}
-
-// reproduce says what to type to build a target at home.
-func (d *discovery) reproduce(s source, attr string) string {
-	if s.flake == "" {
-		if attr == "" {
-			return "nix-build " + shellQuote(d.o.File)
-		}
-		return "nix-build " + shellQuote(d.o.File) + " -A " + shellQuote(attr)
-	}
-	return "nix build " + shellQuote(s.flake+"#"+attr)
 }

@@ -16,26 +16,29 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
+func TestMain(m *testing.M) { testbench.PrivateProcess(m) }
+
 // All of this is on a real Nix, in the newest and the oldest version.
 func eachNix(t *testing.T, test func(*testing.T, *nix.Nix)) {
 	for _, version := range []string{"2.34", "2.8"} {
-		path := testbench.NixPath(t, version)
-		t.Run(version, func(t *testing.T) {
-			testbench.PrivateNix(t)
-			testbench.UseStore(t, t.TempDir())
-			t.Setenv("PATH", path+string(os.PathListSeparator)+os.Getenv("PATH"))
-			t.Setenv("HOME", t.TempDir())
-			n, err := nix.Find(t.Context(), io.Discard, nix.Surroundings{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			test(t, n)
-		})
+		t.Run(version, func(t *testing.T) { test(t, useNix(t, version)) })
 	}
 }
 
+func useNix(t testing.TB, version string) *nix.Nix {
+	t.Helper()
+	testbench.UseStore(t, t.TempDir())
+	t.Setenv("PATH", testbench.NixPath(t, version)+string(os.PathListSeparator)+os.Getenv("PATH"))
+	t.Setenv("HOME", t.TempDir())
+	n, err := nix.Find(t.Context(), io.Discard, nix.Surroundings{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 // flake writes a flake and gives a reference to it.
-func flake(t *testing.T, outputs string) string {
+func flake(t testing.TB, outputs string) string {
 	t.Helper()
 	dir := t.TempDir()
 	text := `{ outputs = { self }: let
@@ -55,16 +58,23 @@ func look(t *testing.T, n *nix.Nix, o Options) ([]string, *Discovery) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var lines []string
+	return summary(d), d
+}
+
+// summary has a line for each target.
+func summary(d *Discovery) (lines []string) {
 	for _, target := range d.Targets {
 		line := fmt.Sprintf("%s %s %s", target.Kind, target.Name, target.State)
 		if target.State == job.Failed {
 			first, _, _ := strings.Cut(target.Error, "\n")
 			line += ": " + first
 		}
+		if target.State == job.Skip {
+			line += " " + target.Reason
+		}
 		lines = append(lines, line)
 	}
-	return lines, d
+	return lines
 }
 
 func with(n *nix.Nix, o Options) Options {
@@ -180,7 +190,7 @@ func TestInstallables(t *testing.T) {
 			{[]string{"#deploy.nodes.robot.profiles.system.path"}, []string{
 				"nixos deploy.nodes.robot.profiles.system.path build",
 			}},
-			{[]string{"#hydraJobs"}, []string{"other hydraJobs.top build"}},
+			{[]string{"#hydraJobs"}, []string{"other hydraJobs.nested.deeply.job build", "other hydraJobs.top build"}},
 			{[]string{"#hydraJobs.nested.deeply"}, []string{"other hydraJobs.nested.deeply.job build"}},
 		} {
 			var installables []string

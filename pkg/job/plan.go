@@ -5,8 +5,11 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // A Plan is everything that discovery found out.
@@ -73,10 +76,15 @@ type Target struct {
 	Kind      Kind              `json:"kind"`
 	Host      string            `json:"host,omitempty"` // of a Kind that is a host
 	System    string            `json:"system,omitempty"`
-	DrvPath   string            `json:"drvPath,omitempty"`
+	DrvPath   string            `json:"drvPath,omitempty"`  // empty where nothing was instantiated: of Failed, and of Skip [Because] of the package
 	Outputs   []string          `json:"outputs,omitempty"`  // the outputs wanted
 	OutPaths  map[string]string `json:"outPaths,omitempty"` // by output; absent where unknown before the build
 	Reproduce string            `json:"reproduce,omitempty"`
+
+	// What the package says of itself.
+	Description string   `json:"description,omitempty"` // meta.description: one line of at most 200 characters
+	Features    []string `json:"features,omitempty"`    // requiredSystemFeatures: what a builder must have
+	Runner      []string `json:"runner,omitempty"`      // meta.nixMatrix.runner: labels of the runner for it
 
 	State  State  `json:"state"`
 	Reason string `json:"reason,omitempty"` // of Skip
@@ -161,15 +169,33 @@ func (p *Plan) EntryByID(id string) (*Entry, bool) {
 	return nil, false
 }
 
+// Because begins the Reason of a target that its own package forbids to build, as
+// one that is broken. Such a target has no derivation.
+const Because = "because "
+
+// MaxDescription is how many characters a Description may have.
+const MaxDescription = 200
+
+func isLine(s string) bool { return !strings.ContainsFunc(s, unicode.IsControl) }
+
 func (t *Target) check() error {
 	switch t.State {
 	case Build, Skip, Failed:
 	default:
 		return fmt.Errorf("%q: unknown state %q", t.Attr, t.State)
 	}
-	if t.State != Failed || t.DrvPath != "" {
+	refused := t.State == Skip && strings.HasPrefix(t.Reason, Because)
+	if t.State != Failed && !refused || t.DrvPath != "" {
 		if err := checkDrvPath(t.DrvPath); err != nil {
 			return fmt.Errorf("%q: %w", t.Attr, err)
+		}
+	}
+	if utf8.RuneCountInString(t.Description) > MaxDescription || !isLine(t.Description) {
+		return fmt.Errorf("%q: the description is not one line of at most %d characters", t.Attr, MaxDescription)
+	}
+	for _, word := range slices.Concat(t.Features, t.Runner) {
+		if strings.TrimSpace(word) == "" || !isLine(word) {
+			return fmt.Errorf("%q: %q is neither a system feature nor the label of a runner", t.Attr, word)
 		}
 	}
 	for name, path := range t.OutPaths {

@@ -3,11 +3,19 @@ package nix
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
 )
 
 // An Evaluation applies a function to a value of the user's.
@@ -18,9 +26,29 @@ type Evaluation struct {
 	Flake, Attr string
 	// Expr is a Nix expression, evaluated impurely, used when Flake is empty.
 	Expr string
+	// Path has entries of the search path, NAME=PATH, for Expr.
+	Path []string
 	// Apply is a Nix function of the value. It must give something small.
 	Apply string
+	// MemoryLimit is how many bytes of memory the evaluator may use; 0 is no
+	// limit. Programs that it starts don't count.
+	MemoryLimit int64
+	// InitialHeap is how many bytes an evaluator takes before it looks for garbage
+	// the first time; 0 leaves that to Nix. A variable GC_INITIAL_HEAP_SIZE of the
+	// user's goes before it.
+	InitialHeap int64
 }
+
+var (
+	// ErrMemory says that an evaluator needed more memory than it may use.
+	ErrMemory = errors.New("the evaluator needs more memory than it may use")
+	// ErrEnough is the cause to cancel an evaluation with that is to end at once,
+	// since what it would still say is known already.
+	ErrEnough = errors.New("the evaluation is no longer needed")
+)
+
+// memoryInterval is how often an evaluator's memory is looked at.
+const memoryInterval = 50 * time.Millisecond
 
 // EvaluatesWholeFlakes says whether an Evaluation may be of all outputs of a
 // flake. Older versions have no name for them.
@@ -29,16 +57,25 @@ func (n *Nix) EvaluatesWholeFlakes() bool { return n.atLeast(2, 26) && !n.lix }
 // Eval evaluates. What it instantiates is in the store afterwards. Each line
 // that the evaluator writes to stderr is given to line as it comes; those that
 // line does not take for its own are what an error is made from.
+//
+// An evaluator pays no attention to signals while it does nothing but evaluate:
+// when ctx ends, it takes a moment until it is killed, unless the cause is
+// [ErrEnough].
 func (n *Nix) Eval(ctx context.Context, e Evaluation, line func(string) bool) error {
 	args := []string{"eval", "--json"}
 	if e.Flake == "" {
+		for _, entry := range e.Path {
+			args = append(args, "-I", entry)
+		}
 		args = append(args, "--impure", "--expr", "("+e.Apply+"\n) ("+e.Expr+"\n)")
 	} else {
 		installable := e.Flake + "#" + e.Attr
 		if n.EvaluatesWholeFlakes() {
 			installable = e.Flake + "#." + e.Attr
 		}
-		args = append(args, "--no-write-lock-file", installable, "--apply", e.Apply)
+		// The evaluation cache has nothing for a function that is new each time,
+		// and locks out other evaluators of the same flake.
+		args = append(args, "--no-eval-cache", "--no-write-lock-file", installable, "--apply", e.Apply)
 	}
 	cmd := n.command(ctx, "nix", args...)
 	cmd.Stdout = io.Discard
@@ -48,8 +85,100 @@ func (n *Nix) Eval(ctx context.Context, e Evaluation, line func(string) bool) er
 			_, _ = said.Write([]byte(text + "\n")) // which takes everything
 		}
 	}}
-	err := cmd.Run()
+	if e.MemoryLimit > 0 {
+		// Where memory can't be watched, the evaluator limits itself, after it has
+		// tried for some time to do with less.
+		cmd.Env = append(cmd.Env, "GC_MAXIMUM_HEAP_SIZE="+strconv.FormatInt(e.MemoryLimit, 10))
+	}
+	if e.InitialHeap > 0 && os.Getenv("GC_INITIAL_HEAP_SIZE") == "" {
+		cmd.Env = append(cmd.Env, "GC_INITIAL_HEAP_SIZE="+strconv.FormatInt(e.InitialHeap, 10))
+	}
+	politely := cmd.Cancel
+	cmd.Cancel = func() error {
+		if errors.Is(context.Cause(ctx), ErrEnough) {
+			return cmd.Process.Kill()
+		}
+		return politely()
+	}
+	err := cmd.Start()
+	if err == nil {
+		var exceeded atomic.Bool
+		stop := watchMemory(cmd, e.MemoryLimit, &exceeded)
+		err = cmd.Wait()
+		stop()
+		if err != nil && ctx.Err() == nil && e.MemoryLimit > 0 && (exceeded.Load() || strings.Contains(said.String(), "error: out of memory")) {
+			return &Error{
+				Program: filepath.Base(cmd.Path),
+				Message: "needs more than " + bytesText(e.MemoryLimit) + " to evaluate",
+				Err:     ErrMemory,
+			}
+		}
+	}
 	return failure(cmd, err, said.String())
+}
+
+// Signaled says whether it was a signal that ended the program.
+func (e *Error) Signaled() bool {
+	var exit *exec.ExitError
+	if !errors.As(e.Err, &exit) {
+		return false
+	}
+	status, ok := exit.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled()
+}
+
+// watchMemory kills a process that uses more than limit bytes of memory, where
+// the system tells how much that is.
+func watchMemory(cmd *exec.Cmd, limit int64, exceeded *atomic.Bool) (stop func()) {
+	if limit <= 0 {
+		return func() {}
+	}
+	ended := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		ticks := time.NewTicker(memoryInterval)
+		defer ticks.Stop()
+		for {
+			select {
+			case <-ended:
+				return
+			case <-ticks.C:
+			}
+			used, ok := memoryOf(cmd.Process.Pid)
+			if !ok {
+				return
+			}
+			if used > limit {
+				exceeded.Store(true)
+				_ = cmd.Process.Kill() // which may have ended meanwhile
+				return
+			}
+		}
+	})
+	return func() {
+		close(ended)
+		watch.Wait()
+	}
+}
+
+// memoryOf gives the bytes of memory that a process has, as Linux says.
+func memoryOf(pid int) (used int64, ok bool) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	fields := strings.Fields(string(data))
+	if err != nil || len(fields) < 2 {
+		return 0, false
+	}
+	pages, err := strconv.ParseInt(fields[1], 10, 64)
+	return pages * int64(os.Getpagesize()), err == nil
+}
+
+// bytesText gives a number of bytes for people: "3.5 GiB".
+func bytesText(n int64) string {
+	unit, size := "GiB", float64(n)/(1<<30)
+	if size < 1 {
+		unit, size = "MiB", float64(n)/(1<<20)
+	}
+	return strings.TrimSuffix(strconv.FormatFloat(size, 'f', 1, 64), ".0") + " " + unit
 }
 
 // FlakeConfig gives the substituters and public keys that a flake's nixConfig

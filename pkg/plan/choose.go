@@ -147,13 +147,15 @@ func fields(t *job.Target) map[string]any {
 		attr = strings.TrimPrefix(strings.TrimPrefix(t.Name, top+"."), t.System+".")
 	}
 	return map[string]any{
-		"top_attr": top,
-		"system":   t.System,
-		"attr":     attr,
-		"name":     job.DrvName(t.DrvPath),
-		"host":     host(t),
-		"kind":     string(t.Kind),
-		"drvPath":  t.DrvPath,
+		"top_attr":               top,
+		"system":                 t.System,
+		"attr":                   attr,
+		"name":                   job.DrvName(t.DrvPath),
+		"host":                   host(t),
+		"kind":                   string(t.Kind),
+		"drvPath":                t.DrvPath,
+		"description":            t.Description,
+		"requiredSystemFeatures": anyOf(t.Features),
 	}
 }
 
@@ -162,4 +164,13 @@ func host(t *job.Target) any {
 		return nil
 	}
 	return t.Host
+}
+
+// anyOf gives a list as jq has it.
+func anyOf(words []string) []any {
+	list := make([]any, len(words))
+	for i, word := range words {
+		list[i] = word
+	}
+	return list
 }

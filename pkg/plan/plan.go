@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"unicode/utf16"
@@ -45,7 +46,8 @@ var defaultRunners = map[string]struct {
 // nativeRunners are those that GitHub has for systems that are emulated by default.
 var nativeRunners = map[string]string{"aarch64-linux": "ubuntu-24.04-arm"}
 
-// ParseRunners reads lines of `system=label[,label]`.
+// ParseRunners reads lines of `system=label[,label]`. In place of a system may stand a
+// feature that a builder must have, such as kvm.
 func ParseRunners(text string) (Runners, error) {
 	runners := Runners{}
 	for line := range strings.Lines(text) {
@@ -109,7 +111,7 @@ func Entries(targets []job.Target, o Options) ([]job.Entry, error) {
 		hosts[t.DrvPath] = len(entries)
 		entries = append(entries, entry)
 	}
-	others := map[string][]int{}
+	others := map[group][]int{}
 	for n := range targets {
 		t := &targets[n]
 		if t.State != job.Build || t.Kind.IsHost() {
@@ -119,17 +121,13 @@ func Entries(targets []job.Target, o Options) ([]job.Entry, error) {
 			entries[at].Targets = append(entries[at].Targets, ref(targets, n))
 			continue
 		}
-		others[t.System] = append(others[t.System], n)
+		of := group{t.System, strings.Join(o.Runners.named(t), ",")}
+		others[of] = append(others[of], n)
 	}
-	systems := make([]string, 0, len(others))
-	for system := range others {
-		systems = append(systems, system)
-	}
-	slices.Sort(systems)
-	for _, system := range systems {
-		groups := share(targets, others[system])
-		for i, group := range groups {
-			entry, err := newEntry(groupName(targets, group, i, len(groups)), targets, group, o)
+	for _, of := range slices.SortedFunc(maps.Keys(others), group.compare) {
+		groups := share(targets, others[of])
+		for i, numbers := range groups {
+			entry, err := newEntry(groupName(targets, numbers, i, len(groups)), targets, numbers, o)
 			if err != nil {
 				return nil, err
 			}
@@ -140,6 +138,28 @@ func Entries(targets []job.Target, o Options) ([]job.Entry, error) {
 		return nil, fmt.Errorf("the plan has %d entries, and at most %d are wanted (input max_entries; GitHub allows %d jobs in a matrix): choose fewer targets with include, exclude or filter_builds", len(entries), most, MaxEntries)
 	}
 	return entries, unique(entries)
+}
+
+// A group is what may share entries: a system, and the labels of a runner that is
+// named for a target itself or for a feature that it needs.
+type group struct{ system, runner string }
+
+func (g group) compare(other group) int {
+	return cmp.Or(cmp.Compare(g.system, other.system), cmp.Compare(g.runner, other.runner))
+}
+
+// named gives the runner that a target names, or that is named for a feature which it
+// needs, or none.
+func (r Runners) named(t *job.Target) []string {
+	if len(t.Runner) > 0 {
+		return t.Runner
+	}
+	for _, feature := range t.Features {
+		if labels := r[feature]; len(labels) > 0 {
+			return labels
+		}
+	}
+	return nil
 }
 
 // share splits the targets of one system into few groups of about the same
@@ -206,7 +226,11 @@ func newEntry(name string, targets []job.Target, numbers []int, o Options) (job.
 		e.Targets = append(e.Targets, ref(targets, n))
 	}
 	known, ok := defaultRunners[e.System]
-	switch named := o.Runners[e.System]; {
+	named := o.Runners.named(first)
+	if named == nil {
+		named = o.Runners[e.System]
+	}
+	switch {
 	case len(named) > 0:
 		e.Runner, e.QEMU = named, known.qemu && o.QEMU == QEMUAlways
 	case !ok:

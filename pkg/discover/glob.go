@@ -1,0 +1,189 @@
+package discover
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// A glob chooses attribute paths. discover.nix matches it.
+type glob struct {
+	N       int       `json:"n"`
+	Exclude bool      `json:"exclude"`
+	Rest    []segment `json:"rest"`
+
+	text string
+}
+
+// A segment matches a name: a list of pieces, between which anything may be, or
+// the text "**", for any number of names.
+type segment any
+
+const anyNames = "**"
+
+func readGlobs(include, exclude []string) ([]glob, error) {
+	var globs []glob
+	for _, text := range slices.Concat(include, exclude) {
+		g := glob{N: len(globs), Exclude: len(globs) >= len(include), text: text}
+		var err error
+		if g.Rest, err = readGlob(text); err != nil {
+			return nil, err
+		}
+		globs = append(globs, g)
+	}
+	return globs, nil
+}
+
+// readGlob takes a glob apart. In double quotes, dots and asterisks are only
+// themselves.
+func readGlob(text string) ([]segment, error) {
+	var segments []segment
+	var piece strings.Builder
+	var pieces []string
+	quoted, literal, plain := false, false, 0 // of the segment: has quotes, and so many plain asterisks
+	end := func() error {
+		pieces = append(pieces, piece.String())
+		switch {
+		case plain == 2 && len(pieces) == 3 && strings.Join(pieces, "") == "":
+			if len(segments) == 0 || segments[len(segments)-1] != segment(anyNames) {
+				segments = append(segments, anyNames)
+			}
+		case plain == 0 && pieces[0] == "" && !literal:
+			return fmt.Errorf("the glob %q has an empty name in it", text)
+		default:
+			segments = append(segments, pieces)
+		}
+		piece.Reset()
+		pieces, literal, plain = nil, false, 0
+		return nil
+	}
+	for _, c := range text {
+		switch {
+		case c == '"':
+			quoted, literal = !quoted, true
+		case c == '.' && !quoted:
+			if err := end(); err != nil {
+				return nil, err
+			}
+		case c == '*' && !quoted:
+			pieces = append(pieces, piece.String())
+			piece.Reset()
+			plain++
+		default:
+			piece.WriteRune(c)
+		}
+	}
+	if err := end(); err != nil {
+		return nil, err
+	}
+	if quoted {
+		return nil, fmt.Errorf("the glob %q has no closing quote", text)
+	}
+	return segments, nil
+}
+
+// GlobError says that a glob matches nothing.
+type GlobError struct {
+	Glob    string
+	In      string
+	Nearest []string // names that it might have meant, the likeliest first
+}
+
+func (e *GlobError) Error() string {
+	nearest := ""
+	if len(e.Nearest) > 0 {
+		nearest = "; the nearest names are: " + strings.Join(e.Nearest, ", ")
+	}
+	return fmt.Sprintf("nothing in %s matches %s%s", e.In, e.Glob, nearest)
+}
+
+// unmatched gives an error for the first glob that has not matched anything.
+func (d *discovery) unmatched() error {
+	for _, g := range d.globs {
+		if !d.hits[g.N] {
+			return &GlobError{Glob: g.text, In: d.what(), Nearest: nearest(g.text, d.known)}
+		}
+	}
+	return nil
+}
+
+// nearest gives the few names that are most like a text.
+func nearest(text string, names []string) []string {
+	type candidate struct {
+		name     string
+		distance int
+	}
+	names = slices.Compact(slices.Sorted(slices.Values(names)))
+	var candidates []candidate
+	for _, name := range names {
+		if name != "" {
+			candidates = append(candidates, candidate{name, distance(text, name)})
+		}
+	}
+	slices.SortStableFunc(candidates, func(a, b candidate) int { return cmp.Compare(a.distance, b.distance) })
+	const few = 5
+	var best []string
+	for _, c := range candidates[:min(few, len(candidates))] {
+		best = append(best, c.name)
+	}
+	return best
+}
+
+// distance is how many characters must be changed, added or taken away to make b of a.
+func distance(a, b string) int {
+	from, to := []rune(a), []rune(b)
+	row := make([]int, len(to)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i, c := range from {
+		before := row[0]
+		row[0] = i + 1
+		for j, d := range to {
+			cost := before
+			if c != d {
+				cost++
+			}
+			before = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(to)]
+}
+
+// leftOut says whether globs leave out all of an output of a flake. Older
+// versions of Nix evaluate it before discover.nix can tell.
+func (d *discovery) leftOut(base []string) bool {
+	if len(base) == 0 {
+		return false
+	}
+	included, left := len(d.o.Include) == 0, false
+	for _, g := range d.globs {
+		switch {
+		case !g.mayBeIn(base[0]):
+		case !g.Exclude:
+			included = true
+		case len(g.Rest) == 1 && !g.wild():
+			left = true
+			d.hits[g.N] = true
+		}
+	}
+	if included && !left {
+		return false
+	}
+	d.known = append(d.known, JoinAttr(base))
+	return true
+}
+
+// wild says whether the glob begins with what may match several names.
+func (g *glob) wild() bool {
+	pieces, ok := g.Rest[0].([]string)
+	return !ok || len(pieces) > 1
+}
+
+// mayBeIn says whether the glob may match something in an output, as far as that
+// is known without a look at it.
+func (g *glob) mayBeIn(output string) bool {
+	return g.wild() || g.Rest[0].([]string)[0] == output
+}

@@ -1,0 +1,196 @@
+package discover
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/nix"
+)
+
+// A record is what became of a position.
+type record struct {
+	at      position
+	target  job.Target
+	omitted string // instead of a target, an attribute path that is left out because of its system
+}
+
+// collect takes what the evaluators of a source have found, in the order of the
+// walk, whoever found it when.
+func (d *discovery) collect(records []record) {
+	slices.SortStableFunc(records, func(a, b record) int { return a.at.compare(b.at) })
+	for _, r := range records {
+		attr := r.target.Attr
+		if r.omitted != "" {
+			attr = r.omitted
+		}
+		key := attr
+		if r.omitted == "" {
+			key = r.target.Reproduce // which names the flake too
+		}
+		switch {
+		case d.seen[key]:
+			continue
+		case r.omitted != "" || r.target.System != "" && !slices.Contains(d.o.Systems, r.target.System):
+			d.Omitted = append(d.Omitted, attr)
+		default:
+			d.Targets = append(d.Targets, r.target)
+		}
+		d.seen[key] = true
+	}
+}
+
+// described is what the walker tells about a target.
+type described struct {
+	DrvPath  string             `json:"drvPath"`
+	System   string             `json:"system"`
+	Outputs  []string           `json:"outputs"`
+	OutPaths map[string]*string `json:"outPaths"`
+}
+
+// target makes a target of what was found.
+func (d *discovery) target(s source, path []string, name string, found described) job.Target {
+	t := d.classify(path, name)
+	t.State = job.Build
+	t.System = found.System
+	t.DrvPath = found.DrvPath
+	t.Outputs = found.Outputs
+	t.OutPaths = map[string]string{}
+	for name, path := range found.OutPaths {
+		// What is not known before the build is a placeholder.
+		if path != nil && strings.HasPrefix(*path, "/nix/store/") {
+			t.OutPaths[name] = *path
+		}
+	}
+	t.Reproduce = d.reproduce(s, t.Attr)
+	return t
+}
+
+// refused makes a target of a package that is not to be built.
+func (d *discovery) refused(s source, path []string, name, system, reason string) job.Target {
+	t := d.classify(path, name)
+	t.State = job.Skip
+	t.Reason = job.Because + "it " + reason
+	t.System = system
+	t.Reproduce = d.reproduce(s, t.Attr)
+	return t
+}
+
+// failed makes a target, or one that stands for a set of them, of what can't be
+// evaluated.
+func (d *discovery) failed(s source, path []string, name string, err error) job.Target {
+	t := d.classify(path, name)
+	t.State = job.Failed
+	t.Error = d.message(err)
+	t.Reproduce = d.reproduce(s, t.Attr)
+	return t
+}
+
+// message says what an evaluator died of.
+func (d *discovery) message(err error) string {
+	var failed *nix.Error
+	switch {
+	case errors.Is(err, errTimeout):
+		return "evaluation took longer than " + duration(d.o.Timeout)
+	case !errors.As(err, &failed):
+		return err.Error()
+	case errors.Is(err, nix.ErrMemory):
+		return failed.Message + "; raise eval_memory"
+	}
+	return failed.Message
+}
+
+// duration gives a time without its zeros: "10m".
+func duration(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
+// What Nixpkgs says of a package that it does not let evaluate, now and before 2026:
+// "Refusing to evaluate package 'x' in FILE because it is marked as broken", and
+// "Package ‘x’ in FILE is marked as broken, refusing to evaluate." The package may be
+// one that the target depends on.
+var refusal = regexp.MustCompile(`(?s)[Pp]ackage ['‘](.+?)['’] in .*?\b(is marked as broken|has an unfree license(?: \(‘[^’\n]*’\))?|` +
+	`has a blocklisted license(?: \(‘[^’\n]*’\))?|contains elements not built from source(?: \(‘[^’\n]*’\))?|` +
+	`is not available on the requested hostPlatform|is not supported on [^\n,]*|is marked as insecure)`)
+
+// refusedFor finds in a message why a package is not to be built. Its name is
+// empty if it died before it told. Nothing is found if that is another package,
+// which the user's needs.
+func refusedFor(message, name, system string) (reason string, ok bool) {
+	m := refusal.FindStringSubmatch(message)
+	if m == nil || !strings.Contains(message, "efus") || name != "" && name != m[1] {
+		return "", false
+	}
+	if strings.HasPrefix(m[2], "is not available") && system != "" {
+		return "is not available on " + system, true
+	}
+	return m[2], true
+}
+
+// about is what a package says of itself.
+type about struct {
+	Description []string `json:"description"`
+	Features    []string `json:"features"`
+	Runner      []string `json:"runner"`
+}
+
+func (a *about) describe(t *job.Target) {
+	t.Description = oneLine(strings.Join(a.Description, " "))
+	if runes := []rune(t.Description); len(runes) > job.MaxDescription {
+		t.Description = strings.TrimSpace(string(runes[:job.MaxDescription-1])) + "…"
+	}
+	t.Features = strings.Fields(oneLine(strings.Join(a.Features, " ")))
+	for _, label := range a.Runner {
+		if label = oneLine(label); label != "" {
+			t.Runner = append(t.Runner, label)
+		}
+	}
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(nix.Plain(s)), " ") }
+
+// reproduce says what to type to build a target at home.
+func (d *discovery) reproduce(s source, attr string) string {
+	if s.flake != "" {
+		return "nix build " + shellQuote(s.flake+"#"+attr)
+	}
+	command := "nix-build " + shellQuote(d.o.File)
+	if attr != "" {
+		command += " -A " + shellQuote(attr)
+	}
+	for _, arg := range d.o.Args {
+		command += " --arg " + shellQuote(arg.Name) + " " + shellQuote(arg.Value)
+	}
+	for _, arg := range d.o.ArgStrs {
+		command += " --argstr " + shellQuote(arg.Name) + " " + shellQuote(arg.Value)
+	}
+	for _, entry := range d.o.NixPath {
+		command += " -I " + shellQuote(entry)
+	}
+	return command
+}
+
+// arguments makes a Nix set of the arguments for functions.
+func (d *discovery) arguments() string {
+	var set strings.Builder
+	set.WriteString("{ ")
+	for _, arg := range d.o.Args {
+		fmt.Fprintf(&set, "%s = (%s\n); ", quote(arg.Name), arg.Value)
+	}
+	for _, arg := range d.o.ArgStrs {
+		fmt.Fprintf(&set, "%s = %s; ", quote(arg.Name), quote(arg.Value))
+	}
+	set.WriteString("}")
+	return set.String()
+}

@@ -1,0 +1,297 @@
+package discover
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/nix"
+)
+
+// A position is how far a walk has come: the number of a root, and the path from
+// there.
+type position struct {
+	root int
+	path []string
+}
+
+// compare has the order of the walk.
+func (p position) compare(q position) int {
+	if p.root != q.root {
+		return p.root - q.root
+	}
+	return slices.Compare(p.path, q.path)
+}
+
+// holds says whether q is p or below it.
+func (p position) holds(q position) bool {
+	return p.root == q.root && len(p.path) <= len(q.path) && slices.Equal(p.path, q.path[:len(p.path)])
+}
+
+func (p position) String() string { return string(p.json()) }
+
+// MarshalJSON makes the list that discover.nix takes for a position.
+func (p position) MarshalJSON() ([]byte, error) { return p.json(), nil }
+
+func (p position) json() []byte {
+	list := []any{p.root}
+	for _, name := range p.path {
+		list = append(list, name)
+	}
+	data, err := json.Marshal(list)
+	if err != nil {
+		panic(err) // numbers and texts can always be written
+	}
+	return data
+}
+
+// A bound is where an evaluator begins: at a position or after it, which is after
+// all that it holds.
+type bound struct {
+	Path  position `json:"path"`
+	After bool     `json:"after"`
+}
+
+// before says whether the bound is before a position.
+func (b *bound) before(p position) bool {
+	if b.After {
+		return p.compare(b.Path) > 0 && !b.Path.holds(p)
+	}
+	return p.compare(b.Path) >= 0
+}
+
+// What the walker tells.
+type (
+	rootEvent struct {
+		N    int      `json:"n"`
+		Path []string `json:"path"`
+	}
+	// atEvent announces a path: of an attribute, or of a root that is found.
+	atEvent struct {
+		Path   []string `json:"path"`
+		Wanted bool     `json:"wanted"` // by a glob, or a set that globs may match something in
+		Alive  []int    `json:"alive"`  // globs that may match something below
+		Hits   []int    `json:"hits"`   // globs that match here
+	}
+	namesEvent struct {
+		Path    []string `json:"path"`
+		Names   []string `json:"names"`   // that are walked to
+		Omitted []string `json:"omitted"` // because of the system
+		Others  []string `json:"others"`  // that globs leave out
+		Hits    []int    `json:"hits"`
+	}
+	namedEvent struct {
+		Path   []string `json:"path"`
+		Name   string   `json:"name"`
+		System string   `json:"system"`
+	}
+)
+
+// line takes a line of the evaluator's stderr.
+func (w *worker) line(line string) bool {
+	w.crew.mu.Lock()
+	defer w.crew.mu.Unlock()
+	_, told, ours := strings.Cut(line, w.nonce+" ")
+	switch {
+	case w.stopped || w.crew.err != nil:
+	case ours:
+		w.last = time.Now()
+		kind, data, _ := strings.Cut(told, " ")
+		if err := w.event(kind, []byte(data)); err != nil {
+			w.crew.fail(err)
+		}
+	default:
+		// From an error on, what it says ends up in the target or the error.
+		w.dying = w.dying || strings.HasPrefix(nix.Plain(line), "error:")
+		if !w.dying {
+			w.log(nix.Plain(line))
+		}
+	}
+	return ours
+}
+
+// log tells what an evaluator says besides, but not what another one has said as
+// often already.
+func (w *worker) log(line string) {
+	w.said[line]++
+	if w.said[line] <= w.crew.said[line] {
+		return
+	}
+	w.crew.said[line] = w.said[line]
+	if w.crew.o.Log != nil {
+		w.crew.o.Log(line)
+	}
+}
+
+func read[T any](data []byte) (T, error) {
+	var v T
+	err := json.Unmarshal(data, &v)
+	return v, err
+}
+
+// event follows the walker.
+func (w *worker) event(kind string, data []byte) (err error) {
+	c := w.crew
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("evaluate %s: the walker said %q with %.200q: %w", c.source.name, kind, data, err)
+		}
+	}()
+	switch kind {
+	case "root":
+		var e rootEvent
+		if e, err = read[rootEvent](data); err != nil {
+			return err
+		}
+		if e.N < 0 || e.N >= len(c.source.roots) {
+			return fmt.Errorf("there is no root %d", e.N)
+		}
+		w.begun, w.depth = true, -1
+		w.announced(position{root: e.N}, atEvent{Path: e.Path, Wanted: true})
+	case "found", "at":
+		var e atEvent
+		if e, err = read[atEvent](data); err != nil {
+			return err
+		}
+		if kind == "found" {
+			w.depth = len(e.Path)
+			c.hit(e.Hits)
+		}
+		if w.depth < 0 || len(e.Path) < w.depth {
+			return fmt.Errorf("it is not in root %d", w.at.root)
+		}
+		w.announced(position{w.at.root, e.Path[w.depth:]}, e)
+	case "listed":
+		w.listing = false
+		c.listed = true
+		w.cursor = w.from
+	case "names":
+		var e namesEvent
+		if e, err = read[namesEvent](data); err != nil {
+			return err
+		}
+		if w.depth < 0 || len(e.Path) < w.depth {
+			return fmt.Errorf("it is not in root %d", w.at.root)
+		}
+		w.entered(position{w.at.root, e.Path[w.depth:]}, e)
+	case "omit":
+		if err = w.hit(data); err != nil {
+			return err
+		}
+		c.omit(w.at, w.path)
+	case "left":
+		return w.hit(data)
+	case "named":
+		var e namedEvent
+		if e, err = read[namedEvent](data); err != nil {
+			return err
+		}
+		w.path, w.name, w.system = e.Path, e.Name, e.System
+	case "refused":
+		var reason string
+		if reason, err = read[string](data); err != nil {
+			return err
+		}
+		w.record(c.refused(c.source, w.path, w.name, w.system, reason))
+	case "target":
+		var found described
+		if found, err = read[described](data); err != nil {
+			return err
+		}
+		w.record(c.target(c.source, w.path, w.name, found))
+	case "about":
+		var a about
+		if a, err = read[about](data); err != nil {
+			return err
+		}
+		if w.told > 0 {
+			a.describe(&c.records[w.told-1].target)
+		}
+	case "missing":
+		var m struct{ Path, Have []string }
+		if m, err = read[struct{ Path, Have []string }](data); err != nil {
+			return err
+		}
+		c.fail(&MissingError{In: c.source.name, Attr: JoinAttr(m.Path), Have: m.Have})
+	case "needs":
+		var needs []string
+		if needs, err = read[[]string](data); err != nil {
+			return err
+		}
+		if len(needs) == 0 {
+			return fmt.Errorf("nothing")
+		}
+		in := c.source.name
+		if len(w.path) > 0 {
+			in = JoinAttr(w.path) + " in " + in
+		}
+		c.fail(&ArgumentsError{In: in, Needs: needs})
+	default:
+		return fmt.Errorf("nobody knows that")
+	}
+	return nil
+}
+
+func (w *worker) hit(data []byte) error {
+	hits, err := read[[]int](data)
+	w.crew.hit(hits)
+	return err
+}
+
+// announced notes what the evaluator is at from now on.
+func (w *worker) announced(at position, e atEvent) {
+	c := w.crew
+	w.at, w.path, w.wanted, w.alive = at, e.Path, e.Wanted, e.Alive
+	w.name, w.system, w.told = "", "", 0
+	if w.begun && c.startup == 0 {
+		c.startup = time.Since(w.started)
+	}
+	if w.listing {
+		c.progress(w.path)
+		return
+	}
+	if w.until != nil && at.compare(*w.until) >= 0 {
+		w.stop(nix.ErrEnough) // another one has that
+		return
+	}
+	if w.from != nil && !w.from.before(at) {
+		return // on the way to where it begins
+	}
+	if w.reached.IsZero() {
+		w.reached = time.Now()
+	}
+	w.cursor = &bound{Path: at, After: true}
+	c.progress(w.path)
+}
+
+// entered notes what is in the set that the evaluator is at.
+func (w *worker) entered(set position, e namesEvent) {
+	c := w.crew
+	c.hit(e.Hits)
+	for _, name := range e.Omitted {
+		c.omit(set.child(name), append(slices.Clone(e.Path), name))
+	}
+	if len(c.globs) > 0 {
+		for _, name := range slices.Concat(e.Names, e.Omitted, e.Others) {
+			c.known = append(c.known, JoinAttr(append(slices.Clone(e.Path), name)))
+		}
+	}
+	c.expand(set, e.Names)
+	if !w.listing && w.cursor != nil && w.cursor.After && w.cursor.Path.compare(set) == 0 {
+		w.cursor = &bound{Path: set}
+	}
+}
+
+func (p position) child(name string) position {
+	return position{p.root, append(slices.Clone(p.path), name)}
+}
+
+// record notes a target.
+func (w *worker) record(t job.Target) {
+	w.crew.records = append(w.crew.records, record{at: w.at, target: t})
+	w.told = len(w.crew.records)
+	w.finished++
+}

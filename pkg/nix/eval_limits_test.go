@@ -1,0 +1,99 @@
+package nix
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+const slowly = `let fib = n: if n < 2 then n else fib (n - 1) + fib (n - 2); in builtins.trace "begun" (fib 60)`
+
+// grows takes some 300 MB.
+const grows = `builtins.trace "begun" (builtins.deepSeq (builtins.genList (n: builtins.genList (x: x + n) 10000) 800) (builtins.trace "grown" 1))`
+
+func nobody(string) bool { return false }
+
+func TestEvalMemoryLimit(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		e := Evaluation{Expr: grows, Apply: "x: x", MemoryLimit: 150 << 20, InitialHeap: 50 << 20}
+		began := time.Now()
+		err := n.Eval(t.Context(), e, nobody)
+		var failed *Error
+		if !errors.Is(err, ErrMemory) || !errors.As(err, &failed) || failed.Message != "needs more than 150 MiB to evaluate" || failed.Signaled() {
+			t.Errorf("beyond the limit: %v", err)
+		}
+		if took := time.Since(began); took > 20*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		e.MemoryLimit = 4 << 30
+		if err := n.Eval(t.Context(), e, nobody); err != nil {
+			t.Errorf("within the limit: %v", err)
+		}
+		// Where the memory can't be seen, the evaluator says that itself.
+		e.MemoryLimit = 1 << 30
+		e.Expr = `throw "error: out of memory"`
+		if err := n.Eval(t.Context(), e, nobody); !errors.Is(err, ErrMemory) {
+			t.Errorf("out of memory: %v", err)
+		}
+		e.MemoryLimit = 0
+		if err := n.Eval(t.Context(), e, nobody); err == nil || errors.Is(err, ErrMemory) {
+			t.Errorf("out of memory without a limit: %v", err)
+		}
+	})
+}
+
+// An evaluation that is no longer needed ends at once, any other soon.
+func TestEvalEnds(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		for _, test := range []struct {
+			cause error
+			end   time.Duration
+		}{{ErrEnough, 2 * time.Second}, {nil, stopGrace + 10*time.Second}} {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			var began time.Time
+			err := n.Eval(ctx, Evaluation{Expr: slowly, Apply: "x: x"}, func(line string) bool {
+				if strings.Contains(line, "begun") {
+					began = time.Now()
+					cancel(test.cause)
+				}
+				return false
+			})
+			var failed *Error
+			if !errors.As(err, &failed) || !failed.Signaled() {
+				t.Errorf("%v: %v", test.cause, err)
+			}
+			if took := time.Since(began); began.IsZero() || took > test.end {
+				t.Errorf("%v: it took %v", test.cause, took)
+			}
+		}
+	})
+}
+
+func TestEvalSearchPath(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "x.nix"), []byte(`"found"`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var said []string
+		e := Evaluation{Expr: "import <here/x.nix>", Path: []string{"here=" + dir, "other=/nowhere"}, Apply: `x: builtins.trace "it is ${x}" 1`}
+		if err := n.Eval(t.Context(), e, func(line string) bool { said = append(said, line); return true }); err != nil {
+			t.Error(err)
+		}
+		if !strings.Contains(strings.Join(said, "\n"), "it is found") {
+			t.Errorf("it said %q", said)
+		}
+	})
+}
+
+func TestBytesText(t *testing.T) {
+	for n, want := range map[int64]string{7 << 29: "3.5 GiB", 4 << 30: "4 GiB", 512 << 20: "512 MiB", 1 << 30: "1 GiB", 1000 << 20: "1000 MiB", 10 << 30: "10 GiB"} {
+		if got := bytesText(n); got != want {
+			t.Errorf("%d is %s, want %s", n, got, want)
+		}
+	}
+}
