@@ -69,10 +69,6 @@ func (a *app) discover(ctx context.Context, d *discovery, planOut, drvsOut strin
 	if err != nil {
 		return err
 	}
-	p, err := d.plan(ctx, at)
-	if err != nil {
-		return err
-	}
 	dir, err := os.MkdirTemp("", "nix-matrix-")
 	if err != nil {
 		return err
@@ -85,13 +81,23 @@ func (a *app) discover(ctx context.Context, d *discovery, planOut, drvsOut strin
 		}
 	}
 	planOut, drvsOut = or(planOut, filepath.Join(dir, "plan.json")), or(drvsOut, filepath.Join(dir, "drvs.pack"))
+	d.packFile = drvsOut
 
-	if len(p.Entries) > 0 {
+	p, e, err := d.plan(ctx, at, c)
+	if err != nil {
+		return err
+	}
+	switch {
+	case len(p.Entries) == 0:
+	case e.packed:
+		p.Drvs = e.Plan.Drvs
+	default:
 		a.show.Doing("packing derivations")
 		if p.Drvs, err = a.packDrvs(ctx, at.nix, c, p, drvsOut); err != nil {
 			return err
 		}
 	}
+	e.keep(ctx, p)
 	data, err := p.Marshal()
 	if err != nil {
 		return err
@@ -122,12 +128,7 @@ func (a *app) handoverFailed(err error) error {
 }
 
 func (a *app) packDrvs(ctx context.Context, n *nix.Nix, c cache.Cache, p *job.Plan, file string) (*job.DrvPack, error) {
-	var drvs []string
-	for _, t := range p.Targets {
-		if t.State == job.Build {
-			drvs = append(drvs, t.DrvPath)
-		}
-	}
+	drvs := toBuild(p)
 	if hold, err := n.Hold(ctx, drvs...); err != nil {
 		a.warn("A garbage collection may take away what was evaluated", err)
 	} else {

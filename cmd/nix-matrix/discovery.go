@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/discover"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
@@ -44,7 +45,10 @@ type discovery struct {
 	label        string // jq expression
 	proviso      string // script of the user's
 	setup        string // script of the user's
+	reuse        bool   // an evaluation of before
 	surroundings surroundings
+
+	packFile string // for the pack of derivations, where one is wanted
 
 	// local says that what is valid in the store of this machine needs no
 	// building, since this machine builds.
@@ -66,6 +70,7 @@ func (d *discovery) flags(a *app, cmd *cobra.Command) {
 	f.StringVar(&d.evalWorkers, "eval-workers", or(a.action.Input("eval_workers"), "0"), "evaluators at once, a `NUMBER`; 0 is what cores and memory allow")
 	f.StringVar(&d.evalTimeout, "eval-timeout", or(a.action.Input("eval_timeout"), "30m"), "how long the evaluation of one attribute may take, as a `TIME`")
 	f.StringVar(&d.evalMemory, "eval-memory", or(a.action.Input("eval_memory"), "0"), "memory that an evaluator may use, in `MiB`; 0 is no limit")
+	f.BoolVar(&d.reuse, "reuse-evaluation", a.action.Input("reuse_evaluation") != "false", "take the evaluation of the same commit of a flake with the same settings from the cache, if there is one")
 	f.StringVar(&d.runners, "runners", a.action.Input("runners"), "labels of the runners for a system, or for a feature such as kvm, a line `SYSTEM=LABEL[,LABEL]` each")
 	f.StringVar(&d.qemu, "qemu", or(a.action.Input("qemu"), string(plan.QEMUAuto)), "emulate aarch64-linux: auto, where no runner is named for it, always or never")
 	f.StringVar(&d.maxEntries, "max-entries", or(a.action.Input("max_entries"), strconv.Itoa(plan.MaxEntries)), "most entries that the matrix may have, a `NUMBER`; GitHub allows no more than 256")
@@ -116,8 +121,8 @@ func enter(dir string) error {
 	return os.Setenv("PWD", here)
 }
 
-// source is what was asked for, as a person would type it.
-func (d *discovery) source() string {
+// asked is what was asked for, as a person would type it.
+func (d *discovery) asked() string {
 	if d.file == "" {
 		return or(strings.Join(d.installables, " "), ".")
 	}
@@ -128,10 +133,13 @@ func (d *discovery) source() string {
 	return source
 }
 
-// plan evaluates and plans. The Plan says nothing yet of where its derivations
-// are.
-func (d *discovery) plan(ctx context.Context, at *site) (*job.Plan, error) {
-	a, n := at.app, at.nix
+// A planner has what the user says of how to plan.
+type planner struct {
+	chooser *plan.Chooser
+	options plan.Options
+}
+
+func (d *discovery) planner() (*planner, error) {
 	runners, err := plan.ParseRunners(d.runners)
 	if err != nil {
 		return nil, &usageError{err}
@@ -147,54 +155,82 @@ func (d *discovery) plan(ctx context.Context, at *site) (*job.Plan, error) {
 	if !slices.Contains([]plan.QEMU{plan.QEMUAuto, plan.QEMUAlways, plan.QEMUNever}, plan.QEMU(d.qemu)) {
 		return nil, usagef("--qemu %s: it is auto, always or never", d.qemu)
 	}
+	return &planner{chooser, plan.Options{Runners: runners, QEMU: plan.QEMU(d.qemu), MaxEntries: maxEntries}}, nil
+}
+
+// plan evaluates, unless that has been done before, and plans. The Plan says nothing
+// yet of where its derivations are.
+func (d *discovery) plan(ctx context.Context, at *site, c cache.Cache) (*job.Plan, *evaluation, error) {
+	how, err := d.planner()
+	if err != nil {
+		return nil, nil, err
+	}
 	options, err := d.options(at)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	a.show.Doing("evaluating %s", d.source())
-	found, err := discover.Run(ctx, n, *options)
+	s := d.source(ctx, at, c, options)
+	if e := s.recall(ctx); e != nil {
+		p, err := d.choose(ctx, at, how, e)
+		if err != nil {
+			return nil, nil, err
+		}
+		if d.has(ctx, at, e, p) {
+			return p, e, d.group(at, how, p)
+		}
+	}
+	e, err := d.evaluate(ctx, at, s, options)
 	if err != nil {
-		return nil, asUsage(err)
+		return nil, nil, err
 	}
-	p := &job.Plan{
-		Version: job.Version,
-		ID:      a.id,
-		Created: time.Now().UTC().Truncate(time.Second),
-		Nix:     n.Version,
-		System:  n.System,
-		Source:  d.source(),
-		Targets: found.Targets,
+	p, err := d.choose(ctx, at, how, e)
+	if err != nil {
+		return nil, nil, err
 	}
-	if len(found.Omitted) > 0 {
+	return p, e, d.group(at, how, p)
+}
+
+// choose makes a Plan of an evaluation, in which it is decided what is to be built.
+func (d *discovery) choose(ctx context.Context, at *site, how *planner, e *evaluation) (*job.Plan, error) {
+	p := *e.Plan
+	p.Drvs = nil
+	p.Created = time.Now().UTC().Truncate(time.Second)
+	if len(e.Omitted) > 0 {
 		p.Notices = append(p.Notices, fmt.Sprintf("Left out, since only %s are wanted: %s. Name more systems with --systems (input systems).",
-			strings.Join(d.systems, " and "), strings.Join(found.Omitted, ", ")))
+			strings.Join(d.systems, " and "), strings.Join(e.Omitted, ", ")))
 	}
 	var left []string
-	if p.Targets, left, err = chooser.Choose(ctx, p.Targets); err != nil {
+	var err error
+	if p.Targets, left, err = how.chooser.Choose(ctx, p.Targets); err != nil {
 		return nil, &usageError{err}
 	}
 	if len(left) > 0 {
 		p.Notices = append(p.Notices, fmt.Sprintf("Left out by filter_builds: %s.", strings.Join(left, ", ")))
 	}
-	d.flakeConfig(ctx, at, p)
-	a.show.Doing("asking what is there already")
+	at.read(p.Substituters, p.PublicKeys)
+	at.app.show.Doing("asking what is there already")
 	if err := d.skip(ctx, at, p.Targets); err != nil {
 		return nil, err
 	}
 	d.askProviso(ctx, at, p.Targets)
+	return &p, nil
+}
+
+// group makes the entries.
+func (d *discovery) group(at *site, how *planner, p *job.Plan) (err error) {
 	for _, t := range p.Targets {
-		if at.elsewhere(t.System) && len(runners[t.System]) == 0 {
-			runners[t.System] = plan.AnyRunner
+		if at.elsewhere(t.System) && len(how.options.Runners[t.System]) == 0 {
+			how.options.Runners[t.System] = plan.AnyRunner
 		}
 	}
-	if p.Entries, err = plan.Entries(p.Targets, plan.Options{Runners: runners, QEMU: plan.QEMU(d.qemu), MaxEntries: maxEntries}); err != nil {
-		return nil, &usageError{err}
+	if p.Entries, err = plan.Entries(p.Targets, how.options); err != nil {
+		return &usageError{err}
 	}
 	emulated := slices.ContainsFunc(p.Entries, func(e job.Entry) bool { return e.QEMU })
 	if emulated && !d.local {
 		p.Notices = append(p.Notices, "aarch64-linux is emulated, which is slow. If your plan has the runner, name it in the input runners: aarch64-linux=ubuntu-24.04-arm")
 	}
-	return p, nil
+	return nil
 }
 
 // options are what to discover, and how.
@@ -247,28 +283,6 @@ func arguments(flag string, lines []string) ([]discover.Arg, error) {
 		args = append(args, discover.Arg{Name: strings.TrimSpace(name), Value: value})
 	}
 	return args, nil
-}
-
-// flakeConfig notes where the flakes themselves say that their paths come from,
-// and from then on asks there too.
-func (d *discovery) flakeConfig(ctx context.Context, at *site, p *job.Plan) {
-	if d.file != "" {
-		return
-	}
-	flakes := map[string]bool{}
-	for _, installable := range append(d.installables, ".") {
-		flake, _, _ := strings.Cut(installable, "#")
-		if flakes[or(flake, ".")] || installable == "." && len(d.installables) > 0 {
-			continue
-		}
-		flakes[or(flake, ".")] = true
-		substituters, keys, err := at.nix.FlakeConfig(ctx, or(flake, "."))
-		if err != nil {
-			at.app.warn("The flake's nixConfig could not be read", err)
-		}
-		p.Substituters, p.PublicKeys = append(p.Substituters, substituters...), append(p.PublicKeys, keys...)
-	}
-	at.read(p.Substituters, p.PublicKeys)
 }
 
 // skip marks the targets that there is nothing to do for.

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	cachedir "github.com/org/nix-matrix/pkg/cache/dir"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/report"
 )
@@ -67,7 +68,15 @@ func (r *runner) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	dir, err := r.dir()
+	path, err := cachePath(a.cache)
+	if err != nil {
+		return err
+	}
+	dir, err := r.dir(path)
+	if err != nil {
+		return err
+	}
+	c, err := cachedir.New(path)
 	if err != nil {
 		return err
 	}
@@ -79,10 +88,11 @@ func (r *runner) run(ctx context.Context) error {
 		return err
 	}
 	defer at.close()
-	plan, err := r.discovery.plan(ctx, at)
+	plan, e, err := r.discovery.plan(ctx, at, c)
 	if err != nil {
 		return err
 	}
+	e.keep(ctx, plan)
 	data, err := plan.Marshal()
 	if err != nil {
 		return err
@@ -108,15 +118,10 @@ func (r *runner) run(ctx context.Context) error {
 	return nil
 }
 
-// dir is the directory for the plan and the results of this id. Those of the
-// last run are removed.
-func (r *runner) dir() (string, error) {
-	a := r.app
-	path, err := cachePath(a.cache)
-	if err != nil {
-		return "", err
-	}
-	dir := filepath.Join(path, "run", a.id)
+// dir is the directory for the plan and the results of this id, in that of the cache.
+// Those of the last run are removed.
+func (r *runner) dir(cache string) (string, error) {
+	dir := filepath.Join(cache, "run", r.app.id)
 	if err := os.RemoveAll(dir); err != nil {
 		return "", fmt.Errorf("remove the results of the last run: %w", err)
 	}

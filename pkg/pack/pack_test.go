@@ -241,6 +241,9 @@ func TestFlippedBits(t *testing.T) {
 		if err == nil {
 			err = extract(t, ix, &b, m, 0, 1, 2)
 		}
+		if verified := Verify(t.Context(), m, s.SHA256); errors.Is(verified, ErrCorrupt) != errors.Is(err, ErrCorrupt) {
+			t.Errorf("bit %d of byte %d: to verify it says %v, to read it %v", bit, at, verified, err)
+		}
 		m.data[at] ^= bit
 		switch {
 		case errors.Is(err, ErrCorrupt):

@@ -226,3 +226,30 @@ func (ix *Index) runs(numbers []int) []run {
 	}
 	return runs
 }
+
+// Verify reads a whole pack and checks everything in it. sum is as for [ReadIndex].
+func Verify(ctx context.Context, src Source, sum string) error {
+	ix, err := ReadIndex(ctx, src, sum)
+	if err != nil {
+		return err
+	}
+	numbers := make([]int, len(ix.Records))
+	for n := range numbers {
+		numbers[n] = n
+	}
+	r, err := ix.NewReader(ctx, src, numbers)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	for {
+		if _, err := r.Next(); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if _, err := io.Copy(io.Discard, r); err != nil {
+			return err
+		}
+	}
+}

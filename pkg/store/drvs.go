@@ -100,14 +100,18 @@ func packPaths(ctx context.Context, from Nix, dst io.Writer, paths []string, pro
 	return summary, buffered.Flush()
 }
 
-func drvPackKey(id string, paths []string) func(try int) string {
-	sorted := slices.Sorted(slices.Values(paths))
+// sumOf names a set of paths.
+func sumOf(format string, paths []string) string {
 	h := sha256.New()
-	_, _ = fmt.Fprintln(h, drvPackFormat) // a hash takes everything
-	for _, path := range sorted {
+	_, _ = fmt.Fprintln(h, format) // a hash takes everything
+	for _, path := range slices.Sorted(slices.Values(paths)) {
 		_, _ = fmt.Fprintln(h, path)
 	}
-	sum := hex.EncodeToString(h.Sum(nil)[:16])
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+func drvPackKey(id string, paths []string) func(try int) string {
+	sum := sumOf(drvPackFormat, paths)
 	return func(try int) string { return fmt.Sprintf("%s-drvs%d-%s", id, try, sum) }
 }
 
@@ -174,6 +178,16 @@ func RestoreDrvs(ctx context.Context, to Nix, src pack.Source, sum string, drvs 
 	if err != nil {
 		return Restored{}, fmt.Errorf("%w: %w", ErrSource, err)
 	}
+	restored, err := restore(ctx, to, src, index, numbers)
+	if err != nil {
+		return restored, fmt.Errorf("restore derivations: %w", err)
+	}
+	return restored, nil
+}
+
+// restore adds the records of these numbers to the store, but for those that are
+// valid already.
+func restore(ctx context.Context, to Nix, src pack.Source, index *pack.Index, numbers []int) (Restored, error) {
 	paths := make([]string, len(numbers))
 	for i, n := range numbers {
 		paths[i] = index.Records[n].Path
@@ -203,7 +217,7 @@ func RestoreDrvs(ctx context.Context, to Nix, src pack.Source, sum string, drvs 
 		err = fmt.Errorf("%w: %w", ErrSource, err)
 	}
 	if err != nil {
-		return Restored{}, fmt.Errorf("restore derivations: %w", err)
+		return Restored{}, err
 	}
 	return Restored{Paths: len(infos), Bytes: records.BytesRead}, nil
 }

@@ -1,0 +1,244 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/discover"
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/pack"
+	"github.com/org/nix-matrix/pkg/store"
+)
+
+// An evaluation is what there is, from evaluators or from the cache.
+type evaluation struct {
+	discover.Kept
+	source   *source
+	recalled bool // from the cache
+	// packed says that the derivations are not in the store, but their pack is in
+	// the file for it.
+	packed bool
+}
+
+// A source is what is evaluated.
+type source struct {
+	app   *app
+	cache cache.Cache
+	// key begins the keys of its evaluations in the cache. It is empty when nobody can
+	// tell that another source is the same.
+	key    string
+	inputs []string // store paths of its flakes' inputs
+}
+
+// source finds out what is to be evaluated.
+func (d *discovery) source(ctx context.Context, at *site, c cache.Cache, o *discover.Options) *source {
+	s := &source{app: at.app, cache: c}
+	refs := o.Flakes()
+	if len(refs) == 0 || c == nil {
+		return s
+	}
+	var identities []string
+	for _, ref := range refs {
+		flake, err := at.nix.Flake(ctx, ref)
+		if err != nil {
+			return s // which is no error, or the evaluator has it too
+		}
+		identities = append(identities, flake.Identity)
+		s.inputs = append(s.inputs, flake.Inputs...)
+	}
+	if d.reuse {
+		s.key = at.app.id + "-evaluation-" + o.Fingerprint(version+" "+at.nix.Evaluator(), identities) + "-"
+	}
+	return s
+}
+
+// recall gives the newest evaluation of the source that the cache has, or nil.
+func (s *source) recall(ctx context.Context) *evaluation {
+	if s.key == "" {
+		return nil
+	}
+	blob, err := s.cache.Open(ctx, s.key, s.key)
+	if errors.Is(err, cache.ErrMiss) {
+		return nil
+	}
+	var data []byte
+	if err == nil {
+		data, err = cache.ReadAll(ctx, blob, maxPlan)
+	}
+	var kept *discover.Kept
+	if err == nil {
+		kept, err = discover.ParseKept(data)
+	}
+	if err != nil {
+		s.app.warn("All is evaluated, since what was evaluated before can't be had", err)
+		return nil
+	}
+	s.app.show.Printf("nothing has changed since it was evaluated at %s", kept.Plan.Created.Format("2006-01-02 15:04 UTC"))
+	return &evaluation{Kept: *kept, source: s, recalled: true}
+}
+
+// keep puts the evaluation into the cache, with the pack that its derivations are
+// in, if there is one.
+func (e *evaluation) keep(ctx context.Context, p *job.Plan) {
+	s := e.source
+	failed := slices.ContainsFunc(e.Plan.Targets, func(t job.Target) bool { return t.State == job.Failed })
+	known := e.recalled && (p.Drvs == nil || e.Plan.Drvs != nil)
+	if s.key == "" || failed || known {
+		return
+	}
+	e.Plan.Drvs, e.Packed = nil, nil
+	if p.Drvs != nil && p.Drvs.Key != "" {
+		e.Plan.Drvs, e.Packed = p.Drvs, toBuild(p)
+	}
+	data, err := e.Marshal()
+	if err == nil {
+		sum := sha256.Sum256(data)
+		err = s.cache.Save(ctx, s.key+hex.EncodeToString(sum[:8]), bytes.NewReader(data), int64(len(data)))
+	}
+	if err != nil && !errors.Is(err, cache.ErrExists) && ctx.Err() == nil {
+		s.app.warn("The next run will evaluate again, since this evaluation can't be kept", err)
+	}
+}
+
+// toBuild are the derivations that are to be built.
+func toBuild(p *job.Plan) []string {
+	var drvs []string
+	for _, t := range p.Targets {
+		if t.State == job.Build {
+			drvs = append(drvs, t.DrvPath)
+		}
+	}
+	return drvs
+}
+
+// evaluate starts evaluators. What they would download of the flakes' inputs comes
+// from the cache as far as it is there.
+func (d *discovery) evaluate(ctx context.Context, at *site, s *source, o *discover.Options) (*evaluation, error) {
+	a, n := at.app, at.nix
+	there := s.fetchInputs(ctx, n)
+	a.show.Doing("evaluating %s", d.asked())
+	found, err := discover.Run(ctx, n, *o)
+	if err != nil {
+		return nil, asUsage(err)
+	}
+	s.keepInputs(ctx, n, there)
+	e := &evaluation{source: s, Kept: discover.Kept{
+		Omitted: found.Omitted,
+		Plan: &job.Plan{
+			Version: job.Version,
+			ID:      a.id,
+			Created: time.Now().UTC().Truncate(time.Second),
+			Nix:     n.Version,
+			System:  n.System,
+			Source:  d.asked(),
+			Targets: found.Targets,
+		},
+	}}
+	for _, flake := range o.Flakes() {
+		substituters, keys, err := n.FlakeConfig(ctx, flake)
+		if err != nil {
+			a.warn("The flake's nixConfig could not be read", err)
+		}
+		e.Plan.Substituters, e.Plan.PublicKeys = append(e.Plan.Substituters, substituters...), append(e.Plan.PublicKeys, keys...)
+	}
+	return e, nil
+}
+
+// fetchInputs restores inputs from the cache, and gives those that are there then.
+func (s *source) fetchInputs(ctx context.Context, n store.Nix) map[string]bool {
+	if len(s.inputs) == 0 {
+		return nil
+	}
+	there, err := n.Valid(ctx, s.inputs...)
+	if err == nil && len(there) < len(s.inputs) {
+		s.app.show.Doing("fetching the flake's inputs from the cache")
+		var got store.Restored
+		if got, err = store.RestoreInputs(ctx, n, s.cache, s.app.id, s.inputs); got.Paths > 0 {
+			s.app.show.Printf("%d flake %s from the cache, %s read", got.Paths, plural(got.Paths, "input", "inputs"), job.Size(got.Bytes))
+		}
+	}
+	if err == nil {
+		there, err = n.Valid(ctx, s.inputs...)
+	}
+	if err != nil && ctx.Err() == nil {
+		s.app.warn("The flake's inputs are downloaded, not taken from the cache", err)
+	}
+	return there
+}
+
+// keepInputs puts the inputs into the cache if some had to be downloaded.
+func (s *source) keepInputs(ctx context.Context, n store.Nix, there map[string]bool) {
+	if len(s.inputs) == 0 {
+		return
+	}
+	now, err := n.Valid(ctx, s.inputs...)
+	if err == nil && len(now) > len(there) {
+		s.app.show.Doing("keeping the flake's inputs in the cache")
+		err = store.SaveInputs(ctx, n, s.cache, s.app.id, s.inputs, slices.DeleteFunc(slices.Clone(s.inputs), func(path string) bool { return !now[path] }))
+	}
+	if err != nil && ctx.Err() == nil {
+		s.app.warn("The next run will download the flake's inputs again", err)
+	}
+}
+
+// has says whether the derivations that a Plan of an earlier evaluation has to build
+// can be had: from the store, or, to be handed on, from their pack in the cache.
+func (d *discovery) has(ctx context.Context, at *site, e *evaluation, p *job.Plan) bool {
+	drvs := toBuild(p)
+	valid, err := at.nix.Valid(ctx, drvs...)
+	if err == nil && !slices.ContainsFunc(drvs, func(drv string) bool { return !valid[drv] }) {
+		return true
+	}
+	if d.packFile == "" || e.Plan.Drvs == nil || slices.ContainsFunc(drvs, func(drv string) bool { return !slices.Contains(e.Packed, drv) }) {
+		return false
+	}
+	at.app.show.Doing("fetching the pack of derivations")
+	if err := fetchPack(ctx, e.source.cache, e.Plan.Drvs, d.packFile); err != nil {
+		if !errors.Is(err, cache.ErrMiss) && ctx.Err() == nil {
+			at.app.warn("All is evaluated again, since the pack of derivations can't be had", err)
+		}
+		return false
+	}
+	e.packed = true
+	return true
+}
+
+// fetchPack writes a pack from the cache to a file, and checks all that is in it:
+// what is handed on has no other source.
+func fetchPack(ctx context.Context, c cache.Cache, drvs *job.DrvPack, file string) (err error) {
+	blob, err := c.Open(ctx, drvs.Key)
+	if err != nil {
+		return err
+	}
+	body, err := blob.Range(ctx, 0, blob.Size())
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err = errors.Join(err, f.Close()); err != nil {
+			_ = os.Remove(file)
+		}
+	}()
+	if _, err := io.Copy(f, body); err != nil {
+		return err
+	}
+	fetched, err := store.File(file)
+	if err != nil {
+		return err
+	}
+	defer fetched.Close()
+	return pack.Verify(ctx, fetched, drvs.SHA256)
+}

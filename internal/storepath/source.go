@@ -1,0 +1,36 @@
+package storepath
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"strings"
+
+	"github.com/nix-community/go-nix/pkg/nixbase32"
+	"github.com/nix-community/go-nix/pkg/nixhash"
+)
+
+// digestSize is how many bytes of a hash are in a store path.
+const digestSize = 20
+
+// Source is where Nix puts a tree that it has fetched, such as a flake's input, by
+// the SHA-256 of its NAR (makeFixedOutputPath in src/libstore/store-dir-config.cc).
+func Source(nar [sha256.Size]byte) string {
+	sum := sha256.Sum256([]byte("source:sha256:" + hex.EncodeToString(nar[:]) + ":/nix/store:source"))
+	return "/nix/store/" + nixbase32.EncodeToString(nixhash.CompressHash(sum[:], digestSize)) + "-source"
+}
+
+// SourceCA is the content address of what is at [Source].
+func SourceCA(nar [sha256.Size]byte) string {
+	return "fixed:r:sha256:" + nixbase32.EncodeToString(nar[:])
+}
+
+// ParseNarHash reads a hash as lock files have it: sha256-BASE64.
+func ParseNarHash(sri string) (nar [sha256.Size]byte, ok bool) {
+	text, ok := strings.CutPrefix(sri, "sha256-")
+	sum, err := base64.StdEncoding.DecodeString(text)
+	if !ok || err != nil || len(sum) != len(nar) {
+		return nar, false
+	}
+	return [sha256.Size]byte(sum), true
+}

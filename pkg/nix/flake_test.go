@@ -1,0 +1,99 @@
+package nix
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A flake's identity says all that an evaluation can see of it, and its inputs are
+// where Nix says that they are, though none was fetched.
+func TestFlake(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		dir := t.TempDir()
+		write := func(name, text string) {
+			t.Helper()
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		identity := func(ref string) string {
+			t.Helper()
+			f, err := n.Flake(t.Context(), ref)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return f.Identity
+		}
+		const outputs = `outputs = _: throw "it looks at the outputs";`
+		write("flake.nix", "{ "+outputs+" }")
+		write("value.nix", "1")
+		first := identity("path:" + dir)
+		if again := identity("path:" + dir); again != first {
+			t.Errorf("nothing has changed, but\n%s\nis not\n%s", again, first)
+		}
+		write("value.nix", "2")
+		if changed := identity("path:" + dir); changed == first {
+			t.Error("a change in the source is not seen")
+		}
+
+		write("flake.nix", `{ inputs.other = { url = "path:/nonexistent/input"; flake = false; }; `+outputs+` }`)
+		if _, err := n.Flake(t.Context(), "path:"+dir); err == nil {
+			t.Error("a flake without a lock is taken")
+		}
+		lock := func(hash string) {
+			write("flake.lock", `{"nodes": {"root": {"inputs": {"other": "other"}}, "other": {"flake": false,
+				"locked": {"lastModified": 1, "narHash": "`+hash+`", "path": "/nonexistent/input", "type": "path"},
+				"original": {"path": "/nonexistent/input", "type": "path"}}}, "root": "root", "version": 7}`)
+		}
+		lock("sha256-JXJWLZohkBMbEV7hSeEtDkfFFfT45EPTdng6Bt4zOzw=")
+		f, err := n.Flake(t.Context(), "path:"+dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := []string{"/nix/store/x0hrbv5ypmvrz3432rcg8gc9q62ipkl9-source"}; !slices.Equal(f.Inputs, want) {
+			t.Errorf("the inputs are %v, not %v", f.Inputs, want)
+		}
+		lock("sha256-AAAALZohkBMbEV7hSeEtDkfFFfT45EPTdng6Bt4zOzw=")
+		if relocked := identity("path:" + dir); relocked == f.Identity {
+			t.Error("another lock is not seen")
+		}
+
+		// Where Nix itself puts a tree.
+		tree := t.TempDir()
+		if err := os.WriteFile(filepath.Join(tree, "a"), []byte("a"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		write("flake.nix", `{ inputs.other = { url = "path:`+tree+`"; flake = false; }; `+outputs+` }`)
+		if err := os.Remove(filepath.Join(dir, "flake.lock")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.output(t.Context(), "nix", "flake", "lock", "path:"+dir); err != nil {
+			t.Fatal(err)
+		}
+		if f, err = n.Flake(t.Context(), "path:"+dir); err != nil {
+			t.Fatal(err)
+		}
+		out, err := n.output(t.Context(), "nix", "flake", "archive", "--json", "--dry-run", "path:"+dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(f.Inputs) != 1 || !strings.Contains(string(out), `"`+f.Inputs[0]+`"`) {
+			t.Errorf("the inputs are %v, and nix says %s", f.Inputs, out)
+		}
+	})
+}
+
+// What decides what an evaluation gives is told apart, and nothing else.
+func TestEvaluator(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		if other := configured(t, "cores = 7"); other.Evaluator() != n.Evaluator() {
+			t.Errorf("%s is not %s", other.Evaluator(), n.Evaluator())
+		}
+		if other := configured(t, "accept-flake-config = true"); other.Evaluator() == n.Evaluator() {
+			t.Errorf("a setting is not seen: %s", n.Evaluator())
+		}
+	})
+}
