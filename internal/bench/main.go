@@ -44,6 +44,7 @@ var measures = []measure{
 	{"demo", (*bench).demo},
 	{"again", (*bench).again},
 	{"entry", (*bench).entry},
+	{"unchanged", (*bench).unchanged},
 	{"push", (*bench).push},
 	{"overhead", (*bench).overhead},
 }
