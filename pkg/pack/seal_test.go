@@ -109,7 +109,7 @@ func TestPieces(t *testing.T) {
 	key := testKeys()[0]
 	sealed := key.Seal("log", noise(3*pieceSize+100))
 	head, body := sealed[:documentHead], sealed[documentHead:]
-	piece := func(n int) []byte { return body[n*sealedSize:min((n+1)*sealedSize, len(body))] }
+	piece := func(n int) []byte { return body[n*sealedSize : min((n+1)*sealedSize, len(body))] }
 	for name, order := range map[string][]int{
 		"the last is missing": {0, 1, 2},
 		"one is missing":      {0, 2, 3},
