@@ -86,7 +86,7 @@ func (b *builder) run(ctx context.Context) error {
 	if err != nil {
 		return &usageError{err}
 	}
-	if err := a.checkID(); err != nil {
+	if err := errors.Join(a.checkID(), a.loadSeal()); err != nil {
 		return err
 	}
 	result := a.newResult(entry, entry.Plan)
@@ -150,7 +150,7 @@ func (b *builder) writeResult(result *job.Result) error {
 		_, err = fmt.Fprintf(b.app.streams.out, "%s\n", action.ForeignJSON(data))
 		return err
 	default:
-		return writeResult(b.resultFile, result)
+		return writeResult(b.resultFile, result, b.app.seal)
 	}
 }
 
@@ -169,6 +169,9 @@ func (b *builder) tellLogs(entry string) error {
 	dir := filepath.Join(b.logsDir, entry)
 	if logs, _ := filepath.Glob(filepath.Join(dir, "*.log")); b.logsDir == "" || len(logs) == 0 {
 		return nil
+	}
+	if err := b.app.sealLogs(dir); err != nil {
+		return err
 	}
 	b.app.show.Printf("the whole logs of what failed are in %s", dir)
 	return b.app.action.SetOutput("logs", dir)
@@ -232,6 +235,9 @@ func (b *builder) plan(ctx context.Context, c cache.Cache, entry *job.Entry) (*j
 	} else if data, err = fromCache(ctx, c, entry.Plan); err != nil {
 		return nil, fmt.Errorf("the plan was %w: %w. Run discover again, with the same --cache, or give the plan with --plan", errNoHandover, err)
 	}
+	if data, err = b.app.seal.Open(planDocument, data); err != nil {
+		return nil, err
+	}
 	if entry.Plan != "" {
 		if err := job.CheckPlanKey(entry.Plan, data); err != nil {
 			return nil, err
@@ -269,7 +275,7 @@ func (b *builder) restore(ctx context.Context, n store.Nix, c cache.Cache, plan 
 			errs = append(errs, err)
 			continue
 		}
-		got, err := store.RestoreDrvs(ctx, n, src, plan.Drvs.SHA256, drvs)
+		got, err := store.RestoreDrvs(ctx, n, src, plan.Drvs.SHA256, drvs, b.app.seal)
 		if err == nil {
 			result.Imported, result.Downloaded = got.Paths, got.Bytes
 			b.app.show.Printf("%d derivations and sources imported, %s read", got.Paths, job.Size(got.Bytes))

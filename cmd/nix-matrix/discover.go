@@ -57,6 +57,9 @@ others go on.`,
 }
 
 func (a *app) discover(ctx context.Context, d *discovery, planOut, drvsOut string) error {
+	if err := a.loadSeal(); err != nil {
+		return err
+	}
 	if err := a.setUp(ctx, d.setup); err != nil {
 		return err
 	}
@@ -102,7 +105,7 @@ func (a *app) discover(ctx context.Context, d *discovery, planOut, drvsOut strin
 	if err != nil {
 		return err
 	}
-	if err := writeFile(planOut, data); err != nil {
+	if err := writeFile(planOut, a.seal.Seal(planDocument, data)); err != nil {
 		return fmt.Errorf("write the plan: %w", err)
 	}
 	key, err := a.savePlan(ctx, c, data)
@@ -134,7 +137,7 @@ func (a *app) packDrvs(ctx context.Context, n *nix.Nix, c cache.Cache, p *job.Pl
 	} else {
 		defer hold.Close()
 	}
-	packed, err := store.PackDrvs(ctx, n, a.id, file, drvs)
+	packed, err := store.PackDrvs(ctx, n, a.id, file, drvs, a.seal)
 	if err != nil {
 		return nil, err
 	}
@@ -148,13 +151,17 @@ func (a *app) packDrvs(ctx context.Context, n *nix.Nix, c cache.Cache, p *job.Pl
 }
 
 func (a *app) savePlan(ctx context.Context, c cache.Cache, data []byte) (string, error) {
-	keys := job.PlanKey(a.id, data)
+	keys := job.PlanKey(a.id, a.seal.Fingerprint(), data)
 	if c == nil {
 		return keys(0), nil
 	}
-	key, err := store.SaveOnce(ctx, c, keys, bytes.NewReader(data), int64(len(data)), func(blob cache.Blob) bool {
-		stored, err := cache.ReadAll(ctx, blob, int64(len(data)))
-		return err == nil && bytes.Equal(stored, data)
+	stored := a.seal.Seal(planDocument, data)
+	key, err := store.SaveOnce(ctx, c, keys, bytes.NewReader(stored), int64(len(stored)), func(blob cache.Blob) bool {
+		found, err := cache.ReadAll(ctx, blob, int64(len(stored)))
+		if err == nil {
+			found, err = a.seal.Open(planDocument, found)
+		}
+		return err == nil && bytes.Equal(found, data)
 	})
 	if err != nil {
 		return keys(0), a.handoverFailed(fmt.Errorf("save the plan: %w", err))

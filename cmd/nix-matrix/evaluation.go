@@ -55,7 +55,7 @@ func (d *discovery) source(ctx context.Context, at *site, c cache.Cache, o *disc
 		s.inputs = append(s.inputs, flake.Inputs...)
 	}
 	if d.reuse {
-		s.key = at.app.id + "-evaluation-" + o.Fingerprint(version+" "+at.nix.Evaluator(), identities) + "-"
+		s.key = at.app.id + "-evaluation-" + o.Fingerprint(version+" "+at.nix.Evaluator()+" "+at.app.seal.Fingerprint(), identities) + "-"
 	}
 	return s
 }
@@ -72,6 +72,9 @@ func (s *source) recall(ctx context.Context) *evaluation {
 	var data []byte
 	if err == nil {
 		data, err = cache.ReadAll(ctx, blob, maxPlan)
+	}
+	if err == nil {
+		data, err = s.app.seal.Open(evaluationDocument, data)
 	}
 	var kept *discover.Kept
 	if err == nil {
@@ -101,6 +104,7 @@ func (e *evaluation) keep(ctx context.Context, p *job.Plan) {
 	data, err := e.Marshal()
 	if err == nil {
 		sum := sha256.Sum256(data)
+		data = s.app.seal.Seal(evaluationDocument, data)
 		err = s.cache.Save(ctx, s.key+hex.EncodeToString(sum[:8]), bytes.NewReader(data), int64(len(data)))
 	}
 	if err != nil && !errors.Is(err, cache.ErrExists) && ctx.Err() == nil {
@@ -161,7 +165,7 @@ func (s *source) fetchInputs(ctx context.Context, n store.Nix) map[string]bool {
 	if err == nil && len(there) < len(s.inputs) {
 		s.app.show.Doing("fetching the flake's inputs from the cache")
 		var got store.Restored
-		if got, err = store.RestoreInputs(ctx, n, s.cache, s.app.id, s.inputs); got.Paths > 0 {
+		if got, err = store.RestoreInputs(ctx, n, s.cache, s.app.id, s.inputs, s.app.seal); got.Paths > 0 {
 			s.app.show.Printf("%d flake %s from the cache, %s read", got.Paths, plural(got.Paths, "input", "inputs"), job.Size(got.Bytes))
 		}
 	}
@@ -182,7 +186,7 @@ func (s *source) keepInputs(ctx context.Context, n store.Nix, there map[string]b
 	now, err := n.Valid(ctx, s.inputs...)
 	if err == nil && len(now) > len(there) {
 		s.app.show.Doing("keeping the flake's inputs in the cache")
-		err = store.SaveInputs(ctx, n, s.cache, s.app.id, s.inputs, slices.DeleteFunc(slices.Clone(s.inputs), func(path string) bool { return !now[path] }))
+		err = store.SaveInputs(ctx, n, s.cache, s.app.id, s.inputs, slices.DeleteFunc(slices.Clone(s.inputs), func(path string) bool { return !now[path] }), s.app.seal)
 	}
 	if err != nil && ctx.Err() == nil {
 		s.app.warn("The next run will download the flake's inputs again", err)
@@ -201,7 +205,7 @@ func (d *discovery) has(ctx context.Context, at *site, e *evaluation, p *job.Pla
 		return false
 	}
 	at.app.show.Doing("fetching the pack of derivations")
-	if err := fetchPack(ctx, e.source.cache, e.Plan.Drvs, d.packFile); err != nil {
+	if err := fetchPack(ctx, e.source.cache, e.Plan.Drvs, d.packFile, at.app.seal); err != nil {
 		if !errors.Is(err, cache.ErrMiss) && ctx.Err() == nil {
 			at.app.warn("All is evaluated again, since the pack of derivations can't be had", err)
 		}
@@ -213,7 +217,7 @@ func (d *discovery) has(ctx context.Context, at *site, e *evaluation, p *job.Pla
 
 // fetchPack writes a pack from the cache to a file, and checks all that is in it:
 // what is handed on has no other source.
-func fetchPack(ctx context.Context, c cache.Cache, drvs *job.DrvPack, file string) (err error) {
+func fetchPack(ctx context.Context, c cache.Cache, drvs *job.DrvPack, file string, seal *pack.Key) (err error) {
 	blob, err := c.Open(ctx, drvs.Key)
 	if err != nil {
 		return err
@@ -240,5 +244,5 @@ func fetchPack(ctx context.Context, c cache.Cache, drvs *job.DrvPack, file strin
 		return err
 	}
 	defer fetched.Close()
-	return pack.Verify(ctx, fetched, drvs.SHA256)
+	return pack.Verify(ctx, fetched, drvs.SHA256, seal)
 }

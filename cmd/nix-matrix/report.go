@@ -56,7 +56,7 @@ type reporter struct {
 
 func (r *reporter) run(context.Context) error {
 	a := r.app
-	if err := a.checkID(); err != nil {
+	if err := errors.Join(a.checkID(), a.loadSeal()); err != nil {
 		return err
 	}
 	text := []byte(r.needs)
@@ -77,7 +77,7 @@ func (r *reporter) run(context.Context) error {
 	if err != nil {
 		return err
 	}
-	results, err := readResults(or(r.results, "."))
+	results, err := readResults(or(r.results, "."), a.seal)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		a.warn("Results that can't be read count as missing", err)
 	}
@@ -98,11 +98,15 @@ func (r *reporter) readPlan() (*job.Plan, string, error) {
 	if err != nil {
 		return nil, "", fmt.Errorf("read the plan: %w", err)
 	}
+	seal := r.app.seal
+	if data, err = seal.Open(planDocument, data); err != nil {
+		return nil, "", err
+	}
 	plan, err := job.ParsePlan(data)
 	if err != nil {
 		return nil, "", err
 	}
-	return plan, job.PlanKey(plan.ID, data)(0), nil
+	return plan, job.PlanKey(plan.ID, seal.Fingerprint(), data)(0), nil
 }
 
 // tell gives the verdict in all the places where it is looked for.

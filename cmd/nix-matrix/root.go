@@ -15,6 +15,7 @@ import (
 	"github.com/org/nix-matrix/pkg/cache/actions"
 	"github.com/org/nix-matrix/pkg/cache/dir"
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/pack"
 	"github.com/org/nix-matrix/pkg/progress"
 )
 
@@ -27,6 +28,7 @@ type app struct {
 
 	id    string
 	cache string
+	seal  *pack.Key // of what is cached and uploaded; nil leaves it in clear
 }
 
 func newApp(s streams, getenv func(string) string) *app {
@@ -50,6 +52,7 @@ every host and package once, in parallel, and never evaluates twice.
   build      builds one entry of it, without evaluating anything
   report     gives the verdict
   run        does all of that on this machine
+  unseal     shows what was sealed with encryption_key
 
 Exit codes: 0 done (for report and run: green), 1 something is red, 2 wrong
 usage, 3 the surroundings are unfit (no Nix, no permission).
@@ -65,7 +68,7 @@ with underscores. Secrets are taken from the environment only.`,
 		SilenceErrors: true,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("there is no command %q; there are discover, build, report, run and version", args[0])
+				return usagef("there is no command %q; there are discover, build, report, run, unseal and version", args[0])
 			}
 			return nil
 		},
@@ -79,7 +82,7 @@ with underscores. Secrets are taken from the environment only.`,
 		return usagef("%w; see %s --help", err, cmd.CommandPath())
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newDiscover(a), newBuild(a), newReport(a), newRun(a), newVersion(a))
+	root.AddCommand(newDiscover(a), newBuild(a), newReport(a), newRun(a), newUnseal(a), newVersion(a))
 	return root
 }
 

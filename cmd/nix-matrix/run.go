@@ -101,7 +101,7 @@ func (r *runner) run(ctx context.Context) error {
 		return fmt.Errorf("keep the plan: %w", err)
 	}
 	tell(a.show, plan)
-	key := job.PlanKey(a.id, data)(0)
+	key := job.PlanKey(a.id, "", data)(0)
 	w := &worker{app: a, site: at, plan: plan, key: key, working: how, showLogs: r.logs, keepLogs: filepath.Join(dir, "logs")}
 	results, err := r.work(ctx, w, filepath.Join(dir, "results"))
 	if err != nil {
@@ -147,7 +147,7 @@ func (r *runner) work(ctx context.Context, w *worker, dir string) ([]*job.Result
 			w.work(ctx, entry, result)
 			a.show.Finish(result.Outcome.OK())
 			a.announce(result)
-			errs[i] = writeResult(filepath.Join(dir, entry.ID+".json"), result)
+			errs[i] = writeResult(filepath.Join(dir, entry.ID+".json"), result, nil)
 			return nil
 		})
 	}

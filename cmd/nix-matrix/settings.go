@@ -32,6 +32,8 @@ const (
 	sshKeyVariable     = "NIX_MATRIX_SSH_KEY"
 	confVariable       = "NIX_MATRIX_CONF"
 	gitHubVariable     = "NIX_MATRIX_GITHUB_ACCESS_TOKEN"
+	encryptionVariable = "NIX_MATRIX_ENCRYPTION_KEY"
+	gitCryptVariable   = "NIX_MATRIX_GIT_CRYPT_KEY"
 )
 
 const secretsHelp = `Secrets are taken from the environment: ATTIC_TOKEN and CACHIX_AUTH_TOKEN, the key

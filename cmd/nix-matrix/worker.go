@@ -18,6 +18,7 @@ import (
 	"github.com/org/nix-matrix/pkg/build"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/pack"
 	"github.com/org/nix-matrix/pkg/push"
 	"github.com/org/nix-matrix/pkg/report"
 )
@@ -348,13 +349,13 @@ func failure(t *job.TargetResult) string {
 	return text
 }
 
-// writeResult writes a Result to a file.
-func writeResult(file string, r *job.Result) error {
+// writeResult writes a Result to a file, sealed unless the key is nil.
+func writeResult(file string, r *job.Result, seal *pack.Key) error {
 	data, err := r.Marshal()
 	if err != nil {
 		return err
 	}
-	if err := writeFile(file, data); err != nil {
+	if err := writeFile(file, seal.Seal(resultDocument, data)); err != nil {
 		return fmt.Errorf("write the result: %w", err)
 	}
 	return nil
@@ -362,7 +363,7 @@ func writeResult(file string, r *job.Result) error {
 
 // readResults reads all Results of a directory. One that can't be read is an
 // error beside the others.
-func readResults(dir string) ([]*job.Result, error) {
+func readResults(dir string, seal *pack.Key) ([]*job.Result, error) {
 	files, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
@@ -374,6 +375,9 @@ func readResults(dir string) ([]*job.Result, error) {
 			continue
 		}
 		data, err := os.ReadFile(dir + "/" + f.Name())
+		if err == nil {
+			data, err = seal.Open(resultDocument, data)
+		}
 		if err == nil {
 			var r *job.Result
 			if r, err = job.ParseResult(data); err == nil {

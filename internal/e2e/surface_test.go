@@ -73,6 +73,8 @@ var secrets = map[string]string{
 	"netrc":               "NIX_MATRIX_NETRC",
 	"env":                 "NIX_MATRIX_ENV",
 	"ssh_key":             "NIX_MATRIX_SSH_KEY",
+	"encryption_key":      "NIX_MATRIX_ENCRYPTION_KEY",
+	"git_crypt_key":       "NIX_MATRIX_GIT_CRYPT_KEY",
 }
 
 // commands are the commands that an input is for, by its description, in which they come first.
@@ -175,7 +177,8 @@ func TestWorkflowInputs(t *testing.T) {
 					t.Errorf("%s: with has %s: %q, want %q", id, name, s.With[name], want)
 				}
 			}
-			// Only who pushes gets the secrets for that, and who discovers those for reading.
+			// Only who pushes gets the secrets for that, who discovers those for reading, and all what seals.
+			sealing := []string{"encryption_key", "git_crypt_key"}
 			signing := []string{"signing_key", "cachix_signing_key"}
 			for name := range call.Secrets {
 				want := ""
@@ -183,7 +186,7 @@ func TestWorkflowInputs(t *testing.T) {
 				case name == "github_access_token" && id == "discover":
 					want = "${{ secrets." + name + " || github.token }}"
 				case name == "github_access_token":
-				case id == "build" || id == "discover" && !slices.Contains(signing, name):
+				case slices.Contains(sealing, name) || id == "build" || id == "discover" && !slices.Contains(signing, name):
 					want = "${{ secrets." + name + " }}"
 				}
 				if s.With[name] != want {

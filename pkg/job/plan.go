@@ -135,9 +135,13 @@ func (p *Plan) Marshal() ([]byte, error) {
 
 // PlanKey gives the cache keys of a Plan whose JSON is data, one for each try to
 // store it. They are made from the bytes: who knows the key can tell the Plan
-// that was meant from any other, with CheckPlanKey.
-func PlanKey(id string, data []byte) func(try int) string {
-	return func(try int) string { return fmt.Sprintf("%s-plan%d-%s", id, try, planSum(data)) }
+// that was meant from any other, with CheckPlanKey. seal is the fingerprint of the
+// key that it is sealed with, empty if it is stored in clear.
+func PlanKey(id, seal string, data []byte) func(try int) string {
+	if seal != "" {
+		seal += "-"
+	}
+	return func(try int) string { return fmt.Sprintf("%s-plan%d-%s%s", id, try, seal, planSum(data)) }
 }
 
 // CheckPlanKey says whether data is the Plan that key is made from.

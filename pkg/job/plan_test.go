@@ -149,18 +149,21 @@ func TestMatrix(t *testing.T) {
 
 func TestPlanKey(t *testing.T) {
 	one, two := []byte("one"), []byte("two")
-	first, second := job.PlanKey("id", one)(0), job.PlanKey("id", one)(1)
-	foreign := job.PlanKey("id", two)(0)
+	first, second := job.PlanKey("id", "", one)(0), job.PlanKey("id", "", one)(1)
+	foreign := job.PlanKey("id", "", two)(0)
 	if want := "id-plan0-7692c3ad3540bb803c020b3aee66cd88"; first != want {
 		t.Errorf("got %s, want %s", first, want)
 	}
-	for _, key := range []string{first, second, job.PlanKey("other-id", one)(0)} {
+	for _, key := range []string{first, second, job.PlanKey("other-id", "", one)(0), job.PlanKey("id", "0123456789abcdef", one)(0)} {
 		if err := job.CheckPlanKey(key, one); err != nil {
 			t.Error(err)
 		}
 		if !job.SamePlan(first, key) {
 			t.Errorf("%s and %s are not of the same plan", first, key)
 		}
+	}
+	if sealed := job.PlanKey("id", "0123456789abcdef", one)(0); sealed == first {
+		t.Errorf("sealed and in clear, a plan has the key %s", sealed)
 	}
 	for _, key := range []string{foreign, "", first[:len(first)-1], first + "-", "id-plan0-"} {
 		if job.CheckPlanKey(key, one) == nil {

@@ -43,6 +43,33 @@
 // Signatures and content addresses are here because the stream has no place for
 // them. With them a store also takes a path from somebody whom it does not trust.
 //
+// # Sealed packs
+//
+// With a [Key], what is stored is sealed with XChaCha20-Poly1305. Each frame is the
+// zstd frame above in pieces of 64 KiB, of which the last may be shorter, each with
+// a tag of 16 bytes behind it. A sealed pack is
+//
+//	frame 0 … frame n   sealed
+//	key ID              8 bytes
+//	salt                32 random bytes
+//	index               sealed as one piece: zstd(index JSON)
+//	u64                 length of these three
+//	"nixmseal"
+//
+// and the offsets and sizes in its index are of the sealed frames, so that byte
+// ranges serve as before. The pack's key is made by
+// HKDF-SHA-256 from the secret, the salt and the words "nix-matrix pack". The nonce of a piece
+// is the u64 number of its frame, the u64 number of the piece in it, 1 if it is the
+// frame's last one else 0, and zeros; the index is the frame 2^64-1. So no frame or
+// piece can take the place of another, in this pack or any other, and none can be
+// cut off. The sizes of frames are there for all to see.
+//
+// A sealed document is the 8 bytes "nixmdoc1", key ID, salt, and its bytes in
+// pieces as a frame 0, with a key from the words "nix-matrix document " and what it
+// is.
+//
+// # Trust
+//
 // A pack may come from somebody hostile. What a reader hands on is made from the
 // index, which its user checks against a hash that it trusts ([ReadIndex]), and
 // from NARs that are checked against the hashes in the index; whatever else stands

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"regexp"
 
 	"github.com/klauspost/compress/zstd"
@@ -20,7 +21,9 @@ import (
 const (
 	indexVersion   = 1
 	skippableMagic = 0x184D2A5E
+	skippableHead  = 8 // magic number and length of a skippable frame
 	trailerMagic   = "nixmpack"
+	sealedMagic    = "nixmseal"
 	trailerSize    = 8 + len(trailerMagic)
 	// maxIndex bounds the memory that an index may take, in bytes.
 	maxIndex = 512 << 20
@@ -47,6 +50,7 @@ type Index struct {
 	Records []Record // in reference order
 	frames  []frame
 	byPath  map[string]int
+	seal    *seal // nil if the pack is in clear
 }
 
 // A Record is one store path in a pack.
@@ -292,8 +296,9 @@ func parseIndex(data []byte, end int64) (*Index, error) {
 }
 
 // ReadIndex reads the index of a pack. sum is the index's SHA-256 in hex as
-// [Write] returned it; with an empty sum the index is taken as it is.
-func ReadIndex(ctx context.Context, src Source, sum string) (*Index, error) {
+// [Write] returned it; with an empty sum the index is taken as it is. A pack that
+// is not sealed as the key says is an error that wraps [ErrKey].
+func ReadIndex(ctx context.Context, src Source, sum string, key *Key) (*Index, error) {
 	// One read is enough for most packs.
 	const guess = 256 << 10
 	size := src.Size()
@@ -301,8 +306,16 @@ func ReadIndex(ctx context.Context, src Source, sum string) (*Index, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: its end: %w", ErrRead, err)
 	}
-	if len(tail) < trailerSize || string(tail[len(tail)-len(trailerMagic):]) != trailerMagic {
+	magic, isSealed := "", false
+	if len(tail) >= trailerSize {
+		magic = string(tail[len(tail)-len(trailerMagic):])
+		isSealed = magic == sealedMagic
+	}
+	switch {
+	case magic != trailerMagic && !isSealed:
 		return nil, fmt.Errorf("%w: it has no index at its end", ErrCorrupt)
+	case key != nil && !isSealed:
+		return nil, fmt.Errorf("%w: the pack is not sealed, but there is a key: it was not made with encryption_key as it is here", ErrKey)
 	}
 	length := binary.LittleEndian.Uint64(tail[len(tail)-trailerSize:])
 	start := size - int64(trailerSize) - int64(length) //nolint:gosec // checked below
@@ -315,12 +328,47 @@ func ReadIndex(ctx context.Context, src Source, sum string) (*Index, error) {
 	} else if data, err = readRange(ctx, src, start, int64(length)); err != nil {
 		return nil, fmt.Errorf("%w: its index: %w", ErrRead, err)
 	}
+	end := start - skippableHead
+	var opens *seal
+	if isSealed {
+		end = start
+		if opens, data, err = key.openIndex(data); err != nil {
+			return nil, err
+		}
+	}
 	if sum != "" {
 		if got := hexSum(data); got != sum {
 			return nil, fmt.Errorf("%w: its index has the hash %s instead of %s", ErrCorrupt, got, sum)
 		}
 	}
-	return parseIndex(data, start-8)
+	ix, err := parseIndex(data, end)
+	if err != nil {
+		return nil, err
+	}
+	ix.seal = opens
+	return ix, nil
+}
+
+// indexFrame is the frame number of a sealed index.
+const indexFrame = math.MaxUint64
+
+// sealedHead is what stands before the sealed bytes of an index: key ID, salt.
+const sealedHead = len(keyID{}) + len(salt{})
+
+// openIndex opens the index of a sealed pack, and gives what opens its frames.
+func (k *Key) openIndex(data []byte) (*seal, []byte, error) {
+	if len(data) < sealedHead {
+		return nil, nil, fmt.Errorf("%w: the length of its index is %d", ErrCorrupt, len(data))
+	}
+	if err := k.fits("pack", data); err != nil {
+		return nil, nil, err
+	}
+	opens := k.derive("pack", salt(data[sealedHead-len(salt{}):]))
+	plain, err := opens.aead.Open(nil, nonce(indexFrame, 0, true), data[sealedHead:], nil)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: its index was changed after it was sealed", ErrCorrupt)
+	}
+	return &opens, plain, nil
 }
 
 func hexSum(data []byte) string {

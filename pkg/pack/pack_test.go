@@ -122,7 +122,7 @@ func sample(t testing.TB) []byte {
 func write(t testing.TB, export []byte) (*mem, *Summary) {
 	t.Helper()
 	var b bytes.Buffer
-	s, err := Write(&b, bytes.NewReader(export), nil)
+	s, err := Write(&b, bytes.NewReader(export), nil, nil)
 	must(t, err)
 	if s.Size != int64(b.Len()) {
 		t.Errorf("the summary says %d bytes, there are %d", s.Size, b.Len())
@@ -183,7 +183,7 @@ func TestAPackIsAnExportStream(t *testing.T) {
 func TestReader(t *testing.T) {
 	export := sample(t)
 	m, s := write(t, export)
-	ix, err := ReadIndex(t.Context(), m, s.SHA256)
+	ix, err := ReadIndex(t.Context(), m, s.SHA256, nil)
 	must(t, err)
 
 	t.Run("all", func(t *testing.T) {
@@ -202,7 +202,7 @@ func TestReader(t *testing.T) {
 		if m.read > m.Size()*2/3 {
 			t.Errorf("has read %d bytes of %d", m.read, m.Size())
 		}
-		again, err := Write(io.Discard, &b, nil)
+		again, err := Write(io.Discard, &b, nil, nil)
 		must(t, err)
 		var got []string
 		for _, n := range numbers {
@@ -222,7 +222,7 @@ func TestReader(t *testing.T) {
 
 func TestIndexHash(t *testing.T) {
 	m, s := write(t, sample(t))
-	if _, err := ReadIndex(t.Context(), m, strings.Repeat("0", len(s.SHA256))); !errors.Is(err, ErrCorrupt) {
+	if _, err := ReadIndex(t.Context(), m, strings.Repeat("0", len(s.SHA256)), nil); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("an index with another hash: %v", err)
 	}
 }
@@ -237,11 +237,11 @@ func TestFlippedBits(t *testing.T) {
 		at, bit := r.IntN(len(m.data)), byte(1)<<r.IntN(8)
 		m.data[at] ^= bit
 		var b bytes.Buffer
-		ix, err := ReadIndex(t.Context(), m, s.SHA256)
+		ix, err := ReadIndex(t.Context(), m, s.SHA256, nil)
 		if err == nil {
 			err = extract(t, ix, &b, m, 0, 1, 2)
 		}
-		if verified := Verify(t.Context(), m, s.SHA256); errors.Is(verified, ErrCorrupt) != errors.Is(err, ErrCorrupt) {
+		if verified := Verify(t.Context(), m, s.SHA256, nil); errors.Is(verified, ErrCorrupt) != errors.Is(err, ErrCorrupt) {
 			t.Errorf("bit %d of byte %d: to verify it says %v, to read it %v", bit, at, verified, err)
 		}
 		m.data[at] ^= bit
@@ -264,7 +264,7 @@ func TestFlippedBits(t *testing.T) {
 func TestTruncated(t *testing.T) {
 	m, s := write(t, sample(t))
 	for _, n := range []int{0, 1, 7, 8, 15, 16, 100, len(m.data) / 2, len(m.data) - 1} {
-		if _, err := ReadIndex(t.Context(), &mem{data: m.data[:n]}, s.SHA256); err == nil {
+		if _, err := ReadIndex(t.Context(), &mem{data: m.data[:n]}, s.SHA256, nil); err == nil {
 			t.Errorf("the first %d bytes have an index", n)
 		}
 	}
@@ -272,7 +272,7 @@ func TestTruncated(t *testing.T) {
 
 func TestLostConnection(t *testing.T) {
 	m, s := write(t, sample(t))
-	ix, err := ReadIndex(t.Context(), m, s.SHA256)
+	ix, err := ReadIndex(t.Context(), m, s.SHA256, nil)
 	must(t, err)
 	m.fail = errors.New("connection reset")
 	err = extract(t, ix, io.Discard, m, 0, 1)
@@ -288,7 +288,7 @@ func TestForeignTrailer(t *testing.T) {
 	path := []byte(storePath("a"))
 	copy(evil[bytes.Index(evil, path):], storePath("z"))
 	m, _ := write(t, stream(evil))
-	ix, err := ReadIndex(t.Context(), m, "")
+	ix, err := ReadIndex(t.Context(), m, "", nil)
 	must(t, err)
 	ix.Records[0].Path = storePath("a") // what a trusted index would say
 	var b bytes.Buffer
@@ -314,7 +314,7 @@ func TestMalformedStreams(t *testing.T) {
 		"not a path":     replace("/nix/store/", "/etc/store/"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := Write(io.Discard, bytes.NewReader(export), nil); err == nil {
+			if _, err := Write(io.Discard, bytes.NewReader(export), nil, nil); err == nil {
 				t.Error("it was packed")
 			}
 		})
@@ -325,7 +325,7 @@ func TestMalformedStreams(t *testing.T) {
 // or with an index that is safe to use.
 func FuzzIndex(f *testing.F) {
 	m, _ := write(f, stream(record(f, "a", []byte("content"), ""), record(f, "b", noise(300), "", "a")))
-	ix, err := ReadIndex(f.Context(), m, "")
+	ix, err := ReadIndex(f.Context(), m, "", nil)
 	must(f, err)
 	packed, err := ix.marshal()
 	must(f, err)
@@ -357,12 +357,12 @@ func FuzzWrite(f *testing.F) {
 	f.Add(sample(f)[:5000])
 	f.Fuzz(func(t *testing.T, export []byte) {
 		var b bytes.Buffer
-		s, err := Write(&b, bytes.NewReader(export), nil)
+		s, err := Write(&b, bytes.NewReader(export), nil, nil)
 		if err != nil {
 			return
 		}
 		m := &mem{data: b.Bytes()}
-		ix, err := ReadIndex(t.Context(), m, s.SHA256)
+		ix, err := ReadIndex(t.Context(), m, s.SHA256, nil)
 		if err != nil {
 			// Two records of one path, or one before what it refers to, are
 			// refused here.

@@ -32,13 +32,13 @@ func TestProofs(t *testing.T) {
 		storePath("a"): {CA: textCA, Signatures: []string{"no signature", signature, "two words:AAAA", "line\n:AAAA"}},
 		storePath("b"): {CA: "fixed:\nnew form", Signatures: many},
 		storePath("z"): {CA: textCA},
-	})
+	}, nil)
 	must(t, err)
 	m := &mem{data: b.Bytes()}
 	if proven.SHA256 == sum.SHA256 {
 		t.Error("the index's hash does not cover the proofs")
 	}
-	ix, err := ReadIndex(t.Context(), m, proven.SHA256)
+	ix, err := ReadIndex(t.Context(), m, proven.SHA256, nil)
 	must(t, err)
 	want := []Proof{{Signatures: []string{signature}, CA: textCA}, {Signatures: many[:maxSignatures]}, {}}
 	for i, rec := range ix.Records {
@@ -56,7 +56,7 @@ func TestProofs(t *testing.T) {
 	}
 
 	// An index from before there were any.
-	ix, err = ReadIndex(t.Context(), bare, sum.SHA256)
+	ix, err = ReadIndex(t.Context(), bare, sum.SHA256, nil)
 	must(t, err)
 	for _, rec := range ix.Records {
 		if diff := cmp.Diff(Proof{}, rec.Proof); diff != "" {
@@ -94,7 +94,7 @@ func TestHostileProofs(t *testing.T) {
 		{Proof{Signatures: []string{"a:" + strings.Repeat("A", 600)}}, false},
 		{Proof{Signatures: slices.Repeat([]string{signature}, maxSignatures+1)}, false},
 	} {
-		ix, err := ReadIndex(t.Context(), m, "")
+		ix, err := ReadIndex(t.Context(), m, "", nil)
 		must(t, err)
 		ix.Records[0].Proof = test.proof
 		data, err := ix.marshal()
@@ -111,7 +111,7 @@ func TestWrongNAR(t *testing.T) {
 	for _, size := range []int{10, 3 * FrameSize / 2} {
 		m, s := write(t, stream(record(t, "a", noise(size), "")))
 		for _, piece := range []int{7, 1000, 1 << 20, 1 << 24} {
-			ix, err := ReadIndex(t.Context(), m, s.SHA256)
+			ix, err := ReadIndex(t.Context(), m, s.SHA256, nil)
 			must(t, err)
 			ix.Records[0].NarHash[3]++
 			r, err := ix.NewReader(t.Context(), m, []int{0})
@@ -133,7 +133,7 @@ func TestWrongNAR(t *testing.T) {
 // What is not read of a NAR is skipped.
 func TestSkip(t *testing.T) {
 	m, s := write(t, sample(t))
-	ix, err := ReadIndex(t.Context(), m, s.SHA256)
+	ix, err := ReadIndex(t.Context(), m, s.SHA256, nil)
 	must(t, err)
 	m.read = 0
 	r, err := ix.NewReader(t.Context(), m, all(ix))
@@ -177,7 +177,7 @@ func TestHostileNames(t *testing.T) {
 			"reference": func(r *Record) { r.References = []string{name} },
 			"deriver":   func(r *Record) { r.Deriver = name },
 		} {
-			ix, err := ReadIndex(t.Context(), m, "")
+			ix, err := ReadIndex(t.Context(), m, "", nil)
 			must(t, err)
 			change(&ix.Records[0])
 			data, err := ix.marshal()

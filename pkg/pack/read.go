@@ -119,7 +119,11 @@ func (r *Reader) nextFrame() error {
 	if len(r.queue) == 0 {
 		return nil
 	}
-	if err := r.dec.Reset(r.frame); err != nil {
+	var frame io.Reader = r.frame
+	if r.ix.seal != nil {
+		frame = r.ix.seal.reader(r.frame, uint64(number)) //nolint:gosec // it counts frames
+	}
+	if err := r.dec.Reset(frame); err != nil {
 		return r.corrupt(err)
 	}
 	return nil
@@ -227,9 +231,10 @@ func (ix *Index) runs(numbers []int) []run {
 	return runs
 }
 
-// Verify reads a whole pack and checks everything in it. sum is as for [ReadIndex].
-func Verify(ctx context.Context, src Source, sum string) error {
-	ix, err := ReadIndex(ctx, src, sum)
+// Verify reads a whole pack and checks everything in it. sum and key are as for
+// [ReadIndex].
+func Verify(ctx context.Context, src Source, sum string, key *Key) error {
+	ix, err := ReadIndex(ctx, src, sum, key)
 	if err != nil {
 		return err
 	}

@@ -151,3 +151,140 @@ func FuzzOpen(f *testing.F) {
 		}
 	})
 }
+
+// sealed makes a sealed pack.
+func sealed(t testing.TB, export []byte) (*mem, *Summary) {
+	t.Helper()
+	var b bytes.Buffer
+	s, err := Write(&b, bytes.NewReader(export), nil, testKeys()[0])
+	must(t, err)
+	if s.Size != int64(b.Len()) {
+		t.Errorf("the summary says %d bytes, there are %d", s.Size, b.Len())
+	}
+	return &mem{data: b.Bytes()}, s
+}
+
+func TestSealedPack(t *testing.T) {
+	key := testKeys()[0]
+	export := sample(t)
+	m, s := sealed(t, export)
+	ix, err := ReadIndex(t.Context(), m, s.SHA256, key)
+	must(t, err)
+	var b bytes.Buffer
+	must(t, extract(t, ix, &b, m, all(ix)...))
+	if !bytes.Equal(b.Bytes(), export) {
+		t.Error("the stream is not the one that was packed")
+	}
+	if bytes.Contains(m.data, noise(FrameSize + 700)[:16]) || bytes.Contains(m.data, []byte("/nix/store")) {
+		t.Error("there is clear text in it")
+	}
+
+	// A part of it is read by ranges as of any pack.
+	numbers, err := ix.Closure(storePath("top"))
+	must(t, err)
+	m.read = 0
+	b.Reset()
+	must(t, extract(t, ix, &b, m, numbers...))
+	if again, err := Write(io.Discard, &b, nil, nil); err != nil || again.Paths != len(numbers) || m.read > m.Size()*2/3 {
+		t.Errorf("%d bytes of %d read for %v, %v", m.read, m.Size(), again, err)
+	}
+
+	// The same paths under the same key are found to be the same pack.
+	other, again := sealed(t, export)
+	if s.SHA256 != again.SHA256 || bytes.Equal(m.data, other.data) {
+		t.Error("sealed twice, it is the same file, or another pack")
+	}
+}
+
+func TestSealedPackAndKeys(t *testing.T) {
+	keys := testKeys()
+	export := stream(record(t, "a", []byte("content"), ""))
+	private, s := sealed(t, export)
+	bare, c := write(t, export)
+	for name, test := range map[string]struct {
+		src    *mem
+		sum    string
+		key    *Key
+		saying string
+	}{
+		"no key":      {private, s.SHA256, nil, "set encryption_key"},
+		"another key": {private, s.SHA256, keys[1], keys[0].Fingerprint()},
+		"in clear":    {bare, c.SHA256, keys[0], "not sealed"},
+	} {
+		if _, err := ReadIndex(t.Context(), test.src, test.sum, test.key); !errors.Is(err, ErrKey) || !strings.Contains(err.Error(), test.saying) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Frames of a sealed pack are bound to their pack and their place in it.
+func TestSwappedFrames(t *testing.T) {
+	key := testKeys()[0]
+	export := stream(record(t, "a", noise(FrameSize+1), ""), record(t, "b", noise(FrameSize+2), ""))
+	m, s := sealed(t, export)
+	twin, _ := sealed(t, export)
+	ix, err := ReadIndex(t.Context(), m, s.SHA256, key)
+	must(t, err)
+	from, to := ix.frames[0], ix.frames[1]
+	frameOf := func(pack *mem, f frame) []byte { return pack.data[f.offset : f.offset+f.size] }
+	for name, foreign := range map[string][]byte{
+		"of another pack":      frameOf(twin, from),
+		"of the same pack":     frameOf(m, to)[:from.size],
+		"cut at a piece's end": append(bytes.Clone(frameOf(m, from)[:sealedSize]), make([]byte, from.size-int64(sealedSize))...),
+	} {
+		changed := &mem{data: bytes.Clone(m.data)}
+		copy(frameOf(changed, from), foreign)
+		if err := extract(t, ix, io.Discard, changed, 0); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("a frame %s: %v", name, err)
+		}
+	}
+	// A source that ends too early, where a piece does.
+	short := &mem{data: m.data[:from.offset+int64(sealedSize)]}
+	if err := extract(t, ix, io.Discard, short, 0); !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrRead) {
+		t.Errorf("a frame that is cut off: %v", err)
+	}
+	// An index that names the one frame for the other's records.
+	ix.frames[0], ix.frames[1] = to, from
+	if err := extract(t, ix, io.Discard, m, 0); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("a frame in another's place: %v", err)
+	}
+}
+
+func TestFlippedBitsOfASealedPack(t *testing.T) {
+	key := testKeys()[0]
+	export := stream(record(t, "a", noise(5000), ""), record(t, "b", noise(2*pieceSize), "", "a"))
+	m, _ := sealed(t, export)
+	for at := 0; at < len(m.data); at += 1 + len(m.data)/200 {
+		m.data[at] ^= 8
+		var b bytes.Buffer
+		ix, err := ReadIndex(t.Context(), m, "", key) // without a hash, the seal alone must do
+		if err == nil {
+			err = extract(t, ix, &b, m, all(ix)...)
+		}
+		m.data[at] ^= 8
+		if err == nil && !bytes.Equal(b.Bytes(), export) || err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrKey) && !errors.Is(err, ErrRead) {
+			t.Errorf("byte %d: %v", at, err)
+		}
+	}
+}
+
+func FuzzSealedPack(f *testing.F) {
+	key := testKeys()[0]
+	export := stream(record(f, "a", []byte("content"), ""))
+	m, _ := sealed(f, export)
+	f.Add(m.data)
+	f.Add(m.data[:len(m.data)-1])
+	f.Add([]byte(sealedMagic))
+	f.Add(append(make([]byte, 64), "\x10\x00\x00\x00\x00\x00\x00\x00nixmseal"...))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m := &mem{data: data}
+		ix, err := ReadIndex(t.Context(), m, "", key)
+		if err != nil {
+			return
+		}
+		var b bytes.Buffer
+		if err := extract(t, ix, &b, m, all(ix)...); err == nil && !bytes.Equal(b.Bytes(), export) {
+			t.Errorf("%x brings another stream", data)
+		}
+	})
+}

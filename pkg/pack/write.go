@@ -14,6 +14,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/nix-community/go-nix/pkg/nar"
 	"github.com/nix-community/go-nix/pkg/wire"
+	"golang.org/x/crypto/chacha20poly1305"
 
 	"github.com/org/nix-matrix/internal/storepath"
 )
@@ -40,10 +41,14 @@ type Summary struct {
 
 // Write makes a pack of an export stream, with proofs by store path of those
 // that have one. A signature or content address of a form that Nix does not write
-// is left out. It needs memory for one frame, not for the stream. After an error
-// what was written is of no use.
-func Write(dst io.Writer, export io.Reader, proofs map[string]Proof) (*Summary, error) {
-	w := &writer{dst: dst, proofs: proofs, nar: sha256.New()}
+// is left out. With a key the pack is sealed. It needs memory for one frame, not
+// for the stream. After an error what was written is of no use.
+func Write(dst io.Writer, export io.Reader, proofs map[string]Proof, key *Key) (*Summary, error) {
+	w := &writer{dst: dst, proofs: proofs, nar: sha256.New(), key: key, salt: newSalt()}
+	if key != nil {
+		seal := key.derive("pack", w.salt)
+		w.ix.seal = &seal
+	}
 	var err error
 	if w.enc, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault)); err != nil {
 		return nil, err
@@ -59,8 +64,11 @@ func Write(dst io.Writer, export io.Reader, proofs map[string]Proof) (*Summary, 
 type writer struct {
 	dst    io.Writer
 	proofs map[string]Proof
+	key    *Key // nil for a pack in clear
+	salt   salt // of a sealed pack
 	enc    *zstd.Encoder
-	off    int64 // in dst
+	body   io.Closer // what the encoder writes to
+	off    int64     // in dst
 	ix     Index
 
 	buf     bytes.Buffer // whole small records of the frame to come, then the record that is being read
@@ -94,7 +102,7 @@ func (w *writer) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	w.open, w.length = true, int64(len(large))
-	w.enc.Reset((*counter)(w))
+	w.openFrame()
 	if _, err := w.enc.Write(large); err != nil {
 		return 0, err
 	}
@@ -181,7 +189,7 @@ func (w *writer) flush() error {
 	if w.buf.Len() == 0 {
 		return nil
 	}
-	w.enc.Reset((*counter)(w))
+	w.openFrame()
 	if _, err := w.enc.Write(w.buf.Bytes()); err != nil {
 		return err
 	}
@@ -190,12 +198,25 @@ func (w *writer) flush() error {
 	return w.closeFrame(length)
 }
 
+// openFrame starts the next frame.
+func (w *writer) openFrame() {
+	var to io.WriteCloser = unsealed{(*counter)(w)}
+	if w.ix.seal != nil {
+		to = w.ix.seal.writer((*counter)(w), uint64(len(w.ix.frames)))
+	}
+	w.body = to
+	w.enc.Reset(to)
+}
+
 func (w *writer) closeFrame(length int64) error {
 	var start int64
 	if n := len(w.ix.frames); n > 0 {
 		start = w.ix.frames[n-1].offset + w.ix.frames[n-1].size
 	}
 	if err := w.enc.Close(); err != nil {
+		return err
+	}
+	if err := w.body.Close(); err != nil {
 		return err
 	}
 	w.ix.frames = append(w.ix.frames, frame{offset: start, size: w.off - start, length: length})
@@ -207,30 +228,42 @@ func (w *writer) finish() (*Summary, error) {
 	if err := w.flush(); err != nil {
 		return nil, err
 	}
-	out := (*counter)(w)
-	w.enc.Reset(out)
+	w.openFrame()
 	if err := wire.WriteUint64(w.enc, streamEnd); err != nil {
 		return nil, err
 	}
-	if err := w.enc.Close(); err != nil {
+	if err := errors.Join(w.enc.Close(), w.body.Close()); err != nil {
 		return nil, err
 	}
 	index, err := w.ix.marshal()
 	if err != nil {
 		return nil, err
 	}
-	if len(index) > maxIndex {
+	if len(index) > maxIndex-sealedHead-chacha20poly1305.Overhead {
 		return nil, fmt.Errorf("the index of %d paths is larger than %d bytes", len(w.ix.Records), maxIndex)
 	}
-	tail := binary.LittleEndian.AppendUint32(nil, skippableMagic)
-	tail = binary.LittleEndian.AppendUint32(tail, uint32(len(index)+trailerSize)) //nolint:gosec // at most maxIndex
-	tail = append(tail, index...)
-	tail = binary.LittleEndian.AppendUint64(tail, uint64(len(index)))
-	tail = append(tail, trailerMagic...)
-	if _, err := out.Write(tail); err != nil {
+	if _, err := (*counter)(w).Write(w.tail(index)); err != nil {
 		return nil, err
 	}
 	return &Summary{Size: w.off, Paths: len(w.ix.Records), SHA256: hexSum(index)}, nil
+}
+
+// tail is what follows the frames of the stream.
+func (w *writer) tail(index []byte) []byte {
+	var tail []byte
+	magic := trailerMagic
+	if w.ix.seal != nil {
+		magic = sealedMagic
+		tail = append(append(tail, w.key.id[:]...), w.salt[:]...)
+		index = w.ix.seal.aead.Seal(tail, nonce(indexFrame, 0, true), index, nil)
+		tail = index
+	} else {
+		tail = binary.LittleEndian.AppendUint32(tail, skippableMagic)
+		tail = binary.LittleEndian.AppendUint32(tail, uint32(len(index)+trailerSize)) //nolint:gosec // at most maxIndex
+		tail = append(tail, index...)
+	}
+	tail = binary.LittleEndian.AppendUint64(tail, uint64(len(index)))
+	return append(tail, magic...)
 }
 
 // skipNAR reads a NAR to its end.

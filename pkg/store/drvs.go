@@ -32,13 +32,15 @@ const drvPackFormat = "nix-matrix drv pack 2"
 // A DrvPack is a drv pack in a file.
 type DrvPack struct {
 	pack.Summary
-	key func(try int) string
+	seal *pack.Key
+	key  func(try int) string
 }
 
 // PackDrvs writes a drv pack to file: the closure of the derivations, each path
-// once. The key is made from the paths, prefixed with id. Nothing is left of a
-// file that could not be written to its end.
-func PackDrvs(ctx context.Context, from Nix, id, file string, drvs []string) (_ *DrvPack, err error) {
+// once, sealed unless seal is nil. The cache key is made from the paths and the
+// seal, prefixed with id. Nothing is left of a file that could not be written to
+// its end.
+func PackDrvs(ctx context.Context, from Nix, id, file string, drvs []string, seal *pack.Key) (_ *DrvPack, err error) {
 	paths, err := from.Requisites(ctx, drvs...)
 	if err != nil {
 		return nil, err
@@ -60,11 +62,11 @@ func PackDrvs(ctx context.Context, from Nix, id, file string, drvs []string) (_ 
 		}
 	}()
 
-	summary, err := packPaths(ctx, from, f, paths, proofs)
+	summary, err := packPaths(ctx, from, f, paths, proofs, seal)
 	if err != nil {
 		return nil, fmt.Errorf("write drv pack: %w", err)
 	}
-	return &DrvPack{Summary: *summary, key: drvPackKey(id, paths)}, nil
+	return &DrvPack{Summary: *summary, seal: seal, key: drvPackKey(id, seal.Fingerprint(), paths)}, nil
 }
 
 func proofsOf(ctx context.Context, from Nix, paths []string) (map[string]pack.Proof, error) {
@@ -79,7 +81,7 @@ func proofsOf(ctx context.Context, from Nix, paths []string) (map[string]pack.Pr
 	return all, nil
 }
 
-func packPaths(ctx context.Context, from Nix, dst io.Writer, paths []string, proofs map[string]pack.Proof) (*pack.Summary, error) {
+func packPaths(ctx context.Context, from Nix, dst io.Writer, paths []string, proofs map[string]pack.Proof, seal *pack.Key) (*pack.Summary, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r, w := io.Pipe()
@@ -89,7 +91,7 @@ func packPaths(ctx context.Context, from Nix, dst io.Writer, paths []string, pro
 		exported <- errors.Join(err, w.CloseWithError(err))
 	}()
 	buffered := bufio.NewWriterSize(dst, 1<<20)
-	summary, err := pack.Write(buffered, r, proofs)
+	summary, err := pack.Write(buffered, r, proofs, seal)
 	_ = r.CloseWithError(err) // so that an exporter nobody reads from ends
 	if exportErr := <-exported; err == nil {
 		err = exportErr
@@ -100,18 +102,21 @@ func packPaths(ctx context.Context, from Nix, dst io.Writer, paths []string, pro
 	return summary, buffered.Flush()
 }
 
-// sumOf names a set of paths.
-func sumOf(format string, paths []string) string {
+// sumOf names a set of paths, sealed with the key of a fingerprint or in clear.
+func sumOf(format, seal string, paths []string) string {
 	h := sha256.New()
 	_, _ = fmt.Fprintln(h, format) // a hash takes everything
+	if seal != "" {
+		_, _ = fmt.Fprintln(h, "sealed", seal)
+	}
 	for _, path := range slices.Sorted(slices.Values(paths)) {
 		_, _ = fmt.Fprintln(h, path)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-func drvPackKey(id string, paths []string) func(try int) string {
-	sum := sumOf(drvPackFormat, paths)
+func drvPackKey(id, seal string, paths []string) func(try int) string {
+	sum := sumOf(drvPackFormat, seal, paths)
 	return func(try int) string { return fmt.Sprintf("%s-drvs%d-%s", id, try, sum) }
 }
 
@@ -123,7 +128,7 @@ func (p *DrvPack) Save(ctx context.Context, to cache.Cache, file string) (string
 	}
 	defer f.Close()
 	key, err := SaveOnce(ctx, to, p.key, f, p.Size, func(blob cache.Blob) bool {
-		_, err := pack.ReadIndex(ctx, blob, p.SHA256)
+		_, err := pack.ReadIndex(ctx, blob, p.SHA256, p.seal)
 		return err == nil
 	})
 	if err != nil {
@@ -168,9 +173,9 @@ type Restored struct {
 
 // RestoreDrvs adds the closures of derivations from a drv pack to the store, with
 // signatures and content addresses, leaving out what is valid already. sum is the
-// hash of the pack's index from the Plan.
-func RestoreDrvs(ctx context.Context, to Nix, src pack.Source, sum string, drvs []string) (Restored, error) {
-	index, err := pack.ReadIndex(ctx, src, sum)
+// hash of the pack's index from the Plan, seal what the pack is sealed with.
+func RestoreDrvs(ctx context.Context, to Nix, src pack.Source, sum string, drvs []string, seal *pack.Key) (Restored, error) {
+	index, err := pack.ReadIndex(ctx, src, sum, seal)
 	if err != nil {
 		return Restored{}, fmt.Errorf("%w: %w", ErrSource, err)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/cache/dir"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/pack"
 )
 
 func TestMain(m *testing.M) { testbench.PrivateProcess(m) }
@@ -60,7 +61,7 @@ func TestHandOver(t *testing.T) {
 		t.Fatal(drvs)
 	}
 	file := filepath.Join(t.TempDir(), "drvs.pack")
-	packed, err := PackDrvs(t.Context(), n, "test", file, drvs)
+	packed, err := PackDrvs(t.Context(), n, "test", file, drvs, nil)
 	must(t, err)
 	if packed.Paths != 4 {
 		t.Errorf("%d paths, want a, b, base and the source", packed.Paths)
@@ -73,21 +74,31 @@ func TestHandOver(t *testing.T) {
 	if key != again || !strings.HasPrefix(key, "test-drvs0-") {
 		t.Errorf("the keys are %s and %s", key, again)
 	}
+	seal, err := pack.NewKey("a secret for the tests")
+	must(t, err)
+	private := filepath.Join(t.TempDir(), "sealed.pack")
+	sealed, err := PackDrvs(t.Context(), n, "test", private, drvs, seal)
+	must(t, err)
+	sealedKey, err := sealed.Save(t.Context(), c, private)
+	must(t, err)
+	if again, err := sealed.Save(t.Context(), c, private); sealedKey == key || again != sealedKey || err != nil {
+		t.Errorf("the keys of a sealed pack are %s and %s, %v", sealedKey, again, err)
+	}
 
 	testbench.UseStore(t, t.TempDir())
 	blob, err := c.Open(t.Context(), key)
 	must(t, err)
-	got, err := RestoreDrvs(t.Context(), n, blob, packed.SHA256, drvs[:1])
+	got, err := RestoreDrvs(t.Context(), n, blob, packed.SHA256, drvs[:1], nil)
 	must(t, err)
 	if got.Paths != 2 || got.Bytes > 2000 {
 		t.Errorf("a and base: got %+v", got)
 	}
-	got, err = RestoreDrvs(t.Context(), n, blob, packed.SHA256, drvs)
+	got, err = RestoreDrvs(t.Context(), n, blob, packed.SHA256, drvs, nil)
 	must(t, err)
 	if got.Paths != 2 {
 		t.Errorf("b and the source: got %+v", got)
 	}
-	got, err = RestoreDrvs(t.Context(), n, blob, packed.SHA256, drvs)
+	got, err = RestoreDrvs(t.Context(), n, blob, packed.SHA256, drvs, nil)
 	must(t, err)
 	if got != (Restored{}) {
 		t.Errorf("all is there, but got %+v", got)
@@ -97,7 +108,7 @@ func TestHandOver(t *testing.T) {
 	if len(closure) != 4 {
 		t.Errorf("the closure is %v", closure)
 	}
-	if _, err := RestoreDrvs(t.Context(), n, blob, packed.SHA256, []string{"/nix/store/00000000000000000000000000000000-nosuch.drv"}); !errors.Is(err, ErrSource) {
+	if _, err := RestoreDrvs(t.Context(), n, blob, packed.SHA256, []string{"/nix/store/00000000000000000000000000000000-nosuch.drv"}, nil); !errors.Is(err, ErrSource) {
 		t.Errorf("what the pack does not hold: %v", err)
 	}
 
@@ -106,22 +117,33 @@ func TestHandOver(t *testing.T) {
 	f, err := File(file)
 	must(t, err)
 	defer f.Close()
-	got, err = RestoreDrvs(t.Context(), n, f, packed.SHA256, drvs)
+	got, err = RestoreDrvs(t.Context(), n, f, packed.SHA256, drvs, nil)
 	must(t, err)
 	if got.Paths != 4 {
 		t.Errorf("from the file: got %+v", got)
+	}
+	testbench.UseStore(t, t.TempDir())
+	blob, err = c.Open(t.Context(), sealedKey)
+	must(t, err)
+	if _, err := RestoreDrvs(t.Context(), n, blob, sealed.SHA256, drvs, nil); !errors.Is(err, ErrSource) || !errors.Is(err, pack.ErrKey) {
+		t.Errorf("a sealed pack without the key: %v", err)
+	}
+	got, err = RestoreDrvs(t.Context(), n, blob, sealed.SHA256, drvs, seal)
+	must(t, err)
+	if got.Paths != 4 {
+		t.Errorf("from a sealed pack: got %+v", got)
 	}
 	must(t, os.Truncate(file, packed.Size/2))
 	cut, err := File(file)
 	must(t, err)
 	defer cut.Close()
-	if _, err := RestoreDrvs(t.Context(), n, cut, packed.SHA256, drvs); !errors.Is(err, ErrSource) {
+	if _, err := RestoreDrvs(t.Context(), n, cut, packed.SHA256, drvs, nil); !errors.Is(err, ErrSource) {
 		t.Errorf("half a pack: %v", err)
 	}
 
 	// Nothing is left of a pack that could not be written.
 	bad := filepath.Join(t.TempDir(), "bad.pack")
-	if _, err := PackDrvs(t.Context(), broken{n}, "test", bad, drvs); err == nil {
+	if _, err := PackDrvs(t.Context(), broken{n}, "test", bad, drvs, nil); err == nil {
 		t.Error("a broken export was packed")
 	}
 	if _, err := os.Stat(bad); !errors.Is(err, os.ErrNotExist) {

@@ -16,16 +16,16 @@ import (
 // inputs are, to the store: what was saved for the same ones, else the newest that
 // was saved at all, which may have some of them. Of what a pack says only that is
 // taken which the path itself proves.
-func RestoreInputs(ctx context.Context, to Nix, from cache.Cache, id string, paths []string) (Restored, error) {
-	same := inputsPrefix(id, paths)
-	blob, err := from.Open(ctx, same, same, id+inputsMark)
+func RestoreInputs(ctx context.Context, to Nix, from cache.Cache, id string, paths []string, seal *pack.Key) (Restored, error) {
+	same := inputsPrefix(id, seal, paths)
+	blob, err := from.Open(ctx, same, same, inputsStart(id, seal))
 	if errors.Is(err, cache.ErrMiss) {
 		return Restored{}, nil
 	}
 	if err != nil {
 		return Restored{}, fmt.Errorf("restore flake inputs: %w", err)
 	}
-	index, err := pack.ReadIndex(ctx, blob, "")
+	index, err := pack.ReadIndex(ctx, blob, "", seal)
 	if err != nil {
 		return Restored{}, fmt.Errorf("restore flake inputs: %w", err)
 	}
@@ -45,7 +45,7 @@ func RestoreInputs(ctx context.Context, to Nix, from cache.Cache, id string, pat
 }
 
 // SaveInputs puts those of the sources at these paths that are there into a cache.
-func SaveInputs(ctx context.Context, from Nix, to cache.Cache, id string, paths, there []string) (err error) {
+func SaveInputs(ctx context.Context, from Nix, to cache.Cache, id string, paths, there []string, seal *pack.Key) (err error) {
 	f, err := os.CreateTemp("", "nix-matrix-inputs-")
 	if err != nil {
 		return fmt.Errorf("save flake inputs: %w", err)
@@ -55,23 +55,25 @@ func SaveInputs(ctx context.Context, from Nix, to cache.Cache, id string, paths,
 	if err != nil {
 		return fmt.Errorf("save flake inputs: %w", err)
 	}
-	summary, err := packPaths(ctx, from, f, there, proofs)
+	summary, err := packPaths(ctx, from, f, there, proofs, seal)
 	if err != nil {
 		return fmt.Errorf("save flake inputs: %w", err)
 	}
-	err = to.Save(ctx, inputsPrefix(id, paths)+sumOf(inputsFormat, there), f, summary.Size)
+	err = to.Save(ctx, inputsPrefix(id, seal, paths)+sumOf(inputsFormat, "", there), f, summary.Size)
 	if err != nil && !errors.Is(err, cache.ErrExists) { // somebody else's at the same time
 		return fmt.Errorf("save flake inputs: %w", err)
 	}
 	return nil
 }
 
-const (
-	inputsFormat = "nix-matrix inputs 1"
-	inputsMark   = "-inputs-"
-)
+const inputsFormat = "nix-matrix inputs 1"
+
+// inputsStart begins the keys of all inputs that are sealed with a key, or in clear.
+func inputsStart(id string, seal *pack.Key) string {
+	return id + "-inputs-" + seal.Fingerprint() + "-"
+}
 
 // inputsPrefix begins the keys of what was saved of these paths.
-func inputsPrefix(id string, paths []string) string {
-	return id + inputsMark + sumOf(inputsFormat, paths) + "-"
+func inputsPrefix(id string, seal *pack.Key, paths []string) string {
+	return inputsStart(id, seal) + sumOf(inputsFormat, "", paths) + "-"
 }

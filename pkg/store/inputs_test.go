@@ -26,16 +26,16 @@ func TestInputs(t *testing.T) {
 	}
 	paths := addSources(t, n, exprs...)
 	c := open(t)
-	must(t, SaveInputs(t.Context(), n, c, "test", paths, paths[:1]))
-	must(t, SaveInputs(t.Context(), n, c, "test", paths, paths[:1])) // as somebody else did
+	must(t, SaveInputs(t.Context(), n, c, "test", paths, paths[:1], nil))
+	must(t, SaveInputs(t.Context(), n, c, "test", paths, paths[:1], nil)) // as somebody else did
 
 	testbench.UseStore(t, t.TempDir())
-	got, err := RestoreInputs(t.Context(), n, c, "test", paths[1:]) // of another lock
+	got, err := RestoreInputs(t.Context(), n, c, "test", paths[1:], nil) // of another lock
 	must(t, err)
 	if got.Paths != 0 {
 		t.Errorf("%d paths come from a pack that has none of them", got.Paths)
 	}
-	got, err = RestoreInputs(t.Context(), n, c, "test", paths)
+	got, err = RestoreInputs(t.Context(), n, c, "test", paths, nil)
 	must(t, err)
 	valid, err := n.Valid(t.Context(), paths...)
 	must(t, err)
@@ -49,7 +49,7 @@ func TestInputs(t *testing.T) {
 	if nar := [sha256.Size]byte(sum); infos[0].CA != storepath.SourceCA(nar) || storepath.Source(nar) != paths[0] {
 		t.Errorf("%+v", infos[0])
 	}
-	if got, err = RestoreInputs(t.Context(), n, c, "other", paths); err != nil || got.Paths != 0 {
+	if got, err = RestoreInputs(t.Context(), n, c, "other", paths, nil); err != nil || got.Paths != 0 {
 		t.Errorf("another id has %d paths, %v", got.Paths, err)
 	}
 }
@@ -59,9 +59,9 @@ func TestUnprovenInputs(t *testing.T) {
 	n := inputsNix(t)
 	paths := addSources(t, n, `builtins.toFile "source" "evil"`)
 	c := open(t)
-	must(t, SaveInputs(t.Context(), n, c, "test", paths, paths))
+	must(t, SaveInputs(t.Context(), n, c, "test", paths, paths, nil))
 	testbench.UseStore(t, t.TempDir())
-	if got, err := RestoreInputs(t.Context(), n, c, "test", paths); err != nil || got.Paths != 0 {
+	if got, err := RestoreInputs(t.Context(), n, c, "test", paths, nil); err != nil || got.Paths != 0 {
 		t.Errorf("%d paths are restored, %v", got.Paths, err)
 	}
 }

@@ -78,7 +78,7 @@ func sample(t *testing.T, n *nix.Nix) (file string, packed *DrvPack, drvs map[st
 		"after": resolve(instantiate(`d "after" [ (builtins.storePath "` + built + `") ]`)),
 	}
 	file = filepath.Join(dir, "drvs.pack")
-	packed, err := PackDrvs(t.Context(), n, "test", file, slices.Collect(maps.Values(drvs)))
+	packed, err := PackDrvs(t.Context(), n, "test", file, slices.Collect(maps.Values(drvs)), nil)
 	must(t, err)
 	if packed.Paths != 5 {
 		t.Errorf("%d paths, want three derivations, a source and an output", packed.Paths)
@@ -145,7 +145,7 @@ func TestRestoreKeepsProofs(t *testing.T) {
 		f, err := File(file)
 		must(t, err)
 		defer f.Close()
-		got, err := RestoreDrvs(t.Context(), n, f, packed.SHA256, all)
+		got, err := RestoreDrvs(t.Context(), n, f, packed.SHA256, all, nil)
 		must(t, err)
 		if got.Paths != len(closure) || got.Bytes == 0 || got.Bytes > packed.Size {
 			t.Errorf("got %+v", got)
@@ -214,7 +214,7 @@ func TestRestoreBroken(t *testing.T) {
 			must(t, err)
 			defer f.Close()
 			src := &flaky{Source: f, wrong: wrong}
-			_, err = RestoreDrvs(t.Context(), flakyNix{n, src}, src, packed.SHA256, all)
+			_, err = RestoreDrvs(t.Context(), flakyNix{n, src}, src, packed.SHA256, all, nil)
 			if !errors.Is(err, ErrSource) || name == "lost" && !errors.Is(err, reset) {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -227,7 +227,7 @@ func TestRestoreBroken(t *testing.T) {
 
 			// Another source helps.
 			src.fail = false
-			_, err = RestoreDrvs(t.Context(), n, src, packed.SHA256, all)
+			_, err = RestoreDrvs(t.Context(), n, src, packed.SHA256, all, nil)
 			must(t, err)
 			run(t, "nix-store", "--verify", "--check-contents")
 		}
@@ -237,7 +237,7 @@ func TestRestoreBroken(t *testing.T) {
 		f, err := File(file)
 		must(t, err)
 		defer f.Close()
-		if _, err := RestoreDrvs(t.Context(), liar{n}, f, packed.SHA256, all); err == nil || errors.Is(err, ErrSource) || !strings.Contains(err.Error(), "hash mismatch") {
+		if _, err := RestoreDrvs(t.Context(), liar{n}, f, packed.SHA256, all, nil); err == nil || errors.Is(err, ErrSource) || !strings.Contains(err.Error(), "hash mismatch") {
 			t.Errorf("a wrong hash: %v", err)
 		}
 	})
