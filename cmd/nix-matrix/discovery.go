@@ -176,7 +176,7 @@ func (d *discovery) plan(ctx context.Context, at *site, c cache.Cache) (*job.Pla
 			return nil, nil, err
 		}
 		if d.has(ctx, at, e, p) {
-			return p, e, d.group(at, how, p)
+			return p, e, d.group(ctx, at, how, e, p)
 		}
 	}
 	e, err := d.evaluate(ctx, at, s, options)
@@ -187,7 +187,7 @@ func (d *discovery) plan(ctx context.Context, at *site, c cache.Cache) (*job.Pla
 	if err != nil {
 		return nil, nil, err
 	}
-	return p, e, d.group(at, how, p)
+	return p, e, d.group(ctx, at, how, e, p)
 }
 
 // choose makes a Plan of an evaluation, in which it is decided what is to be built.
@@ -209,7 +209,7 @@ func (d *discovery) choose(ctx context.Context, at *site, how *planner, e *evalu
 	}
 	at.read(p.Substituters, p.PublicKeys)
 	at.app.show.Doing("asking what is there already")
-	if err := d.skip(ctx, at, p.Targets); err != nil {
+	if e.places, err = d.skip(ctx, at, p.Targets); err != nil {
 		return nil, err
 	}
 	d.askProviso(ctx, at, p.Targets)
@@ -217,7 +217,10 @@ func (d *discovery) choose(ctx context.Context, at *site, how *planner, e *evalu
 }
 
 // group makes the entries.
-func (d *discovery) group(at *site, how *planner, p *job.Plan) (err error) {
+func (d *discovery) group(ctx context.Context, at *site, how *planner, e *evaluation, p *job.Plan) (err error) {
+	if how.options.Missing, err = d.missing(ctx, at, e, p.Targets); err != nil {
+		return err
+	}
 	for _, t := range p.Targets {
 		if at.elsewhere(t.System) && len(how.options.Runners[t.System]) == 0 {
 			how.options.Runners[t.System] = plan.AnyRunner
@@ -285,8 +288,9 @@ func arguments(flag string, lines []string) ([]discover.Arg, error) {
 	return args, nil
 }
 
-// skip marks the targets that there is nothing to do for.
-func (d *discovery) skip(ctx context.Context, at *site, targets []job.Target) error {
+// skip marks the targets that there is nothing to do for. It gives the places that
+// were asked.
+func (d *discovery) skip(ctx context.Context, at *site, targets []job.Target) ([]place, error) {
 	var paths []string
 	for _, t := range targets {
 		for _, path := range t.OutPaths {
@@ -294,7 +298,7 @@ func (d *discovery) skip(ctx context.Context, at *site, targets []job.Target) er
 		}
 	}
 	if len(paths) == 0 {
-		return nil
+		return nil, nil
 	}
 	var places []place
 	switch {
@@ -309,7 +313,7 @@ func (d *discovery) skip(ctx context.Context, at *site, targets []job.Target) er
 	if d.local {
 		valid, err := at.store.Valid(ctx, paths...)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		places = append(places, place{"in the store", valid})
 	}
@@ -320,7 +324,7 @@ func (d *discovery) skip(ctx context.Context, at *site, targets []job.Target) er
 			t.Reason = places[0].name
 		}
 	}
-	return nil
+	return places, nil
 }
 
 // A place is where paths may be already.

@@ -14,6 +14,7 @@ import (
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/discover"
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/pack"
 	"github.com/org/nix-matrix/pkg/store"
 )
@@ -26,6 +27,7 @@ type evaluation struct {
 	// packed says that the derivations are not in the store, but their pack is in
 	// the file for it.
 	packed bool
+	places []place // that were asked what they have
 }
 
 // A source is what is evaluated.
@@ -245,4 +247,17 @@ func fetchPack(ctx context.Context, c cache.Cache, drvs *job.DrvPack, file strin
 	}
 	defer fetched.Close()
 	return pack.Verify(ctx, fetched, drvs.SHA256, seal)
+}
+
+// derivations reads derivations, from the pack where they are not in the store.
+func (e *evaluation) derivations(ctx context.Context, at *site, packFile string, drvs []string) ([]nix.Derivation, error) {
+	if !e.packed {
+		return at.nix.Derivations(ctx, drvs)
+	}
+	src, err := store.File(packFile)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	return store.ReadDrvs(ctx, src, e.Plan.Drvs.SHA256, at.app.seal, drvs)
 }

@@ -180,9 +180,10 @@ func (n *Nix) Outputs(ctx context.Context, drvs ...string) (map[string]map[strin
 	return outputs, d.Close()
 }
 
-// Offered says which of the paths a substituter has. What is valid in the local
-// store makes no difference, and signatures are not judged: see Trusted.
-func (n *Nix) Offered(ctx context.Context, paths []string, substituter string) (map[string]bool, error) {
+// Offered says which of the paths one of the substituters has, and of what else it
+// would fetch with them. What is valid in the local store makes no difference, and
+// signatures are not judged: see Trusted.
+func (n *Nix) Offered(ctx context.Context, paths []string, substituters ...string) (map[string]bool, error) {
 	empty, err := os.MkdirTemp("", "nix-matrix-empty-")
 	if err != nil {
 		return nil, err
@@ -195,12 +196,12 @@ func (n *Nix) Offered(ctx context.Context, paths []string, substituter string) (
 
 	offered := map[string]bool{}
 	for _, piece := range chunks(paths) {
-		args := append(arguments(asked), "--store", empty, "--realise", "--dry-run", "--option", "substituters", substituter)
+		args := append(arguments(asked), "--store", empty, "--realise", "--dry-run", "--option", "substituters", strings.Join(substituters, " "))
 		var said bytes.Buffer
 		cmd := n.abroad(ctx, "nix-store", append(args, piece...)...)
 		cmd.Stderr = &said
 		if err := n.run(cmd); err != nil {
-			return nil, fmt.Errorf("ask the substituters: %w", redactErr(err, substituter))
+			return nil, fmt.Errorf("ask the substituters: %w", redactErr(err, substituters...))
 		}
 		for path := range parseDryRun(said.String()) {
 			offered[path] = true
@@ -349,7 +350,7 @@ func (o *openEnd) Write(p []byte) (int, error) {
 
 // Derivation reads a .drv file of the store.
 func (n *Nix) Derivation(path string) (*derivation.Derivation, error) {
-	f, err := os.Open(path)
+	f, err := os.Open(n.realFile(path))
 	if err != nil {
 		return nil, fmt.Errorf("read derivation: %w", err)
 	}

@@ -16,13 +16,6 @@ import (
 // MaxEntries is how many jobs GitHub lets a matrix have.
 const MaxEntries = 256
 
-// Targets that are no hosts share entries: few of them go into one, and all of
-// a system into no more than shared.
-const (
-	perEntry = 8
-	shared   = 4
-)
-
 // Runners maps systems to the labels of their runners.
 type Runners map[string][]string
 
@@ -87,11 +80,14 @@ type Options struct {
 	Runners    Runners
 	QEMU       QEMU // empty is QEMUAuto
 	MaxEntries int  // 0 is MaxEntries
+	// Missing says how much there is to build for a target, and what targets share.
+	Missing *Missing
 }
 
 // Entries groups the targets that are to be built: each host is an entry of its
-// own, everything else shares a few entries per system. Targets with the same
-// derivation go into the same entry.
+// own, everything else shares a few entries per system (see [Options] for what is
+// missing, and share for how). Targets with the same derivation go into the same
+// entry.
 func Entries(targets []job.Target, o Options) ([]job.Entry, error) {
 	var entries []job.Entry
 	hosts := map[string]int{} // entry by derivation
@@ -124,17 +120,25 @@ func Entries(targets []job.Target, o Options) ([]job.Entry, error) {
 		of := group{t.System, strings.Join(o.Runners.named(t), ",")}
 		others[of] = append(others[of], n)
 	}
-	for _, of := range slices.SortedFunc(maps.Keys(others), group.compare) {
-		groups := share(targets, others[of])
-		for i, numbers := range groups {
-			entry, err := newEntry(groupName(targets, numbers, i, len(groups)), targets, numbers, o)
+	most := cmp.Or(o.MaxEntries, MaxEntries)
+	groups := slices.SortedFunc(maps.Keys(others), group.compare)
+	shares := make([]*shared, len(groups))
+	bound := longest(o.Missing, slices.Collect(maps.Keys(hosts)))
+	for i, of := range groups {
+		shares[i] = share(targets, others[of], o.Missing, bound)
+	}
+	fewer(shares, most-len(entries))
+	for _, s := range shares {
+		parts := s.parts()
+		for i, numbers := range parts {
+			entry, err := newEntry(groupName(targets, numbers, i, len(parts)), targets, numbers, o)
 			if err != nil {
 				return nil, err
 			}
 			entries = append(entries, entry)
 		}
 	}
-	if most := cmp.Or(o.MaxEntries, MaxEntries); len(entries) > most {
+	if len(entries) > most {
 		return nil, fmt.Errorf("the plan has %d entries, and at most %d are wanted (input max_entries; GitHub allows %d jobs in a matrix): choose fewer targets with include, exclude or filter_builds", len(entries), most, MaxEntries)
 	}
 	return entries, unique(entries)
@@ -160,29 +164,6 @@ func (r Runners) named(t *job.Target) []string {
 		}
 	}
 	return nil
-}
-
-// share splits the targets of one system into few groups of about the same
-// size, keeping those with the same derivation together.
-func share(targets []job.Target, numbers []int) [][]int {
-	slices.SortStableFunc(numbers, func(a, b int) int {
-		return strings.Compare(targets[a].DrvPath, targets[b].DrvPath)
-	})
-	count := min(shared, (len(numbers)+perEntry-1)/perEntry)
-	groups := make([][]int, count)
-	drvs := 0
-	for i, n := range numbers {
-		if i > 0 && targets[n].DrvPath != targets[numbers[i-1]].DrvPath {
-			drvs++
-		}
-		groups[drvs%count] = append(groups[drvs%count], n)
-	}
-	groups = slices.DeleteFunc(groups, func(g []int) bool { return len(g) == 0 })
-	for _, group := range groups {
-		slices.Sort(group)
-	}
-	slices.SortFunc(groups, slices.Compare)
-	return groups
 }
 
 // groupName says what is in a group: "packages and checks x86_64-linux 1/2".

@@ -3,14 +3,18 @@ package store
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
+
+	"github.com/nix-community/go-nix/pkg/nar"
 
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/nix"
@@ -225,6 +229,62 @@ func restore(ctx context.Context, to Nix, src pack.Source, index *pack.Index, nu
 		return Restored{}, err
 	}
 	return Restored{Paths: len(infos), Bytes: records.BytesRead}, nil
+}
+
+// ReadDrvs reads derivations in a drv pack, in the order given. One that can't be
+// had is empty, and the error, which comes beside the others, tells of it.
+func ReadDrvs(ctx context.Context, src pack.Source, sum string, seal *pack.Key, drvs []string) ([]nix.Derivation, error) {
+	index, err := pack.ReadIndex(ctx, src, sum, seal)
+	if err != nil {
+		return nil, err
+	}
+	at := make(map[int]int, len(drvs)) // numbers of records, and where they were asked for
+	var errs []error
+	for i, drv := range drvs {
+		if n, ok := index.Find(drv); ok {
+			at[n] = i
+		} else {
+			errs = append(errs, fmt.Errorf("%s is not in the pack", drv))
+		}
+	}
+	numbers := slices.Sorted(maps.Keys(at))
+	records, err := index.NewReader(ctx, src, numbers)
+	if err != nil {
+		return nil, err
+	}
+	defer records.Close()
+	all := make([]nix.Derivation, len(drvs))
+	for _, n := range numbers {
+		rec, err := records.Next()
+		if err != nil {
+			return all, errors.Join(append(errs, err)...)
+		}
+		if all[at[n]], err = readDrv(records, rec); err != nil {
+			errs = append(errs, fmt.Errorf("read derivation %s: %w", rec.Path, err))
+		}
+	}
+	return all, errors.Join(errs...)
+}
+
+// readDrv reads a derivation from the NAR of its file.
+func readDrv(r io.Reader, rec *pack.Record) (nix.Derivation, error) {
+	const most = 64 << 20
+	if rec.NarSize > most {
+		return nix.Derivation{}, fmt.Errorf("it has %d bytes", rec.NarSize)
+	}
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return nix.Derivation{}, err
+	}
+	archive, err := nar.NewReader(bytes.NewReader(data))
+	if err != nil {
+		return nix.Derivation{}, err
+	}
+	defer archive.Close()
+	if _, err := archive.Next(); err != nil {
+		return nix.Derivation{}, err
+	}
+	return nix.ReadDerivation(archive)
 }
 
 func pathInfo(rec *pack.Record) nix.PathInfo {

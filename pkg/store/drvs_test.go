@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -85,9 +87,24 @@ func TestHandOver(t *testing.T) {
 		t.Errorf("the keys of a sealed pack are %s and %s, %v", sealedKey, again, err)
 	}
 
+	inStore, err := n.Derivations(t.Context(), drvs)
+	must(t, err)
 	testbench.UseStore(t, t.TempDir())
 	blob, err := c.Open(t.Context(), key)
 	must(t, err)
+	for _, asked := range [][]string{{drvs[0], drvs[1]}, {drvs[1], drvs[0]}} {
+		inPack, err := ReadDrvs(t.Context(), blob, packed.SHA256, nil, asked)
+		if asked[0] == drvs[1] {
+			slices.Reverse(inPack)
+		}
+		if err != nil || len(inPack[0].Inputs) == 0 || !reflect.DeepEqual(inPack, inStore) {
+			t.Errorf("in the store is %v, in the pack %v, %v", inStore, inPack, err)
+		}
+	}
+	const nosuch = "/nix/store/00000000000000000000000000000000-nosuch.drv"
+	if some, err := ReadDrvs(t.Context(), blob, packed.SHA256, nil, []string{nosuch, drvs[0]}); err == nil || len(some[1].Outputs) != 1 {
+		t.Errorf("of what is not there it says %v, of the other %v", err, some)
+	}
 	got, err := RestoreDrvs(t.Context(), n, blob, packed.SHA256, drvs[:1], nil)
 	must(t, err)
 	if got.Paths != 2 || got.Bytes > 2000 {
@@ -108,7 +125,7 @@ func TestHandOver(t *testing.T) {
 	if len(closure) != 4 {
 		t.Errorf("the closure is %v", closure)
 	}
-	if _, err := RestoreDrvs(t.Context(), n, blob, packed.SHA256, []string{"/nix/store/00000000000000000000000000000000-nosuch.drv"}, nil); !errors.Is(err, ErrSource) {
+	if _, err := RestoreDrvs(t.Context(), n, blob, packed.SHA256, []string{nosuch}, nil); !errors.Is(err, ErrSource) {
 		t.Errorf("what the pack does not hold: %v", err)
 	}
 

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/plan"
+)
+
+// missing finds out which derivations the entries have to build. What can't be asked
+// or read only makes the entries less even.
+func (d *discovery) missing(ctx context.Context, at *site, e *evaluation, targets []job.Target) (*plan.Missing, error) {
+	var outputs []string // of the targets themselves
+	build := false
+	for i := range targets {
+		if targets[i].State == job.Build {
+			build = true
+			outputs = slices.AppendSeq(outputs, maps.Values(targets[i].OutPaths))
+		}
+	}
+	if !build {
+		return nil, nil //nolint:nilnil // nothing is missing
+	}
+	o := &offers{
+		nix:  at.nix.With(nix.Option{Name: "download-attempts", Value: "2"}), // skip has had patience
+		from: at.substituters(),
+		own:  outputs,
+	}
+	switch {
+	case d.local:
+		o.store = at.store
+		fallthrough
+	case len(at.to) > 0: // which skip has asked instead
+		o.signed = d.substituters(ctx, at, outputs).has
+	case len(e.places) > 0:
+		o.signed = e.places[0].has
+	}
+	missing, err := plan.FindMissing(ctx, targets, plan.Source{
+		Derivations: func(ctx context.Context, drvs []string) ([]plan.Derivation, error) {
+			read, err := e.derivations(ctx, at, d.packFile, drvs)
+			all := make([]plan.Derivation, len(read))
+			for i := range read {
+				all[i] = plan.Derivation(read[i])
+			}
+			return all, err
+		},
+		Offered: o.offered,
+	})
+	if missing == nil {
+		return nil, err
+	}
+	if err != nil {
+		at.app.warn("How much there is to build is not known well, so the entries may be less even than they could be", err)
+	}
+	count := missing.Count()
+	at.app.show.Printf("  %d %s to build, as far as is known", count, plural(count, "derivation", "derivations"))
+	return missing, nil
+}
+
+// offers are what need not be built.
+type offers struct {
+	nix    *nix.Nix
+	from   []string // substituters
+	store  *nix.Nix // whose paths are there for who builds, if not nil
+	own    []string // outputs of the targets, of which
+	signed map[string]bool
+}
+
+// offered says which paths are there for who builds. Only of the targets' own
+// outputs is it known whether they are signed by a trusted key.
+func (o *offers) offered(ctx context.Context, paths []string) (map[string]bool, error) {
+	has := map[string]bool{}
+	if o.store != nil {
+		valid, err := o.store.Valid(ctx, paths...)
+		if err != nil {
+			return nil, err
+		}
+		has = valid
+	}
+	own := map[string]bool{}
+	for _, path := range o.own {
+		own[path] = true
+		has[path] = has[path] || o.signed[path]
+	}
+	ask := slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return has[path] || own[path] })
+	if len(ask) == 0 || len(o.from) == 0 {
+		return has, nil
+	}
+	fetched, err := o.nix.Offered(ctx, ask, o.from...)
+	for path := range fetched {
+		has[path] = has[path] || !own[path]
+	}
+	return has, err
+}

@@ -1,0 +1,307 @@
+package plan
+
+import (
+	"context"
+	"errors"
+
+	"github.com/org/nix-matrix/pkg/job"
+)
+
+// A Derivation is a node of the graph of derivations.
+type Derivation struct {
+	// Outputs are store paths by name, empty where they are known only after the
+	// build.
+	Outputs map[string]string
+	// Inputs are the derivations that it needs, with the names of the outputs that it
+	// takes of each; none for all that there are.
+	Inputs map[string][]string
+}
+
+// A Source knows what FindMissing asks for.
+type Source struct {
+	// Derivations reads derivations, in the order given. What it can't read is empty,
+	// and in the error beside the others.
+	Derivations func(ctx context.Context, drvs []string) ([]Derivation, error)
+	// Offered says which of the store paths need no building, and may say so of others.
+	Offered func(ctx context.Context, paths []string) (map[string]bool, error)
+}
+
+// Missing are the derivations that have to be built for targets. The nil one knows
+// nothing: then each target has its own derivation to build, and no other.
+type Missing struct {
+	numbers map[string]int32 // of derivations, by path
+	inputs  [][]int32        // the missing ones that each needs
+}
+
+// Count is how many derivations are missing.
+func (m *Missing) Count() int { return len(m.inputs) }
+
+// FindMissing walks from the targets that are to be built down the graph of
+// derivations. What is offered needs no building, and its inputs don't matter. A
+// derivation of which something is taken that nobody offers, or whose path is not
+// known before it is built, is missing, and so its inputs are looked at.
+//
+// An error comes beside what was found, unless ctx has ended: what could not be
+// asked or read counts as missing.
+func FindMissing(ctx context.Context, targets []job.Target, from Source) (*Missing, error) {
+	w := &walk{from: from, nodes: map[string]*node{}, seen: map[want]bool{}, offered: map[string]bool{}}
+	var level []want
+	for i := range targets {
+		if t := &targets[i]; t.State == job.Build {
+			level = w.want(level, w.seen, t.DrvPath, t.Outputs)
+		}
+	}
+	for len(level) > 0 {
+		if err := w.look(ctx, level); err != nil {
+			return nil, err
+		}
+		var next []want
+		for _, taken := range level {
+			n := taken.of
+			if n.missing || w.available(taken) {
+				continue
+			}
+			n.missing = true
+			n.inputs = make([]*node, 0, len(n.drv.Inputs))
+			for input, outputs := range n.drv.Inputs {
+				next = w.want(next, w.seen, input, outputs)
+				n.inputs = append(n.inputs, w.nodes[input])
+			}
+			n.drv = Derivation{} // which is large
+		}
+		level = next
+	}
+	return w.missing(), errors.Join(w.errs...)
+}
+
+// A walk is on its way down the graph.
+type walk struct {
+	from    Source
+	nodes   map[string]*node
+	seen    map[want]bool
+	offered map[string]bool // of the paths that were asked for
+	silent  bool            // nobody answers
+	errs    []error
+}
+
+type node struct {
+	path    string
+	read    bool
+	drv     Derivation // until it is missing
+	missing bool
+	inputs  []*node // once it is missing
+}
+
+// A want is an output that something takes; the empty one is all of them.
+type want struct {
+	of     *node
+	output string
+}
+
+// want adds outputs of a derivation to what is wanted, each once.
+func (w *walk) want(all []want, seen map[want]bool, drv string, outputs []string) []want {
+	n := w.nodes[drv]
+	if n == nil {
+		n = &node{path: drv}
+		w.nodes[drv] = n
+	}
+	if len(outputs) == 0 {
+		outputs = []string{""}
+	}
+	for _, output := range outputs {
+		if taken := (want{n, output}); !seen[taken] {
+			seen[taken] = true
+			all = append(all, taken)
+		}
+	}
+	return all
+}
+
+// paths are the store paths of what is wanted, or none if one is unknown.
+func (t want) paths() []string {
+	if t.output != "" {
+		if path := t.of.drv.Outputs[t.output]; path != "" {
+			return []string{path}
+		}
+		return nil
+	}
+	var paths []string
+	for _, path := range t.of.drv.Outputs {
+		if path == "" {
+			return nil
+		}
+		paths = append(paths, path)
+	}
+	return paths
+}
+
+func (w *walk) available(t want) bool {
+	paths := t.paths()
+	for _, path := range paths {
+		if !w.offered[path] {
+			return false
+		}
+	}
+	return len(paths) > 0
+}
+
+// atOnce is how many paths it pays to ask for at once: as many take no longer than
+// it takes to ask at all. A narrow level is asked for together with those below it.
+const atOnce = 256
+
+// look finds out what is offered of a level. The error is the end of ctx.
+func (w *walk) look(ctx context.Context, level []want) error {
+	if err := w.read(ctx, level); err != nil {
+		return err
+	}
+	paths := w.unasked(nil, level)
+	if len(paths) == 0 || w.silent {
+		return nil
+	}
+	seen := map[want]bool{}
+	for ahead := level; len(paths) < atOnce && len(ahead) > 0; {
+		var below []want
+		for _, taken := range ahead {
+			if taken.of.missing || w.available(taken) {
+				continue
+			}
+			for input, outputs := range taken.of.drv.Inputs {
+				below = w.want(below, seen, input, outputs)
+			}
+		}
+		ahead = below
+		if err := w.read(ctx, ahead); err != nil {
+			return err
+		}
+		paths = w.unasked(paths, ahead)
+	}
+	offered, err := w.from.Offered(ctx, paths)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		w.silent = true
+		w.errs = append(w.errs, err)
+	}
+	for path, has := range offered {
+		w.offered[path] = has
+	}
+	return nil
+}
+
+// unasked adds the paths of what is wanted that nobody was asked for.
+func (w *walk) unasked(paths []string, level []want) []string {
+	for _, taken := range level {
+		if taken.of.missing {
+			continue
+		}
+		for _, path := range taken.paths() {
+			if _, asked := w.offered[path]; !asked {
+				w.offered[path] = false
+				paths = append(paths, path)
+			}
+		}
+	}
+	return paths
+}
+
+func (w *walk) read(ctx context.Context, level []want) error {
+	var unread []*node
+	var drvs []string
+	for _, taken := range level {
+		if n := taken.of; !n.read {
+			n.read = true
+			unread, drvs = append(unread, n), append(drvs, n.path)
+		}
+	}
+	if len(drvs) == 0 {
+		return nil
+	}
+	all, err := w.from.Derivations(ctx, drvs)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		w.errs = append(w.errs, err)
+	}
+	for i := range all {
+		unread[i].drv = all[i]
+	}
+	return nil
+}
+
+// missing gives what was found.
+func (w *walk) missing() *Missing {
+	m := &Missing{numbers: map[string]int32{}}
+	for _, n := range w.nodes {
+		if n.missing {
+			m.numbers[n.path] = int32(len(m.numbers)) //nolint:gosec // there are not so many
+		}
+	}
+	m.inputs = make([][]int32, len(m.numbers))
+	for path, number := range m.numbers {
+		for _, input := range w.nodes[path].inputs {
+			if input.missing {
+				m.inputs[number] = append(m.inputs[number], m.numbers[input.path])
+			}
+		}
+	}
+	return m
+}
+
+// closures gives for each of some different derivations what is missing of it and
+// of all that it needs.
+func (m *Missing) closures(drvs []string) []set {
+	all := make([]set, len(drvs))
+	if m == nil {
+		for i := range drvs {
+			all[i] = newSet(len(drvs))
+			all[i].add(i)
+		}
+		return all
+	}
+	// From the other side, one way through the graph does for all of them: which of
+	// them need a derivation, those first that nothing needs that comes later.
+	needed := make([]set, len(m.inputs))
+	visited := make([]bool, len(m.inputs))
+	order := make([]int32, 0, len(m.inputs))
+	var visit func(n int32)
+	visit = func(n int32) {
+		visited[n] = true
+		for _, input := range m.inputs[n] {
+			if !visited[input] {
+				visit(input)
+			}
+		}
+		order = append(order, n)
+	}
+	for i, drv := range drvs {
+		all[i] = newSet(len(m.inputs))
+		n, ok := m.numbers[drv]
+		if !ok {
+			continue
+		}
+		if !visited[n] {
+			visit(n)
+		}
+		if needed[n] == nil {
+			needed[n] = newSet(len(drvs))
+		}
+		needed[n].add(i)
+	}
+	for i := len(order) - 1; i >= 0; i-- {
+		n := order[i]
+		for _, input := range m.inputs[n] {
+			if needed[input] == nil {
+				needed[input] = newSet(len(drvs))
+			}
+			needed[input].addAll(needed[n])
+		}
+	}
+	for n, by := range needed {
+		for i := range by.members() {
+			all[i].add(n)
+		}
+	}
+	return all
+}

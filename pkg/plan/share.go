@@ -1,0 +1,176 @@
+package plan
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/org/nix-matrix/pkg/job"
+)
+
+// What an entry takes is counted in derivations that it has to build.
+const (
+	// maxShared is into how many entries targets are split that may share them.
+	maxShared = 4
+	// fewMissing is what is not worth splitting.
+	fewMissing = 8
+	// startup is what the start of one more runner counts as: some 20 s.
+	startup = 2
+)
+
+// A split is a way to spread targets over entries.
+type split struct {
+	groups  [][]int // of derivations
+	longest int     // what the largest group takes
+	total   int     // what all take together: more than is missing, where groups share
+}
+
+// shared are targets that may share entries, and all ways to split them.
+type shared struct {
+	byDrv  [][]int // the numbers of the targets of each derivation
+	splits []split // into 1, 2, … entries
+	chosen int     // of splits
+}
+
+// share decides how many entries targets share: as few as keep the longest at or
+// below bound, which is what the longest host takes. Where that can't be reached,
+// or there are no hosts, a further entry must pay: it has to make the longest
+// shorter by no less than it adds to the work of all, which is the start of a runner
+// and what is then built twice. Little work is never split.
+func share(targets []job.Target, numbers []int, missing *Missing, bound int) *shared {
+	s := &shared{}
+	var drvs []string
+	at := map[string]int{}
+	for _, n := range numbers {
+		drv := targets[n].DrvPath
+		i, ok := at[drv]
+		if !ok {
+			i = len(drvs)
+			at[drv] = i
+			drvs, s.byDrv = append(drvs, drv), append(s.byDrv, nil)
+		}
+		s.byDrv[i] = append(s.byDrv[i], n)
+	}
+	closures := missing.closures(drvs)
+	for count := 1; count <= min(maxShared, len(drvs)); count++ {
+		s.splits = append(s.splits, divide(closures, count))
+		best, next := s.splits[s.chosen], s.splits[count-1]
+		if best.longest <= max(bound, fewMissing) {
+			break
+		}
+		pays := best.longest-next.longest >= next.total-best.total+startup*(count-1-s.chosen)
+		if pays || next.longest <= bound {
+			s.chosen = count - 1
+		}
+	}
+	return s
+}
+
+// parts are the numbers of the targets of each entry, in the order of the first.
+func (s *shared) parts() [][]int {
+	groups := s.splits[s.chosen].groups
+	parts := make([][]int, 0, len(groups))
+	for _, drvs := range groups {
+		var part []int
+		for _, drv := range drvs {
+			part = append(part, s.byDrv[drv]...)
+		}
+		slices.Sort(part)
+		parts = append(parts, part)
+	}
+	slices.SortFunc(parts, slices.Compare)
+	return parts
+}
+
+// fewer takes entries away, as long as there are more than most and where there are
+// several: each time where what is then the longest is shortest.
+func fewer(all []*shared, most int) {
+	for {
+		count := 0
+		var least *shared
+		for _, s := range all {
+			count += len(s.splits[s.chosen].groups)
+			if s.chosen > 0 && (least == nil || s.splits[s.chosen-1].longest < least.splits[least.chosen-1].longest) {
+				least = s
+			}
+		}
+		if count <= most || least == nil {
+			return
+		}
+		least.chosen--
+	}
+}
+
+// divide splits derivations into at most count groups, so that the longest takes as
+// little as can be found, with those together that share what is missing.
+func divide(closures []set, count int) split {
+	order := make([]int, len(closures))
+	takes := make([]int, len(closures))
+	for i, closure := range closures {
+		order[i], takes[i] = i, closure.count()
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(takes[b], takes[a]) })
+	all := slices.Clone(closures[0])
+	for _, closure := range closures {
+		all.addAll(closure)
+	}
+	// The room that a group has lies between these two.
+	high := all.count()
+	low := max(takes[order[0]], (high+count-1)/count)
+	best := fill(closures, order, count, high)
+	for low < high {
+		room := (low + high) / 2
+		if s := fill(closures, order, count, room); s.longest <= room {
+			best, high = s, s.longest
+		} else {
+			low = room + 1
+		}
+	}
+	return best
+}
+
+// fill puts one derivation after another into the group where it adds least, of
+// those that have room for it, or where the group stays the shortest.
+func fill(closures []set, order []int, count, room int) split {
+	groups := make([]struct {
+		drvs  []int
+		needs set
+		takes int
+	}, count)
+	for i := range groups {
+		groups[i].needs = make(set, len(closures[0]))
+	}
+	for _, drv := range order {
+		var best, bestAdds int
+		for i := range groups {
+			adds := groups[i].needs.lacks(closures[drv])
+			takes, bestTakes := groups[i].takes+adds, groups[best].takes+bestAdds
+			fits, bestFits := takes <= room, bestTakes <= room
+			if i == 0 || fits && !bestFits ||
+				fits == bestFits && (fits && cmp.Or(cmp.Compare(adds, bestAdds), cmp.Compare(takes, bestTakes)) < 0 || !fits && takes < bestTakes) {
+				best, bestAdds = i, adds
+			}
+		}
+		g := &groups[best]
+		g.drvs = append(g.drvs, drv)
+		g.needs.addAll(closures[drv])
+		g.takes += bestAdds
+	}
+	var s split
+	for _, g := range groups {
+		if len(g.drvs) > 0 {
+			s.groups = append(s.groups, g.drvs)
+		}
+		s.longest = max(s.longest, g.takes)
+		s.total += g.takes
+	}
+	return s
+}
+
+// longest is what the one that takes most takes, of different derivations.
+func longest(missing *Missing, drvs []string) int {
+	most := 0
+	for _, closure := range missing.closures(drvs) {
+		most = max(most, closure.count())
+	}
+	return most
+}
