@@ -23,7 +23,7 @@ type Entry struct {
 	Host     *string  `json:"host"` // null for what is no host
 	Platform string   `json:"platform"`
 	System   string   `json:"system"`
-	Attr     string   `json:"attr"`    // of the first target
+	Attr     string   `json:"attr"`    // of the first target; empty in a matrix that would be too large
 	DrvPath  string   `json:"drvPath"` // of the first target
 	Outputs  []string `json:"outputs"` // of the first target
 	Runner   []string `json:"runner"`  // labels for `runs-on:`

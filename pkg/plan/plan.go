@@ -248,8 +248,9 @@ func unique(entries []job.Entry) error {
 // have 128 KiB.
 const maxRow = 48 << 10
 
-// Matrix gives the JSON of the Plan's matrix, small enough for a job output:
-// where it would be too large, rows with many targets say only their numbers.
+// Matrix gives the JSON of the Plan's matrix, small enough for a job output: where
+// it would be too large, rows say of their targets only the numbers, and where that
+// is not enough, no attribute path, which a worker finds in the Plan.
 func Matrix(p *job.Plan, plan string) ([]byte, error) {
 	m := p.Matrix(plan)
 	for i := range m.Include {
@@ -261,23 +262,23 @@ func Matrix(p *job.Plan, plan string) ([]byte, error) {
 			shorten(&m.Include[i])
 		}
 	}
-	data, err := json.Marshal(m)
-	if err != nil {
-		return nil, fmt.Errorf("write matrix: %w", err)
+	shorter := []func(*job.Entry){shorten, func(e *job.Entry) { e.Attr = "" }}
+	for step := 0; ; step++ {
+		data, err := json.Marshal(m)
+		if err != nil {
+			return nil, fmt.Errorf("write matrix: %w", err)
+		}
+		n := utf16Len(data)
+		if n <= job.MaxMatrix {
+			return data, nil
+		}
+		if step == len(shorter) {
+			return nil, fmt.Errorf("the matrix has %d characters, more than the %d that fit into a job's outputs: name fewer installables", n, job.MaxMatrix)
+		}
+		for i := range m.Include {
+			shorter[step](&m.Include[i])
+		}
 	}
-	if utf16Len(data) <= job.MaxMatrix {
-		return data, nil
-	}
-	for i := range m.Include {
-		shorten(&m.Include[i])
-	}
-	if data, err = json.Marshal(m); err != nil {
-		return nil, fmt.Errorf("write matrix: %w", err)
-	}
-	if n := utf16Len(data); n > job.MaxMatrix {
-		return nil, fmt.Errorf("the matrix has %d characters, more than the %d that fit into a job's outputs: name fewer installables", n, job.MaxMatrix)
-	}
-	return data, nil
 }
 
 // shorten leaves of the targets their numbers.

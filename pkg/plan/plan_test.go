@@ -392,7 +392,7 @@ func TestMatrixSize(t *testing.T) {
 	_, m = matrix(t, targets)
 	for _, e := range m.Include {
 		if e.Attr == "" || e.DrvPath == "" {
-			t.Errorf("the row %s lost its first target", e.Name)
+			t.Errorf("the row %s lost its first target without need", e.Name)
 		}
 		for _, r := range e.Targets {
 			if r.Attr != "" || r.DrvPath != "" {
@@ -413,10 +413,43 @@ func TestMatrixLongRows(t *testing.T) {
 	}
 }
 
+// A thousand targets fit, whatever they are called: what is long and has to be
+// escaped fills a job's outputs first.
+func TestMatrixOfThousand(t *testing.T) {
+	hostile := func(n int) string { return fmt.Sprintf("%s%04d", strings.Repeat(`"`, 296), n) }
+	path := func(n int) string {
+		return fmt.Sprintf("/nix/store/%032d-%s.drv", n, strings.Repeat("n", 211-len(".drv")))
+	}
+	targets := make([]job.Target, 1000)
+	for n := range targets {
+		targets[n] = host(n, "nixosConfigurations."+hostile(n))
+		targets[n].Host, targets[n].DrvPath = hostile(n), path(n)
+		targets[n].Attr += ".config.system.build.toplevel"
+	}
+	if got, err := plan.Entries(targets, plan.Options{}); err == nil || !strings.Contains(err.Error(), "256") {
+		t.Errorf("a thousand hosts: %d entries, %v", len(got), err)
+	}
+	for n := range targets {
+		if n%4 != 0 {
+			targets[n] = pkg(n, "packages.x86_64-linux."+hostile(n))
+			targets[n].DrvPath = path(n)
+		}
+	}
+	_, m := matrix(t, targets)
+	if len(m.Include) != 254 {
+		t.Errorf("%d entries", len(m.Include))
+	}
+	for _, e := range m.Include {
+		if e.Name == "" || e.DrvPath == "" || len(e.Runner) == 0 || (e.Host == nil) != (len(e.Targets) > 1) {
+			t.Errorf("%+v lacks what a worker or a workflow wants", e)
+		}
+	}
+}
+
 func TestMatrixTooLarge(t *testing.T) {
 	var targets []job.Target
 	for n := range plan.MaxEntries {
-		targets = append(targets, host(n, strings.Repeat("🚀", 400)+fmt.Sprint(n)))
+		targets = append(targets, host(n, strings.Repeat("🚀", 500)+fmt.Sprint(n)))
 	}
 	p := &job.Plan{Targets: targets, Entries: entries(t, targets)}
 	if _, err := plan.Matrix(p, "key"); err == nil || !strings.Contains(err.Error(), "fewer installables") {
