@@ -17,6 +17,7 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/plan"
+	"github.com/org/nix-matrix/pkg/report"
 	"github.com/org/nix-matrix/pkg/store"
 )
 
@@ -178,6 +179,9 @@ func (a *app) emit(p *job.Plan, key string, matrix []byte, planFile, drvsFile st
 	}
 	for _, notice := range p.Notices {
 		a.action.Annotate(action.LevelNotice, "", notice)
+	}
+	if err := a.action.AddSummary(report.OutlookMarkdown(p, maxOutlook)); err != nil {
+		return fmt.Errorf("add to the job's summary: %w", err)
 	}
 	outputs := map[string]string{
 		"matrix":    string(matrix),

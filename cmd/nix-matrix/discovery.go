@@ -17,7 +17,6 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/plan"
-	"github.com/org/nix-matrix/pkg/progress"
 	"github.com/org/nix-matrix/pkg/push"
 )
 
@@ -197,7 +196,7 @@ func (d *discovery) choose(ctx context.Context, at *site, how *planner, e *evalu
 	p.Created = time.Now().UTC().Truncate(time.Second)
 	if len(e.Omitted) > 0 {
 		p.Notices = append(p.Notices, fmt.Sprintf("Left out, since only %s are wanted: %s. Name more systems with --systems (input systems).",
-			strings.Join(d.systems, " and "), strings.Join(e.Omitted, ", ")))
+			strings.Join(d.systems, " and "), some(e.Omitted)))
 	}
 	var left []string
 	var err error
@@ -205,7 +204,7 @@ func (d *discovery) choose(ctx context.Context, at *site, how *planner, e *evalu
 		return nil, &usageError{err}
 	}
 	if len(left) > 0 {
-		p.Notices = append(p.Notices, fmt.Sprintf("Left out by filter_builds: %s.", strings.Join(left, ", ")))
+		p.Notices = append(p.Notices, fmt.Sprintf("Left out by filter_builds: %s.", some(left)))
 	}
 	at.read(p.Substituters, p.PublicKeys)
 	at.app.show.Doing("asking what is there already")
@@ -239,6 +238,7 @@ func (d *discovery) group(ctx context.Context, at *site, how *planner, e *evalua
 // options are what to discover, and how.
 func (d *discovery) options(at *site) (*discover.Options, error) {
 	show := at.app.show
+	var attr string // that is being evaluated
 	o := &discover.Options{
 		Installables: d.installables,
 		File:         d.file,
@@ -250,7 +250,8 @@ func (d *discovery) options(at *site) (*discover.Options, error) {
 		Include:      d.include,
 		Exclude:      d.exclude,
 		AllowEmpty:   d.allowEmpty,
-		Progress:     func(attr string) { show.Doing("evaluating %s", attr) },
+		Progress:     func(path string) { attr = path },
+		Counted:      func(done, total int) { show.Step("evaluating %d/%d %s", done, total, attr) },
 		Log:          func(line string) { show.Printf("%s", line) },
 	}
 	var err error
@@ -385,27 +386,6 @@ func everywhere(t *job.Target, places []place) bool {
 		}
 	}
 	return true
-}
-
-// tell shows the Plan on the log.
-func tell(show *progress.Display, p *job.Plan) {
-	counts := map[job.State]int{}
-	for _, t := range p.Targets {
-		counts[t.State]++
-		switch t.State {
-		case job.Build:
-			show.Printf("  build  %s (%s)", t.Name, t.System)
-		case job.Skip:
-			show.Printf("  skip   %s: %s", t.Name, t.Reason)
-		case job.Failed:
-			show.Bad("%s can't be evaluated: %s", t.Name, t.Error)
-		}
-	}
-	for _, notice := range p.Notices {
-		show.Warn("%s", notice)
-	}
-	show.Printf("%d to build in %d %s, %d skipped, %d failed to evaluate",
-		counts[job.Build], len(p.Entries), plural(len(p.Entries), "entry", "entries"), counts[job.Skip], counts[job.Failed])
 }
 
 func plural(n int, one, many string) string {

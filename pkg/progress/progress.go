@@ -204,6 +204,30 @@ func (d *Display) Doing(format string, args ...any) {
 	d.draw()
 }
 
+// Step is Doing for one step of many. In a log, some of them are told: one when
+// nothing was written for stepPause.
+func (d *Display) Step(format string, args ...any) {
+	d.Doing(format, args...)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.width == nil && !d.closed && d.now().Sub(d.written) >= stepPause {
+		d.printf("%s", shorten(oneLine(d.what), stepWidth))
+	}
+}
+
+const (
+	stepPause = 10 * time.Second
+	stepWidth = 160 // columns
+)
+
+// Width is how many columns the terminal has; 0 is a log.
+func (d *Display) Width() int {
+	if d.width == nil {
+		return 0
+	}
+	return d.width()
+}
+
 // Start says how many entries there are.
 func (d *Display) Start(entries int) {
 	d.mu.Lock()
@@ -296,7 +320,7 @@ func (d *Display) draw() {
 	if d.width == nil || d.ticker == nil {
 		return
 	}
-	line := strings.Join(strings.Fields(nix.Plain(d.live())), " ")
+	line := oneLine(d.live())
 	d.erase()
 	if line == "" {
 		return
@@ -304,6 +328,8 @@ func (d *Display) draw() {
 	_, _ = io.WriteString(d.w, shorten(d.clean(line), d.width()-1))
 	d.shown = true
 }
+
+func oneLine(text string) string { return strings.Join(strings.Fields(nix.Plain(text)), " ") }
 
 // live is the text of the live line: how far we are, what is building.
 func (d *Display) live() string {

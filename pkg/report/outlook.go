@@ -1,0 +1,287 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/org/nix-matrix/pkg/job"
+)
+
+// An Outlook is a Plan in a few lines, before anything is built. No line holds what
+// controls a terminal or what the runner takes for a command anywhere in a line; those
+// of Failed begin with foreign text.
+type Outlook struct {
+	Counts  []string // a table of how much of each kind there is
+	Failed  []string // what can't be evaluated, and why
+	Skipped []string // what needs no building, and why
+	Entries []string // what is built, entry by entry
+	Total   string
+}
+
+// How much an outlook tells: all of it is in the Plan.
+const (
+	mostFailed  = 50  // lines
+	mostSkipped = 20  // lines
+	mostEntries = 60  // lines
+	mostNames   = 20  // in a line
+	ownLine     = 3   // targets skipped for the same reason that have each a line
+	logWidth    = 180 // columns of a log that is no terminal
+	longestName = 100 // bytes
+)
+
+// NewOutlook tells of a Plan for a terminal of so many columns; 0 is a log. Lists of
+// names are fitted into them.
+func NewOutlook(p *job.Plan, width int) Outlook {
+	width = cmp.Or(width, logWidth)
+	o := Outlook{Total: total(p)}
+	if len(p.Targets) > 1 {
+		var table strings.Builder
+		w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "KIND\tSYSTEM\tBUILD\tSKIPPED\tFAILED\tENTRIES")
+		for _, c := range countTargets(p) {
+			fmt.Fprintf(w, "%s\t%s\t%5d\t%7d\t%6d\t%7d\n", c.kind, cmp.Or(brief(c.system, longestName), none), c.build, c.skipped, c.failed, len(c.entries))
+		}
+		_ = w.Flush() // a strings.Builder takes everything
+		o.Counts = strings.Split(strings.TrimSuffix(table.String(), "\n"), "\n")
+	}
+	failed := failures(p, brief)
+	o.Failed = atMost(failed, mostFailed, "")
+	for _, g := range skippedGroups(p) {
+		reason := brief(g.reason, 300)
+		if len(g.names) <= ownLine {
+			for _, name := range g.names {
+				o.Skipped = append(o.Skipped, fmt.Sprintf("  skip   %s: %s", shownName(name), reason))
+			}
+			continue
+		}
+		o.Skipped = append(o.Skipped, fit(fmt.Sprintf("  skip   %d, %s: ", len(g.names), reason), g.names, width))
+	}
+	o.Skipped = atMost(o.Skipped, mostSkipped, "  ")
+	for i := range p.Entries {
+		e := &p.Entries[i]
+		line := fmt.Sprintf("  build  %s (%s)", shownName(e.Name), systemOf(e))
+		if names := entryNames(p, e); len(names) > 0 {
+			line = fit(line+": ", names, width)
+		}
+		o.Entries = append(o.Entries, line)
+	}
+	o.Entries = atMost(o.Entries, mostEntries, "  ")
+	return o
+}
+
+// OutlookMarkdown tells the same as Markdown of at most limit bytes, of which it
+// needs 4 KiB at least.
+func OutlookMarkdown(p *job.Plan, limit int) string {
+	limit = max(limit, 4<<10) - 1<<10 // for headings
+	var b strings.Builder
+	fmt.Fprintf(&b, "## nix-matrix: %s\n\n", total(p))
+	var counts, entries []string
+	for _, c := range countTargets(p) {
+		counts = append(counts, fmt.Sprintf("| %s | %s | %d | %d | %d | %d |\n", c.kind, cell(c.system, 40), c.build, c.skipped, c.failed, len(c.entries)))
+	}
+	b.WriteString(cutRows("| Kind | System | Build | Skipped | Failed | Entries |\n|---|---|--:|--:|--:|--:|\n", counts, limit/8, "kind"))
+	failed := failures(p, code)
+	for i := range failed {
+		failed[i] = "- " + failed[i]
+	}
+	b.WriteString(bullets("Could not be evaluated", failed, limit/4))
+	var skipped []string
+	for _, g := range skippedGroups(p) {
+		skipped = append(skipped, fmt.Sprintf("- %s: %s", code(g.reason, 300), markdownNames(g.names)))
+	}
+	if len(skipped) > 0 {
+		b.WriteString(folded(plural(count(p, job.Skip), "target")+" skipped", list(skipped, "\n", limit/4)+"\n\n"))
+	}
+	for i := range p.Entries {
+		e := &p.Entries[i]
+		entries = append(entries, fmt.Sprintf("| %s | %s | %s |\n", cell(e.Name, 200), cell(systemOf(e), 60), pipes.Replace(markdownNames(entryNames(p, e)))))
+	}
+	if len(entries) > 0 {
+		b.WriteString(folded(plural(len(entries), "entry", "entries"), cutRows("| Entry | System | Targets |\n|---|---|---|\n", entries, limit/4, "entry")))
+	}
+	return b.String()
+}
+
+// total is the Plan in a line.
+func total(p *job.Plan) string {
+	return fmt.Sprintf("%d to build in %s, %d skipped, %d failed to evaluate",
+		count(p, job.Build), plural(len(p.Entries), "entry", "entries"), count(p, job.Skip), count(p, job.Failed))
+}
+
+func count(p *job.Plan, state job.State) int {
+	n := 0
+	for i := range p.Targets {
+		if p.Targets[i].State == state {
+			n++
+		}
+	}
+	return n
+}
+
+// targetCounts are the targets of a kind and a system.
+type targetCounts struct {
+	kind                   job.Kind
+	system                 string // foreign
+	build, skipped, failed int
+	entries                map[int]bool
+}
+
+func countTargets(p *job.Plan) []*targetCounts {
+	var all []*targetCounts
+	of := make([]*targetCounts, len(p.Targets))
+	for n := range p.Targets {
+		t := &p.Targets[n]
+		i := slices.IndexFunc(all, func(c *targetCounts) bool { return c.kind == t.Kind && c.system == t.System })
+		if i < 0 {
+			i = len(all)
+			all = append(all, &targetCounts{kind: t.Kind, system: t.System, entries: map[int]bool{}})
+		}
+		of[n] = all[i]
+		switch t.State {
+		case job.Build:
+			of[n].build++
+		case job.Skip:
+			of[n].skipped++
+		case job.Failed:
+			of[n].failed++
+		}
+	}
+	for i := range p.Entries {
+		for _, ref := range p.Entries[i].Targets {
+			of[ref.N].entries[i] = true
+		}
+	}
+	return all
+}
+
+// failures says in a line each what can't be evaluated, what Nix says first, and
+// where that is.
+func failures(p *job.Plan, quote func(string, int) string) []string {
+	var all []string
+	for i := range p.Targets {
+		t := &p.Targets[i]
+		if t.State != job.Failed {
+			continue
+		}
+		line := fmt.Sprintf("%s can't be evaluated", quote(cmp.Or(t.Name, t.Attr), 2*longestName))
+		if message := lines(t.Error); len(message) > 0 {
+			line += ": " + quote(message[0], 300)
+		}
+		if place := position(source(t.Error)); place != "" {
+			line += " (" + quote(place, 200) + ")"
+		}
+		all = append(all, line)
+	}
+	return all
+}
+
+// place is how Nix says where an error is.
+var place = regexp.MustCompile(`(?m)^\s*at (/\S.*?):(\d+)(?::\d+)?:?$`)
+
+// storeSource is where a flake lies that is evaluated.
+var storeSource = regexp.MustCompile(`^/nix/store/[0-9a-z]{32}-source/`)
+
+// source finds the place that a message of Nix names first.
+func source(message string) (file string, line int) {
+	m := place.FindStringSubmatch(clip(message, maxForeign))
+	if m == nil {
+		return "", 0
+	}
+	_, _ = fmt.Sscan(m[2], &line) // 0 where the number is too large
+	return storeSource.ReplaceAllLiteralString(m[1], ""), line
+}
+
+// A skippedGroup is targets that are skipped for the same reason.
+type skippedGroup struct {
+	reason string
+	names  []string
+}
+
+// skippedGroups are ordered by their size.
+func skippedGroups(p *job.Plan) []skippedGroup {
+	var groups []skippedGroup
+	at := map[string]int{}
+	for i := range p.Targets {
+		t := &p.Targets[i]
+		if t.State != job.Skip {
+			continue
+		}
+		n, ok := at[t.Reason]
+		if !ok {
+			n = len(groups)
+			at[t.Reason] = n
+			groups = append(groups, skippedGroup{reason: t.Reason})
+		}
+		groups[n].names = append(groups[n].names, cmp.Or(t.Name, t.Attr))
+	}
+	slices.SortStableFunc(groups, func(a, b skippedGroup) int { return cmp.Compare(len(b.names), len(a.names)) })
+	return groups
+}
+
+func systemOf(e *job.Entry) string {
+	system := cmp.Or(brief(e.System, longestName), none)
+	if e.QEMU {
+		system += ", emulated"
+	}
+	return system
+}
+
+// entryNames are the names of an entry's targets, unless its own says it all.
+func entryNames(p *job.Plan, e *job.Entry) []string {
+	var all []string
+	for _, ref := range e.Targets {
+		all = append(all, cmp.Or(p.Targets[ref.N].Name, p.Targets[ref.N].Attr))
+	}
+	if len(all) == 1 && all[0] == e.Name {
+		return nil
+	}
+	return all
+}
+
+// brief is foreign text as a part of a line, of at most limit bytes.
+func brief(s string, limit int) string { return unarmed(clip(oneLine(s), limit)) }
+
+func shownName(name string) string { return cmp.Or(brief(name, longestName), none) }
+
+// fit adds to a line as many names as fit into so many columns, but one at least.
+func fit(line string, names []string, width int) string {
+	const more = len(" and 1234 more")
+	columns := len([]rune(line))
+	for i, name := range names {
+		name = shownName(name)
+		if i > 0 {
+			name = ", " + name
+		}
+		columns += len([]rune(name))
+		last := i == len(names)-1
+		if i > 0 && (i >= mostNames || columns > width || !last && columns > width-more) {
+			return fmt.Sprintf("%s and %d more", line, len(names)-i)
+		}
+		line += name
+	}
+	return line
+}
+
+// atMost leaves of lines so many, and tells how many there are besides.
+func atMost(all []string, most int, indent string) []string {
+	if len(all) <= most {
+		return all
+	}
+	return append(slices.Clone(all[:most]), fmt.Sprintf("%sand %d more", indent, len(all)-most))
+}
+
+func markdownNames(names []string) string {
+	var all []string
+	for _, name := range names[:min(mostNames, len(names))] {
+		all = append(all, code(name, longestName))
+	}
+	text := strings.Join(all, ", ")
+	if more := len(names) - len(all); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}

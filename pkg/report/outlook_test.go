@@ -1,0 +1,137 @@
+package report
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/org/nix-matrix/pkg/job"
+)
+
+// many is a Plan with 400 packages of which some are skipped or failed, and hosts.
+func manyTargets() *job.Plan {
+	const missing = "attribute 'nosuch' missing\nat /nix/store/0123456789abcdfghijklmnpqrsvwxyz-source/hosts/old.nix:12:3:\n    11| {\n    12|   x = pkgs.nosuch;"
+	targets := []job.Target{host("nas", "x86_64-linux"), host("pi3", "aarch64-linux"), unevaluated(host("old", ""), missing)}
+	for n := range 400 {
+		t := pkg(fmt.Sprintf("p%03d", n))
+		switch {
+		case n%100 == 7:
+			t = unevaluated(t, "broken on purpose\nat /home/me/flake.nix:7:")
+		case n%2 == 1:
+			t = skipped(t, "offered by a substituter")
+		case n%100 == 50:
+			t = skipped(t, "because it is marked as broken")
+		}
+		targets = append(targets, t)
+	}
+	p := planOf(targets...)
+	p.Entries[1].QEMU = true
+	return p
+}
+
+func (o Outlook) text() string {
+	return strings.Join(slices.Concat(o.Entries, o.Skipped, o.Counts, o.Failed, []string{o.Total}), "\n") + "\n"
+}
+
+func TestOutlookGolden(t *testing.T) {
+	t.Parallel()
+	p := manyTargets()
+	golden(t, "outlook.txt", NewOutlook(p, 0).text())
+	golden(t, "outlook-narrow.txt", NewOutlook(p, 80).text())
+	golden(t, "outlook.md", OutlookMarkdown(p, 64<<10))
+}
+
+// However many there are, an outlook is short, and says how many more there are.
+func TestOutlookIsShort(t *testing.T) {
+	t.Parallel()
+	var targets []job.Target
+	for n := range 3000 {
+		name := fmt.Sprintf("%s-%d", strings.Repeat("n", 300), n)
+		targets = append(targets, host(name, "x86_64-linux"), skipped(pkg(name), name), unevaluated(pkg(name), strings.Repeat(name, 100)))
+	}
+	p := planOf(targets...)
+	o := NewOutlook(p, 80)
+	for what, lines := range map[string][]string{"entries": o.Entries, "skipped": o.Skipped, "failed": o.Failed} {
+		if last := lines[len(lines)-1]; !strings.HasSuffix(last, " more") {
+			t.Errorf("the last line of %s is %q", what, last)
+		}
+	}
+	if size := len(o.text()); size > 64<<10 {
+		t.Errorf("the text has %d bytes", size)
+	}
+	const limit = 16 << 10
+	if md := OutlookMarkdown(p, limit); len(md) > limit || !strings.Contains(md, "and 2") {
+		t.Errorf("the Markdown has %d bytes:\n%s", len(md), md)
+	}
+}
+
+func TestOutlookOfOne(t *testing.T) {
+	t.Parallel()
+	got := NewOutlook(planOf(pkg("a")), 80).text()
+	if want := "  build  x86_64-linux 1/1 (x86_64-linux): packages.x86_64-linux.a\n1 to build in 1 entry, 0 skipped, 0 failed to evaluate\n"; got != want {
+		t.Errorf("got %q", got)
+	}
+	if got := NewOutlook(&job.Plan{}, 80).text(); got != "0 to build in 0 entries, 0 skipped, 0 failed to evaluate\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestNamesFitTheTerminal(t *testing.T) {
+	t.Parallel()
+	var names []string
+	for n := range 100 {
+		names = append(names, strings.Repeat("ä", n%7+1))
+	}
+	for width := 1; width < 200; width++ {
+		line := fit("x: ", names, width)
+		if columns := utf8.RuneCountInString(line); columns > width && columns > len("x: ä and 99 more") {
+			t.Errorf("%d columns for %d: %s", columns, width, line)
+		}
+	}
+}
+
+func TestHostileOutlook(t *testing.T) {
+	t.Parallel()
+	for _, s := range hostileTexts {
+		checkHostileOutlook(t, s)
+	}
+}
+
+func FuzzHostileOutlook(f *testing.F) {
+	for _, s := range hostileTexts {
+		f.Add(s)
+	}
+	f.Fuzz(checkHostileOutlook)
+}
+
+// checkHostileOutlook looks at all that is told of a Plan in which every text is s.
+func checkHostileOutlook(t *testing.T, s string) {
+	t.Helper()
+	targets := []job.Target{host("a", ""), pkg("b"), pkg("c"), skipped(pkg("d"), s), unevaluated(host("e", ""), s+"\nat "+s+":7:\nat /"+s+":7:")}
+	for i := range targets {
+		targets[i].Name, targets[i].Attr, targets[i].System = s, s, s
+	}
+	p := planOf(targets...)
+	for i := range p.Entries {
+		p.Entries[i].Name = s
+	}
+	const limit = 8 << 10
+	md := OutlookMarkdown(p, limit)
+	checkMarkdown(t, s, md)
+	if len(md) > limit {
+		t.Errorf("%q: %d bytes of %d", s, len(md), limit)
+	}
+	o := NewOutlook(p, 80)
+	for _, line := range slices.Concat(o.Entries, o.Skipped, o.Counts, []string{o.Total}) {
+		if strings.HasPrefix(strings.TrimSpace(line), "::") {
+			t.Errorf("%q: a workflow command in the text: %q", s, line)
+		}
+	}
+	for line := range strings.SplitSeq(o.text(), "\n") {
+		if strings.Contains(line, "##[") || strings.ContainsFunc(strings.ReplaceAll(line, "##\u2060[", ""), invisible) {
+			t.Errorf("%q: a workflow command or invisible text: %q", s, line)
+		}
+	}
+}
