@@ -74,7 +74,7 @@ func (d *discovery) flags(a *app, cmd *cobra.Command) {
 	f.StringVar(&d.qemu, "qemu", or(a.action.Input("qemu"), string(plan.QEMUAuto)), "emulate aarch64-linux: auto, where no runner is named for it, always or never")
 	f.StringVar(&d.maxEntries, "max-entries", or(a.action.Input("max_entries"), strconv.Itoa(plan.MaxEntries)), "most entries that the matrix may have, a `NUMBER`; GitHub allows no more than 256")
 	f.StringVar(&d.directory, "working-directory", a.action.Input("working_directory"), "`DIR`ectory to look from, such as that of a flake in a subdirectory")
-	f.StringVar(&d.filter, "filter-builds", a.action.Input("filter_builds"), "build only that for which the `JQ` expression is true; it sees top_attr, system, attr, name, host, kind, description, drvPath, requiredSystemFeatures")
+	f.StringVar(&d.filter, "filter-builds", a.action.Input("filter_builds"), "build only that for which the `JQ` expression is true; it sees top_attr, system, attr, name, host, kind, description, meta, drvPath, requiredSystemFeatures")
 	f.StringVar(&d.label, "label-builds", a.action.Input("label_builds"), "`JQ` expression for the name of a target, over the same fields")
 	f.StringVar(&d.proviso, "proviso", a.action.Input("proviso"), "bash `SCRIPT` to run for each target that is to be built, with the target as JSON on its stdin: a line \"skip REASON\" on its stdout leaves it out")
 	d.surroundings.flags(a, cmd)
@@ -200,7 +200,7 @@ func (d *discovery) choose(ctx context.Context, at *site, how *planner, e *evalu
 	}
 	var left []string
 	var err error
-	if p.Targets, left, err = how.chooser.Choose(ctx, p.Targets); err != nil {
+	if p.Targets, left, err = how.chooser.Choose(ctx, p.Targets, e.Meta); err != nil {
 		return nil, &usageError{err}
 	}
 	if len(left) > 0 {
@@ -250,6 +250,7 @@ func (d *discovery) options(at *site) (*discover.Options, error) {
 		Include:      d.include,
 		Exclude:      d.exclude,
 		AllowEmpty:   d.allowEmpty,
+		Meta:         d.filter != "" || d.label != "",
 		Progress:     func(path string) { attr = path },
 		Counted:      func(done, total int) { show.Step("evaluating %d/%d %s", done, total, attr) },
 		Log:          func(line string) { show.Printf("%s", line) },

@@ -148,6 +148,9 @@ func (d *discovery) evaluate(ctx context.Context, at *site, s *source, o *discov
 			Targets: found.Targets,
 		},
 	}}
+	if o.Meta {
+		e.Meta = found.Meta
+	}
 	for _, flake := range o.Flakes() {
 		substituters, keys, err := n.FlakeConfig(ctx, flake)
 		if err != nil {

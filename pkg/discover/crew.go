@@ -265,9 +265,9 @@ func (w *worker) arguments() string {
 	if c.source.flake == "" {
 		args = c.arguments()
 	}
-	return fmt.Sprintf("{ nonce = %s; systems = %s; currentSystem = %s; base = %s; roots = %s; flake = %t; host = %s; args = %s; globs = %s; list = %t; listed = %s; from = %s; until = %s; skip = %s; }",
+	return fmt.Sprintf("{ nonce = %s; systems = %s; currentSystem = %s; base = %s; roots = %s; flake = %t; host = %s; args = %s; globs = %s; meta = %t; list = %t; listed = %s; from = %s; until = %s; skip = %s; }",
 		quote(w.nonce), fromJSON(c.o.Systems), quote(c.o.System), fromJSON(append([]string{}, c.source.base...)), fromJSON(c.source.roots), c.source.flake != "",
-		fromJSON(c.host), args, fromJSON(append([]glob{}, c.globs...)), w.listing, fromJSON(c.last), fromJSON(w.from), fromJSON(w.until), fromJSON(append([]position{}, c.skip...)))
+		fromJSON(c.host), args, fromJSON(append([]glob{}, c.globs...)), c.o.Meta, w.listing, fromJSON(c.last), fromJSON(w.from), fromJSON(w.until), fromJSON(append([]position{}, c.skip...)))
 }
 
 // stop ends an evaluator.

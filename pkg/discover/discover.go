@@ -11,6 +11,7 @@ package discover
 import (
 	"context"
 	_ "embed" // for discover.nix
+	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -59,6 +60,9 @@ type Options struct {
 	// is nothing to build.
 	AllowEmpty bool
 
+	// Meta asks for what packages say of themselves, which costs some time.
+	Meta bool
+
 	Workers     int           // evaluators at once; 0 is what DefaultWorkers says for this machine
 	Timeout     time.Duration // for the evaluation of an attribute; 0 is none
 	MemoryLimit int64         // bytes that an evaluator may use; 0 is no limit
@@ -91,6 +95,11 @@ func DefaultWorkers(cores int, memory int64) int {
 type Discovery struct {
 	Targets []job.Target // in the order of discovery, each attribute once
 	Omitted []string     // attribute paths that were left out because of their system
+
+	// Meta has for each target what is plain data of its meta, as JSON of at most about
+	// 64 KiB: without what throws, is a function, a derivation or too large. It is empty
+	// where there is none, where its evaluation aborts, and where nobody asked.
+	Meta []json.RawMessage
 }
 
 // MissingError says that an attribute that was asked for is not there.

@@ -13,7 +13,7 @@
 # Other events: what is in a set that is entered (names); that all sets are
 # listed which the schema of flakes knows (listed); a root is entered (root) and
 # found; a requested attribute is missing; a file is a function that needs
-# arguments (needs); what belongs to a target but may fail (about).
+# arguments (needs); what belongs to a target but may fail (about, meta).
 {
   nonce,
   systems, # that are wanted
@@ -26,6 +26,7 @@
   args, # for functions
   globs, # [ { n = N; exclude = bool; rest = [ SEGMENT … ]; } ]; a SEGMENT is "**" or the
   #        list of pieces between which anything may be
+  meta, # whether to tell the whole meta of packages
   list, # whether to list first
   listed, # null, or the position of the set that was listed last
   from, # null, or { path = POSITION; after = bool; }: begin there, or after it
@@ -49,7 +50,10 @@ let
     head
     intersectAttrs
     isAttrs
+    isBool
+    isFloat
     isFunction
+    isInt
     isList
     isString
     length
@@ -63,6 +67,7 @@ let
     toXML
     trace
     tryEval
+    unsafeDiscardStringContext
     ;
 
   say = event: data: trace "${nonce} ${event} ${toJSON data}" null;
@@ -253,7 +258,7 @@ let
       })
       (
         if reason != null then
-          say "refused" reason
+          seq (say "refused" reason) (tellMeta holder v)
         else
           seq
             (say "target" {
@@ -267,13 +272,108 @@ let
               );
             })
             (
-              say "about" {
+              seq (say "about" {
                 description = words (v.meta.description or holder.meta.description or null);
                 features = words (v.requiredSystemFeatures or null);
                 runner = words (v.meta.nixMatrix.runner or holder.meta.nixMatrix.runner or null);
-              }
+              }) (tellMeta holder v)
             )
       );
+
+  # What is plain data of meta, field by field, as far as there is room. What throws,
+  # is a function or a derivation, or is too large, is left out.
+  tellMeta =
+    holder: v:
+    let
+      of =
+        x:
+        let
+          tried = tryEval (x.meta or { });
+        in
+        if tried.success && isAttrs tried.value && !(isDerivation tried.value) then tried.value else { };
+      fields = of holder // of v;
+      take =
+        told: name:
+        let
+          most = if told.room < 8192 then told.room else 8192;
+          item = plain 6 most fields.${name};
+        in
+        if most <= 0 || item.room <= 0 || !(item ? value) then
+          told
+        else
+          {
+            room = told.room - (most - item.room) - stringLength name;
+            found = told.found ++ [ { inherit name; inherit (item) value; } ];
+          };
+    in
+    if meta then
+      say "meta" (listToAttrs (foldl' take { room = 65536; found = [ ]; } (named fields)).found)
+    else
+      null;
+
+  # Names that mean something to toJSON are none here.
+  named = set: filter (name: name != "outPath" && name != "__toString") (attrNames set);
+
+  # Gives x without what is no plain data, so many sets deep, and the room that is left
+  # of that for so many characters. There is no value where nothing of x is plain.
+  plain =
+    depth: room: x:
+    let
+      tried = tryEval x;
+      v = tried.value;
+      none = { inherit room; };
+      whole = size: value: {
+        inherit value;
+        room = room - size - 4;
+      };
+      # Each goes on with the room that the one before has left.
+      gather =
+        f:
+        foldl' (
+          all: x:
+          if all.room <= 0 then
+            all
+          else
+            let
+              item = f all.room x;
+            in
+            {
+              inherit (item) room;
+              found = all.found ++ (if item ? value then [ item.value ] else [ ]);
+            }
+        ) {
+          room = room - 4;
+          found = [ ];
+        };
+      items = gather (plain (depth - 1)) v;
+      fields = gather (
+        room: name:
+        let
+          item = plain (depth - 1) (room - stringLength name) v.${name};
+        in
+        if item ? value then item // { value = { inherit name; inherit (item) value; }; } else item
+      ) (named v);
+    in
+    if !tried.success || room <= 0 then
+      none
+    else if isString v then
+      whole (stringLength v) (unsafeDiscardStringContext v)
+    else if v == null || isBool v || isInt v || isFloat v then
+      whole 0 v
+    else if depth == 0 || isDerivation v then
+      none
+    else if isList v then
+      {
+        inherit (items) room;
+        value = items.found;
+      }
+    else if isAttrs v then
+      {
+        inherit (fields) room;
+        value = listToAttrs fields.found;
+      }
+    else
+      none;
 
   # The texts that x is or has. What throws is none.
   words =

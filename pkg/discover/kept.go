@@ -21,6 +21,8 @@ type Kept struct {
 	// the binary caches that the flakes name, and the pack of derivations. It has no
 	// entries.
 	Plan *job.Plan
+	// Meta is that of the Discovery.
+	Meta []json.RawMessage
 	// Omitted are attribute paths that were left out because of their system.
 	Omitted []string
 	// Packed are the derivations that the pack was made for.
@@ -28,10 +30,11 @@ type Kept struct {
 }
 
 type keptJSON struct {
-	Version int             `json:"version"`
-	Plan    json.RawMessage `json:"plan"`
-	Omitted []string        `json:"omitted,omitempty"`
-	Packed  []string        `json:"packed,omitempty"`
+	Version int               `json:"version"`
+	Plan    json.RawMessage   `json:"plan"`
+	Meta    []json.RawMessage `json:"meta,omitempty"`
+	Omitted []string          `json:"omitted,omitempty"`
+	Packed  []string          `json:"packed,omitempty"`
 }
 
 // Marshal gives the JSON.
@@ -40,7 +43,7 @@ func (k *Kept) Marshal() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write evaluation: %w", err)
 	}
-	return json.Marshal(keptJSON{keptVersion, plan, k.Omitted, k.Packed})
+	return json.Marshal(keptJSON{keptVersion, plan, k.Meta, k.Omitted, k.Packed})
 }
 
 // ParseKept reads the JSON and checks it.
@@ -56,7 +59,10 @@ func ParseKept(data []byte) (*Kept, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read evaluation: %w", err)
 	}
-	return &Kept{plan, raw.Omitted, raw.Packed}, nil
+	if len(raw.Meta) > 0 && len(raw.Meta) != len(plan.Targets) {
+		return nil, fmt.Errorf("read evaluation: it has meta of %d targets, but there are %d", len(raw.Meta), len(plan.Targets))
+	}
+	return &Kept{plan, raw.Meta, raw.Omitted, raw.Packed}, nil
 }
 
 // Flakes are the references of the flakes that are evaluated, each once; none where
@@ -94,8 +100,8 @@ func (o *Options) Fingerprint(evaluator string, identities []string) string {
 		Systems           []string
 		System, HostAttr  string
 		Include, Exclude  []string
-		AllowEmpty        bool
-	}{keptVersion, walker, evaluator, identities, o.Installables, o.Systems, o.System, o.HostAttr, o.Include, o.Exclude, o.AllowEmpty})
+		AllowEmpty, Meta  bool
+	}{keptVersion, walker, evaluator, identities, o.Installables, o.Systems, o.System, o.HostAttr, o.Include, o.Exclude, o.AllowEmpty, o.Meta})
 	if err != nil {
 		panic(err) // texts only
 	}

@@ -1,6 +1,7 @@
 package discover
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
@@ -19,6 +20,7 @@ func TestKept(t *testing.T) {
 			Targets:      []job.Target{{Attr: "packages.a", Name: "packages.a", Kind: job.Package, DrvPath: drv, Outputs: []string{"out"}, State: job.Build}},
 			Substituters: []string{"file:///a"}, Drvs: &job.DrvPack{Key: "a-drvs0-b", SHA256: "c"},
 		},
+		Meta:    []json.RawMessage{json.RawMessage(`{"a":1}`)},
 		Omitted: []string{"packages.b"},
 		Packed:  []string{drv},
 	}
@@ -37,6 +39,7 @@ func TestKept(t *testing.T) {
 		{`{"version":1`, `{"version":2`},
 		{drv, "/etc/passwd"},
 		{`"plan":{"version":1`, `"plan":{"version":9`},
+		{`"meta":[`, `"meta":[{},`},
 		{`"plan":{`, `"plan":[{`},
 	} {
 		if bad := strings.Replace(string(data), change[0], change[1], 1); bad == string(data) {
@@ -65,13 +68,14 @@ func TestFingerprint(t *testing.T) {
 		func(o *Options) { o.Include = []string{"**"} },
 		func(o *Options) { o.Exclude = []string{"**"} },
 		func(o *Options) { o.AllowEmpty = true },
+		func(o *Options) { o.Meta = true },
 	} {
 		other := o
 		change(&other)
 		seen = append(seen, other.Fingerprint("nix", []string{"flake"}))
 	}
 	slices.Sort(seen)
-	if len(slices.Compact(seen)) != 10 {
+	if len(slices.Compact(seen)) != 11 {
 		t.Errorf("some are the same: %v", seen)
 	}
 }

@@ -1,6 +1,7 @@
 package discover
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
@@ -17,6 +18,7 @@ type record struct {
 	at      position
 	target  job.Target
 	omitted string // instead of a target, an attribute path that is left out because of its system
+	meta    json.RawMessage
 }
 
 // collect takes what the evaluators of a source have found, in the order of the
@@ -39,6 +41,7 @@ func (d *discovery) collect(records []record) {
 			d.Omitted = append(d.Omitted, attr)
 		default:
 			d.Targets = append(d.Targets, r.target)
+			d.Meta = append(d.Meta, r.meta)
 		}
 		d.seen[key] = true
 	}

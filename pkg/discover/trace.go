@@ -210,6 +210,10 @@ func (w *worker) event(kind string, data []byte) (err error) {
 		if w.told > 0 {
 			a.describe(&c.records[w.told-1].target)
 		}
+	case "meta":
+		if w.told > 0 {
+			c.records[w.told-1].meta = slices.Clone(data)
+		}
 	case "missing":
 		var m struct{ Path, Have []string }
 		if m, err = read[struct{ Path, Have []string }](data); err != nil {

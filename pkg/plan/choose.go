@@ -2,6 +2,7 @@ package plan
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -15,7 +16,7 @@ import (
 
 // A Chooser decides by jq expressions which targets are wanted and what they are
 // called. Each expression sees an object with the fields top_attr, system, attr,
-// name, host, kind, description, drvPath and requiredSystemFeatures, of which the
+// name, host, kind, description, meta, drvPath and requiredSystemFeatures, of which the
 // first three and name are as nixbuild-action documents them.
 type Chooser struct {
 	filter, label *gojq.Code
@@ -64,13 +65,21 @@ func compile(name, expression string) (*gojq.Code, error) {
 
 // Choose gives the targets that are wanted, with the names that they are to have,
 // and the names of those that are not. What could not be evaluated is always wanted.
-func (c *Chooser) Choose(ctx context.Context, targets []job.Target) (wanted []job.Target, left []string, err error) {
-	for _, t := range targets {
+// metas are what the targets' packages say of themselves, as JSON objects; where there
+// is none, the expressions see an empty one.
+func (c *Chooser) Choose(ctx context.Context, targets []job.Target, metas []json.RawMessage) (wanted []job.Target, left []string, err error) {
+	for n, t := range targets {
 		if t.State == job.Failed {
 			wanted = append(wanted, t)
 			continue
 		}
-		keep, err := c.keep(ctx, &t)
+		meta := map[string]any{}
+		if n < len(metas) && len(metas[n]) > 0 {
+			if err := json.Unmarshal(metas[n], &meta); err != nil {
+				return nil, nil, fmt.Errorf("read the meta of %s: %w", t.Name, err)
+			}
+		}
+		keep, err := c.keep(ctx, &t, meta)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -78,7 +87,7 @@ func (c *Chooser) Choose(ctx context.Context, targets []job.Target) (wanted []jo
 			left = append(left, t.Name)
 			continue
 		}
-		if err := c.name(ctx, &t); err != nil {
+		if err := c.name(ctx, &t, meta); err != nil {
 			return nil, nil, err
 		}
 		wanted = append(wanted, t)
@@ -86,11 +95,11 @@ func (c *Chooser) Choose(ctx context.Context, targets []job.Target) (wanted []jo
 	return wanted, left, nil
 }
 
-func (c *Chooser) keep(ctx context.Context, t *job.Target) (bool, error) {
+func (c *Chooser) keep(ctx context.Context, t *job.Target, meta map[string]any) (bool, error) {
 	if c.filter == nil {
 		return true, nil
 	}
-	value, err := evaluate(ctx, c.filter, t)
+	value, err := evaluate(ctx, c.filter, fields(t, meta))
 	if err != nil {
 		return false, fmt.Errorf("filter_builds, for %s: %w", t.Name, err)
 	}
@@ -101,11 +110,11 @@ func (c *Chooser) keep(ctx context.Context, t *job.Target) (bool, error) {
 	return keep, nil
 }
 
-func (c *Chooser) name(ctx context.Context, t *job.Target) error {
+func (c *Chooser) name(ctx context.Context, t *job.Target, meta map[string]any) error {
 	if c.label == nil {
 		return nil
 	}
-	value, err := evaluate(ctx, c.label, t)
+	value, err := evaluate(ctx, c.label, fields(t, meta))
 	if err != nil {
 		return fmt.Errorf("label_builds, for %s: %w", t.Name, err)
 	}
@@ -126,10 +135,10 @@ func (c *Chooser) name(ctx context.Context, t *job.Target) error {
 }
 
 // evaluate gives the first value of an expression.
-func evaluate(ctx context.Context, code *gojq.Code, t *job.Target) (any, error) {
+func evaluate(ctx context.Context, code *gojq.Code, input map[string]any) (any, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	value, ok := code.RunWithContext(ctx, fields(t)).Next()
+	value, ok := code.RunWithContext(ctx, input).Next()
 	if !ok {
 		return nil, errors.New("it gives nothing")
 	}
@@ -140,7 +149,7 @@ func evaluate(ctx context.Context, code *gojq.Code, t *job.Target) (any, error) 
 }
 
 // fields are what an expression sees of a target.
-func fields(t *job.Target) map[string]any {
+func fields(t *job.Target, meta map[string]any) map[string]any {
 	segments := strings.Split(t.Name, ".")
 	top, attr := segments[0], t.Name
 	if len(segments) > 1 {
@@ -155,6 +164,7 @@ func fields(t *job.Target) map[string]any {
 		"kind":                   string(t.Kind),
 		"drvPath":                t.DrvPath,
 		"description":            t.Description,
+		"meta":                   meta,
 		"requiredSystemFeatures": anyOf(t.Features),
 	}
 }

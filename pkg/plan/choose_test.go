@@ -2,6 +2,7 @@ package plan
 
 import (
 	"context"
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -37,7 +38,7 @@ func TestChoose(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		wanted, left, err := c.Choose(t.Context(), choices())
+		wanted, left, err := c.Choose(t.Context(), choices(), nil)
 		if err != nil {
 			t.Errorf("%s: %v", test.filter, err)
 			continue
@@ -68,7 +69,7 @@ func TestChooseRefuses(t *testing.T) {
 	} {
 		c, err := NewChooser(test.filter, test.label)
 		if err == nil {
-			_, _, err = c.Choose(t.Context(), choices())
+			_, _, err = c.Choose(t.Context(), choices(), nil)
 		}
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s, %s: %v, want %s", test.filter, test.label, err, test.want)
@@ -80,7 +81,47 @@ func TestChooseRefuses(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	if _, _, err := c.Choose(ctx, choices()); err == nil {
+	if _, _, err := c.Choose(ctx, choices(), nil); err == nil {
 		t.Error("what never ends has ended")
+	}
+}
+
+// Expressions see what packages say of themselves. The targets have none of it.
+func TestChooseByMeta(t *testing.T) {
+	metas := []json.RawMessage{nil, json.RawMessage(`{"license": [{"free": true}, {"free": false}], "description": "hello", "tier": 1}`), json.RawMessage(`{}`)}
+	for _, test := range []struct {
+		filter, label string
+		want          []string
+	}{
+		{".meta.tier == 1", "", []string{"packages.x86_64-linux.hello"}},
+		{"[.meta.license // empty | .. | .free? // empty] | any", `"tier \(.meta.tier)"`, []string{"tier 1"}},
+		{`.meta | has("tier") | not`, "", []string{"nixosConfigurations.pi3", "checks.x86_64-linux.lint.fast", "home"}},
+		{". | tostring | contains(\"tier\")", "", []string{"packages.x86_64-linux.hello"}},
+	} {
+		c, err := NewChooser(test.filter, test.label)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wanted, _, err := c.Choose(t.Context(), choices(), metas)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, w := range wanted {
+			names = append(names, w.Name)
+			if data, err := json.Marshal(w); err != nil || strings.Contains(string(data), "tier\":") {
+				t.Errorf("the target is %s, %v", data, err)
+			}
+		}
+		if diff := cmp.Diff(append(test.want, "packages.x86_64-linux.broken"), names); diff != "" {
+			t.Errorf("%s:\n%s", test.filter, diff)
+		}
+	}
+	c, err := NewChooser("true", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := c.Choose(t.Context(), choices(), []json.RawMessage{json.RawMessage("[]")}); err == nil || !strings.Contains(err.Error(), "meta of nixosConfigurations.pi3") {
+		t.Errorf("a list is no meta: %v", err)
 	}
 }
