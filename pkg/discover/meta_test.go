@@ -100,7 +100,7 @@ func TestMeta(t *testing.T) {
 			"throws":                nil, // which is no target that can be evaluated
 			"z":                     set{"homepage": "after all"},
 		}
-		if diff := cmp.Diff(want, set(metas)); diff != "" {
+		if diff := cmp.Diff(want, metas); diff != "" {
 			t.Error(diff)
 		}
 	})
