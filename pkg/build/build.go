@@ -264,21 +264,24 @@ func (r *realisation) sizes(ctx context.Context, valid map[string]bool) error {
 			if !ok {
 				continue
 			}
-			r.outcome.Targets[i].Outputs = append(r.outcome.Targets[i].Outputs, job.Output{
-				Name: output, Path: path, Size: info.NarSize, Closure: closureSize(infos, path),
-			})
+			out := job.Output{Name: output, Path: path, Size: info.NarSize}
+			out.Closure, out.Parts = measure(infos, path)
+			r.outcome.Targets[i].Outputs = append(r.outcome.Targets[i].Outputs, out)
 		}
 	}
 	return nil
 }
 
-func closureSize(infos map[string]nix.PathInfo, path string) int64 {
+// measure gives the size of a closure, and what packages have of it.
+func measure(infos map[string]nix.PathInfo, path string) (size int64, parts map[string]int64) {
 	seen := map[string]bool{path: true}
-	var size int64
+	parts = map[string]int64{}
 	for todo := []string{path}; len(todo) > 0; {
-		info := infos[todo[len(todo)-1]]
+		at := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
+		info := infos[at]
 		size += info.NarSize
+		parts[job.PackageName(at)] += info.NarSize
 		for _, ref := range info.References {
 			if !seen[ref] {
 				seen[ref] = true
@@ -286,5 +289,9 @@ func closureSize(infos map[string]nix.PathInfo, path string) int64 {
 			}
 		}
 	}
-	return size
+	maps.DeleteFunc(parts, func(_ string, size int64) bool { return size < job.MinPart })
+	if len(parts) == 0 {
+		parts = nil
+	}
+	return size, parts
 }

@@ -27,6 +27,9 @@ type Plan struct {
 	// names, for building too.
 	Substituters []string `json:"substituters,omitempty"`
 	PublicKeys   []string `json:"publicKeys,omitempty"`
+	// Missing is how many derivations are to be built, as far as is known; 0 also
+	// where it is not.
+	Missing int `json:"missing,omitempty"`
 	// Drvs is the pack with the derivations of all entries; nil when no entry
 	// needs one.
 	Drvs *DrvPack `json:"drvs,omitempty"`
@@ -88,7 +91,9 @@ type Target struct {
 
 	State  State  `json:"state"`
 	Reason string `json:"reason,omitempty"` // of Skip
-	Error  string `json:"error,omitempty"`  // of Failed: Nix's message
+	// Available says that it is skipped since its outputs are where they are wanted.
+	Available bool   `json:"available,omitempty"`
+	Error     string `json:"error,omitempty"` // of Failed: Nix's message
 }
 
 // ParsePlan reads a Plan and checks it.

@@ -92,7 +92,16 @@ type Output struct {
 	Path    string `json:"path"`
 	Size    int64  `json:"size"`    // bytes of the NAR
 	Closure int64  `json:"closure"` // bytes of the NARs of the runtime closure
+	// Parts is what packages have of the closure, by [PackageName]: those that have
+	// at least MinPart bytes.
+	Parts map[string]int64 `json:"parts,omitempty"`
 }
+
+// MinPart is what a package must have of a closure to be named, in bytes.
+const MinPart = 256 << 10
+
+// maxParts is more than a machine has packages that large.
+const maxParts = 50_000
 
 // A DrvBuild is one derivation that was built.
 type DrvBuild struct {
@@ -162,6 +171,9 @@ func (t *TargetResult) check() error {
 	for _, o := range t.Outputs {
 		if err := checkOutput(o.Name, o.Path); err != nil {
 			return err
+		}
+		if len(o.Parts) > maxParts {
+			return fmt.Errorf("%s has %d parts, which is too many", o.Path, len(o.Parts))
 		}
 	}
 	if err := checkFile(t.File); err != nil {

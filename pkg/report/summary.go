@@ -31,6 +31,9 @@ func (v *Verdict) Summary(o SummaryOptions) string {
 	failed := []*section{v.failedSection(n), v.unevaluatedSection(n), v.entriesSection(n)}
 	before := v.head(o.RunURL, limit/8)
 	middle := v.missing(n)
+	if v.Change != nil {
+		middle += v.Change.Markdown(limit / 8)
+	}
 	after := v.pushed(limit/16) + v.notices(limit/32) + v.ignored(limit/32)
 
 	room := limit - len(before) - len(middle) - len(after) - tableFrame

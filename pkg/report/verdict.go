@@ -27,6 +27,8 @@ type Verdict struct {
 	Pushes  []Push          `json:"pushes,omitempty"`
 	Ignored []Ignored       `json:"ignored,omitempty"` // Results that don't count
 	Notices []string        `json:"notices,omitempty"` // of the Plan
+	// Change is what is different from another run, nil where none is known.
+	Change *Change `json:"change,omitempty"`
 }
 
 // Counts are the numbers of targets by TargetStatus.

@@ -1,0 +1,111 @@
+package job
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/org/nix-matrix/internal/storepath"
+)
+
+// A Record is what a run of the default branch leaves for other runs: what there
+// was, what was proved to build, and how long things took.
+type Record struct {
+	Version int       `json:"version"`
+	ID      string    `json:"id"`
+	Created time.Time `json:"created"` // UTC
+	Commit  string    `json:"commit,omitempty"`
+	Branch  string    `json:"branch,omitempty"`
+	URL     string    `json:"url,omitempty"` // of the run
+
+	Targets []RecordTarget `json:"targets"`
+	// Proved are the derivations of targets that were built, or were in a binary
+	// cache, by the hash in their paths, with the day when that was last so, counted
+	// from 1970.
+	Proved map[string]int `json:"proved"`
+	// Seconds is how long derivations took to build the last time, by [TimeKey].
+	Seconds map[string]float64 `json:"seconds,omitempty"`
+}
+
+// A RecordTarget is a target of the run.
+type RecordTarget struct {
+	Attr    string `json:"attr"`
+	Name    string `json:"name"`
+	Kind    Kind   `json:"kind"`
+	System  string `json:"system,omitempty"`
+	DrvPath string `json:"drvPath,omitempty"` // empty where it could not be evaluated
+	// Closure is the bytes of its outputs' closures, Parts what packages have of
+	// them; 0 and none where nobody has measured it.
+	Closure int64            `json:"closure,omitempty"`
+	Parts   map[string]int64 `json:"parts,omitempty"`
+}
+
+// Parse limits, for what comes from a cache.
+const (
+	maxProved  = 100_000
+	maxSeconds = 100_000
+)
+
+// ParseRecord reads a Record and checks it.
+func ParseRecord(data []byte) (*Record, error) {
+	var r Record
+	if err := parse("record", data, &r, &r.Version); err != nil {
+		return nil, err
+	}
+	if err := CheckID(r.ID); err != nil {
+		return nil, fmt.Errorf("record: %w", err)
+	}
+	if len(r.Proved) > maxProved || len(r.Seconds) > maxSeconds {
+		return nil, fmt.Errorf("record: it has %d derivations and %d times, which is too many", len(r.Proved), len(r.Seconds))
+	}
+	for i := range r.Targets {
+		t := &r.Targets[i]
+		if t.DrvPath != "" {
+			if err := checkDrvPath(t.DrvPath); err != nil {
+				return nil, fmt.Errorf("record: %q: %w", t.Attr, err)
+			}
+		}
+	}
+	return &r, nil
+}
+
+// Marshal gives the Record's JSON.
+func (r *Record) Marshal() ([]byte, error) {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("write record: %w", err)
+	}
+	return data, nil
+}
+
+// DrvHash is the part of a derivation's path that tells it from all others.
+func DrvHash(drvPath string) string {
+	if !storepath.Valid(drvPath) {
+		return ""
+	}
+	hash, _, _ := strings.Cut(strings.TrimPrefix(drvPath, "/nix/store/"), "-")
+	return hash
+}
+
+// Day is a time as a [Record] has it.
+func Day(t time.Time) int { return int(t.Unix() / (24 * 60 * 60)) }
+
+// versionPattern is where the version begins in a name, as Nix's parseDrvName has it.
+var versionPattern = regexp.MustCompile(`-[^a-zA-Z].*$`)
+
+// PackageName is the name of a store path or derivation without its version.
+func PackageName(storePath string) string {
+	return versionPattern.ReplaceAllString(DrvName(storePath), "")
+}
+
+// TimeKey is under what a Record has the time that a derivation took: it is the same
+// for another version of the package.
+func TimeKey(drvPath, system string, emulated bool) string {
+	key := PackageName(drvPath) + " " + system
+	if emulated {
+		key += " emulated"
+	}
+	return key
+}

@@ -1,0 +1,99 @@
+package report
+
+import (
+	"cmp"
+	"maps"
+	"math"
+	"slices"
+
+	"github.com/org/nix-matrix/pkg/job"
+)
+
+// How much a Record keeps.
+const (
+	provedDays = 60
+	// maxTimes is more than a fleet builds in a while; those that took longest stay.
+	maxTimes = 20_000
+	// leastTime is what is not worth remembering, in seconds.
+	leastTime = 1
+)
+
+// Record makes what this run leaves for others. about has what is known of the run,
+// before is the Record of the run before, or nil.
+func (v *Verdict) Record(about job.Record, plan *job.Plan, results []*job.Result, before *job.Record) *job.Record {
+	r := about
+	r.Version = job.Version
+	if before == nil {
+		before = &job.Record{}
+	}
+	r.Proved, r.Seconds = map[string]int{}, times(plan, results, before.Seconds)
+	today := job.Day(about.Created)
+	for hash, day := range before.Proved {
+		if day > today-provedDays {
+			r.Proved[hash] = day
+		}
+	}
+	known := make(map[string]*job.RecordTarget, len(before.Targets))
+	for i := range before.Targets {
+		known[before.Targets[i].Attr] = &before.Targets[i]
+	}
+	for i := range v.Targets {
+		t := &v.Targets[i]
+		r.Targets = append(r.Targets, t.record(known[t.Target.Attr]))
+		if hash := job.DrvHash(t.Target.DrvPath); hash != "" && t.proved() {
+			r.Proved[hash] = today
+		}
+	}
+	return &r
+}
+
+// proved says whether it is known that a target builds.
+func (t *TargetVerdict) proved() bool {
+	switch t.Status {
+	case TargetBuilt, TargetFetched, TargetPresent:
+		return true
+	case TargetSkipped:
+		return t.Target.Available
+	default:
+		return false
+	}
+}
+
+func (t *TargetVerdict) record(was *job.RecordTarget) job.RecordTarget {
+	r := job.RecordTarget{
+		Attr: t.Target.Attr, Name: t.Target.Name, Kind: t.Target.Kind, System: t.Target.System, DrvPath: t.Target.DrvPath,
+	}
+	out := t.output()
+	r.Closure, r.Parts = out.Closure, out.Parts
+	if r.Closure == 0 && was != nil && was.DrvPath == r.DrvPath {
+		r.Closure, r.Parts = was.Closure, was.Parts
+	}
+	return r
+}
+
+// times are how long derivations took, those before and those of the results. A
+// derivation's system is taken to be that of its entry.
+func times(plan *job.Plan, results []*job.Result, before map[string]float64) map[string]float64 {
+	all := maps.Clone(before)
+	if all == nil {
+		all = map[string]float64{}
+	}
+	for _, r := range results {
+		entry, ok := plan.EntryByID(r.Entry)
+		if !ok {
+			continue
+		}
+		for _, b := range r.Builds {
+			if took := seconds(b.Seconds).Seconds(); !b.Failed && took >= leastTime {
+				all[job.TimeKey(b.DrvPath, entry.System, r.Emulated)] = math.Round(took)
+			}
+		}
+	}
+	if len(all) > maxTimes {
+		longest := slices.SortedFunc(maps.Keys(all), func(a, b string) int { return cmp.Or(cmp.Compare(all[b], all[a]), cmp.Compare(a, b)) })
+		for _, key := range longest[maxTimes:] {
+			delete(all, key)
+		}
+	}
+	return all
+}
