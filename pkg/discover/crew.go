@@ -328,6 +328,9 @@ func (c *crew) describe(err error) error {
 	if errors.Is(err, errTimeout) || errors.Is(err, nix.ErrMemory) {
 		return errors.New(c.message(err))
 	}
+	if text := hint(c.source.flake, err.Error()); text != err.Error() {
+		return errors.New(text)
+	}
 	return err
 }
 

@@ -16,7 +16,7 @@ import (
 // of Failed begin with foreign text.
 type Outlook struct {
 	Counts  []string // a table of how much of each kind there is
-	Failed  []string // what can't be evaluated, and why
+	Failed  []string // what can't be evaluated, and why; of a few, on further lines, all that Nix says
 	Skipped []string // what needs no building, and why
 	Entries []string // what is built, entry by entry
 	Total   string
@@ -24,7 +24,9 @@ type Outlook struct {
 
 // How much an outlook tells: all of it is in the Plan.
 const (
-	mostFailed  = 50  // lines
+	mostFailed  = 50 // lines
+	inFull      = 3  // failures of which more than a line is told
+	fullLines   = 15
 	mostSkipped = 20  // lines
 	mostEntries = 60  // lines
 	mostNames   = 20  // in a line
@@ -48,8 +50,11 @@ func NewOutlook(p *job.Plan, width int) Outlook {
 		_ = w.Flush() // a strings.Builder takes everything
 		o.Counts = strings.Split(strings.TrimSuffix(table.String(), "\n"), "\n")
 	}
-	failed := failures(p, brief)
-	o.Failed = atMost(failed, mostFailed, "")
+	o.Failed = failures(p, brief)
+	if len(o.Failed) <= inFull {
+		detail(p, o.Failed)
+	}
+	o.Failed = atMost(o.Failed, mostFailed, "")
 	for _, g := range skippedGroups(p) {
 		reason := brief(g.reason, 300)
 		if len(g.names) <= ownLine {
@@ -177,6 +182,21 @@ func failures(p *job.Plan, quote func(string, int) string) []string {
 		all = append(all, line)
 	}
 	return all
+}
+
+// detail adds to failures what Nix says besides.
+func detail(p *job.Plan, failed []string) {
+	n := 0
+	for i := range p.Targets {
+		if p.Targets[i].State != job.Failed {
+			continue
+		}
+		message := lines(p.Targets[i].Error)
+		for _, line := range message[min(1, len(message)):min(fullLines, len(message))] {
+			failed[n] += strings.TrimRight("\n| "+unarmed(clip(line, 300)), " ")
+		}
+		n++
+	}
 }
 
 // place is how Nix says where an error is.

@@ -10,9 +10,11 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-// many is a Plan with 400 packages of which some are skipped or failed, and hosts.
+// missing is a message of Nix.
+const missing = "attribute 'nosuch' missing\nat /nix/store/0123456789abcdfghijklmnpqrsvwxyz-source/hosts/old.nix:12:3:\n    11| {\n    12|   x = pkgs.nosuch;"
+
+// manyTargets is a Plan with 400 packages of which some are skipped or failed, and hosts.
 func manyTargets() *job.Plan {
-	const missing = "attribute 'nosuch' missing\nat /nix/store/0123456789abcdfghijklmnpqrsvwxyz-source/hosts/old.nix:12:3:\n    11| {\n    12|   x = pkgs.nosuch;"
 	targets := []job.Target{host("nas", "x86_64-linux"), host("pi3", "aarch64-linux"), unevaluated(host("old", ""), missing)}
 	for n := range 400 {
 		t := pkg(fmt.Sprintf("p%03d", n))
@@ -37,6 +39,8 @@ func (o Outlook) text() string {
 
 func TestOutlookGolden(t *testing.T) {
 	t.Parallel()
+	few := planOf(host("nas", "x86_64-linux"), unevaluated(host("old", ""), missing), unevaluated(pkg("a"), "no position\n\nnor an end"), unevaluated(pkg("b"), ""))
+	golden(t, "outlook-few.txt", NewOutlook(few, 0).text())
 	p := manyTargets()
 	golden(t, "outlook.txt", NewOutlook(p, 0).text())
 	golden(t, "outlook-narrow.txt", NewOutlook(p, 80).text())

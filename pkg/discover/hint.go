@@ -1,0 +1,91 @@
+package discover
+
+import (
+	"bufio"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// What Nix says of a file that a flake does not have: now, since 2.20, and before.
+var notThere = []*regexp.Regexp{
+	regexp.MustCompile(`Path '([^'\n]+)' in the repository "[^\n]*" is not tracked by Git`),
+	regexp.MustCompile(`path '/nix/store/[0-9a-z]{32}-source/([^'\n]+)' does not exist`),
+	regexp.MustCompile(`'/nix/store/[0-9a-z]{32}-source/([^'\n]+)': No such file or directory`),
+}
+
+// What Nix says of a submodule whose files are not in the work tree.
+var notFetched = regexp.MustCompile(`Failed to fetch git repository 'file://([^'\n]+)'`)
+
+// hint adds to a message of Nix what to do about a file that lies in the work tree and
+// that Nix does not see, since it sees only what git knows, without submodules.
+func hint(flake, message string) string {
+	if m := notFetched.FindStringSubmatch(message); m != nil {
+		root := workTree(flake)
+		if module, ok := strings.CutPrefix(m[1], root+"/"); ok && root != "" && submoduleOf(root, module) == module {
+			return message + "\n\n" + module + " is a submodule that is not checked out: git submodule update --init, or actions/checkout with submodules: recursive"
+		}
+	}
+	for _, said := range notThere {
+		m := said.FindStringSubmatch(message)
+		if m == nil || !filepath.IsLocal(m[1]) {
+			continue
+		}
+		root := workTree(flake)
+		if root == "" {
+			break
+		}
+		if module := submoduleOf(root, m[1]); module != "" {
+			return message + "\n\n" + module + " is a submodule, which Nix leaves out unless it is told: " +
+				"name the flake as .?submodules=1, or write inputs.self.submodules = true into flake.nix, which Nix 2.27 and newer know"
+		}
+		_, err := os.Lstat(filepath.Join(root, m[1]))
+		if err == nil && !strings.Contains(message, "git -C") { // which is what newer versions say
+			return message + "\n\nNix only sees files that git knows: git add " + shellQuote(m[1])
+		}
+		break
+	}
+	return message
+}
+
+// workTree is the root of the git work tree that a flake is in, or empty if it is in
+// none on this machine.
+func workTree(flake string) string {
+	path, _, _ := strings.Cut(flake, "?")
+	path = strings.TrimPrefix(strings.TrimPrefix(path, "git+file:"), "//")
+	if strings.Contains(path, ":") { // somewhere else, or without git
+		return ""
+	}
+	dir, err := filepath.Abs(path)
+	if err != nil {
+		return ""
+	}
+	for {
+		if _, err := os.Lstat(filepath.Join(dir, ".git")); err == nil {
+			return dir
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return ""
+		}
+		dir = parent
+	}
+}
+
+// submoduleOf is the path of the submodule that a file is in, or empty.
+func submoduleOf(root, file string) string {
+	f, err := os.Open(filepath.Join(root, ".gitmodules"))
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		name, path, _ := strings.Cut(lines.Text(), "=")
+		path = strings.TrimSpace(path)
+		if strings.TrimSpace(name) == "path" && path != "" && strings.HasPrefix(file+"/", path+"/") {
+			return path
+		}
+	}
+	return ""
+}
