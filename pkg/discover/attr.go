@@ -93,6 +93,9 @@ func (d *discovery) classify(path []string, drvName string) job.Target {
 			if suffix == nil {
 				suffix = d.host
 			}
+			if len(path) == 2 { // one that has failed before
+				t.Attr = JoinAttr(slices.Concat(path, suffix))
+			}
 			if len(path) == 2 || slices.Equal(path[min(2, len(path)):], suffix) {
 				host(out.kind, path[:2])
 			}
@@ -100,11 +103,29 @@ func (d *discovery) classify(path []string, drvName string) job.Target {
 		}
 		for _, h := range hostNames {
 			if strings.HasPrefix(drvName, h.prefix) {
-				host(h.kind, path)
+				host(h.kind, machine(path))
 			}
 		}
 	}
 	return t
+}
+
+// hostSuffixes are what leads from a machine's or a home's configuration to its
+// derivation, in whatever set it is.
+var hostSuffixes = [][]string{
+	{"config", "system", "build", "toplevel"},
+	{"config", "home", "activationPackage"},
+	{"activationPackage"},
+}
+
+// machine is the path of the configuration that a host's derivation is of.
+func machine(path []string) []string {
+	for _, suffix := range hostSuffixes {
+		if at := len(path) - len(suffix); at > 0 && slices.Equal(path[at:], suffix) {
+			return path[:at]
+		}
+	}
+	return path
 }
 
 // hostOutputs are the outputs of a flake that hold hosts, and what follows the

@@ -81,6 +81,9 @@ func TestHostAttr(t *testing.T) {
 			if target := d.Targets[0]; target.Attr != "nixosConfigurations.a.config.system.build.vm" || target.Host != "a" || !strings.HasSuffix(target.OutPaths["out"], "-vm") {
 				t.Errorf("%s: %+v", attr, target)
 			}
+			if target := d.Targets[1]; target.Attr != "nixosConfigurations.b.config.system.build.vm" || target.Reproduce != "nix build "+ref+"#"+target.Attr || target.Error != "attribute 'vm' missing" {
+				t.Errorf("%s: %+v", attr, target)
+			}
 		}
 		got, _ := look(t, n, Options{Installables: []string{ref + "#nixosConfigurations.a"}, HostAttr: `"odd.name"`})
 		if want := []string{"nixos nixosConfigurations.a build"}; !slices.Equal(got, want) {

@@ -104,8 +104,12 @@ func (d *discovery) message(err error) string {
 	case errors.Is(err, nix.ErrMemory):
 		return failed.Message + "; raise eval_memory"
 	}
-	return failed.Message
+	return strings.TrimSpace(ours.ReplaceAllLiteralString(failed.Message, ""))
 }
+
+// ours is a place in discover.nix, and an excerpt from it, which is none of the user's
+// business.
+var ours = regexp.MustCompile(`(?m)^\s*at «string»:\d+:\d+:\n?(?:^ *\d* *\|.*\n?|^\s*$\n?)*`)
 
 // duration gives a time without its zeros: "10m".
 func duration(d time.Duration) string {

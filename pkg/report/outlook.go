@@ -135,6 +135,8 @@ type targetCounts struct {
 	entries                map[int]bool
 }
 
+var kinds = []job.Kind{job.NixOS, job.Darwin, job.Home, job.Package, job.Check, job.Other}
+
 func countTargets(p *job.Plan) []*targetCounts {
 	var all []*targetCounts
 	of := make([]*targetCounts, len(p.Targets))
@@ -160,6 +162,9 @@ func countTargets(p *job.Plan) []*targetCounts {
 			of[ref.N].entries[i] = true
 		}
 	}
+	slices.SortStableFunc(all, func(a, b *targetCounts) int {
+		return cmp.Compare(slices.Index(kinds, a.kind), slices.Index(kinds, b.kind))
+	})
 	return all
 }
 
