@@ -355,6 +355,10 @@ func (c *crew) blame(w *worker, at position, err error) {
 		w.log(fmt.Sprintf("%s is passed over, it can't be evaluated: %s", JoinAttr(w.path), c.message(err)))
 		return
 	}
+	if len(w.path) == 0 && w.name == "" { // all of a file
+		c.fail(&outputError{c.source.name, c.describe(err)})
+		return
+	}
 	t := c.failed(c.source, w.path, w.name, err)
 	if reason, ok := refusedFor(t.Error, w.name, w.system); ok && !t.Kind.IsHost() && !w.listing {
 		t = c.refused(c.source, w.path, w.name, w.system, reason)

@@ -609,21 +609,24 @@ let
           })
     ) (genList (n: n) (length roots));
 in
-seq (
-  if list then
-    seq
-      (walkRoots true {
-        from =
-          if listed == null then
-            null
-          else
-            {
-              path = listed;
-              after = true;
-            };
-        until = null;
-      })
-      (say "listed" null)
-  else
-    null
-) (walkRoots false { inherit from until; })
+# A file that can't be evaluated at all ends the walk before it begins.
+seq (if flake then null else value) (
+  seq (
+    if list then
+      seq
+        (walkRoots true {
+          from =
+            if listed == null then
+              null
+            else
+              {
+                path = listed;
+                after = true;
+              };
+          until = null;
+        })
+        (say "listed" null)
+    else
+      null
+  ) (walkRoots false { inherit from until; })
+)

@@ -130,16 +130,26 @@ func nearest(text string, names []string) []string {
 	return best
 }
 
-// distance is how many characters must be changed, added or taken away to make b of a.
-func distance(a, b string) int {
-	from, to := []rune(a), []rune(b)
+// distance is how many characters must be changed, added or taken away to make the
+// name of what the glob matches; what its asterisks match is free.
+func distance(glob, name string) int {
+	from, to := []rune(glob), []rune(name)
 	row := make([]int, len(to)+1)
 	for j := range row {
 		row[j] = j
 	}
 	for i, c := range from {
+		if c == '*' {
+			many := i > 0 && from[i-1] == '*' || i+1 < len(from) && from[i+1] == '*'
+			for j, d := range to {
+				if many || d != '.' {
+					row[j+1] = min(row[j+1], row[j])
+				}
+			}
+			continue
+		}
 		before := row[0]
-		row[0] = i + 1
+		row[0]++
 		for j, d := range to {
 			cost := before
 			if c != d {

@@ -18,14 +18,21 @@ var notThere = []*regexp.Regexp{
 // What Nix says of a submodule whose files are not in the work tree.
 var notFetched = regexp.MustCompile(`Failed to fetch git repository 'file://([^'\n]+)'`)
 
-// hint adds to a message of Nix what to do about a file that lies in the work tree and
-// that Nix does not see, since it sees only what git knows, without submodules.
+// What Nix says where there is no flake.
+var noFlake = regexp.MustCompile(`-source/flake\.nix' does not exist|could not find a flake\.nix file|is not part of a flake|does not contain a '?"?flake\.nix`)
+
+// hint adds to a message of Nix what to do about a flake that is none, and about a file
+// that lies in the work tree and that Nix does not see, since it sees only what git
+// knows, without submodules.
 func hint(flake, message string) string {
 	if m := notFetched.FindStringSubmatch(message); m != nil {
 		root := workTree(flake)
 		if module, ok := strings.CutPrefix(m[1], root+"/"); ok && root != "" && submoduleOf(root, module) == module {
 			return message + "\n\n" + module + " is a submodule that is not checked out: git submodule update --init, or actions/checkout with submodules: recursive"
 		}
+	}
+	if noFlake.MatchString(message) {
+		return message + "\n\nA plain Nix file, such as default.nix, is named with -f (input file), a flake in another directory by that, as ./DIR"
 	}
 	for _, said := range notThere {
 		m := said.FindStringSubmatch(message)

@@ -191,6 +191,7 @@ func ref(targets []job.Target, n int) job.Ref {
 
 func newEntry(name string, targets []job.Target, numbers []int, o Options) (job.Entry, error) {
 	first := &targets[numbers[0]]
+	name = jobName(name)
 	e := job.Entry{
 		Name:     name,
 		ID:       job.NewEntryID(name),
