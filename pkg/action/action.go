@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/sethvargo/go-githubactions"
 )
@@ -109,6 +110,7 @@ func (a *Action) AnnotateAt(level Level, title, message, file string, line int) 
 	if !a.Running() {
 		return
 	}
+	title, message = uncontrolled(title), uncontrolled(message)
 	fields := map[string]string{}
 	if title != "" {
 		fields["title"] = title
@@ -131,6 +133,16 @@ func (a *Action) AnnotateAt(level Level, title, message, file string, line int) 
 	case LevelNotice:
 		c.Noticef("%s", message)
 	}
+}
+
+// uncontrolled is a text without the characters that control who shows it.
+func uncontrolled(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && !strings.ContainsRune("\t\r\n", r) {
+			return -1
+		}
+		return r
+	}, text)
 }
 
 // Mask keeps a secret out of the log from now on. The runner knows those that it

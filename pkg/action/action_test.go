@@ -161,6 +161,7 @@ func TestAnnotate(t *testing.T) {
 		{action.LevelNotice, "a", "100% %0A", "::notice title=a::100%25 %250A\n"},
 		{action.LevelError, "a: b, c::d\n::error::e", "f", "::error title=a%3A b%2C c%3A%3Ad%0A%3A%3Aerror%3A%3Ae::f\n"},
 		{action.LevelError, "a", "b\r\n::add-mask::c\r::d\n##[error]e", "::error title=a::b%0D%0A::add-mask::c%0D::d%0A##[error]e\n"},
+		{action.LevelError, "\x1b[31ma", "b\x07\u009b\tc", "::error title=[31ma::b\tc\n"},
 	} {
 		var log bytes.Buffer
 		action.New(env(running...), &log).Annotate(test.level, test.title, test.message)

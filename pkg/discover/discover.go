@@ -113,13 +113,16 @@ func (e *MissingError) Error() string {
 	if len(e.Have) == 0 {
 		return fmt.Sprintf("%s has no attribute %s", e.In, e.Attr)
 	}
+	return fmt.Sprintf("%s has no attribute %s; there are: %s", e.In, e.Attr, someOf(e.Have))
+}
+
+// someOf names the first of many.
+func someOf(names []string) string {
 	const most = 20
-	have := e.Have
-	more := ""
-	if len(have) > most {
-		have, more = have[:most], ", …"
+	if len(names) > most {
+		return strings.Join(names[:most], ", ") + ", …"
 	}
-	return fmt.Sprintf("%s has no attribute %s; there are: %s%s", e.In, e.Attr, strings.Join(have, ", "), more)
+	return strings.Join(names, ", ")
 }
 
 // ArgumentsError says that what was asked for is a function that can't be called.
@@ -194,7 +197,7 @@ func (d *discovery) nothing() error {
 	what := d.what()
 	switch {
 	case len(d.Omitted) > 0:
-		return fmt.Errorf("%s has nothing for %s, only %s: name the wanted systems with --systems (input systems)", what, strings.Join(d.o.Systems, ", "), strings.Join(d.Omitted, ", "))
+		return fmt.Errorf("%s has nothing for %s, only %s: name the wanted systems with --systems (input systems)", what, strings.Join(d.o.Systems, ", "), someOf(d.Omitted))
 	case len(d.globs) > 0:
 		return fmt.Errorf("there is nothing to build in %s: include and exclude leave nothing", what)
 	case d.o.File != "":
