@@ -168,6 +168,11 @@ func (d *discovery) plan(ctx context.Context, at *site, c cache.Cache) (*job.Pla
 	if err != nil {
 		return nil, nil, err
 	}
+	lock, err := d.unlock(ctx, at)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer lock()
 	s := d.source(ctx, at, c, options)
 	if e := s.recall(ctx); e != nil {
 		p, err := d.choose(ctx, at, how, e)

@@ -40,6 +40,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"store":   useStore,
+			"program": useProgram,
 			"nix-use": func(ts *testscript.TestScript, _ bool, args []string) { useNix(ts, bins, args) },
 			"replace": replace,
 			"nginx":   nginx,
@@ -99,6 +100,14 @@ func useNix(ts *testscript.TestScript, bins map[string]string, args []string) {
 		ts.Fatalf("usage: nix-use VERSION")
 	}
 	usePath(ts.Getenv, ts.Setenv, bins[args[0]])
+}
+
+// program PART puts a part of the testbench on PATH.
+func useProgram(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: program PART")
+	}
+	usePath(ts.Getenv, ts.Setenv, testbench.Path(ts.Value(testKey{}).(testing.TB), args[0]+"/bin"))
 }
 
 // replace FILE OLD NEW changes a file, in which OLD must be.

@@ -226,6 +226,11 @@ func SecretFile(secret string) (name string, remove func(), err error) {
 	if strings.TrimSpace(secret) == "" {
 		return "", func() {}, nil
 	}
+	return SecretBytes([]byte(strings.TrimSpace(secret) + "\n"))
+}
+
+// SecretBytes is SecretFile for a secret that is no text.
+func SecretBytes(secret []byte) (name string, remove func(), err error) {
 	dir := os.Getenv("RUNNER_TEMP")         // which a runner empties also after a job that was killed
 	if _, err := os.Stat(dir); err != nil { //nolint:gosec // the runner's own directory
 		dir = ""
@@ -235,7 +240,7 @@ func SecretFile(secret string) (name string, remove func(), err error) {
 		return "", nil, fmt.Errorf("write a secret to a file: %w", err)
 	}
 	remove = func() { _ = os.Remove(f.Name()) } //nolint:gosec // a file of ours
-	_, err = f.WriteString(strings.TrimSpace(secret) + "\n")
+	_, err = f.Write(secret)
 	if err = errors.Join(err, f.Close()); err != nil {
 		remove()
 		return "", nil, fmt.Errorf("write a secret to a file: %w", err)
