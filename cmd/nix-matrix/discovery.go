@@ -45,6 +45,7 @@ type discovery struct {
 	proviso      string // script of the user's
 	setup        string // script of the user's
 	reuse        bool   // an evaluation of before
+	onMissing    string // secret: fail or skip
 	surroundings surroundings
 
 	packFile string // for the pack of derivations, where one is wanted
@@ -77,6 +78,7 @@ func (d *discovery) flags(a *app, cmd *cobra.Command) {
 	f.StringVar(&d.filter, "filter-builds", a.action.Input("filter_builds"), "build only that for which the `JQ` expression is true; it sees top_attr, system, attr, name, host, kind, description, meta, drvPath, requiredSystemFeatures")
 	f.StringVar(&d.label, "label-builds", a.action.Input("label_builds"), "`JQ` expression for the name of a target, over the same fields")
 	f.StringVar(&d.proviso, "proviso", a.action.Input("proviso"), "bash `SCRIPT` to run for each target that is to be built, with the target as JSON on its stdin: a line \"skip REASON\" on its stdout leaves it out")
+	f.StringVar(&d.onMissing, "on-missing-secret", or(a.action.Input("on_missing_secret"), "fail"), "what becomes of a target that can't be evaluated since a secret is missing, as in a pull request from a fork: fail or skip")
 	d.surroundings.flags(a, cmd)
 	d.surroundings.evaluates = true
 }
@@ -154,6 +156,9 @@ func (d *discovery) planner() (*planner, error) {
 	if !slices.Contains([]plan.QEMU{plan.QEMUAuto, plan.QEMUAlways, plan.QEMUNever}, plan.QEMU(d.qemu)) {
 		return nil, usagef("--qemu %s: it is auto, always or never", d.qemu)
 	}
+	if !slices.Contains([]string{"fail", "skip"}, d.onMissing) {
+		return nil, usagef("--on-missing-secret %s: it is fail or skip", d.onMissing)
+	}
 	return &planner{chooser, plan.Options{Runners: runners, QEMU: plan.QEMU(d.qemu), MaxEntries: maxEntries}}, nil
 }
 
@@ -199,6 +204,11 @@ func (d *discovery) choose(ctx context.Context, at *site, how *planner, e *evalu
 	p := *e.Plan
 	p.Drvs = nil
 	p.Created = time.Now().UTC().Truncate(time.Second)
+	if e.unread != "" {
+		p.Notices = append(p.Notices, fmt.Sprintf("%s can't be evaluated, so nothing of it is built: it %s.", d.asked(), e.unread))
+	}
+	p.Targets = slices.Clone(p.Targets)
+	d.skipUnread(p.Targets)
 	if len(e.Omitted) > 0 {
 		p.Notices = append(p.Notices, fmt.Sprintf("Left out, since only %s are wanted: %s. Name more systems with --systems (input systems).",
 			strings.Join(d.systems, " and "), some(e.Omitted)))
@@ -258,6 +268,7 @@ func (d *discovery) options(at *site) (*discover.Options, error) {
 		Meta:         d.filter != "" || d.label != "",
 		Progress:     func(path string) { attr = path },
 		Counted:      func(done, total int) { show.Step("evaluating %d/%d %s", done, total, attr) },
+		Explain:      d.explain(at.app),
 		Log:          func(line string) { show.Printf("%s", line) },
 	}
 	var err error

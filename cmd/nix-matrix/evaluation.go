@@ -6,9 +6,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/org/nix-matrix/pkg/cache"
@@ -27,6 +29,7 @@ type evaluation struct {
 	// packed says that the derivations are not in the store, but their pack is in
 	// the file for it.
 	packed bool
+	unread string  // for want of which secret nothing could be evaluated
 	places []place // that were asked what they have
 }
 
@@ -96,7 +99,7 @@ func (e *evaluation) keep(ctx context.Context, p *job.Plan) {
 	s := e.source
 	failed := slices.ContainsFunc(e.Plan.Targets, func(t job.Target) bool { return t.State == job.Failed })
 	known := e.recalled && (p.Drvs == nil || e.Plan.Drvs != nil)
-	if s.key == "" || failed || known {
+	if s.key == "" || failed || known || e.unread != "" {
 		return
 	}
 	e.Plan.Drvs, e.Packed = nil, nil
@@ -132,11 +135,18 @@ func (d *discovery) evaluate(ctx context.Context, at *site, s *source, o *discov
 	there := s.fetchInputs(ctx, n)
 	a.show.Doing("evaluating %s", d.asked())
 	found, err := discover.Run(ctx, n, *o)
+	unread := d.unread(err, o.Explain)
+	if d.onMissing == "skip" && strings.HasPrefix(unread, job.NeedsSecret) {
+		found, err = &discover.Discovery{}, nil
+	}
 	if err != nil {
+		if unread != "" {
+			err = fmt.Errorf("%s: %w", unread, err)
+		}
 		return nil, asUsage(err)
 	}
 	s.keepInputs(ctx, n, there)
-	e := &evaluation{source: s, Kept: discover.Kept{
+	e := &evaluation{source: s, unread: unread, Kept: discover.Kept{
 		Omitted: found.Omitted,
 		Plan: &job.Plan{
 			Version: job.Version,
@@ -150,6 +160,9 @@ func (d *discovery) evaluate(ctx context.Context, at *site, s *source, o *discov
 	}}
 	if o.Meta {
 		e.Meta = found.Meta
+	}
+	if unread != "" {
+		return e, nil // its flakes can't be read either
 	}
 	for _, flake := range o.Flakes() {
 		substituters, keys, err := n.FlakeConfig(ctx, flake)

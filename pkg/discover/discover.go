@@ -72,6 +72,9 @@ type Options struct {
 	// Counted is told how many attributes are done, of how many that are known so
 	// far. It may be nil. None of these functions is called while one of them runs.
 	Counted func(done, total int)
+	// Explain may know why an evaluator failed: what it gives, if anything, is a line
+	// before the message of a target. It may be nil.
+	Explain func(*nix.Error) string
 	// Log gets what the evaluators say besides, a line at a time. What several say is
 	// said once. It may be nil.
 	Log func(line string)

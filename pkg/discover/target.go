@@ -104,7 +104,13 @@ func (d *discovery) message(err error) string {
 	case errors.Is(err, nix.ErrMemory):
 		return failed.Message + "; raise eval_memory"
 	}
-	return strings.TrimSpace(ours.ReplaceAllLiteralString(failed.Message, ""))
+	message := strings.TrimSpace(ours.ReplaceAllLiteralString(failed.Message, ""))
+	if d.o.Explain != nil {
+		if why := d.o.Explain(failed); why != "" {
+			return why + "\n" + message
+		}
+	}
+	return message
 }
 
 // ours is a place in discover.nix, and an excerpt from it, which is none of the user's

@@ -79,7 +79,7 @@ type Target struct {
 	Kind      Kind              `json:"kind"`
 	Host      string            `json:"host,omitempty"` // of a Kind that is a host
 	System    string            `json:"system,omitempty"`
-	DrvPath   string            `json:"drvPath,omitempty"`  // empty where nothing was instantiated: of Failed, and of Skip [Because] of the package
+	DrvPath   string            `json:"drvPath,omitempty"`  // empty where nothing was instantiated: of Failed, and of Skip [Because] of the package or for what it [NeedsSecret]
 	Outputs   []string          `json:"outputs,omitempty"`  // the outputs wanted
 	OutPaths  map[string]string `json:"outPaths,omitempty"` // by output; absent where unknown before the build
 	Reproduce string            `json:"reproduce,omitempty"`
@@ -182,6 +182,10 @@ func (p *Plan) EntryByID(id string) (*Entry, bool) {
 // one that is broken. Such a target has no derivation.
 const Because = "because "
 
+// NeedsSecret begins the Error, or the Reason, of a target that can't be evaluated
+// since a secret is missing. Such a target has no derivation.
+const NeedsSecret = "needs a secret: "
+
 // MaxDescription is how many characters a Description may have.
 const MaxDescription = 200
 
@@ -193,7 +197,7 @@ func (t *Target) check() error {
 	default:
 		return fmt.Errorf("%q: unknown state %q", t.Attr, t.State)
 	}
-	refused := t.State == Skip && strings.HasPrefix(t.Reason, Because)
+	refused := t.State == Skip && (strings.HasPrefix(t.Reason, Because) || strings.HasPrefix(t.Reason, NeedsSecret))
 	if t.State != Failed && !refused || t.DrvPath != "" {
 		if err := checkDrvPath(t.DrvPath); err != nil {
 			return fmt.Errorf("%q: %w", t.Attr, err)

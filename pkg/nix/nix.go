@@ -179,6 +179,7 @@ func (n *Nix) Setting(name string) []string {
 type Error struct {
 	Program string
 	Message string // what it said, without colours; may have many lines
+	Stderr  string // the last of all that it wrote to stderr
 	Err     error  // of package exec
 }
 
@@ -243,7 +244,7 @@ func failure(cmd *exec.Cmd, err error, stderr string) error {
 	if err == nil || errors.Is(err, exec.ErrWaitDelay) && cmd.ProcessState.Success() {
 		return nil
 	}
-	e := &Error{Program: filepath.Base(cmd.Path), Message: Message(stderr), Err: err}
+	e := &Error{Program: filepath.Base(cmd.Path), Message: Message(stderr), Stderr: stderr, Err: err}
 	if cmd.ProcessState != nil {
 		if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() && !errorLine.MatchString(Plain(stderr)) {
 			e.Message = strings.TrimSpace(fmt.Sprintf("it was ended by a signal (%v); was there too little memory?\n%s", status.Signal(), e.Message))
