@@ -37,7 +37,12 @@ nixosConfigurations, darwinConfigurations, homeConfigurations, packages and
 checks are taken. ATTR^OUT[,OUT] chooses outputs, ATTR^* takes all.
 
 What can't be evaluated is in the plan as failed, and makes the report red; the
-others go on.`,
+others go on.
+
+Private inputs are fetched with NIX_MATRIX_GITHUB_ACCESS_TOKEN, NIX_MATRIX_SSH_KEY,
+NIX_MATRIX_NETRC and NIX_MATRIX_CONF, and git-crypt unlocks the checkout with
+NIX_MATRIX_GIT_CRYPT_KEY for the time of the evaluation. With a text in
+NIX_MATRIX_ENCRYPTION_KEY all that is cached or uploaded is sealed.`,
 		Example: `  nix-matrix discover | jq .
   nix-matrix discover .#nixosConfigurations .#checks --push s3://my-cache
   nix-matrix discover -f default.nix -A system -A home --plan-out plan.json`,
@@ -69,6 +74,9 @@ func (a *app) discover(ctx context.Context, d *discovery, planOut, drvsOut strin
 		return err
 	}
 	defer at.close()
+	if err := d.guard(ctx, at); err != nil {
+		return err
+	}
 	c, err := a.openCache()
 	if err != nil {
 		return err

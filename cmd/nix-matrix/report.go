@@ -24,7 +24,9 @@ func newReport(a *app) *cobra.Command {
 		Short: "Give the verdict on a plan and its results",
 		Long: `Compares the results with the plan, target by target. The verdict is green only
 if every target of the plan was built, or skipped for a reason in the plan; what
-is missing, crashed or never started is red. Exits with 0 only if it is green.`,
+is missing, crashed or never started is red. Exits with 0 only if it is green.
+
+What was sealed needs the same NIX_MATRIX_ENCRYPTION_KEY here.`,
 		Example: `  nix-matrix report --plan plan.json --results results/
   nix-matrix report --plan plan.json --results results/ --summary report.md`,
 		Args: func(_ *cobra.Command, args []string) error {

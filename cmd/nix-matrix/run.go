@@ -88,6 +88,9 @@ func (r *runner) run(ctx context.Context) error {
 		return err
 	}
 	defer at.close()
+	if err := r.discovery.guard(ctx, at); err != nil {
+		return err
+	}
 	plan, e, err := r.discovery.plan(ctx, at, c)
 	if err != nil {
 		return err

@@ -136,15 +136,15 @@ func nginx(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("NGINX", strings.TrimPrefix(address, "http://"))
 }
 
-// attic DIR starts an Attic server that keeps the cache "fleet" in a directory,
+// attic DIR [public] starts an Attic server that keeps the cache "fleet" in a directory,
 // and sets $ATTIC to its address and $TOKEN to a token for it.
 func startAttic(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: attic DIR")
+	if neg || len(args) == 0 || len(args) > 2 {
+		ts.Fatalf("usage: attic DIR [public]")
 	}
 	dir := ts.MkAbs(args[0])
 	ts.Check(os.MkdirAll(dir, 0o750))
-	server := attictest.Start(ts.Value(testKey{}).(testing.TB), attictest.Options{Cache: "fleet", Dir: dir})
+	server := attictest.Start(ts.Value(testKey{}).(testing.TB), attictest.Options{Cache: "fleet", Dir: dir, Public: len(args) == 2})
 	ts.Setenv("ATTIC", server.URL)
 	ts.Setenv("TOKEN", server.Token(true, true))
 }

@@ -41,7 +41,8 @@ const secretsHelp = `Secrets are taken from the environment: ATTIC_TOKEN and CAC
 that signs what nix copy pushes in NIX_MATRIX_SIGNING_KEY, lines of a netrc file in
 NIX_MATRIX_NETRC and of a nix.conf in NIX_MATRIX_CONF, an ssh key in
 NIX_MATRIX_SSH_KEY, and in NIX_MATRIX_ENV what other destinations and your own steps
-want, as lines NAME=VALUE (AWS_ACCESS_KEY_ID and such).`
+want, as lines NAME=VALUE (AWS_ACCESS_KEY_ID and such). With a text in
+NIX_MATRIX_ENCRYPTION_KEY all that is cached or uploaded is sealed.`
 
 // surroundings are the settings that discovery and build have in common: where
 // paths come from and go to, and where things are built.

@@ -13,7 +13,7 @@ import (
 )
 
 // cachixAPI tells of each cache, with a token of private ones too, by which keys
-// it is signed: GET cache/NAME gives {"publicSigningKeys": [KEY, …], …}.
+// it is signed: GET cache/NAME gives {"publicSigningKeys": [KEY, …], "isPublic": BOOL, …}.
 const cachixAPI = "https://cachix.org/api/v1/cache/"
 
 // cachixCache is asked for its keys once.
@@ -21,8 +21,9 @@ type cachixCache struct {
 	name string
 	api  string
 
-	mu    sync.Mutex
-	known []string
+	mu     sync.Mutex
+	known  []string
+	public bool
 }
 
 func (c *cachixCache) keys(ctx context.Context, token string) ([]string, error) {
@@ -60,6 +61,7 @@ func (c *cachixCache) ask(ctx context.Context, token string) ([]string, error) {
 	}
 	var cache struct {
 		PublicSigningKeys []string `json:"publicSigningKeys"`
+		Public            bool     `json:"isPublic"`
 	}
 	const enough = 1 << 20
 	if err := json.NewDecoder(io.LimitReader(response.Body, enough)).Decode(&cache); err != nil {
@@ -68,6 +70,7 @@ func (c *cachixCache) ask(ctx context.Context, token string) ([]string, error) {
 	if len(cache.PublicSigningKeys) == 0 {
 		return nil, fmt.Errorf("it has none")
 	}
+	c.public = cache.Public
 	return cache.PublicSigningKeys, nil
 }
 

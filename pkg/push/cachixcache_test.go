@@ -12,7 +12,7 @@ import (
 func TestCachixKeys(t *testing.T) {
 	asked := 0
 	answer := func(w http.ResponseWriter) {
-		_, _ = w.Write([]byte(`{"name": "fleet", "isPublic": false, "publicSigningKeys": ["fleet.cachix.org-1:AAAA"]}`))
+		_, _ = w.Write([]byte(`{"name": "fleet", "isPublic": true, "publicSigningKeys": ["fleet.cachix.org-1:AAAA"]}`))
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked++
@@ -35,7 +35,7 @@ func TestCachixKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"fleet.cachix.org-1:AAAA"}, d.PublicKeys); diff != "" || asked != 1 {
+	if diff := cmp.Diff([]string{"fleet.cachix.org-1:AAAA"}, d.PublicKeys); diff != "" || asked != 1 || !d.Public {
 		t.Errorf("asked %d times: %s", asked, diff)
 	}
 	if _, err := dial("wr0ng"); err == nil || strings.Contains(err.Error(), "wr0ng") || !strings.Contains(err.Error(), "401") {

@@ -50,6 +50,9 @@ type Destination struct {
 	// PublicKeys are those that paths from there are signed with, as far as they
 	// are known, which they are after Dial.
 	PublicKeys []string
+	// Public says whether anybody can read it, as far as that is known, which it is
+	// after Dial of an Attic or Cachix cache.
+	Public bool
 
 	address string // for nix copy
 	cachix  *cachixCache
@@ -97,13 +100,13 @@ func (d *Destination) Dial(ctx context.Context, secrets Secrets) error {
 		if err != nil {
 			return err
 		}
-		d.Substituter, d.PublicKeys = c.Substituter(), []string{c.PublicKey()}
+		d.Substituter, d.PublicKeys, d.Public = c.Substituter(), []string{c.PublicKey()}, c.Public()
 	case d.cachix != nil:
 		keys, err := d.cachix.keys(ctx, secrets.CachixToken)
 		if err != nil {
 			return err
 		}
-		d.PublicKeys = keys
+		d.PublicKeys, d.Public = keys, d.cachix.public
 	case secrets.PublicKey != "":
 		d.PublicKeys = []string{secrets.PublicKey}
 	}

@@ -89,6 +89,7 @@ type Cache struct {
 	publicKey   string
 	storeDir    string
 	upstream    []string
+	public      bool
 }
 
 // From attic/src/cache.rs.
@@ -113,6 +114,7 @@ func Dial(ctx context.Context, o Options) (*Cache, error) {
 		PublicKey   string   `json:"public_key"`
 		StoreDir    string   `json:"store_dir"`
 		Upstream    []string `json:"upstream_cache_key_names"`
+		Public      bool     `json:"is_public"`
 	}
 	err = c.ask(ctx, call{method: http.MethodGet, name: "cache-config/" + o.Cache, retries: c.options.Retries}, &config)
 	if err != nil {
@@ -120,7 +122,7 @@ func Dial(ctx context.Context, o Options) (*Cache, error) {
 	}
 	c.api = c.delegate(endpoint, config.API)
 	c.substituter = strings.TrimSuffix(c.delegate(endpoint.JoinPath(o.Cache), config.Substituter).String(), "/")
-	c.publicKey, c.storeDir, c.upstream = config.PublicKey, config.StoreDir, config.Upstream
+	c.publicKey, c.storeDir, c.upstream, c.public = config.PublicKey, config.StoreDir, config.Upstream, config.Public
 	if c.storeDir == "" {
 		c.storeDir = "/nix/store"
 	}
@@ -133,6 +135,9 @@ func (c *Cache) Substituter() string { return c.substituter }
 // PublicKey is the key for Nix's setting "trusted-public-keys", or empty if the
 // server does not say it.
 func (c *Cache) PublicKey() string { return c.publicKey }
+
+// Public says whether the cache can be read without a token.
+func (c *Cache) Public() bool { return c.public }
 
 // Upstream says whether paths signed by a key of that name are not to be pushed,
 // since they are in a cache that is used beside this one.
