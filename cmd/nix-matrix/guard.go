@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+
+	"github.com/org/nix-matrix/pkg/push"
 )
 
 // guard keeps what is private from where anybody can read it: in a public repository
@@ -12,6 +15,9 @@ import (
 // Pushing to a public binary cache is the user's own decision, and is warned about.
 func (d *discovery) guard(ctx context.Context, at *site) error {
 	a := at.app
+	if !a.action.Running() && !slices.ContainsFunc(at.to, func(to push.Destination) bool { return to.Public }) {
+		return nil
+	}
 	private, err := d.private(ctx, a)
 	if err != nil || len(private) == 0 {
 		return err

@@ -80,6 +80,9 @@ func (r *runner) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := a.loadSeal(); err != nil {
+		return err
+	}
 	if err := a.setUp(ctx, r.discovery.setup); err != nil {
 		return err
 	}

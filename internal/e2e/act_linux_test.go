@@ -112,7 +112,7 @@ func (p *push) start(t *testing.T) *run {
 	args := append(slices.Clone(namespaces), "sh", "-c", enter, "enter",
 		testbench.Path(t, "bin/act"), "push", "--json",
 		"--insecure-secrets", // no secret is masked, so that the log shows one that got there
-		"--secret", "CACHIX_AUTH_TOKEN="+secret,
+		"--secret", "CACHIX_AUTH_TOKEN="+secret, "--secret", "ENCRYPTION_KEY="+secret,
 		"--platform", "ubuntu-latest=-self-hosted", "--platform", "ubuntu-24.04-arm=-self-hosted",
 		"--action-cache-path", filepath.Join(r.dir, "act"),
 		"--no-cache-server", "--cache-server-addr", "127.0.0.1",

@@ -219,7 +219,7 @@ func TestWorkflows(t *testing.T) {
 		r.verdict("report", "⚪ nix-matrix: the run was cancelled with 0 of 2 targets done")
 	})
 
-	// Two uses in one workflow, with a cache that forgets everything, so that artifacts hand over; and the
+	// Two uses in one workflow, of which one seals what it stores, with a cache that forgets everything, so that artifacts hand over; and the
 	// same again when all is done.
 	t.Run("lost cache", func(t *testing.T) {
 		t.Parallel()
@@ -248,6 +248,13 @@ func TestWorkflows(t *testing.T) {
 				t.Errorf("%s has %d artifacts of its own, want plan, derivations and one result: %s", use, n, r.uploaded())
 			}
 		}
+		// Two seals what it uploads.
+		for _, name := range r.uploaded() {
+			inClear := bytes.Contains(r.artifact(name), []byte("/nix/store")) || strings.HasSuffix(name, ".drvs") && bytes.HasSuffix(r.artifact(name), []byte("nixmpack"))
+			if want := strings.HasPrefix(name, "one."); inClear != want {
+				t.Errorf("the artifact %s is in clear: %v", name, inClear)
+			}
+		}
 		t.Run("nothing to do", func(t *testing.T) {
 			r := run(t)
 			r.expect(all("success", "", "one/discover", "one/report", "two/discover", "two/report"))
@@ -272,6 +279,8 @@ jobs:
       id: two
       installables: .#checks.x86_64-linux.website-links
       push: @destination@
+    secrets:
+      encryption_key: ${{ secrets.ENCRYPTION_KEY }}
 `
 
 // all gives the jobs, with a prefix, the same result.
