@@ -83,7 +83,7 @@ func TestHandOver(t *testing.T) {
 	must(t, err)
 	sealedKey, err := sealed.Save(t.Context(), c, private)
 	must(t, err)
-	if again, err := sealed.Save(t.Context(), c, private); sealedKey == key || again != sealedKey || err != nil {
+	if again, err := sealed.Save(t.Context(), c, private); sealedKey == key || !strings.HasPrefix(sealedKey, "test-drvs0-") || again != sealedKey || err != nil {
 		t.Errorf("the keys of a sealed pack are %s and %s, %v", sealedKey, again, err)
 	}
 
