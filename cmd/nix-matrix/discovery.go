@@ -45,6 +45,7 @@ type discovery struct {
 	proviso      string // script of the user's
 	setup        string // script of the user's
 	reuse        bool   // an evaluation of before
+	trustProved  bool   // what the default branch has built
 	onMissing    string // secret: fail or skip
 	surroundings surroundings
 
@@ -71,6 +72,7 @@ func (d *discovery) flags(a *app, cmd *cobra.Command) {
 	f.StringVar(&d.evalTimeout, "eval-timeout", or(a.action.Input("eval_timeout"), "30m"), "how long the evaluation of one attribute may take, as a `TIME`")
 	f.StringVar(&d.evalMemory, "eval-memory", or(a.action.Input("eval_memory"), "0"), "memory that an evaluator may use, in `MiB`; 0 is no limit")
 	f.BoolVar(&d.reuse, "reuse-evaluation", a.action.Input("reuse_evaluation") != "false", "take the evaluation of the same commit of a flake with the same settings from the cache, if there is one")
+	f.BoolVar(&d.trustProved, "skip-proved", a.action.Input("skip_proved") != "false", "where nothing is pushed, as in a pull request from a fork, leave out what the default branch has built")
 	f.StringVar(&d.runners, "runners", a.action.Input("runners"), "labels of the runners for a system, or for a feature such as kvm, a line `SYSTEM=LABEL[,LABEL]` each")
 	f.StringVar(&d.qemu, "qemu", or(a.action.Input("qemu"), string(plan.QEMUAuto)), "emulate aarch64-linux: auto, where no runner is named for it, always or never")
 	f.StringVar(&d.maxEntries, "max-entries", or(a.action.Input("max_entries"), strconv.Itoa(plan.MaxEntries)), "most entries that the matrix may have, a `NUMBER`; GitHub allows no more than 256")
@@ -222,6 +224,7 @@ func (d *discovery) choose(ctx context.Context, at *site, how *planner, e *evalu
 		p.Notices = append(p.Notices, fmt.Sprintf("Left out by filter_builds: %s.", some(left)))
 	}
 	at.read(p.Substituters, p.PublicKeys)
+	d.skipProved(ctx, at, e.source.cache, p.Targets)
 	at.app.show.Doing("asking what is there already")
 	if e.places, err = d.skip(ctx, at, p.Targets); err != nil {
 		return nil, err
@@ -235,6 +238,7 @@ func (d *discovery) group(ctx context.Context, at *site, how *planner, e *evalua
 	if how.options.Missing, err = d.missing(ctx, at, e, p.Targets); err != nil {
 		return err
 	}
+	p.Missing = how.options.Missing.Count()
 	for _, t := range p.Targets {
 		if at.elsewhere(t.System) && len(how.options.Runners[t.System]) == 0 {
 			how.options.Runners[t.System] = plan.AnyRunner
@@ -338,7 +342,7 @@ func (d *discovery) skip(ctx context.Context, at *site, targets []job.Target) ([
 	for i := range targets {
 		t := &targets[i]
 		if t.State == job.Build && len(t.OutPaths) == len(t.Outputs) && everywhere(t, places) {
-			t.State = job.Skip
+			t.State, t.Available = job.Skip, true
 			t.Reason = places[0].name
 		}
 	}

@@ -44,6 +44,7 @@ What was sealed needs the same NIX_MATRIX_ENCRYPTION_KEY here.`,
 	f.StringVar(&r.summary, "summary", "", "write the report as Markdown to `FILE`")
 	f.BoolVar(&r.json, "json", false, "print the verdict as JSON")
 	a.idFlag(cmd)
+	cmd.Flags().StringVar(&a.cache, "cache", a.action.Input("cache"), "actions (default in GitHub Actions) or dir:`PATH`, where the default branch's last run has left what to compare with")
 	return cmd
 }
 
@@ -56,7 +57,7 @@ type reporter struct {
 	json    bool
 }
 
-func (r *reporter) run(context.Context) error {
+func (r *reporter) run(ctx context.Context) error {
 	a := r.app
 	if err := errors.Join(a.checkID(), a.loadSeal()); err != nil {
 		return err
@@ -88,7 +89,11 @@ func (r *reporter) run(context.Context) error {
 			result.Plan = key
 		}
 	}
-	return r.tell(report.Judge(plan, key, results, needs))
+	verdict := report.Judge(plan, key, results, needs)
+	if err := r.compare(ctx, verdict, plan, results); err != nil {
+		return err
+	}
+	return r.tell(verdict)
 }
 
 // readPlan gives no plan when there is none: that is for the verdict to say.

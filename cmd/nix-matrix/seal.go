@@ -21,6 +21,7 @@ const (
 	resultDocument     = "result"
 	logDocument        = "log"
 	evaluationDocument = "evaluation"
+	recordDocument     = "record"
 )
 
 // loadSeal makes the key that everything cached or uploaded is sealed with, if there

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 )
@@ -23,11 +22,7 @@ func (a *Action) Public(ctx context.Context, token string) bool {
 	if !a.Running() {
 		return false
 	}
-	var event struct{ Repository repository }
-	if data, err := os.ReadFile(a.getenv("GITHUB_EVENT_PATH")); err == nil {
-		_ = json.Unmarshal(data, &event) // what can't be read says nothing
-	}
-	private := event.Repository.Private
+	private := a.readEvent().Repository.Private
 	if private == nil {
 		if asked, err := a.askRepository(ctx, token); err == nil {
 			private = asked.Private

@@ -33,8 +33,13 @@ type Missing struct {
 	inputs  [][]int32        // the missing ones that each needs
 }
 
-// Count is how many derivations are missing.
-func (m *Missing) Count() int { return len(m.inputs) }
+// Count is how many derivations are missing, 0 for the nil one.
+func (m *Missing) Count() int {
+	if m == nil {
+		return 0
+	}
+	return len(m.inputs)
+}
 
 // FindMissing walks from the targets that are to be built down the graph of
 // derivations. What is offered needs no building, and its inputs don't matter. A

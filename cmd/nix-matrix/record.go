@@ -1,0 +1,111 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/report"
+)
+
+// maxRecord bounds the memory that a record from a cache may take, in bytes.
+const maxRecord = 64 << 20
+
+func (a *app) recordPrefix() string { return a.id + "-record-" + a.seal.Fingerprint() + "-" }
+
+// readRecord gives what the default branch's last run has left, nil if it is not
+// known.
+func (a *app) readRecord(ctx context.Context, c cache.Cache) *job.Record {
+	if c == nil {
+		return nil
+	}
+	record, err := a.openRecord(ctx, c)
+	if err != nil && !errors.Is(err, cache.ErrMiss) && ctx.Err() == nil {
+		a.warn("What the default branch's last run has left can't be had", err)
+	}
+	return record
+}
+
+func (a *app) openRecord(ctx context.Context, c cache.Cache) (*job.Record, error) {
+	blob, err := c.Open(ctx, a.recordPrefix(), a.recordPrefix())
+	if err != nil {
+		return nil, err
+	}
+	data, err := cache.ReadAll(ctx, blob, maxRecord)
+	if err != nil {
+		return nil, err
+	}
+	if data, err = a.seal.Open(recordDocument, data); err != nil {
+		return nil, err
+	}
+	return job.ParseRecord(data)
+}
+
+// keepRecord leaves a record for other runs.
+func (a *app) keepRecord(ctx context.Context, c cache.Cache, r *job.Record) error {
+	data, err := r.Marshal()
+	if err != nil {
+		return err
+	}
+	data = a.seal.Seal(recordDocument, data)
+	key := a.recordPrefix() + a.getenv("GITHUB_RUN_ID") + "-" + a.getenv("GITHUB_RUN_ATTEMPT")
+	if err := c.Save(ctx, key, bytes.NewReader(data), int64(len(data))); err != nil && !errors.Is(err, cache.ErrExists) {
+		return err
+	}
+	return nil
+}
+
+// skipProved leaves out what the default branch has built already, where nothing is
+// pushed: in a pull request from a fork above all.
+func (d *discovery) skipProved(ctx context.Context, at *site, c cache.Cache, targets []job.Target) {
+	a := at.app
+	if _, own := a.action.DefaultBranch(); own || !d.trustProved || d.local || len(at.to) > 0 || !a.action.Running() {
+		return
+	}
+	record := a.readRecord(ctx, c)
+	if record == nil {
+		return
+	}
+	for i := range targets {
+		t := &targets[i]
+		if _, proved := record.Proved[job.DrvHash(t.DrvPath)]; proved && t.State == job.Build {
+			t.State, t.Reason = job.Skip, "built by "+or(record.Branch, "the default branch")+" already"
+		}
+	}
+}
+
+// compare adds to the verdict what is different from the default branch's last run,
+// and, in a run of the default branch, leaves a new record.
+func (r *reporter) compare(ctx context.Context, v *report.Verdict, plan *job.Plan, results []*job.Result) error {
+	a := r.app
+	if plan == nil || a.cache == "" && !a.action.Running() {
+		return nil
+	}
+	c, err := a.openCache()
+	if err != nil || c == nil {
+		return err
+	}
+	before := a.readRecord(ctx, c)
+	if before != nil {
+		missing := plan.Missing
+		if missing == 0 && len(plan.Entries) > 0 {
+			missing = -1
+		}
+		v.Change = v.Compare(before, missing)
+	}
+	branch, own := a.action.DefaultBranch()
+	if !own {
+		return nil
+	}
+	about := job.Record{
+		ID: a.id, Created: time.Now().UTC().Truncate(time.Second), Branch: branch, Commit: a.getenv("GITHUB_SHA"), URL: a.action.RunURL(),
+	}
+	if err := a.keepRecord(ctx, c, v.Record(about, plan, results, before)); err != nil && ctx.Err() == nil {
+		a.warn("Pull requests won't see what this run has found out", fmt.Errorf("keep the record: %w", err))
+	}
+	return nil
+}
