@@ -32,9 +32,11 @@ matrix with one entry for each host and a few for all the rest. Nothing is built
 The derivations go into the cache as a pack, for "nix-matrix build" to fetch.
 
 An INSTALLABLE is FLAKE[#ATTR], as for "nix build": . or .#nixosConfigurations,
-path:DIR, github:OWNER/REPO#packages.x86_64-linux.hello. Without an ATTR, all
-nixosConfigurations, darwinConfigurations, homeConfigurations, packages and
-checks are taken. ATTR^OUT[,OUT] chooses outputs, ATTR^* takes all.
+./DIR, .?submodules=1 (Nix leaves out git submodules otherwise, and always what
+git does not know), path:DIR, github:OWNER/REPO#packages.x86_64-linux.hello.
+Without an ATTR, all nixosConfigurations, darwinConfigurations,
+homeConfigurations, packages, checks, devShells and the formatter are taken.
+ATTR^OUT[,OUT] chooses outputs, ATTR^* takes all.
 
 What can't be evaluated is in the plan as failed, and makes the report red; the
 others go on.
@@ -189,7 +191,7 @@ func (a *app) emit(p *job.Plan, key string, matrix []byte, planFile, drvsFile st
 		a.action.Annotate(action.LevelNotice, "", notice)
 	}
 	if err := a.action.AddSummary(report.OutlookMarkdown(p, maxOutlook)); err != nil {
-		return fmt.Errorf("add to the job's summary: %w", err)
+		a.warn("The job's summary could not be written", err)
 	}
 	outputs := map[string]string{
 		"matrix":    string(matrix),

@@ -323,15 +323,13 @@ func (c *crew) bury(ctx context.Context, w *worker) {
 	}
 }
 
-// describe makes an error of what the user may have caused with the limits.
+// describe makes an error of what the user may have caused with the limits, and adds
+// to others what may help.
 func (c *crew) describe(err error) error {
 	if errors.Is(err, errTimeout) || errors.Is(err, nix.ErrMemory) {
 		return errors.New(c.message(err))
 	}
-	if text := hint(c.source.flake, err.Error()); text != err.Error() {
-		return errors.New(text)
-	}
-	return err
+	return fmt.Errorf("%w%s", err, advice(c.source.flake, err.Error()))
 }
 
 // outOfMemory says whether an evaluator ended for want of memory, as far as one

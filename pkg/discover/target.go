@@ -88,7 +88,8 @@ func (d *discovery) refused(s source, path []string, name, system, reason string
 func (d *discovery) failed(s source, path []string, name string, err error) job.Target {
 	t := d.classify(path, name)
 	t.State = job.Failed
-	t.Error = hint(s.flake, d.message(err))
+	t.Error = d.message(err)
+	t.Error += advice(s.flake, t.Error)
 	t.Reproduce = d.reproduce(s, t.Attr)
 	return t
 }

@@ -19,41 +19,39 @@ var notThere = []*regexp.Regexp{
 var notFetched = regexp.MustCompile(`Failed to fetch git repository 'file://([^'\n]+)'`)
 
 // What Nix says where there is no flake.
-var noFlake = regexp.MustCompile(`-source/flake\.nix' does not exist|could not find a flake\.nix file|is not part of a flake|does not contain a '?"?flake\.nix`)
+var noFlake = regexp.MustCompile(`-source/flake\.nix' does not exist|could not find a flake\.nix file|is not part of a flake`)
 
-// hint adds to a message of Nix what to do about a flake that is none, and about a file
+// advice is what to add to a message of Nix about a flake that is none, or about a file
 // that lies in the work tree and that Nix does not see, since it sees only what git
-// knows, without submodules.
-func hint(flake, message string) string {
-	if m := notFetched.FindStringSubmatch(message); m != nil {
-		root := workTree(flake)
-		if module, ok := strings.CutPrefix(m[1], root+"/"); ok && root != "" && submoduleOf(root, module) == module {
-			return message + "\n\n" + module + " is a submodule that is not checked out: git submodule update --init, or actions/checkout with submodules: recursive"
+// knows, without submodules. It is empty where there is nothing to add.
+func advice(flake, message string) string {
+	if flake == "" {
+		return ""
+	}
+	root := workTree(flake)
+	if m := notFetched.FindStringSubmatch(message); m != nil && root != "" {
+		if module, ok := strings.CutPrefix(m[1], root+"/"); ok && submoduleOf(root, module) == module {
+			return "\n\n" + module + " is a submodule that is not checked out: git submodule update --init, or actions/checkout with submodules: recursive"
 		}
 	}
 	if noFlake.MatchString(message) {
-		return message + "\n\nA plain Nix file, such as default.nix, is named with -f (input file), a flake in another directory by that, as ./DIR"
+		return "\n\nA plain Nix file, such as default.nix, is named with -f (input file), a flake in another directory by that, as ./DIR"
 	}
 	for _, said := range notThere {
 		m := said.FindStringSubmatch(message)
-		if m == nil || !filepath.IsLocal(m[1]) {
+		if m == nil || root == "" || !filepath.IsLocal(m[1]) {
 			continue
 		}
-		root := workTree(flake)
-		if root == "" {
-			break
-		}
 		if module := submoduleOf(root, m[1]); module != "" {
-			return message + "\n\n" + module + " is a submodule, which Nix leaves out unless it is told: " +
+			return "\n\n" + module + " is a submodule, which Nix leaves out unless it is told: " +
 				"name the flake as .?submodules=1, or write inputs.self.submodules = true into flake.nix, which Nix 2.27 and newer know"
 		}
 		_, err := os.Lstat(filepath.Join(root, m[1]))
 		if err == nil && !strings.Contains(message, "git -C") { // which is what newer versions say
-			return message + "\n\nNix only sees files that git knows: git add " + shellQuote(m[1])
+			return "\n\nNix only sees files that git knows: git add " + shellQuote(m[1])
 		}
-		break
 	}
-	return message
+	return ""
 }
 
 // workTree is the root of the git work tree that a flake is in, or empty if it is in
