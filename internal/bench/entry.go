@@ -112,24 +112,33 @@ func (f *fleet) slow(ctx context.Context) error {
 		return err
 	}
 	modules := filepath.Join(f.dir, "modules")
-	if err := os.WriteFile(filepath.Join(modules, "work.nix"), []byte(work), 0o644); err != nil {
-		return err
-	}
 	env, err := f.fresh()
 	if err != nil {
 		return err
 	}
-	const probe = 5000
-	ran, err := f.run(ctx, modules, env, "nix-instantiate", "--eval", "--expr", fmt.Sprintf("import ./work.nix %d 0", probe))
+	n, err := f.writeWork(ctx, modules, env, evaluation)
 	if err != nil {
 		return err
 	}
-	n := int(probe * evaluation.Seconds() / ran.cpu.Seconds())
 	base := filepath.Join(modules, "base.nix")
 	if err := os.Rename(base, filepath.Join(modules, "quick-base.nix")); err != nil {
 		return err
 	}
 	return os.WriteFile(base, fmt.Appendf(nil, slowBase, n), 0o644)
+}
+
+// writeWork writes work.nix, and gives the number for which it takes so much of a
+// processor's time.
+func (b *bench) writeWork(ctx context.Context, dir string, env []string, cpu time.Duration) (int, error) {
+	if err := os.WriteFile(filepath.Join(dir, "work.nix"), []byte(work), 0o644); err != nil {
+		return 0, err
+	}
+	const probe = 5000
+	ran, err := b.run(ctx, dir, env, "nix-instantiate", "--eval", "--expr", fmt.Sprintf("import ./work.nix %d 0", probe))
+	if err != nil {
+		return 0, err
+	}
+	return int(probe * cpu.Seconds() / ran.cpu.Seconds()), nil
 }
 
 func toplevel(host string) string {

@@ -45,6 +45,11 @@ var measures = []measure{
 	{"again", (*bench).again},
 	{"entry", (*bench).entry},
 	{"unchanged", (*bench).unchanged},
+	{"aborts", (*bench).aborts},
+	{"separate", (*bench).separate},
+	{"handover", (*bench).handover},
+	{"missing", (*bench).missing},
+	{"plan", (*bench).plan},
 	{"push", (*bench).push},
 	{"overhead", (*bench).overhead},
 }
@@ -64,6 +69,8 @@ func run(ctx context.Context, args []string) error {
 		return reenter(ctx, args)
 	case len(args) > 0 && args[0] == pusherArgument:
 		return pusher(ctx)
+	case len(args) > 0 && args[0] == plannerArgument:
+		return planner(ctx)
 	}
 	dir, err := os.MkdirTemp("/dev/shm", "nix-matrix-bench-")
 	if err != nil {

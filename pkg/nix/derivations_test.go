@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -88,28 +86,45 @@ func TestDerivations(t *testing.T) {
 }
 
 // A store may lie in another directory than its paths say.
-func TestDerivationsElsewhere(t *testing.T) {
-	eachNix(t, func(t *testing.T, n *Nix) {
-		drvs := instantiate(t, n, derive("talks", "echo talks >$out"))
-		files := filepath.Join(t.TempDir(), "real", "nix", "store")
-		if err := os.CopyFS(files, os.DirFS("/nix/store")); err != nil {
-			t.Fatal(err)
+func TestRealDir(t *testing.T) {
+	for store, want := range map[string]string{
+		"": "/nix/store", "auto": "/nix/store", "daemon": "/nix/store", "unix:///run/socket": "/nix/store", "local": "/nix/store",
+		"/a/b": "/a/b/nix/store", "local:///a/b?trusted=1": "/a/b/nix/store", "local?root=/a%20b": "/a b/nix/store",
+		"local?real=/a/store": "/a/store", "/a/b?real=/c": "/c", "local?root=/a&real=/b": "/b", "local?root=%": "/nix/store",
+	} {
+		if got := keptAt(t, &Nix{config: map[string]setting{}}, store).realDir(); got != want {
+			t.Errorf("%q: %s, want %s", store, got, want)
 		}
-		root := filepath.Dir(filepath.Dir(files))
-		want, err := os.ReadFile(drvs["talks"])
-		if err != nil {
-			t.Fatal(err)
+	}
+}
+
+// What is left out changes nothing of the rest, and what is no derivation stays none.
+func TestBeginning(t *testing.T) {
+	const drv = `Derive([("doc","/nix/store/5nkr8lhsr36p2q4s2ypk1h4h9ij4p5z6-a-doc","",""),("out","/nix/store/6nkr8lhsr36p2q4s2ypk1h4h9ij4p5z6-a","","")],` +
+		`[("/nix/store/7nkr8lhsr36p2q4s2ypk1h4h9ij4p5z6-b.drv",["lib","out"]),("/nix/store/8nkr8lhsr36p2q4s2ypk1h4h9ij4p5z6-c.drv",["out"])],` +
+		`["/nix/store/9nkr8lhsr36p2q4s2ypk1h4h9ij4p5z6-d"],"x86_64-linux","/bin/sh",["-c","echo \"]\""],[("name","a"),("text","[]],")])`
+	whole, err := parseDerivation("a", []byte(drv))
+	if err != nil {
+		t.Fatal(err)
+	}
+	short := beginning([]byte(drv))
+	begun, err := parseDerivation("a", short)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(whole.Outputs, begun.Outputs) + cmp.Diff(whole.InputDerivations, begun.InputDerivations); diff != "" {
+		t.Error(diff)
+	}
+	if strings.Contains(string(short), "echo") {
+		t.Errorf("all is read: %s", short)
+	}
+	for _, drv := range []string{
+		"", "Derive(", `Derive([],[`, "]][[", `Derive(["\`, drv[:80], drv[:150], "Error" + drv,
+		`DrvWithVersion("xp-dyn-drv",[("out","","r:sha256","")],[("/nix/store/7nkr8lhsr36p2q4s2ypk1h4h9ij4p5z6-b.drv",(["out"],[]))],[],"x","x",[],[("name","a")])`,
+		`Derive([("out","a\",[]"],[],`,
+	} {
+		if parsed, err := parseDerivation("a", beginning([]byte(drv))); err == nil {
+			t.Errorf("%s is %v", drv, parsed)
 		}
-		for _, store := range []string{"local?root=" + root, "local://" + root, root, "local?real=" + files, root + "?real=" + files} {
-			got, err := os.ReadFile(keptAt(t, n, store).realFile(drvs["talks"]))
-			if err != nil || string(got) != string(want) {
-				t.Errorf("%s: %v", store, err)
-			}
-		}
-		for _, store := range []string{"", "auto", "daemon", "unix:///run/socket"} {
-			if got := keptAt(t, n, store).realFile(drvs["talks"]); got != drvs["talks"] {
-				t.Errorf("%s: %s", store, got)
-			}
-		}
-	})
+	}
 }

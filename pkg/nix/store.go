@@ -350,12 +350,15 @@ func (o *openEnd) Write(p []byte) (int, error) {
 
 // Derivation reads a .drv file of the store.
 func (n *Nix) Derivation(path string) (*derivation.Derivation, error) {
-	f, err := os.Open(n.realFile(path))
+	data, err := os.ReadFile(filepath.Join(n.realDir(), filepath.Base(path)))
 	if err != nil {
 		return nil, fmt.Errorf("read derivation: %w", err)
 	}
-	defer f.Close()
-	drv, err := derivation.ReadDerivation(f)
+	return parseDerivation(path, data)
+}
+
+func parseDerivation(path string, data []byte) (*derivation.Derivation, error) {
+	drv, err := derivation.ReadDerivation(bytes.NewReader(data))
 	if err != nil {
 		return nil, fmt.Errorf("read derivation %s: %w", path, err)
 	}

@@ -3,6 +3,7 @@ package plan
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/org/nix-matrix/pkg/job"
 )
@@ -49,11 +50,11 @@ func (m *Missing) Count() int {
 // An error comes beside what was found, unless ctx has ended: what could not be
 // asked or read counts as missing.
 func FindMissing(ctx context.Context, targets []job.Target, from Source) (*Missing, error) {
-	w := &walk{from: from, nodes: map[string]*node{}, seen: map[want]bool{}, offered: map[string]bool{}}
+	w := &walk{from: from, nodes: map[string]*node{}, offered: map[string]bool{}}
 	var level []want
 	for i := range targets {
 		if t := &targets[i]; t.State == job.Build {
-			level = w.want(level, w.seen, t.DrvPath, t.Outputs)
+			level, _ = w.want(level, nil, t.DrvPath, t.Outputs)
 		}
 	}
 	for len(level) > 0 {
@@ -69,8 +70,9 @@ func FindMissing(ctx context.Context, targets []job.Target, from Source) (*Missi
 			n.missing = true
 			n.inputs = make([]*node, 0, len(n.drv.Inputs))
 			for input, outputs := range n.drv.Inputs {
-				next = w.want(next, w.seen, input, outputs)
-				n.inputs = append(n.inputs, w.nodes[input])
+				var of *node
+				next, of = w.want(next, nil, input, outputs)
+				n.inputs = append(n.inputs, of)
 			}
 			n.drv = Derivation{} // which is large
 		}
@@ -83,7 +85,6 @@ func FindMissing(ctx context.Context, targets []job.Target, from Source) (*Missi
 type walk struct {
 	from    Source
 	nodes   map[string]*node
-	seen    map[want]bool
 	offered map[string]bool // of the paths that were asked for
 	silent  bool            // nobody answers
 	errs    []error
@@ -93,8 +94,10 @@ type node struct {
 	path    string
 	read    bool
 	drv     Derivation // until it is missing
+	wanted  []string   // outputs
 	missing bool
 	inputs  []*node // once it is missing
+	number  int32   // then, in the end
 }
 
 // A want is an output that something takes; the empty one is all of them.
@@ -103,8 +106,9 @@ type want struct {
 	output string
 }
 
-// want adds outputs of a derivation to what is wanted, each once.
-func (w *walk) want(all []want, seen map[want]bool, drv string, outputs []string) []want {
+// want adds outputs of a derivation to what is wanted, each once: ever, or as seen
+// has it.
+func (w *walk) want(all []want, seen map[want]bool, drv string, outputs []string) ([]want, *node) {
 	n := w.nodes[drv]
 	if n == nil {
 		n = &node{path: drv}
@@ -114,12 +118,18 @@ func (w *walk) want(all []want, seen map[want]bool, drv string, outputs []string
 		outputs = []string{""}
 	}
 	for _, output := range outputs {
-		if taken := (want{n, output}); !seen[taken] {
+		taken := want{n, output}
+		switch {
+		case seen == nil && !slices.Contains(n.wanted, output):
+			n.wanted = append(n.wanted, output)
+		case seen != nil && !seen[taken]:
 			seen[taken] = true
-			all = append(all, taken)
+		default:
+			continue
 		}
+		all = append(all, taken)
 	}
-	return all
+	return all, n
 }
 
 // paths are the store paths of what is wanted, or none if one is unknown.
@@ -171,7 +181,7 @@ func (w *walk) look(ctx context.Context, level []want) error {
 				continue
 			}
 			for input, outputs := range taken.of.drv.Inputs {
-				below = w.want(below, seen, input, outputs)
+				below, _ = w.want(below, seen, input, outputs)
 			}
 		}
 		ahead = below
@@ -238,16 +248,19 @@ func (w *walk) read(ctx context.Context, level []want) error {
 // missing gives what was found.
 func (w *walk) missing() *Missing {
 	m := &Missing{numbers: map[string]int32{}}
+	var all []*node
 	for _, n := range w.nodes {
 		if n.missing {
-			m.numbers[n.path] = int32(len(m.numbers)) //nolint:gosec // there are not so many
+			n.number = int32(len(all)) //nolint:gosec // there are not so many
+			m.numbers[n.path] = n.number
+			all = append(all, n)
 		}
 	}
-	m.inputs = make([][]int32, len(m.numbers))
-	for path, number := range m.numbers {
-		for _, input := range w.nodes[path].inputs {
+	m.inputs = make([][]int32, len(all))
+	for i, n := range all {
+		for _, input := range n.inputs {
 			if input.missing {
-				m.inputs[number] = append(m.inputs[number], m.numbers[input.path])
+				m.inputs[i] = append(m.inputs[i], input.number)
 			}
 		}
 	}

@@ -13,6 +13,8 @@ const (
 	maxShared = 4
 	// fewMissing is what is not worth splitting.
 	fewMissing = 8
+	// exactly is how well the longest entry is made short: to the 64th part.
+	exactly = 64
 	// startup is what the start of one more runner counts as: some 20 s.
 	startup = 2
 )
@@ -117,7 +119,7 @@ func divide(closures []set, count int) split {
 	high := all.count()
 	low := max(takes[order[0]], (high+count-1)/count)
 	best := fill(closures, order, count, high)
-	for low < high {
+	for low < high-high/exactly {
 		room := (low + high) / 2
 		if s := fill(closures, order, count, room); s.longest <= room {
 			best, high = s, s.longest
