@@ -47,7 +47,7 @@ func (b *bench) handover(ctx context.Context) error {
 	}
 	var each int64
 	for i := range handoverSample {
-		packed, err := store.PackDrvs(ctx, n, "bench", filepath.Join(b.dir, "one.pack"), drvs[i:i+1])
+		packed, err := store.PackDrvs(ctx, n, "bench", filepath.Join(b.dir, "one.pack"), drvs[i:i+1], nil)
 		if err != nil {
 			return err
 		}
@@ -55,7 +55,7 @@ func (b *bench) handover(ctx context.Context) error {
 	}
 	file := filepath.Join(b.dir, "all.pack")
 	start := time.Now()
-	all, err := store.PackDrvs(ctx, n, "bench", file, drvs)
+	all, err := store.PackDrvs(ctx, n, "bench", file, drvs, nil)
 	if err != nil {
 		return err
 	}
@@ -139,6 +139,6 @@ func restore(ctx context.Context, n *nix.Nix, file, sum, drv string) (*store.Res
 	}
 	defer pack.Close()
 	start := time.Now()
-	restored, err := store.RestoreDrvs(ctx, n, pack, sum, []string{drv})
+	restored, err := store.RestoreDrvs(ctx, n, pack, sum, []string{drv}, nil)
 	return &restored, time.Since(start), err
 }

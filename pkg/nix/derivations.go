@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -12,7 +11,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/nix-community/go-nix/pkg/derivation"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -26,24 +24,6 @@ type Derivation struct {
 	Inputs map[string][]string
 }
 
-func newDerivation(drv *derivation.Derivation) Derivation {
-	d := Derivation{Outputs: make(map[string]string, len(drv.Outputs)), Inputs: drv.InputDerivations}
-	for name, output := range drv.Outputs {
-		d.Outputs[name] = output.Path
-	}
-	return d
-}
-
-// ReadDerivation reads what a .drv file has. What only newer versions of Nix write
-// is an error.
-func ReadDerivation(r io.Reader) (Derivation, error) {
-	drv, err := derivation.ReadDerivation(r)
-	if err != nil {
-		return Derivation{}, err
-	}
-	return newDerivation(drv), nil
-}
-
 // Derivations reads derivations of the store, in the order given: from their files,
 // and those that can't be read there by asking Nix. One that can't be had is empty,
 // and the error, which comes beside the others, names the first of them.
@@ -52,22 +32,12 @@ func (n *Nix) Derivations(ctx context.Context, drvs []string) ([]Derivation, err
 	read := make([]bool, len(drvs))
 	dir := n.realDir()
 	var g errgroup.Group
-	g.SetLimit(2 * runtime.GOMAXPROCS(0)) // some wait for the disk, some parse
-	for i, path := range drvs {
-		if ctx.Err() != nil {
-			break
-		}
+	readers := min(len(drvs), 2*runtime.GOMAXPROCS(0)) // some wait for the disk, some parse
+	for first := range readers {
 		g.Go(func() error {
-			data, err := os.ReadFile(filepath.Join(dir, filepath.Base(path)))
-			if err != nil {
-				return nil //nolint:nilerr // then Nix is asked
+			for i := first; i < len(drvs) && ctx.Err() == nil; i += readers {
+				all[i], read[i] = readBeginning(filepath.Join(dir, filepath.Base(drvs[i])))
 			}
-			drv, err := parseDerivation(path, beginning(data))
-			if err != nil {
-				return nil //nolint:nilerr // likewise
-			}
-			read[i] = true
-			all[i] = newDerivation(drv)
 			return nil
 		})
 	}
@@ -76,6 +46,29 @@ func (n *Nix) Derivations(ctx context.Context, drvs []string) ([]Derivation, err
 		return nil, context.Cause(ctx)
 	}
 	return all, n.askDerivations(ctx, drvs, all, read)
+}
+
+func readBeginning(file string) (drv Derivation, ok bool) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return Derivation{}, false
+	}
+	drv, err = ReadDerivation(file, data)
+	return drv, err == nil
+}
+
+// ReadDerivation reads what the graph needs of the content of a .drv file, whose name
+// is for errors. What only newer versions of Nix write is an error.
+func ReadDerivation(name string, data []byte) (Derivation, error) {
+	parsed, err := parseDerivation(name, beginning(data))
+	if err != nil {
+		return Derivation{}, err
+	}
+	drv := Derivation{Outputs: make(map[string]string, len(parsed.Outputs)), Inputs: parsed.InputDerivations}
+	for name, output := range parsed.Outputs {
+		drv.Outputs[name] = output.Path
+	}
+	return drv, nil
 }
 
 // beginning leaves of a derivation its outputs and the derivations that it needs, the

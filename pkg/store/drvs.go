@@ -260,7 +260,7 @@ func ReadDrvs(ctx context.Context, src pack.Source, sum string, seal *pack.Key, 
 			return all, errors.Join(append(errs, err)...)
 		}
 		if all[at[n]], err = readDrv(records, rec); err != nil {
-			errs = append(errs, fmt.Errorf("read derivation %s: %w", rec.Path, err))
+			errs = append(errs, fmt.Errorf("read %s of the pack: %w", rec.Path, err))
 		}
 	}
 	return all, errors.Join(errs...)
@@ -284,7 +284,10 @@ func readDrv(r io.Reader, rec *pack.Record) (nix.Derivation, error) {
 	if _, err := archive.Next(); err != nil {
 		return nix.Derivation{}, err
 	}
-	return nix.ReadDerivation(archive)
+	if data, err = io.ReadAll(archive); err != nil {
+		return nix.Derivation{}, err
+	}
+	return nix.ReadDerivation(rec.Path, data)
 }
 
 func pathInfo(rec *pack.Record) nix.PathInfo {
