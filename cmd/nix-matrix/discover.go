@@ -28,8 +28,9 @@ func newDiscover(a *app) *cobra.Command {
 		Use:   "discover [INSTALLABLE…]",
 		Short: "Evaluate once and print the job matrix",
 		Long: `Evaluates the hosts and packages of a flake or a Nix file, and prints a job
-matrix with one entry for each host and a few for all the rest. Nothing is built.
-The derivations go into the cache as a pack, for "nix-matrix build" to fetch.
+matrix with one entry for each host and a few for all the rest, by what there is to
+build that no substituter offers. Nothing is built. The derivations go into the cache
+as a pack, for "nix-matrix build" to fetch.
 
 An INSTALLABLE is FLAKE[#ATTR], as for "nix build": . or .#nixosConfigurations,
 ./DIR, .?submodules=1 (Nix leaves out git submodules otherwise, and always what

@@ -27,8 +27,7 @@ type Source struct {
 	Offered func(ctx context.Context, paths []string) (map[string]bool, error)
 }
 
-// Missing are the derivations that have to be built for targets. The nil one knows
-// nothing: then each target has its own derivation to build, and no other.
+// Missing are the derivations that have to be built for targets.
 type Missing struct {
 	numbers map[string]int32 // of derivations, by path
 	inputs  [][]int32        // the missing ones that each needs
@@ -268,7 +267,7 @@ func (w *walk) missing() *Missing {
 }
 
 // closures gives for each of some different derivations what is missing of it and
-// of all that it needs.
+// of all that it needs. Where nothing is known, that is itself.
 func (m *Missing) closures(drvs []string) []set {
 	all := make([]set, len(drvs))
 	if m == nil {

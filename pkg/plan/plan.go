@@ -80,14 +80,21 @@ type Options struct {
 	Runners    Runners
 	QEMU       QEMU // empty is QEMUAuto
 	MaxEntries int  // 0 is MaxEntries
-	// Missing says how much there is to build for a target, and what targets share.
+	// Missing says what there is to build for a target; nil is its derivation alone.
 	Missing *Missing
 }
 
 // Entries groups the targets that are to be built: each host is an entry of its
-// own, everything else shares a few entries per system (see [Options] for what is
-// missing, and share for how). Targets with the same derivation go into the same
-// entry.
+// own, everything else shares entries per system (and runner that is named for it).
+// Targets with the same derivation go into the same entry, those that share what is
+// missing together.
+//
+// An entry takes as many derivations as it has to build. There are as few as keep
+// the longest at or below what the longest host takes. Where that can't be reached,
+// or there are no hosts, a further entry must pay: it has to make the longest shorter
+// by no less than it adds to the work of all, which is the start of a runner and what
+// is then built twice. Little work is not split at all, and no system has more than
+// four of them.
 func Entries(targets []job.Target, o Options) ([]job.Entry, error) {
 	var entries []job.Entry
 	hosts := map[string]int{} // entry by derivation

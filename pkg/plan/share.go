@@ -9,7 +9,7 @@ import (
 
 // What an entry takes is counted in derivations that it has to build.
 const (
-	// maxShared is into how many entries targets are split that may share them.
+	// maxShared is into how many entries targets of a system are split.
 	maxShared = 4
 	// fewMissing is what is not worth splitting.
 	fewMissing = 8
@@ -33,11 +33,8 @@ type shared struct {
 	chosen int     // of splits
 }
 
-// share decides how many entries targets share: as few as keep the longest at or
-// below bound, which is what the longest host takes. Where that can't be reached,
-// or there are no hosts, a further entry must pay: it has to make the longest
-// shorter by no less than it adds to the work of all, which is the start of a runner
-// and what is then built twice. Little work is never split.
+// share decides how many entries targets share, as Entries says. bound is what the
+// longest host takes, 0 where there is none.
 func share(targets []job.Target, numbers []int, missing *Missing, bound int) *shared {
 	s := &shared{}
 	var drvs []string
@@ -53,12 +50,14 @@ func share(targets []job.Target, numbers []int, missing *Missing, bound int) *sh
 		s.byDrv[i] = append(s.byDrv[i], n)
 	}
 	closures := missing.closures(drvs)
-	for count := 1; count <= min(maxShared, len(drvs)); count++ {
-		s.splits = append(s.splits, divide(closures, count))
-		best, next := s.splits[s.chosen], s.splits[count-1]
+	s.splits = append(s.splits, divide(closures, 1))
+	for count := 2; count <= min(maxShared, len(drvs)); count++ {
+		best := s.splits[s.chosen]
 		if best.longest <= max(bound, fewMissing) {
 			break
 		}
+		next := divide(closures, count)
+		s.splits = append(s.splits, next)
 		pays := best.longest-next.longest >= next.total-best.total+startup*(count-1-s.chosen)
 		if pays || next.longest <= bound {
 			s.chosen = count - 1
