@@ -46,7 +46,9 @@ type discovery struct {
 	onMissing    string // secret: fail or skip
 	surroundings surroundings
 
-	packFile string // for the pack of derivations, where one is wanted
+	left     *job.Record // by the default branch's last run, nil if it is not known
+	looked   bool        // for that
+	packFile string      // for the pack of derivations, where one is wanted
 
 	// local says that what is valid in the store of this machine needs no
 	// building, since this machine builds.
@@ -232,7 +234,7 @@ func (d *discovery) choose(ctx context.Context, at *site, how *planner, e *evalu
 
 // group makes the entries.
 func (d *discovery) group(ctx context.Context, at *site, how *planner, e *evaluation, p *job.Plan) (err error) {
-	if how.options.Missing, err = d.missing(ctx, at, e, p.Targets); err != nil {
+	if how.options.Missing, err = d.missing(ctx, at, how, e, p.Targets); err != nil {
 		return err
 	}
 	p.Missing = how.options.Missing.Count()

@@ -12,7 +12,7 @@ import (
 
 // missing finds out which derivations the entries have to build. What can't be asked
 // or read only makes the entries less even.
-func (d *discovery) missing(ctx context.Context, at *site, e *evaluation, targets []job.Target) (*plan.Missing, error) {
+func (d *discovery) missing(ctx context.Context, at *site, how *planner, e *evaluation, targets []job.Target) (*plan.Missing, error) {
 	var outputs []string // of the targets themselves
 	build := false
 	for i := range targets {
@@ -54,6 +54,11 @@ func (d *discovery) missing(ctx context.Context, at *site, e *evaluation, target
 	}
 	if err != nil {
 		at.app.warn("How much there is to build is not known well, so the entries may be less even than they could be", err)
+	}
+	if record := d.record(ctx, at.app, e.source.cache); record != nil {
+		missing.Weigh(func(drv, system string) float64 {
+			return record.Seconds[job.TimeKey(drv, system, how.options.Emulates(system))]
+		})
 	}
 	count := missing.Count()
 	at.app.show.Printf("  %d %s to build, as far as is known", count, plural(count, "derivation", "derivations"))

@@ -66,7 +66,7 @@ func (d *discovery) skipProved(ctx context.Context, at *site, c cache.Cache, tar
 	if _, own := a.action.DefaultBranch(); own || !d.trustProved || d.local || len(at.to) > 0 || !a.action.Running() {
 		return
 	}
-	record := a.readRecord(ctx, c)
+	record := d.record(ctx, a, c)
 	if record == nil {
 		return
 	}
@@ -76,6 +76,16 @@ func (d *discovery) skipProved(ctx context.Context, at *site, c cache.Cache, tar
 			t.State, t.Reason = job.Skip, "built by "+or(record.Branch, "the default branch")+" already"
 		}
 	}
+}
+
+// record is what the default branch's last run has left, nil if it is not known. It is
+// looked for once.
+func (d *discovery) record(ctx context.Context, a *app, c cache.Cache) *job.Record {
+	if !d.looked && !d.local {
+		d.left = a.readRecord(ctx, c)
+	}
+	d.looked = true
+	return d.left
 }
 
 // compare adds to the verdict what is different from the default branch's last run,

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -31,6 +32,43 @@ type Source struct {
 type Missing struct {
 	numbers map[string]int32 // of derivations, by path
 	inputs  [][]int32        // the missing ones that each needs
+	systems []string         // of a target that needs each
+	// Each takes as many members of a set as it takes units of time; ends has the
+	// number behind its last.
+	ends []int
+}
+
+// unit is the time that counts as one derivation, in seconds: that is what one of
+// which nothing is known takes.
+const unit = 10
+
+// maxUnits is how much one may count: an hour.
+const maxUnits = 360
+
+// Weigh says how long derivations took to build before, for which system, in seconds;
+// 0 is for not known.
+func (m *Missing) Weigh(took func(drv, system string) float64) {
+	for drv, n := range m.numbers {
+		m.ends[n] = max(1, int(min(took(drv, m.systems[n])/unit+0.5, maxUnits)))
+	}
+	m.sumUp()
+}
+
+// sumUp makes ends of the units of each.
+func (m *Missing) sumUp() {
+	end := 0
+	for n := range m.ends {
+		end += m.ends[n]
+		m.ends[n] = end
+	}
+}
+
+// units is what all take together.
+func (m *Missing) units() int {
+	if len(m.ends) == 0 {
+		return 0
+	}
+	return m.ends[len(m.ends)-1]
 }
 
 // Count is how many derivations are missing, 0 for the nil one.
@@ -53,7 +91,9 @@ func FindMissing(ctx context.Context, targets []job.Target, from Source) (*Missi
 	var level []want
 	for i := range targets {
 		if t := &targets[i]; t.State == job.Build {
-			level, _ = w.want(level, nil, t.DrvPath, t.Outputs)
+			var n *node
+			level, n = w.want(level, nil, t.DrvPath, t.Outputs)
+			n.system = t.System
 		}
 	}
 	for len(level) > 0 {
@@ -71,6 +111,7 @@ func FindMissing(ctx context.Context, targets []job.Target, from Source) (*Missi
 			for input, outputs := range n.drv.Inputs {
 				var of *node
 				next, of = w.want(next, nil, input, outputs)
+				of.system = cmp.Or(of.system, n.system)
 				n.inputs = append(n.inputs, of)
 			}
 			n.drv = Derivation{} // which is large
@@ -91,6 +132,7 @@ type walk struct {
 
 type node struct {
 	path    string
+	system  string // of a target that needs it
 	read    bool
 	drv     Derivation // until it is missing
 	wanted  []string   // outputs
@@ -255,14 +297,16 @@ func (w *walk) missing() *Missing {
 			all = append(all, n)
 		}
 	}
-	m.inputs = make([][]int32, len(all))
+	m.inputs, m.systems, m.ends = make([][]int32, len(all)), make([]string, len(all)), make([]int, len(all))
 	for i, n := range all {
+		m.systems[i] = n.system
 		for _, input := range n.inputs {
 			if input.missing {
 				m.inputs[i] = append(m.inputs[i], input.number)
 			}
 		}
 	}
+	m.Weigh(func(string, string) float64 { return 0 })
 	return m
 }
 
@@ -293,7 +337,7 @@ func (m *Missing) closures(drvs []string) []set {
 		order = append(order, n)
 	}
 	for i, drv := range drvs {
-		all[i] = newSet(len(m.inputs))
+		all[i] = newSet(m.units())
 		n, ok := m.numbers[drv]
 		if !ok {
 			continue
@@ -315,10 +359,14 @@ func (m *Missing) closures(drvs []string) []set {
 			needed[input].addAll(needed[n])
 		}
 	}
+	start := 0
 	for n, by := range needed {
 		for i := range by.members() {
-			all[i].add(n)
+			for unit := start; unit < m.ends[n]; unit++ {
+				all[i].add(unit)
+			}
 		}
+		start = m.ends[n]
 	}
 	return all
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -504,5 +505,49 @@ func checkEntries(t *testing.T, targets []job.Target, entries []job.Entry, hosts
 		if targets[n].State == job.Build && in[n] == "" {
 			t.Fatalf("target %d is in no entry", n)
 		}
+	}
+}
+
+// What is known to take long counts for more, and is not put together.
+func TestEntriesByTime(t *testing.T) {
+	g := graph{"a": {"kernel"}, "b": {"chromium"}, "c": nil, "d": nil, "kernel": {"cc"}, "chromium": {"cc"}, "cc": nil}
+	var targets []job.Target
+	for _, name := range []string{"a", "b", "c", "d"} {
+		targets = append(targets, build(job.Package, name))
+	}
+	targets[3].System = "aarch64-linux"
+	find := func() *plan.Missing {
+		t.Helper()
+		m, err := plan.FindMissing(t.Context(), targets, plan.Source{Derivations: g.derivations, Offered: offer(nil, nil)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	asked := map[string]string{}
+	for _, test := range []struct {
+		took map[string]float64
+		want []string
+	}{
+		{nil, []string{"d", "a b c"}},
+		{map[string]float64{"kernel": 1800, "chromium": 5000}, []string{"d", "a c", "b"}},
+		{map[string]float64{"kernel": 30, "chromium": 30, "cc": 1e12}, []string{"d", "a b c"}}, // which both need
+		{map[string]float64{"kernel": math.Inf(1), "chromium": math.NaN(), "c": -5}, []string{"d", "a b c"}},
+	} {
+		m := find()
+		m.Weigh(func(drv, system string) float64 {
+			asked[job.DrvName(drv)] = system
+			return test.took[job.DrvName(drv)]
+		})
+		got, err := plan.Entries(targets, plan.Options{Missing: m})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(test.want, packageEntries(targets, got)); diff != "" {
+			t.Errorf("%v: %s", test.took, diff)
+		}
+	}
+	if want := map[string]string{"a": "x86_64-linux", "b": "x86_64-linux", "c": "x86_64-linux", "kernel": "x86_64-linux", "chromium": "x86_64-linux", "cc": "x86_64-linux", "d": "aarch64-linux"}; !maps.Equal(asked, want) {
+		t.Errorf("asked is %v", asked)
 	}
 }

@@ -185,6 +185,10 @@ func groupName(targets []job.Target, group []int, i, count int) string {
 			tops = append(tops, top)
 		}
 	}
+	const most = 3
+	if more := len(tops) - most; more > 0 {
+		tops = append(tops[:most], fmt.Sprintf("%d more", more))
+	}
 	name := strings.Join(tops, " and ") + " " + targets[group[0]].System
 	if count > 1 {
 		name += fmt.Sprintf(" %d/%d", i+1, count)
@@ -219,17 +223,25 @@ func newEntry(name string, targets []job.Target, numbers []int, o Options) (job.
 	if named == nil {
 		named = o.Runners[e.System]
 	}
+	e.QEMU = o.emulates(e.System, len(named) > 0)
 	switch {
 	case len(named) > 0:
-		e.Runner, e.QEMU = named, known.qemu && o.QEMU == QEMUAlways
+		e.Runner = named
 	case !ok:
 		return e, fmt.Errorf("%s is for %s, which no runner is known for: name one in the input runners, as a line %s=label", first.Name, e.System, e.System)
 	case known.qemu && o.QEMU == QEMUNever:
 		return e, fmt.Errorf("%s is for %s, which is not to be emulated (qemu: never): name a runner in the input runners, as a line %s=%s", first.Name, e.System, e.System, nativeRunners[e.System])
 	default:
-		e.Runner, e.QEMU = known.labels, known.qemu
+		e.Runner = known.labels
 	}
 	return e, nil
+}
+
+// Emulates says whether a system is emulated on its runner.
+func (o Options) Emulates(system string) bool { return o.emulates(system, len(o.Runners[system]) > 0) }
+
+func (o Options) emulates(system string, named bool) bool {
+	return defaultRunners[system].qemu && (!named || o.QEMU == QEMUAlways)
 }
 
 // unique makes sure of what names and ids promise.

@@ -7,7 +7,8 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-// What an entry takes is counted in derivations that it has to build.
+// What an entry takes is counted in derivations that it has to build, where one that is
+// known to take longer counts as several, see unit.
 const (
 	// maxShared is into how many entries targets of a system are split.
 	maxShared = 4
