@@ -1,5 +1,6 @@
-// Package action is the GitHub surface: inputs, outputs, annotations and the
-// job summary. Outside of GitHub Actions, everything but inputs does nothing.
+// Package action is the GitHub surface: inputs, outputs, annotations, the job summary
+// and the REST API. Outside of GitHub Actions, everything but inputs and the API does
+// nothing.
 package action
 
 import (

@@ -1,0 +1,121 @@
+package action
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/google/go-github/v89/github"
+)
+
+// MaxComment is how long a comment may be, in characters.
+const MaxComment = 65536
+
+// CommentMarker is what a comment of a use of nix-matrix begins with, which nobody
+// sees.
+func CommentMarker(id string) string { return "<!-- nix-matrix comment " + id + " -->\n" }
+
+// actionsBot is who a job's own token comments as.
+const actionsBot = "github-actions[bot]"
+
+// Comment puts Markdown into the one comment on an issue or a pull request that
+// begins with the marker and is by the token's owner, or into a new one where there is
+// none. It needs the permission pull-requests: write.
+func (g *GitHub) Comment(ctx context.Context, number int, marker, markdown string) error {
+	what := fmt.Sprintf("comment on pull request %d", number)
+	const permission = "pull-requests: write"
+	body := marker + markdown
+	if n := utf8.RuneCountInString(body); n > MaxComment {
+		return fmt.Errorf("%s: it has %d characters, more than GitHub's %d", what, n, MaxComment)
+	}
+	mine, err := g.findComment(ctx, number, marker)
+	if err != nil {
+		return g.explain(ctx, err, what, permission)
+	}
+	comment := &github.IssueComment{Body: &body}
+	switch {
+	case mine == nil:
+		_, _, err = g.client.Issues.CreateComment(ctx, g.owner, g.name, number, comment)
+	case mine.GetBody() != body:
+		_, _, err = g.client.Issues.EditComment(ctx, g.owner, g.name, mine.GetID(), comment)
+	}
+	return g.explain(ctx, err, what, permission)
+}
+
+// findComment gives the first comment with the marker that is by the token's owner,
+// or nil. Anybody can write the marker.
+func (g *GitHub) findComment(ctx context.Context, number int, marker string) (*github.IssueComment, error) {
+	me := ""
+	options := &github.IssueListCommentsOptions{ListOptions: github.ListOptions{PerPage: perPage}}
+	for c, err := range g.client.Issues.ListCommentsIter(ctx, g.owner, g.name, number, options) {
+		if err != nil {
+			return nil, err
+		}
+		if !strings.HasPrefix(c.GetBody(), marker) {
+			continue
+		}
+		if me == "" {
+			if me, err = g.login(ctx); err != nil {
+				return nil, err
+			}
+		}
+		if c.GetUser().GetLogin() == me {
+			return c, nil
+		}
+	}
+	return nil, nil //nolint:nilnil // none is one of the answers
+}
+
+// login is who the token belongs to. A job's own may not ask.
+func (g *GitHub) login(ctx context.Context) (string, error) {
+	user, _, err := g.client.Users.Get(ctx, "")
+	switch {
+	case status(err) == http.StatusForbidden:
+		return actionsBot, nil
+	case err != nil:
+		return "", err
+	}
+	return user.GetLogin(), nil
+}
+
+// A PullRequest is what a job's event tells of one.
+type PullRequest struct {
+	Number int
+	Fork   bool // it comes from another repository, and its jobs may change nothing
+}
+
+// PullRequest gives the pull request that the job runs for. The number is 0 where its
+// event is none of a pull request.
+func (a *Action) PullRequest() (PullRequest, error) {
+	if a.getenv("GITHUB_EVENT_NAME") != "pull_request" {
+		return PullRequest{}, nil
+	}
+	file := a.getenv("GITHUB_EVENT_PATH")
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return PullRequest{}, fmt.Errorf("read the event: %w", err)
+	}
+	type repository struct {
+		FullName string `json:"full_name"`
+	}
+	var event struct {
+		PullRequest struct {
+			Number int
+			Head   struct{ Repo *repository } // nil for a fork that was deleted
+		} `json:"pull_request"`
+		Repository repository
+	}
+	if err := json.Unmarshal(data, &event); err != nil {
+		return PullRequest{}, fmt.Errorf("read the event %s: %w", file, err)
+	}
+	if event.PullRequest.Number <= 0 {
+		return PullRequest{}, fmt.Errorf("the event %s names no pull request", file)
+	}
+	head := event.PullRequest.Head.Repo
+	fork := head == nil || !strings.EqualFold(head.FullName, event.Repository.FullName)
+	return PullRequest{Number: event.PullRequest.Number, Fork: fork}, nil
+}

@@ -1,0 +1,258 @@
+package action
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/go-github/v89/github"
+)
+
+// GitHubVariable is the environment variable with the token for GitHub's API. No
+// argument ever has it.
+const GitHubVariable = "NIX_MATRIX_GITHUB_TOKEN"
+
+var (
+	// ErrForbidden says that the token may not do what was asked, or that there is
+	// none. The error around it names the permission that is wanted. GitHub also
+	// says "not found" to a token that may not know of something.
+	ErrForbidden = errors.New("the token may not do this")
+	// ErrLimited says that GitHub wants no more requests for now, and for longer
+	// than is worth waiting.
+	ErrLimited = errors.New("GitHub's rate limit is used up")
+)
+
+// GitHubConfig says how to reach GitHub's REST API.
+type GitHubConfig struct {
+	API        string // its address
+	Repository string // OWNER/NAME
+	Token      string
+	Run        int64 // this run's id, 0 outside of one
+	Attempt    int64
+
+	Retries     int           // of a request that failed
+	Wait        time.Duration // before a request is sent again, at least
+	LimitedWait time.Duration // likewise when there were too many and nothing says how long to wait; it doubles
+	Patience    time.Duration // the longest wait before a request
+	// Log is told of each wait.
+	Log func(format string, args ...any)
+}
+
+// GitHubConfig takes from the environment what the runner gives to each step, and
+// the token. The token is kept out of the log from now on.
+func (a *Action) GitHubConfig() GitHubConfig {
+	number := func(name string) int64 {
+		n, _ := strconv.ParseInt(a.getenv(name), 10, 64) // what is no number is none
+		return n
+	}
+	c := GitHubConfig{
+		API:         a.getenv("GITHUB_API_URL"),
+		Repository:  a.getenv("GITHUB_REPOSITORY"),
+		Token:       strings.TrimSpace(a.getenv(GitHubVariable)),
+		Run:         number("GITHUB_RUN_ID"),
+		Attempt:     number("GITHUB_RUN_ATTEMPT"),
+		Retries:     4,
+		Wait:        time.Second,
+		LimitedWait: time.Minute, // as GitHub's documentation asks for
+		Patience:    5 * time.Minute,
+		Log:         func(string, ...any) {},
+	}
+	if c.API == "" {
+		c.API = "https://api.github.com"
+	}
+	a.Mask(c.Token)
+	return c
+}
+
+// GitHub is GitHub's REST API, for one repository: GitHub's own or that of an
+// Enterprise Server. Its methods are safe for concurrent use, though GitHub asks for
+// one request at a time. Their errors wrap [ErrForbidden] or [ErrLimited] where that
+// is the cause.
+type GitHub struct {
+	config      GitHubConfig
+	client      *github.Client
+	owner, name string
+}
+
+// NewGitHub asks nothing yet.
+func NewGitHub(c GitHubConfig) (*GitHub, error) {
+	owner, name, ok := strings.Cut(c.Repository, "/")
+	if !ok || owner == "" || name == "" || strings.Contains(name, "/") {
+		return nil, fmt.Errorf("the repository %q is not OWNER/NAME: set GITHUB_REPOSITORY", c.Repository)
+	}
+	if u, err := url.Parse(c.API); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+		return nil, fmt.Errorf("the address of GitHub's API %q is no http address: set GITHUB_API_URL", c.API)
+	}
+	if c.Token == "" {
+		return nil, fmt.Errorf("%w: there is none; set %s", ErrForbidden, GitHubVariable)
+	}
+	base := strings.TrimSuffix(c.API, "/") + "/"
+	client, err := github.NewClient(
+		github.WithURLs(&base, nil),
+		github.WithAuthToken(c.Token),
+		github.WithUserAgent("nix-matrix"),
+		github.WithTransport(newRetrying(c)), // which waits where GitHub wants it, so
+		github.WithDisableRateLimitCheck(),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("GitHub's API at %s: %w", c.API, err)
+	}
+	return &GitHub{config: c, client: client, owner: owner, name: name}, nil
+}
+
+// A CacheEntry is one of the Actions cache, of whichever ref.
+type CacheEntry struct {
+	ID      int64
+	Key     string
+	Ref     string // in full, such as refs/heads/main or refs/pull/7/merge
+	Size    int64  // bytes
+	Created time.Time
+	Used    time.Time // last
+}
+
+// Caches lists the entries whose keys begin with a prefix, the oldest first. It
+// needs the permission actions: read.
+func (g *GitHub) Caches(ctx context.Context, prefix string) ([]CacheEntry, error) {
+	options := &github.ActionsCacheListOptions{
+		ListOptions: github.ListOptions{PerPage: perPage},
+		Key:         &prefix,
+		// What is added or used meanwhile then moves nothing to another page.
+		Sort:      github.Ptr("created_at"),
+		Direction: github.Ptr("asc"),
+	}
+	var entries []CacheEntry
+	seen := map[int64]bool{}
+	for c, err := range g.client.Actions.ListCachesIter(ctx, g.owner, g.name, options) {
+		if err != nil {
+			return nil, g.explain(ctx, err, "list what the Actions cache has", "actions: read")
+		}
+		// A server that has other ideas of key must not make us see what we did not ask for.
+		if seen[c.GetID()] || !strings.HasPrefix(c.GetKey(), prefix) {
+			continue
+		}
+		seen[c.GetID()] = true
+		entries = append(entries, CacheEntry{
+			ID: c.GetID(), Key: c.GetKey(), Ref: c.GetRef(), Size: c.GetSizeInBytes(),
+			Created: c.GetCreatedAt().Time, Used: c.GetLastAccessedAt().Time,
+		})
+	}
+	return entries, nil
+}
+
+// perPage is the most that GitHub allows.
+const perPage = 100
+
+// RemoveCache removes an entry. That it is gone already is no error. It needs the
+// permission actions: write.
+func (g *GitHub) RemoveCache(ctx context.Context, entry CacheEntry) error {
+	const permission = "actions: write"
+	what := "remove " + entry.Key + " from the Actions cache"
+	_, err := g.client.Actions.DeleteCachesByID(ctx, g.owner, g.name, entry.ID)
+	if status(err) != http.StatusNotFound {
+		return g.explain(ctx, err, what, permission)
+	}
+	// It is gone, or it is not for us.
+	there, lerr := g.Caches(ctx, entry.Key)
+	if lerr != nil {
+		return fmt.Errorf("%s: %w", what, lerr)
+	}
+	for _, e := range there {
+		if e.ID == entry.ID {
+			return g.explain(ctx, err, what, permission)
+		}
+	}
+	return nil
+}
+
+// Jobs gives the addresses of the pages of this run attempt's jobs, by their names.
+// It needs the permission actions: read.
+func (g *GitHub) Jobs(ctx context.Context) (map[string]string, error) {
+	if g.config.Run == 0 || g.config.Attempt == 0 {
+		return nil, errors.New("list the run's jobs: this is none of a workflow: GITHUB_RUN_ID and GITHUB_RUN_ATTEMPT are not set")
+	}
+	jobs := map[string]string{}
+	options := &github.ListOptions{PerPage: perPage}
+	for job, err := range g.client.Actions.ListWorkflowJobsAttemptIter(ctx, g.owner, g.name, g.config.Run, g.config.Attempt, options) {
+		if err != nil {
+			return nil, g.explain(ctx, err, "list the run's jobs", "actions: read")
+		}
+		jobs[job.GetName()] = job.GetHTMLURL()
+	}
+	return jobs, nil
+}
+
+// A Repository is what is known of one.
+type Repository struct {
+	DefaultBranch string
+	Public        bool // everybody may read it
+}
+
+// Repository asks for the repository.
+func (g *GitHub) Repository(ctx context.Context) (Repository, error) {
+	r, _, err := g.client.Repositories.Get(ctx, g.owner, g.name)
+	if err != nil {
+		return Repository{}, g.explain(ctx, err, "look at the repository "+g.config.Repository, "contents: read")
+	}
+	// An old Enterprise Server has no visibility, and there is "internal" besides.
+	public := !r.GetPrivate() && (r.GetVisibility() == "" || r.GetVisibility() == "public")
+	return Repository{DefaultBranch: r.GetDefaultBranch(), Public: public}, nil
+}
+
+// status is that of an answer that is an error, else 0.
+func status(err error) int {
+	var refused *github.ErrorResponse
+	if errors.As(err, &refused) && refused.Response != nil {
+		return refused.Response.StatusCode
+	}
+	return 0
+}
+
+// explain says what went wrong where something was to be done that needs a
+// permission, if something did.
+func (g *GitHub) explain(ctx context.Context, err error, what, permission string) error {
+	var primary *github.RateLimitError
+	var secondary *github.AbuseRateLimitError
+	var refused *github.ErrorResponse
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: %w", what, ctx.Err())
+	case errors.As(err, &primary):
+		return fmt.Errorf("%s: %w until %s: run this again then", what, ErrLimited, primary.Rate.Reset.UTC().Format("15:04 UTC"))
+	case errors.As(err, &secondary), status(err) == http.StatusTooManyRequests:
+		return fmt.Errorf("%s: %w: run this again later", what, ErrLimited)
+	case !errors.As(err, &refused):
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	said := fmt.Sprintf("GitHub answers %d", status(err))
+	if refused.Message != "" {
+		said += " " + g.quote(refused.Message)
+	}
+	switch status(err) {
+	case http.StatusForbidden, http.StatusNotFound:
+		return fmt.Errorf("%s: %w (%s): add the line `%s` below `permissions:` of the job", what, ErrForbidden, said, permission)
+	case http.StatusUnauthorized:
+		return fmt.Errorf("%s: %w (%s): it is wrong or has expired; %s needs another one", what, ErrForbidden, said, GitHubVariable)
+	}
+	for _, e := range refused.Errors {
+		said += ": " + g.quote(strings.TrimSpace(e.Field+" "+e.Code+" "+e.Message))
+	}
+	return fmt.Errorf("%s: %s", what, said)
+}
+
+// quote makes what a server says fit for a message: one short line, without the
+// token.
+func (g *GitHub) quote(text string) string {
+	const longest = 300
+	text = strings.Join(strings.Fields(strings.ReplaceAll(text, g.config.Token, "***")), " ")
+	if len(text) > longest {
+		text = strings.ToValidUTF8(text[:longest], "") + "…"
+	}
+	return text
+}
