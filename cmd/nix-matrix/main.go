@@ -65,6 +65,9 @@ func run(ctx context.Context, args []string, s streams, getenv func(string) stri
 	case errors.Is(err, nix.ErrMissing), errors.Is(err, nix.ErrUntrusted):
 		app.fail("Nix can't be used", err)
 		return exitUnfit
+	case errors.Is(err, action.ErrForbidden):
+		app.fail("GitHub's API can't be used", err)
+		return exitUnfit
 	default:
 		app.fail("nix-matrix failed", err)
 		return exitRed

@@ -52,6 +52,7 @@ every host and package once, in parallel, and never evaluates twice.
   build      builds one entry of it, without evaluating anything
   report     gives the verdict
   run        does all of that on this machine
+  gc         removes from the cache what nobody will look for any more
   unseal     shows what was sealed with encryption_key
 
 Exit codes: 0 done (for report and run: green), 1 something is red, 2 wrong
@@ -68,7 +69,7 @@ with underscores. Secrets are taken from the environment only.`,
 		SilenceErrors: true,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("there is no command %q; there are discover, build, report, run, unseal and version", args[0])
+				return usagef("there is no command %q; there are discover, build, report, run, gc, unseal and version", args[0])
 			}
 			return nil
 		},
@@ -82,7 +83,7 @@ with underscores. Secrets are taken from the environment only.`,
 		return usagef("%w; see %s --help", err, cmd.CommandPath())
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newDiscover(a), newBuild(a), newReport(a), newRun(a), newUnseal(a), newVersion(a))
+	root.AddCommand(newDiscover(a), newBuild(a), newReport(a), newRun(a), newGC(a), newUnseal(a), newVersion(a))
 	return root
 }
 
@@ -121,7 +122,7 @@ func or(value, otherwise string) string {
 // that can't be had is nil and a warning: it only makes things faster.
 func (a *app) openCache() (cache.Cache, error) {
 	switch {
-	case a.cache == "actions" || a.cache == "" && a.action.Running():
+	case a.inActions():
 		config, err := actions.FromEnv(a.getenv)
 		if err != nil {
 			a.warn("The Actions cache is not used", err)
@@ -136,6 +137,9 @@ func (a *app) openCache() (cache.Cache, error) {
 		return dir.New(path)
 	}
 }
+
+// inActions says whether the cache is that of GitHub Actions.
+func (a *app) inActions() bool { return a.cache == "actions" || a.cache == "" && a.action.Running() }
 
 // cachePath is the directory of a cache that is one.
 func cachePath(name string) (string, error) {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"encoding/json"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/org/nix-matrix/internal/testbench"
+	"github.com/org/nix-matrix/pkg/action/githubtest"
 	"github.com/org/nix-matrix/pkg/push/attic/attictest"
 )
 
@@ -19,6 +22,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"nix-matrix": func() {
 		fetchRetries = []time.Duration{time.Millisecond, time.Millisecond}
 		provisoTime = 2 * time.Second
+		removePause = time.Millisecond
 		main()
 	}})
 }
@@ -49,6 +53,7 @@ func TestScripts(t *testing.T) {
 			"daemon":  startDaemon,
 			"machine": startMachine,
 			"s3":      startS3,
+			"github":  startGitHub,
 		},
 	})
 }
@@ -192,6 +197,53 @@ func startS3(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: s3 BUCKET")
 	}
 	ts.Setenv("S3", testbench.S3(ts.Value(testKey{}).(testing.TB), args[0]))
+}
+
+// github FILE starts GitHub's API with what the JSON file says, where times are days
+// ago. The variables of a job name it. FILE.caches and FILE.comments say at any time
+// what is there, one a line.
+func startGitHub(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: github FILE")
+	}
+	var says struct {
+		Permissions map[string]string
+		Hidden      bool
+		Caches      []struct {
+			Key, Ref      string
+			Size          int64
+			Created, Used float64
+		}
+		Comments []githubtest.Comment
+		Fail     []githubtest.Failure
+	}
+	file := ts.MkAbs(args[0])
+	data, err := os.ReadFile(file)
+	ts.Check(err)
+	ts.Check(json.Unmarshal(data, &says))
+	ago := func(days float64) time.Time { return time.Now().Add(-time.Duration(days * 24 * float64(time.Hour))) }
+	options := githubtest.Options{Permissions: says.Permissions, Hidden: says.Hidden, Comments: says.Comments}
+	for _, c := range says.Caches {
+		options.Caches = append(options.Caches, githubtest.Cache{Key: c.Key, Ref: c.Ref, Size: c.Size, Created: ago(c.Created), Used: ago(c.Used)})
+	}
+	options.Changed = func(caches []githubtest.Cache, comments []githubtest.Comment) {
+		var b, d strings.Builder
+		for _, c := range caches {
+			fmt.Fprintln(&b, c.Key, c.Ref)
+		}
+		for _, c := range comments {
+			fmt.Fprintf(&d, "%s %q\n", c.Author, c.Body)
+		}
+		// Were they not written, the script would see the old ones, and say so.
+		_ = os.WriteFile(file+".caches", []byte(b.String()), 0o600)
+		_ = os.WriteFile(file+".comments", []byte(d.String()), 0o600)
+	}
+	options.Changed(options.Caches, options.Comments)
+	server := githubtest.Start(ts.Value(testKey{}).(testing.TB), options)
+	server.Fail(says.Fail...)
+	for name, value := range server.Env() {
+		ts.Setenv(name, value)
+	}
 }
 
 // hang FILE listens on $HANG, makes the file when somebody connects, and never

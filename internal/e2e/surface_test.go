@@ -79,10 +79,10 @@ var secrets = map[string]string{
 
 // commands are the commands that an input is for, by its description, in which they come first.
 func (i input) commands() []string {
-	if m := regexp.MustCompile(`^((?:discover|build|report)(?: and (?:discover|build|report))*): `).FindStringSubmatch(i.Description); m != nil {
+	if m := regexp.MustCompile(`^((?:discover|build|report|gc)(?: and (?:discover|build|report|gc))*): `).FindStringSubmatch(i.Description); m != nil {
 		return strings.Split(m[1], " and ")
 	}
-	return []string{"discover", "build", "report"}
+	return []string{"discover", "build", "report", "gc"}
 }
 
 // On GitHub, unlike in act, no input of a composite action is a variable unless env says so.
@@ -97,7 +97,7 @@ func TestInputs(t *testing.T) {
 		var commands []string // that the step can run
 		switch s.ID {
 		case "main":
-			commands = []string{"discover", "build", "report"}
+			commands = []string{"discover", "build", "report", "gc"}
 		case "again":
 			commands = []string{"build"}
 		default:
@@ -304,6 +304,29 @@ func TestQuickStarts(t *testing.T) {
 		if !strings.Contains(string(readme), "```yaml\n"+jobs+"```\n") {
 			t.Errorf("README.md does not have the jobs of quickstart-%s.yml word for word", name)
 		}
+	}
+}
+
+// The workflow that makes room may do that and nothing else, and the README quotes it.
+func TestMakingRoom(t *testing.T) {
+	const name = "examples/workflows/gc.yml"
+	workflow := parse[workflowFile](t, name)
+	if workflow.Permissions == nil || len(*workflow.Permissions) > 0 {
+		t.Error("want permissions: {} for all jobs that say nothing else")
+	}
+	if got, want := workflow.Jobs["gc"].Permissions, map[string]string{"actions": "write"}; !maps.Equal(got, want) {
+		t.Errorf("the permissions are %v, want %v", got, want)
+	}
+	data, err := os.ReadFile(filepath.Join(root, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, jobs, _ := strings.Cut(string(data), "\njobs:\n"); !strings.Contains(string(readme), "```yaml\njobs:\n"+jobs+"```\n") {
+		t.Errorf("README.md does not have the job of %s word for word", name)
 	}
 }
 

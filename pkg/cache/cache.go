@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 )
 
 var (
@@ -61,6 +62,22 @@ type Blob interface {
 	// evicted meanwhile is one that wraps [ErrMiss]. The context covers the
 	// reading too.
 	Range(ctx context.Context, offset, length int64) (io.ReadCloser, error)
+}
+
+// Collectable is a Cache that can tell what it has and make room, which not every
+// cache can.
+type Collectable interface {
+	// List gives all blobs whose keys start with prefix, in no order.
+	List(ctx context.Context, prefix string) ([]Stored, error)
+	// Remove removes the blob stored under key. That there is none is no error.
+	Remove(ctx context.Context, key string) error
+}
+
+// Stored is what is known of a blob without opening it.
+type Stored struct {
+	Key   string
+	Size  int64     // bytes
+	Saved time.Time // when it was
 }
 
 // ReadAll reads the whole blob into memory. A blob of more than limit bytes is

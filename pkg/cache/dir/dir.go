@@ -80,9 +80,21 @@ func (d *directory) Open(ctx context.Context, key string, prefixes ...string) (c
 // newest is the youngest blob whose key starts with prefix, and of several that
 // were saved at the same instant the one whose key sorts last; or nil.
 func (d *directory) newest(ctx context.Context, prefix string) (*blob, error) {
-	var newest *blob
-	var saved time.Time
-	err := fs.WalkDir(d.root.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
+	var newest cache.Stored
+	err := d.each(ctx, prefix, func(found cache.Stored) {
+		if newest.Key == "" || found.Saved.After(newest.Saved) || found.Saved.Equal(newest.Saved) && found.Key > newest.Key {
+			newest = found
+		}
+	})
+	if err != nil || newest.Key == "" {
+		return nil, err
+	}
+	return &blob{d.root, newest.Key, newest.Size}, nil
+}
+
+// each finds all blobs whose keys start with prefix.
+func (d *directory) each(ctx context.Context, prefix string, found func(cache.Stored)) error {
+	return fs.WalkDir(d.root.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return unlessRemoved(err)
 		}
@@ -107,12 +119,29 @@ func (d *directory) newest(ctx context.Context, prefix string) (*blob, error) {
 		case !info.Mode().IsRegular():
 			return nil
 		}
-		if at := info.ModTime(); newest == nil || at.After(saved) || at.Equal(saved) && key > newest.key {
-			newest, saved = &blob{d.root, key, info.Size()}, at
-		}
+		found(cache.Stored{Key: key, Size: info.Size(), Saved: info.ModTime()})
 		return nil
 	})
-	return newest, err
+}
+
+// List is of [cache.Collectable].
+func (d *directory) List(ctx context.Context, prefix string) ([]cache.Stored, error) {
+	var all []cache.Stored
+	if err := d.each(ctx, prefix, func(found cache.Stored) { all = append(all, found) }); err != nil {
+		return nil, fmt.Errorf("list the cache directory: %w", err)
+	}
+	return all, nil
+}
+
+// Remove is of [cache.Collectable].
+func (d *directory) Remove(_ context.Context, key string) error {
+	if err := cache.CheckKey(key); err != nil {
+		return err
+	}
+	if err := unlessRemoved(d.root.Remove(fileName(key))); err != nil {
+		return fmt.Errorf("remove %s: %w", key, err)
+	}
+	return nil
 }
 
 // unlessRemoved is err, or nil if err is that a file vanished between being

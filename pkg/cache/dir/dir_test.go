@@ -1,10 +1,12 @@
 package dir_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -193,4 +195,62 @@ func files(t *testing.T, name string) []string {
 		names = append(names, entry.Name())
 	}
 	return names
+}
+
+// What is listed is what can be opened, and what was removed is not there.
+func TestCollectable(t *testing.T) {
+	name := t.TempDir()
+	c := open(t, name)
+	long := "a-" + strings.Repeat("x", 400)
+	for _, key := range []string{"a-1", "a-2", "b-1", long} {
+		save(t, c, key, "text")
+	}
+	for _, file := range []string{".tmp/a-3", "run/a-4", "A-5", "a-6~/x"} { // no blobs
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(name, file)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(name, file), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	saved := time.Now().Add(-time.Hour).Truncate(time.Second)
+	if err := os.Chtimes(filepath.Join(name, "a-1"), saved, saved); err != nil {
+		t.Fatal(err)
+	}
+	listing := c.(cache.Collectable)
+	list := func(prefix string) string {
+		t.Helper()
+		all, err := listing.List(t.Context(), prefix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var keys []string
+		for _, s := range all {
+			keys = append(keys, s.Key)
+			if s.Size != 4 || s.Saved.IsZero() || s.Key == "a-1" && !s.Saved.Equal(saved) {
+				t.Errorf("%+v", s)
+			}
+		}
+		slices.Sort(keys)
+		return strings.Join(keys, " ")
+	}
+	if got, want := list("a-"), "a-1 a-2 "+long; got != want {
+		t.Errorf("there are %s, want %s", got, want)
+	}
+	for _, key := range []string{"a-2", long, "a-2"} { // the last one is not there
+		if err := listing.Remove(t.Context(), key); err != nil {
+			t.Error(err)
+		}
+	}
+	if got, want := list(""), "a-1 b-1"; got != want {
+		t.Errorf("left are %s, want %s", got, want)
+	}
+	if err := listing.Remove(t.Context(), "../outside"); err == nil {
+		t.Error("what is no key can be removed")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := listing.List(ctx, ""); !errors.Is(err, context.Canceled) {
+		t.Errorf("List: %v, want Canceled", err)
+	}
 }

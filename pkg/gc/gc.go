@@ -1,0 +1,151 @@
+// Package gc decides what of a cache nobody will look for any more. It is pure: the
+// same entries give the same decisions.
+package gc
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/org/nix-matrix/pkg/job"
+)
+
+// An Entry is what a cache has stored under a key. A cache with scopes may have the
+// same key for several refs.
+type Entry struct {
+	ID      int64 // the cache's own name for it, where it has one
+	Key     string
+	Ref     string // whose scope it is in; empty where there are none
+	Size    int64  // bytes
+	Created time.Time
+	Used    time.Time // last
+}
+
+// Rules say what may go.
+type Rules struct {
+	ID   string // only what was stored with it may
+	Now  time.Time
+	Keep time.Duration // what was used within this time stays, but for the budget
+	// Budget is how many bytes may stay, 0 for any number.
+	Budget int64
+	// DefaultRef is that of the default branch, whose newest record and index stay in
+	// any case.
+	DefaultRef string
+	// Named are the keys of the packs that indexes name. Without it, packs stay as long
+	// as there is an index at all, since it might name them.
+	Named map[string]bool
+}
+
+// settled is how old a pack must be before it counts that no index names it: an index
+// is stored after its packs.
+const settled = 24 * time.Hour
+
+// A Decision is what becomes of an entry.
+type Decision struct {
+	Entry
+	Kind Kind
+	Why  string // it goes; empty if it stays
+}
+
+// Decide decides on the entries that are of the rules' id, and gives them with what
+// was not used for longest first.
+func Decide(entries []Entry, rules Rules) []Decision {
+	var decisions []Decision
+	for _, e := range entries {
+		if kind, ok := KindOf(rules.ID, e.Key); ok {
+			if e.Used.Before(e.Created) {
+				e.Used = e.Created
+			}
+			decisions = append(decisions, Decision{Entry: e, Kind: kind})
+		}
+	}
+	slices.SortFunc(decisions, func(a, b Decision) int {
+		return cmp.Or(a.Used.Compare(b.Used), a.Created.Compare(b.Created), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Ref, b.Ref), cmp.Compare(a.ID, b.ID))
+	})
+	newest := newestOf(decisions)
+	hasIndex := slices.ContainsFunc(decisions, func(d Decision) bool { return d.Kind == Index })
+	for i := range decisions {
+		d := &decisions[i]
+		d.Why = rules.why(d, newest[place{d.Kind, d.Ref}] == i, hasIndex)
+	}
+	rules.fit(decisions, newest)
+	return decisions
+}
+
+// A place is where of several entries only the newest is looked for.
+type place struct {
+	kind Kind
+	ref  string
+}
+
+// newestOf gives the numbers of the decisions on what was created last.
+func newestOf(decisions []Decision) map[place]int {
+	newest := map[place]int{}
+	for i, d := range decisions {
+		at := place{d.Kind, d.Ref}
+		if n, ok := newest[at]; !ok || !d.Created.Before(decisions[n].Created) {
+			newest[at] = i
+		}
+	}
+	return newest
+}
+
+// why says why an entry goes, whatever the budget.
+func (r *Rules) why(d *Decision, newest, hasIndex bool) string {
+	unused := r.Now.Sub(d.Used)
+	old := unused > r.Keep
+	switch d.Kind {
+	case Plan, Drvs:
+		if old {
+			return "not used for " + age(unused)
+		}
+	case Evaluation, Inputs, Record, Index:
+		if old && !newest {
+			return fmt.Sprintf("not used for %s, and there is a newer one", age(unused))
+		}
+	case Pack:
+		known := r.Named != nil || !hasIndex
+		if known && !r.Named[d.Key] && unused > min(settled, r.Keep) {
+			return "no index names it"
+		}
+	}
+	return ""
+}
+
+// fit lets go of what was not used for longest until the rest is within the budget.
+func (r *Rules) fit(decisions []Decision, newest map[place]int) {
+	if r.Budget <= 0 {
+		return
+	}
+	var total int64
+	for _, d := range decisions {
+		if d.Why == "" {
+			total += d.Size
+		}
+	}
+	for i := range decisions {
+		d := &decisions[i]
+		base := (d.Kind == Record || d.Kind == Index) && d.Ref == r.DefaultRef && newest[place{d.Kind, d.Ref}] == i
+		if total <= r.Budget {
+			return
+		}
+		if d.Why == "" && !base {
+			d.Why = fmt.Sprintf("over the budget of %s, and not used for %s", job.Size(r.Budget), age(r.Now.Sub(d.Used)))
+			total -= d.Size
+		}
+	}
+}
+
+// age shows a duration as people speak of it.
+func age(d time.Duration) string {
+	const day = 24 * time.Hour
+	switch {
+	case d >= 2*day:
+		return fmt.Sprintf("%d days", d/day)
+	case d >= 2*time.Hour:
+		return fmt.Sprintf("%d hours", d/time.Hour)
+	default:
+		return fmt.Sprintf("%d minutes", max(0, d/time.Minute))
+	}
+}

@@ -1,0 +1,191 @@
+package gc_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/org/nix-matrix/pkg/gc"
+	"github.com/org/nix-matrix/pkg/job"
+)
+
+var (
+	hex16 = "0123456789abcdef"
+	hex32 = hex16 + hex16
+)
+
+func TestKindOf(t *testing.T) {
+	for key, want := range map[string]gc.Kind{
+		"nix-matrix-plan0-" + hex32:                              gc.Plan,
+		"nix-matrix-plan4-" + hex16 + "-" + hex32:                gc.Plan, // sealed
+		job.PlanKey("nix-matrix", "", nil)(0):                    gc.Plan,
+		job.PlanKey("nix-matrix", hex16, nil)(3):                 gc.Plan,
+		"nix-matrix-drvs0-" + hex32:                              gc.Drvs,
+		"nix-matrix-evaluation-" + hex32 + "-" + hex16:           gc.Evaluation,
+		"nix-matrix-inputs--" + hex32 + "-" + hex32:              gc.Inputs,
+		"nix-matrix-inputs-" + hex16 + "-" + hex32 + "-" + hex32: gc.Inputs,
+		"nix-matrix-record-main+12+1":                            gc.Record,
+		"nix-matrix-index-x86_64-linux+refs=2fheads=2fa-b+12":    gc.Index,
+		"nix-matrix-pack-" + hex32 + "-1":                        gc.Pack,
+
+		// What others have stored.
+		"":                                "",
+		"nix-matrix":                      "",
+		"nix-matrix-":                     "",
+		"nix-matrix-plan0-":               "",
+		"nix-matrix-plan-" + hex32:        "",
+		"nix-matrix-plan0-" + hex16:       "",
+		"nix-matrix-plan0-" + hex32 + "0": "",
+		"nix-matrix-plan0-" + strings.ToUpper(hex32): "",
+		"nix-matrix-node-modules":                    "",
+		"nix-matrixplan0-" + hex32:                   "",
+		"other-plan0-" + hex32:                       "",
+		"xnix-matrix-plan0-" + hex32:                 "",
+		"nix-matrix-record-":                         "",
+
+		// Ids that begin with this one.
+		"nix-matrix-two-plan0-" + hex32:                         "",
+		"nix-matrix-plan0-plan0-" + hex32:                       "",
+		"nix-matrix-evaluation-drvs0-" + hex32:                  "",
+		"nix-matrix-record-drvs0-" + hex32:                      "",
+		"nix-matrix-record-a-evaluation-" + hex32 + "-" + hex16: "",
+		"nix-matrix-pack-record-x":                              "",
+		"nix-matrix-index-a-pack-" + hex32:                      "",
+	} {
+		if got, ok := gc.KindOf("nix-matrix", key); got != want || ok != (want != "") {
+			t.Errorf("KindOf(%q) = %q, %v, want %q", key, got, ok, want)
+		}
+	}
+	if got, _ := gc.KindOf("nix-matrix-record-a", "nix-matrix-record-a-plan0-"+hex32); got != gc.Plan {
+		t.Errorf("the longer id's key is %q for it", got)
+	}
+}
+
+// No key is of two ids.
+func FuzzKindOf(f *testing.F) {
+	f.Add("a", "a-record-b", "record-c")
+	f.Add("a-plan0", "a", "plan0-"+hex32)
+	f.Fuzz(func(t *testing.T, id, other, rest string) {
+		if id == other || job.CheckID(id) != nil || job.CheckID(other) != nil {
+			return
+		}
+		key := id + "-" + rest
+		_, one := gc.KindOf(id, key)
+		_, two := gc.KindOf(other, key)
+		if one && two {
+			t.Errorf("%q is of %q and of %q", key, id, other)
+		}
+	})
+}
+
+const (
+	day  = 24 * time.Hour
+	main = "refs/heads/main"
+	pull = "refs/pull/7/merge"
+)
+
+var now = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+
+// entry is one that was created and used so many days ago.
+func entry(key, ref string, size int64, created, used float64) gc.Entry {
+	ago := func(days float64) time.Time { return now.Add(-time.Duration(days * float64(day))) }
+	return gc.Entry{Key: key, Ref: ref, Size: size, Created: ago(created), Used: ago(used)}
+}
+
+var (
+	plan       = "nix-plan0-" + hex32
+	drvs       = "nix-drvs0-" + hex32
+	evaluation = "nix-evaluation-" + hex32 + "-" + hex16
+	inputs     = "nix-inputs--" + hex32 + "-" + hex32
+)
+
+func TestDecide(t *testing.T) {
+	rules := gc.Rules{ID: "nix", Now: now, Keep: 7 * day, DefaultRef: main}
+	within := func(budget int64) gc.Rules {
+		r := rules
+		r.Budget = budget
+		return r
+	}
+	naming := func(packs ...string) gc.Rules {
+		r := rules
+		r.Named = map[string]bool{}
+		for _, p := range packs {
+			r.Named[p] = true
+		}
+		return r
+	}
+	const newer = ", and there is a newer one"
+	for name, test := range map[string]struct {
+		rules   gc.Rules
+		entries []gc.Entry
+		want    []string // KEY REF: WHY of what goes
+	}{
+		"nothing": {rules: rules},
+		"somebody else's": {rules, []gc.Entry{
+			entry("other-plan0-"+hex32, main, 1, 90, 90), entry("nix-two-plan0-"+hex32, main, 1, 90, 90), entry("nix-cache", main, 1, 90, 90),
+		}, nil},
+		"plans and drv packs by last use": {rules, []gc.Entry{
+			entry(plan, main, 1, 9, 8), entry(drvs, main, 1, 9, 8), entry(plan, pull, 1, 9, 6), entry(drvs, pull, 1, 9, 7),
+		}, []string{drvs + " " + main + ": not used for 8 days", plan + " " + main + ": not used for 8 days"}},
+		"the newest of a ref stays": {rules, []gc.Entry{
+			entry(evaluation, main, 1, 30, 30), entry(evaluation, pull, 1, 60, 60),
+			entry(inputs, main, 1, 30, 30), entry("nix-record-a", main, 1, 30, 30), entry("nix-index-a", main, 1, 30, 30),
+		}, nil},
+		"what is older goes": {rules, []gc.Entry{
+			entry("nix-record-a", main, 1, 40, 8), entry("nix-record-b", main, 1, 30, 30), entry("nix-record-c", main, 1, 41, 1),
+			entry("nix-index-a", main, 1, 40, 9), entry("nix-index-b", main, 1, 30, 30),
+			entry("nix-inputs--"+strings.Repeat("a", 32)+"-"+hex32, main, 1, 40, 10), entry(inputs, main, 1, 30, 30),
+		}, []string{
+			"nix-inputs--" + strings.Repeat("a", 32) + "-" + hex32 + " " + main + ": not used for 10 days" + newer,
+			"nix-index-a " + main + ": not used for 9 days" + newer,
+			"nix-record-a " + main + ": not used for 8 days" + newer,
+		}},
+		"packs without an index": {rules, []gc.Entry{entry("nix-pack-a", main, 1, 2, 2), entry("nix-pack-b", main, 1, 0.5, 0.5)},
+			[]string{"nix-pack-a " + main + ": no index names it"}},
+		"packs, and an index that is not read": {rules, []gc.Entry{entry("nix-pack-a", main, 1, 90, 90), entry("nix-index-a", main, 1, 2, 2)}, nil},
+		"packs that an index names": {naming("nix-pack-a"), []gc.Entry{
+			entry("nix-pack-a", main, 1, 90, 90), entry("nix-pack-b", main, 1, 90, 90), entry("nix-index-a", main, 1, 2, 2),
+		}, []string{"nix-pack-b " + main + ": no index names it"}},
+		"within the budget": {within(30), []gc.Entry{entry(plan, main, 10, 1, 1), entry(drvs, main, 20, 1, 1)}, nil},
+		"over the budget": {within(25), []gc.Entry{
+			entry(plan, main, 10, 3, 1), entry(drvs, main, 10, 2, 2), entry(evaluation, pull, 10, 2, 0.25), entry(plan, pull, 100, 30, 30),
+		}, []string{plan + " " + pull + ": not used for 30 days", drvs + " " + main + ": over the budget of 25 B, and not used for 2 days"}},
+		"the default branch's newest record and index": {within(1), []gc.Entry{
+			entry("nix-record-a", main, 10, 3, 3), entry("nix-record-b", main, 10, 2, 2), entry("nix-index-a", main, 10, 4, 4), entry("nix-record-c", pull, 10, 0, 0),
+		}, []string{
+			"nix-record-a " + main + ": over the budget of 1 B, and not used for 3 days",
+			"nix-record-c " + pull + ": over the budget of 1 B, and not used for 0 minutes",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []string
+			for _, d := range gc.Decide(test.entries, test.rules) {
+				if d.Why != "" {
+					got = append(got, d.Key+" "+d.Ref+": "+d.Why)
+				}
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("what goes differs:\n%s", diff)
+			}
+		})
+	}
+}
+
+// A cache without scopes and times of use, as a directory is.
+func TestDecideDirectory(t *testing.T) {
+	entries := []gc.Entry{
+		{Key: "nix-record-a", Created: now.Add(-9 * day)}, {Key: "nix-record-b", Created: now.Add(-8 * day)}, {Key: plan, Created: now.Add(-8 * day)},
+	}
+	var gone []string
+	for _, d := range gc.Decide(entries, gc.Rules{ID: "nix", Now: now, Keep: 7 * day}) {
+		if d.Why != "" {
+			gone = append(gone, d.Key)
+		}
+	}
+	if want := []string{"nix-record-a", plan}; !slices.Equal(gone, want) {
+		t.Errorf("%v, want %v", gone, want)
+	}
+}
