@@ -26,7 +26,11 @@ func newReport(a *app) *cobra.Command {
 if every target of the plan was built, or skipped for a reason in the plan; what
 is missing, crashed or never started is red. Exits with 0 only if it is green.
 
-What was sealed needs the same NIX_MATRIX_ENCRYPTION_KEY here.`,
+What was sealed needs the same NIX_MATRIX_ENCRYPTION_KEY here.
+
+With --comment, the verdict is in a comment on the pull request too, which each run
+brings up to date. It takes a token with the permission pull-requests: write from
+` + action.GitHubVariable + `, and does nothing for a pull request from a fork.`,
 		Example: `  nix-matrix report --plan plan.json --results results/
   nix-matrix report --plan plan.json --results results/ --summary report.md`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -43,6 +47,7 @@ What was sealed needs the same NIX_MATRIX_ENCRYPTION_KEY here.`,
 	f.StringVar(&r.needs, "needs", a.action.Input("needs"), "what became of the jobs before: toJSON(needs), as `JSON`; @FILE is a file with it")
 	f.StringVar(&r.summary, "summary", "", "write the report as Markdown to `FILE`")
 	f.BoolVar(&r.json, "json", false, "print the verdict as JSON")
+	f.BoolVar(&r.comment, "comment", a.action.Input("comment") == "true", "keep the verdict in a comment on the pull request, where the token may write one")
 	a.idFlag(cmd)
 	cmd.Flags().StringVar(&a.cache, "cache", a.action.Input("cache"), "actions (default in GitHub Actions) or dir:`PATH`, where the default branch's last run has left what to compare with")
 	return cmd
@@ -55,6 +60,7 @@ type reporter struct {
 	needs   string
 	summary string
 	json    bool
+	comment bool
 }
 
 func (r *reporter) run(ctx context.Context) error {
@@ -93,7 +99,7 @@ func (r *reporter) run(ctx context.Context) error {
 	if err := r.compare(ctx, verdict, plan, results); err != nil {
 		return err
 	}
-	return r.tell(verdict)
+	return r.tell(ctx, verdict)
 }
 
 // readPlan gives no plan when there is none: that is for the verdict to say.
@@ -117,7 +123,7 @@ func (r *reporter) readPlan() (*job.Plan, string, error) {
 }
 
 // tell gives the verdict in all the places where it is looked for.
-func (r *reporter) tell(v *report.Verdict) error {
+func (r *reporter) tell(ctx context.Context, v *report.Verdict) error {
 	a := r.app
 	summary := v.Summary(report.SummaryOptions{RunURL: a.action.RunURL(), MaxBytes: action.MaxSummary})
 	if r.summary != "" {
@@ -133,6 +139,9 @@ func (r *reporter) tell(v *report.Verdict) error {
 	}
 	if err := a.action.SetOutput("success", strconv.FormatBool(v.Status == report.Success)); err != nil {
 		return fmt.Errorf("set the output success: %w", err)
+	}
+	if r.comment {
+		a.comment(ctx, v)
 	}
 	a.show.Close()
 	if err := r.print(v); err != nil {

@@ -32,7 +32,6 @@ const (
 	sshKeyVariable     = "NIX_MATRIX_SSH_KEY"
 	confVariable       = "NIX_MATRIX_CONF"
 	gitHubVariable     = "NIX_MATRIX_GITHUB_ACCESS_TOKEN"
-	workflowVariable   = "NIX_MATRIX_WORKFLOW_TOKEN" // of the workflow itself
 	encryptionVariable = "NIX_MATRIX_ENCRYPTION_KEY"
 	gitCryptVariable   = "NIX_MATRIX_GIT_CRYPT_KEY"
 )

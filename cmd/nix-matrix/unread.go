@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 )
@@ -127,7 +128,7 @@ func (a *app) isGitHub(host string) bool {
 // workflow has.
 func (a *app) ownToken() string {
 	token := strings.TrimSpace(a.getenv(gitHubVariable))
-	if token == a.getenv(workflowVariable) {
+	if token == a.getenv(action.GitHubVariable) {
 		return ""
 	}
 	return token

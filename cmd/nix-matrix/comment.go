@@ -1,0 +1,51 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/org/nix-matrix/pkg/action"
+	"github.com/org/nix-matrix/pkg/report"
+)
+
+const (
+	// maxCommentText is what somebody reads in a discussion, in bytes; the job's summary
+	// tells more.
+	maxCommentText = 16 << 10
+	// commentTime is how long the verdict waits for its comment, however busy GitHub is.
+	commentTime = 2 * time.Minute
+)
+
+// comment puts the verdict into the comment of this id on the pull request, where
+// there is one and the token may. That it can't be had changes no verdict.
+func (a *app) comment(ctx context.Context, v *report.Verdict) {
+	const failed = "There is no comment on the pull request"
+	pull, err := a.action.PullRequest()
+	switch {
+	case err != nil:
+		a.warn(failed, err)
+		return
+	case pull.Number == 0:
+		a.show.Printf("no comment: the run's event is none of a pull request")
+		return
+	case pull.Fork:
+		a.show.Printf("no comment on pull request %d: it comes from a fork, so the token may not write", pull.Number)
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, commentTime)
+	defer cancel()
+	a.show.Doing("commenting on pull request %d", pull.Number)
+	api, err := a.gitHub()
+	if err == nil {
+		text := v.Summary(report.SummaryOptions{RunURL: a.action.RunURL(), MaxBytes: maxCommentText})
+		err = api.Comment(ctx, pull.Number, action.CommentMarker(a.id), text)
+	}
+	switch {
+	case errors.Is(err, action.ErrForbidden):
+		a.show.Printf("%s: %v", failed, err)
+		a.action.Annotate(action.LevelNotice, failed, err.Error())
+	case err != nil:
+		a.warn(failed, err)
+	}
+}
