@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/push"
 )
 
@@ -29,7 +28,7 @@ func (d *discovery) guard(ctx context.Context, at *site) error {
 			a.warn("Private sources may get into a public binary cache", fmt.Errorf("anybody can read %s, and there is %s: make sure that nothing private is in what is built", to.Name, means))
 		}
 	}
-	if d.local || a.seal != nil || !a.action.Public(ctx, or(a.getenv(action.GitHubVariable), a.getenv(gitHubVariable))) {
+	if d.local || a.seal != nil || !a.action.Public(ctx) {
 		return nil
 	}
 	return &usageError{fmt.Errorf("%w, and there is %s, so private sources may be among what is cached: set the secret encryption_key for all of discover, build and report (make one with openssl rand -base64 32), and it is sealed", errPublic, means)}

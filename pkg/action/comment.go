@@ -2,10 +2,8 @@ package action
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
-	"os"
 	"strings"
 	"unicode/utf8"
 
@@ -80,42 +78,4 @@ func (g *GitHub) login(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return user.GetLogin(), nil
-}
-
-// A PullRequest is what a job's event tells of one.
-type PullRequest struct {
-	Number int
-	Fork   bool // it comes from another repository, and its jobs may change nothing
-}
-
-// PullRequest gives the pull request that the job runs for. The number is 0 where its
-// event is none of a pull request.
-func (a *Action) PullRequest() (PullRequest, error) {
-	if a.getenv("GITHUB_EVENT_NAME") != "pull_request" {
-		return PullRequest{}, nil
-	}
-	file := a.getenv("GITHUB_EVENT_PATH")
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return PullRequest{}, fmt.Errorf("read the event: %w", err)
-	}
-	type repository struct {
-		FullName string `json:"full_name"`
-	}
-	var event struct {
-		PullRequest struct {
-			Number int
-			Head   struct{ Repo *repository } // nil for a fork that was deleted
-		} `json:"pull_request"`
-		Repository repository
-	}
-	if err := json.Unmarshal(data, &event); err != nil {
-		return PullRequest{}, fmt.Errorf("read the event %s: %w", file, err)
-	}
-	if event.PullRequest.Number <= 0 {
-		return PullRequest{}, fmt.Errorf("the event %s names no pull request", file)
-	}
-	head := event.PullRequest.Head.Repo
-	fork := head == nil || !strings.EqualFold(head.FullName, event.Repository.FullName)
-	return PullRequest{Number: event.PullRequest.Number, Fork: fork}, nil
 }

@@ -1,4 +1,4 @@
-package action
+package action_test
 
 import (
 	"io"
@@ -7,7 +7,38 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/org/nix-matrix/pkg/action"
 )
+
+func TestDefaultBranch(t *testing.T) {
+	event := filepath.Join(t.TempDir(), "event.json")
+	if err := os.WriteFile(event, []byte(`{"repository": {"default_branch": "trunk", "private": false}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		running, name, ref, kind, event string
+		want                            bool
+	}{
+		{"true", "push", "trunk", "branch", event, true},
+		{"true", "workflow_dispatch", "trunk", "branch", event, true},
+		{"true", "schedule", "trunk", "branch", "", true},
+		{"true", "push", "trunk", "branch", "nosuch", false},
+		{"true", "push", "main", "branch", event, false},
+		{"true", "push", "trunk", "tag", event, false},
+		{"true", "pull_request", "7/merge", "branch", event, false},
+		{"true", "pull_request_target", "trunk", "branch", event, false},
+		{"true", "merge_group", "gh-readonly-queue/trunk/pr-7", "branch", event, false},
+		{"true", "workflow_run", "trunk", "branch", event, false},
+		{"", "push", "trunk", "branch", event, false},
+		{"true", "schedule", "", "branch", "", false},
+	} {
+		a := action.New(env("GITHUB_ACTIONS", test.running, "GITHUB_EVENT_NAME", test.name, "GITHUB_REF_NAME", test.ref, "GITHUB_REF_TYPE", test.kind, "GITHUB_EVENT_PATH", test.event), io.Discard)
+		if branch, ok := a.DefaultBranch(); ok != test.want || ok && branch != test.ref {
+			t.Errorf("%+v: %q, %t", test, branch, ok)
+		}
+	}
+}
 
 func TestPublic(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -41,12 +72,12 @@ func TestPublic(t *testing.T) {
 		if err := os.WriteFile(event, []byte(test.event), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		env := map[string]string{"GITHUB_EVENT_PATH": event, "GITHUB_API_URL": server.URL + "/api", "GITHUB_REPOSITORY": test.repository}
+		env := map[string]string{"GITHUB_EVENT_PATH": event, "GITHUB_API_URL": server.URL + "/api", "GITHUB_REPOSITORY": test.repository, action.GitHubVariable: test.token}
 		if test.running {
 			env["GITHUB_ACTIONS"] = "true"
 		}
-		a := New(func(name string) string { return env[name] }, io.Discard)
-		if got := a.Public(t.Context(), test.token); got != test.public {
+		a := action.New(func(name string) string { return env[name] }, io.Discard)
+		if got := a.Public(t.Context()); got != test.public {
 			t.Errorf("%s: public is %v", name, got)
 		}
 	}

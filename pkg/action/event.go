@@ -1,0 +1,106 @@
+package action
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+)
+
+// event is what started the workflow, as the runner writes it for each event. What it
+// does not say is empty.
+type event struct {
+	Repository struct {
+		FullName      string `json:"full_name"`
+		Private       *bool
+		DefaultBranch string `json:"default_branch"`
+	}
+	PullRequest struct {
+		Number int
+		Head   struct {
+			Repo *struct { // nil for a fork that was deleted
+				FullName string `json:"full_name"`
+			}
+		}
+	} `json:"pull_request"`
+}
+
+func (a *Action) readEvent() (*event, error) {
+	file := a.getenv("GITHUB_EVENT_PATH")
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return &event{}, fmt.Errorf("read the event: %w", err)
+	}
+	var e event
+	if err := json.Unmarshal(data, &e); err != nil {
+		return &event{}, fmt.Errorf("read the event %s: %w", file, err)
+	}
+	return &e, nil
+}
+
+// DefaultBranch gives the branch that this job is for, if it is the default branch of
+// its repository, whose own state the job has checked out. That is not so for pull
+// requests and merge queues, whatever ref they run on.
+func (a *Action) DefaultBranch() (branch string, ok bool) {
+	if !a.Running() || a.getenv("GITHUB_REF_TYPE") == "tag" {
+		return "", false
+	}
+	branch = a.getenv("GITHUB_REF_NAME")
+	switch a.getenv("GITHUB_EVENT_NAME") {
+	case "schedule": // for no other branch
+		return branch, branch != ""
+	case "push", "workflow_dispatch", "repository_dispatch":
+		e, _ := a.readEvent() // what can't be read says nothing
+		return branch, branch != "" && branch == e.Repository.DefaultBranch
+	default:
+		return "", false
+	}
+}
+
+// Public says whether anybody can read the repository of this job: as the event says
+// that it runs for, else as GitHub's API does. Where neither says so it is taken for
+// public, but for no job of GitHub Actions.
+func (a *Action) Public(ctx context.Context) bool {
+	if !a.Running() {
+		return false
+	}
+	e, _ := a.readEvent() // likewise
+	if e.Repository.Private != nil {
+		return !*e.Repository.Private
+	}
+	const patience = 10 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	g, err := NewGitHub(a.GitHubConfig())
+	if err != nil {
+		return true
+	}
+	repository, err := g.Repository(ctx)
+	return err != nil || repository.Public
+}
+
+// A PullRequest is what a job's event tells of one.
+type PullRequest struct {
+	Number int
+	Fork   bool // it comes from another repository, and its jobs may change nothing
+}
+
+// PullRequest gives the pull request that the job runs for. The number is 0 where its
+// event is none of a pull request.
+func (a *Action) PullRequest() (PullRequest, error) {
+	if a.getenv("GITHUB_EVENT_NAME") != "pull_request" {
+		return PullRequest{}, nil
+	}
+	e, err := a.readEvent()
+	if err != nil {
+		return PullRequest{}, err
+	}
+	if e.PullRequest.Number <= 0 {
+		return PullRequest{}, fmt.Errorf("the event %s names no pull request", a.getenv("GITHUB_EVENT_PATH"))
+	}
+	head := e.PullRequest.Head.Repo
+	fork := head == nil || !strings.EqualFold(head.FullName, e.Repository.FullName)
+	return PullRequest{Number: e.PullRequest.Number, Fork: fork}, nil
+}
