@@ -24,17 +24,16 @@ func (d *discovery) missing(ctx context.Context, at *site, how *planner, e *eval
 	if !build {
 		return nil, nil //nolint:nilnil // nothing is missing
 	}
-	o := &offers{
-		nix:  at.nix.With(nix.Option{Name: "download-attempts", Value: "2"}), // skip has had patience
-		from: at.substituters(),
-		own:  outputs,
-	}
+	// Who does not answer, as when this machine is offline, is not waited for.
+	impatient := *at
+	impatient.with(nix.Option{Name: "download-attempts", Value: "2"})
+	o := &offers{nix: impatient.nix, from: at.substituters(), own: outputs}
 	switch {
 	case d.local:
 		o.store = at.store
 		fallthrough
 	case len(at.to) > 0: // which skip has asked instead
-		o.signed = d.substituters(ctx, at, outputs).has
+		o.signed = d.substituters(ctx, &impatient, outputs).has
 	case len(e.places) > 0:
 		o.signed = e.places[0].has
 	}
