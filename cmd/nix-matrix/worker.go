@@ -101,7 +101,7 @@ func (a *app) newResult(e *job.Entry, plan string) *job.Result {
 		Started:  now,
 		Finished: now,
 		Runner:   a.getenv("RUNNER_NAME"),
-		URL:      a.action.RunURL(),
+		URL:      a.action.JobURL(),
 		Targets:  []job.TargetResult{},
 	}
 }

@@ -126,6 +126,9 @@ func TestInputs(t *testing.T) {
 				}
 			}
 		}
+		if got := s.Env["NIX_MATRIX_JOB_ID"]; got != "${{ job.check_run_id }}" { // nothing else in a job tells its page
+			t.Errorf("%s (%s): env has NIX_MATRIX_JOB_ID: %q", s.Name, s.ID, got)
+		}
 		for _, name := range []string{"RUNTIME_TOKEN", "RESULTS_URL", "CACHE_URL", "CACHE_SERVICE_V2", "CACHE_MODE"} {
 			if want := "${{ steps.runtime.outputs." + strings.ToLower(name) + " }}"; s.Env["ACTIONS_"+name] != want {
 				t.Errorf("%s (%s): env has ACTIONS_%s: %q, want %q", s.Name, s.ID, name, s.Env["ACTIONS_"+name], want)

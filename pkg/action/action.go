@@ -167,15 +167,34 @@ func (a *Action) TempDir(id string) (string, error) {
 
 // RunURL is the address of the page of the run, empty outside of one.
 func (a *Action) RunURL() string {
-	repository, run := a.getenv("GITHUB_REPOSITORY"), a.getenv("GITHUB_RUN_ID")
-	if repository == "" || run == "" {
+	url := a.runURL()
+	if url == "" {
 		return ""
 	}
-	url := fmt.Sprintf("%s/%s/actions/runs/%s", a.getenv("GITHUB_SERVER_URL"), repository, run)
 	if attempt := a.getenv("GITHUB_RUN_ATTEMPT"); attempt != "" {
 		url += "/attempts/" + attempt
 	}
 	return url
+}
+
+// JobURL is the address of the page of this job. Where NIX_MATRIX_JOB_ID does not
+// have the expression job.check_run_id, as on a GitHub Enterprise Server that is too
+// old for it, that is RunURL.
+func (a *Action) JobURL() string {
+	id := a.getenv("NIX_MATRIX_JOB_ID")
+	if url := a.runURL(); url != "" && id != "" {
+		return url + "/job/" + id
+	}
+	return a.RunURL()
+}
+
+// runURL is the address of the run without an attempt.
+func (a *Action) runURL() string {
+	repository, run := a.getenv("GITHUB_REPOSITORY"), a.getenv("GITHUB_RUN_ID")
+	if repository == "" || run == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s/%s/actions/runs/%s", a.getenv("GITHUB_SERVER_URL"), repository, run)
 }
 
 // The runner takes `::name` at the start of a line, after white space as Unicode

@@ -217,8 +217,17 @@ func TestRunURL(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 	pairs = append(pairs, "GITHUB_RUN_ATTEMPT", "2")
-	if got := action.New(env(pairs...), nil).RunURL(); got != "https://ghes.example/org/repo/actions/runs/7/attempts/2" {
+	for _, url := range []func(*action.Action) string{(*action.Action).RunURL, (*action.Action).JobURL} {
+		if got := url(action.New(env(pairs...), nil)); got != "https://ghes.example/org/repo/actions/runs/7/attempts/2" {
+			t.Errorf("got %s", got)
+		}
+	}
+	pairs = append(pairs, "NIX_MATRIX_JOB_ID", "51725241954")
+	if got := action.New(env(pairs...), nil).JobURL(); got != "https://ghes.example/org/repo/actions/runs/7/job/51725241954" {
 		t.Errorf("got %s", got)
+	}
+	if got := action.New(env("NIX_MATRIX_JOB_ID", "51725241954"), nil).JobURL(); got != "" {
+		t.Errorf("outside of a run: %s", got)
 	}
 }
 

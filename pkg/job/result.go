@@ -36,7 +36,7 @@ type Result struct {
 	Finished time.Time `json:"finished"`
 	Emulated bool      `json:"emulated,omitempty"` // built under qemu
 	Runner   string    `json:"runner,omitempty"`   // name of the machine
-	URL      string    `json:"url,omitempty"`      // of the run
+	URL      string    `json:"url,omitempty"`      // of the job's page, or of the run's where that is not known
 	// TimedOut says that the entry's own deadline came: what is stopped was not
 	// cancelled by anybody.
 	TimedOut bool `json:"timedOut,omitempty"`

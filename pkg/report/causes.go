@@ -217,6 +217,17 @@ func (c *rootCause) happened() (reason string, detail []string) {
 	return clip(reason, longest), lines(strings.Join(detail, "\n"))
 }
 
+// entries names those of the targets, each once.
+func (c *rootCause) entries() []string {
+	var all []string
+	for _, t := range c.targets {
+		if !slices.Contains(all, t.Entry) {
+			all = append(all, t.Entry)
+		}
+	}
+	return all
+}
+
 // reproduce gives what to type at home, for the first few targets.
 func (c *rootCause) reproduce() []string {
 	const few = 3

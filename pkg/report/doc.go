@@ -19,7 +19,7 @@
 //
 // Attribute paths, derivations, log lines and messages are hostile text. They
 // appear in Markdown only inside of code spans and fenced code blocks, which
-// renderers search neither for markup nor for links or mentions, and without
-// control characters everywhere. [Verdict.Reason] and [Verdict.Next] hold no
-// foreign text.
+// renderers search neither for markup nor for links or mentions, in diagrams only
+// with what means nothing to Mermaid, and without control characters everywhere.
+// [Verdict.Reason] and [Verdict.Next] hold no foreign text.
 package report

@@ -88,6 +88,8 @@ func resultsOf(p *job.Plan) []*job.Result {
 		r := &job.Result{
 			Version: job.Version, Plan: planKey, Entry: e.ID, Name: e.Name, Outcome: job.Built,
 			Started: noon.Add(time.Duration(i) * 10 * time.Second), Finished: noon.Add(time.Duration(i)*10*time.Second + 72*time.Second),
+			URL:    jobURL(i),
+			Builds: []job.DrvBuild{buildAt(e.Name, 1, 60), buildAt(e.Name+"-units", 3, 1)}, Imported: 321, Downloaded: 7 << 20,
 		}
 		for _, ref := range e.Targets {
 			t := p.Targets[ref.N]
@@ -101,12 +103,69 @@ func resultsOf(p *job.Plan) []*job.Result {
 	return results
 }
 
+const runURL = "https://github.com/org/fleet/actions/runs/7"
+
+func jobURL(i int) string { return fmt.Sprintf("%s/job/%d", runURL, 4000+i) }
+
 // fail makes a target of a Result fail for the derivation cause.
 func fail(r *job.Result, at int, cause string, log ...string) {
 	t := &r.Targets[at]
 	t.Outcome, t.Cause, t.Log, t.Outputs = job.Broken, cause, log, nil
 	t.Error = fmt.Sprintf("error: builder for '%s' failed with exit code 1;\n       last 1 log lines:\n       > %s\n       For full logs, run 'nix log %s'.", cause, "make: *** [all] Error 2", cause)
 	r.Outcome = job.Broken
+}
+
+// fleet is a verdict on fifty hosts of which two failed, and on what else a
+// repository has.
+func fleet() *Verdict {
+	places := []string{"berlin", "lisbon", "oslo", "vienna", "zurich"}
+	roles := []string{"backup", "builder", "dns", "gateway", "git", "mail", "monitor", "nas", "proxy", "web"}
+	var targets []job.Target
+	for _, place := range places {
+		for _, role := range roles {
+			system := "x86_64-linux"
+			if role == "dns" {
+				system = "aarch64-linux"
+			}
+			t := host(place+"-"+role, system)
+			if role == "builder" {
+				t = skipped(t, "cachix:fleet has it")
+			}
+			targets = append(targets, t)
+		}
+	}
+	targets = append(targets, pkg("website"), pkg("dashboards"), skipped(pkg("docs"), "cachix:fleet has it"))
+	p := planOf(targets...)
+	p.Notices = []string{"Left out, since only x86_64-linux and aarch64-linux are wanted: darwinConfigurations.mini"}
+	results := resultsOf(p)
+	for i, r := range results {
+		took := time.Duration(70+(i*i*37)%400) * time.Second
+		r.Started = noon.Add(time.Duration(i/10*150+i%10*7) * time.Second)
+		r.Finished = r.Started.Add(took)
+		for k := range r.Targets {
+			r.Targets[k].Seconds = took.Seconds() - 20
+			r.Targets[k].Outputs[0].Closure = int64(1<<30 + i*(71<<20))
+		}
+		r.Pushes = []job.Push{{Destination: "cachix:fleet", Paths: 40 + i, Seconds: float64(3 + i%7)}}
+		if i%9 == 4 {
+			r.Outcome, r.Targets[0].Outcome, r.Builds = job.Fetched, job.Fetched, nil
+		}
+	}
+	log := []string{
+		"building '/nix/store/…-nginx-1.28.0.drv'", "unpacking sources", "configuring", "checking for OS",
+		" + Linux 6.12.57 x86_64", "checking for C compiler ... found", " + using GNU C compiler",
+		"cc -c -pipe -O -W -Wall -Wpointer-arith -Wno-unused-parameter -Werror -g -I src/core -I src/event -I src/event/modules -I src/os/unix -I objs -o objs/src/core/nginx.o src/core/nginx.c",
+		"src/core/nginx.c:214:5: error: implicit declaration of function 'ngx_set_cpu_affinity' [-Wimplicit-function-declaration]",
+		"make: *** [objs/Makefile:412: objs/src/core/nginx.o] Error 1",
+	}
+	for i, e := range p.Entries {
+		switch e.Name {
+		case "nixosConfigurations.lisbon-web", "nixosConfigurations.oslo-proxy":
+			fail(results[i], 0, drv("nginx-1.28.0"), log...)
+			results[i].Pushes[0].Paths = 12
+		}
+	}
+	return Judge(p, planKey, results, needsOf(Success, Failure))
 }
 
 // needsOf makes the needs of a workflow whose discovery left the matrix.

@@ -124,7 +124,7 @@ func TestGolden(t *testing.T) {
 				}
 				fmt.Fprintf(&annotations, "%s: %s%s\n  %s\n", a.Level, a.Title, at, strings.ReplaceAll(a.Message, "\n", "\n  "))
 			}
-			golden(t, name+".md", v.Summary(SummaryOptions{RunURL: "https://github.com/org/fleet/actions/runs/7"}))
+			golden(t, name+".md", v.Summary(SummaryOptions{RunURL: runURL + "/attempts/1"}))
 			golden(t, name+".txt", v.Text()+"\n--- annotations\n"+annotations.String())
 		})
 	}

@@ -300,23 +300,37 @@ func problem(r *job.Result) string {
 	return ""
 }
 
-// times adds up how long the entries took. A rerun may be days after the run, so
+// times tells what the entries did and adds up how long they took. A rerun may be days after the run, so
 // the time between the first and the last moment says nothing.
 func (j *judgement) times() {
-	var spans []*job.Result
+	type span struct {
+		*job.Result
+		work int // number in v.Work
+	}
+	var spans []span
 	for i := range j.plan.Entries {
 		r := j.results[j.plan.Entries[i].ID]
-		if r != nil && !r.Started.IsZero() && r.Finished.After(r.Started) {
-			spans = append(spans, r)
-			j.v.JobSeconds += r.Finished.Sub(r.Started).Seconds()
+		if r == nil {
+			continue
 		}
+		w := Work{
+			Entry: j.plan.Entries[i].Name, Outcome: r.Outcome, URL: r.URL,
+			Built: len(r.Builds), Imported: max(r.Imported, 0), Downloaded: max(r.Downloaded, 0),
+		}
+		if !r.Started.IsZero() && r.Finished.After(r.Started) {
+			w.Seconds = r.Finished.Sub(r.Started).Seconds()
+			spans = append(spans, span{r, len(j.v.Work)})
+			j.v.JobSeconds += w.Seconds
+		}
+		j.v.Work = append(j.v.Work, w)
 	}
-	slices.SortStableFunc(spans, func(a, b *job.Result) int { return a.Started.Compare(b.Started) })
+	slices.SortStableFunc(spans, func(a, b span) int { return a.Started.Compare(b.Started) })
 	var until time.Time
 	for _, r := range spans {
 		if r.Started.After(until) {
 			until = r.Started
 		}
+		j.v.Work[r.work].Start = j.v.Seconds - until.Sub(r.Started).Seconds()
 		if r.Finished.After(until) {
 			j.v.Seconds += r.Finished.Sub(until).Seconds()
 			until = r.Finished

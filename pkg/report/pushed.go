@@ -7,11 +7,14 @@ import (
 
 // A pushTotal is what all entries sent to one binary cache.
 type pushTotal struct {
-	destination            string
-	entries, paths, failed int
-	spared                 int // of the failed, those that don't count
-	seconds                float64
+	Destination            string
+	Entries, Paths, Failed int
+	Spared                 int // of the failed, those that don't count
+	Seconds                float64
 }
+
+// Red counts the failures that do.
+func (t *pushTotal) Red() int { return t.Failed - t.Spared }
 
 // pushTotals adds the pushes up, by destination in the order of the first push.
 func (v *Verdict) pushTotals() []*pushTotal {
@@ -20,39 +23,65 @@ func (v *Verdict) pushTotals() []*pushTotal {
 	for _, p := range v.Pushes {
 		t := by[p.Destination]
 		if t == nil {
-			t = &pushTotal{destination: p.Destination}
+			t = &pushTotal{Destination: p.Destination}
 			by[p.Destination] = t
 			totals = append(totals, t)
 		}
-		t.entries++
-		t.seconds += max(p.Seconds, 0)
+		t.Entries++
+		t.Seconds += max(p.Seconds, 0)
 		if p.Error != "" {
-			t.failed++
+			t.Failed++
 			if p.Optional {
-				t.spared++
+				t.Spared++
 			}
 		} else {
-			t.paths += max(p.Paths, 0)
+			t.Paths += max(p.Paths, 0)
 		}
 	}
 	return totals
 }
 
-// pushed shows what went to which binary cache, in about twice limit bytes.
-func (v *Verdict) pushed(limit int) string {
+// hits says what the caches spared and what they did not, in lines.
+func (v *Verdict) hits() []string {
+	var paths, built int
+	var read int64
+	for _, w := range v.Work {
+		paths, built, read = paths+w.Imported, built+w.Built, read+w.Downloaded
+	}
+	var all []string
+	if hits := v.Counts.Skipped + v.Counts.Fetched + v.Counts.Present; hits > 0 {
+		all = append(all, fmt.Sprintf("%d of %s needed no building", hits, plural(len(v.Targets), "target")))
+	}
+	if built > 0 {
+		all = append(all, plural(built, "derivation")+" built")
+	}
+	if paths > 0 {
+		all = append(all, fmt.Sprintf("%s of derivations imported, %s read", plural(paths, "store path"), size(read)))
+	}
+	return all
+}
+
+// caches shows what came from caches and what went to which binary cache, in about
+// twice limit bytes.
+func (v *Verdict) caches(limit int) string {
+	hits := v.hits()
+	for i := range hits {
+		hits[i] = "- " + hits[i]
+	}
+	text := bullets("Caches", hits, limit)
 	if len(v.Pushes) == 0 {
-		return ""
+		return text
 	}
 	var rows, errs []string
 	for _, t := range v.pushTotals() {
 		failed := none
-		if red := t.failed - t.spared; red > 0 {
+		if red := t.Red(); red > 0 {
 			failed = fmt.Sprintf("**%d**", red)
 		}
-		if t.spared > 0 {
-			failed = strings.TrimPrefix(fmt.Sprintf("%s, %d ⚠️ optional", failed, t.spared), none+", ")
+		if t.Spared > 0 {
+			failed = strings.TrimPrefix(fmt.Sprintf("%s, %d ⚠️ optional", failed, t.Spared), none+", ")
 		}
-		rows = append(rows, fmt.Sprintf("| %s | %d | %d | %s | %s |\n", cell(t.destination, 200), t.entries, t.paths, duration(t.seconds), failed))
+		rows = append(rows, fmt.Sprintf("| %s | %d | %d | %s | %s |\n", cell(t.Destination, 200), t.Entries, t.Paths, duration(t.Seconds), failed))
 	}
 	for i := range v.Pushes {
 		if p := &v.Pushes[i]; p.Error != "" {
@@ -60,7 +89,7 @@ func (v *Verdict) pushed(limit int) string {
 		}
 	}
 	const header = "| Binary cache | Entries | Paths | Time | Failed |\n|---|--:|--:|--:|--:|\n"
-	text := "### Pushed\n\n" + cutRows(header, rows, limit, "binary cache")
+	text += "### Pushed\n\n" + cutRows(header, rows, limit, "binary cache")
 	if len(errs) > 0 {
 		text += list(errs, "\n", limit) + "\n\n"
 	}
@@ -70,8 +99,8 @@ func (v *Verdict) pushed(limit int) string {
 // textPushed is the same for a log.
 func (v *Verdict) textPushed(b *strings.Builder) {
 	for _, t := range v.pushTotals() {
-		if t.failed < t.entries {
-			fmt.Fprintf(b, "pushed %s to %s in %s\n", plural(t.paths, "path"), plain(t.destination), duration(t.seconds))
+		if t.Failed < t.Entries {
+			fmt.Fprintf(b, "pushed %s to %s in %s\n", plural(t.Paths, "path"), plain(t.Destination), duration(t.Seconds))
 		}
 	}
 	for i := range v.Pushes {

@@ -122,7 +122,7 @@ func (n *names) blockOf(c *rootCause) block {
 	return b
 }
 
-func (v *Verdict) failedSection(n *names) *section {
+func (v *Verdict) failedSection(n *names, l map[string]string) *section {
 	s := &section{title: "Failed"}
 	causes := v.rootCauses(false)
 	const open = 3 // so few are read without a click
@@ -143,7 +143,7 @@ func (v *Verdict) failedSection(n *names) *section {
 				}
 				b.WriteString(log)
 			}
-			return b.String() + reproduction(c, limit/8)
+			return b.String() + reproduction(c, limit/8) + jobLinks(c.entries(), l)
 		}
 		s.blocks = append(s.blocks, block)
 	}
@@ -178,12 +178,29 @@ func reproduction(c *rootCause, limit int) string {
 	return ""
 }
 
-func (v *Verdict) entriesSection(n *names) *section {
+// fewJobs is how many jobs an error links to.
+const fewJobs = 3
+
+// jobLinks leads to the jobs of the first few entries whose pages are known.
+func jobLinks(entries []string, l map[string]string) string {
+	var links []string
+	for _, entry := range entries {
+		if address := l[entry]; address != "" && len(links) < fewJobs {
+			links = append(links, "["+code(entry, 100)+"]("+address+")")
+		}
+	}
+	if len(links) == 0 {
+		return ""
+	}
+	return "The job and its log: " + strings.Join(links, ", ") + "\n\n"
+}
+
+func (v *Verdict) entriesSection(n *names, l map[string]string) *section {
 	s := &section{title: "Errors beside the targets"}
 	for _, p := range v.Entries {
 		groups := []nameGroup{{"", n.take([]string{cmp.Or(p.Name, p.Entry)})}}
 		s.blocks = append(s.blocks, block{groups: groups, body: func(limit int) string {
-			return excerpt(lines(p.Message), limit*3/4, true)
+			return excerpt(lines(p.Message), limit*3/4, true) + jobLinks([]string{p.Name}, l)
 		}})
 	}
 	return s

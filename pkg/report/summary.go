@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/url"
+	"regexp"
 	"strings"
 )
 
@@ -15,26 +16,32 @@ type SummaryOptions struct {
 	// RunURL is the address of the page of the run, for a summary that is read
 	// elsewhere. What is no http address is left out.
 	RunURL string
+	// JobURLs are the addresses of the jobs' pages by Entry.Name, where the caller
+	// knows them. They come before those that Results tell, which the run's page has
+	// to stand for where there is none.
+	JobURLs map[string]string
 	// MaxBytes is what the summary stays below. Without it, that is MaxSummary; it
 	// is at least 8 KiB.
 	MaxBytes int
 }
 
 // Summary gives the verdict as Markdown, as GitHub renders it: the verdict, what
-// failed and why, and a table of all targets. Where that gets too large, long
+// failed and why, a table of all targets, the time line and what went through
+// caches. Where that gets too large, long
 // logs, then whole logs, then rows of the table are left out, and their number
 // is told. The verdict and the names of what failed stay.
 func (v *Verdict) Summary(o SummaryOptions) string {
 	const margin = 64 // the caller may add a newline or two
 	limit := max(cmp.Or(o.MaxBytes, MaxSummary), 8<<10) - margin
 	n := v.newNames(limit / 2)
-	failed := []*section{v.failedSection(n), v.unevaluatedSection(n), v.entriesSection(n)}
+	l := v.links(o)
+	failed := []*section{v.failedSection(n, l), v.unevaluatedSection(n), v.entriesSection(n, l)}
 	before := v.head(o.RunURL, limit/8)
 	middle := v.missing(n)
 	if v.Change != nil {
 		middle += v.Change.Markdown(limit / 8)
 	}
-	after := v.pushed(limit/16) + v.notices(limit/32) + v.ignored(limit/32)
+	after := v.gantt(limit/16) + v.caches(limit/16) + v.notices(limit/32) + v.ignored(limit/32)
 
 	room := limit - len(before) - len(middle) - len(after) - tableFrame
 	blocks := 0
@@ -48,7 +55,7 @@ func (v *Verdict) Summary(o SummaryOptions) string {
 	for _, s := range failed {
 		before += s.render(each, &details)
 	}
-	return before + middle + v.table(room+details) + after
+	return before + middle + v.table(room+details, l) + after
 }
 
 var marks = map[Status]string{Success: "✅", Failure: "❌", Cancelled: "⚪"}
@@ -82,6 +89,26 @@ func linkable(address string) bool {
 	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" &&
 		len(address) < 500 && !strings.ContainsAny(address, "<>()[] \n\\")
 }
+
+// links are the addresses of the jobs' pages, by Entry.Name. All are fit to stand in
+// Markdown.
+func (v *Verdict) links(o SummaryOptions) map[string]string {
+	l := map[string]string{}
+	for _, w := range v.Work {
+		if page := jobPage.FindStringSubmatch(w.URL); page != nil && (o.RunURL == "" || strings.HasPrefix(o.RunURL+"/", page[1]+"/")) {
+			l[w.Entry] = w.URL
+		}
+	}
+	for entry, address := range o.JobURLs {
+		if linkable(address) {
+			l[entry] = address
+		}
+	}
+	return l
+}
+
+// jobPage is what a Result may link to: a job, of the run that is its first group.
+var jobPage = regexp.MustCompile(`^(https?://[A-Za-z0-9.:-]+/[A-Za-z0-9._-]+/[A-Za-z0-9._-]+/actions/runs/[0-9]+)/job/[0-9]+$`)
 
 // counts is one line of numbers.
 func (v *Verdict) counts() string {

@@ -12,48 +12,70 @@ import (
 
 // A row of the table of targets, before it is written for somebody.
 type row struct {
-	name, system  string
-	outcome       string // ours
-	because       string // foreign
-	time, closure string
-	outPath       string
+	Entry, Name   string
+	System        string
+	Status        TargetStatus
+	Outcome       string // ours
+	Because       string // foreign
+	Time, Closure string
+	Caches        string // foreign
+	OutPath       string
+}
+
+// rows describe all targets, and to which binary caches each of them went.
+func (v *Verdict) rows() []row {
+	went := map[string][]string{}
+	for _, p := range v.Pushes {
+		if p.Error == "" && !slices.Contains(went[p.Entry], p.Destination) {
+			went[p.Entry] = append(went[p.Entry], p.Destination)
+		}
+	}
+	rows := make([]row, 0, len(v.Targets))
+	for _, t := range v.hostsFirst() {
+		r := t.row()
+		if t.Result != nil && t.Result.Outcome.OK() {
+			r.Caches = strings.Join(went[t.Entry], ", ")
+		}
+		rows = append(rows, r)
+	}
+	return rows
 }
 
 // row describes a target.
 func (t *TargetVerdict) row() row {
-	r := row{name: t.name(), system: t.Target.System, time: none, closure: none}
+	r := row{Entry: t.Entry, Name: t.name(), System: t.Target.System, Status: t.Status, Time: none, Closure: none}
 	switch t.Status {
 	case TargetPresent:
-		r.outcome = "in the store"
+		r.Outcome = "in the store"
 	case TargetSkipped:
-		r.outcome, r.because = "skipped", t.Why
+		r.Outcome, r.Because = "skipped", t.Why
 	case TargetFailed:
-		r.outcome = "failed"
+		r.Outcome = "failed"
 		switch cause := t.blockedBy(); {
 		case t.unevaluated():
-			r.outcome = "can't be evaluated"
+			r.Outcome = "can't be evaluated"
 		case t.stepFailed():
-			r.outcome = postBuildFailed
+			r.Outcome = postBuildFailed
 		case t.stopped():
-			r.outcome = "stopped at its deadline"
+			r.Outcome = "stopped at its deadline"
 		case cause != "":
-			r.outcome, r.because = "blocked", cmp.Or(oneLine(job.DrvName(cause)), none)+" failed"
+			r.Outcome, r.Because = "blocked", cmp.Or(oneLine(job.DrvName(cause)), none)+" failed"
 		}
 	case TargetMissing:
-		r.outcome = "no result"
+		r.Outcome = "no result"
 	default:
-		r.outcome = string(t.Status)
+		r.Outcome = string(t.Status)
 	}
 	if t.Emulated && t.Result != nil {
-		r.outcome += ", emulated"
+		r.Outcome += ", emulated"
 	}
 	if t.skippedStep() != "" {
-		r.outcome += ", post_build skipped"
+		r.Outcome += ", post_build skipped"
 	}
 	out := t.output()
-	r.outPath, r.closure = out.Path, size(out.Closure)
+	r.OutPath, r.Closure = out.Path, size(out.Closure)
 	if t.Result != nil {
-		r.time = duration(t.Result.Seconds)
+		r.Time = duration(t.Result.Seconds)
 	}
 	return r
 }
@@ -79,25 +101,27 @@ func (t *TargetVerdict) output() job.Output {
 const tableFrame = 400
 
 // table shows all targets, or as many as fit with their rows into limit bytes.
-func (v *Verdict) table(limit int) string {
+func (v *Verdict) table(limit int, l map[string]string) string {
 	const (
 		many   = 30
-		header = "| Target | System | Outcome | Time | Closure | Output |\n|---|---|---|--:|--:|---|\n"
+		header = "| Target | System | Outcome | Time | Closure | Binary cache | Output |\n|---|---|---|--:|--:|---|---|\n"
 	)
 	if len(v.Targets) == 0 {
 		return ""
 	}
 	rows := make([]string, 0, len(v.Targets))
-	for _, t := range v.hostsFirst() {
-		r := t.row()
-		outcome := r.outcome
-		if t.Status == TargetFailed || t.Status == TargetMissing {
+	for _, r := range v.rows() {
+		outcome := r.Outcome
+		if r.Status == TargetFailed || r.Status == TargetMissing {
 			outcome = "**" + outcome + "**"
+			if address := l[r.Entry]; address != "" {
+				outcome = "[" + outcome + "](" + address + ")"
+			}
 		}
-		if r.because != "" {
-			outcome += ": " + cell(r.because, 200)
+		if r.Because != "" {
+			outcome += ": " + cell(r.Because, 200)
 		}
-		rows = append(rows, fmt.Sprintf("| %s | %s | %s | %s | %s | %s |\n", cell(r.name, 200), cell(r.system, 40), outcome, r.time, r.closure, cell(r.outPath, 300)))
+		rows = append(rows, fmt.Sprintf("| %s | %s | %s | %s | %s | %s | %s |\n", cell(r.Name, 200), cell(r.System, 40), outcome, r.Time, r.Closure, cell(r.Caches, 200), cell(r.OutPath, 300)))
 	}
 	text := cutRows(header, rows, limit, "target")
 	if len(rows) > many {

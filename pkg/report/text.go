@@ -57,14 +57,14 @@ func (v *Verdict) textTable(b *strings.Builder) {
 	fmt.Fprintln(w, "OUTCOME\tTIME\tCLOSURE\tSYSTEM\tTARGET")
 	for _, t := range targets {
 		r := t.row()
-		because := plain(r.because)
+		because := plain(r.Because)
 		if t.Status == TargetMissing || t.Status == TargetCancelled {
 			because = t.Why
 		}
 		if because != "" {
 			because = " (" + because + ")"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s%s\n", r.outcome, r.time, r.closure, cmp.Or(plain(r.system), none), cmp.Or(plain(r.name), none), because)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s%s\n", r.Outcome, r.Time, r.Closure, cmp.Or(plain(r.System), none), cmp.Or(plain(r.Name), none), because)
 	}
 	_ = w.Flush() // a strings.Builder takes everything
 	if done := len(v.Targets) - len(targets); done > 0 {

@@ -24,6 +24,7 @@ type Verdict struct {
 	Targets []TargetVerdict `json:"targets"`           // all of the Plan, in its order
 	Entries []EntryProblem  `json:"entries,omitempty"` // what went wrong beside the targets
 	Jobs    []JobProblem    `json:"jobs,omitempty"`    // jobs of the workflow that did not succeed
+	Work    []Work          `json:"work,omitempty"`    // of the entries that have a Result, in the order of the Plan
 	Pushes  []Push          `json:"pushes,omitempty"`
 	Ignored []Ignored       `json:"ignored,omitempty"` // Results that don't count
 	Notices []string        `json:"notices,omitempty"` // of the Plan
@@ -149,6 +150,20 @@ type JobProblem struct {
 	Job    string `json:"job"`
 	Result Status `json:"result"`
 	Status Status `json:"status"` // what it makes of the verdict
+}
+
+// Work is what one entry did, and when.
+type Work struct {
+	Entry   string      `json:"entry"` // Entry.Name
+	Outcome job.Outcome `json:"outcome"`
+	// Start is how many seconds after the first entry this one began. Pauses in
+	// which nothing was worked on, as before a rerun, don't count.
+	Start      float64 `json:"start"`
+	Seconds    float64 `json:"seconds"`
+	Built      int     `json:"built"`         // derivations
+	Imported   int     `json:"imported"`      // store paths taken from the drv pack
+	Downloaded int64   `json:"downloaded"`    // bytes that this needed
+	URL        string  `json:"url,omitempty"` // of the job, as the worker tells; foreign text
 }
 
 // A Push is what an entry sent to one binary cache.

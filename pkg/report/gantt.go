@@ -1,0 +1,96 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/org/nix-matrix/pkg/job"
+)
+
+// bars gives the entries that took longest, at most so many, in the order of their
+// start, and how many it leaves out. Of one alone there is nothing to compare.
+func (v *Verdict) bars(most int) (bars []Work, left int) {
+	for _, w := range v.Work {
+		if w.Seconds > 0 {
+			bars = append(bars, w)
+		}
+	}
+	if len(bars) < 2 {
+		return nil, 0
+	}
+	left = max(0, len(bars)-most)
+	slices.SortStableFunc(bars, func(a, b Work) int { return cmp.Compare(b.Seconds, a.Seconds) })
+	bars = bars[:len(bars)-left]
+	slices.SortStableFunc(bars, func(a, b Work) int { return cmp.Compare(a.Start, b.Start) })
+	return bars, left
+}
+
+// mark shows how an entry ended.
+func (w *Work) mark() string {
+	switch {
+	case w.Outcome.OK():
+		return "✓"
+	case w.Outcome == job.Cancelled:
+		return "○"
+	default:
+		return "✗"
+	}
+}
+
+// gantt shows in at most limit bytes when which entry was worked on, as a Mermaid
+// diagram. Its axis counts from the start of the first one.
+func (v *Verdict) gantt(limit int) string {
+	const (
+		most  = 30
+		bar   = 150 // bytes of one, at most
+		frame = 300
+	)
+	bars, left := v.bars(max(0, min(most, (limit-frame)/bar)))
+	if len(bars) == 0 {
+		return ""
+	}
+	// Mermaid reads and shows local time: this is a midnight everywhere.
+	midnight := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+	axis := "%M:%S"
+	switch {
+	case v.Seconds > 24*60*60:
+		axis = "day %-d, %H:%M"
+	case v.Seconds > 60*60:
+		axis = "%H:%M"
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "### Time line\n\n```mermaid\ngantt\n    dateFormat YYYY-MM-DD HH:mm:ss\n    axisFormat %s\n", axis)
+	for _, w := range bars {
+		tag := "done"
+		switch w.Outcome {
+		case job.Built:
+			tag = "active"
+		case job.Broken:
+			tag = "crit"
+		}
+		// The mark at the front keeps a name from being one of Mermaid's words.
+		fmt.Fprintf(&b, "    %s %s, %s :%s, %s, %ds\n", w.mark(), unarmedLabel(w.Entry), job.Duration(seconds(w.Seconds)),
+			tag, midnight.Add(seconds(w.Start)).Format(time.DateTime), max(1, int(seconds(w.Seconds).Seconds())))
+	}
+	b.WriteString("```\n\n")
+	if left > 0 {
+		fmt.Fprintf(&b, "And %s.\n\n", plural(left, "entry that took less", "entries that took less"))
+	}
+	return b.String()
+}
+
+// unarmedLabel is foreign text as a label of Mermaid's, in which only letters,
+// digits and a few other characters are sure to have no meaning.
+func unarmedLabel(s string) string {
+	const longest = 48
+	return clip(strings.Map(func(r rune) rune {
+		if unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune(" ._-+/@", r) {
+			return r
+		}
+		return '_'
+	}, oneLine(s)), longest)
+}

@@ -1,0 +1,79 @@
+package report
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/org/nix-matrix/pkg/job"
+)
+
+// The clock stands still while nothing is worked on: a rerun is days later.
+func TestWorkOfARerun(t *testing.T) {
+	t.Parallel()
+	p := planOf(host("a", "x86_64-linux"), host("b", "x86_64-linux"), host("c", "x86_64-linux"))
+	results := resultsOf(p)
+	for i, at := range []time.Duration{48 * time.Hour, 0, 30 * time.Second} {
+		results[i].Started, results[i].Finished = noon.Add(at), noon.Add(at+time.Minute)
+	}
+	v := Judge(p, planKey, results, nil)
+	var got []float64
+	for _, w := range v.Work {
+		got = append(got, w.Start, w.Seconds)
+	}
+	if diff := cmp.Diff([]float64{90, 60, 0, 60, 30, 60}, got); diff != "" || v.Seconds != 150 {
+		t.Errorf("of %v seconds, start and time (-want +got):\n%s", v.Seconds, diff)
+	}
+}
+
+func TestGanttShowsTheLongest(t *testing.T) {
+	t.Parallel()
+	v := &Verdict{Seconds: 5000}
+	for i := range 1000 {
+		v.Work = append(v.Work, Work{Entry: fmt.Sprintf("e%d", i), Outcome: job.Built, Start: float64(1000 - i), Seconds: float64(i)})
+	}
+	for limit, bars := range map[int]int{64 << 10: 30, 1800: 10, 100: 0} {
+		got := v.gantt(limit)
+		if n := strings.Count(got, "✓"); n != bars || len(got) > limit {
+			t.Errorf("%d bars in %d bytes of %d:\n%s", n, len(got), limit, got)
+		}
+		first, last := strings.Index(got, "e999,"), strings.Index(got, fmt.Sprintf("e%d,", 1000-bars))
+		if bars > 0 && (first < 0 || last < first || !strings.Contains(got, fmt.Sprintf("And %d entries that took less.", 999-bars))) {
+			t.Errorf("not the longest, by their start:\n%s", got)
+		}
+	}
+	if got := (&Verdict{Work: v.Work[500:501]}).gantt(1 << 20); got != "" {
+		t.Errorf("one alone gives\n%s", got)
+	}
+}
+
+// A Result is foreign: it links to a job of this run, or to nothing.
+func TestJobLinks(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]bool{
+		runURL + "/job/4":                   true,
+		runURL + "0/job/4":                  false,
+		runURL:                              false,
+		runURL + "/job/4)":                  false,
+		runURL + "/job/4/../../../../../..": false,
+		"https://evil.example/org/fleet/actions/runs/7/job/4": false,
+		"javascript:alert(1)": false,
+		"":                    false,
+	} {
+		p := planOf(host("a", "x86_64-linux"))
+		results := resultsOf(p)
+		fail(results[0], 0, drv("a"), "no")
+		results[0].URL = address
+		v := Judge(p, planKey, results, nil)
+		if got := strings.Count(v.Summary(SummaryOptions{RunURL: runURL + "/attempts/2"}), "]("+address+")"); (got == 2) != want || !want && address != runURL && got > 0 {
+			t.Errorf("%q: %d links", address, got)
+		}
+		const known = "https://ghes.example/o/r/actions/runs/1/job/2"
+		if md := v.Summary(SummaryOptions{JobURLs: map[string]string{v.Work[0].Entry: known}}); strings.Count(md, "]("+known+")") != 2 {
+			t.Errorf("what the caller knows does not come first:\n%s", md)
+		}
+	}
+}
