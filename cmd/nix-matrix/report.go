@@ -32,7 +32,8 @@ With --comment, the verdict is in a comment on the pull request too, which each 
 brings up to date. It takes a token with the permission pull-requests: write from
 ` + action.GitHubVariable + `, and does nothing for a pull request from a fork.`,
 		Example: `  nix-matrix report --plan plan.json --results results/
-  nix-matrix report --plan plan.json --results results/ --summary report.md`,
+  nix-matrix report --plan plan.json --results results/ --summary report.md
+  nix-matrix report --plan plan.json --results results/ --html report.html`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usagef("report takes no %q: give the plan with --plan and the results with --results", args[0])
@@ -46,6 +47,7 @@ brings up to date. It takes a token with the permission pull-requests: write fro
 	f.StringVar(&r.results, "results", a.action.Input("results"), "`DIR` with the results")
 	f.StringVar(&r.needs, "needs", a.action.Input("needs"), "what became of the jobs before: toJSON(needs), as `JSON`; @FILE is a file with it")
 	f.StringVar(&r.summary, "summary", "", "write the report as Markdown to `FILE`")
+	htmlFlag(cmd, &r.html)
 	f.BoolVar(&r.json, "json", false, "print the verdict as JSON")
 	f.BoolVar(&r.comment, "comment", a.action.Input("comment") == "true", "keep the verdict in a comment on the pull request, where the token may write one")
 	a.idFlag(cmd)
@@ -59,8 +61,28 @@ type reporter struct {
 	results string
 	needs   string
 	summary string
+	html    string
 	json    bool
 	comment bool
+}
+
+func htmlFlag(cmd *cobra.Command, to *string) {
+	cmd.Flags().StringVar(to, "html", "", "write the report as one page to `FILE`, which needs no network and runs no script")
+}
+
+// writeHTML writes the report to a file; empty is none.
+func writeHTML(file string, v *report.Verdict, o report.SummaryOptions) error {
+	if file == "" {
+		return nil
+	}
+	page, err := v.HTML(o)
+	if err != nil {
+		return err
+	}
+	if err := writeFile(file, page); err != nil {
+		return fmt.Errorf("write the report to --html: %w", err)
+	}
+	return nil
 }
 
 func (r *reporter) run(ctx context.Context) error {
@@ -125,11 +147,15 @@ func (r *reporter) readPlan() (*job.Plan, string, error) {
 // tell gives the verdict in all the places where it is looked for.
 func (r *reporter) tell(ctx context.Context, v *report.Verdict) error {
 	a := r.app
-	summary := v.Summary(report.SummaryOptions{RunURL: a.action.RunURL(), MaxBytes: action.MaxSummary})
+	options := report.SummaryOptions{RunURL: a.action.RunURL(), MaxBytes: action.MaxSummary}
+	summary := v.Summary(options)
 	if r.summary != "" {
 		if err := writeFile(r.summary, []byte(summary)); err != nil {
 			return fmt.Errorf("write the summary: %w", err)
 		}
+	}
+	if err := writeHTML(r.html, v, options); err != nil {
+		return err
 	}
 	if err := a.action.AddSummary(summary); err != nil {
 		return fmt.Errorf("add to the job's summary: %w", err)

@@ -32,6 +32,7 @@ discover --help" for what an INSTALLABLE is.
 		Example: `  nix-matrix run                                  # the flake in this directory
   nix-matrix run .#nixosConfigurations.pi3
   nix-matrix run --push file:///srv/cache --jobs 4
+  nix-matrix run --html report.html               # what became of it, to read in a browser
   nix-matrix run -f default.nix -A system -A home`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := r.discovery.arguments(a, args); err != nil {
@@ -48,6 +49,7 @@ discover --help" for what an INSTALLABLE is.
 	r.working.flags(a, cmd)
 	a.setUpFlag(cmd, &r.discovery.setup)
 	a.idFlag(cmd)
+	htmlFlag(cmd, &r.html)
 	cmd.Flags().StringVar(&a.cache, "cache", "", "dir:`PATH` where the plan and the results are kept (default below $XDG_CACHE_HOME)")
 	cmd.Flags().IntVarP(&r.jobs, "jobs", "j", min(4, runtime.NumCPU()), "entries at a time; each builds as many derivations at a time as Nix is set to")
 	cmd.Flags().BoolVarP(&r.logs, "print-build-logs", "L", false, "show the lines of build logs")
@@ -58,12 +60,16 @@ type runner struct {
 	app       *app
 	discovery discovery
 	working   workingFlags
+	html      string
 	jobs      int
 	logs      bool
 }
 
 func (r *runner) run(ctx context.Context) error {
 	a := r.app
+	if info, err := os.Stat(filepath.Dir(r.html)); err != nil || !info.IsDir() { // to be found out before all the work
+		return usagef("--html %s: there is no directory %s", r.html, filepath.Dir(r.html))
+	}
 	how, err := r.working.parse()
 	if err != nil {
 		return err
@@ -116,6 +122,9 @@ func (r *runner) run(ctx context.Context) error {
 	verdict := report.Judge(plan, key, results, nil)
 	a.show.Close()
 	if _, err := fmt.Fprint(a.streams.out, verdict.Text()); err != nil {
+		return err
+	}
+	if err := writeHTML(r.html, verdict, report.SummaryOptions{RunURL: a.action.RunURL()}); err != nil {
 		return err
 	}
 	if verdict.Status != report.Success {

@@ -1,6 +1,6 @@
 // Package report turns a Plan and its Results into a verdict, and the verdict
-// into Markdown, text and annotations. It is pure: the same documents give the
-// same bytes.
+// into Markdown, a page of HTML, text and annotations. It is pure: the same
+// documents give the same bytes.
 //
 // The verdict is a gate. It is green only if
 //

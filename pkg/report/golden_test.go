@@ -1,11 +1,13 @@
 package report
 
 import (
+	"bytes"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -13,6 +15,8 @@ import (
 
 	"github.com/org/nix-matrix/pkg/job"
 )
+
+var styleHash = regexp.MustCompile(`sha256-[^']+`)
 
 var update = flag.Bool("update", false, "write the golden files in testdata")
 
@@ -125,6 +129,14 @@ func TestGolden(t *testing.T) {
 				fmt.Fprintf(&annotations, "%s: %s%s\n  %s\n", a.Level, a.Title, at, strings.ReplaceAll(a.Message, "\n", "\n  "))
 			}
 			golden(t, name+".md", v.Summary(SummaryOptions{RunURL: runURL + "/attempts/1"}))
+			page, err := v.HTML(SummaryOptions{RunURL: runURL + "/attempts/1"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if again, _ := verdict().HTML(SummaryOptions{RunURL: runURL + "/attempts/1"}); !bytes.Equal(page, again) {
+				t.Error("the same documents give two pages")
+			}
+			golden(t, name+".html", styleHash.ReplaceAllString(strings.Replace(string(page), pageCSS, "", 1), "sha256-…"))
 			golden(t, name+".txt", v.Text()+"\n--- annotations\n"+annotations.String())
 		})
 	}

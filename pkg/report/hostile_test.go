@@ -118,8 +118,12 @@ func checkHostile(t *testing.T, s string) {
 		if diff := cmp.Diff(structure(hostile("x").Summary(SummaryOptions{})), structure(md)); diff != "" {
 			t.Errorf("%q gets out of its code (-harmless +hostile):\n%s\n%s", s, diff, md)
 		}
+		if diff := cmp.Diff(elements(t, hostile("x")), elements(t, v)); diff != "" {
+			t.Errorf("%q gets out of its element (-harmless +hostile):\n%s", s, diff)
+		}
 	}
 	checkMarkdown(t, s, md)
+	checkPage(t, s, v)
 	const limit = 8 << 10
 	short := v.Summary(SummaryOptions{MaxBytes: limit})
 	checkMarkdown(t, s, short)

@@ -1,0 +1,190 @@
+package report
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
+	"fmt"
+	"html/template"
+	"strings"
+)
+
+var (
+	//go:embed page.html
+	pageHTML string
+	//go:embed page.css
+	pageCSS string
+
+	pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
+		"line":     oneLine, // of all foreign text that is one
+		"plural":   plural,
+		"took":     duration,
+		"style":    func() template.CSS { return template.CSS(pageCSS) }, //nolint:gosec // it is ours
+		"styleSum": styleSum,
+	}).Parse(pageHTML))
+)
+
+// styleSum is what the page's policy knows the only style by that it allows.
+func styleSum() string {
+	sum := sha256.Sum256([]byte(pageCSS))
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// HTML gives the verdict as a page that needs no network and runs no script, with
+// what the Summary has. It shows all targets, whatever o.MaxBytes says, and of logs
+// their end.
+func (v *Verdict) HTML(o SummaryOptions) ([]byte, error) {
+	var b bytes.Buffer
+	if err := pageTemplate.Execute(&b, v.page(o)); err != nil {
+		return nil, fmt.Errorf("write the page of the report: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+// A page is what page.html shows.
+type page struct {
+	*Verdict
+	Tally      string
+	RunURL     string // empty where there is none
+	Sections   []pageSection
+	Unfinished []pageGroup
+	Bars       []pageBar
+	MoreBars   int
+	Rows       []row
+	Folded     bool              // they are many
+	URLs       map[string]string // of jobs, by Entry.Name
+	Hits       []string
+	Totals     []*pushTotal
+	PushErrors []Push
+	Notes      []string
+}
+
+type pageSection struct {
+	Title  string
+	Causes []pageCause
+}
+
+// A pageCause is something that went wrong.
+type pageCause struct {
+	Title             string
+	Hit               []pageGroup
+	Derivation, Place string
+	Detail, Log       string
+	Open              bool // the log need not be asked for
+	Reproduce         string
+	Jobs              []pageLink
+}
+
+// A pageLink leads to the page of an entry's job.
+type pageLink struct{ Entry, URL string }
+
+// A pageGroup is targets, and what is said of all of them.
+type pageGroup struct{ How, Names string }
+
+// A pageBar is an entry in the time line.
+type pageBar struct {
+	Work
+	Mark        string
+	Left, Width string // in percent of the whole
+}
+
+func (v *Verdict) page(o SummaryOptions) *page {
+	const (
+		mostBars = 100
+		allLogs  = 4 << 20 // bytes, of all causes together
+		openLogs = 3
+		openRows = 100
+	)
+	p := &page{
+		Verdict: v, Tally: v.counts(), Rows: v.rows(), URLs: v.links(o),
+		Hits: v.hits(), Totals: v.pushTotals(), Notes: v.notes(oneLine),
+	}
+	p.Folded = len(p.Rows) > openRows
+	if linkable(o.RunURL) {
+		p.RunURL = o.RunURL
+	}
+	failed, unevaluated := v.rootCauses(false), v.rootCauses(true)
+	each := min(max(allLogs/max(len(failed)+len(unevaluated), 1), 4<<10), 64<<10)
+	for _, s := range []struct {
+		title  string
+		causes []*rootCause
+	}{{"Failed", failed}, {"Could not be evaluated", unevaluated}} {
+		section := pageSection{Title: s.title}
+		for _, c := range s.causes {
+			cause := c.page(each)
+			cause.Open, cause.Jobs = len(s.causes) <= openLogs, p.jobs(c.entries()...)
+			section.Causes = append(section.Causes, cause)
+		}
+		p.Sections = append(p.Sections, section)
+	}
+	beside := pageSection{Title: "Errors beside the targets"}
+	for _, e := range v.Entries {
+		beside.Causes = append(beside.Causes, pageCause{Title: oneLine(cmp.Or(e.Name, e.Entry)), Detail: ending(lines(e.Message), each), Jobs: p.jobs(e.Name)})
+	}
+	p.Sections = append(p.Sections, beside)
+	for _, push := range v.Pushes {
+		if push.Error != "" {
+			p.PushErrors = append(p.PushErrors, push)
+		}
+	}
+	for _, t := range v.hostsFirst(TargetMissing, TargetCancelled) {
+		if last := len(p.Unfinished) - 1; last >= 0 && p.Unfinished[last].How == t.Why {
+			p.Unfinished[last].Names += ", " + oneLine(t.name())
+			continue
+		}
+		p.Unfinished = append(p.Unfinished, pageGroup{t.Why, oneLine(t.name())})
+	}
+	var bars []Work
+	bars, p.MoreBars = v.bars(mostBars)
+	for _, w := range bars {
+		p.Bars = append(p.Bars, pageBar{w, w.mark(), percent(w.Start, v.Seconds), percent(w.Seconds, v.Seconds)})
+	}
+	return p
+}
+
+func (c *rootCause) page(limit int) pageCause {
+	_, detail := c.happened()
+	file, line := c.place()
+	p := pageCause{
+		Title: c.headline(oneLine), Derivation: oneLine(c.drv), Detail: ending(detail, limit), Log: ending(c.log(), limit),
+		Reproduce: strings.Join(c.reproduce(), "\n"),
+	}
+	if file != "" {
+		p.Place = position(file, line)
+	}
+	for _, group := range c.affects() {
+		if group.how != "" {
+			p.Hit = append(p.Hit, pageGroup{group.how, oneLine(strings.Join(targetNames(group.targets), ", "))})
+		}
+	}
+	return p
+}
+
+// jobs leads to those of the first few entries whose pages are known.
+func (p *page) jobs(entries ...string) []pageLink {
+	var links []pageLink
+	for _, entry := range entries {
+		if address := p.URLs[entry]; address != "" && len(links) < fewJobs {
+			links = append(links, pageLink{oneLine(entry), address})
+		}
+	}
+	return links
+}
+
+// ending is the last lines, as much as fits into limit bytes.
+func ending(all []string, limit int) string {
+	taken, _, left := clipLines(all, limit, false)
+	if left > 0 {
+		taken = append([]string{fmt.Sprintf("… %s left out …", plural(left, "line"))}, taken...)
+	}
+	return strings.Join(taken, "\n")
+}
+
+func percent(part, whole float64) string {
+	if whole <= 0 {
+		return "0%"
+	}
+	return fmt.Sprintf("%.2f%%", min(max(part/whole, 0), 1)*100)
+}
