@@ -46,6 +46,8 @@ type Growth struct {
 // by is how much it has grown.
 func (g Growth) by() int64 { return g.After - g.Before }
 
+const changeTitle = "What this rebuilds"
+
 // maxGrowths is how many packages are named of a target.
 const maxGrowths = 5
 
@@ -102,27 +104,13 @@ func (t *TargetVerdict) changed(was *job.RecordTarget) ChangedTarget {
 // Markdown gives the change as a section of at most about limit bytes.
 func (c *Change) Markdown(limit int) string {
 	var b strings.Builder
-	b.WriteString("### What this rebuilds\n\n")
-	var parts []string
-	for _, count := range []struct {
-		n    int
-		what string
-	}{{len(c.Changed), "changed"}, {len(c.Added), "added"}, {len(c.Removed), "removed"}, {c.Unchanged, "unchanged"}} {
-		if count.n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", count.n, count.what))
-		}
-	}
-	fmt.Fprintf(&b, "Against %s: %s", c.base(), cmp.Or(strings.Join(parts, ", "), "nothing is there"))
-	if c.Rebuild >= 0 {
-		fmt.Fprintf(&b, "; %s to build that nobody had", plural(c.Rebuild, "derivation"))
-	}
-	b.WriteString(".\n\n")
+	fmt.Fprintf(&b, "### %s\n\nAgainst %s: %s.\n\n", changeTitle, c.base(), c.tally())
 	limit -= b.Len()
 	const longest = 120
 	if len(c.Changed) > 0 {
 		rows := make([]string, len(c.Changed))
 		for i, t := range c.Changed {
-			rows[i] = fmt.Sprintf("| %s | %s | %s |\n", cell(t.Name, longest), t.sizes(), t.growths())
+			rows[i] = fmt.Sprintf("| %s | %s | %s |\n", cell(t.Name, longest), t.sizes(), t.growths(func(name string) string { return cell(name, longest/2) }))
 		}
 		b.WriteString("| Changed | Closure | What grew and shrank |\n|---|---|---|\n" + tableRows(rows, limit/2) + "\n")
 	}
@@ -155,12 +143,36 @@ func tableRows(rows []string, limit int) string {
 	return b.String()
 }
 
-func (c *Change) base() string {
-	const short = 8
-	text := code(cmp.Or(c.Branch, "the default branch"), 100)
-	if c.Commit != "" {
-		text += " at " + code(c.Commit[:min(len(c.Commit), short)], short)
+// tally is the change in numbers.
+func (c *Change) tally() string {
+	var parts []string
+	for _, count := range []struct {
+		n    int
+		what string
+	}{{len(c.Changed), "changed"}, {len(c.Added), "added"}, {len(c.Removed), "removed"}, {c.Unchanged, "unchanged"}} {
+		if count.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", count.n, count.what))
+		}
 	}
+	text := cmp.Or(strings.Join(parts, ", "), "nothing is there")
+	if c.Rebuild >= 0 {
+		text += fmt.Sprintf("; %s to build that nobody had", plural(c.Rebuild, "derivation"))
+	}
+	return text
+}
+
+// of names what it is compared with.
+func (c *Change) of(name func(string) string) string {
+	const short = 8
+	text := name(cmp.Or(c.Branch, "the default branch"))
+	if c.Commit != "" {
+		text += " at " + name(c.Commit[:min(len(c.Commit), short)])
+	}
+	return text
+}
+
+func (c *Change) base() string {
+	text := c.of(func(name string) string { return code(name, 100) })
 	if linkable(c.URL) {
 		text = "[" + text + "](" + c.URL + ")"
 	}
@@ -179,10 +191,10 @@ func (t *ChangedTarget) sizes() string {
 	return fmt.Sprintf("%s → %s (%s)", size(t.Before), size(t.After), signed(t.After-t.Before))
 }
 
-func (t *ChangedTarget) growths() string {
+func (t *ChangedTarget) growths(name func(string) string) string {
 	var parts []string
 	for _, g := range t.Growths {
-		parts = append(parts, cell(g.Package, 60)+" "+signed(g.by()))
+		parts = append(parts, name(g.Package)+" "+signed(g.by()))
 	}
 	return cmp.Or(strings.Join(parts, ", "), none)
 }

@@ -49,7 +49,11 @@ func hostile(s string) *Verdict {
 	results[3].Targets[1].PostBuild = &job.Step{Outcome: job.StepFailed, Error: s, Log: []string{s, s}}
 	results[2].Pushes = []job.Push{{Destination: s, Error: s, Optional: true}}
 	results[1].Plan = s
-	return Judge(p, planKey, results, Needs{"a " + s: {Result: Failure}, "build": {Result: Status(s)}})
+	v := Judge(p, planKey, results, Needs{"a " + s: {Result: Failure}, "build": {Result: Status(s)}})
+	v.Change = &Change{Commit: s, Branch: s, Added: []string{s}, Removed: []string{s}, Changed: []ChangedTarget{
+		{Name: s, Before: 1, After: 2, Growths: []Growth{{s, 1, 2}, {s, 2, 1}}}, {Name: s, Broken: true},
+	}}
+	return v
 }
 
 var markdown = goldmark.New(goldmark.WithExtensions(extension.GFM))

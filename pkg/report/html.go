@@ -23,6 +23,11 @@ var (
 		"took":     duration,
 		"style":    func() template.CSS { return template.CSS(pageCSS) }, //nolint:gosec // it is ours
 		"styleSum": styleSum,
+
+		"changeTitle": func() string { return changeTitle },
+		"against":     func(c *Change) string { return c.of(oneLine) + ": " + c.tally() },
+		"sizes":       func(t ChangedTarget) string { return t.sizes() },
+		"growths":     func(t ChangedTarget) string { return t.growths(oneLine) },
 	}).Parse(pageHTML))
 )
 
