@@ -38,7 +38,7 @@ func (a *app) comment(ctx context.Context, v *report.Verdict) {
 	a.show.Doing("commenting on pull request %d", pull.Number)
 	api, err := a.gitHub()
 	if err == nil {
-		text := v.Summary(report.SummaryOptions{RunURL: a.action.RunURL(), MaxBytes: maxCommentText})
+		text := v.Summary(report.SummaryOptions{RunURL: a.action.RunURL(), Brief: true, MaxBytes: maxCommentText})
 		err = api.Comment(ctx, pull.Number, action.CommentMarker(a.id), text)
 	}
 	switch {

@@ -20,6 +20,9 @@ type SummaryOptions struct {
 	// knows them. They come before those that Results tell, which the run's page has
 	// to stand for where there is none.
 	JobURLs map[string]string
+	// Brief leaves out what says nothing of the change, where that is known: the table
+	// of all targets, the time line, caches.
+	Brief bool
 	// MaxBytes is what the summary stays below. Without it, that is MaxSummary; it
 	// is at least 8 KiB.
 	MaxBytes int
@@ -27,9 +30,8 @@ type SummaryOptions struct {
 
 // Summary gives the verdict as Markdown, as GitHub renders it: the verdict, what
 // failed and why, a table of all targets, the time line and what went through
-// caches. Where that gets too large, long
-// logs, then whole logs, then rows of the table are left out, and their number
-// is told. The verdict and the names of what failed stay.
+// caches. Where that gets too large, long logs, then whole logs, then rows of the
+// table are left out, and their number is told. The verdict and the names of what failed stay.
 func (v *Verdict) Summary(o SummaryOptions) string {
 	const margin = 64 // the caller may add a newline or two
 	limit := max(cmp.Or(o.MaxBytes, MaxSummary), 8<<10) - margin
@@ -41,7 +43,11 @@ func (v *Verdict) Summary(o SummaryOptions) string {
 	if v.Change != nil {
 		middle += v.Change.Markdown(limit / 8)
 	}
-	after := v.gantt(limit/16) + v.caches(limit/16) + v.notices(limit/32) + v.ignored(limit/32)
+	brief := o.Brief && v.Change != nil
+	after := ""
+	if !brief {
+		after = v.gantt(limit/16) + v.caches(limit/16) + v.notices(limit/32) + v.ignored(limit/32)
+	}
 
 	room := limit - len(before) - len(middle) - len(after) - tableFrame
 	blocks := 0
@@ -54,6 +60,9 @@ func (v *Verdict) Summary(o SummaryOptions) string {
 	each := min(max(details/max(blocks, 1), 4<<10), 64<<10)
 	for _, s := range failed {
 		before += s.render(each, &details)
+	}
+	if brief {
+		return before + middle
 	}
 	return before + middle + v.table(room+details, l) + after
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/org/nix-matrix/pkg/job"
 )
@@ -76,8 +77,10 @@ var (
 	truthStatuses = []Status{Success, Failure, Cancelled, Skipped}
 )
 
-// truth says what a verdict must be, from the names of the circumstances alone.
-func truth(discover, build Status, plan, results string) Status {
+// truth says what a verdict must be, from the names of the circumstances alone. In a
+// rerun of the failed jobs there are results of the first attempt, in which all
+// failed. A matrix that was dropped stops everything, if discovery made one.
+func truth(discover, build Status, plan, results string, dropped, rerun bool) Status {
 	entries := plan == "one" || plan == "many" || plan == "failed attributes"
 	stopped := entries && results == "one cancelled" // whose job may have failed for that
 	cancelled := discover == Cancelled || build == Cancelled || stopped
@@ -90,7 +93,8 @@ func truth(discover, build Status, plan, results string) Status {
 		case "one failed", "push error", "one crashed", "one target untold", "post_build failed", "one timed out", "one timed out at the end":
 			red = true
 		case "one missing", "all missing", "one of another plan":
-			red = red || !cancelled
+			none := results == "all missing" || plan != "many"
+			red = red || !cancelled || rerun || dropped && discover == Success && none
 		}
 	}
 	if discover == Skipped || build == Skipped && entries {
@@ -113,19 +117,28 @@ func TestTruthTable(t *testing.T) {
 		for resultsName, change := range truthResults {
 			for _, discover := range truthStatuses {
 				for _, build := range truthStatuses {
-					p := plan()
-					var results []*job.Result
-					if p != nil && len(p.Entries) > 0 {
-						results = change(resultsOf(p))
+					for _, how := range []struct{ dropped, rerun bool }{{}, {dropped: true}, {rerun: true}, {true, true}} {
+						p := plan()
+						var results []*job.Result
+						if p != nil && len(p.Entries) > 0 {
+							results = change(resultsOf(p))
+							if how.rerun {
+								results = append(results, firstAttempt(p)...)
+							}
+						}
+						needs := needsOf(discover, build)
+						if how.dropped { // by the runner, for a masked value in it
+							delete(needs["discover"].Outputs, "matrix")
+						}
+						v := Judge(p, planKey, results, needs)
+						want := truth(discover, build, planName, resultsName, how.dropped, how.rerun)
+						seen[want]++
+						name := fmt.Sprintf("discover %s, build %s, plan %s, results %s, %+v", discover, build, planName, resultsName, how)
+						if v.Status != want {
+							t.Errorf("%s: %s (%s), want %s", name, v.Status, v.Reason, want)
+						}
+						invariants(t, name, p, results, needs, v)
 					}
-					v := Judge(p, planKey, results, needsOf(discover, build))
-					want := truth(discover, build, planName, resultsName)
-					seen[want]++
-					name := fmt.Sprintf("discover %s, build %s, plan %s, results %s", discover, build, planName, resultsName)
-					if v.Status != want {
-						t.Errorf("%s: %s (%s), want %s", name, v.Status, v.Reason, want)
-					}
-					invariants(t, name, p, results, needsOf(discover, build), v)
 				}
 			}
 		}
@@ -135,6 +148,18 @@ func TestTruthTable(t *testing.T) {
 			t.Errorf("the table has only %d cases that are a %s", seen[s], s)
 		}
 	}
+}
+
+// firstAttempt has the results of a run in which everything failed.
+func firstAttempt(p *job.Plan) []*job.Result {
+	results := resultsOf(p)
+	for _, r := range results {
+		for i := range r.Targets {
+			fail(r, i, drv("openssl"), "boom")
+		}
+		r.Started, r.Finished = r.Started.Add(-time.Hour), r.Finished.Add(-time.Hour)
+	}
+	return results
 }
 
 // invariants hold for every verdict.
