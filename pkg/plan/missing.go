@@ -35,7 +35,8 @@ type Missing struct {
 	systems []string         // of a target that needs each
 	// Each takes as many members of a set as it takes units of time; ends has the
 	// number behind its last.
-	ends []int
+	ends    []int
+	weighed bool
 }
 
 // unit is the time that counts as one derivation, in seconds: that is what one of
@@ -48,8 +49,11 @@ const maxUnits = 360
 // Weigh says how long derivations took to build before, for which system, in seconds;
 // 0 is for not known.
 func (m *Missing) Weigh(took func(drv, system string) float64) {
+	m.weighed = false
 	for drv, n := range m.numbers {
-		m.ends[n] = max(1, int(min(took(drv, m.systems[n])/unit+0.5, maxUnits)))
+		seconds := took(drv, m.systems[n])
+		m.weighed = m.weighed || seconds > 0
+		m.ends[n] = max(1, int(min(seconds/unit+0.5, maxUnits)))
 	}
 	m.sumUp()
 }
@@ -369,4 +373,31 @@ func (m *Missing) closures(drvs []string) []set {
 		start = m.ends[n]
 	}
 	return all
+}
+
+// longestFirst sorts entries by what they take, where something is known about that.
+func (m *Missing) longestFirst(entries []job.Entry) {
+	if m == nil || !m.weighed {
+		return
+	}
+	at := map[string]int{}
+	var drvs []string
+	for _, e := range entries {
+		for _, t := range e.Targets {
+			if _, ok := at[t.DrvPath]; !ok {
+				at[t.DrvPath] = len(drvs)
+				drvs = append(drvs, t.DrvPath)
+			}
+		}
+	}
+	closures := m.closures(drvs)
+	takes := map[*job.Ref]int{} // by the first of an entry
+	for _, e := range entries {
+		all := newSet(m.units())
+		for _, t := range e.Targets {
+			all.addAll(closures[at[t.DrvPath]])
+		}
+		takes[&e.Targets[0]] = all.count()
+	}
+	slices.SortStableFunc(entries, func(a, b job.Entry) int { return cmp.Compare(takes[&b.Targets[0]], takes[&a.Targets[0]]) })
 }

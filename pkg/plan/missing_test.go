@@ -508,7 +508,7 @@ func checkEntries(t *testing.T, targets []job.Target, entries []job.Entry, hosts
 	}
 }
 
-// What is known to take long counts for more, and is not put together.
+// What is known to take long counts for more, is not put together, and comes first.
 func TestEntriesByTime(t *testing.T) {
 	g := graph{"a": {"kernel"}, "b": {"chromium"}, "c": nil, "d": nil, "kernel": {"cc"}, "chromium": {"cc"}, "cc": nil}
 	var targets []job.Target
@@ -530,9 +530,9 @@ func TestEntriesByTime(t *testing.T) {
 		want []string
 	}{
 		{nil, []string{"d", "a b c"}},
-		{map[string]float64{"kernel": 1800, "chromium": 5000}, []string{"d", "a c", "b"}},
-		{map[string]float64{"kernel": 30, "chromium": 30, "cc": 1e12}, []string{"d", "a b c"}}, // which both need
-		{map[string]float64{"kernel": math.Inf(1), "chromium": math.NaN(), "c": -5}, []string{"d", "a b c"}},
+		{map[string]float64{"kernel": 1800, "chromium": 5000}, []string{"b", "a c", "d"}},
+		{map[string]float64{"kernel": 30, "chromium": 30, "cc": 1e12}, []string{"a b c", "d"}}, // which both need
+		{map[string]float64{"kernel": math.Inf(1), "chromium": math.NaN(), "c": -5}, []string{"a b c", "d"}},
 	} {
 		m := find()
 		m.Weigh(func(drv, system string) float64 {

@@ -94,7 +94,8 @@ type Options struct {
 // or there are no hosts, a further entry must pay: it has to make the longest shorter
 // by no less than it adds to the work of all, which is the start of a runner and what
 // is then built twice. Little work is not split at all, and no system has more than
-// four of them.
+// four of them. Where it is known how long things take, the entries that take longest
+// come first, since not all may run at once.
 func Entries(targets []job.Target, o Options) ([]job.Entry, error) {
 	var entries []job.Entry
 	hosts := map[string]int{} // entry by derivation
@@ -148,6 +149,7 @@ func Entries(targets []job.Target, o Options) ([]job.Entry, error) {
 	if len(entries) > most {
 		return nil, fmt.Errorf("the plan has %d entries, and at most %d are wanted (input max_entries; GitHub allows %d jobs in a matrix): choose fewer targets with include, exclude or filter_builds", len(entries), most, MaxEntries)
 	}
+	o.Missing.longestFirst(entries)
 	return entries, unique(entries)
 }
 
