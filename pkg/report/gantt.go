@@ -53,7 +53,8 @@ func (v *Verdict) gantt(limit int) string {
 	if len(bars) == 0 {
 		return ""
 	}
-	// Mermaid reads and shows local time: this is a midnight everywhere.
+	// Mermaid takes times for local ones and shows them as such: this is midnight
+	// wherever it is read.
 	midnight := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 	axis := "%M:%S"
 	switch {
