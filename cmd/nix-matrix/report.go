@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -149,7 +147,7 @@ func (r *reporter) readPlan() (*job.Plan, string, error) {
 // tell gives the verdict in all the places where it is looked for.
 func (r *reporter) tell(ctx context.Context, v *report.Verdict) error {
 	a := r.app
-	options := report.SummaryOptions{RunURL: a.action.RunURL(), MaxBytes: action.MaxSummary, JobURLs: r.jobURLs(ctx)}
+	options := report.SummaryOptions{RunURL: a.action.RunURL(), MaxBytes: action.MaxSummary}
 	summary := v.Summary(options)
 	if r.summary != "" {
 		if err := writeFile(r.summary, []byte(summary)); err != nil {
@@ -179,36 +177,6 @@ func (r *reporter) tell(ctx context.Context, v *report.Verdict) error {
 		return &redError{string(v.Status)}
 	}
 	return nil
-}
-
-// jobURLs are the addresses of the jobs' pages, by their names, where the token may
-// ask for them. In a reusable workflow a job's name begins with that of the job which
-// called it.
-func (r *reporter) jobURLs(ctx context.Context) map[string]string {
-	a := r.app
-	if !a.action.Running() {
-		return nil
-	}
-	const patience = 20 * time.Second
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	api, err := a.gitHub()
-	var jobs map[string]string
-	if err == nil {
-		jobs, err = api.Jobs(ctx)
-	}
-	if err != nil {
-		a.show.Printf("the summary has no links to the jobs: %v", err)
-		return nil
-	}
-	urls := make(map[string]string, len(jobs))
-	for name, address := range jobs {
-		if _, own, called := strings.Cut(name, " / "); called {
-			urls[own] = address
-		}
-	}
-	maps.Copy(urls, jobs)
-	return urls
 }
 
 func (r *reporter) print(v *report.Verdict) error {

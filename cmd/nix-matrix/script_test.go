@@ -215,7 +215,6 @@ func startGitHub(ts *testscript.TestScript, neg bool, args []string) {
 			Created, Used float64
 		}
 		Comments []githubtest.Comment
-		Jobs     []string
 		Fail     []githubtest.Failure
 	}
 	file := ts.MkAbs(args[0])
@@ -223,7 +222,7 @@ func startGitHub(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Check(json.Unmarshal(data, &says))
 	ago := func(days float64) time.Time { return time.Now().Add(-time.Duration(days * 24 * float64(time.Hour))) }
-	options := githubtest.Options{Permissions: says.Permissions, Hidden: says.Hidden, Comments: says.Comments, Jobs: says.Jobs}
+	options := githubtest.Options{Permissions: says.Permissions, Hidden: says.Hidden, Comments: says.Comments}
 	for _, c := range says.Caches {
 		options.Caches = append(options.Caches, githubtest.Cache{Key: c.Key, Ref: c.Ref, Size: c.Size, Created: ago(c.Created), Used: ago(c.Used)})
 	}

@@ -16,10 +16,6 @@ type SummaryOptions struct {
 	// RunURL is the address of the page of the run, for a summary that is read
 	// elsewhere. What is no http address is left out.
 	RunURL string
-	// JobURLs are the addresses of the jobs' pages by Entry.Name, where the caller
-	// knows them. They come before those that Results tell, which the run's page has
-	// to stand for where there is none.
-	JobURLs map[string]string
 	// Brief leaves out what says nothing of the change, where that is known: the table
 	// of all targets, the time line, caches.
 	Brief bool
@@ -106,11 +102,6 @@ func (v *Verdict) links(o SummaryOptions) map[string]string {
 	for _, w := range v.Work {
 		if page := jobPage.FindStringSubmatch(w.URL); page != nil && (o.RunURL == "" || strings.HasPrefix(o.RunURL+"/", page[1]+"/")) {
 			l[w.Entry] = w.URL
-		}
-	}
-	for entry, address := range o.JobURLs {
-		if linkable(address) {
-			l[entry] = address
 		}
 	}
 	return l
