@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -32,8 +31,6 @@ type GitHubConfig struct {
 	API        string // its address
 	Repository string // OWNER/NAME
 	Token      string
-	Run        int64 // this run's id, 0 outside of one
-	Attempt    int64
 
 	Retries     int           // of a request that failed
 	Wait        time.Duration // before a request is sent again, at least
@@ -46,16 +43,10 @@ type GitHubConfig struct {
 // GitHubConfig takes from the environment what the runner gives to each step, and
 // the token. The token is kept out of the log from now on.
 func (a *Action) GitHubConfig() GitHubConfig {
-	number := func(name string) int64 {
-		n, _ := strconv.ParseInt(a.getenv(name), 10, 64) // what is no number is none
-		return n
-	}
 	c := GitHubConfig{
 		API:         a.getenv("GITHUB_API_URL"),
 		Repository:  a.getenv("GITHUB_REPOSITORY"),
 		Token:       strings.TrimSpace(a.getenv(GitHubVariable)),
-		Run:         number("GITHUB_RUN_ID"),
-		Attempt:     number("GITHUB_RUN_ATTEMPT"),
 		Retries:     4,
 		Wait:        time.Second,
 		LimitedWait: time.Minute, // as GitHub's documentation asks for
@@ -126,16 +117,10 @@ func (g *GitHub) Caches(ctx context.Context, prefix string) ([]CacheEntry, error
 		Direction: github.Ptr("asc"),
 	}
 	var entries []CacheEntry
-	seen := map[int64]bool{}
 	for c, err := range g.client.Actions.ListCachesIter(ctx, g.owner, g.name, options) {
 		if err != nil {
 			return nil, g.explain(ctx, err, "list what the Actions cache has", "actions: read")
 		}
-		// A server that has other ideas of key must not make us see what we did not ask for.
-		if seen[c.GetID()] || !strings.HasPrefix(c.GetKey(), prefix) {
-			continue
-		}
-		seen[c.GetID()] = true
 		entries = append(entries, CacheEntry{
 			ID: c.GetID(), Key: c.GetKey(), Ref: c.GetRef(), Size: c.GetSizeInBytes(),
 			Created: c.GetCreatedAt().Time, Used: c.GetLastAccessedAt().Time,
@@ -167,23 +152,6 @@ func (g *GitHub) RemoveCache(ctx context.Context, entry CacheEntry) error {
 		}
 	}
 	return nil
-}
-
-// Jobs gives the addresses of the pages of this run attempt's jobs, by their names.
-// It needs the permission actions: read.
-func (g *GitHub) Jobs(ctx context.Context) (map[string]string, error) {
-	if g.config.Run == 0 || g.config.Attempt == 0 {
-		return nil, errors.New("list the run's jobs: this is none of a workflow: GITHUB_RUN_ID and GITHUB_RUN_ATTEMPT are not set")
-	}
-	jobs := map[string]string{}
-	options := &github.ListOptions{PerPage: perPage}
-	for job, err := range g.client.Actions.ListWorkflowJobsAttemptIter(ctx, g.owner, g.name, g.config.Run, g.config.Attempt, options) {
-		if err != nil {
-			return nil, g.explain(ctx, err, "list the run's jobs", "actions: read")
-		}
-		jobs[job.GetName()] = job.GetHTMLURL()
-	}
-	return jobs, nil
 }
 
 // A Repository is what is known of one.

@@ -178,6 +178,7 @@ func TestDecide(t *testing.T) {
 func TestDecideDirectory(t *testing.T) {
 	entries := []gc.Entry{
 		{Key: "nix-record-a", Created: now.Add(-9 * day)}, {Key: "nix-record-b", Created: now.Add(-8 * day)}, {Key: plan, Created: now.Add(-8 * day)},
+		{Key: drvs, Created: now.Add(-6 * day)},
 	}
 	var gone []string
 	for _, d := range gc.Decide(entries, gc.Rules{ID: "nix", Now: now, Keep: 7 * day}) {

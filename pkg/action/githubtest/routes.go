@@ -66,7 +66,6 @@ func (s *Server) endpoints() []endpoint {
 		{"GET", ``, nil, "read", []string{"metadata"}, s.repository},
 		{"GET", `/actions/caches`, append([]string{"key", "ref", "sort", "direction"}, paging...), "read", []string{"actions"}, s.listCaches},
 		{"DELETE", `/actions/caches/(\d+)`, nil, "write", []string{"actions"}, s.deleteCache},
-		{"GET", fmt.Sprintf(`/actions/runs/%d/attempts/%d/jobs`, Run, Attempt), paging, "read", []string{"actions"}, s.listJobs},
 		{"GET", fmt.Sprintf(`/issues/%d/comments`, PullRequest), append([]string{"since"}, paging...), "read", discussion, s.listComments},
 		{"POST", fmt.Sprintf(`/issues/%d/comments`, PullRequest), nil, "write", discussion, s.createComment},
 		{"PATCH", `/issues/comments/(\d+)`, nil, "write", discussion, s.updateComment},
@@ -116,17 +115,6 @@ func (s *Server) deleteCache(_ *http.Request, id int64) answer {
 	s.options.Caches = slices.Delete(s.options.Caches, i, i+1)
 	s.changed()
 	return answer{status: http.StatusNoContent}
-}
-
-func (s *Server) listJobs(r *http.Request, _ int64) answer {
-	items := make([]any, len(s.options.Jobs))
-	for i, name := range s.options.Jobs {
-		items[i] = map[string]any{
-			"id": i + 1, "run_id": Run, "run_attempt": Attempt, "name": name, "status": "completed", "conclusion": "success",
-			"html_url": fmt.Sprintf("https://github.com/%s/actions/runs/%d/job/%d", s.options.Repository, Run, i+1),
-		}
-	}
-	return s.page(r, items, "jobs")
 }
 
 func (s *Server) listComments(r *http.Request, _ int64) answer {

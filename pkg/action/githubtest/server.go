@@ -34,7 +34,6 @@ type Options struct {
 
 	Caches   []Cache
 	Comments []Comment // on the pull request 7
-	Jobs     []string  // names, of attempt 2 of run 5
 	// Changed is called after each change, before the answer.
 	Changed func(caches []Cache, comments []Comment)
 }
@@ -79,8 +78,9 @@ type Failure struct {
 	Header map[string]string
 	// Secondary words it as a secondary rate limit.
 	Secondary bool
-	// Gone breaks the connection, after the request was carried out.
-	Gone bool
+	// Gone breaks the connection after the request was carried out, Half in the middle
+	// of the answer.
+	Gone, Half bool
 }
 
 // Start starts a server for as long as the test runs.
@@ -197,6 +197,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	if failure.Half {
+		w.Header().Set("Content-Length", "1000000")
+		w.Write([]byte("{"))
+		http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	}
 	w.WriteHeader(said.status)
 	json.NewEncoder(w).Encode(said.body)
 }

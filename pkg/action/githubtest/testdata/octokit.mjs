@@ -6,13 +6,11 @@ const [owner, repo] = process.env.GITHUB_REPOSITORY.split("/");
 const headers = { "X-GitHub-Api-Version": "2022-11-28" };
 const octokit = getOctokit(process.env.NIX_MATRIX_GITHUB_TOKEN, { baseUrl: process.env.GITHUB_API_URL });
 const { rest } = octokit;
-const run = { run_id: Number(process.env.GITHUB_RUN_ID), attempt_number: Number(process.env.GITHUB_RUN_ATTEMPT) };
 const here = { owner, repo, headers };
 const status = (promise) => promise.then((answer) => answer.status, (error) => error.status);
 
 const caches = await octokit.paginate(rest.actions.getActionsCacheList, { ...here, key: "a-", per_page: 100 });
 const oldest = await rest.actions.getActionsCacheList({ ...here, sort: "created_at", direction: "asc", per_page: 1 });
-const jobs = await octokit.paginate(rest.actions.listJobsForWorkflowRunAttempt, { ...here, ...run });
 const created = await rest.issues.createComment({ ...here, issue_number: 7, body: "created" });
 const comment_id = created.data.id;
 const updated = await rest.issues.updateComment({ ...here, comment_id, body: "updated" });
@@ -23,7 +21,6 @@ console.log(JSON.stringify({
   caches: caches.length,
   oldest: oldest.data.actions_caches[0].key,
   total: oldest.data.total_count,
-  jobs: jobs.map((job) => job.name),
   created: created.status,
   updated: updated.data.body,
   comments: comments.map((comment) => `${comment.user.login} ${comment.body}`),
