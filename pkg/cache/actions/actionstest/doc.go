@@ -3,6 +3,7 @@
 // out signed addresses of an [Azurite], Microsoft's own imitation of Azure Blob
 // Storage, where clients upload and download as they would at GitHub's.
 //
-// It is strict: what the service is not known to accept is refused. Scopes are
-// not imitated, nor limits of rate and size.
+// It is strict: what the service is not known to accept is refused. Entries are
+// of the scope that a token may write to, and seen by those that may read it.
+// Limits of rate and size are not imitated.
 package actionstest

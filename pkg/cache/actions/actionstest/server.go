@@ -10,6 +10,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -54,16 +55,36 @@ type Server struct {
 	token   string
 
 	mu      sync.Mutex
-	entries []*entry // in the order of their reservation
-	order   int      // of the last one finalized
+	scopes  map[string][]Scope // by token
+	entries []*entry           // in the order of their reservation
+	order   int                // of the last one finalized
 	lookups int
 }
 
 // Entry is what was reserved, and stored too if Size is not 0.
 type Entry struct {
 	Key, Version string
+	Scope        string // the ref that it was written for
 	Size         int64
 }
+
+// A Scope is what a token may do with the entries of a ref.
+type Scope struct {
+	Scope      string // such as refs/heads/main or refs/pull/7/merge
+	Permission Permission
+}
+
+// Permission is what may be done.
+type Permission int
+
+// The permissions, as bits.
+const (
+	Read  Permission = 1
+	Write Permission = 2
+)
+
+// Main is the scope of a server's own token.
+const Main = "refs/heads/main"
 
 type entry struct {
 	Entry
@@ -79,12 +100,32 @@ func New(ctx context.Context, azurite *Azurite, options Options) (*Server, error
 	if err != nil {
 		return nil, fmt.Errorf("start the cache service: %w", err)
 	}
-	return &Server{options: options, blobs: blobs, token: newToken(options)}, nil
+	s := &Server{options: options, blobs: blobs, scopes: map[string][]Scope{}}
+	may := Read | Write
+	if options.ReadOnly {
+		may &^= Write
+	}
+	if options.Unreadable {
+		may &^= Read
+	}
+	s.token = s.TokenFor(Scope{Main, may})
+	return s, nil
 }
 
 // Token is the bearer token that the server wants to see. It has the form of
 // the runner's: a JWT with the claim "ac".
 func (s *Server) Token() string { return s.token }
+
+// TokenFor makes a further token, for a job that may do that: what it writes goes to
+// the first scope that it may write to, and what it reads is looked for in all that it
+// may read, in their order.
+func (s *Server) TokenFor(scopes ...Scope) string {
+	token := newToken(scopes)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.scopes[token] = scopes
+	return token
+}
 
 // Entries is all that was reserved, in that order.
 func (s *Server) Entries() []Entry {
@@ -107,17 +148,12 @@ func (s *Server) Env(address string) map[string]string {
 	}
 }
 
-func newToken(options Options) string {
-	permission := 3
-	if options.ReadOnly {
-		permission &^= 2
-	}
-	if options.Unreadable {
-		permission &^= 1
-	}
+func newToken(scopes []Scope) string {
+	ac, _ := json.Marshal(scopes)
 	now := time.Now()
 	claims, _ := json.Marshal(map[string]any{
-		"ac":  fmt.Sprintf(`[{"Scope":"refs/heads/main","Permission":%d}]`, permission),
+		"ac":  string(ac),
+		"scp": "Actions.Results:1:1",
 		"nbf": now.Add(-time.Hour).Unix(),
 		"exp": now.Add(24 * time.Hour).Unix(),
 	})
@@ -155,18 +191,39 @@ func (s *Server) answer(r *http.Request) (any, error) {
 	if media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); !ok || r.Method != http.MethodPost || media != "application/json" {
 		return nil, &failure{http.StatusNotFound, "bad_route", "no such call: " + r.Method + " " + r.URL.Path}
 	}
-	if r.Header.Get("Authorization") != "Bearer "+s.token {
+	token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	s.mu.Lock()
+	scopes, known := s.scopes[token]
+	s.mu.Unlock()
+	if !bearer || !known {
 		return nil, &failure{http.StatusUnauthorized, "unauthenticated", "this is not the token"}
 	}
+	c := &client{Server: s, scopes: scopes}
 	switch method {
 	case "CreateCacheEntry":
-		return call(r, s.create)
+		return call(r, c.create)
 	case "FinalizeCacheEntryUpload":
-		return call(r, s.finalize)
+		return call(r, c.finalize)
 	case "GetCacheEntryDownloadURL":
-		return call(r, s.find)
+		return call(r, c.find)
 	}
 	return nil, &failure{http.StatusNotFound, "bad_route", "no such method: " + method}
+}
+
+// A client is who has a token of the server.
+type client struct {
+	*Server
+	scopes []Scope
+}
+
+// writable is the scope that the client writes to, empty if there is none.
+func (c *client) writable() string {
+	for _, scope := range c.scopes {
+		if scope.Permission&Write != 0 {
+			return scope.Scope
+		}
+	}
+	return ""
 }
 
 func call[Request interface{ check() error }](r *http.Request, answer func(context.Context, Request) (any, error)) (any, error) {
@@ -239,100 +296,104 @@ func (i *integer) UnmarshalJSON(data []byte) error {
 // answer is a message in JSON, with all of its fields.
 type answer = map[string]any
 
-func (s *Server) create(_ context.Context, r createRequest) (any, error) {
-	if s.options.ReadOnly {
+func (c *client) create(_ context.Context, r createRequest) (any, error) {
+	scope := c.writable()
+	if scope == "" {
 		return answer{"ok": false, "signed_upload_url": "", "message": "cache write denied: token has no writable scopes"}, nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.reserved(r.Key, r.Version) != nil {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reserved(scope, r.Key, r.Version) != nil {
 		return nil, &failure{http.StatusConflict, "already_exists", "cache entry with the same key, version, and scope already exists"}
 	}
 	e := &entry{
-		Entry:    Entry{Key: r.Key, Version: r.Version},
+		Entry:    Entry{Key: r.Key, Version: r.Version, Scope: scope},
 		blob:     strings.ToLower(rand.Text()),
-		notFound: s.options.NotFound,
+		notFound: c.options.NotFound,
 	}
-	address, err := s.blobs.signed(e.blob, sas.BlobPermissions{Create: true, Write: true}, time.Now().Add(time.Hour))
+	address, err := c.blobs.signed(e.blob, sas.BlobPermissions{Create: true, Write: true}, time.Now().Add(time.Hour))
 	if err != nil {
 		return nil, err
 	}
-	s.entries = append(s.entries, e)
+	c.entries = append(c.entries, e)
 	return answer{"ok": true, "signed_upload_url": address, "message": ""}, nil
 }
 
-func (s *Server) finalize(ctx context.Context, r finalizeRequest) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	e := s.reserved(r.Key, r.Version)
+func (c *client) finalize(ctx context.Context, r finalizeRequest) (any, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.reserved(c.writable(), r.Key, r.Version)
 	if e == nil || e.order > 0 || e.notFound > 0 {
 		if e != nil {
 			e.notFound--
 		}
 		return nil, &failure{http.StatusNotFound, "not_found", "cache entry upload not found"}
 	}
-	if size := s.blobs.size(ctx, e.blob); size != int64(r.Size) {
+	if size := c.blobs.size(ctx, e.blob); size != int64(r.Size) {
 		return nil, &failure{http.StatusBadRequest, "invalid_argument", fmt.Sprintf("size_bytes is %d, but %d were uploaded", r.Size, size)}
 	}
-	s.order++
-	e.order = s.order
+	c.order++
+	e.order = c.order
 	e.Size = int64(r.Size)
-	e.seenFrom = s.lookups + s.options.Lag + 1
+	e.seenFrom = c.lookups + c.options.Lag + 1
 	return answer{"ok": true, "entry_id": strconv.Itoa(e.order), "message": ""}, nil
 }
 
-func (s *Server) find(_ context.Context, r findRequest) (any, error) {
-	if s.options.Unreadable {
+func (c *client) find(_ context.Context, r findRequest) (any, error) {
+	scopes := slices.DeleteFunc(slices.Clone(c.scopes), func(scope Scope) bool { return scope.Permission&Read == 0 })
+	if len(scopes) == 0 {
 		return nil, &failure{http.StatusForbidden, "permission_denied", "cache read denied: token has no readable scopes"}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.lookups++
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lookups++
 	var found *entry
-	if s.options.KeyRule != KeyIgnored {
-		found = s.newest(r.Version, func(key string) bool { return key == r.Key })
-	}
 	prefixes := r.RestoreKeys
-	if s.options.KeyRule == KeyPrefix {
+	if c.options.KeyRule == KeyPrefix {
 		prefixes = append([]string{r.Key}, prefixes...)
 	}
-	for _, prefix := range prefixes {
-		if found == nil {
-			found = s.newest(r.Version, func(key string) bool { return strings.HasPrefix(key, prefix) })
+	for _, scope := range scopes {
+		if found == nil && c.options.KeyRule != KeyIgnored {
+			found = c.newest(scope.Scope, r.Version, func(key string) bool { return key == r.Key })
+		}
+		for _, prefix := range prefixes {
+			if found == nil {
+				found = c.newest(scope.Scope, r.Version, func(key string) bool { return strings.HasPrefix(key, prefix) })
+			}
 		}
 	}
 	if found == nil {
 		return answer{"ok": false, "signed_download_url": "", "matched_key": ""}, nil
 	}
 	until := time.Now().Add(10 * time.Minute)
-	if s.options.Expired > 0 {
-		s.options.Expired--
+	if c.options.Expired > 0 {
+		c.options.Expired--
 		until = time.Now().Add(-time.Minute)
 	}
-	address, err := s.blobs.signed(found.blob, sas.BlobPermissions{Read: true}, until)
+	address, err := c.blobs.signed(found.blob, sas.BlobPermissions{Read: true}, until)
 	if err != nil {
 		return nil, err
 	}
 	return answer{"ok": true, "signed_download_url": address, "matched_key": found.Key}, nil
 }
 
-// reserved is the entry of that key and version, finished or not, or nil.
-func (s *Server) reserved(key, version string) *entry {
+// reserved is the entry of that scope, key and version, finished or not, or nil.
+func (s *Server) reserved(scope, key, version string) *entry {
 	for _, e := range s.entries {
-		if e.Key == key && e.Version == version {
+		if e.Scope == scope && e.Key == key && e.Version == version {
 			return e
 		}
 	}
 	return nil
 }
 
-// newest is the entry that was finished last of those whose key matches, or
-// nil.
-func (s *Server) newest(version string, matches func(key string) bool) *entry {
+// newest is the entry of the scope that was finished last of those whose key
+// matches, or nil.
+func (s *Server) newest(scope, version string, matches func(key string) bool) *entry {
 	var newest *entry
 	for _, e := range s.entries {
 		visible := e.order > 0 && s.lookups >= e.seenFrom
-		if visible && e.Version == version && matches(e.Key) && (newest == nil || e.order > newest.order) {
+		if visible && e.Scope == scope && e.Version == version && matches(e.Key) && (newest == nil || e.order > newest.order) {
 			newest = e
 		}
 	}

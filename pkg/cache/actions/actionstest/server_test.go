@@ -14,6 +14,12 @@ import (
 type client struct {
 	t      *testing.T
 	server *actionstest.Running
+	token  string
+}
+
+func start(t *testing.T, options actionstest.Options) client {
+	server := actionstest.Start(t, options)
+	return client{t, server, server.Token()}
 }
 
 func (c client) call(method, body string) (status int, answer string) {
@@ -29,7 +35,7 @@ func (c client) request(method, body string) *http.Request {
 		c.t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Authorization", "Bearer "+c.server.Token())
+	req.Header.Set("Authorization", "Bearer "+c.token)
 	return req
 }
 
@@ -54,6 +60,18 @@ func (c client) expect(method, body string, status int, contains string) {
 	}
 }
 
+// upload uploads the text "text".
+func (c client) upload(address string) (status int) {
+	c.t.Helper()
+	req, err := http.NewRequestWithContext(c.t.Context(), http.MethodPut, address, strings.NewReader("text"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	req.Header.Set("x-ms-blob-type", "BlockBlob")
+	status, _ = c.send(req)
+	return status
+}
+
 var version = strings.Repeat("v", 64)
 
 const (
@@ -63,7 +81,7 @@ const (
 )
 
 func TestStrict(t *testing.T) {
-	c := client{t, actionstest.Start(t, actionstest.Options{})}
+	c := start(t, actionstest.Options{})
 	ofKey := func(key string) string { return fmt.Sprintf(`{"key":%q,"version":%q}`, key, version) }
 	for _, body := range []string{
 		ofKey(""), ofKey("a,b"), ofKey(strings.Repeat("k", 513)),
@@ -102,7 +120,7 @@ func TestStrict(t *testing.T) {
 }
 
 func TestReservations(t *testing.T) {
-	c := client{t, actionstest.Start(t, actionstest.Options{})}
+	c := start(t, actionstest.Options{})
 	key := fmt.Sprintf(`"key":"k","version":%q`, version)
 	c.expect(find, "{"+key+"}", 200, `"ok":false`)
 	c.expect(finalize, "{"+key+`,"size_bytes":"4"}`, 404, "not_found")
@@ -118,20 +136,11 @@ func TestReservations(t *testing.T) {
 }
 
 func TestUploadAndDownload(t *testing.T) {
-	c := client{t, actionstest.Start(t, actionstest.Options{})}
+	c := start(t, actionstest.Options{})
 	key := fmt.Sprintf(`"key":"k","version":%q`, version)
 	_, created := c.call(create, "{"+key+"}")
 	address := field(t, created, "signed_upload_url")
-	put := func(address string) int {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, address, strings.NewReader("text"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("x-ms-blob-type", "BlockBlob")
-		status, _ := c.send(req)
-		return status
-	}
-	if status := put(address); status != 201 {
+	if status := c.upload(address); status != 201 {
 		t.Fatalf("upload: %d", status)
 	}
 	c.expect(finalize, "{"+key+`,"size_bytes":"5"}`, 400, "invalid_argument")
@@ -151,7 +160,7 @@ func TestUploadAndDownload(t *testing.T) {
 		t.Errorf("download: %d %s", status, text)
 	}
 	// An address gives what it is for, and nothing to who has no signature.
-	if status := put(download); status != 403 {
+	if status := c.upload(download); status != 403 {
 		t.Errorf("upload to the download address: %d", status)
 	}
 	if status, _ := get(address); status != 403 {
@@ -164,7 +173,7 @@ func TestUploadAndDownload(t *testing.T) {
 }
 
 func TestDenied(t *testing.T) {
-	c := client{t, actionstest.Start(t, actionstest.Options{ReadOnly: true, Unreadable: true})}
+	c := start(t, actionstest.Options{ReadOnly: true, Unreadable: true})
 	key := fmt.Sprintf(`{"key":"k","version":%q}`, version)
 	c.expect(create, key, 200, `"message":"cache write denied: `)
 	c.expect(create, key, 200, `"ok":false`)
@@ -180,4 +189,48 @@ func field(t *testing.T, answer, name string) string {
 		t.Fatalf("no %s in %s", name, answer)
 	}
 	return strings.ReplaceAll(value, `\u0026`, "&")
+}
+
+// What a pull request writes only it sees; and what the default branch has written, it sees where it has nothing.
+func TestScopes(t *testing.T) {
+	server := actionstest.Start(t, actionstest.Options{})
+	const pull = "refs/pull/7/merge"
+	clients := map[string]client{"main": {t, server, server.Token()}}
+	for name, scopes := range map[string][]actionstest.Scope{
+		"pull":      {{Scope: pull, Permission: actionstest.Read | actionstest.Write}, {Scope: actionstest.Main, Permission: actionstest.Read}},
+		"other":     {{Scope: "refs/pull/8/merge", Permission: actionstest.Read | actionstest.Write}, {Scope: actionstest.Main, Permission: actionstest.Read}},
+		"untrusted": {{Scope: actionstest.Main, Permission: actionstest.Read}},
+	} {
+		clients[name] = client{t, server, server.TokenFor(scopes...)}
+	}
+	save := func(who, key string) {
+		t.Helper()
+		c := clients[who]
+		_, answer := c.call(create, fmt.Sprintf(`{"key":%q,"version":%q}`, key, version))
+		c.upload(field(t, answer, "signed_upload_url"))
+		c.expect(finalize, fmt.Sprintf(`{"key":%q,"version":%q,"size_bytes":"4"}`, key, version), 200, `"ok":true`)
+	}
+	see := func(who, prefix, want string) {
+		t.Helper()
+		clients[who].expect(find, fmt.Sprintf(`{"key":%q,"restore_keys":[%q],"version":%q}`, prefix, prefix, version), 200, fmt.Sprintf(`"matched_key":%q`, want))
+	}
+	save("pull", "a-1")
+	see("pull", "a-", "a-1")
+	for _, who := range []string{"main", "other", "untrusted"} {
+		see(who, "a-", "")
+	}
+	save("main", "a-2")
+	see("pull", "a-", "a-1") // its own comes first, though it is older
+	see("pull", "a-2", "a-2")
+	for _, who := range []string{"main", "other", "untrusted"} {
+		see(who, "a-", "a-2")
+	}
+	save("other", "a-2") // which is there already, in another scope
+	clients["untrusted"].expect(create, fmt.Sprintf(`{"key":"b","version":%q}`, version), 200, "cache write denied")
+	clients["untrusted"].expect(finalize, fmt.Sprintf(`{"key":"a-2","version":%q,"size_bytes":"1"}`, version), 404, "not_found")
+	for i, want := range []string{pull, actionstest.Main, "refs/pull/8/merge"} {
+		if got := server.Entries()[i].Scope; got != want {
+			t.Errorf("entry %d is in the scope %s, want %s", i, got, want)
+		}
+	}
 }
