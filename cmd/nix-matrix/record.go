@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/push"
 	"github.com/org/nix-matrix/pkg/report"
 )
 
@@ -63,7 +65,8 @@ func (a *app) keepRecord(ctx context.Context, c cache.Cache, r *job.Record) erro
 // pushed: in a pull request from a fork above all.
 func (d *discovery) skipProved(ctx context.Context, at *site, c cache.Cache, targets []job.Target) {
 	a := at.app
-	if _, own := a.action.DefaultBranch(); own || !d.trustProved || d.local || len(at.to) > 0 || !a.action.Running() {
+	pushes := slices.ContainsFunc(at.to, func(to push.Destination) bool { return to.Lacks(at.push.Secrets) == "" })
+	if _, own := a.action.DefaultBranch(); own || !d.trustProved || d.local || pushes || !a.action.Running() {
 		return
 	}
 	record := d.record(ctx, a, c)

@@ -166,6 +166,13 @@ func (r *reporter) tell(ctx context.Context, v *report.Verdict) error {
 	if err := a.action.SetOutput("success", strconv.FormatBool(v.Status == report.Success)); err != nil {
 		return fmt.Errorf("set the output success: %w", err)
 	}
+	results, err := v.Output(job.MaxMatrix)
+	if err != nil {
+		return err
+	}
+	if err := a.action.SetOutput("results", string(results)); err != nil {
+		return fmt.Errorf("set the output results: %w", err)
+	}
 	if r.comment {
 		a.comment(ctx, v)
 	}

@@ -35,28 +35,43 @@ type step struct {
 
 // A workflowFile is what a workflow says.
 type workflowFile struct {
-	On struct {
-		Call struct {
-			Inputs  map[string]input
-			Secrets map[string]input
-		} `yaml:"workflow_call"`
-	}
+	On          yaml.Node
 	Permissions *map[string]string
 	Jobs        map[string]struct {
-		Uses        string
-		Permissions map[string]string
-		Steps       []step
+		Uses          string
+		Permissions   *map[string]string
+		With, Secrets map[string]string
+		Outputs       map[string]string
+		Steps         []step
 	}
+}
+
+// A call is what a reusable workflow takes and gives.
+type call struct {
+	Inputs  map[string]input
+	Secrets map[string]input
+	Outputs map[string]struct{ Value string }
+}
+
+// reusable is the workflow that users call.
+const reusable = ".github/workflows/nix-matrix.yml"
+
+// call gives what a workflow says of itself as a reusable one.
+func (w *workflowFile) call(t *testing.T) call {
+	t.Helper()
+	var on struct {
+		Call call `yaml:"workflow_call"`
+	}
+	if err := w.On.Decode(&on); err != nil {
+		t.Fatal(err)
+	}
+	return on.Call
 }
 
 func parse[File any](t *testing.T, name string) *File {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(root, name))
-	if err != nil {
-		t.Fatal(err)
-	}
 	file := new(File)
-	if err := yaml.Unmarshal(data, file); err != nil {
+	if err := yaml.Unmarshal([]byte(readFile(t, name)), file); err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
 	return file
@@ -143,13 +158,28 @@ func TestInputs(t *testing.T) {
 // What the reusable workflow takes, it must hand on.
 func TestWorkflowInputs(t *testing.T) {
 	action := parse[actionFile](t, "action.yml")
-	workflow := parse[workflowFile](t, ".github/workflows/nix-matrix.yml")
-	call := workflow.On.Call
-	for _, name := range []string{"runner", "install_nix"} { // these are about the workflow's own jobs
+	workflow := parse[workflowFile](t, reusable)
+	call := workflow.call(t)
+	for _, name := range []string{"runner", "install_nix", "submodules"} { // these are about the workflow's own jobs
 		if _, ok := call.Inputs[name]; !ok {
 			t.Errorf("there is no input %s", name)
 		}
 		delete(call.Inputs, name)
+	}
+	for name := range action.Inputs {
+		_, taken := call.Inputs[name]
+		_, secret := secrets[name]
+		if own := slices.Contains([]string{"command", "job", "needs", "keep", "budget", "dry_run"}, name); !taken && !secret && !own {
+			t.Errorf("the workflow has no input %s", name)
+		}
+	}
+	for name, secret := range call.Secrets {
+		if secret.Required {
+			t.Errorf("nobody without the secret %s can use the workflow", name)
+		}
+		if name == "github_token" {
+			t.Error("GitHub refuses a secret of the name github_token")
+		}
 	}
 	for name, in := range call.Inputs {
 		if a, ok := action.Inputs[name]; !ok {
@@ -211,8 +241,8 @@ func TestWorkflowInputs(t *testing.T) {
 // All inputs, secrets and outputs that are used are there.
 func TestReferences(t *testing.T) {
 	action := parse[actionFile](t, "action.yml")
-	call := parse[workflowFile](t, ".github/workflows/nix-matrix.yml").On.Call
-	for name, inputs := range map[string]map[string]input{"action.yml": action.Inputs, ".github/workflows/nix-matrix.yml": call.Inputs} {
+	call := parse[workflowFile](t, reusable).call(t)
+	for name, inputs := range map[string]map[string]input{"action.yml": action.Inputs, reusable: call.Inputs} {
 		text := uncommented(t, name)
 		for _, used := range inputsIn(text) {
 			if _, ok := inputs[used]; !ok {
@@ -244,7 +274,6 @@ func TestReferences(t *testing.T) {
 // Nothing from outside gets into a shell's text, code from outside is pinned by commit, and no job may more
 // than it needs to.
 func TestTrust(t *testing.T) {
-	pinned := regexp.MustCompile(`^[\w.-]+/[\w./-]+@[0-9a-f]{40}$`)
 	check := func(name string, s step) {
 		if strings.Contains(s.Run, "${{") && !copies.MatchString(s.Shell) {
 			t.Errorf("%s: an expression in run, where an environment variable should be: %s", name, s.Run)
@@ -256,32 +285,21 @@ func TestTrust(t *testing.T) {
 	for _, s := range parse[actionFile](t, "action.yml").Runs.Steps {
 		check("action.yml", s)
 	}
-	files, err := filepath.Glob(filepath.Join(root, ".github/workflows/*.yml"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("there are no workflows: %v", err)
-	}
-	for _, file := range files {
-		name, err := filepath.Rel(root, file)
-		if err != nil {
-			t.Fatal(err)
-		}
+	for _, name := range workflows(t, ".github/workflows") {
 		workflow := parse[workflowFile](t, name)
-		// The report takes the permissions of the job that calls the workflow, if it may comment.
-		called := name == ".github/workflows/nix-matrix.yml"
-		if !called && (workflow.Permissions == nil || len(*workflow.Permissions) > 0) {
+		if name != reusable && (workflow.Permissions == nil || len(*workflow.Permissions) > 0) {
 			t.Errorf("%s: want permissions: {} for all jobs that say nothing else", name)
 		}
 		for id, job := range workflow.Jobs {
 			if job.Uses != "" {
 				check(name, step{Uses: job.Uses})
 			}
-			if called && (workflow.Permissions != nil || (job.Permissions == nil) != (id == "report")) {
-				t.Errorf("%s: want permissions for each job but report", name)
-			}
 			checksOut := slices.ContainsFunc(job.Steps, func(s step) bool { return strings.HasPrefix(s.Uses, "actions/checkout@") })
-			for permission, access := range job.Permissions {
-				if permission != "contents" || access != "read" || !checksOut {
-					t.Errorf("%s: %s has the permission %s: %s", name, id, permission, access)
+			if job.Permissions != nil {
+				for permission, access := range *job.Permissions {
+					if permission != "contents" || access != "read" || !checksOut {
+						t.Errorf("%s: %s has the permission %s: %s", name, id, permission, access)
+					}
 				}
 			}
 			for _, s := range job.Steps {
@@ -294,23 +312,19 @@ func TestTrust(t *testing.T) {
 	}
 }
 
-// The README quotes the workflows that TestWorkflows runs, word for word.
-func TestQuickStarts(t *testing.T) {
-	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
-	if err != nil {
-		t.Fatal(err)
+// A job that asks for more than the caller grants fails the whole run at its start, even one that would be skipped.
+// So the workflow asks for no more than everybody grants. Only the report has more, whatever the caller grants.
+func TestPermissions(t *testing.T) {
+	workflow := parse[workflowFile](t, reusable)
+	if workflow.Permissions != nil {
+		t.Error("permissions of the workflow take from the report what the caller has granted")
 	}
-	for _, name := range []string{"reusable", "steps"} {
-		data, err := os.ReadFile(filepath.Join(root, "examples/workflows/quickstart-"+name+".yml"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		jobs, ok := strings.CutPrefix(string(data), "name: ci\non: push\n\n")
-		if !ok || !strings.HasPrefix(jobs, "jobs:\n") {
-			t.Errorf("%s: what comes before its jobs is not what all workflows have", name)
-		}
-		if !strings.Contains(string(readme), "```yaml\n"+jobs+"```\n") {
-			t.Errorf("README.md does not have the jobs of quickstart-%s.yml word for word", name)
+	for id, job := range workflow.Jobs {
+		switch {
+		case id == "report" && job.Permissions != nil:
+			t.Errorf("the report has %v, not what the caller has granted", *job.Permissions)
+		case id != "report" && job.Permissions == nil:
+			t.Errorf("%s says nothing of permissions, and so has all that the caller has granted", id)
 		}
 	}
 }
@@ -322,21 +336,110 @@ func TestMakingRoom(t *testing.T) {
 	if workflow.Permissions == nil || len(*workflow.Permissions) > 0 {
 		t.Error("want permissions: {} for all jobs that say nothing else")
 	}
-	if got, want := workflow.Jobs["gc"].Permissions, map[string]string{"actions": "write"}; !maps.Equal(got, want) {
+	if got, want := workflow.Jobs["gc"].Permissions, map[string]string{"actions": "write"}; got == nil || !maps.Equal(*got, want) {
 		t.Errorf("the permissions are %v, want %v", got, want)
 	}
-	data, err := os.ReadFile(filepath.Join(root, name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, jobs, _ := strings.Cut(string(data), "\njobs:\n"); !strings.Contains(string(readme), "```yaml\njobs:\n"+jobs+"```\n") {
+	if _, jobs, _ := strings.Cut(readFile(t, name), "\njobs:\n"); !strings.Contains(readFile(t, "README.md"), "```yaml\njobs:\n"+jobs+"```\n") {
 		t.Errorf("README.md does not have the job of %s word for word", name)
 	}
 }
+
+// What the report and discovery give, the workflow gives.
+func TestWorkflowOutputs(t *testing.T) {
+	action := parse[actionFile](t, "action.yml")
+	workflow := parse[workflowFile](t, reusable)
+	outputs := workflow.call(t).Outputs
+	for name, job := range map[string]string{"success": "report", "results": "report", "matrix": "discover"} {
+		if got, want := outputs[name].Value, "${{ jobs."+job+".outputs."+name+" }}"; got != want {
+			t.Errorf("the workflow's output %s is %q, want %q", name, got, want)
+		}
+		if got, want := workflow.Jobs[job].Outputs[name], "${{ steps.nix.outputs."+name+" }}"; got != want {
+			t.Errorf("%s: the output %s is %q, want %q", job, name, got, want)
+		}
+		if got, want := action.Outputs[name].Value, "${{ steps.main.outputs."+name+" }}"; got != want {
+			t.Errorf("the action's output %s is %q, want %q", name, got, want)
+		}
+	}
+}
+
+// The workflows to paste use what there is, pin what is not ours, and grant what is needed.
+func TestTemplates(t *testing.T) {
+	action := parse[actionFile](t, "action.yml")
+	takes := parse[workflowFile](t, reusable).call(t)
+	readme := readFile(t, "README.md")
+	for _, name := range workflows(t, "examples/workflows") {
+		workflow := parse[workflowFile](t, name)
+		if !strings.Contains(filepath.Base(name), "quickstart") && !strings.Contains(readme, "("+name+")") {
+			t.Errorf("README.md has no link to %s", name)
+		}
+		if workflow.Permissions == nil {
+			t.Errorf("%s: without permissions it has more than it needs, or less", name)
+		} else {
+			for permission, access := range *workflow.Permissions {
+				if permission != "contents" || access != "read" {
+					t.Errorf("%s: all jobs have the permission %s: %s", name, permission, access)
+				}
+			}
+		}
+		uses := 0
+		for id, job := range workflow.Jobs {
+			if job.Uses == "org/nix-matrix/"+reusable+"@v1" {
+				uses++
+				known(t, name+": "+id+": the workflow has no input", job.With, takes.Inputs)
+				known(t, name+": "+id+": the workflow has no secret", job.Secrets, takes.Secrets)
+			} else if job.Uses != "" {
+				t.Errorf("%s: %s calls %s", name, id, job.Uses)
+			}
+			for _, s := range job.Steps {
+				switch {
+				case s.Uses == "org/nix-matrix@v1":
+					uses++
+					known(t, name+": "+id+": the action has no input", s.With, action.Inputs)
+				case s.Uses != "" && !pinned.MatchString(s.Uses):
+					t.Errorf("%s: %s: %s is not pinned by commit", name, id, s.Uses)
+				}
+			}
+		}
+		if uses == 0 {
+			t.Errorf("%s does not use nix-matrix", name)
+		}
+	}
+}
+
+func known(t *testing.T, problem string, used map[string]string, there map[string]input) {
+	t.Helper()
+	for name := range used {
+		if _, ok := there[name]; !ok {
+			t.Errorf("%s %s", problem, name)
+		}
+	}
+}
+
+// workflows gives the names of the workflows in a directory.
+func workflows(t *testing.T, dir string) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(root, dir, "*.yml"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("there are no workflows in %s: %v", dir, err)
+	}
+	for i, file := range files {
+		files[i] = filepath.Join(dir, filepath.Base(file))
+	}
+	return files
+}
+
+// The README quotes the workflows that TestWorkflows runs, word for word.
+func TestQuickStarts(t *testing.T) {
+	readme := readFile(t, "README.md")
+	for _, name := range []string{"reusable", "steps"} {
+		if workflow := readFile(t, "examples/workflows/quickstart-"+name+".yml"); !strings.Contains(readme, "```yaml\n"+workflow+"```\n") {
+			t.Errorf("README.md does not have quickstart-%s.yml word for word", name)
+		}
+	}
+}
+
+// pinned matches an action from outside that is named by commit.
+var pinned = regexp.MustCompile(`^[\w.-]+/[\w./-]+@[0-9a-f]{40}$`)
 
 // copies matches what is no shell: it copies the text that a shell would run.
 var copies = regexp.MustCompile(`^cp \{0\} [\w.-]+$`)
@@ -353,9 +456,15 @@ func inputsIn(text string) []string {
 
 // uncommented gives the text of a file without its comments.
 func uncommented(t *testing.T, name string) string {
+	return regexp.MustCompile(`(?m)^\s*#.*$`).ReplaceAllString(readFile(t, name), "")
+}
+
+// readFile gives the text of a file of this repository.
+func readFile(t *testing.T, name string) string {
+	t.Helper()
 	data, err := os.ReadFile(filepath.Join(root, name))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return regexp.MustCompile(`(?m)^\s*#.*$`).ReplaceAllString(string(data), "")
+	return string(data)
 }

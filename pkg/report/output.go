@@ -1,0 +1,48 @@
+package report
+
+import (
+	"encoding/json"
+	"slices"
+	"unicode/utf16"
+
+	"github.com/org/nix-matrix/pkg/job"
+)
+
+// Output gives the Verdict's JSON on one line, without logs and without what closures
+// consist of, for programs that read it from an output of a workflow. Where that has
+// more than maxLen characters, as UTF-16 counts them, it is only what is said of the
+// whole: no targets, which the counts still count.
+func (v *Verdict) Output(maxLen int) ([]byte, error) {
+	short := *v
+	short.Targets = slices.Clone(v.Targets)
+	for i := range short.Targets {
+		short.Targets[i].Result = shortResult(short.Targets[i].Result)
+	}
+	data, err := json.Marshal(&short)
+	if err != nil || len(utf16.Encode([]rune(string(data)))) <= maxLen {
+		return data, err
+	}
+	return json.Marshal(&Verdict{
+		Status: v.Status, Reason: v.Reason, Next: v.Next, Cancelled: v.Cancelled, Counts: v.Counts,
+		Seconds: v.Seconds, JobSeconds: v.JobSeconds, Targets: []TargetVerdict{},
+	})
+}
+
+// shortResult is a result without what is long.
+func shortResult(r *job.TargetResult) *job.TargetResult {
+	if r == nil {
+		return nil
+	}
+	short := *r
+	short.Log = nil
+	short.Outputs = slices.Clone(r.Outputs)
+	for i := range short.Outputs {
+		short.Outputs[i].Parts = nil
+	}
+	if r.PostBuild != nil {
+		step := *r.PostBuild
+		step.Log = nil
+		short.PostBuild = &step
+	}
+	return &short
+}
