@@ -48,9 +48,6 @@ func TestWorkflows(t *testing.T) {
 			continue
 		}
 		for _, c := range in.commands() {
-			if c == "report" && name == "cache" {
-				continue // it travels by artifacts alone
-			}
 			if help := command(t, product, "dist/"+binary, c, "--help"); !strings.Contains(help, "--"+strings.ReplaceAll(name, "_", "-")+" ") {
 				t.Errorf("nix-matrix %s has no flag for the input %s", c, name)
 			}
