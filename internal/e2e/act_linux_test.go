@@ -24,7 +24,8 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-// A push is an event, and what surrounds the run of the workflow that it starts.
+// A push to main is an event, and here a pull request is one too. It has what surrounds the run of the workflow
+// that it starts.
 type push struct {
 	repository string            // the user's, a git work tree
 	product    string            // this repository, as the run gets it
@@ -33,6 +34,8 @@ type push struct {
 	artifacts  string            // address for act's artifact server
 	cachix     *cachix           // may be nil
 	emulation  bool              // programs for aarch64 run from the start
+	pull       int               // number of the pull request from a fork that it is, which has no secrets; or 0
+	again      *run              // whose jobs are run again, with the artifacts that it has left; may be nil
 }
 
 // Where act finds actions. One that is not here, or has another commit, can't be had.
@@ -62,21 +65,28 @@ exec "$@"`
 
 // A run is a run of act.
 type run struct {
-	t     *testing.T
-	dir   string
-	cmd   *exec.Cmd
-	ended chan struct{} // closed when act has ended
-	lines []line        // of its log, after that
+	t         *testing.T
+	dir       string
+	artifacts string // directory
+	token     string
+	cmd       *exec.Cmd
+	ended     chan struct{} // closed when act has ended
+	lines     []line        // of its log, after that
 }
 
 // start starts the workflows of the repository. The run ends with the test at the latest.
 func (p *push) start(t *testing.T) *run {
 	t.Helper()
-	r := &run{t: t, dir: t.TempDir(), ended: make(chan struct{})}
+	r := &run{t: t, dir: t.TempDir(), token: p.runtime["ACTIONS_RUNTIME_TOKEN"], ended: make(chan struct{})}
 	bin := filepath.Join(r.dir, "bin")
-	for _, dir := range []string{"bin", "home", "tmp", "act", "artifacts/1"} { // act's server wants the directory of the run
+	for _, dir := range []string{"bin", "home", "tmp", "act"} {
 		mkdir(t, filepath.Join(r.dir, dir))
 	}
+	r.artifacts = filepath.Join(r.dir, "artifacts")
+	if p.again != nil {
+		r.artifacts = p.again.artifacts
+	}
+	mkdir(t, filepath.Join(r.artifacts, "1")) // act's server wants the directory of the run
 	for _, tool := range tools {
 		symlink(t, testbench.Program(t, tool), filepath.Join(bin, tool))
 	}
@@ -110,15 +120,20 @@ func (p *push) start(t *testing.T) *run {
 	write(t, filepath.Join(r.dir, "hosts"), hosts)
 
 	args := append(slices.Clone(namespaces), "sh", "-c", enter, "enter",
-		testbench.Path(t, "bin/act"), "push", "--json",
+		testbench.Path(t, "bin/act"), p.event(t, r.dir), "--json", "--eventpath", filepath.Join(r.dir, "event.json"),
 		"--insecure-secrets", // no secret is masked, so that the log shows one that got there
-		"--secret", "CACHIX_AUTH_TOKEN="+secret, "--secret", "ENCRYPTION_KEY="+secret,
 		"--platform", "ubuntu-latest=-self-hosted", "--platform", "ubuntu-24.04-arm=-self-hosted",
 		"--action-cache-path", filepath.Join(r.dir, "act"),
 		"--no-cache-server", "--cache-server-addr", "127.0.0.1",
-		"--artifact-server-path", filepath.Join(r.dir, "artifacts"),
+		"--artifact-server-path", r.artifacts,
 		"--artifact-server-addr", p.artifacts, "--artifact-server-port", artifactPort,
 		"--local-repository", "org/nix-matrix@v1="+p.product)
+	if p.pull == 0 {
+		args = append(args, "--secret", "CACHIX_AUTH_TOKEN="+secret, "--secret", "ENCRYPTION_KEY="+secret)
+	}
+	if p.again != nil {
+		args = append(args, "--env", "GITHUB_RUN_ATTEMPT=2")
+	}
 	if p.ref != "" {
 		args = append(args, "--local-repository", "org/nix-matrix@"+p.ref+"="+p.product)
 	}
@@ -156,6 +171,20 @@ func (p *push) start(t *testing.T) *run {
 	return r
 }
 
+// event writes what GitHub tells of the event into a directory, and gives its name.
+func (p *push) event(t *testing.T, dir string) string {
+	repository := map[string]any{"default_branch": "main"}
+	name, event := "push", map[string]any{"repository": repository, "ref": "refs/heads/main"}
+	if p.pull != 0 {
+		name, event = "pull_request", map[string]any{"repository": repository, "number": p.pull, "pull_request": map[string]any{
+			"base": map[string]any{"ref": "main"},
+			"head": map[string]any{"ref": "main", "repo": map[string]any{"fork": true}},
+		}}
+	}
+	writeJSON(t, filepath.Join(dir, "event.json"), event)
+	return name
+}
+
 func symlink(t *testing.T, to, from string) {
 	t.Helper()
 	if err := os.Symlink(to, from); err != nil {
@@ -173,6 +202,7 @@ type line struct {
 	Result  string         `json:"stepResult"`
 	Command string         `json:"command"`
 	Arg     string         `json:"arg"`     // of another command
+	Output  string         `json:"name"`    // of the command set-output
 	Content string         `json:"content"` // of a summary
 	Raw     bool           `json:"raw_output"`
 	Message string         `json:"msg"`
@@ -197,7 +227,7 @@ func (r *run) wait() {
 	r.t.Helper()
 	<-r.ended
 	for _, l := range r.lines {
-		if strings.Contains(l.Message, secret) || l.Raw && strings.Contains(l.Message, token) {
+		if strings.Contains(l.Message, secret) || l.Raw && strings.Contains(l.Message, r.token) {
 			r.t.Errorf("a secret is in the log of %s: %s", l.name(), l.Message)
 		}
 	}
@@ -275,6 +305,18 @@ func (r *run) summary(job string) string {
 	return ""
 }
 
+// output is what a job's step of the action gives.
+func (r *run) output(job, name string) string {
+	r.t.Helper()
+	for _, l := range r.lines {
+		if l.name() == job && l.Command == "set-output" && l.Output == name {
+			return l.Arg
+		}
+	}
+	r.t.Errorf("%s has no output %s", job, name)
+	return ""
+}
+
 // annotation is the job's first error on the page of the run.
 func (r *run) annotation(job string) string {
 	for _, l := range r.lines {
@@ -296,7 +338,7 @@ func (r *run) verdict(job, want string) {
 
 // uploaded gives the names of the artifacts of the run.
 func (r *run) uploaded() []string {
-	entries, err := os.ReadDir(filepath.Join(r.dir, "artifacts", "1"))
+	entries, err := os.ReadDir(filepath.Join(r.artifacts, "1"))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -310,7 +352,7 @@ func (r *run) uploaded() []string {
 // artifact gives the content of the one file of an artifact.
 func (r *run) artifact(name string) []byte {
 	r.t.Helper()
-	files, err := zip.OpenReader(filepath.Join(r.dir, "artifacts", "1", name, name+".zip"))
+	files, err := zip.OpenReader(filepath.Join(r.artifacts, "1", name, name+".zip"))
 	if err != nil {
 		r.t.Fatalf("artifact %s: %v", name, err)
 	}

@@ -8,6 +8,8 @@ package e2e_test
 
 import (
 	"bytes"
+	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,7 +22,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/org/nix-matrix/internal/testbench"
+	"github.com/org/nix-matrix/pkg/cache/actions/actionstest"
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/report"
 )
 
 const binary = "nix-matrix-" + runtime.GOOS + "-" + runtime.GOARCH
@@ -215,14 +219,104 @@ func TestWorkflows(t *testing.T) {
 			t.Errorf("results, - want + got:\n%s", diff)
 		}
 		r.verdict("report", "⚪ nix-matrix: the run was cancelled with 0 of 2 targets done")
+
+		// The failed jobs are run again, of which discover is none. Its outputs and artifacts stay, and by now the cache
+		// has lost what it had.
+		t.Run("again", func(t *testing.T) {
+			before, rest, _ := strings.Cut(workflow, "  discover:\n")
+			_, after, _ := strings.Cut(rest, "  build:\n")
+			discover := fmt.Sprintf("  discover:\n    runs-on: ubuntu-latest\n    outputs: { matrix: '%s', count: '%s' }\n    steps: [{ run: 'true' }]\n",
+				r.output("discover", "matrix"), r.output("discover", "count"))
+			write(t, filepath.Join(repository, ".github/workflows/ci.yml"), before+discover+"  build:\n"+after)
+			commit(t, repository)
+			pipe := filepath.Join(dir, "pipe")
+			if err := os.Remove(pipe); err != nil {
+				t.Fatal(err)
+			}
+			write(t, pipe, "go on\n")
+			artifacts := loopback()
+			r := (&push{
+				repository: repository, product: product, again: r,
+				artifacts: artifacts, runtime: cacheV2(t, artifacts, false),
+			}).start(t)
+			r.wait()
+			r.expect(all("success", "", "discover", "nixosConfigurations.first", "nixosConfigurations.second", "report"))
+			for entry, outcome := range r.results() {
+				if got := r.step(entry, "nix-matrix, from artifacts"); got != "success" || outcome != job.Built {
+					t.Errorf("%s is %s, from artifacts: %q", entry, outcome, got)
+				}
+			}
+			r.verdict("report", "✅ nix-matrix: all 2 targets are done")
+		})
 	})
 
-	// Two uses in one workflow, of which one seals what it stores, with a cache that forgets everything, so that artifacts hand over; and the
-	// same again when all is done.
+	// A pull request from a fork has no secrets. Its token may write to a scope of its own; one that may not even do
+	// that hands over by artifacts. It may read what main has left.
+	t.Run("fork", func(t *testing.T) {
+		t.Parallel()
+		service, cachix := actionstest.Start(t, actionstest.Options{}), newCachix(t)
+		workflow := leaveOut(t, quickStart(t, "reusable"), "# leave out for qemu")
+		workflow = replace(t, workflow, "    with:\n", "    with:\n      installables: |\n        .#nixosConfigurations.hetzner\n        .#nixosConfigurations.notado\n")
+		repository := fleet(t, workflow)
+		run := func(t *testing.T, pull int, scopes ...actionstest.Scope) *run {
+			artifacts := loopback()
+			r := (&push{
+				repository: repository, product: product, pull: pull,
+				artifacts: artifacts, runtime: runtimeV2(t, artifacts, service.TokenFor(scopes...), service), cachix: cachix,
+			}).start(t)
+			r.wait()
+			return r
+		}
+		main := actionstest.Scope{Scope: actionstest.Main, Permission: actionstest.Read | actionstest.Write}
+		r := run(t, 0, main)
+		r.expect(all("success", "nix/", "discover", "nixosConfigurations.hetzner", "nixosConfigurations.notado", "report"))
+		jobs, _ := cachix.pushed(t)
+		before := len(service.Entries())
+		if jobs != 2 {
+			t.Errorf("%d jobs of main have pushed, want 2", jobs)
+		}
+
+		host := filepath.Join(repository, "hosts/notado/default.nix")
+		write(t, host, replace(t, read(t, host), "port = 8080", "port = 8081"))
+		commit(t, repository)
+		main.Permission = actionstest.Read
+		own := actionstest.Scope{Scope: "refs/pull/7/merge", Permission: actionstest.Read | actionstest.Write}
+		for name, scopes := range map[string][]actionstest.Scope{"success": {main}, "": {own, main}} {
+			r := run(t, 7, scopes...)
+			r.expect(all("success", "nix/", "discover", "nixosConfigurations.notado", "report"))
+			if got := r.step("nix/nixosConfigurations.notado", "nix-matrix, from artifacts"); got != name {
+				t.Errorf("with the scopes %v, from artifacts: %q", scopes, got)
+			}
+			var verdict report.Verdict
+			if err := json.Unmarshal([]byte(r.output("nix/report", "results")), &verdict); err != nil {
+				t.Errorf("the output results: %v", err)
+			}
+			if diff := cmp.Diff(report.Counts{Built: 1, Skipped: 1}, verdict.Counts); diff != "" || verdict.Status != report.Success {
+				t.Errorf("the verdict is %s with the counts, - want + got:\n%s", verdict.Status, diff)
+			}
+		}
+		if jobs, _ := cachix.pushed(t); jobs != 2 {
+			t.Errorf("%d jobs of the pull request have pushed", jobs-2)
+		}
+		if len(service.Entries()) == before {
+			t.Error("the pull request has left nothing in its scope")
+		}
+		for _, e := range service.Entries()[before:] {
+			if e.Scope != own.Scope {
+				t.Errorf("the pull request has written %s into %s", e.Key, e.Scope)
+			}
+		}
+	})
+
+	// Two uses in one workflow, with a cache that forgets everything, so that artifacts hand over; and the same again
+	// when all is done. One seals what it stores, runs on a runner with several labels, and calls the workflow of its
+	// own repository.
 	t.Run("lost cache", func(t *testing.T) {
 		t.Parallel()
 		destination := t.TempDir()
 		repository := fleet(t, replace(t, twoUses, "@destination@", "file://"+destination+"?compression=none"))
+		write(t, filepath.Join(repository, ".github/workflows/nix-matrix.yml"), read(t, filepath.Join(root, reusable)))
+		commit(t, repository)
 		run := func(t *testing.T) *run {
 			artifacts := loopback()
 			r := (&push{
@@ -272,9 +366,10 @@ jobs:
       installables: .#nixosConfigurations.hetzner
       push: @destination@
   two:
-    uses: org/nix-matrix/.github/workflows/nix-matrix.yml@v1
+    uses: ./.github/workflows/nix-matrix.yml
     with:
       id: two
+      runner: '["self-hosted", "ubuntu-latest"]'
       installables: .#checks.x86_64-linux.website-links
       push: @destination@
     secrets:

@@ -32,8 +32,8 @@ import (
 // secret is what the binary cache wants to see. No log may have it.
 const secret = "hunter2-but-longer"
 
-// token is the runtime token: a JWT whose claims tell the artifacts' client which run this is, and the
-// cache's what it may do.
+// token is a runtime token: a JWT whose claims tell the artifacts' client which run this is, and the cache's
+// what it may do.
 var token = func() string {
 	part := base64.RawURLEncoding.EncodeToString
 	claims := fmt.Sprintf(`{"scp":"Actions.Results:1:1","ac":%q}`, `[{"Scope":"refs/heads/main","Permission":3}]`)
@@ -53,7 +53,7 @@ func loopback() string {
 
 // results serves what GitHub has at ACTIONS_RESULTS_URL, where artifacts and cache share an address:
 // artifacts from act's server, the cache from cacheService, which may be nil.
-func results(artifacts string, cacheService *actionstest.Server) http.Handler {
+func results(artifacts, token string, cacheService http.Handler) http.Handler {
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
 		r.SetURL(&url.URL{Scheme: "http", Host: net.JoinHostPort(artifacts, artifactPort)})
 		r.Out.Host = r.In.Host // which act makes the addresses of uploads and downloads from
@@ -65,7 +65,6 @@ func results(artifacts string, cacheService *actionstest.Server) http.Handler {
 		case r.Header.Get("Authorization") != "Bearer "+token && strings.HasPrefix(r.URL.Path, "/twirp/") && r.URL.Query().Get("sig") == "":
 			http.Error(w, "this is not the token", http.StatusUnauthorized)
 		case cacheService != nil && strings.Contains(r.URL.Path, ".CacheService/"):
-			r.Header.Set("Authorization", "Bearer "+cacheService.Token())
 			cacheService.ServeHTTP(w, r)
 		default:
 			proxy.ServeHTTP(w, r)
@@ -78,27 +77,34 @@ var signature = regexp.MustCompile(`\bsig=[\w-]{43}\b`)
 // cacheV2 starts the cache service in version 2, and gives the runtime variables. If it forgets, every
 // lookup misses.
 func cacheV2(t *testing.T, artifacts string, forgets bool) map[string]string {
-	running := actionstest.Start(t, actionstest.Options{Wrap: func(server http.Handler) http.Handler {
-		all := results(artifacts, server.(*actionstest.Server))
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if forgets && strings.HasSuffix(r.URL.Path, "/GetCacheEntryDownloadURL") {
-				w.Header().Set("Content-Type", "application/json")
-				io.WriteString(w, `{"ok":false,"signed_download_url":"","matched_key":""}`)
-				return
-			}
-			all.ServeHTTP(w, r)
-		})
-	}})
+	service := actionstest.Start(t, actionstest.Options{})
+	if !forgets {
+		return runtimeV2(t, artifacts, service.Token(), service)
+	}
+	return runtimeV2(t, artifacts, service.Token(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/GetCacheEntryDownloadURL") {
+			w.Header().Set("Content-Type", "application/json")
+			io.WriteString(w, `{"ok":false,"signed_download_url":"","matched_key":""}`)
+			return
+		}
+		service.ServeHTTP(w, r)
+	}))
+}
+
+// runtimeV2 gives the runtime variables of a run that has that token of a cache service.
+func runtimeV2(t *testing.T, artifacts, token string, service http.Handler) map[string]string {
+	server := httptest.NewServer(results(artifacts, token, service))
+	t.Cleanup(server.Close)
 	return map[string]string{
 		"ACTIONS_RUNTIME_TOKEN":    token,
-		"ACTIONS_RESULTS_URL":      running.URL + "/",
+		"ACTIONS_RESULTS_URL":      server.URL + "/",
 		"ACTIONS_CACHE_SERVICE_V2": "True",
 	}
 }
 
 // cacheV1 starts act's cache service, in version 1, and gives the runtime variables.
 func cacheV1(t *testing.T, artifacts string) map[string]string {
-	server := httptest.NewServer(results(artifacts, nil))
+	server := httptest.NewServer(results(artifacts, token, nil))
 	t.Cleanup(server.Close)
 	cmd := exec.CommandContext(t.Context(), testbench.GoProgram(t, "act-cache"), t.TempDir())
 	stdin, err := cmd.StdinPipe()

@@ -1,5 +1,5 @@
-# Builds that tell that they have started, by a file in @dir@, and then wait for ever: for somebody to write
-# into a pipe there.
+# Builds that tell that they have started, by a file in @dir@, and then wait for a line from a pipe there, which
+# nobody writes.
 {
   outputs =
     { self }:
@@ -10,7 +10,7 @@
           inherit name;
           system = "x86_64-linux";
           builder = "/bin/sh";
-          args = [ "-c" "echo > @dir@/${name}; read line < @dir@/pipe" ];
+          args = [ "-c" "echo > @dir@/${name}; read line < @dir@/pipe; echo 1 > $out" ];
         };
     in
     {
