@@ -30,7 +30,7 @@ lint: ## Check the format, the layers, the workflows and the scripts
 	@go vet ./...
 	@$(testbench) golangci-lint run
 	@$(testbench) find .github examples -path '*/workflows/*.yml' -exec actionlint {} +
-	@$(testbench) find action.yml .github examples -name action.yml -o -path '*/workflows/*.yml' | xargs zizmor --offline --quiet --no-progress --config .github/zizmor.yml
+	@$(testbench) RUST_LOG=error zizmor --offline --quiet --no-progress --config .github/zizmor.yml action.yml .github/workflows/*.yml examples/workflows/*.yml
 	@$(testbench) find . \( -path ./.git -o -path ./dist \) -prune -o -type f -exec awk 'FNR == 1 && (/^#!.*sh/ || FILENAME ~ /[.]sh$$/) { printf "%s%c", FILENAME, 0 }' {} + | xargs -0 shellcheck
 
 dist: ## Build what a release carries: dist/ for all systems, the same bytes everywhere
