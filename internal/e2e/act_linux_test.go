@@ -24,8 +24,8 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-// A push to main is an event, and here a pull request is one too. It has what surrounds the run of the workflow
-// that it starts.
+// A push, to main or to a fork's branch of which there is a pull request, is an event, and what surrounds the run
+// of the workflow that it starts.
 type push struct {
 	repository string            // the user's, a git work tree
 	product    string            // this repository, as the run gets it

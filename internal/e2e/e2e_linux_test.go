@@ -63,7 +63,7 @@ func TestWorkflows(t *testing.T) {
 		artifacts, cachix := loopback(), newCachix(t)
 		r := (&push{
 			repository: fleet(t, quickStart(t, "reusable")), product: product,
-			artifacts: artifacts, runtime: cacheV2(t, artifacts, false), cachix: cachix,
+			artifacts: artifacts, runtime: cacheV2(t, artifacts), cachix: cachix,
 			emulation: true, // this is the machine ubuntu-24.04-arm too
 		}).start(t)
 		r.wait()
@@ -78,7 +78,7 @@ func TestWorkflows(t *testing.T) {
 
 	for version, cache := range map[string]func(*testing.T, string) map[string]string{
 		"v1": cacheV1,
-		"v2": func(t *testing.T, artifacts string) map[string]string { return cacheV2(t, artifacts, false) },
+		"v2": cacheV2,
 	} {
 		t.Run("steps, cache "+version, func(t *testing.T) {
 			t.Parallel()
@@ -136,7 +136,7 @@ func TestWorkflows(t *testing.T) {
 		commit(t, repository)
 		r := (&push{
 			repository: repository, product: product,
-			artifacts: artifacts, runtime: cacheV2(t, artifacts, false), cachix: cachix,
+			artifacts: artifacts, runtime: cacheV2(t, artifacts), cachix: cachix,
 		}).start(t)
 		r.wait()
 		want := all("success", "nix/", "discover", "nixosConfigurations.hetzner", "nixosConfigurations.nixsl", "nixosConfigurations.pi3")
@@ -172,7 +172,7 @@ func TestWorkflows(t *testing.T) {
 		artifacts := loopback()
 		r := (&push{
 			repository: repository, product: product,
-			artifacts: artifacts, runtime: cacheV2(t, artifacts, false),
+			artifacts: artifacts, runtime: cacheV2(t, artifacts),
 		}).start(t)
 		r.wait()
 		r.expect(map[string]string{"discover": "failure", "report": "failure"})
@@ -185,7 +185,7 @@ func TestWorkflows(t *testing.T) {
 		artifacts := loopback()
 		r := (&push{
 			repository: repository, product: product,
-			artifacts: artifacts, runtime: cacheV2(t, artifacts, false),
+			artifacts: artifacts, runtime: cacheV2(t, artifacts),
 		}).start(t)
 		r.waitFor(filepath.Join(dir, "evaluation"))
 		signal(t, r.launched("discover", ""), syscall.SIGKILL)
@@ -203,7 +203,7 @@ func TestWorkflows(t *testing.T) {
 		artifacts := loopback()
 		r := (&push{
 			repository: repository, product: product,
-			artifacts: artifacts, runtime: cacheV2(t, artifacts, false),
+			artifacts: artifacts, runtime: cacheV2(t, artifacts),
 		}).start(t)
 		for entry, s := range map[string]syscall.Signal{"first": syscall.SIGINT, "second": syscall.SIGTERM} {
 			r.waitFor(filepath.Join(dir, entry))
@@ -237,7 +237,7 @@ func TestWorkflows(t *testing.T) {
 			artifacts := loopback()
 			r := (&push{
 				repository: repository, product: product, again: r,
-				artifacts: artifacts, runtime: cacheV2(t, artifacts, false),
+				artifacts: artifacts, runtime: cacheV2(t, artifacts),
 			}).start(t)
 			r.wait()
 			r.expect(all("success", "", "discover", "nixosConfigurations.first", "nixosConfigurations.second", "report"))
@@ -281,10 +281,10 @@ func TestWorkflows(t *testing.T) {
 		commit(t, repository)
 		main.Permission = actionstest.Read
 		own := actionstest.Scope{Scope: "refs/pull/7/merge", Permission: actionstest.Read | actionstest.Write}
-		for name, scopes := range map[string][]actionstest.Scope{"success": {main}, "": {own, main}} {
+		for fromArtifacts, scopes := range map[string][]actionstest.Scope{"success": {main}, "": {own, main}} {
 			r := run(t, 7, scopes...)
 			r.expect(all("success", "nix/", "discover", "nixosConfigurations.notado", "report"))
-			if got := r.step("nix/nixosConfigurations.notado", "nix-matrix, from artifacts"); got != name {
+			if got := r.step("nix/nixosConfigurations.notado", "nix-matrix, from artifacts"); got != fromArtifacts {
 				t.Errorf("with the scopes %v, from artifacts: %q", scopes, got)
 			}
 			var verdict report.Verdict
@@ -317,11 +317,12 @@ func TestWorkflows(t *testing.T) {
 		repository := fleet(t, replace(t, twoUses, "@destination@", "file://"+destination+"?compression=none"))
 		write(t, filepath.Join(repository, ".github/workflows/nix-matrix.yml"), read(t, filepath.Join(root, reusable)))
 		commit(t, repository)
+		service := actionstest.Start(t, actionstest.Options{})
 		run := func(t *testing.T) *run {
 			artifacts := loopback()
 			r := (&push{
 				repository: repository, product: product,
-				artifacts: artifacts, runtime: cacheV2(t, artifacts, true),
+				artifacts: artifacts, runtime: runtimeV2(t, artifacts, service.Token(), forgetful(service)),
 			}).start(t)
 			r.wait()
 			return r
@@ -338,6 +339,15 @@ func TestWorkflows(t *testing.T) {
 			r.verdict(use+"/report", "✅ nix-matrix: the only target is done")
 			if n := len(slices.DeleteFunc(r.uploaded(), func(name string) bool { return !strings.HasPrefix(name, use+".") })); n != 3 {
 				t.Errorf("%s has %d artifacts of its own, want plan, derivations and one result: %s", use, n, r.uploaded())
+			}
+		}
+		entries := service.Entries()
+		if len(entries) < 2 {
+			t.Errorf("the cache has only %v", entries)
+		}
+		for _, e := range entries {
+			if !strings.HasPrefix(e.Key, "one-") && !strings.HasPrefix(e.Key, "two-") {
+				t.Errorf("both uses could meet in the cache entry %s", e.Key)
 			}
 		}
 		// Two seals what it uploads.

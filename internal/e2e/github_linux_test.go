@@ -74,21 +74,22 @@ func results(artifacts, token string, cacheService http.Handler) http.Handler {
 
 var signature = regexp.MustCompile(`\bsig=[\w-]{43}\b`)
 
-// cacheV2 starts the cache service in version 2, and gives the runtime variables. If it forgets, every
-// lookup misses.
-func cacheV2(t *testing.T, artifacts string, forgets bool) map[string]string {
+// cacheV2 starts the cache service in version 2, and gives the runtime variables.
+func cacheV2(t *testing.T, artifacts string) map[string]string {
 	service := actionstest.Start(t, actionstest.Options{})
-	if !forgets {
-		return runtimeV2(t, artifacts, service.Token(), service)
-	}
-	return runtimeV2(t, artifacts, service.Token(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return runtimeV2(t, artifacts, service.Token(), service)
+}
+
+// forgetful is a cache service of which every lookup misses.
+func forgetful(service http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/GetCacheEntryDownloadURL") {
 			w.Header().Set("Content-Type", "application/json")
 			io.WriteString(w, `{"ok":false,"signed_download_url":"","matched_key":""}`)
 			return
 		}
 		service.ServeHTTP(w, r)
-	}))
+	})
 }
 
 // runtimeV2 gives the runtime variables of a run that has that token of a cache service.
