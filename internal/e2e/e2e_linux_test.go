@@ -164,6 +164,29 @@ func TestWorkflows(t *testing.T) {
 		}
 	})
 
+	t.Run("fifty hosts, two of which fail", func(t *testing.T) {
+		t.Parallel()
+		artifacts := loopback()
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, "flake.nix"), read(t, "testdata/fifty/flake.nix"))
+		r := (&push{
+			repository: repository(t, dir, quickStart(t, "steps")), product: product,
+			artifacts: artifacts, runtime: cacheV2(t, artifacts),
+		}).start(t)
+		r.wait()
+		want := all("success", "", "discover")
+		for n := range 50 {
+			want[fmt.Sprintf("nixosConfigurations.host%02d", n)] = "success"
+		}
+		want["nixosConfigurations.host07"], want["nixosConfigurations.host31"], want["report"] = "failure", "failure", "failure"
+		r.expect(want)
+		r.verdict("report", "❌ nix-matrix: 2 of 50 targets failed")
+		// It is one failure, not two.
+		if summary := r.summary("report"); strings.Count(summary, "\n#### ") != 1 || !strings.Contains(summary, "Blocked by it: `nixosConfigurations.host07`, `nixosConfigurations.host31`") {
+			t.Errorf("the summary does not say what they have in common:\n%s", summary)
+		}
+	})
+
 	t.Run("discovery fails", func(t *testing.T) {
 		t.Parallel()
 		repository := repository(t, t.TempDir(), quickStart(t, "steps"))
