@@ -71,7 +71,7 @@ func (d *discovery) flags(a *app, cmd *cobra.Command) {
 	f.StringVar(&d.evalTimeout, "eval-timeout", or(a.action.Input("eval_timeout"), "30m"), "how long the evaluation of one attribute may take, as a `TIME`")
 	f.StringVar(&d.evalMemory, "eval-memory", or(a.action.Input("eval_memory"), "0"), "memory that an evaluator may use, in `MiB`; 0 is no limit")
 	f.BoolVar(&d.reuse, "reuse-evaluation", a.action.Input("reuse_evaluation") != "false", "take the evaluation of the same commit of a flake with the same settings from the cache, if there is one")
-	f.BoolVar(&d.trustProved, "skip-proved", a.action.Input("skip_proved") != "false", "where nothing is pushed, as in a pull request from a fork, leave out what the default branch has built")
+	f.BoolVar(&d.trustProved, "skip-proved", a.action.Input("skip_proved") != "false", "leave out of a pull request that pushes nothing, as one from a fork, what the default branch has built")
 	f.StringVar(&d.runners, "runners", a.action.Input("runners"), "labels of the runners for a system, or for a feature such as kvm, a line `SYSTEM=LABEL[,LABEL]` each")
 	f.StringVar(&d.qemu, "qemu", or(a.action.Input("qemu"), string(plan.QEMUAuto)), "emulate aarch64-linux: auto, where no runner is named for it, always or never")
 	f.StringVar(&d.maxEntries, "max-entries", or(a.action.Input("max_entries"), strconv.Itoa(plan.MaxEntries)), "most entries that the matrix may have, a `NUMBER`; GitHub allows no more than 256")
@@ -186,6 +186,7 @@ func (d *discovery) plan(ctx context.Context, at *site, c cache.Cache) (*job.Pla
 			return nil, nil, err
 		}
 		if d.has(ctx, at, e, p) {
+			at.app.show.Printf("nothing has changed since it was evaluated at %s", e.Plan.Created.Format("2006-01-02 15:04 UTC"))
 			return p, e, d.group(ctx, at, how, e, p)
 		}
 	}
@@ -234,10 +235,9 @@ func (d *discovery) choose(ctx context.Context, at *site, how *planner, e *evalu
 
 // group makes the entries.
 func (d *discovery) group(ctx context.Context, at *site, how *planner, e *evaluation, p *job.Plan) (err error) {
-	if how.options.Missing, err = d.missing(ctx, at, how, e, p.Targets); err != nil {
+	if how.options.Missing, err = d.missing(ctx, at, how, e, p); err != nil {
 		return err
 	}
-	p.Missing = how.options.Missing.Count()
 	for _, t := range p.Targets {
 		if at.elsewhere(t.System) && len(how.options.Runners[t.System]) == 0 {
 			how.options.Runners[t.System] = plan.AnyRunner

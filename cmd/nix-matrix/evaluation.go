@@ -28,9 +28,11 @@ type evaluation struct {
 	recalled bool // from the cache
 	// packed says that the derivations are not in the store, but their pack is in
 	// the file for it.
-	packed bool
-	unread string  // for want of which secret nothing could be evaluated
-	places []place // that were asked what they have
+	packed     bool
+	inPack     map[string]nix.Derivation // by path, once they were read
+	incomplete bool                      // not all could be found out
+	unread     string                    // for want of which secret nothing could be evaluated
+	places     []place                   // that were asked what they have
 }
 
 // A source is what is evaluated.
@@ -60,9 +62,24 @@ func (d *discovery) source(ctx context.Context, at *site, c cache.Cache, o *disc
 		s.inputs = append(s.inputs, flake.Inputs...)
 	}
 	if d.reuse {
-		s.key = at.app.id + "-evaluation-" + o.Fingerprint(version+" "+at.nix.Evaluator()+" "+at.app.seal.Fingerprint(), identities) + "-"
+		s.key = at.app.id + "-evaluation-" + o.Fingerprint(version+" "+at.nix.Evaluator()+" "+at.app.writers(), identities) + "-"
 	}
 	return s
+}
+
+// writers tells apart who may have written what is taken from the cache: everybody
+// with the key, else everybody whose runs share the cache. Who proposes a change could
+// leave an evaluation for it that has nothing to build, and so only takes what this run
+// has left, for when it is run again.
+func (a *app) writers() string {
+	switch {
+	case a.seal != nil:
+		return a.seal.Fingerprint()
+	case a.action.Proposed():
+		return "run " + a.getenv("GITHUB_RUN_ID")
+	default:
+		return ""
+	}
 }
 
 // recall gives the newest evaluation of the source that the cache has, or nil.
@@ -79,7 +96,7 @@ func (s *source) recall(ctx context.Context) *evaluation {
 		data, err = cache.ReadAll(ctx, blob, maxPlan)
 	}
 	if err == nil {
-		data, err = s.app.seal.Open(evaluationDocument, data)
+		data, err = s.app.seal.Open(evaluationDocument+" "+s.key, data)
 	}
 	var kept *discover.Kept
 	if err == nil {
@@ -89,7 +106,6 @@ func (s *source) recall(ctx context.Context) *evaluation {
 		s.app.warn("All is evaluated, since what was evaluated before can't be had", err)
 		return nil
 	}
-	s.app.show.Printf("nothing has changed since it was evaluated at %s", kept.Plan.Created.Format("2006-01-02 15:04 UTC"))
 	return &evaluation{Kept: *kept, source: s, recalled: true}
 }
 
@@ -99,7 +115,7 @@ func (e *evaluation) keep(ctx context.Context, p *job.Plan) {
 	s := e.source
 	failed := slices.ContainsFunc(e.Plan.Targets, func(t job.Target) bool { return t.State == job.Failed })
 	known := e.recalled && (p.Drvs == nil || e.Plan.Drvs != nil)
-	if s.key == "" || failed || known || e.unread != "" {
+	if s.key == "" || failed || known || e.incomplete || e.unread != "" {
 		return
 	}
 	e.Plan.Drvs, e.Packed = nil, nil
@@ -109,7 +125,7 @@ func (e *evaluation) keep(ctx context.Context, p *job.Plan) {
 	data, err := e.Marshal()
 	if err == nil {
 		sum := sha256.Sum256(data)
-		data = s.app.seal.Seal(evaluationDocument, data)
+		data = s.app.seal.Seal(evaluationDocument+" "+s.key, data)
 		err = s.cache.Save(ctx, s.key+hex.EncodeToString(sum[:8]), bytes.NewReader(data), int64(len(data)))
 	}
 	if err != nil && !errors.Is(err, cache.ErrExists) && ctx.Err() == nil {
@@ -146,7 +162,7 @@ func (d *discovery) evaluate(ctx context.Context, at *site, s *source, o *discov
 		return nil, asUsage(err)
 	}
 	s.keepInputs(ctx, n, there)
-	e := &evaluation{source: s, unread: unread, Kept: discover.Kept{
+	e := &evaluation{source: s, unread: unread, incomplete: found.Incomplete, Kept: discover.Kept{
 		Omitted: found.Omitted,
 		Plan: &job.Plan{
 			Version: job.Version,
@@ -168,6 +184,7 @@ func (d *discovery) evaluate(ctx context.Context, at *site, s *source, o *discov
 		substituters, keys, err := n.FlakeConfig(ctx, flake)
 		if err != nil {
 			a.warn("The flake's nixConfig could not be read", err)
+			e.incomplete = true
 		}
 		e.Plan.Substituters, e.Plan.PublicKeys = append(e.Plan.Substituters, substituters...), append(e.Plan.PublicKeys, keys...)
 	}
@@ -265,15 +282,28 @@ func fetchPack(ctx context.Context, c cache.Cache, drvs *job.DrvPack, file strin
 	return pack.Verify(ctx, fetched, drvs.SHA256, seal)
 }
 
-// derivations reads derivations, from the pack where they are not in the store.
+// derivations reads derivations, from the pack where they are not in the store. What
+// can't be read is empty, and in the error.
 func (e *evaluation) derivations(ctx context.Context, at *site, packFile string, drvs []string) ([]nix.Derivation, error) {
 	if !e.packed {
 		return at.nix.Derivations(ctx, drvs)
 	}
-	src, err := store.File(packFile)
+	var err error
+	if e.inPack == nil {
+		e.inPack, err = readPack(ctx, packFile, e.Plan.Drvs.SHA256, at.app.seal)
+	}
+	all := make([]nix.Derivation, len(drvs))
+	for i, drv := range drvs {
+		all[i] = e.inPack[drv]
+	}
+	return all, err
+}
+
+func readPack(ctx context.Context, file, sum string, seal *pack.Key) (map[string]nix.Derivation, error) {
+	src, err := store.File(file)
 	if err != nil {
 		return nil, err
 	}
 	defer src.Close()
-	return store.ReadDrvs(ctx, src, e.Plan.Drvs.SHA256, at.app.seal, drvs)
+	return store.ReadDrvs(ctx, src, sum, seal)
 }

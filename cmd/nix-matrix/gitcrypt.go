@@ -245,7 +245,11 @@ func (a *app) unlockCheckout(ctx context.Context, program, keyFile string, c *ch
 		return nil, errors.Join(err, relock("--force"))
 	}
 	return func() {
-		if err := relock(); err != nil {
+		err := relock()
+		if err != nil { // something else was changed meanwhile, which stays
+			err = relock("--force")
+		}
+		if err != nil {
 			a.warn("What git-crypt has decrypted stays so", fmt.Errorf("%s: %w", c.root, err))
 		}
 	}, nil

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
+	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/push"
 )
 
@@ -18,7 +20,7 @@ func (d *discovery) guard(ctx context.Context, at *site) error {
 	if !a.action.Running() && !slices.ContainsFunc(at.to, func(to push.Destination) bool { return to.Public }) {
 		return nil
 	}
-	private, err := d.private(ctx, a)
+	private, err := d.private(ctx, at)
 	if err != nil || len(private) == 0 {
 		return err
 	}
@@ -38,13 +40,21 @@ var errPublic = errors.New("anybody can read the Actions cache and the artifacts
 
 // private names what may give access to private sources. The token that each
 // workflow has does not.
-func (d *discovery) private(ctx context.Context, a *app) ([]string, error) {
+func (d *discovery) private(ctx context.Context, at *site) ([]string, error) {
+	a := at.app
 	var all []string
 	if a.ownToken() != "" {
 		all = append(all, "github_access_token")
 	}
-	if tokenPattern.MatchString(a.getenv(confVariable)) {
+	known := []string{"", strings.TrimSpace(a.getenv(gitHubVariable)), strings.TrimSpace(a.getenv(action.GitHubVariable))}
+	switch tokens := at.nix.AccessTokens(); {
+	case tokenPattern.MatchString(a.getenv(confVariable)):
 		all = append(all, "nix_conf with access-tokens")
+	case slices.ContainsFunc(slices.Collect(maps.Values(tokens)), func(token string) bool { return !slices.Contains(known, token) }):
+		all = append(all, "the setting access-tokens of this machine's Nix")
+	}
+	if a.getenv("SSH_AUTH_SOCK") != "" {
+		all = append(all, "an ssh agent")
 	}
 	for _, secret := range [][2]string{{"netrc", netrcVariable}, {"ssh_key", sshKeyVariable}, {"git_crypt_key", gitCryptVariable}} {
 		if strings.TrimSpace(a.getenv(secret[1])) != "" {

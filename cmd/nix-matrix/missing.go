@@ -12,7 +12,8 @@ import (
 
 // missing finds out which derivations the entries have to build. What can't be asked
 // or read only makes the entries less even.
-func (d *discovery) missing(ctx context.Context, at *site, how *planner, e *evaluation, targets []job.Target) (*plan.Missing, error) {
+func (d *discovery) missing(ctx context.Context, at *site, how *planner, e *evaluation, p *job.Plan) (*plan.Missing, error) {
+	targets := p.Targets
 	var outputs []string // of the targets themselves
 	build := false
 	for i := range targets {
@@ -51,7 +52,9 @@ func (d *discovery) missing(ctx context.Context, at *site, how *planner, e *eval
 	if missing == nil {
 		return nil, err
 	}
-	if err != nil {
+	if err == nil {
+		p.Missing = missing.Count()
+	} else {
 		at.app.warn("How much there is to build is not known well, so the entries may be less even than they could be", err)
 	}
 	if record := d.record(ctx, at.app, e.source.cache); record != nil {

@@ -3,9 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/org/nix-matrix/pkg/cache"
@@ -17,7 +20,12 @@ import (
 // maxRecord bounds the memory that a record from a cache may take, in bytes.
 const maxRecord = 64 << 20
 
-func (a *app) recordPrefix() string { return a.id + "-record-" + a.seal.Fingerprint() + "-" }
+// recordPrefix begins the keys of the records of this use of nix-matrix, in this workflow.
+func (a *app) recordPrefix() string {
+	workflow, _, _ := strings.Cut(a.getenv("GITHUB_WORKFLOW_REF"), "@")
+	sum := sha256.Sum256([]byte(workflow))
+	return fmt.Sprintf("%s-record-%x-%s-", a.id, sum[:4], a.seal.Fingerprint())
+}
 
 // readRecord gives what the default branch's last run has left, nil if it is not
 // known.
@@ -41,7 +49,7 @@ func (a *app) openRecord(ctx context.Context, c cache.Cache) (*job.Record, error
 	if err != nil {
 		return nil, err
 	}
-	if data, err = a.seal.Open(recordDocument, data); err != nil {
+	if data, err = a.seal.Open(recordDocument+" "+a.recordPrefix(), data); err != nil {
 		return nil, err
 	}
 	return job.ParseRecord(data)
@@ -53,7 +61,7 @@ func (a *app) keepRecord(ctx context.Context, c cache.Cache, r *job.Record) erro
 	if err != nil {
 		return err
 	}
-	data = a.seal.Seal(recordDocument, data)
+	data = a.seal.Seal(recordDocument+" "+a.recordPrefix(), data)
 	key := a.recordPrefix() + a.getenv("GITHUB_RUN_ID") + "-" + a.getenv("GITHUB_RUN_ATTEMPT")
 	if err := c.Save(ctx, key, bytes.NewReader(data), int64(len(data))); err != nil && !errors.Is(err, cache.ErrExists) {
 		return err
@@ -61,12 +69,12 @@ func (a *app) keepRecord(ctx context.Context, c cache.Cache, r *job.Record) erro
 	return nil
 }
 
-// skipProved leaves out what the default branch has built already, where nothing is
-// pushed: in a pull request from a fork above all.
+// skipProved leaves out of a pull request what the default branch has built already,
+// where nothing is pushed: in one from a fork above all.
 func (d *discovery) skipProved(ctx context.Context, at *site, c cache.Cache, targets []job.Target) {
 	a := at.app
 	pushes := slices.ContainsFunc(at.to, func(to push.Destination) bool { return to.Lacks(at.push.Secrets) == "" })
-	if _, own := a.action.DefaultBranch(); own || !d.trustProved || d.local || pushes || !a.action.Running() {
+	if !a.action.Proposed() || !d.trustProved || d.local || pushes {
 		return
 	}
 	record := d.record(ctx, a, c)
@@ -92,15 +100,19 @@ func (d *discovery) record(ctx context.Context, a *app, c cache.Cache) *job.Reco
 }
 
 // compare adds to the verdict what is different from the default branch's last run,
-// and, in a run of the default branch, leaves a new record.
-func (r *reporter) compare(ctx context.Context, v *report.Verdict, plan *job.Plan, results []*job.Result) error {
+// and, in a run of the default branch, leaves a new record. That it can't changes no
+// verdict.
+func (r *reporter) compare(ctx context.Context, v *report.Verdict, plan *job.Plan, results []*job.Result) {
 	a := r.app
 	if plan == nil || a.cache == "" && !a.action.Running() {
-		return nil
+		return
 	}
 	c, err := a.openCache()
-	if err != nil || c == nil {
-		return err
+	if err != nil {
+		a.warn("What this changes can't be said", err)
+	}
+	if c == nil {
+		return
 	}
 	before := a.readRecord(ctx, c)
 	if before != nil {
@@ -112,13 +124,13 @@ func (r *reporter) compare(ctx context.Context, v *report.Verdict, plan *job.Pla
 	}
 	branch, own := a.action.DefaultBranch()
 	if !own {
-		return nil
+		return
 	}
+	run, _ := strconv.ParseInt(a.getenv("GITHUB_RUN_ID"), 10, 64) // 0 is not known
 	about := job.Record{
-		ID: a.id, Created: time.Now().UTC().Truncate(time.Second), Branch: branch, Commit: a.getenv("GITHUB_SHA"), URL: a.action.RunURL(),
+		ID: a.id, Run: run, Created: time.Now().UTC().Truncate(time.Second), Branch: branch, Commit: a.getenv("GITHUB_SHA"), URL: a.action.RunURL(),
 	}
 	if err := a.keepRecord(ctx, c, v.Record(about, plan, results, before)); err != nil && ctx.Err() == nil {
 		a.warn("Pull requests won't see what this run has found out", fmt.Errorf("keep the record: %w", err))
 	}
-	return nil
 }

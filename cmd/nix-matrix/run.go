@@ -28,7 +28,8 @@ trying things out, and for repeating at home what failed in CI.
 The plan and the results are kept below the directory of --cache. See "nix-matrix
 discover --help" for what an INSTALLABLE is.
 
-` + secretsHelp,
+` + secretsHelp + `
+The plan, results and logs that stay on this machine are not.`,
 		Example: `  nix-matrix run                                  # the flake in this directory
   nix-matrix run .#nixosConfigurations.pi3
   nix-matrix run --push file:///srv/cache --jobs 4

@@ -59,6 +59,17 @@ func (a *Action) DefaultBranch() (branch string, ok bool) {
 	}
 }
 
+// Proposed says whether this job is for a change that somebody proposes: a pull request,
+// or a merge queue.
+func (a *Action) Proposed() bool {
+	switch a.getenv("GITHUB_EVENT_NAME") {
+	case "pull_request", "pull_request_target", "merge_group":
+		return a.Running()
+	default:
+		return false
+	}
+}
+
 // Public says whether anybody can read the repository of this job: as the event says
 // that it runs for, else as GitHub's API does. Where neither says so it is taken for
 // public, but for no job of GitHub Actions.

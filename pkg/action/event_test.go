@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/org/nix-matrix/pkg/action"
@@ -36,6 +37,10 @@ func TestDefaultBranch(t *testing.T) {
 		a := action.New(env("GITHUB_ACTIONS", test.running, "GITHUB_EVENT_NAME", test.name, "GITHUB_REF_NAME", test.ref, "GITHUB_REF_TYPE", test.kind, "GITHUB_EVENT_PATH", test.event), io.Discard)
 		if branch, ok := a.DefaultBranch(); ok != test.want || ok && branch != test.ref {
 			t.Errorf("%+v: %q, %t", test, branch, ok)
+		}
+		proposed := strings.HasPrefix(test.name, "pull_request") || test.name == "merge_group"
+		if got := a.Proposed(); got != (proposed && test.running == "true") {
+			t.Errorf("%+v: proposed is %t", test, got)
 		}
 	}
 }

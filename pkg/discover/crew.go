@@ -318,7 +318,9 @@ func (c *crew) bury(ctx context.Context, w *worker) {
 	default:
 		if w.told == 0 {
 			c.blame(w, w.at, err)
-		} // else it is only its description that is not known
+		} else { // it is only its description that is not known
+			c.Incomplete = true
+		}
 		c.waiting = append(c.waiting, span{&bound{Path: w.at, After: true}, w.until})
 	}
 }
@@ -350,6 +352,7 @@ func (c *crew) outOfMemory(err error) bool {
 func (c *crew) blame(w *worker, at position, err error) {
 	c.hit(w.alive)
 	if !w.wanted { // but perhaps a set in which a glob would have matched something
+		c.Incomplete = true
 		w.log(fmt.Sprintf("%s is passed over, it can't be evaluated: %s", JoinAttr(w.path), c.message(err)))
 		return
 	}

@@ -99,6 +99,10 @@ type Discovery struct {
 	Targets []job.Target // in the order of discovery, each attribute once
 	Omitted []string     // attribute paths that were left out because of their system
 
+	// Incomplete says that not all was found out, since evaluators ended in the middle of
+	// something that is no target's failure: the next time, there may be more.
+	Incomplete bool
+
 	// Meta has for each target what is plain data of its meta, as JSON of at most about
 	// 64 KiB: without what throws, is a function, a derivation or too large. It is empty
 	// where there is none, where its evaluation aborts, and where nobody asked.

@@ -59,6 +59,12 @@ func ParseKept(data []byte) (*Kept, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read evaluation: %w", err)
 	}
+	for i := range plan.Targets {
+		// What there is to do is not for the cache to say.
+		if t := &plan.Targets[i]; t.State == job.Failed || t.Available || t.State == job.Skip && !strings.HasPrefix(t.Reason, job.Because) {
+			return nil, fmt.Errorf("read evaluation: %q is decided already", t.Attr)
+		}
+	}
 	if len(raw.Meta) > 0 && len(raw.Meta) != len(plan.Targets) {
 		return nil, fmt.Errorf("read evaluation: it has meta of %d targets, but there are %d", len(raw.Meta), len(plan.Targets))
 	}

@@ -39,6 +39,9 @@ func TestKept(t *testing.T) {
 		{`{"version":1`, `{"version":2`},
 		{drv, "/etc/passwd"},
 		{`"plan":{"version":1`, `"plan":{"version":9`},
+		{`"state":"build"`, `"state":"skip","reason":"at cachix:fleet"`},
+		{`"state":"build"`, `"state":"build","available":true`},
+		{`"state":"build"`, `"state":"failed"`},
 		{`"meta":[`, `"meta":[{},`},
 		{`"plan":{`, `"plan":[{`},
 	} {

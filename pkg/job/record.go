@@ -18,6 +18,7 @@ type Record struct {
 	Created time.Time `json:"created"` // UTC
 	Commit  string    `json:"commit,omitempty"`
 	Branch  string    `json:"branch,omitempty"`
+	Run     int64     `json:"run,omitempty"` // number that is greater for later runs, 0 if it is not known
 	URL     string    `json:"url,omitempty"` // of the run
 
 	Targets []RecordTarget `json:"targets"`

@@ -165,6 +165,14 @@ func (n *Nix) Text(name string) string {
 	return text
 }
 
+// AccessTokens are those of the setting access-tokens, with which Nix asks servers for
+// sources, by the servers' names, as it was without With.
+func (n *Nix) AccessTokens() map[string]string {
+	var tokens map[string]string
+	_ = json.Unmarshal(n.config["access-tokens"].Value, &tokens) // another type has none
+	return tokens
+}
+
 // Setting gives one of Nix's settings that is a list of words, such as
 // "extra-platforms" or "substituters", as it was without With.
 func (n *Nix) Setting(name string) []string {

@@ -120,6 +120,12 @@ func TestRecord(t *testing.T) {
 	if got := second.Targets[1]; got.Closure != 0 {
 		t.Errorf("what failed has the size %d", got.Closure)
 	}
+	// A run that was run again after a later one leaves that to be compared with.
+	first.Run, first.Commit = 9, "later"
+	again := v.Record(job.Record{ID: job.DefaultID, Run: 7, Commit: "earlier", Created: noon}, p, results, first)
+	if again.Run != 9 || again.Commit != "later" || again.Targets[0].Attr != first.Targets[0].Attr || len(again.Targets) != len(first.Targets) || len(again.Proved) != len(second.Proved) {
+		t.Errorf("run 7 after run 9 leaves %+v", again)
+	}
 	if first.Created = noon.Add(time.Hour); slices.ContainsFunc(second.Targets, func(t job.RecordTarget) bool { return t.Attr == "packages.x86_64-linux.gone" }) {
 		t.Error("what is gone is still there")
 	}

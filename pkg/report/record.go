@@ -19,7 +19,9 @@ const (
 )
 
 // Record makes what this run leaves for others. about has what is known of the run,
-// before is the Record of the run before, or nil.
+// before is the Record that was the newest until now, or nil. Where that is of a later
+// run, which had ended before this one or before its jobs were run again, it stays the
+// one to compare with.
 func (v *Verdict) Record(about job.Record, plan *job.Plan, results []*job.Result, before *job.Record) *job.Record {
 	r := about
 	r.Version = job.Version
@@ -43,6 +45,9 @@ func (v *Verdict) Record(about job.Record, plan *job.Plan, results []*job.Result
 		if hash := job.DrvHash(t.Target.DrvPath); hash != "" && t.proved() {
 			r.Proved[hash] = today
 		}
+	}
+	if before.Run > about.Run {
+		r.Run, r.Created, r.Commit, r.Branch, r.URL, r.Targets = before.Run, before.Created, before.Commit, before.Branch, before.URL, before.Targets
 	}
 	return &r
 }

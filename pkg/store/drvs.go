@@ -10,9 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/nix-community/go-nix/pkg/nar"
 
@@ -231,37 +231,37 @@ func restore(ctx context.Context, to Nix, src pack.Source, index *pack.Index, nu
 	return Restored{Paths: len(infos), Bytes: records.BytesRead}, nil
 }
 
-// ReadDrvs reads derivations in a drv pack, in the order given. One that can't be
-// had is empty, and the error, which comes beside the others, tells of it.
-func ReadDrvs(ctx context.Context, src pack.Source, sum string, seal *pack.Key, drvs []string) ([]nix.Derivation, error) {
+// ReadDrvs reads all derivations in a drv pack, by their paths. Those that can't be
+// read are left out, and in the error beside the others.
+func ReadDrvs(ctx context.Context, src pack.Source, sum string, seal *pack.Key) (map[string]nix.Derivation, error) {
 	index, err := pack.ReadIndex(ctx, src, sum, seal)
 	if err != nil {
 		return nil, err
 	}
-	at := make(map[int]int, len(drvs)) // numbers of records, and where they were asked for
-	var errs []error
-	for i, drv := range drvs {
-		if n, ok := index.Find(drv); ok {
-			at[n] = i
-		} else {
-			errs = append(errs, fmt.Errorf("%s is not in the pack", drv))
+	var numbers []int
+	for n := range index.Records {
+		if strings.HasSuffix(index.Records[n].Path, ".drv") {
+			numbers = append(numbers, n)
 		}
 	}
-	numbers := slices.Sorted(maps.Keys(at))
 	records, err := index.NewReader(ctx, src, numbers)
 	if err != nil {
 		return nil, err
 	}
 	defer records.Close()
-	all := make([]nix.Derivation, len(drvs))
-	for _, n := range numbers {
+	all := make(map[string]nix.Derivation, len(numbers))
+	var errs []error
+	for range numbers {
 		rec, err := records.Next()
 		if err != nil {
 			return all, errors.Join(append(errs, err)...)
 		}
-		if all[at[n]], err = readDrv(records, rec); err != nil {
+		drv, err := readDrv(records, rec)
+		if err != nil {
 			errs = append(errs, fmt.Errorf("read %s of the pack: %w", rec.Path, err))
+			continue
 		}
+		all[rec.Path] = drv
 	}
 	return all, errors.Join(errs...)
 }
