@@ -20,10 +20,13 @@ type blob struct {
 	client *client
 	key    string
 
+	renewing chan struct{} // holds one while the address is asked for anew
+
 	mu      sync.Mutex
-	address string // a secret
+	address *string // a secret; another pointer whenever it was asked for anew
 	etag    string
 	size    int64
+	whole   bool // the storage gives all of it whatever range is asked for
 }
 
 func (b *blob) Key() string { return b.key }
@@ -39,27 +42,33 @@ func (b *blob) measure(ctx context.Context) error {
 
 func (b *blob) Range(ctx context.Context, offset, length int64) (io.ReadCloser, error) {
 	if err := cache.CheckRange(offset, length, b.size); err != nil {
-		return nil, fmt.Errorf("read %s: %w", b.key, err)
+		return nil, b.failed(err)
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("read %s: %w", b.key, err)
+		return nil, b.failed(err)
 	}
 	if length == 0 {
 		return io.NopCloser(bytes.NewReader(nil)), nil
 	}
+	if length > b.client.config.BlockSize && !b.whole {
+		return &window{ctx: ctx, blob: b, offset: offset, left: length}, nil
+	}
 	r := &reader{ctx: ctx, blob: b, offset: offset, left: length}
 	if err := r.connect(); err != nil {
-		return nil, fmt.Errorf("read %s: %w", b.key, err)
+		return nil, b.failed(err)
 	}
 	return r, nil
 }
+
+// failed says of err what was being read.
+func (b *blob) failed(err error) error { return fmt.Errorf("read %s: %w", b.key, err) }
 
 // fault is why a download failed, and what may help. Without more it means: try
 // again at once.
 type fault struct {
 	error
 	final   bool           // nothing helps
-	expired string         // another address than this one does
+	expired *string        // another address than this one does
 	busy    bool           // waiting does, for as long as resp says
 	resp    *http.Response // or nil
 }
@@ -82,10 +91,8 @@ func (b *blob) get(ctx context.Context, offset, length int64) (*connection, *fau
 }
 
 func (b *blob) connect(conn *connection, offset, length int64) *fault {
-	b.mu.Lock()
-	address := b.address
-	b.mu.Unlock()
-	req, err := http.NewRequestWithContext(conn.ctx, http.MethodGet, address, nil)
+	address := b.current()
+	req, err := http.NewRequestWithContext(conn.ctx, http.MethodGet, *address, nil)
 	if err != nil {
 		return final("the address of the storage is malformed")
 	}
@@ -117,7 +124,7 @@ func (b *blob) connect(conn *connection, offset, length int64) *fault {
 	default:
 		return &fault{error: answers, busy: true, resp: resp, final: resp.StatusCode < 500}
 	}
-	if fault := b.same(size, resp.Header.Get("ETag")); fault != nil {
+	if fault := b.same(size, resp.Header.Get("ETag"), size > length && resp.StatusCode == http.StatusOK); fault != nil {
 		return fault
 	}
 	if resp.StatusCode == http.StatusOK && offset > 0 {
@@ -128,17 +135,17 @@ func (b *blob) connect(conn *connection, offset, length int64) *fault {
 	return nil
 }
 
-// same learns the blob's size and ETag, and later sees to it that they are
-// still those: an address that was asked for anew may lead to the entry of
-// another scope under the same key.
-func (b *blob) same(size int64, etag string) *fault {
+// same learns the blob's size and ETag, and whether it comes whole, and later
+// sees to it that they are still those: an address that was asked for anew may
+// lead to the entry of another scope under the same key.
+func (b *blob) same(size int64, etag string, whole bool) *fault {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
 	case size <= 0:
 		return final("the storage does not tell the size")
 	case b.size == unknown:
-		b.size, b.etag = size, etag
+		b.size, b.etag, b.whole = size, etag, whole
 	case size != b.size, etag != "" && b.etag != "" && etag != b.etag:
 		return final("another entry has taken its place: %w", cache.ErrMiss)
 	}
@@ -147,16 +154,28 @@ func (b *blob) same(size int64, etag string) *fault {
 
 // renew asks the service for another address than the one that has expired,
 // unless someone has done so.
-func (b *blob) renew(ctx context.Context, expired string) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.address != expired {
+func (b *blob) renew(ctx context.Context, expired *string) error {
+	select {
+	case b.renewing <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-b.renewing }()
+	if b.current() != expired {
 		return nil
 	}
 	e, err := b.client.find(ctx, b.key, nil)
 	if err != nil {
 		return fmt.Errorf("its address has expired: %w", err)
 	}
-	b.address = e.address
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.address = &e.address
 	return nil
+}
+
+func (b *blob) current() (address *string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.address
 }

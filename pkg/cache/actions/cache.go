@@ -29,6 +29,7 @@ type client struct {
 	invalid  error
 	service  service
 	download *http.Client
+	slots    chan struct{} // holds one for each block that is downloaded ahead
 }
 
 // New is the cache that config describes. A config that can't work makes every
@@ -36,7 +37,12 @@ type client struct {
 func New(config Config) cache.Cache {
 	config = config.withDefaults()
 	calls := newCaller(config)
-	c := &client{config: config, invalid: config.check(), download: &http.Client{Transport: config.Transport}}
+	c := &client{
+		config:   config,
+		invalid:  config.check(),
+		download: &http.Client{Transport: config.Transport},
+		slots:    make(chan struct{}, max(config.Parallel, 0)),
+	}
 	if config.Protocol == V1 {
 		c.service = &v1{config, calls}
 	} else {
@@ -56,7 +62,7 @@ func (c *client) Open(ctx context.Context, key string, prefixes ...string) (cach
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", key, err)
 	}
-	b := &blob{client: c, key: e.key, address: e.address, size: unknown}
+	b := &blob{client: c, key: e.key, address: &e.address, size: unknown, renewing: make(chan struct{}, 1)}
 	if err := b.measure(ctx); err != nil {
 		return nil, err
 	}

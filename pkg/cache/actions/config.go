@@ -48,7 +48,7 @@ type Config struct {
 	Version string
 
 	// Retries is how often a failed request is sent again, 5 by default, for a
-	// range of a blob in total. Less than zero is never.
+	// block of a blob in total. Less than zero is never.
 	Retries int
 	// Wait is the unit of the waits between tries where the service does not
 	// say how long: 1 to 2 units, then 2 to 4, then 3 to 6. By default 1 s.
@@ -60,8 +60,10 @@ type Config struct {
 	// Stall is how long a download may bring no byte before it is continued on
 	// a fresh connection. By default 20 s.
 	Stall time.Duration
-	// BlockSize, in bytes, and Parallel are how uploads of more than one block
-	// are cut and how many blocks travel at once. By default 16 MiB and 8 for
+	// BlockSize, in bytes, and Parallel are how uploads and downloads of more
+	// than one block are cut and how many blocks travel at once. What is
+	// downloaded waits in memory until it is read, in no more than Parallel
+	// blocks for all of the cache's blobs together. By default 16 MiB and 8 for
 	// v2, 32 MiB and 4 for v1.
 	BlockSize int64
 	Parallel  int

@@ -67,7 +67,7 @@ type reader struct {
 func (r *reader) Read(p []byte) (int, error) {
 	for r.left > 0 {
 		if err := r.connect(); err != nil {
-			return 0, fmt.Errorf("read %s: %w", r.blob.key, err)
+			return 0, r.blob.failed(err)
 		}
 		n, err := r.conn.Read(p[:min(int64(len(p)), r.left)])
 		r.offset += int64(n)
@@ -129,7 +129,7 @@ func (r *reader) recover(f *fault) error {
 	}
 	config.Log.Info("a download from the Actions cache failed", "key", r.blob.key, "offset", r.offset, "error", f.error)
 	switch {
-	case f.expired != "":
+	case f.expired != nil:
 		return r.blob.renew(r.ctx, f.expired)
 	case f.busy:
 		wait := backoff(config.Wait, 2*config.Wait, r.failures-1, f.resp)
