@@ -30,6 +30,7 @@ const (
 type caller struct {
 	config       Config
 	calls, sends *http.Client
+	creations    pace
 }
 
 func newCaller(config Config) *caller {
@@ -40,8 +41,8 @@ func newCaller(config Config) *caller {
 	}
 }
 
-func (c *caller) retrying(client *http.Client, name string) *retryablehttp.Client {
-	return &retryablehttp.Client{
+func (c *caller) retrying(client *http.Client, call call) *retryablehttp.Client {
+	r := &retryablehttp.Client{
 		HTTPClient:   client,
 		RetryMax:     c.config.Retries,
 		RetryWaitMin: c.config.Wait,
@@ -55,16 +56,28 @@ func (c *caller) retrying(client *http.Client, name string) *retryablehttp.Clien
 			}
 			// Not if the service wants a longer pause than there is time for.
 			wait, asked := retryAfter(resp)
+			if call.creates {
+				c.creations.hear(resp, wait)
+			}
 			if deadline, ok := ctx.Deadline(); asked && (wait > c.config.Patience || ok && wait > time.Until(deadline)) {
 				return false, nil
 			}
 			if resp != nil {
 				failure = &refusal{status: resp.StatusCode, wait: wait}
 			}
-			c.config.Log.Info("the Actions cache service failed", "call", name, "error", withoutAddress(failure))
+			c.config.Log.Info("the Actions cache service failed", "call", call.name, "error", withoutAddress(failure))
 			return true, nil
 		},
 	}
+	if call.creates {
+		r.Backoff = func(least, most time.Duration, attempt int, resp *http.Response) time.Duration {
+			wait := backoff(least, most, attempt, resp)
+			c.creations.hear(resp, wait)
+			return wait
+		}
+		r.PrepareRetry = func(req *http.Request) error { return c.creations.wait(req.Context()) }
+	}
+	return r
 }
 
 // call is one question to the service.
@@ -75,6 +88,7 @@ type call struct {
 	header  http.Header
 	json    any               // the body,
 	block   *io.SectionReader // or else
+	creates bool              // an entry, of which the service takes so many a minute
 }
 
 // ask sends a call and decodes the answer into the given pointer, if the
@@ -125,6 +139,11 @@ func (c *caller) send(ctx context.Context, call call) (status int, data []byte, 
 	if call.json != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	if call.creates {
+		if err := c.creations.wait(ctx); err != nil {
+			return 0, nil, err
+		}
+	}
 	// An answer that breaks off is one more reason to try again.
 	read := false
 	req.SetResponseHandler(func(resp *http.Response) (err error) {
@@ -132,7 +151,7 @@ func (c *caller) send(ctx context.Context, call call) (status int, data []byte, 
 		read = err == nil
 		return err
 	})
-	resp, err := c.retrying(client, call.name).Do(req)
+	resp, err := c.retrying(client, call).Do(req)
 	if err == nil && !read {
 		data, err = readAnswer(resp)
 	}

@@ -66,7 +66,7 @@ func (s *v1) save(ctx context.Context, key string, body *source) error {
 		}
 	}
 	reserve := s.call("reserve", http.MethodPost, "caches")
-	reserve.json = reserveRequest{key, s.config.Version, body.size}
+	reserve.json, reserve.creates = reserveRequest{key, s.config.Version, body.size}, true
 	var reserved reserveAnswer
 	if err := s.ask(ctx, reserve, &reserved); err != nil {
 		return err

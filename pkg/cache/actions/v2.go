@@ -53,6 +53,7 @@ func (s *v2) call(ctx context.Context, method string, request, answer any) error
 		method:  http.MethodPost,
 		address: strings.TrimSuffix(s.config.URL, "/") + "/twirp/github.actions.results.api.v1.CacheService/" + method,
 		json:    request,
+		creates: method == "CreateCacheEntry",
 	}, answer)
 }
 

@@ -1,0 +1,47 @@
+package actions
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// pace holds back the creation of entries after the service has said that there
+// were too many: what one goroutine is told counts for all.
+type pace struct {
+	mu    sync.Mutex
+	until time.Time
+}
+
+// hear takes note of an answer to a creation after which this one would wait.
+func (p *pace) hear(resp *http.Response, wait time.Duration) {
+	if resp == nil || resp.StatusCode != http.StatusTooManyRequests {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if until := time.Now().Add(wait); until.After(p.until) {
+		p.until = until
+	}
+}
+
+// wait returns when a creation may be tried. It fails at once if that is later
+// than the context's deadline.
+func (p *pace) wait(ctx context.Context) error {
+	for {
+		p.mu.Lock()
+		left := time.Until(p.until)
+		p.mu.Unlock()
+		if left <= 0 {
+			return ctx.Err()
+		}
+		if deadline, ok := ctx.Deadline(); ok && left > time.Until(deadline) {
+			return fmt.Errorf("the service wants no more entries for now (try again in %s)", left.Round(time.Second))
+		}
+		if err := pause(ctx, left); err != nil {
+			return err
+		}
+	}
+}
