@@ -9,7 +9,7 @@ import (
 )
 
 var (
-	errStalled = errors.New("no bytes arrive")
+	errStalled = errors.New("the connection stalls")
 	errClosed  = errors.New("the reader is closed")
 )
 
@@ -126,6 +126,10 @@ func (r *reader) recover(f *fault) error {
 	}
 	if r.failures++; r.failures > config.Retries {
 		return fmt.Errorf("given up after %d tries: %w", r.failures, f.error)
+	}
+	if f.expired == nil && f.resp == nil {
+		// The storage did not answer: the next try shall have a fresh connection.
+		r.blob.client.download.CloseIdleConnections()
 	}
 	config.Log.Info("a download from the Actions cache failed", "key", r.blob.key, "offset", r.offset, "error", f.error)
 	switch {

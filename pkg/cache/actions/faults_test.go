@@ -10,11 +10,14 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"path"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/org/nix-matrix/pkg/cache"
@@ -551,6 +554,7 @@ func (c *dyingConn) Read(p []byte) (int, error) {
 // TestStall has a download stop in the middle, with its connection open.
 func TestStall(t *testing.T) {
 	config := fast(t, actionstest.Start(t, actionstest.Options{}).Getenv)
+	save(t, actions.New(config), "key", digits)
 	config.Stall = 50 * time.Millisecond
 	config.Transport = storage(func(n int, r *http.Request, send func() *http.Response) (*http.Response, error) {
 		resp := send()
@@ -564,14 +568,73 @@ func TestStall(t *testing.T) {
 		return resp, nil
 	})
 	c := actions.New(config)
-	save(t, c, "key", digits)
 	if got := read(t, c, "key"); got != digits {
 		t.Errorf("got %q", got)
 	}
 }
 
+// TestFreshConnection has a download stall while another connection, as old,
+// is there to be used.
+func TestFreshConnection(t *testing.T) {
+	config := fast(t, actionstest.Start(t, actionstest.Options{}).Getenv)
+	config.Stall = 250 * time.Millisecond
+	transport := &downloads{Transport: &http.Transport{}, stall: 4}
+	config.Transport = transport
+	c := actions.New(config)
+	save(t, c, "key", digits)
+	blob, err := c.Open(t.Context(), "key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Two at once leave two connections.
+	var bodies []io.ReadCloser
+	for range 2 {
+		body, err := blob.Range(t.Context(), 0, blob.Size())
+		if err != nil {
+			t.Fatal(err)
+		}
+		bodies = append(bodies, body)
+	}
+	for _, body := range bodies {
+		if _, err := io.Copy(io.Discard, body); err != nil {
+			t.Error(err)
+		}
+		body.Close()
+	}
+	if got, err := readRange(t.Context(), blob, 0, blob.Size()); err != nil || got != digits {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if r := transport.reused; len(r) < 5 || !r[3] || r[4] {
+		t.Errorf("of the connections of the downloads were used before: %v, want the fourth and not the fifth", r)
+	}
+}
+
+// downloads tells of each download whether its connection was used before, and
+// stalls one of them.
+type downloads struct {
+	*http.Transport
+	stall  int // counted from 1
+	reused []bool
+}
+
+func (d *downloads) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Method != http.MethodGet {
+		return d.Transport.RoundTrip(r)
+	}
+	d.reused = append(d.reused, false)
+	n := len(d.reused)
+	resp, err := d.Transport.RoundTrip(r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) { d.reused[n-1] = info.Reused },
+	})))
+	if err == nil && n == d.stall {
+		resp.Body = &stalling{r.Context(), io.LimitReader(resp.Body, 3), resp.Body}
+	}
+	return resp, err
+}
+
 func TestStalledForGood(t *testing.T) {
 	config := fast(t, actionstest.Start(t, actionstest.Options{}).Getenv)
+	save(t, actions.New(config), "key", digits)
 	config.Stall = time.Millisecond
 	config.Transport = storage(func(n int, r *http.Request, send func() *http.Response) (*http.Response, error) {
 		if r.Method == http.MethodGet {
@@ -581,9 +644,8 @@ func TestStalledForGood(t *testing.T) {
 		return send(), nil
 	})
 	c := actions.New(config)
-	save(t, c, "key", digits)
 	_, err := c.Open(t.Context(), "key")
-	if err == nil || !strings.Contains(err.Error(), "no bytes arrive") || errors.Is(err, context.Canceled) {
+	if err == nil || !strings.Contains(err.Error(), "the connection stalls") || errors.Is(err, context.Canceled) {
 		t.Errorf("error: %v", err)
 	}
 }
@@ -677,6 +739,118 @@ func TestUploadFaults(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestUploadStalls has a block stop in the middle, with its connection open, and
+// another one get no answer.
+func TestUploadStalls(t *testing.T) {
+	const size = 3 << 20
+	for _, taken := range []int64{1 << 19, 1 << 20} {
+		config := fast(t, actionstest.Start(t, actionstest.Options{}).Getenv)
+		config.Stall, config.Retries = 50*time.Millisecond, 10
+		var stalled atomic.Bool
+		config.Transport = storage(func(n int, r *http.Request, send func() *http.Response) (*http.Response, error) {
+			if r.Method != http.MethodPut || n != 2 {
+				return send(), nil
+			}
+			io.CopyN(io.Discard, r.Body, taken)
+			<-r.Context().Done()
+			stalled.Store(true)
+			return nil, r.Context().Err()
+		})
+		c := actions.New(config)
+		data := bytes.Repeat([]byte(digits), size/len(digits))
+		if err := c.Save(t.Context(), "key", bytes.NewReader(data), size); err != nil {
+			t.Error(err)
+		} else if got := read(t, c, "key"); got != string(data) || !stalled.Load() {
+			t.Errorf("%d bytes, stalled: %v", len(got), stalled.Load())
+		}
+	}
+}
+
+func TestSlowUploadIsNoStall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		service := &clocked{}
+		puts := 0
+		c := actions.New(actions.Config{Protocol: actions.V2, URL: "http://service.example", Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			if r.Method == http.MethodPut {
+				puts++
+				for {
+					if _, err := io.ReadFull(r.Body, make([]byte, 1)); err != nil {
+						break
+					}
+					time.Sleep(50 * time.Second)
+				}
+			}
+			if err := r.Context().Err(); err != nil {
+				return nil, err
+			}
+			return service.RoundTrip(r)
+		})})
+		save(t, c, "key", "text")
+		if puts != 1 {
+			t.Errorf("%d tries, want 1", puts)
+		}
+	})
+}
+
+func TestUploadStallsForGood(t *testing.T) {
+	config := fast(t, actionstest.Start(t, actionstest.Options{}).Getenv)
+	config.Stall = time.Millisecond
+	config.Transport = storage(func(_ int, r *http.Request, send func() *http.Response) (*http.Response, error) {
+		<-r.Context().Done()
+		return nil, r.Context().Err()
+	})
+	err := actions.New(config).Save(t.Context(), "key", strings.NewReader("text"), 4)
+	if err == nil || !strings.Contains(err.Error(), "the connection stalls") || errors.Is(err, context.Canceled) {
+		t.Errorf("error: %v", err)
+	}
+}
+
+// TestResetWhileUploading has connections die in the middle of a block.
+func TestResetWhileUploading(t *testing.T) {
+	const size = 4 << 20
+	config := fast(t, actionstest.Start(t, actionstest.Options{}).Getenv)
+	config.Parallel = 1
+	var died atomic.Int64
+	config.Transport = &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &dyingUpload{Conn: conn, left: 3 << 19, died: &died}, nil
+	}}
+	c := actions.New(config)
+	data := bytes.Repeat([]byte(digits), size/len(digits))
+	if err := c.Save(t.Context(), "key", bytes.NewReader(data), size); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, c, "key"); got != string(data) {
+		t.Error("the bytes differ")
+	}
+	if died.Load() < 2 {
+		t.Errorf("%d connections died, the test does not test", died.Load())
+	}
+}
+
+// dyingUpload is reset after so many bytes were written to it.
+type dyingUpload struct {
+	net.Conn
+	left int
+	died *atomic.Int64
+}
+
+func (c *dyingUpload) Write(p []byte) (int, error) {
+	if len(p) <= c.left {
+		c.left -= len(p)
+		return c.Conn.Write(p)
+	}
+	n, _ := c.Conn.Write(p[:c.left])
+	c.left = 0
+	c.died.Add(1)
+	c.Conn.(*net.TCPConn).SetLinger(0)
+	c.Close()
+	return n, syscall.ECONNRESET
 }
 
 // TestErrorsHideSecrets looks for the token and for signatures in what goes

@@ -18,8 +18,9 @@ import (
 // upload makes an Azure block blob at the signed address: with one request if
 // it is small, else of blocks that travel side by side and are committed last.
 func (s *v2) upload(ctx context.Context, address string, body *source) error {
+	sends := &http.Client{Transport: s.config.Transport}
 	client, err := blockblob.NewClientWithNoCredential(address, &blockblob.ClientOptions{ClientOptions: azcore.ClientOptions{
-		Transport: &http.Client{Transport: s.config.Transport},
+		Transport: sends,
 		Telemetry: policy.TelemetryOptions{ApplicationID: "nix-matrix"},
 		Retry: policy.RetryOptions{
 			MaxRetries:    orNegative(s.config.Retries),
@@ -27,6 +28,7 @@ func (s *v2) upload(ctx context.Context, address string, body *source) error {
 			MaxRetryDelay: s.config.Patience,
 			TryTimeout:    blockTimeout,
 		},
+		PerRetryPolicies: []policy.Policy{&uploadStalls{3 * s.config.Stall, sends}},
 	}})
 	if err != nil {
 		return err
