@@ -299,6 +299,58 @@ func TestFinalizeNeverFound(t *testing.T) {
 	}
 }
 
+// TestCreateAnswerLost has the key reserved for a save that does not get to know
+// where to upload: the way on is another key.
+func TestCreateAnswerLost(t *testing.T) {
+	for _, lose := range []func(w http.ResponseWriter){
+		func(w http.ResponseWriter) { w.WriteHeader(http.StatusBadGateway) },
+		func(http.ResponseWriter) { panic(http.ErrAbortHandler) }, // the connection is reset
+	} {
+		var server *actionstest.Running
+		calls := &calls{meddle: func(w http.ResponseWriter, r *http.Request, method string, n int) bool {
+			if method != create || n > 1 {
+				return false
+			}
+			server.ServeHTTP(httptest.NewRecorder(), r)
+			lose(w)
+			return true
+		}}
+		server = actionstest.Start(t, actionstest.Options{Wrap: calls.wrap})
+		c := actions.New(fast(t, server.Getenv))
+		if err := c.Save(t.Context(), "key", strings.NewReader("text"), 4); !errors.Is(err, cache.ErrExists) {
+			t.Errorf("save: %v, want ErrExists", err)
+		}
+		if _, err := c.Open(t.Context(), "key"); !errors.Is(err, cache.ErrMiss) {
+			t.Errorf("open: %v, want ErrMiss", err)
+		}
+		save(t, c, "key.2", "text")
+		if got := read(t, c, "key.2"); got != "text" {
+			t.Errorf("got %q", got)
+		}
+	}
+}
+
+// TestQuota has no room left, which the service words in one of two ways.
+func TestQuota(t *testing.T) {
+	for _, test := range []struct {
+		status int
+		body   string
+	}{
+		{http.StatusForbidden, `{"code":"failed_precondition","msg":"insufficient usage to create"}`},
+		{http.StatusOK, `{"ok":false,"signed_upload_url":"","message":"insufficient usage to create"}`},
+	} {
+		calls := &calls{meddle: fail(create, 100, test.status, nil, test.body)}
+		c := actions.New(fast(t, actionstest.Start(t, actionstest.Options{Wrap: calls.wrap}).Getenv))
+		err := c.Save(t.Context(), "key", strings.NewReader("text"), 4)
+		if err == nil || !strings.Contains(err.Error(), "insufficient usage") || errors.Is(err, cache.ErrExists) || errors.Is(err, cache.ErrReadOnly) {
+			t.Errorf("save: %v, want the service's words", err)
+		}
+		if calls.of(create) != 1 {
+			t.Errorf("%d creations, want 1", calls.of(create))
+		}
+	}
+}
+
 func TestFinalizeAnswerLost(t *testing.T) {
 	var server *actionstest.Running
 	calls := &calls{meddle: func(w http.ResponseWriter, r *http.Request, method string, n int) bool {
