@@ -51,7 +51,9 @@ func (b *blob) Range(ctx context.Context, offset, length int64) (io.ReadCloser, 
 		return io.NopCloser(bytes.NewReader(nil)), nil
 	}
 	if length > b.client.config.BlockSize && !b.whole {
-		return &window{ctx: ctx, blob: b, offset: offset, left: length}, nil
+		w := &window{ctx: ctx, blob: b, offset: offset, left: length}
+		w.ask()
+		return w, nil
 	}
 	r := &reader{ctx: ctx, blob: b, offset: offset, left: length}
 	if err := r.connect(); err != nil {

@@ -243,6 +243,10 @@ func withoutAddress(err error) error {
 	switch {
 	case errors.As(err, &inURL):
 		return withoutAddress(inURL.Err)
+	case errors.Is(err, io.EOF):
+		// The connection was closed before the answer; nobody shall take it for
+		// the end of what is read.
+		return io.ErrUnexpectedEOF
 	case errors.As(err, &fromAzure):
 		return fmt.Errorf("the blob storage answers %d %s", fromAzure.StatusCode, fromAzure.ErrorCode)
 	}

@@ -157,6 +157,25 @@ func TestLongPauseOfCreations(t *testing.T) {
 	})
 }
 
+func TestLongPauseOfReservationsV1(t *testing.T) {
+	reserved := 0
+	c := actions.New(actions.Config{Protocol: actions.V1, URL: "http://service.example/", Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+		if r.Method == http.MethodGet {
+			return status(http.StatusNoContent), nil
+		}
+		reserved++
+		return status(http.StatusTooManyRequests, "Retry-After", "3600"), nil
+	})})
+	for _, key := range []string{"one", "two"} {
+		if err := c.Save(t.Context(), key, strings.NewReader("text"), 4); err == nil || !strings.Contains(err.Error(), "try again in 1h0m0s") {
+			t.Errorf("save: %v", err)
+		}
+	}
+	if reserved != 1 {
+		t.Errorf("%d reservations, want 1", reserved)
+	}
+}
+
 func TestCancelWhileCreationsPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		service := &clocked{refusals: []refusal{{http.StatusTooManyRequests, []string{"Retry-After", "60"}}}}

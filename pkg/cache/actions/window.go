@@ -2,7 +2,6 @@ package actions
 
 import (
 	"context"
-	"errors"
 	"io"
 )
 
@@ -37,7 +36,7 @@ func (w *window) Read(p []byte) (int, error) {
 			return 0, io.EOF
 		}
 		n, err := w.blocks[0].Read(p)
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF { // itself, which ends the block; a failure may wrap it
 			w.blocks[0].Close()
 			w.blocks, err = w.blocks[1:], nil
 			if n == 0 {

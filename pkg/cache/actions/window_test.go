@@ -190,6 +190,22 @@ func TestBlockFaults(t *testing.T) {
 	}
 }
 
+// TestBlockWithoutAnswer has the connections for the block in the middle closed
+// before an answer, which net/http calls EOF: not the end of the block.
+func TestBlockWithoutAnswer(t *testing.T) {
+	blob, data, get := openBig(t, actionstest.Options{}, 5*block, nil)
+	get.Store(new(func(r *http.Request, send func() *http.Response) (*http.Response, error) {
+		if strings.HasSuffix(r.Header.Get("Range"), fmt.Sprintf("-%d", 3*block-1)) {
+			return nil, io.EOF
+		}
+		return send(), nil
+	}))
+	got, err := readRange(t.Context(), blob, 0, blob.Size())
+	if !errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || got != string(data[:2*block]) {
+		t.Errorf("%d bytes, %v, want 2 blocks and ErrUnexpectedEOF", len(got), err)
+	}
+}
+
 // TestBlockStalls has the block in the middle stop, with its connection open.
 // The others may be slow, too, as far as the test knows.
 func TestBlockStalls(t *testing.T) {
