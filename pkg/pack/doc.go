@@ -18,7 +18,9 @@
 //	1, NAR, 0x4558494e, store path, number of references, references…, deriver or "", 0
 //
 // A frame holds one large record, or several small ones up to [FrameSize] bytes,
-// and decodes on its own: a byte range of the pack restores the paths in it.
+// and decodes on its own: a byte range of the pack restores the paths in it. That
+// of a large record is itself a concatenation of zstd frames, one for each
+// [FrameSize] bytes, since these are compressed side by side.
 //
 // The index travels in a frame that zstd skips (RFC 8878, 3.1.2, magic number
 // 0x184D2A5E). Its payload is
@@ -46,7 +48,7 @@
 // # Sealed packs
 //
 // With a [Key], what is stored is sealed with XChaCha20-Poly1305. Each frame is the
-// zstd frame above in pieces of 64 KiB, of which the last may be shorter, each with
+// frame above in pieces of 64 KiB, of which the last may be shorter, each with
 // a tag of 16 bytes behind it. A sealed pack is
 //
 //	frame 0 … frame n   sealed

@@ -12,7 +12,7 @@ import (
 )
 
 // maxWindow bounds the memory for decoding a frame, in bytes. What [Write] makes
-// needs 8 MiB.
+// needs [FrameSize].
 const maxWindow = 64 << 20
 
 // A Reader gives records of a pack one after the other: Next goes to a record,

@@ -2,7 +2,6 @@ package pack
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -11,7 +10,6 @@ import (
 	"io"
 	"sync"
 
-	"github.com/klauspost/compress/zstd"
 	"github.com/nix-community/go-nix/pkg/nar"
 	"github.com/nix-community/go-nix/pkg/wire"
 	"golang.org/x/crypto/chacha20poly1305"
@@ -41,40 +39,47 @@ type Summary struct {
 
 // Write makes a pack of an export stream, with proofs by store path of those
 // that have one. A signature or content address of a form that Nix does not write
-// is left out. With a key the pack is sealed. It needs memory for one frame, not
-// for the stream. After an error what was written is of no use.
+// is left out. With a key the pack is sealed. In clear, the same stream and proofs
+// always make the same bytes.
+//
+// It compresses on all processors, eight at most, and needs about 70 MB of memory
+// and 30 MB for each of them besides the index, however large the records are.
+// After an error what was written is of no use. One of dst ends the reading within
+// two times [FrameSize].
 func Write(dst io.Writer, export io.Reader, proofs map[string]Proof, key *Key) (*Summary, error) {
-	w := &writer{dst: dst, proofs: proofs, nar: sha256.New(), key: key, salt: newSalt()}
+	w := &writer{proofs: proofs, nar: sha256.New(), key: key, salt: newSalt(), out: frameWriter{dst: dst}}
 	if key != nil {
 		seal := key.derive("pack", w.salt)
-		w.ix.seal = &seal
+		w.out.seal = &seal
 	}
 	var err error
-	if w.enc, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault)); err != nil {
+	if w.compressor, err = newCompressor(w.out.part); err != nil {
 		return nil, err
 	}
-	if err := w.records(bufio.NewReaderSize(export, 1<<20)); err != nil {
+	err = w.stream(bufio.NewReaderSize(export, 1<<20))
+	if failed := w.wait(); failed != nil {
+		return nil, failed
+	}
+	if err != nil {
 		return nil, fmt.Errorf("read export stream: %w", err)
 	}
 	return w.finish()
 }
 
-// writer sorts the bytes of records into frames. Bytes of a record collect in
-// buf until it is clear whether the record is small or needs a frame of its own.
+// writer sorts the bytes of records into frames. A record has a part to itself
+// until it is clear whether it is small or needs a frame of its own.
 type writer struct {
-	dst    io.Writer
+	*compressor
 	proofs map[string]Proof
 	key    *Key // nil for a pack in clear
 	salt   salt // of a sealed pack
-	enc    *zstd.Encoder
-	body   io.Closer // what the encoder writes to
-	off    int64     // in dst
 	ix     Index
+	frames int         // that the compressor has got whole
+	out    frameWriter // the compressor's, until it was waited for
 
-	buf     bytes.Buffer // whole small records of the frame to come, then the record that is being read
-	start   int          // in buf, of the record that is being read
-	open    bool         // the record that is being read streams into a frame of its own
-	length  int64        // uncompressed bytes of that frame so far
+	shared  *part // whole small records of the frame to come
+	rec     *part // of the record that is being read, what is not in a frame yet
+	open    bool  // the record that is being read has a frame of its own
 	nar     hash.Hash
 	narSize int64
 	inNar   bool
@@ -86,36 +91,45 @@ func (w *writer) Write(p []byte) (int, error) {
 		w.nar.Write(p)
 		w.narSize += int64(len(p))
 	}
-	if w.open {
-		w.length += int64(len(p))
-		return w.enc.Write(p)
-	}
-	w.buf.Write(p)
-	if w.buf.Len()-w.start <= FrameSize {
-		return len(p), nil
-	}
-	// Too large to share: what was collected before it makes one frame, the
-	// record starts the next.
-	large := bytes.Clone(w.buf.Bytes()[w.start:])
-	w.buf.Truncate(w.start)
-	if err := w.flush(); err != nil {
-		return 0, err
-	}
-	w.open, w.length = true, int64(len(large))
-	w.openFrame()
-	if _, err := w.enc.Write(large); err != nil {
-		return 0, err
+	for rest := p; len(rest) > 0; {
+		if len(w.rec.plain) == FrameSize {
+			if err := w.cut(); err != nil {
+				return 0, err
+			}
+		}
+		n := min(len(rest), FrameSize-len(w.rec.plain))
+		w.rec.plain = append(w.rec.plain, rest[:n]...)
+		rest = rest[n:]
 	}
 	return len(p), nil
 }
 
-// counter writes to the pack and keeps the offset.
-type counter writer
+// cut makes room for more of a record that is too large to share a frame: what was
+// collected before it makes one, the record starts the next.
+func (w *writer) cut() (err error) {
+	if !w.open {
+		if err := w.flush(); err != nil {
+			return err
+		}
+		w.open = true
+	}
+	w.put(w.rec, false)
+	w.rec, err = w.next()
+	return err
+}
 
-func (c *counter) Write(p []byte) (int, error) {
-	n, err := c.dst.Write(p)
-	c.off += int64(n)
-	return n, err
+// stream reads the export stream and hands all its frames to the compressor.
+func (w *writer) stream(r *bufio.Reader) (err error) {
+	if w.shared, err = w.next(); err != nil {
+		return err
+	}
+	if w.rec, err = w.next(); err != nil {
+		return err
+	}
+	if err := w.records(r); err != nil {
+		return err
+	}
+	return w.flush()
 }
 
 func (w *writer) records(r *bufio.Reader) error {
@@ -140,7 +154,6 @@ func (w *writer) records(r *bufio.Reader) error {
 }
 
 func (w *writer) record(r io.Reader) error {
-	w.start = w.buf.Len()
 	w.nar.Reset()
 	w.narSize = 0
 	if _, err := wire.ReadUint64(r); err != nil { // recordStart
@@ -162,77 +175,43 @@ func (w *writer) record(r io.Reader) error {
 }
 
 // place ends a record: it decides in which frame it lies.
-func (w *writer) place(rec Record) error {
-	if w.open {
-		w.open = false
-		rec.frame, rec.offset = len(w.ix.frames), 0
-		w.ix.Records = append(w.ix.Records, rec)
-		return w.closeFrame(w.length)
-	}
-	if w.start > 0 && w.buf.Len() > FrameSize {
-		last := bytes.Clone(w.buf.Bytes()[w.start:])
-		w.buf.Truncate(w.start)
+func (w *writer) place(rec Record) (err error) {
+	if !w.open && len(w.shared.plain)+len(w.rec.plain) > FrameSize {
 		if err := w.flush(); err != nil {
 			return err
 		}
-		w.buf.Write(last)
-		w.start = 0
 	}
-	rec.frame, rec.offset = len(w.ix.frames), int64(w.start)
+	rec.frame, rec.offset = w.frames, int64(len(w.shared.plain))
 	w.ix.Records = append(w.ix.Records, rec)
-	return nil
-}
-
-// flush writes the small records that were collected as a frame.
-func (w *writer) flush() error {
-	w.start = 0
-	if w.buf.Len() == 0 {
+	if !w.open {
+		w.shared.plain = append(w.shared.plain, w.rec.plain...)
+		w.rec.plain = w.rec.plain[:0]
 		return nil
 	}
-	w.openFrame()
-	if _, err := w.enc.Write(w.buf.Bytes()); err != nil {
-		return err
-	}
-	length := int64(w.buf.Len())
-	w.buf.Reset()
-	return w.closeFrame(length)
+	w.open = false
+	w.put(w.rec, true)
+	w.frames++
+	w.rec, err = w.next()
+	return err
 }
 
-// openFrame starts the next frame.
-func (w *writer) openFrame() {
-	var to io.WriteCloser = unsealed{(*counter)(w)}
-	if w.ix.seal != nil {
-		to = w.ix.seal.writer((*counter)(w), uint64(len(w.ix.frames)))
+// flush makes a frame of the small records that were collected.
+func (w *writer) flush() (err error) {
+	if len(w.shared.plain) == 0 {
+		return nil
 	}
-	w.body = to
-	w.enc.Reset(to)
+	w.put(w.shared, true)
+	w.frames++
+	w.shared, err = w.next()
+	return err
 }
 
-func (w *writer) closeFrame(length int64) error {
-	var start int64
-	if n := len(w.ix.frames); n > 0 {
-		start = w.ix.frames[n-1].offset + w.ix.frames[n-1].size
-	}
-	if err := w.enc.Close(); err != nil {
-		return err
-	}
-	if err := w.body.Close(); err != nil {
-		return err
-	}
-	w.ix.frames = append(w.ix.frames, frame{offset: start, size: w.off - start, length: length})
-	return nil
-}
-
-// finish writes the last frame, the end of the stream and the index.
+// finish writes the end of the stream and the index.
 func (w *writer) finish() (*Summary, error) {
-	if err := w.flush(); err != nil {
-		return nil, err
-	}
-	w.openFrame()
-	if err := wire.WriteUint64(w.enc, streamEnd); err != nil {
-		return nil, err
-	}
-	if err := errors.Join(w.enc.Close(), w.body.Close()); err != nil {
+	w.ix.frames = w.out.frames // the closing one holds no record
+	end := &part{plain: binary.LittleEndian.AppendUint64(nil, streamEnd), last: true}
+	w.compress(end)
+	if err := w.out.part(end); err != nil {
 		return nil, err
 	}
 	index, err := w.ix.marshal()
@@ -242,20 +221,20 @@ func (w *writer) finish() (*Summary, error) {
 	if len(index) > maxIndex-sealedHead-chacha20poly1305.Overhead {
 		return nil, fmt.Errorf("the index of %d paths is larger than %d bytes", len(w.ix.Records), maxIndex)
 	}
-	if _, err := (*counter)(w).Write(w.tail(index)); err != nil {
+	if _, err := w.out.Write(w.tail(index)); err != nil {
 		return nil, err
 	}
-	return &Summary{Size: w.off, Paths: len(w.ix.Records), SHA256: hexSum(index)}, nil
+	return &Summary{Size: w.out.off, Paths: len(w.ix.Records), SHA256: hexSum(index)}, nil
 }
 
 // tail is what follows the frames of the stream.
 func (w *writer) tail(index []byte) []byte {
 	var tail []byte
 	magic := trailerMagic
-	if w.ix.seal != nil {
+	if w.out.seal != nil {
 		magic = sealedMagic
 		tail = append(append(tail, w.key.id[:]...), w.salt[:]...)
-		index = w.ix.seal.aead.Seal(tail, nonce(indexFrame, 0, true), index, nil)
+		index = w.out.seal.aead.Seal(tail, nonce(indexFrame, 0, true), index, nil)
 		tail = index
 	} else {
 		tail = binary.LittleEndian.AppendUint32(tail, skippableMagic)
