@@ -44,8 +44,8 @@ type Summary struct {
 //
 // It compresses on all processors, eight at most, and needs about 70 MB of memory
 // and 30 MB for each of them besides the index, however large the records are.
-// After an error what was written is of no use. One of dst ends the reading within
-// two times [FrameSize].
+// After an error what was written is of no use. One of dst shows when more of the
+// stream is read.
 func Write(dst io.Writer, export io.Reader, proofs map[string]Proof, key *Key) (*Summary, error) {
 	w := &writer{proofs: proofs, nar: sha256.New(), key: key, salt: newSalt(), out: frameWriter{dst: dst}}
 	if key != nil {
