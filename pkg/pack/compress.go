@@ -81,13 +81,11 @@ func newCompressor(write func(*part) error) (*compressor, error) {
 
 func (c *compressor) compress(p *part) { p.packed = c.enc.EncodeAll(p.plain, p.packed[:0]) }
 
-// next gives an empty part, whose plain bytes have room for [FrameSize].
+// next gives an empty part. Its memory grows with what it holds, so that a small
+// pack takes little.
 func (c *compressor) next() (*part, error) {
 	select {
 	case p := <-c.empty:
-		if p.plain == nil {
-			p.plain = make([]byte, 0, FrameSize)
-		}
 		p.plain = p.plain[:0]
 		return p, nil
 	case <-c.failed:
