@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -87,16 +86,9 @@ func (s *source) recall(ctx context.Context) *evaluation {
 	if s.key == "" {
 		return nil
 	}
-	blob, err := s.cache.Open(ctx, s.key, s.key)
+	data, err := s.app.newest(ctx, s.cache, evaluationDocument, s.key, maxPlan)
 	if errors.Is(err, cache.ErrMiss) {
 		return nil
-	}
-	var data []byte
-	if err == nil {
-		data, err = cache.ReadAll(ctx, blob, maxPlan)
-	}
-	if err == nil {
-		data, err = s.app.seal.Open(evaluationDocument+" "+s.key, data)
 	}
 	var kept *discover.Kept
 	if err == nil {
@@ -125,10 +117,9 @@ func (e *evaluation) keep(ctx context.Context, p *job.Plan) {
 	data, err := e.Marshal()
 	if err == nil {
 		sum := sha256.Sum256(data)
-		data = s.app.seal.Seal(evaluationDocument+" "+s.key, data)
-		err = s.cache.Save(ctx, s.key+hex.EncodeToString(sum[:8]), bytes.NewReader(data), int64(len(data)))
+		err = s.app.keep(ctx, s.cache, evaluationDocument, s.key, hex.EncodeToString(sum[:8]), data)
 	}
-	if err != nil && !errors.Is(err, cache.ErrExists) && ctx.Err() == nil {
+	if err != nil && ctx.Err() == nil {
 		s.app.warn("The next run will evaluate again, since this evaluation can't be kept", err)
 	}
 }
@@ -203,9 +194,9 @@ func (s *source) fetchInputs(ctx context.Context, n store.Nix) map[string]bool {
 		if got, err = store.RestoreInputs(ctx, n, s.cache, s.app.id, s.inputs, s.app.seal); got.Paths > 0 {
 			s.app.show.Printf("%d flake %s from the cache, %s read", got.Paths, plural(got.Paths, "input", "inputs"), job.Size(got.Bytes))
 		}
-	}
-	if err == nil {
-		there, err = n.Valid(ctx, s.inputs...)
+		if err == nil && got.Paths > 0 {
+			there, err = n.Valid(ctx, s.inputs...)
+		}
 	}
 	if err != nil && ctx.Err() == nil {
 		s.app.warn("The flake's inputs are downloaded, not taken from the cache", err)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -41,15 +40,8 @@ func (a *app) readRecord(ctx context.Context, c cache.Cache) *job.Record {
 }
 
 func (a *app) openRecord(ctx context.Context, c cache.Cache) (*job.Record, error) {
-	blob, err := c.Open(ctx, a.recordPrefix(), a.recordPrefix())
+	data, err := a.newest(ctx, c, recordDocument, a.recordPrefix(), maxRecord)
 	if err != nil {
-		return nil, err
-	}
-	data, err := cache.ReadAll(ctx, blob, maxRecord)
-	if err != nil {
-		return nil, err
-	}
-	if data, err = a.seal.Open(recordDocument+" "+a.recordPrefix(), data); err != nil {
 		return nil, err
 	}
 	return job.ParseRecord(data)
@@ -61,12 +53,7 @@ func (a *app) keepRecord(ctx context.Context, c cache.Cache, r *job.Record) erro
 	if err != nil {
 		return err
 	}
-	data = a.seal.Seal(recordDocument+" "+a.recordPrefix(), data)
-	key := a.recordPrefix() + a.getenv("GITHUB_RUN_ID") + "-" + a.getenv("GITHUB_RUN_ATTEMPT")
-	if err := c.Save(ctx, key, bytes.NewReader(data), int64(len(data))); err != nil && !errors.Is(err, cache.ErrExists) {
-		return err
-	}
-	return nil
+	return a.keep(ctx, c, recordDocument, a.recordPrefix(), a.getenv("GITHUB_RUN_ID")+"-"+a.getenv("GITHUB_RUN_ATTEMPT"), data)
 }
 
 // skipProved leaves out of a pull request what the default branch has built already,

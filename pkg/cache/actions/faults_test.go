@@ -575,13 +575,7 @@ func TestReset(t *testing.T) {
 		return &dyingConn{conn.(*net.TCPConn), 3 << 19}, nil
 	}}
 	c := actions.New(config)
-	data := bytes.Repeat([]byte(digits), size/len(digits))
-	if err := c.Save(t.Context(), "key", bytes.NewReader(data), size); err != nil {
-		t.Fatal(err)
-	}
-	if got := read(t, c, "key"); got != string(data) {
-		t.Error("the bytes differ")
-	}
+	carry(t, c, size)
 	if dialed.Load() < 3 {
 		t.Errorf("%d connections, the test does not test", dialed.Load())
 	}
@@ -873,13 +867,7 @@ func TestResetWhileUploading(t *testing.T) {
 		return &dyingUpload{Conn: conn, left: 3 << 19, died: &died}, nil
 	}}
 	c := actions.New(config)
-	data := bytes.Repeat([]byte(digits), size/len(digits))
-	if err := c.Save(t.Context(), "key", bytes.NewReader(data), size); err != nil {
-		t.Fatal(err)
-	}
-	if got := read(t, c, "key"); got != string(data) {
-		t.Error("the bytes differ")
-	}
+	carry(t, c, size)
 	if died.Load() < 2 {
 		t.Errorf("%d connections died, the test does not test", died.Load())
 	}
@@ -979,6 +967,18 @@ func save(t *testing.T, c cache.Cache, key, text string) {
 	t.Helper()
 	if err := c.Save(t.Context(), key, strings.NewReader(text), int64(len(text))); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// carry saves so many bytes and reads them again.
+func carry(t *testing.T, c cache.Cache, size int) {
+	t.Helper()
+	data := bytes.Repeat([]byte(digits), size/len(digits))
+	if err := c.Save(t.Context(), "key", bytes.NewReader(data), int64(size)); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, c, "key"); got != string(data) {
+		t.Error("the bytes differ")
 	}
 }
 
