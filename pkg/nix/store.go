@@ -159,6 +159,18 @@ func (n *Nix) Valid(ctx context.Context, paths ...string) (map[string]bool, erro
 	return valid, nil
 }
 
+// Substitute fetches paths, as far as substituters have them.
+func (n *Nix) Substitute(ctx context.Context, paths ...string) error {
+	for _, piece := range chunks(paths) {
+		cmd := n.abroad(ctx, "nix-store", append([]string{"--realise", "--keep-going"}, piece...)...)
+		cmd.Stdout = io.Discard
+		if err := n.run(cmd); err != nil {
+			return fmt.Errorf("fetch from substituters: %w", err)
+		}
+	}
+	return nil
+}
+
 // Outputs gives the outputs of derivations by name. The path of one that is known
 // only after the build is empty until then.
 func (n *Nix) Outputs(ctx context.Context, drvs ...string) (map[string]map[string]string, error) {
@@ -329,6 +341,17 @@ func (n *Nix) Export(ctx context.Context, dst io.Writer, paths []string) error {
 	}
 	_, err := dst.Write(make([]byte, 8))
 	return err
+}
+
+// Import adds the paths of an export stream, checking neither signatures nor what the
+// references are. It holds a NAR at a time in memory, as Nix does.
+func (n *Nix) Import(ctx context.Context, src io.Reader) error {
+	cmd := n.command(ctx, "nix-store", "--import")
+	cmd.Stdin, cmd.Stdout = src, io.Discard
+	if err := n.run(cmd); err != nil {
+		return fmt.Errorf("import store paths: %w", err)
+	}
+	return nil
 }
 
 // openEnd holds the last eight bytes back, so that streams can be joined.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"runtime"
+	"sync/atomic"
 
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
@@ -113,6 +114,9 @@ type frameWriter struct {
 	seal   *seal // nil for a pack in clear
 	off    int64 // in dst
 	frames []frame
+	// written is how many bytes there are of whole frames and parts, for who asks
+	// meanwhile.
+	written atomic.Int64
 
 	body   io.WriteCloser // of the frame that is open, else nil
 	length int64          // its uncompressed bytes so far
@@ -136,6 +140,7 @@ func (w *frameWriter) part(p *part) error {
 		return err
 	}
 	w.length += int64(len(p.plain))
+	w.written.Store(w.off)
 	if !p.last {
 		return nil
 	}

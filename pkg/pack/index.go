@@ -50,7 +50,8 @@ type Index struct {
 	Records []Record // in reference order
 	frames  []frame
 	byPath  map[string]int
-	seal    *seal // nil if the pack is in clear
+	seal    *seal  // nil if the pack is in clear, or not unsealed
+	salt    []byte // of a sealed pack
 }
 
 // A Record is one store path in a pack.
@@ -108,6 +109,7 @@ type indexJSON struct {
 	Paths   []string     `json:"paths"` // those of the records, then others that are referred to
 	Records []recordJSON `json:"records"`
 	Frames  [][3]int64   `json:"frames"` // offset, size, decompressed length
+	Salt    []byte       `json:"salt,omitempty"`
 }
 
 type recordJSON struct {
@@ -121,10 +123,25 @@ type recordJSON struct {
 	Offset     int64    `json:"o"`
 }
 
+// find makes Find work.
+func (ix *Index) find() {
+	ix.byPath = make(map[string]int, len(ix.Records))
+	for n := range ix.Records {
+		ix.byPath[ix.Records[n].Path] = n
+	}
+}
+
 // Find gives the number of the record of a path.
 func (ix *Index) Find(path string) (int, bool) {
 	n, ok := ix.byPath[path]
 	return n, ok
+}
+
+// Frame gives the number of the frame that a record lies in, and where in the pack that
+// is, in bytes.
+func (ix *Index) Frame(record int) (number int, offset, size int64) {
+	number = ix.Records[record].frame
+	return number, ix.frames[number].offset, ix.frames[number].size
 }
 
 // Closure gives the numbers of the records that the paths need, in reference
@@ -168,7 +185,58 @@ func (ix *Index) Closure(paths ...string) ([]int, error) {
 
 // marshal gives the compressed JSON of the index.
 func (ix *Index) marshal() ([]byte, error) {
-	doc := indexJSON{Version: indexVersion}
+	data, err := json.Marshal(ix.document())
+	if err != nil {
+		return nil, err
+	}
+	enc, err := zstd.NewWriter(nil)
+	if err != nil {
+		return nil, err
+	}
+	return enc.EncodeAll(data, nil), nil
+}
+
+// MarshalJSON gives the index as it stands in the pack, with what else it takes to read
+// from a sealed one, for a document on several packs.
+func (ix *Index) MarshalJSON() ([]byte, error) {
+	doc := ix.document()
+	doc.Salt = ix.salt
+	return json.Marshal(doc)
+}
+
+// UnmarshalJSON reads what MarshalJSON has written, and checks that it is consistent in
+// itself. Of a sealed pack nothing can be read before [Index.Unseal].
+func (ix *Index) UnmarshalJSON(data []byte) error {
+	var doc indexJSON
+	if err := json.Unmarshal(data, &doc); err != nil {
+		return err
+	}
+	if len(doc.Salt) > 0 && len(doc.Salt) != len(salt{}) {
+		return fmt.Errorf("%w: index: a salt of %d bytes", ErrCorrupt, len(doc.Salt))
+	}
+	read, err := readIndex(&doc, math.MaxInt64)
+	if err != nil {
+		return err
+	}
+	*ix, ix.salt = *read, doc.Salt
+	return nil
+}
+
+// Unseal makes the index of a sealed pack one that the pack can be read with. A pack in
+// clear must have the nil Key.
+func (ix *Index) Unseal(key *Key) error {
+	if (key == nil) != (len(ix.salt) == 0) {
+		return fmt.Errorf("%w: a pack is sealed and there is no key, or there is one and it is not", ErrKey)
+	}
+	if key != nil {
+		opens := key.derive("pack", salt(ix.salt))
+		ix.seal = &opens
+	}
+	return nil
+}
+
+func (ix *Index) document() *indexJSON {
+	doc := &indexJSON{Version: indexVersion}
 	number := make(map[string]int, len(ix.Records))
 	for i, rec := range ix.Records {
 		number[rec.Path] = i
@@ -201,15 +269,7 @@ func (ix *Index) marshal() ([]byte, error) {
 	for _, f := range ix.frames {
 		doc.Frames = append(doc.Frames, [3]int64{f.offset, f.size, f.length})
 	}
-	data, err := json.Marshal(doc)
-	if err != nil {
-		return nil, err
-	}
-	enc, err := zstd.NewWriter(nil)
-	if err != nil {
-		return nil, err
-	}
-	return enc.EncodeAll(data, nil), nil
+	return doc
 }
 
 // parseIndex reads the compressed JSON of an index and checks that it is
@@ -224,6 +284,10 @@ func parseIndex(data []byte, end int64) (*Index, error) {
 	if err := json.NewDecoder(io.LimitReader(dec, maxIndex)).Decode(&doc); err != nil {
 		return nil, fmt.Errorf("%w: its index can't be read: %w", ErrCorrupt, err)
 	}
+	return readIndex(&doc, end)
+}
+
+func readIndex(doc *indexJSON, end int64) (*Index, error) {
 	if doc.Version != indexVersion {
 		return nil, fmt.Errorf("the pack's index has version %d, this nix-matrix reads version %d", doc.Version, indexVersion)
 	}
@@ -330,11 +394,14 @@ func ReadIndex(ctx context.Context, src Source, sum string, key *Key) (*Index, e
 	}
 	end := start - skippableHead
 	var opens *seal
+	var salted []byte
 	if isSealed {
 		end = start
+		sealed := data
 		if opens, data, err = key.openIndex(data); err != nil {
 			return nil, err
 		}
+		salted = sealed[len(keyID{}):sealedHead:sealedHead]
 	}
 	if sum != "" {
 		if got := hexSum(data); got != sum {
@@ -345,7 +412,9 @@ func ReadIndex(ctx context.Context, src Source, sum string, key *Key) (*Index, e
 	if err != nil {
 		return nil, err
 	}
-	ix.seal = opens
+	if ix.seal = opens; opens != nil {
+		ix.salt = salted
+	}
 	return ix, nil
 }
 
@@ -363,7 +432,7 @@ func (k *Key) openIndex(data []byte) (*seal, []byte, error) {
 	if err := k.fits("pack", data); err != nil {
 		return nil, nil, err
 	}
-	opens := k.derive("pack", salt(data[sealedHead-len(salt{}):]))
+	opens := k.derive("pack", salt(data[len(keyID{}):]))
 	plain, err := opens.aead.Open(nil, nonce(indexFrame, 0, true), data[sealedHead:], nil)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: its index was changed after it was sealed", ErrCorrupt)

@@ -203,9 +203,9 @@ type run struct {
 	records      map[int][]int // by frame
 }
 
-// gap is how many bytes between two wanted frames are rather read than asked
+// Gap is how many bytes between two wanted frames are rather read than asked
 // around, since a request costs as much as these bytes.
-const gap = 1 << 20
+const Gap = 2 << 20
 
 func (ix *Index) runs(numbers []int) []run {
 	var runs []run
@@ -213,7 +213,7 @@ func (ix *Index) runs(numbers []int) []run {
 		f := ix.Records[n].frame
 		fr := ix.frames[f]
 		last := len(runs) - 1
-		if last < 0 || fr.offset-(runs[last].offset+runs[last].size) > gap {
+		if last < 0 || fr.offset-(runs[last].offset+runs[last].size) > Gap {
 			runs = append(runs, run{offset: fr.offset, records: map[int][]int{}})
 			last++
 		}

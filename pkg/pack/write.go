@@ -2,12 +2,14 @@ package pack
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
+	"math"
 	"sync"
 
 	"github.com/nix-community/go-nix/pkg/nar"
@@ -35,6 +37,7 @@ type Summary struct {
 	Size   int64  // bytes of the pack
 	Paths  int    // number of records
 	SHA256 string // of the index, hex; see [ReadIndex]
+	Index  *Index
 }
 
 // Write makes a pack of an export stream, with proofs by store path of those
@@ -47,16 +50,60 @@ type Summary struct {
 // After an error what was written is of no use. One of dst shows when more of the
 // stream is read.
 func Write(dst io.Writer, export io.Reader, proofs map[string]Proof, key *Key) (*Summary, error) {
-	w := &writer{proofs: proofs, nar: sha256.New(), key: key, salt: newSalt(), out: frameWriter{dst: dst}}
-	if key != nil {
-		seal := key.derive("pack", w.salt)
+	return NewStream(export, proofs, key).write(dst, math.MaxInt64)
+}
+
+// A Stream is an export stream that several packs are made of. See [Write] for what
+// it is made with.
+type Stream struct {
+	export *bufio.Reader
+	proofs map[string]Proof
+	key    *Key
+}
+
+// NewStream makes packs of an export stream.
+func NewStream(export io.Reader, proofs map[string]Proof, key *Key) *Stream {
+	return &Stream{export: bufio.NewReaderSize(export, 1<<20), proofs: proofs, key: key}
+}
+
+// Next makes a pack of the next records: it ends with the one with which it has about
+// size bytes. It gives io.EOF when there are none left.
+func (s *Stream) Next(dst io.Writer, size int64) (*Summary, error) {
+	if ended, err := s.ended(); err != nil {
+		return nil, fmt.Errorf("read export stream: %w", err)
+	} else if ended {
+		return nil, io.EOF
+	}
+	return s.write(dst, size)
+}
+
+// ended says whether there are no more records.
+func (s *Stream) ended() (bool, error) {
+	head, err := s.export.Peek(8)
+	if err != nil {
+		return false, unexpected(err)
+	}
+	switch n := binary.LittleEndian.Uint64(head); n {
+	case streamEnd:
+		return true, nil
+	case recordStart:
+		return false, nil
+	default:
+		return false, fmt.Errorf("%#x where a record should start", n)
+	}
+}
+
+func (s *Stream) write(dst io.Writer, size int64) (*Summary, error) {
+	w := &writer{Stream: s, nar: sha256.New(), salt: newSalt(), out: frameWriter{dst: dst}}
+	if s.key != nil {
+		seal := s.key.derive("pack", w.salt)
 		w.out.seal = &seal
 	}
 	var err error
 	if w.compressor, err = newCompressor(w.out.part); err != nil {
 		return nil, err
 	}
-	err = w.stream(bufio.NewReaderSize(export, 1<<20))
+	err = w.stream(size)
 	if failed := w.wait(); failed != nil {
 		return nil, failed
 	}
@@ -69,9 +116,8 @@ func Write(dst io.Writer, export io.Reader, proofs map[string]Proof, key *Key) (
 // writer sorts the bytes of records into frames. A record has a part to itself
 // until it is clear whether it is small or needs a frame of its own.
 type writer struct {
+	*Stream
 	*compressor
-	proofs map[string]Proof
-	key    *Key // nil for a pack in clear
 	salt   salt // of a sealed pack
 	ix     Index
 	frames int         // that the compressor has got whole
@@ -118,39 +164,27 @@ func (w *writer) cut() (err error) {
 	return err
 }
 
-// stream reads the export stream and hands all its frames to the compressor.
-func (w *writer) stream(r *bufio.Reader) (err error) {
+// stream reads records until about size bytes are written, and hands all their frames
+// to the compressor.
+func (w *writer) stream(size int64) (err error) {
 	if w.shared, err = w.next(); err != nil {
 		return err
 	}
 	if w.rec, err = w.next(); err != nil {
 		return err
 	}
-	if err := w.records(r); err != nil {
-		return err
-	}
-	return w.flush()
-}
-
-func (w *writer) records(r *bufio.Reader) error {
-	tee := io.TeeReader(r, w)
-	for {
-		// The closing number belongs to no record: it must not reach the tee.
-		head, err := r.Peek(8)
-		if err != nil {
-			return unexpected(err)
-		}
-		switch n := binary.LittleEndian.Uint64(head); n {
-		case streamEnd:
-			return nil
-		case recordStart:
-		default:
-			return fmt.Errorf("%#x where a record should start", n)
+	tee := io.TeeReader(w.export, w)
+	for w.out.written.Load() < size {
+		if ended, err := w.ended(); err != nil {
+			return err
+		} else if ended {
+			break
 		}
 		if err := w.record(tee); err != nil {
 			return unexpected(err)
 		}
 	}
+	return w.flush()
 }
 
 func (w *writer) record(r io.Reader) error {
@@ -224,7 +258,11 @@ func (w *writer) finish() (*Summary, error) {
 	if _, err := w.out.Write(w.tail(index)); err != nil {
 		return nil, err
 	}
-	return &Summary{Size: w.out.off, Paths: len(w.ix.Records), SHA256: hexSum(index)}, nil
+	w.ix.find()
+	if w.ix.seal = w.out.seal; w.ix.seal != nil {
+		w.ix.salt = w.salt[:]
+	}
+	return &Summary{Size: w.out.off, Paths: len(w.ix.Records), SHA256: hexSum(index), Index: &w.ix}, nil
 }
 
 // tail is what follows the frames of the stream.
@@ -340,3 +378,27 @@ func unexpected(err error) error {
 	}
 	return err
 }
+
+// WriteRecord writes a record of an export stream, of which nar gives the NAR.
+func WriteRecord(w io.Writer, nar io.Reader, path string, references []string, deriver string) error {
+	if err := wire.WriteUint64(w, recordStart); err != nil {
+		return err
+	}
+	if _, err := io.Copy(w, nar); err != nil {
+		return err
+	}
+	var trailer bytes.Buffer // writing to it can't fail
+	_ = wire.WriteUint64(&trailer, recordMagic)
+	_ = wire.WriteString(&trailer, path)
+	_ = wire.WriteUint64(&trailer, uint64(len(references)))
+	for _, ref := range references {
+		_ = wire.WriteString(&trailer, ref)
+	}
+	_ = wire.WriteString(&trailer, deriver)
+	_ = wire.WriteUint64(&trailer, 0)
+	_, err := w.Write(trailer.Bytes())
+	return err
+}
+
+// WriteEnd writes what follows the last record of an export stream.
+func WriteEnd(w io.Writer) error { return wire.WriteUint64(w, streamEnd) }

@@ -171,8 +171,10 @@ var ErrSource = errors.New("the pack can't be used")
 
 // Restored says what a restore took.
 type Restored struct {
-	Paths int   // added
-	Bytes int64 // read from the pack
+	Paths int      // added
+	Size  int64    // bytes of their NARs
+	Bytes int64    // read from packs
+	Packs []string // keys of those that paths came from, if there is an index
 }
 
 // RestoreDrvs adds the closures of derivations from a drv pack to the store, with

@@ -1,0 +1,404 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/pack"
+)
+
+// ahead is how many segments are asked for before anybody reads them.
+const ahead = 4
+
+// A Restorer brings paths from packs into a store.
+type Restorer struct {
+	Nix    RestoreNix
+	Engine Engine
+	Cache  cache.Cache
+	Index  *Index
+	// Progress is told of what was added, if it is not nil.
+	Progress func(Restored)
+}
+
+// RestoreNix is what restoring needs of Nix, besides an engine.
+type RestoreNix interface {
+	Valid(ctx context.Context, paths ...string) (map[string]bool, error)
+	Hold(ctx context.Context, paths ...string) (io.Closer, error)
+	// Substitute fetches paths as far as that goes.
+	Substitute(ctx context.Context, paths ...string) error
+}
+
+// Restore makes valid what the packs have of the closures of these paths. What only
+// substituters have of them, these bring. A pack that can't be read, or has not what the
+// index says, costs only the paths in it and those that refer to them: why, is in the
+// error, which then wraps [ErrSource], beside what was restored. Any other error is that
+// of the store. What is valid already stays as it is.
+func (r *Restorer) Restore(ctx context.Context, paths ...string) (Restored, error) {
+	there, outside := r.Index.Closure(paths...)
+	if len(there) == 0 {
+		return Restored{}, nil
+	}
+	hold, err := r.Nix.Hold(ctx, there...)
+	if err != nil {
+		return Restored{}, fmt.Errorf("restore: %w", err)
+	}
+	defer hold.Close()
+	valid, err := r.Nix.Valid(ctx, slices.Concat(there, outside)...)
+	if err != nil {
+		return Restored{}, fmt.Errorf("restore: %w", err)
+	}
+	wanted := map[string]place{}
+	for _, path := range there {
+		if !valid[path] {
+			wanted[path] = r.Index.paths[path]
+		}
+	}
+	if err := r.complete(ctx, wanted, valid); err != nil {
+		return Restored{}, err
+	}
+	restored, err := r.restore(ctx, wanted)
+	if err != nil {
+		return restored, fmt.Errorf("restore: %w", err)
+	}
+	return restored, nil
+}
+
+// complete sees to it that all references of what is wanted are wanted or valid:
+// substituters bring the others, and what they don't have takes those away that refer to
+// it.
+func (r *Restorer) complete(ctx context.Context, wanted map[string]place, valid map[string]bool) error {
+	missing := map[string]bool{}
+	by := map[string][]string{}
+	for path, at := range wanted {
+		for _, ref := range at.references() {
+			if _, ok := wanted[ref]; !ok && !valid[ref] {
+				missing[ref] = true
+				by[ref] = append(by[ref], path)
+			}
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	outside := slices.Sorted(maps.Keys(missing))
+	if err := r.Nix.Substitute(ctx, outside...); err != nil && ctx.Err() != nil {
+		return fmt.Errorf("restore: %w", context.Cause(ctx))
+	}
+	now, err := r.Nix.Valid(ctx, outside...)
+	if err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	var lost []string
+	for _, path := range outside {
+		if !now[path] {
+			lost = append(lost, by[path]...)
+		}
+	}
+	if len(lost) == 0 {
+		return nil
+	}
+	users := map[string][]string{}
+	for path, at := range wanted {
+		for _, ref := range at.references() {
+			users[ref] = append(users[ref], path)
+		}
+	}
+	for len(lost) > 0 {
+		path := lost[len(lost)-1]
+		lost = lost[:len(lost)-1]
+		if _, ok := wanted[path]; ok {
+			delete(wanted, path)
+			lost = append(lost, users[path]...)
+		}
+	}
+	return nil
+}
+
+// restore adds what is wanted, of which all references are there or wanted too.
+func (r *Restorer) restore(ctx context.Context, wanted map[string]place) (restored Restored, err error) {
+	all := segments(wanted)
+	if len(all) == 0 {
+		return Restored{}, nil
+	}
+	var infos []nix.PathInfo
+	for _, s := range all {
+		for _, n := range s.records {
+			infos = append(infos, pathInfo(&s.pack.Index.Records[n]))
+		}
+	}
+	sink, err := r.Engine.Begin(ctx, infos)
+	if err != nil {
+		return Restored{}, err
+	}
+	defer func() { err = errors.Join(err, sink.Close()) }()
+
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	w := &work{Restorer: r, sink: sink, became: make(map[string]*outcome, len(infos))}
+	for _, info := range infos {
+		w.became[info.Path] = &outcome{done: make(chan struct{})}
+	}
+	opened := make(chan *fetch)
+	var g errgroup.Group
+	g.Go(func() error {
+		defer close(opened)
+		return w.fetch(ctx, all, opened)
+	})
+	for range r.Engine.Parallel {
+		g.Go(func() error {
+			for f := range opened {
+				if err := w.segment(ctx, f); err != nil {
+					stop(err)
+					for f := range opened {
+						f.close()
+					}
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return Restored{}, err
+	}
+	return w.finish(ctx, infos)
+}
+
+// work is what those who read segments share.
+type work struct {
+	*Restorer
+	sink   Sink
+	became map[string]*outcome
+
+	mu       sync.Mutex
+	restored Restored
+	used     map[*Pack]bool
+	errs     []error
+}
+
+// An outcome is what became of a path.
+type outcome struct {
+	done  chan struct{} // closed when it is known
+	added bool
+}
+
+// A fetch is a segment whose bytes were asked for.
+type fetch struct {
+	segment
+	body chan fetched // has one, once there is an answer
+}
+
+type fetched struct {
+	io.ReadCloser
+	err error
+}
+
+func (f *fetch) close() {
+	if got := <-f.body; got.err == nil {
+		_ = got.Close() // nobody wants the rest
+	}
+}
+
+// fetch asks for the bytes of segments before anybody reads them, and gives them in
+// their order.
+func (w *work) fetch(ctx context.Context, all []segment, to chan<- *fetch) error {
+	blobs := map[*Pack]*lookup{}
+	waiting := make(chan *fetch, ahead)
+	var g errgroup.Group
+	g.Go(func() error {
+		defer close(waiting)
+		for _, s := range all {
+			blob := blobs[s.pack]
+			if blob == nil {
+				blob = &lookup{}
+				blobs[s.pack] = blob
+			}
+			f := &fetch{s, make(chan fetched, 1)}
+			g.Go(func() error {
+				src, err := blob.open(ctx, w.Cache, s.pack.Key)
+				var body io.ReadCloser
+				if err == nil {
+					body, err = src.Range(ctx, s.offset, s.size)
+				}
+				f.body <- fetched{body, err}
+				return nil
+			})
+			waiting <- f
+		}
+		return nil
+	})
+	for f := range waiting {
+		select {
+		case to <- f:
+		case <-ctx.Done():
+			f.close()
+		}
+	}
+	return g.Wait()
+}
+
+// A lookup finds a pack once for all of its segments.
+type lookup struct {
+	once sync.Once
+	blob cache.Blob
+	err  error
+}
+
+func (l *lookup) open(ctx context.Context, from cache.Cache, key string) (cache.Blob, error) {
+	l.once.Do(func() { l.blob, l.err = from.Open(ctx, key) })
+	return l.blob, l.err
+}
+
+// segment adds the paths of a segment. What is wrong with its bytes is no error.
+func (w *work) segment(ctx context.Context, f *fetch) error {
+	defer func() {
+		for _, n := range f.records { // nobody shall wait for what does not come
+			o := w.became[f.pack.Index.Records[n].Path]
+			select {
+			case <-o.done:
+			default:
+				close(o.done)
+			}
+		}
+	}()
+	got := <-f.body
+	if got.err != nil {
+		return w.lost(ctx, f.pack, got.err)
+	}
+	records, err := f.pack.Index.NewReader(ctx, &once{size: f.offset + f.size, body: got}, f.records)
+	if err != nil {
+		return errors.Join(err, got.Close())
+	}
+	defer records.Close()
+	for range f.records {
+		rec, err := records.Next()
+		if err != nil {
+			return w.lost(ctx, f.pack, err)
+		}
+		info := pathInfo(rec)
+		if ok, err := w.ready(ctx, &info); err != nil {
+			return err
+		} else if !ok {
+			continue
+		}
+		if err := w.sink.Add(ctx, info, records); err != nil {
+			if errors.Is(err, pack.ErrCorrupt) || errors.Is(err, pack.ErrRead) {
+				return w.lost(ctx, f.pack, err)
+			}
+			return err
+		}
+		w.added(f.pack, &info)
+	}
+	w.read(records.BytesRead)
+	return nil
+}
+
+// ready waits until all references of a path are added, if the engine wants it so, and
+// says whether they are.
+func (w *work) ready(ctx context.Context, info *nix.PathInfo) (bool, error) {
+	if !w.Engine.Ordered {
+		return true, nil
+	}
+	for _, ref := range info.References {
+		o := w.became[ref]
+		if o == nil || ref == info.Path {
+			continue
+		}
+		// It is in this segment or one before it, which somebody is at.
+		select {
+		case <-o.done:
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		}
+		if !o.added {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+func (w *work) added(from *Pack, info *nix.PathInfo) {
+	o := w.became[info.Path]
+	o.added = true
+	close(o.done)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.used == nil {
+		w.used = map[*Pack]bool{}
+	}
+	if !w.used[from] {
+		w.used[from] = true
+		w.restored.Packs = append(w.restored.Packs, from.Key)
+	}
+	w.restored.Paths++
+	w.restored.Size += info.NarSize
+	if w.Progress != nil {
+		w.Progress(w.restored)
+	}
+}
+
+func (w *work) read(bytes int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.restored.Bytes += bytes
+}
+
+// lost notes that a pack can't be read, which is an error only when that is because
+// nobody waits any more.
+func (w *work) lost(ctx context.Context, p *Pack, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.errs = append(w.errs, fmt.Errorf("%w: %s: %w", ErrSource, p.Key, err))
+	return nil
+}
+
+// finish makes those paths valid that have come with all that they refer to.
+func (w *work) finish(ctx context.Context, infos []nix.PathInfo) (Restored, error) {
+	whole := infos[:0:0]
+	for _, info := range infos {
+		o := w.became[info.Path]
+		for _, ref := range info.References {
+			if needs := w.became[ref]; needs != nil && !needs.added {
+				o.added = false
+			}
+		}
+		if o.added {
+			whole = append(whole, info)
+		}
+	}
+	if err := w.sink.Finish(ctx, whole); err != nil {
+		return Restored{}, err
+	}
+	slices.Sort(w.restored.Packs)
+	w.restored.Paths = len(whole)
+	return w.restored, errors.Join(w.errs...)
+}
+
+// once is a pack of which one range was asked for already.
+type once struct {
+	size int64
+	body io.ReadCloser
+}
+
+func (o *once) Size() int64 { return o.size }
+
+func (o *once) Range(context.Context, int64, int64) (io.ReadCloser, error) {
+	if o.body == nil {
+		return nil, errors.New("it is read for the second time")
+	}
+	body := o.body
+	o.body = nil
+	return body, nil
+}

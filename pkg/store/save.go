@@ -1,0 +1,171 @@
+package store
+
+import (
+	"bufio"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/pack"
+)
+
+// PackSize is about how many bytes a pack has, so that a save creates few entries of a
+// cache, of which the service wants few, and a restore can read several side by side.
+const PackSize = 128 << 20
+
+const packFormat = "nix-matrix pack 1"
+
+// A Saver puts paths into a cache as packs.
+type Saver struct {
+	Nix   Nix
+	Cache cache.Cache
+	ID    string    // prefixes the keys
+	Seal  *pack.Key // nil leaves the packs in clear
+	Size  int64     // about how many bytes a pack has; 0 is [PackSize]
+	// Progress is told of each pack that lies in the cache, if it is not nil.
+	Progress func(*Pack)
+}
+
+// Save puts these paths, which must be valid and given with references first, into the
+// cache. What they refer to is not saved with them. After an error those packs are given
+// that are whole in the cache.
+func (s *Saver) Save(ctx context.Context, paths []string) ([]*Pack, error) {
+	if len(paths) == 0 {
+		return nil, nil
+	}
+	proofs, err := proofsOf(ctx, s.Nix, paths)
+	if err != nil {
+		return nil, fmt.Errorf("save: %w", err)
+	}
+	r, w := io.Pipe()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var g errgroup.Group
+	g.Go(func() error {
+		err := s.Nix.Export(ctx, w, paths)
+		_ = w.CloseWithError(err)
+		return err
+	})
+	packs, err := s.packs(ctx, pack.NewStream(r, proofs, s.Seal))
+	if err != nil {
+		cancel()
+	}
+	_ = r.CloseWithError(err) // so that an exporter nobody reads from ends
+	if exportErr := g.Wait(); err == nil {
+		err = exportErr
+	}
+	if err != nil {
+		return packs, fmt.Errorf("save: %w", err)
+	}
+	return packs, nil
+}
+
+// packs makes packs and uploads them, each while the next one is made.
+func (s *Saver) packs(ctx context.Context, stream *pack.Stream) (packs []*Pack, err error) {
+	size := s.Size
+	if size <= 0 {
+		size = PackSize
+	}
+	var upload errgroup.Group
+	var uploaded *Pack
+	wait := func() error {
+		err := upload.Wait()
+		if uploaded != nil {
+			packs = append(packs, uploaded)
+			if s.Progress != nil {
+				s.Progress(uploaded)
+			}
+		}
+		upload, uploaded = errgroup.Group{}, nil
+		return err
+	}
+	defer func() { err = errors.Join(err, wait()) }()
+	for {
+		f, err := tempFile()
+		if err != nil {
+			return packs, err
+		}
+		summary, err := writePack(stream, f, size)
+		if err == nil {
+			err = wait() // for the one before
+		}
+		if err != nil {
+			if cerr := f.Close(); err == io.EOF { // itself: an upload may wrap it
+				return packs, cerr
+			}
+			return packs, err
+		}
+		upload.Go(func() error {
+			defer f.Close()
+			p, err := s.upload(ctx, f, summary)
+			uploaded = p
+			return err
+		})
+	}
+}
+
+// tempFile gives a file that is gone when it is closed, or this process ends.
+func tempFile() (*os.File, error) {
+	f, err := os.CreateTemp("", "nix-matrix-pack-")
+	if err != nil {
+		return nil, fmt.Errorf("write a pack: %w", err)
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, fmt.Errorf("write a pack: %w", errors.Join(err, f.Close()))
+	}
+	return f, nil
+}
+
+func writePack(stream *pack.Stream, to io.Writer, size int64) (*pack.Summary, error) {
+	buffered := bufio.NewWriterSize(to, 1<<20)
+	summary, err := stream.Next(buffered, size)
+	if err != nil {
+		return nil, err
+	}
+	return summary, buffered.Flush()
+}
+
+func (s *Saver) upload(ctx context.Context, f io.ReaderAt, summary *pack.Summary) (*Pack, error) {
+	held := make([]string, len(summary.Index.Records))
+	for n := range summary.Index.Records {
+		rec := &summary.Index.Records[n]
+		held[n] = rec.Path + " " + hex.EncodeToString(rec.NarHash[:])
+	}
+	sum := sumOf(packFormat, s.Seal.Fingerprint(), held)
+	p := &Pack{Size: summary.Size, Used: time.Now().UTC().Truncate(time.Second), Index: summary.Index}
+	var err error
+	p.Key, err = SaveOnce(ctx, s.Cache, func(try int) string { return fmt.Sprintf("%s-pack-%s-%d", s.ID, sum, try) }, f, p.Size, func(blob cache.Blob) bool {
+		// Somebody has saved the same paths, but where in the pack they lie may differ.
+		found, err := pack.ReadIndex(ctx, blob, "", s.Seal)
+		if err != nil || !sameRecords(found, summary.Index) {
+			return false
+		}
+		p.Size, p.Index = blob.Size(), found
+		return true
+	})
+	if err != nil {
+		return nil, fmt.Errorf("upload a pack: %w", err)
+	}
+	return p, nil
+}
+
+// sameRecords says whether two packs have the same paths with the same contents.
+func sameRecords(a, b *pack.Index) bool {
+	if len(a.Records) != len(b.Records) {
+		return false
+	}
+	for n := range a.Records {
+		other, ok := b.Find(a.Records[n].Path)
+		if !ok || b.Records[other].NarHash != a.Records[n].NarHash {
+			return false
+		}
+	}
+	return true
+}
