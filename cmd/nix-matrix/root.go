@@ -52,6 +52,8 @@ every host and package once, in parallel, and never evaluates twice.
   build      builds one entry of it, without evaluating anything
   report     gives the verdict
   run        does all of that on this machine
+  restore    brings store paths from the cache, before whatever build you have
+  save       puts what is new into the cache, after it
   gc         removes from the cache what nobody will look for any more
   unseal     shows what was sealed with encryption_key
 
@@ -69,7 +71,7 @@ with underscores. Secrets are taken from the environment only.`,
 		SilenceErrors: true,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("there is no command %q; there are discover, build, report, run, gc, unseal and version", args[0])
+				return usagef("there is no command %q; there are discover, build, report, run, restore, save, gc, unseal and version", args[0])
 			}
 			return nil
 		},
@@ -83,7 +85,7 @@ with underscores. Secrets are taken from the environment only.`,
 		return usagef("%w; see %s --help", err, cmd.CommandPath())
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newDiscover(a), newBuild(a), newReport(a), newRun(a), newGC(a), newUnseal(a), newVersion(a))
+	root.AddCommand(newDiscover(a), newBuild(a), newReport(a), newRun(a), newRestore(a), newSave(a), newGC(a), newUnseal(a), newVersion(a))
 	return root
 }
 

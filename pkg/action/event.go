@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -25,6 +26,9 @@ type event struct {
 			}
 		}
 	} `json:"pull_request"`
+	MergeGroup struct {
+		BaseRef string `json:"base_ref"`
+	} `json:"merge_group"`
 }
 
 func (a *Action) readEvent() (*event, error) {
@@ -57,6 +61,28 @@ func (a *Action) DefaultBranch() (branch string, ok bool) {
 	default:
 		return "", false
 	}
+}
+
+// Refs gives those whose caches this job may read: first its own, which it may write too,
+// then that which its change goes to, then the default branch's. Outside of GitHub
+// Actions there is one, which all have.
+func (a *Action) Refs() []string {
+	if !a.Running() {
+		return []string{"local"}
+	}
+	e, _ := a.readEvent() // what can't be read says nothing
+	refs := []string{a.getenv("GITHUB_REF"), e.MergeGroup.BaseRef}
+	for _, branch := range []string{a.getenv("GITHUB_BASE_REF"), e.Repository.DefaultBranch} {
+		if branch != "" {
+			refs = append(refs, "refs/heads/"+branch)
+		}
+	}
+	seen := map[string]bool{"": true}
+	return slices.DeleteFunc(refs, func(ref string) bool {
+		again := seen[ref]
+		seen[ref] = true
+		return again
+	})
 }
 
 // Proposed says whether this job is for a change that somebody proposes: a pull request,

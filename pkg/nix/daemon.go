@@ -21,6 +21,7 @@ const (
 	protocolVersion = 1<<8 | 34
 
 	opAddTempRoot              = 11
+	opQueryAllValidPaths       = 23
 	opQueryPathInfo            = 26
 	opQueryValidPaths          = 31
 	opQueryDerivationOutputMap = 41

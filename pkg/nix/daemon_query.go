@@ -42,7 +42,7 @@ func (d *Daemon) PathInfo(path string) (PathInfo, error) {
 		info.Deriver, info.NarHash, info.References = a.text(), a.text(), a.list()
 		a.number()                       // registration time
 		info.NarSize = int64(a.number()) //nolint:gosec // Nix has it from an int64
-		a.number()                       // ultimate
+		info.Ultimate = a.number() != 0
 		info.Signatures, info.CA = a.list(), a.text()
 	})
 	if err != nil {
@@ -89,6 +89,21 @@ func (d *Daemon) Valid(paths ...string) (map[string]bool, error) {
 		return nil, fmt.Errorf("ask the store for valid paths: %w", err)
 	}
 	return valid, nil
+}
+
+// AllValid gives all valid paths, in no order.
+func (n *Nix) AllValid(ctx context.Context) ([]string, error) {
+	d, err := n.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var q request
+	q.numbers(opQueryAllValidPaths)
+	var paths []string
+	if err := d.ask(&q, func(a *answer) { paths = a.list() }); err != nil {
+		return nil, d.explain(errors.Join(fmt.Errorf("ask the store for all valid paths: %w", err), d.Close()))
+	}
+	return paths, d.Close()
 }
 
 // Built gives the outputs of derivations that are in the store, and the

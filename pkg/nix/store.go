@@ -20,6 +20,8 @@ import (
 
 	"github.com/nix-community/go-nix/pkg/derivation"
 	"github.com/nix-community/go-nix/pkg/nar"
+
+	"github.com/org/nix-matrix/internal/storepath"
 )
 
 // A PathInfo is what the store knows of a valid path.
@@ -31,6 +33,29 @@ type PathInfo struct {
 	References []string
 	Signatures []string // NAME:BASE64
 	CA         string   // content address or empty
+	Ultimate   bool     // it was built here; known to FullInfo only
+}
+
+// StorePath gives the store path that an argument is, lies in, or leads to, as ./result
+// does.
+func StorePath(arg string) (string, error) {
+	if storepath.Valid(arg) {
+		return arg, nil
+	}
+	path, err := filepath.EvalSymlinks(arg)
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s is no store path, nor does it lead to one: %w", arg, err)
+	}
+	const dir = "/nix/store/"
+	name, inside := strings.CutPrefix(path, dir)
+	name, _, _ = strings.Cut(name, "/")
+	if !inside || !storepath.Valid(dir+name) {
+		return "", fmt.Errorf("%s is no store path, nor does it lead to one: it is %s", arg, path)
+	}
+	return dir + name, nil
 }
 
 // Requisites gives the closure of the paths, references before what refers to

@@ -175,6 +175,7 @@ type Restored struct {
 	Size  int64    // bytes of their NARs
 	Bytes int64    // read from packs
 	Packs []string // keys of those that paths came from, if there is an index
+	Lost  []string // keys of those that are not there, or have not what they should
 }
 
 // RestoreDrvs adds the closures of derivations from a drv pack to the store, with

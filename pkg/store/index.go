@@ -103,6 +103,11 @@ func (ix *Index) Has(path string) bool {
 	return ok
 }
 
+// Without gives an index without the packs that have these keys.
+func (ix *Index) Without(keys ...string) *Index {
+	return NewIndex(slices.DeleteFunc(slices.Clone(ix.Packs), func(p *Pack) bool { return slices.Contains(keys, p.Key) })...)
+}
+
 // Size is how many bytes the packs have.
 func (ix *Index) Size() int64 {
 	var size int64

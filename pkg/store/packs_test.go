@@ -67,7 +67,7 @@ in rec {
 
 func noise(seed, n int) []byte {
 	data := make([]byte, n)
-	x := uint64(seed)*2654435761 + 1 //nolint:gosec // a number
+	x := uint64(seed)*2654435761 + 1
 	for i := range data {
 		x = x*6364136223846793005 + 1442695040888963407
 		data[i] = byte(x >> 56)

@@ -360,6 +360,9 @@ func (w *work) lost(ctx context.Context, p *Pack, err error) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if gone := errors.Is(err, cache.ErrMiss) || errors.Is(err, pack.ErrCorrupt); gone && !slices.Contains(w.restored.Lost, p.Key) {
+		w.restored.Lost = append(w.restored.Lost, p.Key)
+	}
 	w.errs = append(w.errs, fmt.Errorf("%w: %s: %w", ErrSource, p.Key, err))
 	return nil
 }

@@ -93,14 +93,14 @@ func (s *Saver) packs(ctx context.Context, stream *pack.Stream) (packs []*Pack, 
 			return packs, err
 		}
 		summary, err := writePack(stream, f, size)
+		if errors.Is(err, io.EOF) { // there is no more
+			return packs, f.Close()
+		}
 		if err == nil {
 			err = wait() // for the one before
 		}
 		if err != nil {
-			if cerr := f.Close(); err == io.EOF { // itself: an upload may wrap it
-				return packs, cerr
-			}
-			return packs, err
+			return packs, errors.Join(err, f.Close())
 		}
 		upload.Go(func() error {
 			defer f.Close()

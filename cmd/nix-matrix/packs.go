@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/store"
+)
+
+// packing is what a user can say of how paths go through the cache.
+type packing struct {
+	engine string // how they get into the store
+	policy string // what is saved
+	limit  string // bytes of all packs together
+	root   string // of a store that is not this machine's
+}
+
+func (p *packing) restoreFlags(a *app, cmd *cobra.Command) {
+	cmd.Flags().StringVar(&p.engine, "engine", or(a.action.Input("engine"), engineAuto),
+		"how paths get into the store: protocol, as Nix itself does it; import, by nix-store --import; or auto, the best that can be had")
+}
+
+func (p *packing) saveFlags(a *app, cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&p.policy, "store-cache", or(a.action.Input("store_cache"), string(store.Built)),
+		"what is saved: built, what no public cache has; all; or off, nothing")
+	f.StringVar(&p.limit, "store-cache-limit", or(a.action.Input("store_cache_limit"), "5GB"),
+		"`SIZE` that all packs together may have, such as 5GB; what was not needed for longest goes first, and 0 is no limit")
+}
+
+func (p *packing) rootFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&p.root, "store", "", "a store in `ROOT`/nix/store, in place of this machine's")
+}
+
+const engineAuto = "auto"
+
+// choose gives the engine that was asked for.
+func (p *packing) choose(n *nix.Nix) (store.Engine, error) {
+	switch p.engine {
+	case engineAuto, "protocol":
+		return store.Protocol(n), nil
+	case "import":
+		return store.Import(n), nil
+	default:
+		return store.Engine{}, usagef("--engine %s: it is auto, protocol or import", p.engine)
+	}
+}
+
+// open finds Nix.
+func (p *packing) open(ctx context.Context, a *app) (*nix.Nix, error) {
+	n, err := nix.Find(ctx, a.show, nix.Surroundings{Conf: a.getenv(confVariable)})
+	if err != nil || p.root == "" {
+		return n, err
+	}
+	root, err := filepath.Abs(p.root)
+	if err != nil {
+		return nil, usagef("--store %s: %w", p.root, err)
+	}
+	return n.At(root), nil
+}
+
+// storePaths reads arguments that are store paths, or lead to such.
+func storePaths(args []string) ([]string, error) {
+	paths := make([]string, len(args))
+	for i, arg := range args {
+		path, err := nix.StorePath(arg)
+		if err != nil {
+			return nil, &usageError{err}
+		}
+		paths[i] = path
+	}
+	return paths, nil
+}
+
+// indexKey is what the indexes of a system are stored under.
+func (a *app) indexKey(system string) store.IndexKey {
+	return store.IndexKey{ID: a.id, System: system, Seal: a.seal}
+}
+
+// loadIndex reads what others have saved. What can't be had costs time, no more.
+func (a *app) loadIndex(ctx context.Context, c cache.Cache, system string) *store.Index {
+	ix, err := store.Load(ctx, c, a.indexKey(system), a.action.Refs()...)
+	if err != nil && ctx.Err() == nil {
+		a.warn("Not all that was saved can be had", err)
+	}
+	return ix
+}
+
+// keepIndex leaves an index for others.
+func (a *app) keepIndex(ctx context.Context, c cache.Cache, system string, ix *store.Index) error {
+	run := fmt.Sprintf("%s+%s+%d", or(a.getenv("GITHUB_RUN_ID"), "0"), or(a.getenv("GITHUB_RUN_ATTEMPT"), "0"), time.Now().UnixNano())
+	return ix.Keep(ctx, c, a.indexKey(system), a.action.Refs()[0], run)
+}
+
+// before is what restore leaves for save: what was there already.
+type before struct {
+	Store string   `json:"store"` // its root, empty for this machine's
+	Valid []string `json:"valid"` // store paths
+	// Lost are the keys of the packs that an index names and that were not to be had.
+	Lost []string `json:"lost,omitempty"`
+}
+
+// beforeFile is where that is left.
+func (a *app) beforeFile() (string, error) {
+	if a.action.Running() {
+		dir, err := a.action.TempDir(a.id)
+		return filepath.Join(dir, "before.json"), err
+	}
+	path, err := cachePath("")
+	return filepath.Join(path, "run", a.id+"-before.json"), err
+}
+
+func (p *packing) keepBefore(ctx context.Context, a *app, n *nix.Nix, lost []string) error {
+	valid, err := n.AllValid(ctx)
+	if err != nil {
+		return err
+	}
+	slices.Sort(valid)
+	data, err := json.Marshal(before{p.root, valid, lost})
+	if err != nil {
+		return err
+	}
+	file, err := a.beforeFile()
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(file), 0o750)
+	}
+	if err == nil {
+		err = writeFile(file, data)
+	}
+	return err
+}
+
+// readBefore gives what was there at the time of restore, nothing if that was not
+// called.
+func (p *packing) readBefore(a *app) (before, error) {
+	file, err := a.beforeFile()
+	if err != nil {
+		return before{}, err
+	}
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return before{}, nil
+	}
+	var b before
+	if err == nil {
+		err = json.Unmarshal(data, &b)
+	}
+	if err != nil {
+		return before{}, fmt.Errorf("read what was there before: %w", err)
+	}
+	if b.Store != p.root {
+		return before{}, nil
+	}
+	return b, nil
+}
+
+// costs is what becomes of an error of the cache, or of what it has: in a workflow
+// nothing that is wrong with it is an error.
+func (a *app) costs(title string, err error) error {
+	if err == nil || !a.action.Running() && !errors.Is(err, store.ErrSource) {
+		return err
+	}
+	a.warn(title, err)
+	return nil
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/store"
+)
+
+func newRestore(a *app) *cobra.Command {
+	r := &restorer{app: a}
+	cmd := &cobra.Command{
+		Use:   "restore [STORE-PATH…]",
+		Short: "Bring store paths from the cache into the Nix store",
+		Long: `Brings into the Nix store what "nix-matrix save" has put into the cache: the closures
+of the store paths that are named, or everything that the newest index names. What is
+in the store already is not read. What refers to paths that only a substituter has is
+restored too, and Nix fetches those.
+
+A path is only taken if its contents have the hash that the index says, and the
+cache gives a job only what was saved by its own branch or pull request, the one that
+it goes to, and the default branch.
+
+In GitHub Actions nothing that is wrong with the cache is an error: it costs a warning,
+and what is missing is built. The key of what was sealed comes from ` + encryptionVariable + `.`,
+		Example: `  nix-matrix restore
+  nix-matrix restore --cache dir:/srv/cache /nix/store/…-nixos-system-pi3
+  nix-matrix restore --store /mnt --engine protocol`,
+		RunE: func(cmd *cobra.Command, args []string) error { return r.run(cmd.Context(), args) },
+	}
+	r.restoreFlags(a, cmd)
+	r.rootFlag(cmd)
+	cmd.Flags().BoolVar(&r.json, "json", false, "print what was restored as JSON")
+	a.idFlag(cmd)
+	a.cacheFlag(cmd)
+	return cmd
+}
+
+type restorer struct {
+	app *app
+	packing
+	json bool
+}
+
+func (r *restorer) run(ctx context.Context, args []string) error {
+	a := r.app
+	if err := errors.Join(a.checkID(), a.loadSeal()); err != nil {
+		return err
+	}
+	paths, err := storePaths(args)
+	if err != nil {
+		return err
+	}
+	n, err := r.open(ctx, a)
+	if err != nil {
+		return err
+	}
+	engine, err := r.choose(n)
+	if err != nil {
+		return err
+	}
+	restored, lost, err := r.restore(ctx, n, engine, paths)
+	if err := a.costs("Not all was restored", err); err != nil || ctx.Err() != nil {
+		return errors.Join(err, ctx.Err())
+	}
+	if err := r.keepBefore(ctx, a, n, lost); err != nil {
+		a.warn("What is new can't be told later from what is there now", err)
+	}
+	return r.tell(restored)
+}
+
+func (r *restorer) restore(ctx context.Context, n *nix.Nix, engine store.Engine, paths []string) (restored store.Restored, lost []string, err error) {
+	a := r.app
+	c, err := a.openCache()
+	if err != nil || c == nil {
+		return restored, nil, err
+	}
+	a.show.Doing("looking for what was saved")
+	defer a.show.Doing("")
+	ix := a.loadIndex(ctx, c, n.System)
+	if len(paths) == 0 {
+		paths = ix.Paths()
+	}
+	start := time.Now()
+	from := &store.Restorer{Nix: n, Engine: engine, Cache: c, Index: ix, Progress: func(done store.Restored) {
+		a.show.Doing("restoring: %d paths, %s", done.Paths, job.Size(done.Size))
+	}}
+	restored, err = from.Restore(ctx, paths...)
+	if restored.Paths > 0 {
+		a.show.Printf("restored %d store %s (%s) from %d %s, %s read, in %s", restored.Paths, plural(restored.Paths, "path", "paths"), job.Size(restored.Size),
+			len(restored.Packs), plural(len(restored.Packs), "pack", "packs"), job.Size(restored.Bytes), job.Duration(time.Since(start)))
+	}
+	return restored, restored.Lost, err
+}
+
+// tell says what was restored to who is to read it.
+func (r *restorer) tell(restored store.Restored) error {
+	a := r.app
+	if err := a.action.SetOutput("restored", strconv.Itoa(restored.Paths)); err != nil {
+		return fmt.Errorf("set the output restored: %w", err)
+	}
+	a.show.Close()
+	if !r.json {
+		_, err := fmt.Fprintf(a.streams.out, "%d restored\n", restored.Paths)
+		return err
+	}
+	return a.printJSON(struct {
+		Paths int      `json:"paths"`
+		Size  int64    `json:"size"` // bytes of NARs
+		Read  int64    `json:"read"` // bytes of packs
+		Packs []string `json:"packs"`
+	}{restored.Paths, restored.Size, restored.Bytes, append([]string{}, restored.Packs...)})
+}
+
+func (a *app) printJSON(v any) error {
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
+	enc.SetIndent("", " ")
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	_, err := fmt.Fprint(a.streams.out, b.String())
+	return err
+}
