@@ -57,6 +57,8 @@ stopped by a signal.
 	b.surroundings.flags(a, cmd)
 	b.surroundings.pushFlags(a, cmd)
 	b.working.flags(a, cmd)
+	b.packing.restoreFlags(a, cmd)
+	b.packing.policyFlag(a, cmd, a.defaultPolicy())
 	a.setUpFlag(cmd, &b.setup)
 	f.StringVar(&b.logsDir, "logs", "", "keep the whole logs of what failed in `DIR`")
 	a.idFlag(cmd)
@@ -73,6 +75,7 @@ type builder struct {
 	logsDir    string
 	setup      string
 	working    workingFlags
+	packing    packing
 
 	surroundings surroundings
 	// missingOK makes a missing plan or pack an output of the step instead of a
@@ -190,6 +193,10 @@ func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Resul
 	if err != nil {
 		return err
 	}
+	stock, err := b.stock(ctx, c, entry)
+	if err != nil {
+		return err
+	}
 	a.show.Doing("fetching the plan")
 	plan, err := b.plan(ctx, c, entry)
 	if err != nil {
@@ -208,7 +215,10 @@ func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Resul
 	}
 	defer at.close()
 	var notHanded error
-	w := &worker{app: a, site: at, plan: plan, key: entry.Plan, working: how, showLogs: true, keepLogs: b.logsDir,
+	if stock != nil {
+		stock.plan = plan
+	}
+	w := &worker{app: a, stock: stock, site: at, plan: plan, key: entry.Plan, working: how, showLogs: true, keepLogs: b.logsDir,
 		restore: func(ctx context.Context, drvs []string, result *job.Result) error {
 			a.show.Doing("fetching derivations")
 			err := b.restore(ctx, at.nix, c, plan, drvs, result)

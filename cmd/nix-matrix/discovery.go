@@ -246,6 +246,9 @@ func (d *discovery) group(ctx context.Context, at *site, how *planner, e *evalua
 	if p.Entries, err = plan.Entries(p.Targets, how.options); err != nil {
 		return &usageError{err}
 	}
+	if !d.local {
+		p.Savers = how.options.Missing.Savers(p.Entries)
+	}
 	emulated := slices.ContainsFunc(p.Entries, func(e job.Entry) bool { return e.QEMU })
 	if emulated && !d.local {
 		p.Notices = append(p.Notices, "aarch64-linux is emulated, which is slow. If your plan has the runner, name it in the input runners: aarch64-linux=ubuntu-24.04-arm")

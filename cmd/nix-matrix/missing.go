@@ -5,9 +5,11 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/plan"
+	"github.com/org/nix-matrix/pkg/store"
 )
 
 // missing finds out which derivations the entries have to build. What can't be asked
@@ -28,7 +30,7 @@ func (d *discovery) missing(ctx context.Context, at *site, how *planner, e *eval
 	// Who does not answer, as when this machine is offline, is not waited for.
 	impatient := *at
 	impatient.with(nix.Option{Name: "download-attempts", Value: "2"})
-	o := &offers{nix: impatient.nix, from: at.substituters(), own: outputs}
+	o := &offers{nix: impatient.nix, from: at.substituters(), own: outputs, saved: d.saved(ctx, at.app, e.source.cache, targets)}
 	switch {
 	case d.local:
 		o.store = at.store
@@ -72,8 +74,27 @@ type offers struct {
 	nix    *nix.Nix
 	from   []string // substituters
 	store  *nix.Nix // whose paths are there for who builds, if not nil
+	saved  []*store.Index
 	own    []string // outputs of the targets, of which
 	signed map[string]bool
+}
+
+// saved are the indexes of what runs before this one have saved, for who builds.
+func (d *discovery) saved(ctx context.Context, a *app, c cache.Cache, targets []job.Target) []*store.Index {
+	if c == nil || d.local || d.surroundings.store != "" {
+		return nil
+	}
+	systems := map[string]bool{}
+	for i := range targets {
+		if targets[i].State == job.Build {
+			systems[targets[i].System] = true
+		}
+	}
+	var all []*store.Index
+	for _, system := range slices.Sorted(maps.Keys(systems)) {
+		all = append(all, a.loadIndex(ctx, c, system))
+	}
+	return all
 }
 
 // offered says which paths are there for who builds. Only of the targets' own
@@ -86,6 +107,9 @@ func (o *offers) offered(ctx context.Context, paths []string) (map[string]bool, 
 			return nil, err
 		}
 		has = valid
+	}
+	for _, path := range paths {
+		has[path] = has[path] || slices.ContainsFunc(o.saved, func(ix *store.Index) bool { return ix.Has(path) })
 	}
 	own := map[string]bool{}
 	for _, path := range o.own {

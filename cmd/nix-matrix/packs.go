@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/store"
 )
@@ -31,11 +32,13 @@ func (p *packing) restoreFlags(a *app, cmd *cobra.Command) {
 		"how paths get into the store: protocol, as Nix itself does it; import, by nix-store --import; or auto, the best that can be had")
 }
 
-func (p *packing) saveFlags(a *app, cmd *cobra.Command) {
-	f := cmd.Flags()
-	f.StringVar(&p.policy, "store-cache", or(a.action.Input("store_cache"), string(store.Built)),
+func (p *packing) policyFlag(a *app, cmd *cobra.Command, otherwise store.Policy) {
+	cmd.Flags().StringVar(&p.policy, "store-cache", or(a.action.Input("store_cache"), string(otherwise)),
 		"what is saved: built, what no public cache has; all; or off, nothing")
-	f.StringVar(&p.limit, "store-cache-limit", or(a.action.Input("store_cache_limit"), "5GB"),
+}
+
+func (p *packing) limitFlag(a *app, cmd *cobra.Command) {
+	cmd.Flags().StringVar(&p.limit, "store-cache-limit", or(a.action.Input("store_cache_limit"), "5GB"),
 		"`SIZE` that all packs together may have, such as 5GB; what was not needed for longest goes first, and 0 is no limit")
 }
 
@@ -173,4 +176,43 @@ func (a *app) costs(title string, err error) error {
 	}
 	a.warn(title, err)
 	return nil
+}
+
+// restoring shows how far a restore is.
+func (a *app) restoring(done store.Restored) {
+	a.show.Doing("restoring: %d paths, %s", done.Paths, job.Size(done.Size))
+}
+
+// restored tells what a restore has brought.
+func (a *app) restored(got store.Restored, took time.Duration) {
+	if got.Paths > 0 {
+		a.show.Printf("restored %d store %s (%s) from %d %s, %s read, in %s", got.Paths, plural(got.Paths, "path", "paths"), job.Size(got.Size),
+			len(got.Packs), plural(len(got.Packs), "pack", "packs"), job.Size(got.Bytes), job.Duration(took))
+	}
+}
+
+// saved is what was put into the cache.
+type saved struct {
+	Paths int      `json:"paths"`
+	Size  int64    `json:"size"` // bytes of packs
+	Packs []string `json:"packs"`
+}
+
+func (s *saved) add(p *store.Pack) {
+	s.Paths += len(p.Index.Records)
+	s.Size += p.Size
+	s.Packs = append(s.Packs, p.Key)
+}
+
+// saving shows how far a save is.
+func (a *app) saving(done saved, of int) {
+	a.show.Doing("saving: %d of %d store paths, %s", done.Paths, of, job.Size(done.Size))
+}
+
+// told tells what was saved.
+func (a *app) told(done saved, took time.Duration) {
+	if done.Paths > 0 {
+		a.show.Printf("saved %d store %s (%s) in %d %s, in %s", done.Paths, plural(done.Paths, "path", "paths"), job.Size(done.Size),
+			len(done.Packs), plural(len(done.Packs), "pack", "packs"), job.Duration(took))
+	}
 }

@@ -50,6 +50,7 @@ brings up to date. It takes a token with the permission pull-requests: write fro
 	htmlFlag(cmd, &r.html)
 	f.BoolVar(&r.json, "json", false, "print the verdict as JSON")
 	f.BoolVar(&r.comment, "comment", a.action.Input("comment") == "true", "keep the verdict in a comment on the pull request, where the token may write one")
+	r.packing.limitFlag(a, cmd)
 	a.idFlag(cmd)
 	cmd.Flags().StringVar(&a.cache, "cache", a.action.Input("cache"), "actions (default in GitHub Actions) or dir:`PATH`, where the default branch's last run has left what to compare with")
 	return cmd
@@ -64,6 +65,7 @@ type reporter struct {
 	html    string
 	json    bool
 	comment bool
+	packing packing
 }
 
 func htmlFlag(cmd *cobra.Command, to *string) {
@@ -104,6 +106,10 @@ func (r *reporter) run(ctx context.Context) error {
 	if r.plan == "" {
 		return usagef("there is no plan: give one with --plan")
 	}
+	limit, err := sizeOf("store-cache-limit", r.packing.limit)
+	if err != nil {
+		return err
+	}
 	plan, key, err := r.readPlan()
 	if err != nil {
 		return err
@@ -119,6 +125,7 @@ func (r *reporter) run(ctx context.Context) error {
 	}
 	verdict := report.Judge(plan, key, results, needs)
 	r.compare(ctx, verdict, plan, results)
+	r.stock(ctx, limit, plan, results)
 	return r.tell(ctx, verdict)
 }
 

@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/store"
 )
@@ -91,14 +90,9 @@ func (r *restorer) restore(ctx context.Context, n *nix.Nix, engine store.Engine,
 		paths = ix.Paths()
 	}
 	start := time.Now()
-	from := &store.Restorer{Nix: n, Engine: engine, Cache: c, Index: ix, Progress: func(done store.Restored) {
-		a.show.Doing("restoring: %d paths, %s", done.Paths, job.Size(done.Size))
-	}}
+	from := &store.Restorer{Nix: n, Engine: engine, Cache: c, Index: ix, Progress: a.restoring}
 	restored, err = from.Restore(ctx, paths...)
-	if restored.Paths > 0 {
-		a.show.Printf("restored %d store %s (%s) from %d %s, %s read, in %s", restored.Paths, plural(restored.Paths, "path", "paths"), job.Size(restored.Size),
-			len(restored.Packs), plural(len(restored.Packs), "pack", "packs"), job.Size(restored.Bytes), job.Duration(time.Since(start)))
-	}
+	a.restored(restored, time.Since(start))
 	return restored, restored.Lost, err
 }
 

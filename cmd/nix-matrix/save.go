@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/store"
 )
@@ -33,7 +32,8 @@ In GitHub Actions nothing that is wrong with the cache is an error. With a text 
   nix-matrix save --store-cache all --cache dir:/srv/cache ./result`,
 		RunE: func(cmd *cobra.Command, args []string) error { return s.run(cmd.Context(), args) },
 	}
-	s.saveFlags(a, cmd)
+	s.policyFlag(a, cmd, store.Built)
+	s.limitFlag(a, cmd)
 	s.rootFlag(cmd)
 	cmd.Flags().BoolVar(&s.json, "json", false, "print what was saved as JSON")
 	a.idFlag(cmd)
@@ -45,13 +45,6 @@ type saver struct {
 	app *app
 	packing
 	json bool
-}
-
-// saved is what a save has done.
-type saved struct {
-	Paths int      `json:"paths"`
-	Size  int64    `json:"size"` // bytes of packs
-	Packs []string `json:"packs"`
 }
 
 func (s *saver) run(ctx context.Context, args []string) error {
@@ -118,17 +111,14 @@ func (s *saver) save(ctx context.Context, n *nix.Nix, policy store.Policy, limit
 	start := time.Now()
 	a.show.Doing("saving %d store paths", len(fresh))
 	to := &store.Saver{Nix: n, Cache: c, ID: a.id, Seal: a.seal, Progress: func(p *store.Pack) {
-		done.Paths += len(p.Index.Records)
-		done.Size += p.Size
-		done.Packs = append(done.Packs, p.Key)
-		a.show.Doing("saving: %d of %d store paths, %s", done.Paths, len(fresh), job.Size(done.Size))
+		done.add(p)
+		a.saving(*done, len(fresh))
 	}}
 	packs, err := to.Save(ctx, fresh)
 	if len(packs) > 0 {
 		ix = store.NewIndex(append(packs, ix.Packs...)...).Within(limit)
 		err = errors.Join(err, a.keepIndex(ctx, c, n.System, ix))
-		a.show.Printf("saved %d store %s (%s) in %d %s, in %s", done.Paths, plural(done.Paths, "path", "paths"), job.Size(done.Size),
-			len(packs), plural(len(packs), "pack", "packs"), job.Duration(time.Since(start)))
+		a.told(*done, time.Since(start))
 	}
 	return err
 }

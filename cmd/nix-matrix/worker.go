@@ -35,6 +35,7 @@ type worker struct {
 	// restore brings the derivations into the store of this machine; nil when they
 	// are there.
 	restore func(ctx context.Context, drvs []string, result *job.Result) error
+	stock   *stock // nil where nothing goes through the store cache
 }
 
 // working is what a user can say of how entries are built.
@@ -121,6 +122,7 @@ func (w *worker) work(ctx context.Context, e *job.Entry, result *job.Result) {
 	err := w.realise(building, e, session, result)
 	late := building.Err() != nil && ctx.Err() == nil && !allOK(result)
 	w.finishPush(session, result)
+	w.save(ctx, result)
 	switch {
 	case late:
 		result.TimedOut = true
@@ -193,6 +195,11 @@ func (w *worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 			return err
 		}
 	}
+	if w.stock != nil {
+		if err := w.stock.restore(ctx, w.site, targets, result); err != nil {
+			return err
+		}
+	}
 	store := w.site.store.With(w.options(e)...)
 	room, enough := context.WithCancel(ctx)
 	defer enough()
@@ -219,6 +226,9 @@ func (w *worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 		Logs: logs,
 	})
 	result.Targets, result.Builds = built.Targets, built.Builds
+	if w.stock != nil {
+		w.stock.fetched(result)
+	}
 	for _, b := range built.Builds {
 		if b.Failed {
 			w.app.show.Failed(b.DrvPath)
@@ -276,6 +286,17 @@ func (w *worker) finishPush(session *push.Session, result *job.Result) {
 			w.app.warn("Not all was pushed", r.Err)
 		}
 		result.Pushes = append(result.Pushes, p)
+	}
+}
+
+// save keeps what was built for later runs, also where not all was.
+func (w *worker) save(ctx context.Context, result *job.Result) {
+	if w.stock == nil || ctx.Err() != nil {
+		return
+	}
+	defer w.app.show.Doing("")
+	if err := w.stock.save(ctx, w.site, result); err != nil && ctx.Err() == nil {
+		w.app.warn("Not all was saved for later runs", err)
 	}
 }
 

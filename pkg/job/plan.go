@@ -30,6 +30,9 @@ type Plan struct {
 	// Missing is how many derivations are to be built, as far as is known; 0 also
 	// where it is not.
 	Missing int `json:"missing,omitempty"`
+	// Savers says, of the derivations that several entries have to build, by path, which
+	// entry, by ID, keeps what is built for later runs. The others need not.
+	Savers map[string]string `json:"savers,omitempty"`
 	// Drvs is the pack with the derivations of all entries; nil when no entry
 	// needs one.
 	Drvs *DrvPack `json:"drvs,omitempty"`
@@ -119,6 +122,11 @@ func ParsePlan(data []byte) (*Plan, error) {
 			if t.N < 0 || t.N >= len(p.Targets) {
 				return nil, fmt.Errorf("plan: entry %q: there is no target number %d", e.Name, t.N)
 			}
+		}
+	}
+	for drv := range p.Savers {
+		if err := checkDrvPath(drv); err != nil {
+			return nil, fmt.Errorf("plan: savers: %w", err)
 		}
 	}
 	for i := range p.Targets {

@@ -48,6 +48,26 @@ type Result struct {
 	// Downloaded the bytes that this needed.
 	Imported   int   `json:"imported"`
 	Downloaded int64 `json:"downloaded"`
+	// Restored is what the store cache brought, nil where it was not asked; Saved is
+	// what was put into it.
+	Restored *Restored `json:"restored,omitempty"`
+	Saved    []Pack    `json:"saved,omitempty"`
+}
+
+// Restored is what was taken from the store cache.
+type Restored struct {
+	Paths int      `json:"paths"`
+	Size  int64    `json:"size"`            // bytes of their NARs
+	Read  int64    `json:"read"`            // bytes of packs
+	Packs []string `json:"packs,omitempty"` // keys of those that paths came from
+	Lost  []string `json:"lost,omitempty"`  // keys of those that an index names and that are of no use
+}
+
+// A Pack of store paths lies in a cache.
+type Pack struct {
+	Key   string `json:"key"`
+	Size  int64  `json:"size"`  // bytes
+	Paths int    `json:"paths"` // number of store paths
 }
 
 // A TargetResult is what became of one target.

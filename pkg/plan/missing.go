@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 
 	"github.com/org/nix-matrix/pkg/job"
@@ -30,9 +31,12 @@ type Source struct {
 
 // Missing are the derivations that have to be built for targets.
 type Missing struct {
-	numbers map[string]int32 // of derivations, by path
-	inputs  [][]int32        // the missing ones that each needs
-	systems []string         // of a target that needs each
+	// Available are the outputs that need no building, and that those that are built
+	// take; and those of the targets themselves.
+	Available []string
+	numbers   map[string]int32 // of derivations, by path
+	inputs    [][]int32        // the missing ones that each needs
+	systems   []string         // of a target that needs each
 	// Each takes as many members of a set as it takes units of time; ends has the
 	// number behind its last.
 	ends    []int
@@ -107,7 +111,11 @@ func FindMissing(ctx context.Context, targets []job.Target, from Source) (*Missi
 		var next []want
 		for _, taken := range level {
 			n := taken.of
-			if n.missing || w.available(taken) {
+			if n.missing {
+				continue
+			}
+			if w.available(taken) {
+				w.taken = append(w.taken, taken.paths()...)
 				continue
 			}
 			n.missing = true
@@ -130,6 +138,7 @@ type walk struct {
 	from    Source
 	nodes   map[string]*node
 	offered map[string]bool // of the paths that were asked for
+	taken   []string        // of these, by what is missing or wanted itself
 	silent  bool            // nobody answers
 	errs    []error
 }
@@ -292,7 +301,7 @@ func (w *walk) read(ctx context.Context, level []want) error {
 
 // missing gives what was found.
 func (w *walk) missing() *Missing {
-	m := &Missing{numbers: map[string]int32{}}
+	m := &Missing{Available: w.taken, numbers: map[string]int32{}}
 	var all []*node
 	for _, n := range w.nodes {
 		if n.missing {
@@ -325,8 +334,26 @@ func (m *Missing) closures(drvs []string) []set {
 		}
 		return all
 	}
-	// From the other side, one way through the graph does for all of them: which of
-	// them need a derivation, those first that nothing needs that comes later.
+	for i := range all {
+		all[i] = newSet(m.units())
+	}
+	start := 0
+	for n, by := range m.neededBy(drvs) {
+		for i := range by.members() {
+			for unit := start; unit < m.ends[n]; unit++ {
+				all[i].add(unit)
+			}
+		}
+		start = m.ends[n]
+	}
+	return all
+}
+
+// neededBy gives for each missing derivation, by its number, which of some different
+// derivations need it, or are it: nil where none does.
+func (m *Missing) neededBy(drvs []string) []set {
+	// One way through the graph does for all of them: those first that nothing needs
+	// that comes later.
 	needed := make([]set, len(m.inputs))
 	visited := make([]bool, len(m.inputs))
 	order := make([]int32, 0, len(m.inputs))
@@ -341,7 +368,6 @@ func (m *Missing) closures(drvs []string) []set {
 		order = append(order, n)
 	}
 	for i, drv := range drvs {
-		all[i] = newSet(m.units())
 		n, ok := m.numbers[drv]
 		if !ok {
 			continue
@@ -363,16 +389,63 @@ func (m *Missing) closures(drvs []string) []set {
 			needed[input].addAll(needed[n])
 		}
 	}
-	start := 0
-	for n, by := range needed {
-		for i := range by.members() {
-			for unit := start; unit < m.ends[n]; unit++ {
-				all[i].add(unit)
+	return needed
+}
+
+// Savers says which entry keeps what is built of a derivation for later runs, by its
+// path, of those that several entries have to build: each has about as many.
+func (m *Missing) Savers(entries []job.Entry) map[string]string {
+	if m == nil || len(entries) < 2 {
+		return nil
+	}
+	var drvs []string
+	var of []int // entries
+	for i, e := range entries {
+		for _, t := range e.Targets {
+			drvs, of = append(drvs, t.DrvPath), append(of, i)
+		}
+	}
+	// Targets of several entries may be the same derivation.
+	at := map[string]int{}
+	var different []string
+	by := map[int][]int{}
+	for i, drv := range drvs {
+		n, ok := at[drv]
+		if !ok {
+			n = len(different)
+			at[drv] = n
+			different = append(different, drv)
+		}
+		by[n] = append(by[n], of[i])
+	}
+	needed := m.neededBy(different)
+	load := make([]int, len(entries))
+	savers := map[string]string{}
+	for _, drv := range slices.Sorted(maps.Keys(m.numbers)) {
+		n := m.numbers[drv]
+		start := 0
+		if n > 0 {
+			start = m.ends[n-1]
+		}
+		sharing := newSet(len(entries))
+		for i := range needed[n].members() {
+			for _, e := range by[i] {
+				sharing.add(e)
 			}
 		}
-		start = m.ends[n]
+		if sharing.count() < 2 {
+			continue
+		}
+		least := -1
+		for e := range sharing.members() {
+			if least < 0 || load[e] < load[least] {
+				least = e
+			}
+		}
+		load[least] += m.ends[n] - start
+		savers[drv] = entries[least].ID
 	}
-	return all
+	return savers
 }
 
 // longestFirst sorts entries by what they take, where something is known about that.

@@ -216,6 +216,23 @@ func ParseIndex(data []byte, key *pack.Key) (*Index, error) {
 	return NewIndex(doc.Packs...), nil
 }
 
+// FindPack finds a pack in a cache by its key, as one that was just needed.
+func FindPack(ctx context.Context, from cache.Cache, key string, seal *pack.Key) (*Pack, error) {
+	blob, err := from.Open(ctx, key)
+	if err != nil {
+		return nil, fmt.Errorf("find pack: %w", err)
+	}
+	index, err := pack.ReadIndex(ctx, blob, "", seal)
+	if err != nil {
+		return nil, fmt.Errorf("find pack %s: %w", key, err)
+	}
+	return newPack(key, blob.Size(), index), nil
+}
+
+func newPack(key string, size int64, index *pack.Index) *Pack {
+	return &Pack{Key: key, Size: size, Used: time.Now().UTC().Truncate(time.Second), Index: index}
+}
+
 // An IndexKey is what indexes are stored under.
 type IndexKey struct {
 	ID     string

@@ -47,9 +47,9 @@ func (p Policy) takes(info *nix.PathInfo) bool {
 
 // New gives those of the paths, which must be valid, that a policy wants saved and that
 // no pack has; and of what they need, such as the sources that they refer to, what
-// nobody has signed: else it would be nowhere. References stand before what refers to
-// them.
-func New(ctx context.Context, from Nix, saved *Index, policy Policy, paths []string) ([]string, error) {
+// nobody has signed: else it would be nowhere. Those that are somebody else's to save are
+// left out. References stand before what refers to them.
+func New(ctx context.Context, from Nix, saved *Index, policy Policy, paths []string, others ...string) ([]string, error) {
 	fail := func(err error) ([]string, error) { return nil, fmt.Errorf("look for what is new: %w", err) }
 	infos, err := from.FullInfo(ctx, unsaved(saved, paths)...)
 	if err != nil {
@@ -74,7 +74,7 @@ func New(ctx context.Context, from Nix, saved *Index, policy Policy, paths []str
 	}
 	var fresh []string
 	for i, path := range closure {
-		if wanted[path] || len(infos[i].Signatures) == 0 {
+		if (wanted[path] || len(infos[i].Signatures) == 0) && !slices.Contains(others, path) {
 			fresh = append(fresh, path)
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -139,7 +138,7 @@ func (s *Saver) upload(ctx context.Context, f io.ReaderAt, summary *pack.Summary
 		held[n] = rec.Path + " " + hex.EncodeToString(rec.NarHash[:])
 	}
 	sum := sumOf(packFormat, s.Seal.Fingerprint(), held)
-	p := &Pack{Size: summary.Size, Used: time.Now().UTC().Truncate(time.Second), Index: summary.Index}
+	p := newPack("", summary.Size, summary.Index)
 	var err error
 	p.Key, err = SaveOnce(ctx, s.Cache, func(try int) string { return fmt.Sprintf("%s-pack-%s-%d", s.ID, sum, try) }, f, p.Size, func(blob cache.Blob) bool {
 		// Somebody has saved the same paths, but where in the pack they lie may differ.
