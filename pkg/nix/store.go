@@ -1,7 +1,6 @@
 package nix
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -19,8 +18,8 @@ import (
 	"strings"
 
 	"github.com/nix-community/go-nix/pkg/derivation"
-	"github.com/nix-community/go-nix/pkg/nar"
 
+	"github.com/org/nix-matrix/internal/nar"
 	"github.com/org/nix-matrix/internal/storepath"
 )
 
@@ -143,11 +142,7 @@ func (n *Nix) NAR(ctx context.Context, path string) (io.ReadCloser, error) {
 // rest of pushing them; but only Nix itself knows how it names files on macOS.
 func (n *Nix) dump(ctx context.Context, w io.Writer, path string) error {
 	if runtime.GOOS != "darwin" && !n.remote {
-		buffered := bufio.NewWriterSize(w, 64<<10)
-		if err := nar.DumpPath(buffered, path); err != nil {
-			return err
-		}
-		return buffered.Flush()
+		return nar.Dump(w, path)
 	}
 	cmd := n.command(ctx, "nix", "store", "dump-path", path)
 	cmd.Stdout = w

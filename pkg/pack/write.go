@@ -10,12 +10,11 @@ import (
 	"hash"
 	"io"
 	"math"
-	"sync"
 
-	"github.com/nix-community/go-nix/pkg/nar"
 	"github.com/nix-community/go-nix/pkg/wire"
 	"golang.org/x/crypto/chacha20poly1305"
 
+	"github.com/org/nix-matrix/internal/nar"
 	"github.com/org/nix-matrix/internal/storepath"
 )
 
@@ -173,35 +172,35 @@ func (w *writer) stream(size int64) (err error) {
 	if w.rec, err = w.next(); err != nil {
 		return err
 	}
-	tee := io.TeeReader(w.export, w)
 	for w.out.written.Load() < size {
 		if ended, err := w.ended(); err != nil {
 			return err
 		} else if ended {
 			break
 		}
-		if err := w.record(tee); err != nil {
+		if err := w.record(w.export); err != nil {
 			return unexpected(err)
 		}
 	}
 	return w.flush()
 }
 
-func (w *writer) record(r io.Reader) error {
+func (w *writer) record(r *bufio.Reader) error {
 	w.nar.Reset()
 	w.narSize = 0
-	if _, err := wire.ReadUint64(r); err != nil { // recordStart
+	tee := io.TeeReader(r, w)
+	if _, err := wire.ReadUint64(tee); err != nil { // recordStart
 		return err
 	}
 	w.inNar = true
-	err := skipNAR(r)
+	err := nar.Copy(w, r)
 	w.inNar = false
 	if err != nil {
 		return err
 	}
 	rec := Record{NarSize: w.narSize}
 	w.nar.Sum(rec.NarHash[:0])
-	if err := rec.readTrailer(r); err != nil {
+	if err := rec.readTrailer(tee); err != nil {
 		return err
 	}
 	rec.Proof = w.proofs[rec.Path].wellFormed()
@@ -281,46 +280,6 @@ func (w *writer) tail(index []byte) []byte {
 	}
 	tail = binary.LittleEndian.AppendUint64(tail, uint64(len(index)))
 	return append(tail, magic...)
-}
-
-// skipNAR reads a NAR to its end.
-func skipNAR(r io.Reader) (err error) {
-	own := &gate{r: r}
-	defer own.shut()
-	nr, err := nar.NewReader(own)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, nr.Close()) }()
-	for {
-		if _, err := nr.Next(); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-	}
-}
-
-// A gate keeps the reader of a NAR, which may go on behind our back after an error,
-// from reading more once it is shut.
-type gate struct {
-	mu sync.Mutex
-	r  io.Reader // nil when shut
-}
-
-func (g *gate) Read(p []byte) (int, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.r == nil {
-		return 0, io.ErrClosedPipe
-	}
-	return g.r.Read(p)
-}
-
-func (g *gate) shut() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.r = nil
 }
 
 // readTrailer reads what follows the NAR in a record.

@@ -3,7 +3,6 @@ package store
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -14,8 +13,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/nix-community/go-nix/pkg/nar"
-
+	"github.com/org/nix-matrix/internal/nar"
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/pack"
@@ -279,15 +277,7 @@ func readDrv(r io.Reader, rec *pack.Record) (nix.Derivation, error) {
 	if err != nil {
 		return nix.Derivation{}, err
 	}
-	archive, err := nar.NewReader(bytes.NewReader(data))
-	if err != nil {
-		return nix.Derivation{}, err
-	}
-	defer archive.Close()
-	if _, err := archive.Next(); err != nil {
-		return nix.Derivation{}, err
-	}
-	if data, err = io.ReadAll(archive); err != nil {
+	if data, err = nar.Content(data); err != nil {
 		return nix.Derivation{}, err
 	}
 	return nix.ReadDerivation(rec.Path, data)
