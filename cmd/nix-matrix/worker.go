@@ -229,6 +229,7 @@ func (w *worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 	if w.stock != nil {
 		w.stock.fetched(result)
 	}
+	result.Fetched, result.FetchedBytes = built.Fetched.Paths, built.Fetched.Bytes
 	for _, b := range built.Builds {
 		if b.Failed {
 			w.app.show.Failed(b.DrvPath)
@@ -280,7 +281,7 @@ func (w *worker) finishPush(session *push.Session, result *job.Result) {
 	w.app.show.Doing("pushing")
 	defer w.app.show.Doing("")
 	for _, r := range session.Finish(paths) {
-		p := job.Push{Destination: r.Destination, Paths: r.Paths, Seconds: r.Seconds}
+		p := job.Push{Destination: r.Destination, Paths: r.Paths, Sent: r.Sent.Paths, Bytes: r.Sent.Bytes, Seconds: r.Seconds}
 		if r.Err != nil {
 			p.Error, p.Optional = r.Err.Error(), !w.site.required
 			w.app.warn("Not all was pushed", r.Err)

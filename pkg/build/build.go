@@ -48,6 +48,7 @@ type Options struct {
 type Outcome struct {
 	Targets []job.TargetResult
 	Builds  []job.DrvBuild
+	Fetched nix.Traffic // from substituters
 }
 
 // Run realises the targets' derivations, which must be in the store. One that
@@ -57,7 +58,7 @@ func Run(ctx context.Context, store Store, targets []Target, o Options) (*Outcom
 	r := &realisation{store: store, targets: targets, watch: newWatch(), logs: newLogs(o.Logs), started: time.Now()}
 	defer r.logs.close()
 	err := r.run(ctx, o)
-	r.outcome.Builds = r.watch.finished
+	r.outcome.Builds, r.outcome.Fetched = r.watch.finished, r.watch.fetched
 	if err != nil {
 		r.logs.keep(append(r.failedOrUnknown(), r.watch.unfinished()...))
 	}

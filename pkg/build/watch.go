@@ -26,6 +26,7 @@ type watch struct {
 	stopped     map[string]time.Time
 	log         map[string][]string // last lines
 	messages    []string
+	fetched     nix.Traffic
 }
 
 func newWatch() *watch {
@@ -65,6 +66,8 @@ func (w *watch) see(e nix.Event, stopping bool) {
 		w.finished = append(w.finished, job.DrvBuild{DrvPath: e.Path, Started: started.UTC(), Seconds: e.Time.Sub(started).Seconds()})
 	case nix.ErrorMessage:
 		w.messages = append(w.messages, e.Text)
+	case nix.FetchCounted:
+		w.fetched.Add(e.Traffic)
 	case nix.FetchStarted, nix.FetchStopped, nix.WarnMessage:
 	}
 }

@@ -52,6 +52,10 @@ type Result struct {
 	// what was put into it.
 	Restored *Restored `json:"restored,omitempty"`
 	Saved    []Pack    `json:"saved,omitempty"`
+	// Fetched counts the store paths that substituters had, and FetchedBytes the bytes
+	// of their NARs.
+	Fetched      int   `json:"fetched,omitempty"`
+	FetchedBytes int64 `json:"fetchedBytes,omitempty"`
 }
 
 // Restored is what was taken from the store cache.
@@ -133,10 +137,14 @@ type DrvBuild struct {
 
 // A Push is what was sent to one binary cache.
 type Push struct {
-	Destination string  `json:"destination"` // without credentials
-	Paths       int     `json:"paths"`       // in the closures that are there now
-	Seconds     float64 `json:"seconds"`
-	Error       string  `json:"error,omitempty"`
+	Destination string `json:"destination"` // without credentials
+	Paths       int    `json:"paths"`       // in the closures that are there now
+	// Sent counts the store paths that the binary cache lacked, and Bytes the bytes of
+	// their NARs; 0 also where it is not known, as of Cachix.
+	Sent    int     `json:"sent,omitempty"`
+	Bytes   int64   `json:"bytes,omitempty"`
+	Seconds float64 `json:"seconds"`
+	Error   string  `json:"error,omitempty"`
 	// Optional says that an Error is not the entry's failure.
 	Optional bool `json:"optional,omitempty"`
 }

@@ -9,9 +9,14 @@ import (
 
 // Numbers of Nix's internal-json log (src/libutil/logging.hh).
 const (
+	activityCopy       = 100 // of a path
+	activityRealise    = 102
+	activityCopies     = 103
 	activityBuild      = 105
 	activitySubstitute = 108
 	resultBuildLogLine = 101
+	resultProgress     = 105
+	resultSetExpected  = 106
 	levelError         = 0
 	levelWarn          = 1
 )
@@ -26,6 +31,7 @@ const (
 	BuildStopped                  // of Path, whatever became of it
 	FetchStarted                  // of Path, a store path
 	FetchStopped
+	FetchCounted // Traffic is what has arrived since this was told last; what is awaited is in it, and is taken back if it fails
 	ErrorMessage // Text
 	WarnMessage  // Text
 )
@@ -36,6 +42,19 @@ type Event struct {
 	Time time.Time
 	Path string
 	Text string // without control sequences
+	Traffic
+}
+
+// Traffic is what went from one store to another.
+type Traffic struct {
+	Paths int
+	Bytes int64 // of their NARs; 0 also where it is not known
+}
+
+// Add adds traffic.
+func (t *Traffic) Add(more Traffic) {
+	t.Paths += more.Paths
+	t.Bytes += more.Bytes
 }
 
 // logReader turns lines of Nix's internal-json log into events.
@@ -43,8 +62,15 @@ type logReader struct {
 	emit   func(Event)
 	now    func() time.Time
 	active map[uint64]Event
-	partly []byte // a line that has not ended yet
-	cut    bool   // more of it was left out
+	counts map[uint64]*count // of activities
+	partly []byte            // a line that has not ended yet
+	cut    bool              // more of it was left out
+}
+
+// A count is what an activity has told of fetches: one counts paths, another bytes.
+type count struct {
+	kind int
+	Traffic
 }
 
 // A line of the log. Of the fields, only the first matters to us.
@@ -53,6 +79,7 @@ type logLine struct {
 	ID     uint64            `json:"id"`
 	Type   int               `json:"type"`
 	Level  int               `json:"level"`
+	Text   string            `json:"text"`
 	Msg    string            `json:"msg"`
 	RawMsg string            `json:"raw_msg"`
 	Fields []json.RawMessage `json:"fields"`
@@ -101,12 +128,18 @@ func (r *logReader) line(line string) {
 			e.Kind = BuildStarted
 		case activitySubstitute:
 			e.Kind = FetchStarted
+		case activityRealise, activityCopies:
+			if l.Text == "" { // which says that inputs go to a builder
+				r.counts[l.ID] = &count{kind: l.Type}
+			}
+			return
 		default:
 			return
 		}
 		r.active[l.ID] = e
 		r.emit(e)
 	case "stop":
+		delete(r.counts, l.ID)
 		e, ok := r.active[l.ID]
 		if !ok {
 			return
@@ -120,6 +153,7 @@ func (r *logReader) line(line string) {
 		}
 		r.emit(e)
 	case "result":
+		r.count(&l)
 		if e, ok := r.active[l.ID]; ok && l.Type == resultBuildLogLine {
 			r.emit(Event{Kind: BuildLine, Time: r.now(), Path: e.Path, Text: Plain(l.field())})
 		}
@@ -134,6 +168,28 @@ func (r *logReader) line(line string) {
 		case levelWarn:
 			r.emit(Event{Kind: WarnMessage, Time: r.now(), Text: strings.TrimSpace(Plain(text))})
 		}
+	}
+}
+
+// count follows how much is fetched.
+func (r *logReader) count(l *logLine) {
+	c := r.counts[l.ID]
+	if c == nil || len(l.Fields) < 2 {
+		return
+	}
+	var first, second int64
+	if json.Unmarshal(l.Fields[0], &first) != nil || json.Unmarshal(l.Fields[1], &second) != nil {
+		return
+	}
+	was := c.Traffic
+	switch {
+	case c.kind == activityCopies && l.Type == resultProgress:
+		c.Paths = int(first)
+	case c.kind == activityRealise && l.Type == resultSetExpected && first == activityCopy:
+		c.Bytes = second // with what has been copied
+	}
+	if c.Traffic != was {
+		r.emit(Event{Kind: FetchCounted, Time: r.now(), Traffic: Traffic{c.Paths - was.Paths, c.Bytes - was.Bytes}})
 	}
 }
 

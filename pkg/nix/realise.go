@@ -22,6 +22,7 @@ func (n *Nix) Realise(ctx context.Context, outputs []string, emit func(Event)) e
 	cmd.Stderr = &logReader{
 		now:    time.Now,
 		active: map[uint64]Event{},
+		counts: map[uint64]*count{},
 		emit: func(e Event) {
 			if e.Kind == ErrorMessage && message == "" {
 				message = e.Text

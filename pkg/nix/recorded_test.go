@@ -64,7 +64,7 @@ func recorded(t *testing.T, n *Nix) (drvs, outs map[string]string) {
 func offer(t *testing.T, n *Nix, drvs, outs map[string]string) {
 	t.Helper()
 	realise(t, n, drvs["second"])
-	if err := n.Copy(t.Context(), substituter, []string{outs["second"]}); err != nil {
+	if _, err := n.Copy(t.Context(), substituter, []string{outs["second"]}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := n.output(t.Context(), "nix-store", "--delete", outs["fetched"], outs["second"]); err != nil {
@@ -95,6 +95,7 @@ func checkRecorded(t *testing.T, events []Event) {
 	t.Helper()
 	got := map[string][]string{}
 	var errors string
+	var fetched Traffic
 	for _, e := range events {
 		_, name, _ := strings.Cut(e.Path, "-")
 		var what string
@@ -109,6 +110,9 @@ func checkRecorded(t *testing.T, events []Event) {
 			what = "fetch"
 		case FetchStopped:
 			what = "fetched"
+		case FetchCounted:
+			fetched.Add(e.Traffic)
+			continue
 		case ErrorMessage:
 			errors += e.Text + "\n"
 			continue
@@ -145,6 +149,9 @@ func checkRecorded(t *testing.T, events []Event) {
 			t.Errorf("the errors don't say %q:\n%s", want, errors)
 		}
 	}
+	if want := (Traffic{1, 120}); fetched != want {
+		t.Errorf("counted %+v as fetched, want %+v", fetched, want)
+	}
 	if errors != Plain(errors) {
 		t.Errorf("there is colour in %q", errors)
 	}
@@ -156,6 +163,7 @@ func newReader() (*logReader, *[]Event) {
 	return &logReader{
 		now:    func() time.Time { return time.Unix(int64(len(*events)), 0) },
 		active: map[uint64]Event{},
+		counts: map[uint64]*count{},
 		emit:   func(e Event) { *events = append(*events, e) },
 	}, events
 }
@@ -215,11 +223,11 @@ func TestLogReader(t *testing.T) {
 			"noise",
 			"bash: \x1b[1mwarning\x1b[0m\r\n::error::x\n@nix no JSON\n@nix {\"action\":\n@nix [1]\n",
 			[]Event{
-				{WarnMessage, at(0), "", "bash: warning"},
-				{WarnMessage, at(1), "", "::error::x"},
-				{WarnMessage, at(2), "", "@nix no JSON"},
-				{WarnMessage, at(3), "", `@nix {"action":`},
-				{WarnMessage, at(4), "", "@nix [1]"},
+				{Kind: WarnMessage, Time: at(0), Text: "bash: warning"},
+				{Kind: WarnMessage, Time: at(1), Text: "::error::x"},
+				{Kind: WarnMessage, Time: at(2), Text: "@nix no JSON"},
+				{Kind: WarnMessage, Time: at(3), Text: `@nix {"action":`},
+				{Kind: WarnMessage, Time: at(4), Text: "@nix [1]"},
 			},
 		},
 		{
@@ -227,12 +235,12 @@ func TestLogReader(t *testing.T) {
 			start(1, 105, "/a.drv") + start(2, 105, "/b.drv") + logged(2, "b\r") + logged(1, "a") +
 				`@nix {"action":"stop","id":1}` + "\n" + logged(1, "late") + logged(2, "::b"),
 			[]Event{
-				{BuildStarted, at(0), "/a.drv", ""},
-				{BuildStarted, at(1), "/b.drv", ""},
-				{BuildLine, at(2), "/b.drv", "b"},
-				{BuildLine, at(3), "/a.drv", "a"},
-				{BuildStopped, at(4), "/a.drv", ""},
-				{BuildLine, at(5), "/b.drv", "::b"},
+				{Kind: BuildStarted, Time: at(0), Path: "/a.drv", Text: ""},
+				{Kind: BuildStarted, Time: at(1), Path: "/b.drv", Text: ""},
+				{Kind: BuildLine, Time: at(2), Path: "/b.drv", Text: "b"},
+				{Kind: BuildLine, Time: at(3), Path: "/a.drv", Text: "a"},
+				{Kind: BuildStopped, Time: at(4), Path: "/a.drv", Text: ""},
+				{Kind: BuildLine, Time: at(5), Path: "/b.drv", Text: "::b"},
 			},
 		},
 		{
@@ -245,7 +253,14 @@ func TestLogReader(t *testing.T) {
 		{
 			"fields that are not as they should be",
 			`@nix {"action":"start","id":1,"type":105}` + "\n" + `@nix {"action":"result","fields":[7],"id":1,"type":101}` + "\n",
-			[]Event{{BuildStarted, at(0), "", ""}, {BuildLine, at(1), "", ""}},
+			[]Event{{Kind: BuildStarted, Time: at(0), Path: "", Text: ""}, {Kind: BuildLine, Time: at(1), Path: "", Text: ""}},
+		},
+		{
+			"what is copied to and for a builder",
+			`@nix {"action":"start","id":1,"type":103,"text":"copying 1 paths"}` + "\n" + `@nix {"action":"result","fields":[1,1,0,0],"id":1,"type":105}` + "\n" +
+				`@nix {"action":"start","id":2,"type":103,"text":""}` + "\n" + `@nix {"action":"result","fields":[2,"3"],"id":2,"type":105}` + "\n" +
+				`@nix {"action":"result","fields":[2,3],"id":2,"type":105}` + "\n" + `@nix {"action":"result","fields":[2,4],"id":2,"type":105}` + "\n",
+			[]Event{{Kind: FetchCounted, Time: at(0), Traffic: Traffic{Paths: 2}}},
 		},
 		{
 			"messages",
@@ -253,7 +268,7 @@ func TestLogReader(t *testing.T) {
 				`@nix {"action":"msg","level":0,"msg":"b"}` + "\n" +
 				`@nix {"action":"msg","level":1,"msg":"warning: c"}` + "\n" +
 				`@nix {"action":"msg","level":3,"msg":"talk"}` + "\n",
-			[]Event{{ErrorMessage, at(0), "", "a\n  b"}, {ErrorMessage, at(1), "", "b"}, {WarnMessage, at(2), "", "warning: c"}},
+			[]Event{{Kind: ErrorMessage, Time: at(0), Text: "a\n  b"}, {Kind: ErrorMessage, Time: at(1), Text: "b"}, {Kind: WarnMessage, Time: at(2), Text: "warning: c"}},
 		},
 	} {
 		if diff := cmp.Diff(test.want, read(t, test.log), cmp.Transformer("nil", func(e []Event) []Event { return append([]Event{}, e...) })); diff != "" {

@@ -273,7 +273,7 @@ func TestAt(t *testing.T) {
 		if diff := cmp.Diff(map[string]bool{}, valid(at)); diff != "" {
 			t.Errorf("before:\n%s", diff)
 		}
-		if err := n.With(Option{"require-sigs", "false"}).Copy(ctx, dir, []string{outs["second"]}); err != nil {
+		if _, err := n.With(Option{"require-sigs", "false"}).Copy(ctx, dir, []string{outs["second"]}); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(both, valid(at)); diff != "" {
@@ -346,7 +346,7 @@ func TestForecast(t *testing.T) {
 			t.Fatal(err)
 		}
 		big, bigger := outs[drvs["big"]]["out"], outs[drvs["bigger"]]["out"]
-		if err := n.Copy(ctx, "file://"+dir, []string{bigger}); err != nil {
+		if _, err := n.Copy(ctx, "file://"+dir, []string{bigger}); err != nil {
 			t.Fatal(err)
 		}
 
@@ -416,7 +416,7 @@ func TestBuilt(t *testing.T) {
 		}
 		check("after a failure", []string{known[two]["out"], known[two]["doc"]}, []string{half})
 		dir := t.TempDir()
-		if err := n.Copy(ctx, "file://"+dir, []string{known[two]["doc"]}); err != nil {
+		if _, err := n.Copy(ctx, "file://"+dir, []string{known[two]["doc"]}); err != nil {
 			t.Fatal(err)
 		}
 		testbench.UseStore(t, t.TempDir())
@@ -508,7 +508,7 @@ func TestCopyAsksAnew(t *testing.T) {
 		} {
 			send := func(what string) {
 				t.Helper()
-				if err := n.Copy(t.Context(), cache.address, []string{outs["second"]}); err != nil {
+				if _, err := n.Copy(t.Context(), cache.address, []string{outs["second"]}); err != nil {
 					t.Fatal(err)
 				}
 				if !cache.has() {

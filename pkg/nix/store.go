@@ -423,22 +423,61 @@ func (n *Nix) Has(drv string) bool {
 	return true
 }
 
-// Copy sends the closures of the paths to another store.
-func (n *Nix) Copy(ctx context.Context, destination string, paths []string) error {
-	args := append(arguments(asked), "copy", "--to", destination)
+// Copy sends the closures of the paths to another store, and says what of them it
+// lacked. How large that is, it knows of binary caches alone.
+func (n *Nix) Copy(ctx context.Context, destination string, paths []string) (Traffic, error) {
+	args := append(arguments(asked), "copy", "--verbose", "--to", destination)
 	if strings.HasPrefix(destination, "ssh") {
 		args = append(args, "--substitute-on-destination") // what others can send, we need not
 	}
+	log := &copyLog{sizes: map[string]int64{}, rest: tail{limit: 16 << 10}}
 	for _, piece := range chunks(paths) {
 		cmd := n.abroad(ctx, "nix", append(slices.Clip(args), piece...)...)
 		cmd.WaitDelay = copyGrace
-		cmd.Stderr = io.Discard // it may quote the address
-		if err := n.run(cmd); err != nil {
+		cmd.Stderr = log // and nowhere else: it may quote the address
+		if err := failure(cmd, cmd.Run(), log.rest.String()+string(log.partly)); err != nil {
+			maps.DeleteFunc(log.sizes, func(_ string, size int64) bool { return size == 0 }) // which may not have arrived
 			name, _, _ := strings.Cut(Redact(destination), "?")
-			return fmt.Errorf("copy to %s: %w", name, redactErr(err, destination))
+			return log.traffic(), fmt.Errorf("copy to %s: %w", name, redactErr(err, destination))
 		}
 	}
-	return nil
+	return log.traffic(), nil
+}
+
+// A copyLog reads what nix copy says: which paths it sends, and for a binary cache
+// also when one was compressed and is there.
+type copyLog struct {
+	sizes  map[string]int64 // bytes of NARs by path, 0 where that is not known
+	partly []byte           // a line that has not ended yet
+	rest   tail             // what else it says, of which the last can be an error
+}
+
+var copyPattern = regexp.MustCompile(`^copying path '([^']+)' (?:to '|from '.*' to '|\((\d+) bytes, )`)
+
+func (l *copyLog) Write(p []byte) (int, error) {
+	for rest := p; len(rest) > 0; {
+		line, after, ended := bytes.Cut(rest, []byte("\n"))
+		l.partly = append(l.partly, line...)
+		if !ended && len(l.partly) < l.rest.limit {
+			break
+		}
+		if m := copyPattern.FindSubmatch(l.partly); m != nil {
+			size, _ := strconv.ParseInt(string(m[2]), 10, 64) // 0 is not known
+			l.sizes[string(m[1])] = max(size, l.sizes[string(m[1])])
+		} else if !bytes.HasSuffix(l.partly, []byte("...")) { // as lines end that say what it does
+			_, _ = l.rest.Write(append(l.partly, '\n'))
+		}
+		l.partly, rest = l.partly[:0], after
+	}
+	return len(p), nil
+}
+
+func (l *copyLog) traffic() Traffic {
+	var t Traffic
+	for _, size := range l.sizes {
+		t.Add(Traffic{1, size})
+	}
+	return t
 }
 
 // CopyDerivations sends the closures of derivations to another store. They have

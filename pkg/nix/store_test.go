@@ -135,7 +135,7 @@ func TestQueries(t *testing.T) {
 		infos, infoErr := n.FullInfo(ctx)
 		valid, validErr := n.Valid(ctx)
 		offered, offeredErr := n.Offered(ctx, nil, substituter)
-		copyErr := n.Copy(ctx, substituter, nil)
+		_, copyErr := n.Copy(ctx, substituter, nil)
 		if err := errors.Join(err, infoErr, validErr, offeredErr, copyErr); err != nil || len(requisites)+len(infos)+len(valid)+len(offered) > 0 {
 			t.Errorf("of nothing: %v, %v, %v, %v, %v", requisites, infos, valid, offered, err)
 		}
@@ -186,10 +186,9 @@ func TestTrusted(t *testing.T) {
 			t.Fatal(err)
 		}
 		cache := "file://" + dir + "/cache"
-		if err := errors.Join(
-			n.Copy(t.Context(), cache, []string{outs["fetched"]}), // which the other has in its closure
-			n.Copy(t.Context(), cache+"?secret-key="+dir+"/secret", []string{outs["second"]}),
-		); err != nil {
+		_, first := n.Copy(t.Context(), cache, []string{outs["fetched"]}) // which the other has in its closure
+		_, second := n.Copy(t.Context(), cache+"?secret-key="+dir+"/secret", []string{outs["second"]})
+		if err := errors.Join(first, second); err != nil {
 			t.Fatal(err)
 		}
 		both := map[string]bool{outs["second"]: true, outs["fetched"]: true}
@@ -390,8 +389,14 @@ func TestCopy(t *testing.T) {
 		drvs, outs := recorded(t, n)
 		realise(t, n, drvs["second"])
 		dir := t.TempDir()
-		if err := n.Copy(t.Context(), "file://"+dir, []string{outs["second"]}); err != nil {
-			t.Fatal(err)
+		for _, want := range []Traffic{{2, 288}, {}} { // the second time, nothing is missing
+			if sent, err := n.Copy(t.Context(), "file://"+dir, []string{outs["second"]}); err != nil || sent != want {
+				t.Errorf("sent %+v, want %+v: %v", sent, want, err)
+			}
+		}
+		store := t.TempDir() // which says nothing of sizes
+		if sent, err := n.With(Option{"require-sigs", "false"}).Copy(t.Context(), "local?root="+store, []string{outs["second"]}); sent != (Traffic{Paths: 2}) {
+			t.Errorf("sent %+v to another store: %v", sent, err)
 		}
 		for _, path := range []string{outs["second"], outs["fetched"]} {
 			name, _, _ := strings.Cut(filepath.Base(path), "-")
@@ -399,7 +404,7 @@ func TestCopy(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		err := n.Copy(t.Context(), "http://user:s3%20cr3t@127.0.0.1:1?compression=none", []string{outs["second"]})
+		_, err := n.Copy(t.Context(), "http://user:s3%20cr3t@127.0.0.1:1?compression=none", []string{outs["second"]})
 		if err == nil || strings.Contains(err.Error(), "cr3t") || !strings.Contains(err.Error(), "copy to http://user:xxxxx@127.0.0.1:1") {
 			t.Errorf("got %v", err)
 		}

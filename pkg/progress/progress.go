@@ -288,6 +288,7 @@ func (d *Display) See(e nix.Event, logs bool) {
 	case nix.FetchStopped:
 		delete(d.fetching, e.Path)
 		d.fetchStopped()
+	case nix.FetchCounted:
 	case nix.WarnMessage:
 		// What Nix says to who keeps no root; we hold the paths ourselves.
 		if !strings.Contains(e.Text, "--add-root") {

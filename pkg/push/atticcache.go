@@ -54,14 +54,14 @@ func (a *atticCache) dial(ctx context.Context, token string) (*attic.Cache, erro
 	return c, nil
 }
 
-func (a *atticCache) push(ctx context.Context, n Nix, paths []string, token string) error {
+func (a *atticCache) push(ctx context.Context, n Nix, paths []string, token string) (nix.Traffic, error) {
 	c, err := a.dial(ctx, token)
 	if err != nil {
-		return err
+		return nix.Traffic{}, err
 	}
 	infos, err := n.Closure(ctx, paths...)
 	if err != nil {
-		return err
+		return nix.Traffic{}, err
 	}
 	closure := make([]attic.Path, 0, len(infos))
 	for _, path := range slices.Sorted(maps.Keys(infos)) {
@@ -71,6 +71,6 @@ func (a *atticCache) push(ctx context.Context, n Nix, paths []string, token stri
 			Deriver: info.Deriver, CA: info.CA, Signatures: info.Signatures,
 		})
 	}
-	_, err = c.Push(ctx, closure, n.NAR)
-	return err
+	stats, err := c.Push(ctx, closure, n.NAR)
+	return nix.Traffic{Paths: stats.Uploaded + stats.Deduplicated, Bytes: stats.Bytes}, err
 }

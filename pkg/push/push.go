@@ -18,7 +18,7 @@ import (
 
 // Nix is what pushing needs of Nix.
 type Nix interface {
-	Copy(ctx context.Context, destination string, paths []string) error
+	Copy(ctx context.Context, destination string, paths []string) (nix.Traffic, error)
 	Cachix(ctx context.Context, name string, paths []string) error
 	Closure(ctx context.Context, paths ...string) (map[string]nix.PathInfo, error)
 	NAR(ctx context.Context, path string) (io.ReadCloser, error)
@@ -185,11 +185,12 @@ func (d *Destination) Missing() bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// Push sends the closures of the paths.
-func (d Destination) Push(ctx context.Context, n Nix, paths []string, secrets Secrets) error {
+// Push sends the closures of the paths. Beside an error too, it says what the
+// destination lacked and has got, as far as that is known: of Cachix, it is not.
+func (d Destination) Push(ctx context.Context, n Nix, paths []string, secrets Secrets) (nix.Traffic, error) {
 	switch {
 	case d.cachix != nil:
-		return n.Cachix(ctx, d.cachix.name, paths)
+		return nix.Traffic{}, n.Cachix(ctx, d.cachix.name, paths)
 	case d.attic != nil:
 		return d.attic.push(ctx, n, paths, secrets.AtticToken)
 	}

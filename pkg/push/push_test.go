@@ -16,9 +16,9 @@ import (
 // calls is a Nix that notes what it is asked for.
 type calls []string
 
-func (c *calls) Copy(_ context.Context, destination string, paths []string) error {
+func (c *calls) Copy(_ context.Context, destination string, paths []string) (nix.Traffic, error) {
 	*c = append(*c, "copy "+destination+" "+strings.Join(paths, " "))
-	return errors.New("copied")
+	return nix.Traffic{}, errors.New("copied")
 }
 
 func (c *calls) Cachix(_ context.Context, name string, paths []string) error {
@@ -99,7 +99,7 @@ func TestPush(t *testing.T) {
 			t.Fatal(err)
 		}
 		var store calls
-		if d.Push(t.Context(), &store, []string{"/a", "/b"}, Secrets{KeyFile: test.keyFile}) == nil {
+		if _, err := d.Push(t.Context(), &store, []string{"/a", "/b"}, Secrets{KeyFile: test.keyFile}); err == nil {
 			t.Errorf("%s: the error is lost", test.address)
 		}
 		if diff := cmp.Diff(calls{test.want}, store); diff != "" {

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/org/nix-matrix/pkg/nix"
 )
 
 // Grace is how long a Session goes on pushing what is finished after all was told
@@ -45,8 +47,9 @@ type Session struct {
 
 // A Report is what became of pushing to a destination.
 type Report struct {
-	Destination string // without credentials
-	Paths       int    // whose closures are there
+	Destination string      // without credentials
+	Paths       int         // whose closures are there
+	Sent        nix.Traffic // what the destination lacked of them, as far as it is known
 	Seconds     float64
 	Err         error
 }
@@ -92,7 +95,7 @@ func (s *Session) Finish(paths []string) []Report {
 	s.cancel()
 	reports := make([]Report, len(s.queues))
 	for i, q := range s.queues {
-		reports[i] = Report{Destination: q.to.Name, Paths: len(q.done), Seconds: q.spent.Seconds(), Err: errors.Join(q.err, s.err)}
+		reports[i] = Report{Destination: q.to.Name, Paths: len(q.done), Sent: q.sent, Seconds: q.spent.Seconds(), Err: errors.Join(q.err, s.err)}
 	}
 	return reports
 }
@@ -176,6 +179,7 @@ type queue struct {
 
 	done    map[string]bool // pushed paths
 	owed    []string        // paths that failed, to be tried once more at the end
+	sent    nix.Traffic
 	spent   time.Duration
 	err     error
 	givenUp bool
@@ -202,10 +206,11 @@ func (q *queue) push(ctx context.Context, paths []string) {
 		limited, cancel = context.WithTimeout(ctx, q.o.Timeout)
 	}
 	start := time.Now()
-	err := q.to.Push(limited, q.store, paths, q.o.Secrets)
+	sent, err := q.to.Push(limited, q.store, paths, q.o.Secrets)
 	q.givenUp = limited.Err() != nil
 	cancel()
 	q.spent += time.Since(start)
+	q.sent.Add(sent)
 	switch {
 	case err == nil:
 		for _, path := range paths {

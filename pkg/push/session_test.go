@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/org/nix-matrix/pkg/nix"
 )
 
 // warehouse is a store in which every derivation NAME.drv has built NAME, and
@@ -24,12 +26,12 @@ type warehouse struct {
 	late   int // so many times nothing is valid
 }
 
-func (w *warehouse) Copy(ctx context.Context, _ string, paths []string) error {
+func (w *warehouse) Copy(ctx context.Context, _ string, paths []string) (nix.Traffic, error) {
 	w.mu.Lock()
 	w.copied = append(w.copied, paths)
 	n := len(w.copied)
 	w.mu.Unlock()
-	return w.copy(ctx, n)
+	return nix.Traffic{Paths: n, Bytes: 100}, w.copy(ctx, n)
 }
 
 func (w *warehouse) Built(_ context.Context, drvs ...string) (paths, unbuilt []string, err error) {
@@ -93,6 +95,9 @@ func TestSession(t *testing.T) {
 					t.Errorf("got %+v", r)
 				}
 				if name == "all is well" {
+					if want := (nix.Traffic{Paths: 6, Bytes: 300}); r.Sent != want {
+						t.Errorf("sent %+v, want that of all three times, %+v", r.Sent, want)
+					}
 					if diff := cmp.Diff([]string{"a"}, w.copied[0]); diff != "" {
 						t.Error(diff)
 					}

@@ -30,7 +30,8 @@ var goldens = map[string]func() *Verdict{
 		results[1].Targets[0].Outcome, results[1].Targets[0].Seconds = job.Present, 0
 		results[2].Emulated = true
 		for i, r := range results {
-			r.Pushes = []job.Push{{Destination: "cachix:fleet", Paths: 100 + i, Seconds: 4}, {Destination: "s3://cache", Paths: 100 + i, Seconds: 2.5}}
+			r.Pushes = []job.Push{{Destination: "cachix:fleet", Paths: 100 + i, Seconds: 4}, {Destination: "s3://cache", Paths: 100 + i, Sent: 7 * i, Bytes: int64(i) << 23, Seconds: 2.5}}
+			r.Fetched, r.FetchedBytes = 800*i, int64(i)<<30
 		}
 		return Judge(p, planKey, results, needsOf(Success, Success))
 	},

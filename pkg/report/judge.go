@@ -316,6 +316,7 @@ func (j *judgement) times() {
 		w := Work{
 			Entry: j.plan.Entries[i].Name, Outcome: r.Outcome, URL: r.URL,
 			Built: len(r.Builds), Imported: max(r.Imported, 0), Downloaded: max(r.Downloaded, 0),
+			Fetched: max(r.Fetched, 0), FetchedBytes: max(r.FetchedBytes, 0),
 		}
 		if !r.Started.IsZero() && r.Finished.After(r.Started) {
 			w.Seconds = r.Finished.Sub(r.Started).Seconds()

@@ -10,7 +10,25 @@ type pushTotal struct {
 	Destination            string
 	Entries, Paths, Failed int
 	Spared                 int // of the failed, those that don't count
+	Sent                   int // paths that it lacked
+	Bytes                  int64
 	Seconds                float64
+}
+
+// Uploaded says what the binary cache lacked, as far as it is known.
+func (t *pushTotal) Uploaded() string {
+	if t.Sent == 0 {
+		return none
+	}
+	return amount(plural(t.Sent, "path"), t.Bytes)
+}
+
+// amount adds bytes to what is said of store paths, if they are known.
+func amount(paths string, bytes int64) string {
+	if bytes > 0 {
+		paths += ", " + size(bytes)
+	}
+	return paths
 }
 
 // Red counts the failures that do.
@@ -29,6 +47,7 @@ func (v *Verdict) pushTotals() []*pushTotal {
 		}
 		t.Entries++
 		t.Seconds += max(p.Seconds, 0)
+		t.Sent, t.Bytes = t.Sent+max(p.Sent, 0), t.Bytes+max(p.Bytes, 0)
 		if p.Error != "" {
 			t.Failed++
 			if p.Optional {
@@ -43,14 +62,18 @@ func (v *Verdict) pushTotals() []*pushTotal {
 
 // hits says what the caches spared and what they did not, in lines.
 func (v *Verdict) hits() []string {
-	var paths, built int
-	var read int64
+	var paths, built, fetched int
+	var read, unpacked int64
 	for _, w := range v.Work {
 		paths, built, read = paths+w.Imported, built+w.Built, read+w.Downloaded
+		fetched, unpacked = fetched+w.Fetched, unpacked+w.FetchedBytes
 	}
 	var all []string
 	if hits := v.Counts.Skipped + v.Counts.Fetched + v.Counts.Present; hits > 0 {
 		all = append(all, fmt.Sprintf("%d of %s needed no building", hits, plural(len(v.Targets), "target")))
+	}
+	if fetched > 0 {
+		all = append(all, amount(plural(fetched, "store path")+" fetched from binary caches", unpacked))
 	}
 	if built > 0 {
 		all = append(all, plural(built, "derivation")+" built")
@@ -81,14 +104,14 @@ func (v *Verdict) caches(limit int) string {
 		if t.Spared > 0 {
 			failed = strings.TrimPrefix(fmt.Sprintf("%s, %d ⚠️ optional", failed, t.Spared), none+", ")
 		}
-		rows = append(rows, fmt.Sprintf("| %s | %d | %d | %s | %s |\n", cell(t.Destination, 200), t.Entries, t.Paths, duration(t.Seconds), failed))
+		rows = append(rows, fmt.Sprintf("| %s | %d | %d | %s | %s | %s |\n", cell(t.Destination, 200), t.Entries, t.Paths, t.Uploaded(), duration(t.Seconds), failed))
 	}
 	for i := range v.Pushes {
 		if p := &v.Pushes[i]; p.Error != "" {
 			errs = append(errs, fmt.Sprintf("- %s to %s%s: %s", code(p.Entry, 200), code(p.Destination, 200), p.kind(), code(p.Error, 1000)))
 		}
 	}
-	const header = "| Binary cache | Entries | Paths | Time | Failed |\n|---|--:|--:|--:|--:|\n"
+	const header = "| Binary cache | Entries | Paths | Uploaded | Time | Failed |\n|---|--:|--:|--:|--:|--:|\n"
 	text += "### Pushed\n\n" + cutRows(header, rows, limit, "binary cache")
 	if len(errs) > 0 {
 		text += list(errs, "\n", limit) + "\n\n"
@@ -100,7 +123,11 @@ func (v *Verdict) caches(limit int) string {
 func (v *Verdict) textPushed(b *strings.Builder) {
 	for _, t := range v.pushTotals() {
 		if t.Failed < t.Entries {
-			fmt.Fprintf(b, "pushed %s to %s in %s\n", plural(t.Paths, "path"), plain(t.Destination), duration(t.Seconds))
+			uploaded := ""
+			if t.Sent > 0 {
+				uploaded = fmt.Sprintf(" (it lacked %s)", t.Uploaded())
+			}
+			fmt.Fprintf(b, "pushed %s to %s in %s%s\n", plural(t.Paths, "path"), plain(t.Destination), duration(t.Seconds), uploaded)
 		}
 	}
 	for i := range v.Pushes {
