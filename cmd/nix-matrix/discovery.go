@@ -243,11 +243,25 @@ func (d *discovery) group(ctx context.Context, at *site, how *planner, e *evalua
 			how.options.Runners[t.System] = plan.AnyRunner
 		}
 	}
+	took := func(entry *job.Entry) job.EntryTime {
+		record := d.record(ctx, at.app, e.source.cache)
+		if record == nil {
+			return job.EntryTime{}
+		}
+		return record.Entries[job.EntryKey(entry.Name, entry.System, entry.QEMU)]
+	}
+	how.options.Took = func(entry *job.Entry) float64 { return took(entry).Seconds }
 	if p.Entries, err = plan.Entries(p.Targets, how.options); err != nil {
 		return &usageError{err}
 	}
 	if !d.local {
 		p.Savers = how.options.Missing.Savers(p.Entries)
+	}
+	p.Took = map[string]job.EntryTime{}
+	for i := range p.Entries {
+		if t := took(&p.Entries[i]); t.Seconds > 0 {
+			p.Took[p.Entries[i].ID] = t
+		}
 	}
 	emulated := slices.ContainsFunc(p.Entries, func(e job.Entry) bool { return e.QEMU })
 	if emulated && !d.local {

@@ -33,6 +33,9 @@ type Plan struct {
 	// Savers says, of the derivations that several entries have to build, by path, which
 	// entry, by ID, keeps what is built for later runs. The others need not.
 	Savers map[string]string `json:"savers,omitempty"`
+	// Took is what entries took when the default branch built them the last time, by
+	// Entry.ID, as far as it is known.
+	Took map[string]EntryTime `json:"took,omitempty"`
 	// Drvs is the pack with the derivations of all entries; nil when no entry
 	// needs one.
 	Drvs *DrvPack `json:"drvs,omitempty"`

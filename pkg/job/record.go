@@ -28,6 +28,15 @@ type Record struct {
 	Proved map[string]int `json:"proved"`
 	// Seconds is how long derivations took to build the last time, by [TimeKey].
 	Seconds map[string]float64 `json:"seconds,omitempty"`
+	// Entries is what entries took when they were built the last time, by [EntryKey].
+	Entries map[string]EntryTime `json:"entries,omitempty"`
+}
+
+// An EntryTime is what an entry took.
+type EntryTime struct {
+	Seconds float64 `json:"seconds"`
+	Fetched int64   `json:"fetched,omitempty"` // bytes of the NARs that substituters had
+	Day     int     `json:"day,omitempty"`     // see [Day]
 }
 
 // A RecordTarget is a target of the run.
@@ -47,6 +56,7 @@ type RecordTarget struct {
 const (
 	maxProved  = 100_000
 	maxSeconds = 100_000
+	maxEntries = 100_000
 )
 
 // ParseRecord reads a Record and checks it.
@@ -58,8 +68,8 @@ func ParseRecord(data []byte) (*Record, error) {
 	if err := CheckID(r.ID); err != nil {
 		return nil, fmt.Errorf("record: %w", err)
 	}
-	if len(r.Proved) > maxProved || len(r.Seconds) > maxSeconds {
-		return nil, fmt.Errorf("record: it has %d derivations and %d times, which is too many", len(r.Proved), len(r.Seconds))
+	if len(r.Proved) > maxProved || len(r.Seconds) > maxSeconds || len(r.Entries) > maxEntries {
+		return nil, fmt.Errorf("record: it has %d derivations, %d times and %d entries, which is too many", len(r.Proved), len(r.Seconds), len(r.Entries))
 	}
 	for i := range r.Targets {
 		t := &r.Targets[i]
@@ -104,7 +114,12 @@ func PackageName(storePath string) string {
 // TimeKey is under what a Record has the time that a derivation took: it is the same
 // for another version of the package.
 func TimeKey(drvPath, system string, emulated bool) string {
-	key := PackageName(drvPath) + " " + system
+	return EntryKey(PackageName(drvPath), system, emulated)
+}
+
+// EntryKey is under what a Record has what the entry of a name took.
+func EntryKey(name, system string, emulated bool) string {
+	key := name + " " + system
 	if emulated {
 		key += " emulated"
 	}

@@ -14,6 +14,7 @@ func TestRecord(t *testing.T) {
 		Version: Version, ID: "a", Created: time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC), Commit: "c", Branch: "main", URL: "u",
 		Targets: []RecordTarget{{Attr: "a", Name: "b", Kind: NixOS, System: "x86_64-linux", DrvPath: drv, Closure: 7, Parts: map[string]int64{"linux": 7}}, {Attr: "failed"}},
 		Proved:  map[string]int{DrvHash(drv): 20000}, Seconds: map[string]float64{TimeKey(drv, "x86_64-linux", false): 3},
+		Entries: map[string]EntryTime{EntryKey("b", "x86_64-linux", true): {Seconds: 3, Fetched: 4, Day: 20000}},
 	}
 	data, err := r.Marshal()
 	if err != nil {

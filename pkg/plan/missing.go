@@ -448,10 +448,11 @@ func (m *Missing) Savers(entries []job.Entry) map[string]string {
 	return savers
 }
 
-// longestFirst sorts entries by what they take, where something is known about that.
-func (m *Missing) longestFirst(entries []job.Entry) {
+// longestFirst sorts entries by what they take, and says whether it has, which is where
+// something is known about that.
+func (m *Missing) longestFirst(entries []job.Entry) bool {
 	if m == nil || !m.weighed {
-		return
+		return false
 	}
 	at := map[string]int{}
 	var drvs []string
@@ -473,4 +474,5 @@ func (m *Missing) longestFirst(entries []job.Entry) {
 		takes[&e.Targets[0]] = all.count()
 	}
 	slices.SortStableFunc(entries, func(a, b job.Entry) int { return cmp.Compare(takes[&b.Targets[0]], takes[&a.Targets[0]]) })
+	return true
 }

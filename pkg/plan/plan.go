@@ -82,6 +82,9 @@ type Options struct {
 	MaxEntries int  // 0 is MaxEntries
 	// Missing says what there is to build for a target; nil is its derivation alone.
 	Missing *Missing
+	// Took says how long an entry took to build before, in seconds; 0 is not known. It
+	// counts where Missing does not know. nil never knows.
+	Took func(e *job.Entry) float64
 }
 
 // Entries groups the targets that are to be built: each host is an entry of its
@@ -149,8 +152,13 @@ func Entries(targets []job.Target, o Options) ([]job.Entry, error) {
 	if len(entries) > most {
 		return nil, fmt.Errorf("the plan has %d entries, and at most %d are wanted (input max_entries; GitHub allows %d jobs in a matrix): choose fewer targets with include, exclude or filter_builds", len(entries), most, MaxEntries)
 	}
-	o.Missing.longestFirst(entries)
-	return entries, unique(entries)
+	if err := unique(entries); err != nil {
+		return nil, err
+	}
+	if !o.Missing.longestFirst(entries) && o.Took != nil {
+		slices.SortStableFunc(entries, func(a, b job.Entry) int { return cmp.Compare(o.Took(&b), o.Took(&a)) })
+	}
+	return entries, nil
 }
 
 // A group is what may share entries: a system, and the labels of a runner that is

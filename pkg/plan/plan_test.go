@@ -457,3 +457,21 @@ func TestMatrixTooLarge(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Where nothing is known of the derivations, what is known of the entries says which
+// come first.
+func TestEntriesThatTookLonger(t *testing.T) {
+	targets := []job.Target{host(0, "nixosConfigurations.a"), host(1, "nixosConfigurations.b"), host(2, "nixosConfigurations.c")}
+	took := map[string]float64{"nixosConfigurations.b": 60, "nixosConfigurations.c": 700}
+	got, err := plan.Entries(targets, plan.Options{Took: func(e *job.Entry) float64 { return took[e.Name] }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range got {
+		names = append(names, e.Name)
+	}
+	if diff := cmp.Diff([]string{"nixosConfigurations.c", "nixosConfigurations.b", "nixosConfigurations.a"}, names); diff != "" {
+		t.Error(diff)
+	}
+}

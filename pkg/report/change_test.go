@@ -105,6 +105,9 @@ func TestRecord(t *testing.T) {
 	first.Targets[1].DrvPath = p.Targets[0].DrvPath // it has not changed
 	first.Seconds = map[string]float64{"gcc x86_64-linux": 3, "clang x86_64-linux": 7}
 	today := job.Day(noon)
+	results[1].FetchedBytes = 7
+	key := job.EntryKey(p.Entries[1].Name, p.Entries[1].System, false)
+	first.Entries = map[string]job.EntryTime{key: {Seconds: 1}, "gone x86_64-linux": {Seconds: 5, Day: today - 1}}
 	first.Proved = map[string]int{"old": today - provedDays, "recent": today - provedDays + 1, hash(2): today - 3}
 	second := v.Record(job.Record{ID: job.DefaultID, Created: noon}, p, results, first)
 
@@ -112,6 +115,9 @@ func TestRecord(t *testing.T) {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff(map[string]float64{"gcc x86_64-linux": 30, "clang x86_64-linux": 7, "gcc aarch64-linux emulated": 90}, second.Seconds); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(map[string]job.EntryTime{key: {Seconds: 72, Fetched: 7, Day: today}, "x86_64-linux 1/1 x86_64-linux": {Seconds: 72, Day: today}, "gone x86_64-linux": {Seconds: 5, Day: today - 1}}, second.Entries); diff != "" {
 		t.Error(diff)
 	}
 	if got := second.Targets[0]; got.Closure != 3<<29 || got.Parts["linux"] != 100<<20 {
@@ -139,6 +145,13 @@ func TestRecordOfManyTimes(t *testing.T) {
 	}
 	after := times(planOf(), nil, before)
 	if len(after) != maxTimes || slices.Contains(slices.Collect(maps.Values(after)), 9) {
+		t.Errorf("%d are kept", len(after))
+	}
+	entries := map[string]job.EntryTime{}
+	for i := range maxEntryTimes + 10 {
+		entries[time.Duration(i).String()] = job.EntryTime{Seconds: 1, Day: i}
+	}
+	if after := entryTimes(planOf(), nil, entries, 9999); len(after) != maxEntryTimes || after[time.Duration(9).String()].Day != 0 || after[time.Duration(10).String()].Day != 10 {
 		t.Errorf("%d are kept", len(after))
 	}
 }

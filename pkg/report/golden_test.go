@@ -25,8 +25,10 @@ var goldens = map[string]func() *Verdict{
 	"green": func() *Verdict {
 		p := planOf(pkg("website"), host("notado", "x86_64-linux"), host("pi3", "aarch64-linux"), skipped(pkg("backup"), "cachix:fleet has it"), pkg("notado"))
 		p.Notices = []string{"Left out, since only x86_64-linux and aarch64-linux are wanted: darwinConfigurations.mini."}
+		p.Took = map[string]job.EntryTime{p.Entries[0].ID: {Seconds: 70}, p.Entries[1].ID: {Seconds: 1}, p.Entries[2].ID: {Seconds: 11}}
 		results := resultsOf(p)
 		results[0].Targets[1].Outcome = job.Fetched
+		results[1].Outcome = job.Present
 		results[1].Targets[0].Outcome, results[1].Targets[0].Seconds = job.Present, 0
 		results[2].Emulated = true
 		for i, r := range results {

@@ -318,6 +318,9 @@ func (j *judgement) times() {
 			Built: len(r.Builds), Imported: max(r.Imported, 0), Downloaded: max(r.Downloaded, 0),
 			Fetched: max(r.Fetched, 0), FetchedBytes: max(r.FetchedBytes, 0),
 		}
+		if took := j.plan.Took[r.Entry].Seconds; took > 0 {
+			w.Before = took
+		}
 		if !r.Started.IsZero() && r.Finished.After(r.Started) {
 			w.Seconds = r.Finished.Sub(r.Started).Seconds()
 			spans = append(spans, span{r, len(j.v.Work)})

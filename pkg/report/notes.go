@@ -23,7 +23,40 @@ func (v *Verdict) notes(quote func(string) string) []string {
 	for _, runner := range slices.Sorted(maps.Keys(ours)) {
 		notes = append(notes, ours[runner])
 	}
-	return append(notes, v.skippedSteps(quote)...)
+	notes = append(notes, v.skippedSteps(quote)...)
+	if slower := v.slower(quote); slower != "" {
+		notes = append(notes, slower)
+	}
+	return notes
+}
+
+// slower names the entries that took much longer to build than when the default branch
+// did the last time, the worst first; empty if there are none.
+func (v *Verdict) slower(quote func(string) string) string {
+	const (
+		most  = 5
+		times = 1.5 // as long, at least
+		least = 60  // seconds more
+	)
+	var all []Work
+	for _, w := range v.Work {
+		if w.Outcome == job.Built && w.Before > 0 && w.Seconds >= times*w.Before && w.Seconds >= w.Before+least {
+			all = append(all, w)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b Work) int { return cmp.Compare(b.Seconds-b.Before, a.Seconds-a.Before) })
+	var names []string
+	for _, w := range all[:min(most, len(all))] {
+		names = append(names, fmt.Sprintf("%s %s (%s)", quote(w.Entry), duration(w.Seconds), duration(w.Before)))
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	text := "took much longer than the last time on the default branch: " + strings.Join(names, ", ")
+	if more := len(all) - len(names); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
 
 // nativeRunners are labels of GitHub's own runners.

@@ -68,7 +68,7 @@ func NewOutlook(p *job.Plan, width int) Outlook {
 	o.Skipped = atMost(o.Skipped, mostSkipped, "  ")
 	for i := range p.Entries {
 		e := &p.Entries[i]
-		line := fmt.Sprintf("  build  %s (%s)", shownName(e.Name), systemOf(e))
+		line := fmt.Sprintf("  build  %s (%s)", shownName(e.Name), systemOf(p, e))
 		if names := entryNames(p, e); len(names) > 0 {
 			line = fit(line+": ", names, width)
 		}
@@ -103,7 +103,7 @@ func OutlookMarkdown(p *job.Plan, limit int) string {
 	}
 	for i := range p.Entries {
 		e := &p.Entries[i]
-		entries = append(entries, fmt.Sprintf("| %s | %s | %s |\n", cell(e.Name, 200), cell(systemOf(e), 60), pipes.Replace(markdownNames(entryNames(p, e)))))
+		entries = append(entries, fmt.Sprintf("| %s | %s | %s |\n", cell(e.Name, 200), cell(systemOf(p, e), 100), pipes.Replace(markdownNames(entryNames(p, e)))))
 	}
 	if len(entries) > 0 {
 		b.WriteString(folded(plural(len(entries), "entry", "entries"), cutRows("| Entry | System | Targets |\n|---|---|---|\n", entries, limit/4, "entry")))
@@ -247,10 +247,17 @@ func skippedGroups(p *job.Plan) []skippedGroup {
 	return groups
 }
 
-func systemOf(e *job.Entry) string {
+// systemOf says what an entry is built for, and how long that took the last time.
+func systemOf(p *job.Plan, e *job.Entry) string {
 	system := cmp.Or(brief(e.System, longestName), none)
 	if e.QEMU {
 		system += ", emulated"
+	}
+	if took := p.Took[e.ID]; took.Seconds > 0 {
+		system += ", last time " + duration(took.Seconds)
+		if took.Fetched > 0 {
+			system += " and " + size(took.Fetched) + " fetched"
+		}
 	}
 	return system
 }

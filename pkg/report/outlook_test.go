@@ -30,6 +30,7 @@ func manyTargets() *job.Plan {
 	}
 	p := planOf(targets...)
 	p.Entries[1].QEMU = true
+	p.Took = map[string]job.EntryTime{p.Entries[0].ID: {Seconds: 725}, p.Entries[1].ID: {Seconds: 4000, Fetched: 3 << 30}}
 	return p
 }
 

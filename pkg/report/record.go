@@ -16,6 +16,8 @@ const (
 	maxTimes = 20_000
 	// leastTime is what is not worth remembering, in seconds.
 	leastTime = 1
+	// maxEntryTimes is more than one matrix has; the newest stay.
+	maxEntryTimes = 2_000
 )
 
 // Record makes what this run leaves for others. about has what is known of the run,
@@ -30,6 +32,7 @@ func (v *Verdict) Record(about job.Record, plan *job.Plan, results []*job.Result
 	}
 	r.Proved, r.Seconds = map[string]int{}, times(plan, results, before.Seconds)
 	today := job.Day(about.Created)
+	r.Entries = entryTimes(plan, results, before.Entries, today)
 	for hash, day := range before.Proved {
 		if day > today-provedDays {
 			r.Proved[hash] = day
@@ -97,6 +100,28 @@ func times(plan *job.Plan, results []*job.Result, before map[string]float64) map
 	if len(all) > maxTimes {
 		longest := slices.SortedFunc(maps.Keys(all), func(a, b string) int { return cmp.Or(cmp.Compare(all[b], all[a]), cmp.Compare(a, b)) })
 		for _, key := range longest[maxTimes:] {
+			delete(all, key)
+		}
+	}
+	return all
+}
+
+// entryTimes are what entries took that were built, those before and those of the
+// results.
+func entryTimes(plan *job.Plan, results []*job.Result, before map[string]job.EntryTime, today int) map[string]job.EntryTime {
+	all := maps.Clone(before)
+	if all == nil {
+		all = map[string]job.EntryTime{}
+	}
+	for _, r := range results {
+		entry, ok := plan.EntryByID(r.Entry)
+		if took := r.Finished.Sub(r.Started).Seconds(); ok && r.Outcome == job.Built && took >= leastTime {
+			all[job.EntryKey(entry.Name, entry.System, r.Emulated)] = job.EntryTime{Seconds: math.Round(took), Fetched: max(r.FetchedBytes, 0), Day: today}
+		}
+	}
+	if len(all) > maxEntryTimes {
+		newest := slices.SortedFunc(maps.Keys(all), func(a, b string) int { return cmp.Or(cmp.Compare(all[b].Day, all[a].Day), cmp.Compare(a, b)) })
+		for _, key := range newest[maxEntryTimes:] {
 			delete(all, key)
 		}
 	}

@@ -160,12 +160,13 @@ type Work struct {
 	// which nothing was worked on, as before a rerun, don't count.
 	Start        float64 `json:"start"`
 	Seconds      float64 `json:"seconds"`
-	Built        int     `json:"built"`         // derivations
-	Imported     int     `json:"imported"`      // store paths taken from the drv pack
-	Downloaded   int64   `json:"downloaded"`    // bytes that this needed
-	Fetched      int     `json:"fetched"`       // store paths that substituters had
-	FetchedBytes int64   `json:"fetchedBytes"`  // of their NARs
-	URL          string  `json:"url,omitempty"` // of the job, as the worker tells; foreign text
+	Before       float64 `json:"before,omitempty"` // seconds that it took when the default branch built it the last time; 0 is not known
+	Built        int     `json:"built"`            // derivations
+	Imported     int     `json:"imported"`         // store paths taken from the drv pack
+	Downloaded   int64   `json:"downloaded"`       // bytes that this needed
+	Fetched      int     `json:"fetched"`          // store paths that substituters had
+	FetchedBytes int64   `json:"fetchedBytes"`     // of their NARs
+	URL          string  `json:"url,omitempty"`    // of the job, as the worker tells; foreign text
 }
 
 // A Push is what an entry sent to one binary cache.
