@@ -18,6 +18,7 @@ build: ## Build dist/nix-matrix-OS-ARCH for this machine
 test: ## Install the real programs that the tests run against, lint, test
 	@scripts/testbench
 	@$(MAKE) --no-print-directory lint
+	@scripts/fuzz
 	@$(testbench) NIX_MATRIX_REQUIRE_PARTS=$(if $(CI),1,$(NIX_MATRIX_REQUIRE_PARTS)) go test -timeout 40m ./...
 
 bench: build ## Measure what we claim about speed, into dist/bench.json too

@@ -28,7 +28,7 @@ func open(t *testing.T) cache.Cache {
 	return c
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

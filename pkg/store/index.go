@@ -170,13 +170,18 @@ func (ix *Index) Marshal(key *pack.Key) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write index: %w", err)
 	}
+	return key.Seal(indexDocument, wrap(data)), nil
+}
+
+// wrap makes a document of JSON.
+func wrap(data []byte) []byte {
 	enc, err := zstd.NewWriter(nil)
 	if err != nil {
-		return nil, fmt.Errorf("write index: %w", err)
+		panic(err) // without options there is none
 	}
 	data = enc.EncodeAll(data, nil)
 	sum := sha256.Sum256(data)
-	return key.Seal(indexDocument, slices.Concat([]byte(indexMagic), sum[:], data)), nil
+	return slices.Concat([]byte(indexMagic), sum[:], data)
 }
 
 const indexDocument = "index"
