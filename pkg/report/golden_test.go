@@ -34,6 +34,8 @@ var goldens = map[string]func() *Verdict{
 		for i, r := range results {
 			r.Pushes = []job.Push{{Destination: "cachix:fleet", Paths: 100 + i, Seconds: 4}, {Destination: "s3://cache", Paths: 100 + i, Sent: 7 * i, Bytes: int64(i) << 23, Seconds: 2.5}}
 			r.Fetched, r.FetchedBytes = 800*i, int64(i)<<30
+			r.Restored = &job.Restored{Paths: 40, Read: 30 << 20}
+			r.Saved = []job.Pack{{Key: "pack", Paths: i, Size: int64(i) << 20}}
 		}
 		return Judge(p, planKey, results, needsOf(Success, Success))
 	},

@@ -318,6 +318,12 @@ func (j *judgement) times() {
 			Built: len(r.Builds), Imported: max(r.Imported, 0), Downloaded: max(r.Downloaded, 0),
 			Fetched: max(r.Fetched, 0), FetchedBytes: max(r.FetchedBytes, 0),
 		}
+		if r.Restored != nil {
+			w.Restored.add(r.Restored.Paths, r.Restored.Read)
+		}
+		for _, p := range r.Saved {
+			w.Saved.add(p.Paths, p.Size)
+		}
 		if took := j.plan.Took[r.Entry].Seconds; took > 0 {
 			w.Before = took
 		}

@@ -64,19 +64,28 @@ func (v *Verdict) pushTotals() []*pushTotal {
 func (v *Verdict) hits() []string {
 	var paths, built, fetched int
 	var read, unpacked int64
+	var restored, saved Traffic
 	for _, w := range v.Work {
 		paths, built, read = paths+w.Imported, built+w.Built, read+w.Downloaded
 		fetched, unpacked = fetched+w.Fetched, unpacked+w.FetchedBytes
+		restored.add(w.Restored.Paths, w.Restored.Bytes)
+		saved.add(w.Saved.Paths, w.Saved.Bytes)
 	}
 	var all []string
 	if hits := v.Counts.Skipped + v.Counts.Fetched + v.Counts.Present; hits > 0 {
 		all = append(all, fmt.Sprintf("%d of %s needed no building", hits, plural(len(v.Targets), "target")))
+	}
+	if restored.Paths > 0 {
+		all = append(all, fmt.Sprintf("%s restored from the store cache, %s read", plural(restored.Paths, "store path"), size(restored.Bytes)))
 	}
 	if fetched > 0 {
 		all = append(all, amount(plural(fetched, "store path")+" fetched from binary caches", unpacked))
 	}
 	if built > 0 {
 		all = append(all, plural(built, "derivation")+" built")
+	}
+	if saved.Paths > 0 {
+		all = append(all, fmt.Sprintf("%s saved for later runs, %s", plural(saved.Paths, "store path"), size(saved.Bytes)))
 	}
 	if paths > 0 {
 		all = append(all, fmt.Sprintf("%s of derivations imported, %s read", plural(paths, "store path"), size(read)))

@@ -166,7 +166,19 @@ type Work struct {
 	Downloaded   int64   `json:"downloaded"`       // bytes that this needed
 	Fetched      int     `json:"fetched"`          // store paths that substituters had
 	FetchedBytes int64   `json:"fetchedBytes"`     // of their NARs
+	Restored     Traffic `json:"restored"`         // from the store cache
+	Saved        Traffic `json:"saved"`            // to it
 	URL          string  `json:"url,omitempty"`    // of the job, as the worker tells; foreign text
+}
+
+// Traffic is what went through the store cache.
+type Traffic struct {
+	Paths int   `json:"paths"` // store paths
+	Bytes int64 `json:"bytes"` // of packs
+}
+
+func (t *Traffic) add(paths int, bytes int64) {
+	t.Paths, t.Bytes = t.Paths+max(paths, 0), t.Bytes+max(bytes, 0)
 }
 
 // A Push is what an entry sent to one binary cache.
