@@ -73,8 +73,12 @@ func (p *packing) open(ctx context.Context, a *app) (*nix.Nix, error) {
 	return n.At(root), nil
 }
 
-// storePaths reads arguments that are store paths, or lead to such.
-func storePaths(args []string) ([]string, error) {
+// storePaths reads arguments that are store paths, or lead to such, else those of the
+// input.
+func (a *app) storePaths(args []string) ([]string, error) {
+	if len(args) == 0 {
+		args = a.action.Lines("paths")
+	}
 	paths := make([]string, len(args))
 	for i, arg := range args {
 		path, err := nix.StorePath(arg)

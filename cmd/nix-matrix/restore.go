@@ -55,7 +55,7 @@ func (r *restorer) run(ctx context.Context, args []string) error {
 	if err := errors.Join(a.checkID(), a.loadSeal()); err != nil {
 		return err
 	}
-	paths, err := storePaths(args)
+	paths, err := a.storePaths(args)
 	if err != nil {
 		return err
 	}

@@ -60,7 +60,7 @@ func (s *saver) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	paths, err := storePaths(args)
+	paths, err := a.storePaths(args)
 	if err != nil {
 		return err
 	}

@@ -317,6 +317,48 @@ func (r *run) output(job, name string) string {
 	return ""
 }
 
+// counts checks how many store paths restore and save have told of, each in a step of its own.
+func (r *run) counts(job, restored, saved string) {
+	r.t.Helper()
+	got := map[string]string{}
+	for _, l := range r.lines {
+		if l.name() == job && l.Command == "set-output" && l.Arg != "" {
+			got[l.Output] = l.Arg
+		}
+	}
+	if got["restored"] != restored || got["saved"] != saved {
+		r.t.Errorf("%s restored %q and saved %q, want %s and %s", job, got["restored"], got["saved"], restored, saved)
+	}
+}
+
+// says checks that for each of the patterns the job has a line in its log.
+func (r *run) says(job string, patterns ...string) {
+	r.t.Helper()
+	for _, pattern := range patterns {
+		if !r.said(job, pattern) {
+			r.t.Errorf("the log of %s has no line %q", job, pattern)
+		}
+	}
+}
+
+// saysNot checks that the job has no such line in its log.
+func (r *run) saysNot(job, pattern string) {
+	r.t.Helper()
+	if r.said(job, pattern) {
+		r.t.Errorf("the log of %s has a line %q", job, pattern)
+	}
+}
+
+func (r *run) said(job, pattern string) bool {
+	line := regexp.MustCompile(pattern)
+	for _, l := range r.lines {
+		if l.name() == job && line.MatchString(l.Message) {
+			return true
+		}
+	}
+	return false
+}
+
 // annotation is the job's first error on the page of the run.
 func (r *run) annotation(job string) string {
 	for _, l := range r.lines {

@@ -48,7 +48,7 @@ func TestWorkflows(t *testing.T) {
 
 	// An input that is no flag would be taken and not heeded.
 	for name, in := range parse[actionFile](t, "action.yml").Inputs {
-		if _, secret := secrets[name]; secret || name == "command" || name == "installables" {
+		if _, secret := secrets[name]; secret || name == "command" || name == "installables" || name == "paths" {
 			continue
 		}
 		for _, c := range in.commands() {
@@ -103,6 +103,80 @@ func TestWorkflows(t *testing.T) {
 			}
 		})
 	}
+
+	// A build of the user's own between restore and save: the second run, on an empty machine, restores what the first
+	// has saved, builds nothing and saves nothing.
+	for version, cache := range map[string]func(*testing.T, string) map[string]string{
+		"v1": cacheV1,
+		"v2": cacheV2,
+	} {
+		t.Run("store cache, "+version, func(t *testing.T) {
+			t.Parallel()
+			artifacts := loopback()
+			p := &push{repository: own(t), product: product, artifacts: artifacts, runtime: cache(t, artifacts)}
+			first := p.start(t)
+			first.wait()
+			first.expect(all("success", "", "build"))
+			first.counts("build", "0", "2")
+			first.says("build", `building '/nix/store/.*-app.drv'`, `^saved 2 store paths \([0-9.]+ [KM]?B\) in 1 pack, in `)
+			second := p.start(t)
+			second.wait()
+			second.expect(all("success", "", "build"))
+			second.counts("build", "2", "0")
+			second.says("build", `^restored 2 store paths \([0-9.]+ [KM]?B\) from 1 pack, [0-9.]+ [KM]?B read, in `)
+			second.saysNot("build", `building '`)
+			for _, r := range []*run{first, second} {
+				if got := r.uploaded(); len(got) > 0 {
+					t.Errorf("there are the artifacts %q", got)
+				}
+			}
+		})
+	}
+
+	// What a job may not do with the cache is not tried, or is a warning.
+	t.Run("store cache that is not ours", func(t *testing.T) {
+		t.Parallel()
+		service, repository := actionstest.Start(t, actionstest.Options{}), own(t)
+		run := func(mode string, pull int, scopes ...actionstest.Scope) *run {
+			artifacts := loopback()
+			runtime := runtimeV2(t, artifacts, service.TokenFor(scopes...), service)
+			runtime["ACTIONS_CACHE_MODE"] = mode
+			r := (&push{repository: repository, product: product, pull: pull, artifacts: artifacts, runtime: runtime}).start(t)
+			r.wait()
+			r.expect(all("success", "", "build"))
+			return r
+		}
+		main := actionstest.Scope{Scope: actionstest.Main, Permission: actionstest.Read | actionstest.Write}
+		reads := actionstest.Scope{Scope: actionstest.Main, Permission: actionstest.Read}
+		own := actionstest.Scope{Scope: "refs/pull/7/merge", Permission: actionstest.Read | actionstest.Write}
+
+		r := run("", 0, reads)
+		r.counts("build", "0", "0")
+		r.says("build", `Not all was saved.*may not be used this way`)
+		r = run("none", 0, main)
+		r.counts("build", "0", "0")
+		if entries := service.Entries(); len(entries) > 0 {
+			t.Fatalf("the cache has %v", entries)
+		}
+		run("", 0, main).counts("build", "0", "2")
+		before := len(service.Entries())
+		r = run("read", 0, main)
+		r.counts("build", "2", "0")
+		r.saysNot("build", `Not all was saved`) // there is nothing new
+
+		// A fork's pull request takes what main has, and leaves its own in its scope.
+		app := filepath.Join(repository, "flake.nix")
+		write(t, app, replace(t, read(t, app), "the app", "a better app"))
+		commit(t, repository)
+		run("", 7, own, reads).counts("build", "2", "1")
+		run("", 7, own, reads).counts("build", "3", "0")
+		run("read", 0, main).counts("build", "2", "0")
+		for _, e := range service.Entries()[before:] {
+			if e.Scope != own.Scope {
+				t.Errorf("the pull request has written %s into %s", e.Key, e.Scope)
+			}
+		}
+	})
 
 	t.Run("release", func(t *testing.T) {
 		t.Parallel()
@@ -517,6 +591,13 @@ func fleet(t *testing.T, workflow string) string {
 		t.Fatal(err)
 	}
 	return repository(t, dir, workflow)
+}
+
+// own is a repository with a build of its own.
+func own(t *testing.T) string {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "flake.nix"), read(t, "testdata/own/flake.nix"))
+	return repository(t, dir, read(t, filepath.Join(root, "examples/workflows/store-cache.yml")))
 }
 
 // slow is a repository whose builds start, and don't end. They make files in the directory that it gives.

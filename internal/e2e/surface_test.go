@@ -94,11 +94,17 @@ var secrets = map[string]string{
 
 // commands are the commands that an input is for, by its description, in which they come first.
 func (i input) commands() []string {
-	if m := regexp.MustCompile(`^((?:discover|build|report|gc)(?: and (?:discover|build|report|gc))*): `).FindStringSubmatch(i.Description); m != nil {
+	if m := commandsPattern.FindStringSubmatch(i.Description); m != nil {
 		return strings.Split(m[1], " and ")
 	}
-	return []string{"discover", "build", "report", "gc"}
+	return allCommands
 }
+
+var (
+	allCommands     = []string{"discover", "build", "report", "restore", "save", "gc"}
+	oneCommand      = "(?:" + strings.Join(allCommands, "|") + ")"
+	commandsPattern = regexp.MustCompile("^(" + oneCommand + "(?: and " + oneCommand + ")*): ")
+)
 
 // On GitHub, unlike in act, no input of a composite action is a variable unless env says so.
 func TestInputs(t *testing.T) {
@@ -112,7 +118,7 @@ func TestInputs(t *testing.T) {
 		var commands []string // that the step can run
 		switch s.ID {
 		case "main":
-			commands = []string{"discover", "build", "report", "gc"}
+			commands = allCommands
 		case "again":
 			commands = []string{"build"}
 		default:
@@ -169,7 +175,7 @@ func TestWorkflowInputs(t *testing.T) {
 	for name := range action.Inputs {
 		_, taken := call.Inputs[name]
 		_, secret := secrets[name]
-		if own := slices.Contains([]string{"command", "job", "needs", "keep", "budget", "dry_run"}, name); !taken && !secret && !own {
+		if own := slices.Contains([]string{"command", "job", "paths", "needs", "keep", "budget", "dry_run"}, name); !taken && !secret && !own {
 			t.Errorf("the workflow has no input %s", name)
 		}
 	}
@@ -435,6 +441,15 @@ func TestQuickStarts(t *testing.T) {
 		if workflow := readFile(t, "examples/workflows/quickstart-"+name+".yml"); !strings.Contains(readme, "```yaml\n"+workflow+"```\n") {
 			t.Errorf("README.md does not have quickstart-%s.yml word for word", name)
 		}
+	}
+}
+
+// So it does the steps around a build of one's own.
+func TestStoreCacheSteps(t *testing.T) {
+	const name = "examples/workflows/store-cache.yml"
+	workflow, install := readFile(t, name), "      - uses: cachix/install-nix-action@"
+	if _, steps, _ := strings.Cut(workflow, install); !strings.Contains(readFile(t, "README.md"), "```yaml\n"+install+steps+"```\n") {
+		t.Errorf("README.md does not have the steps of %s word for word", name)
 	}
 }
 
