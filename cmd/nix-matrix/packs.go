@@ -175,7 +175,8 @@ func (p *packing) readBefore(a *app) (before, error) {
 // costs is what becomes of an error of the cache, or of what it has: in a workflow
 // nothing that is wrong with it is an error.
 func (a *app) costs(title string, err error) error {
-	if err == nil || !a.action.Running() && !errors.Is(err, store.ErrSource) {
+	ours := errors.Is(err, store.ErrSource) && !errors.Is(err, nix.ErrUntrusted)
+	if err == nil || !a.action.Running() && !ours {
 		return err
 	}
 	a.warn(title, err)

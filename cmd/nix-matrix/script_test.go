@@ -154,16 +154,21 @@ func startAttic(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("TOKEN", server.Token(true, true))
 }
 
-// daemon [untrusted] starts a multi-user Nix for the store that is /nix now. $AS_USER
-// begins a command as a user who can't write the store, in a shell's home; Nix
-// trusts the user unless it says otherwise. $DAEMON is its process id.
+// daemon [untrusted [CONF]] starts a multi-user Nix for the store that is /nix now, with
+// further lines of its nix.conf in a file. $AS_USER begins a command as a user who can't
+// write the store, in a shell's home; Nix trusts the user unless it says otherwise.
+// $DAEMON is its process id.
 func startDaemon(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) > 1 {
-		ts.Fatalf("usage: daemon [untrusted]")
+	if neg || len(args) > 2 {
+		ts.Fatalf("usage: daemon [untrusted [CONF]]")
+	}
+	config := ""
+	if len(args) == 2 {
+		config = ts.ReadFile(args[1])
 	}
 	binary, _, _ := strings.Cut(ts.Getenv("PATH"), string(os.PathListSeparator))
 	user := testbench.Daemon(ts.Value(testKey{}).(testing.TB), testbench.DaemonOptions{
-		Trusted: len(args) == 0, Reach: []string{ts.Getenv("WORK"), filepath.Join(binary, "nix-matrix")},
+		Trusted: len(args) == 0, Config: config, Reach: []string{ts.Getenv("WORK"), filepath.Join(binary, "nix-matrix")},
 	})
 	ts.Setenv("AS_USER", user.As)
 	ts.Setenv("DAEMON", strconv.Itoa(user.PID))

@@ -26,8 +26,8 @@ type Sink interface {
 	// Add adds one of the paths that the engine began with. The NAR has NarSize bytes
 	// and then ends; its reader checks it against the hash before it gives the last of
 	// them. After an error of the reader, which is wrapped by that of Add, nothing is
-	// left of the path and others can still be added. After any other error the sink is
-	// of no more use. The goroutines that call it are as many as the engine takes paths
+	// left of the path and others can still be added, as they can after a refusedError.
+	// After any other error the sink is of no more use. The goroutines that call it are as many as the engine takes paths
 	// at a time.
 	Add(ctx context.Context, info nix.PathInfo, nar io.Reader) error
 	// Finish makes valid, at the latest, those of the added paths that are given, in
@@ -37,3 +37,9 @@ type Sink interface {
 	// Close removes what was added and not made valid.
 	Close() error
 }
+
+// A refusedError says that the store does not take this one path from us.
+type refusedError struct{ err error }
+
+func (e *refusedError) Error() string { return e.err.Error() }
+func (e *refusedError) Unwrap() error { return e.err }

@@ -55,8 +55,11 @@ func (p *protocol) Add(_ context.Context, info nix.PathInfo, nar io.Reader) erro
 	if err != nil {
 		_ = d.Close() // it is of no more use
 		d = nil
-		if p.ctx.Err() != nil {
+		switch {
+		case p.ctx.Err() != nil:
 			err = context.Cause(p.ctx)
+		case errors.Is(err, nix.ErrUntrusted):
+			err = &refusedError{err}
 		}
 	}
 	return err

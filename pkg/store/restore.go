@@ -182,6 +182,7 @@ type work struct {
 	mu       sync.Mutex
 	restored Restored
 	used     map[*Pack]bool
+	refused  error // the first that a store has told which does not trust us
 	errs     []error
 }
 
@@ -189,6 +190,15 @@ type work struct {
 type outcome struct {
 	done  chan struct{} // closed when it is known
 	added bool
+}
+
+// settle tells those who wait for the path that it is known. It is for who adds it alone.
+func (o *outcome) settle() {
+	select {
+	case <-o.done:
+	default:
+		close(o.done)
+	}
 }
 
 // A fetch is a segment whose bytes were asked for.
@@ -262,12 +272,7 @@ func (l *lookup) open(ctx context.Context, from cache.Cache, key string) (cache.
 func (w *work) segment(ctx context.Context, f *fetch) error {
 	defer func() {
 		for _, n := range f.records { // nobody shall wait for what does not come
-			o := w.became[f.pack.Index.Records[n].Path]
-			select {
-			case <-o.done:
-			default:
-				close(o.done)
-			}
+			w.became[f.pack.Index.Records[n].Path].settle()
 		}
 	}()
 	got := <-f.body
@@ -287,12 +292,19 @@ func (w *work) segment(ctx context.Context, f *fetch) error {
 		info := pathInfo(rec)
 		if ok, err := w.ready(ctx, &info); err != nil {
 			return err
-		} else if !ok {
+		} else if !ok || w.hopeless(&info) {
+			w.became[info.Path].settle()
 			continue
 		}
 		if err := w.sink.Add(ctx, info, records); err != nil {
-			if errors.Is(err, pack.ErrCorrupt) || errors.Is(err, pack.ErrRead) {
+			var one *refusedError
+			switch {
+			case errors.Is(err, pack.ErrCorrupt), errors.Is(err, pack.ErrRead):
 				return w.lost(ctx, f.pack, err)
+			case errors.As(err, &one):
+				w.refuse(one)
+				w.became[info.Path].settle()
+				continue
 			}
 			return err
 		}
@@ -329,7 +341,7 @@ func (w *work) ready(ctx context.Context, info *nix.PathInfo) (bool, error) {
 func (w *work) added(from *Pack, info *nix.PathInfo) {
 	o := w.became[info.Path]
 	o.added = true
-	close(o.done)
+	o.settle()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.used == nil {
@@ -343,6 +355,26 @@ func (w *work) added(from *Pack, info *nix.PathInfo) {
 	w.restored.Size += info.NarSize
 	if w.Progress != nil {
 		w.Progress(w.restored)
+	}
+}
+
+// hopeless says whether a store that does not trust us has nothing to take a path for.
+func (w *work) hopeless(info *nix.PathInfo) bool {
+	if info.CA != "" || len(info.Signatures) > 0 {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.refused != nil
+}
+
+// refuse notes that the store does not take a path. The first time tells why.
+func (w *work) refuse(err *refusedError) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.refused == nil {
+		w.refused = err
+		w.errs = append(w.errs, err)
 	}
 }
 
