@@ -21,21 +21,28 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/org/nix-matrix/internal/testbench"
+	"github.com/org/nix-matrix/pkg/action/githubtest"
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-// A push, to main or to a fork's branch of which there is a pull request, is an event, and what surrounds the run
-// of the workflow that it starts.
+// A push, to main or to a branch of which there is a pull request, or another event, and what surrounds the run of the
+// workflow that it starts.
 type push struct {
-	repository string            // the user's, a git work tree
-	product    string            // this repository, as the run gets it
-	ref        string            // further ref that product is known by, besides v1
-	runtime    map[string]string // variables that JavaScript actions see
-	artifacts  string            // address for act's artifact server
-	cachix     *cachix           // may be nil
-	emulation  bool              // programs for aarch64 run from the start
-	pull       int               // number of the pull request from a fork that it is, which has no secrets; or 0
-	again      *run              // whose jobs are run again, with the artifacts that it has left; may be nil
+	repository string             // the user's, a git work tree
+	product    string             // this repository, as the run gets it
+	ref        string             // further ref that product is known by, besides v1
+	runtime    map[string]string  // variables that JavaScript actions see
+	artifacts  string             // address for act's artifact server
+	cachix     *cachix            // may be nil
+	emulation  bool               // programs for aarch64 run from the start
+	event      string             // its name, where that is neither push nor pull_request
+	pull       int                // number of the pull request that it is, or 0
+	fork       bool               // which is from a fork, and has no secrets
+	secrets    map[string]string  // besides those of the quick starts
+	nix        bool               // is on the runners, which share a store
+	programs   []string           // files, besides tools
+	api        *githubtest.Server // GitHub's, may be nil
+	again      *run               // whose jobs are run again, with the artifacts that it has left; may be nil
 }
 
 // Where act finds actions. One that is not here, or has another commit, can't be had.
@@ -55,11 +62,12 @@ var tools = []string{
 // A run has namespaces of its own, which end with it, and take along what it has left running.
 var namespaces = []string{"--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"}
 
-// enter furnishes them: a binfmt_misc that no other program sees, an empty /nix, and the addresses of hosts.
+// enter furnishes them: a binfmt_misc that no other program sees, a /nix, empty where the runners have no Nix, and the
+// addresses of hosts.
 const enter = `set -e
 mount -t binfmt_misc none /proc/sys/fs/binfmt_misc
 if [ "$E2E_EMULATION" = true ]; then printf %s "$E2E_BINFMT" >/proc/sys/fs/binfmt_misc/register; fi
-mount -t tmpfs -o ro none /nix
+if [ -n "$E2E_STORE" ]; then mount --bind "$E2E_STORE" /nix; else mount -t tmpfs -o ro none /nix; fi
 mount --bind "$E2E_HOSTS" /etc/hosts
 exec "$@"`
 
@@ -67,8 +75,8 @@ exec "$@"`
 type run struct {
 	t         *testing.T
 	dir       string
-	artifacts string // directory
-	token     string
+	artifacts string   // directory
+	secrets   []string // which no job may say
 	cmd       *exec.Cmd
 	ended     chan struct{} // closed when act has ended
 	lines     []line        // of its log, after that
@@ -77,7 +85,8 @@ type run struct {
 // start starts the workflows of the repository. The run ends with the test at the latest.
 func (p *push) start(t *testing.T) *run {
 	t.Helper()
-	r := &run{t: t, dir: t.TempDir(), token: p.runtime["ACTIONS_RUNTIME_TOKEN"], ended: make(chan struct{})}
+	p.checkPermissions(t)
+	r := &run{t: t, dir: t.TempDir(), secrets: []string{p.runtime["ACTIONS_RUNTIME_TOKEN"]}, ended: make(chan struct{})}
 	bin := filepath.Join(r.dir, "bin")
 	for _, dir := range []string{"bin", "home", "tmp", "act"} {
 		mkdir(t, filepath.Join(r.dir, dir))
@@ -89,6 +98,9 @@ func (p *push) start(t *testing.T) *run {
 	mkdir(t, filepath.Join(r.artifacts, "1")) // act's server wants the directory of the run
 	for _, tool := range tools {
 		symlink(t, testbench.Program(t, tool), filepath.Join(bin, tool))
+	}
+	for _, program := range p.programs {
+		symlink(t, program, filepath.Join(bin, filepath.Base(program)))
 	}
 	testdata, err := filepath.Abs("testdata")
 	if err != nil {
@@ -112,6 +124,15 @@ func (p *push) start(t *testing.T) *run {
 			`\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:` + qemu + ":F",
 		"E2E_HOSTS=" + filepath.Join(r.dir, "hosts"),
 	}
+	if p.nix {
+		store, conf := filepath.Join(r.dir, "nix"), filepath.Join(r.dir, "etc")
+		mkdir(t, store)
+		mkdir(t, conf)
+		nix := testbench.Path(t, "nix-2.34")
+		write(t, filepath.Join(conf, "nix.conf"), "include "+nix+"/etc/nix.conf\n")
+		env[0] += ":" + nix + "/bin"
+		env = append(env, "E2E_STORE="+store, "NIX_CONF_DIR="+conf)
+	}
 	hosts := "127.0.0.1 localhost\n"
 	if p.cachix != nil {
 		hosts += p.cachix.address + " my-fleet.cachix.org\n"
@@ -120,7 +141,7 @@ func (p *push) start(t *testing.T) *run {
 	write(t, filepath.Join(r.dir, "hosts"), hosts)
 
 	args := append(slices.Clone(namespaces), "sh", "-c", enter, "enter",
-		testbench.Path(t, "bin/act"), p.event(t, r.dir), "--json", "--eventpath", filepath.Join(r.dir, "event.json"),
+		testbench.Path(t, "bin/act"), p.writeEvent(t, r.dir), "--json", "--eventpath", filepath.Join(r.dir, "event.json"),
 		"--insecure-secrets", // no secret is masked, so that the log shows one that got there
 		"--platform", "ubuntu-latest=-self-hosted", "--platform", "ubuntu-24.04-arm=-self-hosted",
 		"--action-cache-path", filepath.Join(r.dir, "act"),
@@ -128,8 +149,16 @@ func (p *push) start(t *testing.T) *run {
 		"--artifact-server-path", r.artifacts,
 		"--artifact-server-addr", p.artifacts, "--artifact-server-port", artifactPort,
 		"--local-repository", "org/nix-matrix@v1="+p.product)
-	if p.pull == 0 {
+	if !p.fork {
 		args = append(args, "--secret", "CACHIX_AUTH_TOKEN="+secret, "--secret", "ENCRYPTION_KEY="+secret)
+		for name, value := range p.secrets {
+			args = append(args, "--secret", name+"="+value)
+			r.secrets = append(r.secrets, value)
+		}
+	}
+	if p.api != nil {
+		args = append(args, "--env", "GITHUB_API_URL="+p.api.URL, "--env", "GITHUB_REPOSITORY=org/fleet", "--secret", "GITHUB_TOKEN="+p.api.Token)
+		r.secrets = append(r.secrets, p.api.Token)
 	}
 	if p.again != nil {
 		args = append(args, "--env", "GITHUB_RUN_ATTEMPT=2")
@@ -171,18 +200,81 @@ func (p *push) start(t *testing.T) *run {
 	return r
 }
 
-// event writes what GitHub tells of the event into a directory, and gives its name.
-func (p *push) event(t *testing.T, dir string) string {
-	repository := map[string]any{"default_branch": "main"}
-	name, event := "push", map[string]any{"repository": repository, "ref": "refs/heads/main"}
-	if p.pull != 0 {
+// writeEvent writes what GitHub tells of the event into a directory, and gives its name.
+func (p *push) writeEvent(t *testing.T, dir string) string {
+	repository := map[string]any{"default_branch": "main", "full_name": "org/fleet"}
+	name, event := p.event, map[string]any{"repository": repository, "ref": "refs/heads/main"}
+	switch {
+	case p.pull != 0:
+		from := "org/fleet"
+		if p.fork {
+			from = "somebody/fleet"
+		}
 		name, event = "pull_request", map[string]any{"repository": repository, "number": p.pull, "pull_request": map[string]any{
-			"base": map[string]any{"ref": "main"},
-			"head": map[string]any{"ref": "main", "repo": map[string]any{"fork": true}},
+			"number": p.pull,
+			"base":   map[string]any{"ref": "main"},
+			"head":   map[string]any{"ref": "main", "repo": map[string]any{"fork": p.fork, "full_name": from}},
 		}}
+	case name == "merge_group":
+		event = map[string]any{"repository": repository, "action": "checks_requested", "merge_group": map[string]any{
+			"head_ref": "refs/heads/gh-readonly-queue/main/pr-7-0123456789012345678901234567890123456789", "base_ref": "refs/heads/main",
+		}}
+	case name == "":
+		name = "push"
+	case name == "schedule":
+		event = map[string]any{"repository": repository, "schedule": "30 4 * * 1"}
 	}
 	writeJSON(t, filepath.Join(dir, "event.json"), event)
 	return name
+}
+
+// checkPermissions does what act does not, and GitHub does at the start of a run: it refuses workflows with a called
+// job that asks for more than the job that calls it may.
+func (p *push) checkPermissions(t *testing.T) {
+	t.Helper()
+	for _, caller := range p.workflows(t) {
+		for id, job := range caller.Jobs {
+			if job.Uses == "" {
+				continue
+			}
+			may := caller.granted(id)
+			called := parseText[workflowFile](t, reusable, read(t, filepath.Join(p.product, reusable)))
+			for name, job := range called.Jobs {
+				if job.Permissions == nil {
+					continue
+				}
+				for permission, access := range *job.Permissions {
+					if may[permission] != access && may[permission] != "write" {
+						t.Fatalf("GitHub does not start %s: its job %s asks for %s: %s, and %s has only %v", reusable, name, permission, access, id, may)
+					}
+				}
+			}
+		}
+	}
+}
+
+// workflows are the user's.
+func (p *push) workflows(t *testing.T) []*workflowFile {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(p.repository, ".github/workflows/*.yml"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("there are no workflows in %s: %v", p.repository, err)
+	}
+	var all []*workflowFile
+	for _, file := range files {
+		all = append(all, parseText[workflowFile](t, file, read(t, file)))
+	}
+	return all
+}
+
+// granted is what the token of a job may. Who says nothing has what new repositories give.
+func (w *workflowFile) granted(job string) map[string]string {
+	for _, permissions := range []*map[string]string{w.Jobs[job].Permissions, w.Permissions} {
+		if permissions != nil {
+			return *permissions
+		}
+	}
+	return map[string]string{"contents": "read", "packages": "read"}
 }
 
 func symlink(t *testing.T, to, from string) {
@@ -227,7 +319,7 @@ func (r *run) wait() {
 	r.t.Helper()
 	<-r.ended
 	for _, l := range r.lines {
-		if strings.Contains(l.Message, secret) || l.Raw && strings.Contains(l.Message, r.token) {
+		if strings.Contains(l.Message, secret) || l.Raw && slices.ContainsFunc(r.secrets, func(s string) bool { return s != "" && strings.Contains(l.Message, s) }) {
 			r.t.Errorf("a secret is in the log of %s: %s", l.name(), l.Message)
 		}
 	}

@@ -358,7 +358,7 @@ func TestWorkflows(t *testing.T) {
 		run := func(t *testing.T, pull int, scopes ...actionstest.Scope) *run {
 			artifacts := loopback()
 			r := (&push{
-				repository: repository, product: product, pull: pull,
+				repository: repository, product: product, pull: pull, fork: pull != 0,
 				artifacts: artifacts, runtime: runtimeV2(t, artifacts, service.TokenFor(scopes...), service), cachix: cachix,
 			}).start(t)
 			r.wait()
@@ -404,6 +404,21 @@ func TestWorkflows(t *testing.T) {
 			}
 		}
 	})
+
+	t.Run("own runners", func(t *testing.T) {
+		t.Parallel()
+		ownRunners(t, product)
+	})
+	t.Run("pull request", func(t *testing.T) {
+		t.Parallel()
+		pullRequest(t, product)
+	})
+	for name, try := range templates {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			try.run(t, name, product)
+		})
+	}
 
 	// Two uses in one workflow, with a cache that forgets everything, so that artifacts hand over; and the same again
 	// when all is done. One seals what it stores, runs on a runner with several labels, and calls the workflow of its

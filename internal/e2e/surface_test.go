@@ -70,8 +70,13 @@ func (w *workflowFile) call(t *testing.T) call {
 
 func parse[File any](t *testing.T, name string) *File {
 	t.Helper()
+	return parseText[File](t, name, readFile(t, name))
+}
+
+func parseText[File any](t *testing.T, name, text string) *File {
+	t.Helper()
 	file := new(File)
-	if err := yaml.Unmarshal([]byte(readFile(t, name)), file); err != nil {
+	if err := yaml.Unmarshal([]byte(text), file); err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
 	return file
