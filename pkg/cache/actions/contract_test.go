@@ -15,14 +15,15 @@ import (
 )
 
 func TestContractV2(t *testing.T) {
-	for name, rule := range map[string]actionstest.KeyRule{
-		"key exact":   actionstest.KeyExact,
-		"key prefix":  actionstest.KeyPrefix,
-		"key ignored": actionstest.KeyIgnored,
+	for name, options := range map[string]actionstest.Options{
+		"key exact":   {KeyRule: actionstest.KeyExact},
+		"key prefix":  {KeyRule: actionstest.KeyPrefix},
+		"key ignored": {KeyRule: actionstest.KeyIgnored},
+		"on disk":     {OnDisk: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cachetest.Run(t, func(t *testing.T) cache.Cache {
-				return actions.New(fast(t, actionstest.Start(t, actionstest.Options{KeyRule: rule}).Getenv))
+				return actions.New(fast(t, actionstest.Start(t, options).Getenv))
 			})
 		})
 	}

@@ -110,7 +110,6 @@ func (a *Azurite) newContainer(ctx context.Context) (*blobs, error) {
 	return &blobs{a, name, client}, nil
 }
 
-// size is the length in bytes of a blob, or -1 if there is none.
 func (b *blobs) size(ctx context.Context, blob string) int64 {
 	properties, err := b.client.NewBlobClient(blob).GetProperties(ctx, nil)
 	if err != nil || properties.ContentLength == nil {
@@ -119,8 +118,6 @@ func (b *blobs) size(ctx context.Context, blob string) int64 {
 	return *properties.ContentLength
 }
 
-// signed is an address that gives the permissions for a blob until the given
-// time.
 func (b *blobs) signed(blob string, permissions sas.BlobPermissions, until time.Time) (string, error) {
 	query, err := sas.BlobSignatureValues{
 		Protocol:      sas.ProtocolHTTPSandHTTP,

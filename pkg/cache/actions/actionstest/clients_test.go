@@ -19,11 +19,13 @@ import (
 // TestOfficialClient saves a file with the npm package @actions/cache, has the
 // cache of package actions read it and save it under another key, and restores
 // that with @actions/cache again.
-func TestOfficialClient(t *testing.T) {
+func TestOfficialClient(t *testing.T) { onBoth(t, testOfficialClient) }
+
+func testOfficialClient(t *testing.T, options actionstest.Options) {
 	node := testbench.Program(t, "node")
 	testbench.Program(t, "tar")
 	client := testbench.Path(t, "npm/node_modules/@actions/cache/lib/cache.js")
-	server := actionstest.Start(t, actionstest.Options{})
+	server := actionstest.Start(t, options)
 	work := t.TempDir()
 	script, err := filepath.Abs("testdata/cache.mjs")
 	if err != nil {
@@ -84,8 +86,10 @@ func TestOfficialClient(t *testing.T) {
 
 // TestGoActionsCache saves with another Go client and restores with the cache
 // of package actions, and the other way round.
-func TestGoActionsCache(t *testing.T) {
-	server := actionstest.Start(t, actionstest.Options{})
+func TestGoActionsCache(t *testing.T) { onBoth(t, testGoActionsCache) }
+
+func testGoActionsCache(t *testing.T, options actionstest.Options) {
+	server := actionstest.Start(t, options)
 	program := testbench.GoProgram(t, "go-actions-cache")
 	run := func(stdin []byte, args ...string) ([]byte, error) {
 		cmd := exec.CommandContext(t.Context(), program, args...)
@@ -125,6 +129,12 @@ func TestGoActionsCache(t *testing.T) {
 	if _, err := run(nil, "load", "absent"); err == nil || !strings.Contains(err.Error(), "miss") {
 		t.Errorf("load of what is not there: %v", err)
 	}
+}
+
+// onBoth runs a test with the blobs in an Azurite and on a Disk.
+func onBoth(t *testing.T, test func(*testing.T, actionstest.Options)) {
+	t.Run("azurite", func(t *testing.T) { test(t, actionstest.Options{}) })
+	t.Run("disk", func(t *testing.T) { test(t, actionstest.Options{OnDisk: true}) })
 }
 
 // newCache is the cache of package actions, with blocks of 1 MiB.

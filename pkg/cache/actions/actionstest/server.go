@@ -44,6 +44,8 @@ type Options struct {
 	Lag int
 	// Expired is how many download addresses are handed out that have expired.
 	Expired int
+	// OnDisk is a Disk in place of an Azurite, in Start.
+	OnDisk bool
 	// Wrap puts a handler around the server's in Start.
 	Wrap func(http.Handler) http.Handler
 }
@@ -51,7 +53,7 @@ type Options struct {
 // Server answers calls of the cache service. It is safe for concurrent use.
 type Server struct {
 	options Options
-	blobs   *blobs
+	blobs   storage
 	token   string
 
 	mu      sync.Mutex
@@ -100,6 +102,13 @@ func New(ctx context.Context, azurite *Azurite, options Options) (*Server, error
 	if err != nil {
 		return nil, fmt.Errorf("start the cache service: %w", err)
 	}
+	return newServer(blobs, options), nil
+}
+
+// NewOn makes a server that keeps its blobs on the disk.
+func NewOn(disk *Disk, options Options) *Server { return newServer(disk, options) }
+
+func newServer(blobs storage, options Options) *Server {
 	s := &Server{options: options, blobs: blobs, scopes: map[string][]Scope{}}
 	may := Read | Write
 	if options.ReadOnly {
@@ -109,7 +118,16 @@ func New(ctx context.Context, azurite *Azurite, options Options) (*Server, error
 		may &^= Read
 	}
 	s.token = s.TokenFor(Scope{Main, may})
-	return s, nil
+	return s
+}
+
+// storage is where the blobs are.
+type storage interface {
+	// size is the length in bytes of a blob, or -1 if there is none.
+	size(ctx context.Context, blob string) int64
+	// signed is an address that gives the permissions for a blob until the given
+	// time.
+	signed(blob string, permissions sas.BlobPermissions, until time.Time) (string, error)
 }
 
 // Token is the bearer token that the server wants to see. It has the form of

@@ -21,9 +21,34 @@ type Running struct {
 func (r *Running) Getenv(name string) string { return r.Env(r.URL)[name] }
 
 // Start starts a server for as long as the test runs. All servers of a process
-// share one Azurite; without the parts for it the test is skipped.
+// that are not on a Disk share one Azurite; without the parts for it the test is
+// skipped.
 func Start(t testing.TB, options Options) *Running {
 	t.Helper()
+	var server *Server
+	if options.OnDisk {
+		server = newOnDisk(t, options)
+	} else {
+		server = newOnAzurite(t, options)
+	}
+	handler := http.Handler(server)
+	if options.Wrap != nil {
+		handler = options.Wrap(server)
+	}
+	listening := httptest.NewServer(handler)
+	t.Cleanup(listening.Close)
+	return &Running{server, listening.URL}
+}
+
+func newOnDisk(t testing.TB, options Options) *Server {
+	disk := &Disk{Dir: t.TempDir()}
+	listening := httptest.NewServer(disk)
+	t.Cleanup(listening.Close)
+	disk.Address = listening.URL
+	return NewOn(disk, options)
+}
+
+func newOnAzurite(t testing.TB, options Options) *Server {
 	testbench.Program(t, "node")
 	azurite, err := sharedAzurite(testbench.Path(t, "npm/node_modules/.bin/azurite-blob"))
 	if err != nil {
@@ -33,13 +58,7 @@ func Start(t testing.TB, options Options) *Running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	handler := http.Handler(server)
-	if options.Wrap != nil {
-		handler = options.Wrap(server)
-	}
-	listening := httptest.NewServer(handler)
-	t.Cleanup(listening.Close)
-	return &Running{server, listening.URL}
+	return server
 }
 
 var shared struct {
