@@ -787,6 +787,35 @@ func TestUploadFaults(t *testing.T) {
 	}
 }
 
+// TestUploadAddressExpires has the storage itself refuse the address from the second
+// block on.
+func TestUploadAddressExpires(t *testing.T) {
+	const size = 20 << 20
+	calls := &calls{}
+	config := fast(t, actionstest.Start(t, actionstest.Options{Wrap: calls.wrap}).Getenv)
+	config.Parallel = 2
+	var puts atomic.Int64
+	config.Transport = storage(func(n int, r *http.Request, send func() *http.Response) (*http.Response, error) {
+		if r.Method == http.MethodPut {
+			puts.Add(1)
+			if n > 1 {
+				query := r.URL.Query()
+				query.Set("se", time.Now().Add(-time.Hour).UTC().Format(time.RFC3339))
+				r.URL.RawQuery = query.Encode()
+			}
+		}
+		return send(), nil
+	})
+	err := actions.New(config).Save(t.Context(), "key", bytes.NewReader(make([]byte, size)), size)
+	if err == nil || !strings.Contains(err.Error(), "403") || !strings.Contains(err.Error(), "good for about an hour") {
+		t.Errorf("error: %v", err)
+	}
+	// The others that were on their way, and none of the twenty after that.
+	if got := puts.Load(); got > 4 || calls.of(create) != 1 || calls.of(finalize) != 0 {
+		t.Errorf("%d requests to the storage, %d creations and %d finalizations, want few, 1 and 0", got, calls.of(create), calls.of(finalize))
+	}
+}
+
 // TestUploadStalls has a block stop in the middle, with its connection open, and
 // another one get no answer.
 func TestUploadStalls(t *testing.T) {

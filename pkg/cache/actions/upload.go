@@ -41,7 +41,7 @@ func (s *v2) upload(ctx context.Context, address string, body *source) error {
 	var ids []string
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(s.config.Parallel)
-	for offset := int64(0); offset < body.size; offset += s.config.BlockSize {
+	for offset := int64(0); offset < body.size && groupCtx.Err() == nil; offset += s.config.BlockSize {
 		id := blockID(blob, len(ids))
 		ids = append(ids, id)
 		group.Go(func() error {

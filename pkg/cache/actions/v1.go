@@ -77,7 +77,7 @@ func (s *v1) save(ctx context.Context, key string, body *source) error {
 	path := fmt.Sprintf("caches/%d", reserved.ID)
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(s.config.Parallel)
-	for offset := int64(0); offset < body.size; offset += s.config.BlockSize {
+	for offset := int64(0); offset < body.size && groupCtx.Err() == nil; offset += s.config.BlockSize {
 		group.Go(func() error {
 			upload := s.call("upload", http.MethodPatch, path)
 			upload.block = body.block(offset, s.config.BlockSize)

@@ -7,6 +7,9 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 )
 
 type v2 struct {
@@ -76,7 +79,13 @@ func (s *v2) save(ctx context.Context, key string, body *source) error {
 	if !created.OK {
 		return fmt.Errorf("CreateCacheEntry: %w", &refusal{status: http.StatusOK, code: "ok=false", message: s.quote(created.Message)})
 	}
+	start := time.Now()
 	if err := s.upload(ctx, created.UploadURL, body); err != nil {
+		var refused *azcore.ResponseError
+		if errors.As(err, &refused) && refused.StatusCode == http.StatusForbidden {
+			// There is no way to get another address for a reserved key.
+			return fmt.Errorf("upload: %w after %s; an address for uploads is good for about an hour", withoutAddress(err), time.Since(start).Round(time.Second))
+		}
 		return fmt.Errorf("upload: %w", withoutAddress(err))
 	}
 	return s.finalize(ctx, key, body.size)
