@@ -27,17 +27,30 @@ type blob struct {
 	etag    string
 	size    int64
 	whole   bool // the storage gives all of it whatever range is asked for
+
+	small []byte // all of it, nil if it is too large for that
 }
 
 func (b *blob) Key() string { return b.key }
 func (b *blob) Size() int64 { return b.size }
 
-// measure finds out the size, which only a download tells.
+// measure finds out the size, which only a download tells. What is small is then
+// there already: a request takes longer than its bytes.
 func (b *blob) measure(ctx context.Context) error {
-	r := &reader{ctx: ctx, blob: b, left: 1}
+	r := &reader{ctx: ctx, blob: b, left: max(b.client.config.Small, 1)}
 	defer r.Close()
-	_, err := r.Read(make([]byte, 1))
-	return err
+	if err := r.connect(); err != nil {
+		return b.failed(err)
+	}
+	r.left = min(r.left, b.size)
+	start := make([]byte, r.left)
+	if _, err := io.ReadFull(r, start); err != nil {
+		return err
+	}
+	if int64(len(start)) == b.size {
+		b.small = start
+	}
+	return nil
 }
 
 func (b *blob) Range(ctx context.Context, offset, length int64) (io.ReadCloser, error) {
@@ -49,6 +62,9 @@ func (b *blob) Range(ctx context.Context, offset, length int64) (io.ReadCloser, 
 	}
 	if length == 0 {
 		return io.NopCloser(bytes.NewReader(nil)), nil
+	}
+	if b.small != nil {
+		return io.NopCloser(bytes.NewReader(b.small[offset : offset+length])), nil
 	}
 	if length > b.client.config.BlockSize && !b.whole {
 		w := &window{ctx: ctx, blob: b, offset: offset, left: length}

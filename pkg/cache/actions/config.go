@@ -68,6 +68,9 @@ type Config struct {
 	// v2, 32 MiB and 4 for v1.
 	BlockSize int64
 	Parallel  int
+	// Small is how many bytes of a blob are read when it is opened. A blob that has
+	// no more needs no further download. By default 256 KiB; less than zero is none.
+	Small int64
 
 	// Transport sends the requests; by default one like http.DefaultTransport,
 	// without HTTP/2, where a fresh connection is a fresh stream only.
@@ -116,6 +119,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Parallel == 0 {
 		c.Parallel = parallel
+	}
+	if c.Small == 0 {
+		c.Small = 256 << 10
 	}
 	if c.Transport == nil {
 		transport := http.DefaultTransport.(*http.Transport).Clone()

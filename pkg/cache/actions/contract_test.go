@@ -15,15 +15,21 @@ import (
 )
 
 func TestContractV2(t *testing.T) {
-	for name, options := range map[string]actionstest.Options{
-		"key exact":   {KeyRule: actionstest.KeyExact},
-		"key prefix":  {KeyRule: actionstest.KeyPrefix},
-		"key ignored": {KeyRule: actionstest.KeyIgnored},
-		"on disk":     {OnDisk: true},
+	for _, test := range []struct {
+		name    string
+		options actionstest.Options
+		small   int64
+	}{
+		{"key exact", actionstest.Options{KeyRule: actionstest.KeyExact}, 0},
+		{"key prefix", actionstest.Options{KeyRule: actionstest.KeyPrefix}, 0},
+		{"key ignored", actionstest.Options{KeyRule: actionstest.KeyIgnored}, -1},
+		{"on disk", actionstest.Options{OnDisk: true}, -1},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(test.name, func(t *testing.T) {
 			cachetest.Run(t, func(t *testing.T) cache.Cache {
-				return actions.New(fast(t, actionstest.Start(t, options).Getenv))
+				config := fast(t, actionstest.Start(t, test.options).Getenv)
+				config.Small = test.small
+				return actions.New(config)
 			})
 		})
 	}
@@ -69,7 +75,8 @@ func startAct(t *testing.T, program string) (getenv func(string) string) {
 	return environment("ACTIONS_RUNTIME_TOKEN=token\nACTIONS_CACHE_URL=" + strings.TrimSpace(address))
 }
 
-// fast is a config whose retries don't wait, with blocks of 1 MiB.
+// fast is a config whose retries don't wait, with blocks of 1 MiB, of which none is
+// read before it is asked for.
 func fast(t *testing.T, getenv func(string) string) actions.Config {
 	t.Helper()
 	config, err := actions.FromEnv(getenv)
@@ -78,5 +85,6 @@ func fast(t *testing.T, getenv func(string) string) actions.Config {
 	}
 	config.Wait = time.Microsecond
 	config.BlockSize = 1 << 20
+	config.Small = -1
 	return config
 }

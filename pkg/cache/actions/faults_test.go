@@ -535,6 +535,31 @@ func TestOpenFaults(t *testing.T) {
 	}
 }
 
+// TestSmallBlobFaults has the download of a small blob, which opens it, break off.
+func TestSmallBlobFaults(t *testing.T) {
+	for _, test := range []struct{ lasts, tries int }{{2, 3}, {100, 6}} {
+		config := fast(t, actionstest.Start(t, actionstest.Options{}).Getenv)
+		config.Small = 0
+		tries := 0
+		config.Transport = storage(func(n int, r *http.Request, send func() *http.Response) (*http.Response, error) {
+			resp := send()
+			if r.Method == http.MethodGet {
+				tries++
+				if n <= test.lasts {
+					resp.Body = &breaking{io.LimitReader(resp.Body, 1), resp.Body, io.ErrUnexpectedEOF}
+				}
+			}
+			return resp, nil
+		})
+		c := actions.New(config)
+		save(t, c, "key", digits)
+		_, err := c.Open(t.Context(), "key")
+		if (err == nil) != (test.lasts < 6) || err != nil && !errors.Is(err, io.ErrUnexpectedEOF) || tries != test.tries {
+			t.Errorf("%v after %d downloads, want %d", err, tries, test.tries)
+		}
+	}
+}
+
 // TestExpiredAddress has the storage itself refuse the addresses.
 func TestExpiredAddress(t *testing.T) {
 	calls := &calls{}

@@ -110,6 +110,49 @@ func TestOneBlockIsOneDownload(t *testing.T) {
 	}
 }
 
+// TestSmallBlobIsOneDownload opens blobs that have a byte less than, as many as, and
+// a byte more than what is read then, with a storage that knows ranges and one that
+// does not.
+func TestSmallBlobIsOneDownload(t *testing.T) {
+	const small = 100
+	for _, test := range []struct {
+		size    int
+		ignores bool
+		ranges  int // that are downloaded
+	}{{small - 1, false, 0}, {small, false, 0}, {small, true, 0}, {small + 1, false, 2}, {small + 1, true, 2}} {
+		var opening atomic.Int64
+		blob, data, get := openBig(t, actionstest.Options{}, test.size, func(c *actions.Config) {
+			c.Small = small
+			transport := c.Transport
+			c.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+				if r.Method == http.MethodGet {
+					opening.Add(1)
+					if test.ignores {
+						r.Header.Del("Range")
+					}
+				}
+				return transport.RoundTrip(r)
+			})
+		})
+		if opening.Load() != 1 || blob.Size() != int64(test.size) {
+			t.Errorf("%d bytes are opened with %d downloads, as %d bytes", test.size, opening.Load(), blob.Size())
+		}
+		ranges := 0
+		get.Store(new(func(_ *http.Request, send func() *http.Response) (*http.Response, error) {
+			ranges++
+			return send(), nil
+		}))
+		for _, offset := range []int64{0, 7} {
+			if got, err := readRange(t.Context(), blob, offset, blob.Size()-offset); err != nil || got != string(data[offset:]) {
+				t.Errorf("of %d bytes those at %d differ, %v", test.size, offset, err)
+			}
+		}
+		if ranges != test.ranges {
+			t.Errorf("%d bytes are read with %d downloads, want %d", test.size, ranges, test.ranges)
+		}
+	}
+}
+
 // TestUnreadRange has a range that nobody reads take all the room there is.
 func TestUnreadRange(t *testing.T) {
 	blob, data, get := openBig(t, actionstest.Options{}, 6*block, nil)
