@@ -57,9 +57,10 @@ type Config struct {
 	// that the service may ask for. Transfers of blobs are not counted. By
 	// default 2 min, since limits are per minute.
 	Patience time.Duration
-	// Stall is how long a download may bring no byte before it is continued on
-	// a fresh connection. By default 20 s. An upload has three times as long,
-	// since what it has sent may still wait in the buffers of a slow line.
+	// Stall is how long a download may bring less than 64 KiB before it is
+	// continued on a fresh connection. By default 20 s. An upload may be taken
+	// nothing of for three times as long, since what it has sent may still wait in
+	// the buffers of a slow line.
 	Stall time.Duration
 	// BlockSize, in bytes, and Parallel are how uploads and downloads of more
 	// than one block are cut and how many blocks travel at once. What is

@@ -13,20 +13,32 @@ var (
 	errClosed  = errors.New("the reader is closed")
 )
 
-// connection is one download under way. When nothing arrives for as long as
-// stall it is cancelled, with errStalled.
+// trickle is how many bytes a download must bring in the time after which one
+// stalls that brings nothing. A line that is so slow all the time is of no use.
+const trickle = 64 << 10
+
+// connection is one download under way. When less than a trickle arrives while
+// somebody waits for it for as long as stall, it is cancelled with errStalled.
 type connection struct {
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
 	stall    time.Duration
 	watchdog *time.Timer
 	body     io.ReadCloser // nil before the answer
+
+	arrived int           // bytes, since it was known not to stall
+	waited  time.Duration // for them
 }
 
 func (c *connection) Read(p []byte) (int, error) {
-	c.watchdog.Reset(c.stall)
+	start := time.Now()
+	c.watchdog.Reset(c.stall - c.waited)
 	n, err := c.body.Read(p)
 	c.watchdog.Stop()
+	c.waited += time.Since(start)
+	if c.arrived += n; c.arrived >= trickle {
+		c.arrived, c.waited = 0, 0
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		err = c.cause(err)
 	}

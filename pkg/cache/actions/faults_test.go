@@ -721,6 +721,80 @@ func TestStalledForGood(t *testing.T) {
 	}
 }
 
+// TestTrickle has a download bring a byte every ten seconds, and the next ones all
+// that is left: at once, or just not too slowly.
+func TestTrickle(t *testing.T) {
+	const size = 1 << 20
+	for _, test := range []struct {
+		name   string
+		every  time.Duration // a byte of the first download
+		then   time.Duration // 64 KiB of the others
+		ranges int
+	}{
+		{"slow for good", 10 * time.Second, 0, 2},
+		{"at once", 0, 0, 1},
+		{"as slow as may be", 0, 19 * time.Second, 1},
+		{"too slow, first and then", 10 * time.Second, 19 * time.Second, 2},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ranges := 0
+				c := actions.New(actions.Config{Protocol: actions.V2, URL: "http://service.example", Small: -1, Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+					resp := status(http.StatusPartialContent)
+					var first, last int
+					if n, _ := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-%d", &first, &last); n != 2 {
+						resp.Body = io.NopCloser(strings.NewReader(`{"ok":true,"signed_download_url":"http://storage.example/blob","matched_key":"key"}`))
+						return resp, nil
+					}
+					resp.Header.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", first, last, size))
+					body := &trickling{ctx: r.Context(), left: last + 1 - first, each: 64 << 10, wait: test.then}
+					if last > 0 { // it does not measure
+						if ranges++; ranges == 1 && test.every > 0 {
+							body.each, body.wait = 1, test.every
+						}
+					}
+					resp.Body = body
+					return resp, nil
+				})})
+				blob, err := c.Open(t.Context(), "key")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got, err := readRange(t.Context(), blob, 0, size); err != nil || len(got) != size || ranges != test.ranges {
+					t.Errorf("%d bytes, %v, after %d downloads, want %d", len(got), err, ranges, test.ranges)
+				}
+			})
+		})
+	}
+}
+
+// trickling gives a few bytes after each wait.
+type trickling struct {
+	ctx        context.Context
+	left, each int
+	wait       time.Duration
+	now        int // of those that may be given without waiting
+}
+
+func (s *trickling) Read(p []byte) (int, error) {
+	if s.left == 0 {
+		return 0, io.EOF
+	}
+	if s.now == 0 {
+		time.Sleep(s.wait)
+		if err := s.ctx.Err(); err != nil {
+			return 0, err
+		}
+		s.now = s.each
+	}
+	n := min(len(p), s.now, s.left)
+	s.now -= n
+	s.left -= n
+	return n, nil
+}
+
+func (s *trickling) Close() error { return nil }
+
 func TestLog(t *testing.T) {
 	calls := &calls{meddle: fail(find, 1, http.StatusTooManyRequests, nil, "")}
 	config := fast(t, actionstest.Start(t, actionstest.Options{Expired: 1, Wrap: calls.wrap}).Getenv)
