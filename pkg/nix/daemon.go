@@ -124,21 +124,16 @@ func (d *Daemon) hello() error {
 }
 
 // AddTempRoots keeps the garbage collector away from paths, valid or not yet,
-// for as long as the connection is open.
+// for as long as the connection is open. After an error it is closed.
 func (d *Daemon) AddTempRoots(paths ...string) error {
-	for _, path := range paths {
-		if err := d.addTempRoot(path); err != nil {
-			return fmt.Errorf("add %s as a temporary root: %w", path, err)
-		}
+	err := d.askAll(len(paths), func(i int, q *request) {
+		q.numbers(opAddTempRoot)
+		q.texts(paths[i])
+	})
+	if err != nil {
+		return fmt.Errorf("add temporary roots: %w", d.explain(errors.Join(err, d.Close())))
 	}
 	return nil
-}
-
-func (d *Daemon) addTempRoot(path string) error {
-	var q request
-	q.numbers(opAddTempRoot)
-	q.texts(path)
-	return d.ask(&q, func(a *answer) { a.number() }) // 1
 }
 
 // ask sends a request and, once the server has done it, reads its answer.

@@ -142,7 +142,7 @@ func (n *Nix) NAR(ctx context.Context, path string) (io.ReadCloser, error) {
 // rest of pushing them; but only Nix itself knows how it names files on macOS.
 func (n *Nix) dump(ctx context.Context, w io.Writer, path string) error {
 	if runtime.GOOS != "darwin" && !n.remote {
-		return nar.Dump(w, path)
+		return nar.Dump(w, filepath.Join(n.realDir(), filepath.Base(path)))
 	}
 	cmd := n.command(ctx, "nix", "store", "dump-path", path)
 	cmd.Stdout = w
@@ -340,7 +340,7 @@ func (n *Nix) Hold(ctx context.Context, paths ...string) (io.Closer, error) {
 		return nil, err
 	}
 	if err := d.AddTempRoots(paths...); err != nil {
-		return nil, d.explain(errors.Join(err, d.Close()))
+		return nil, err
 	}
 	return d, nil
 }

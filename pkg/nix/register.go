@@ -1,0 +1,118 @@
+package nix
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const opAddSignatures = 37
+
+// Local gives the same Nix that opens the store itself, rather than ask a daemon, and
+// the directory where the files of its paths are. Whether this user may is seen only
+// when it is tried.
+func (n *Nix) Local() (local *Nix, dir string, err error) {
+	if n.remote {
+		return nil, "", errors.New("the store is that of another machine")
+	}
+	address, query, _ := strings.Cut(n.Text("store"), "?")
+	switch {
+	case address == "local" || strings.HasPrefix(address, "local://") || strings.HasPrefix(address, "/"):
+		return n, n.realDir(), nil
+	case address == "" || address == "auto" || address == "daemon" || strings.HasPrefix(address, "unix://"):
+		// What is said of the connection to a daemon is nothing that a local store knows.
+		settings, _ := url.ParseQuery(query)
+		settings = url.Values{"root": settings["root"], "real": settings["real"], "state": settings["state"]}
+		with := "local"
+		if query := settings.Encode(); query != "" {
+			with += "?" + query
+		}
+		return n.With(Option{"store", with}), n.realDir(), nil
+	}
+	return nil, "", fmt.Errorf("the store %s is none of this machine's", Redact(address))
+}
+
+// LoadDB makes paths valid whose files are in the directory of a local store, with the
+// modes and times that Nix gives them: all or none. References come before what refers
+// to them, or are valid. Signatures and content addresses are not set, and are lost
+// where a path was valid before. Nothing is checked, so what the paths are must be
+// known; the hashes are base16.
+func (n *Nix) LoadDB(ctx context.Context, infos []PathInfo) error {
+	var in bytes.Buffer
+	for _, info := range infos {
+		fmt.Fprintf(&in, "%s\n%s\n%d\n%s\n%d\n", info.Path, info.NarHash, info.NarSize, info.Deriver, len(info.References))
+		for _, reference := range info.References {
+			fmt.Fprintln(&in, reference)
+		}
+	}
+	cmd := n.command(ctx, "nix-store", "--load-db")
+	cmd.Stdin = &in
+	if err := n.run(cmd); err != nil {
+		return fmt.Errorf("register store paths: %w", err)
+	}
+	return nil
+}
+
+// AddSignatures adds their signatures to paths, which must be valid. After an error
+// the connection is closed.
+func (d *Daemon) AddSignatures(infos []PathInfo) error {
+	infos = slices.DeleteFunc(slices.Clone(infos), func(i PathInfo) bool { return len(i.Signatures) == 0 })
+	err := d.askAll(len(infos), func(i int, q *request) {
+		q.numbers(opAddSignatures)
+		q.texts(infos[i].Path)
+		q.list(infos[i].Signatures)
+	})
+	if err != nil {
+		return fmt.Errorf("add signatures: %w", d.explain(errors.Join(err, d.Close())))
+	}
+	return nil
+}
+
+// askAll sends requests whose answer is a number that says nothing, without waiting
+// for one before it sends the next. After an error nobody knows where in the stream
+// the two are.
+func (d *Daemon) askAll(count int, fill func(i int, q *request)) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var g errgroup.Group
+	g.Go(func() error {
+		for range count {
+			err := d.messages()
+			if err == nil {
+				a := answer{r: d.r}
+				a.number()
+				err = a.err
+			}
+			if err != nil {
+				_ = d.in.Close() // so that nothing waits to be read by who has ended
+				return err
+			}
+		}
+		return nil
+	})
+	written := d.writeRequests(count, fill)
+	answered := g.Wait()
+	var told *serverError
+	if errors.As(answered, &told) {
+		return told
+	}
+	return errors.Join(written, answered)
+}
+
+func (d *Daemon) writeRequests(count int, fill func(i int, q *request)) error {
+	for i := range count {
+		var q request
+		fill(i, &q)
+		if _, err := q.WriteTo(d.w); err != nil {
+			_ = d.in.Close() // so that nobody waits for answers
+			return err
+		}
+	}
+	return d.w.Flush()
+}
