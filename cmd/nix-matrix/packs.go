@@ -29,7 +29,7 @@ type packing struct {
 
 func (p *packing) restoreFlags(a *app, cmd *cobra.Command) {
 	cmd.Flags().StringVar(&p.engine, "engine", or(a.action.Input("engine"), engineAuto),
-		"how paths get into the store: protocol, as Nix itself does it; import, by nix-store --import; or auto, the best that can be had")
+		"how paths get into the store: direct, unpacked side by side and then registered; protocol, as Nix itself does it; import, by nix-store --import; or auto, the first of them that can be had")
 }
 
 func (p *packing) policyFlag(a *app, cmd *cobra.Command, otherwise store.Policy) {
@@ -48,15 +48,24 @@ func (p *packing) rootFlag(cmd *cobra.Command) {
 
 const engineAuto = "auto"
 
-// choose gives the engine that was asked for.
-func (p *packing) choose(n *nix.Nix) (store.Engine, error) {
+// choose gives the engine that was asked for, or the fastest that can be had.
+func (p *packing) choose(ctx context.Context, a *app, n *nix.Nix) (store.Engine, error) {
 	switch p.engine {
-	case engineAuto, "protocol":
+	case engineAuto:
+		engine, err := store.Direct(ctx, n)
+		if err == nil || ctx.Err() != nil {
+			return engine, err
+		}
+		a.show.Printf("restoring by Nix's own protocol: %v", err)
+		return store.Protocol(n), nil
+	case "direct":
+		return store.Direct(ctx, n)
+	case "protocol":
 		return store.Protocol(n), nil
 	case "import":
 		return store.Import(n), nil
 	default:
-		return store.Engine{}, usagef("--engine %s: it is auto, protocol or import", p.engine)
+		return store.Engine{}, usagef("--engine %s: it is auto, direct, protocol or import", p.engine)
 	}
 }
 

@@ -63,7 +63,7 @@ func (r *restorer) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	engine, err := r.choose(n)
+	engine, err := r.choose(ctx, a, n)
 	if err != nil {
 		return err
 	}

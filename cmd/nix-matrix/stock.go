@@ -64,7 +64,7 @@ func (s *stock) restore(ctx context.Context, at *site, targets []build.Target, r
 	if len(s.index.Packs) == 0 {
 		return nil
 	}
-	engine, err := s.how.choose(at.nix)
+	engine, err := s.how.choose(ctx, s.app, at.nix)
 	if err != nil {
 		return err
 	}

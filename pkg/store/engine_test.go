@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -137,9 +138,29 @@ func addTo(t *testing.T, e Engine, sink Sink, infos []nix.PathInfo, open func(ni
 	g.SetLimit(e.Parallel)
 	failed := make(map[string]bool)
 	broken := make(chan string, len(order))
+	ended := make(map[string]chan struct{}, len(order))
+	for _, info := range order {
+		ended[info.Path] = make(chan struct{})
+	}
+	var lost sync.Map // what did not come
 	for _, info := range order {
 		g.Go(func() error {
+			defer close(ended[info.Path])
+			if e.Ordered {
+				for _, ref := range info.References {
+					if before := ended[ref]; before != nil && ref != info.Path {
+						<-before
+					}
+					if _, is := lost.Load(ref); is {
+						lost.Store(info.Path, true)
+						return nil
+					}
+				}
+			}
 			err := sink.Add(t.Context(), info, open(info))
+			if err != nil {
+				lost.Store(info.Path, true)
+			}
 			if expected != nil && errors.Is(err, expected) {
 				broken <- info.Path
 				return nil
@@ -185,6 +206,7 @@ func (c *closure) checkBut(t *testing.T, n *nix.Nix, forget func(*nix.PathInfo))
 	must(t, err)
 	want := slices.Clone(c.Infos)
 	for i := range want {
+		want[i].Ultimate = false
 		forget(&want[i])
 		forget(&got[i])
 	}
@@ -251,6 +273,14 @@ func useMemory(t *testing.T, size string) string {
 }
 
 // testEngine is the contract that every engine keeps, with each version of Nix.
+func TestProtocol(t *testing.T) {
+	testEngine(t, func(_ *testing.T, n *nix.Nix) Engine { return Protocol(n) })
+}
+
+func TestImport(t *testing.T) {
+	testEngine(t, func(_ *testing.T, n *nix.Nix) Engine { return Import(n) })
+}
+
 func testEngine(t *testing.T, find func(*testing.T, *nix.Nix) Engine) {
 	c := kinds(t)
 	boom := errors.New("boom")
@@ -283,6 +313,7 @@ func testEngine(t *testing.T, find func(*testing.T, *nix.Nix) Engine) {
 		})
 		t.Run("nothing", func(t *testing.T) {
 			useMemory(t, "")
+			must(t, os.MkdirAll("/nix/store", 0o755))
 			must(t, add(t, find(t, n), nil, nil, nil))
 			if names := inStore(t); len(names) != 0 {
 				t.Errorf("the store has %q", names)
@@ -299,6 +330,7 @@ func testEngine(t *testing.T, find func(*testing.T, *nix.Nix) Engine) {
 		t.Run("over leftovers", func(t *testing.T) {
 			useMemory(t, "")
 			e := find(t, n)
+			must(t, os.MkdirAll("/nix/store", 0o755))
 			for i, path := range c.paths() {
 				switch i % 3 {
 				case 0:

@@ -116,8 +116,9 @@ func saver(n *nix.Nix, c cache.Cache, key *pack.Key) *Saver {
 }
 
 // engines are those that can be had here.
-func engines(n *nix.Nix) map[string]Engine {
-	return map[string]Engine{"import": Import(n), "protocol": Protocol(n)}
+func engines(t *testing.T, n *nix.Nix) map[string]Engine {
+	t.Helper()
+	return map[string]Engine{"import": Import(n), "protocol": Protocol(n), "direct": mustDirect(t, n)}
 }
 
 // What one store has saved another one restores, with all versions of Nix and each
@@ -147,7 +148,7 @@ func TestPacks(t *testing.T) {
 		want := maps.Clone(before)
 		delete(want, paths["alone"])
 		for _, from := range all {
-			for name, engine := range engines(n) {
+			for name, engine := range engines(t, n) {
 				testbench.UseStore(t, t.TempDir())
 				ix, err := Load(t.Context(), from.cache, from.key, "refs/heads/other", "refs/heads/main")
 				must(t, err)
@@ -201,7 +202,7 @@ func TestLostPacks(t *testing.T) {
 		packs = append(packs, one...)
 	}
 	gone := packs[1].Key // with left
-	for name, engine := range engines(n) {
+	for name, engine := range engines(t, n) {
 		testbench.UseStore(t, t.TempDir())
 		r := &Restorer{Nix: n, Engine: engine, Cache: burnt{c, gone}, Index: NewIndex(packs...)}
 		got, err := r.Restore(t.Context(), paths["top"], paths["alone"])
@@ -272,7 +273,7 @@ func TestInterleaved(t *testing.T) {
 	if len(seen) != 5 {
 		t.Errorf("segments of %v", seen)
 	}
-	for name, engine := range engines(n) {
+	for name, engine := range engines(t, n) {
 		testbench.UseStore(t, t.TempDir())
 		r := &Restorer{Nix: n, Engine: engine, Cache: c, Index: ix}
 		if got, err := r.Restore(t.Context(), paths["top"]); err != nil || got.Paths != 5 {
