@@ -2,6 +2,7 @@ package store
 
 import (
 	"bufio"
+	"context"
 	"encoding/gob"
 	"errors"
 	"fmt"
@@ -87,20 +88,23 @@ func TestDirectGarbage(t *testing.T) {
 }
 
 // Two restores of the same at once share the work, and neither fails.
-func TestDirectTwice(t *testing.T) {
+func TestTwice(t *testing.T) {
 	c := kinds(t)
 	n := newest(t)
-	e := mustDirect(t, n)
-	for range 3 {
-		useMemory(t, "")
-		var g errgroup.Group
-		for range 2 {
-			g.Go(func() error { return add(t, e, c.Infos, c.open, nil) })
-		}
-		must(t, g.Wait())
-		c.check(t, n, e)
-		if names := inStore(t); len(names) != len(c.Infos) {
-			t.Errorf("the store has %q", names)
+	for _, name := range engineNames {
+		for range 3 {
+			useMemory(t, "")
+			e, err := engineOf(t.Context(), n, name)
+			must(t, err)
+			var g errgroup.Group
+			for range 2 {
+				g.Go(func() error { return add(t, e, c.Infos, c.open, nil) })
+			}
+			must(t, g.Wait())
+			c.check(t, n, e)
+			if names := inStore(t); len(names) != len(c.Infos) {
+				t.Errorf("%s: the store has %q", name, names)
+			}
 		}
 	}
 }
@@ -173,26 +177,33 @@ func TestDirectLocks(t *testing.T) {
 
 // A disk that is full at any moment leaves a store that is whole, and with room again
 // all can be restored.
-func TestDirectFullDisk(t *testing.T) {
+func TestFullDisk(t *testing.T) {
+	for _, name := range engineNames {
+		t.Run(name, func(t *testing.T) { testFullDisk(t, name) })
+	}
+}
+
+func testFullDisk(t *testing.T, name string) {
 	c := kinds(t)
 	n := newest(t)
 	failed := map[bool]int{}
 	for kilobytes := 1 << 10; ; kilobytes += kilobytes / 4 {
 		dir := useMemory(t, fmt.Sprintf("size=%dk", kilobytes))
-		e, err := Direct(t.Context(), n)
+		e, err := engineOf(t.Context(), n, name)
 		if err == nil {
 			err = add(t, e, c.Infos, c.open, nil)
 		}
-		failed[errors.Is(err, unix.ENOSPC)]++
+		failed[err != nil]++
 		if err == nil {
 			break
 		}
 		must(t, unix.Mount("", dir, "", unix.MS_REMOUNT, "size=1g"))
 		verify(t)
-		e = mustDirect(t, n)
-		must(t, add(t, e, c.Infos, c.open, nil))
-		c.check(t, n, e)
-		if names := inStore(t); len(names) != len(c.Infos) {
+		e, err = engineOf(t.Context(), n, name)
+		must(t, err)
+		must(t, add(t, e, missing(t, n, c.Infos), c.open, nil))
+		c.checkBut(t, n, forgets(name))
+		if names := inStore(t); name == "direct" && len(names) != len(c.Infos) {
 			t.Errorf("%d kB: the store has %q", kilobytes, names)
 		}
 	}
@@ -203,7 +214,13 @@ func TestDirectFullDisk(t *testing.T) {
 
 // A restore that is killed at any moment leaves a store that is whole, and the next one
 // goes on.
-func TestDirectKilled(t *testing.T) {
+func TestKilled(t *testing.T) {
+	for _, name := range engineNames {
+		t.Run(name, func(t *testing.T) { testKilled(t, name) })
+	}
+}
+
+func testKilled(t *testing.T, name string) {
 	const kills = 50
 	c := kinds(t)
 	n := newest(t)
@@ -217,7 +234,7 @@ func TestDirectKilled(t *testing.T) {
 	restore := func(after time.Duration) (ended bool, took time.Duration) {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestRestoreProcess$", "-test.count", "1")
-		cmd.Env = append(os.Environ(), restoreProcess+"="+file)
+		cmd.Env = append(os.Environ(), restoreProcess+"="+file, restoreEngine+"="+name)
 		out, err := cmd.StdoutPipe()
 		must(t, err)
 		must(t, cmd.Start())
@@ -247,10 +264,13 @@ func TestDirectKilled(t *testing.T) {
 		killed++
 		verify(t)
 	}
-	e := mustDirect(t, n)
-	must(t, add(t, e, c.Infos, c.open, nil))
-	// Between its registration and its signatures, a path has none.
-	c.checkBut(t, n, func(info *nix.PathInfo) { info.Signatures = nil })
+	e, err := engineOf(t.Context(), n, name)
+	must(t, err)
+	must(t, add(t, e, missing(t, n, c.Infos), c.open, nil))
+	c.checkBut(t, n, func(info *nix.PathInfo) {
+		forgets(name)(info)
+		info.Signatures = nil // between its registration and its signatures, a path has none
+	})
 	for _, name := range inStore(t) {
 		if strings.HasSuffix(name, tempSuffix) {
 			t.Errorf("%s is left", name)
@@ -258,7 +278,44 @@ func TestDirectKilled(t *testing.T) {
 	}
 }
 
-const restoreProcess = "NIX_MATRIX_TEST_RESTORE"
+const (
+	restoreProcess = "NIX_MATRIX_TEST_RESTORE"
+	restoreEngine  = "NIX_MATRIX_TEST_ENGINE"
+)
+
+var engineNames = []string{"direct", "protocol", "import"}
+
+func engineOf(ctx context.Context, n *nix.Nix, name string) (Engine, error) {
+	switch name {
+	case "direct":
+		return Direct(ctx, n)
+	case "protocol":
+		return Protocol(n), nil
+	default:
+		return Import(n), nil
+	}
+}
+
+// missing leaves out what is valid, as is done where it is really restored.
+func missing(t *testing.T, n *nix.Nix, infos []nix.PathInfo) []nix.PathInfo {
+	t.Helper()
+	var paths []string
+	for _, info := range infos {
+		paths = append(paths, info.Path)
+	}
+	valid, err := n.Valid(t.Context(), paths...)
+	must(t, err)
+	return slices.DeleteFunc(slices.Clone(infos), func(i nix.PathInfo) bool { return valid[i.Path] })
+}
+
+// forgets gives what an engine can't carry.
+func forgets(name string) func(*nix.PathInfo) {
+	return func(info *nix.PathInfo) {
+		if name == "import" {
+			info.Signatures, info.CA = nil, ""
+		}
+	}
+}
 
 // TestRestoreProcess is the process that others kill.
 func TestRestoreProcess(t *testing.T) {
@@ -273,11 +330,9 @@ func TestRestoreProcess(t *testing.T) {
 	n, err := nix.Find(t.Context(), io.Discard, nix.Surroundings{})
 	must(t, err)
 	fmt.Println(restoreProcess)
-	// What is valid need not come again, as where it is really restored.
-	valid, err := n.Valid(t.Context(), c.paths()...)
+	e, err := engineOf(t.Context(), n, os.Getenv(restoreEngine))
 	must(t, err)
-	infos := slices.DeleteFunc(c.Infos, func(i nix.PathInfo) bool { return valid[i.Path] })
-	must(t, add(t, mustDirect(t, n), infos, c.open, nil))
+	must(t, add(t, e, missing(t, n, c.Infos), c.open, nil))
 }
 
 func (c *closure) save(t *testing.T, file string) {

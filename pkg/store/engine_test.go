@@ -192,11 +192,7 @@ func (c *closure) open(info nix.PathInfo) io.Reader { return bytes.NewReader(c.N
 // check compares what the store knows and has with what was added.
 func (c *closure) check(t *testing.T, n *nix.Nix, e Engine) {
 	t.Helper()
-	c.checkBut(t, n, func(info *nix.PathInfo) {
-		if e.Name == "import" { // which can't carry them
-			info.Signatures, info.CA = nil, ""
-		}
-	})
+	c.checkBut(t, n, forgets(e.Name))
 }
 
 // checkBut leaves out what forget takes out of what is known.
