@@ -30,7 +30,7 @@ func small(t *testing.T, workflow string, oldNew ...string) string {
 	return repository(t, dir, workflow)
 }
 
-var smallHosts = []string{"nixosConfigurations.alpha", "nixosConfigurations.beta", "nixosConfigurations.gamma", "nixosConfigurations.pi"}
+var smallHosts = []string{"nixosConfigurations.alpha", "nixosConfigurations.pi"}
 
 // A template is run on the small repository, with what users are told to put in place of names of ours.
 type template struct {
@@ -47,8 +47,8 @@ var templates = map[string]template{
 		prepare: func(t *testing.T, workflow string, p *push) func(*run) {
 			p.cachix, p.repository = newCachix(t), small(t, workflow)
 			return func(*run) {
-				if jobs, _ := p.cachix.pushed(t); jobs != 5 {
-					t.Errorf("%d jobs have pushed, want 5", jobs)
+				if jobs, _ := p.cachix.pushed(t); jobs != 3 {
+					t.Errorf("%d jobs have pushed, want 3", jobs)
 				}
 			}
 		},
@@ -73,8 +73,8 @@ var templates = map[string]template{
 			p.repository = small(t, replace(t, workflow, "https://attic.example.org", attic.URL))
 			p.secrets = map[string]string{"ATTIC_TOKEN": attic.Token(true, true), "INPUTS_TOKEN": "github_pat_of_inputs"}
 			return func(r *run) {
-				if n := len(attic.Uploads()); n != 7 {
-					t.Errorf("Attic has %d paths, want 7", n)
+				if n := len(attic.Uploads()); n != 5 {
+					t.Errorf("Attic has %d paths, want 5", n)
 				}
 				for _, name := range r.uploaded() {
 					if bytes.Contains(r.artifact(name), []byte("/nix/store")) {
@@ -94,8 +94,8 @@ var templates = map[string]template{
 			p.programs = []string{testbench.Program(t, "git-crypt")}
 			p.secrets = map[string]string{"ATTIC_TOKEN": attic.Token(true, true), "GIT_CRYPT_KEY": key}
 			return func(r *run) {
-				if n := len(attic.Uploads()); n != 4 {
-					t.Errorf("Attic has %d paths, want 4", n)
+				if n := len(attic.Uploads()); n != 2 {
+					t.Errorf("Attic has %d paths, want 2", n)
 				}
 				for _, name := range r.uploaded() {
 					if bytes.Contains(r.artifact(name), []byte("the marker")) {
@@ -188,7 +188,8 @@ jobs:
 func pullRequest(t *testing.T, product string) {
 	service := actionstest.Start(t, actionstest.Options{})
 	main := actionstest.Scope{Scope: actionstest.Main, Permission: actionstest.Read | actionstest.Write}
-	repository := small(t, commented)
+	hosts := append(slices.Clone(smallHosts), "nixosConfigurations.beta", "nixosConfigurations.gamma")
+	repository := small(t, commented, "pi = host", `beta = host "x86_64-linux" "beta" "one"; gamma = host "x86_64-linux" "gamma" "one"; pi = host`)
 	// The token may what the workflow says.
 	api := func(t *testing.T, workflow, job string, with githubtest.Options) *githubtest.Server {
 		with.Permissions = parseText[workflowFile](t, "the workflow", workflow).granted(job)
@@ -210,7 +211,7 @@ func pullRequest(t *testing.T, product string) {
 	}
 	server := api(t, commented, "nix", githubtest.Options{})
 	r := start(t, server, 0, main)
-	r.expect(all("success", "nix/", append(slices.Clone(smallHosts), "discover", "report")...))
+	r.expect(all("success", "nix/", append(slices.Clone(hosts), "discover", "report")...))
 	if comments := server.Comments(); len(comments) > 0 {
 		t.Errorf("a push has the comments %v", comments)
 	}
@@ -218,7 +219,7 @@ func pullRequest(t *testing.T, product string) {
 	main.Permission = actionstest.Read
 	own := actionstest.Scope{Scope: "refs/pull/7/merge", Permission: actionstest.Read | actionstest.Write}
 	var changed []string
-	for _, host := range []string{"gamma", "pi"} {
+	for _, host := range []string{"pi", "gamma"} {
 		change(host)
 		changed = append(changed, "nixosConfigurations."+host)
 		r = start(t, server, githubtest.PullRequest, own, main)
@@ -228,7 +229,7 @@ func pullRequest(t *testing.T, product string) {
 			t.Fatalf("there are %d comments: %v", len(comments), comments)
 		}
 		var named []string
-		for _, host := range smallHosts {
+		for _, host := range hosts {
 			if strings.Contains(comments[0].Body, host) {
 				named = append(named, host)
 			}
