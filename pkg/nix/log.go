@@ -129,7 +129,7 @@ func (r *logReader) line(line string) {
 		case activitySubstitute:
 			e.Kind = FetchStarted
 		case activityRealise, activityCopies:
-			if l.Text == "" { // which says that inputs go to a builder
+			if l.Text == "" { // what goes to a builder says so
 				r.counts[l.ID] = &count{kind: l.Type}
 			}
 			return

@@ -435,7 +435,8 @@ func (n *Nix) Copy(ctx context.Context, destination string, paths []string) (Tra
 		cmd := n.abroad(ctx, "nix", append(slices.Clip(args), piece...)...)
 		cmd.WaitDelay = copyGrace
 		cmd.Stderr = log // and nowhere else: it may quote the address
-		if err := failure(cmd, cmd.Run(), log.rest.String()+string(log.partly)); err != nil {
+		err := cmd.Run()
+		if err = failure(cmd, err, log.rest.String()+string(log.partly)); err != nil {
 			maps.DeleteFunc(log.sizes, func(_ string, size int64) bool { return size == 0 }) // which may not have arrived
 			name, _, _ := strings.Cut(Redact(destination), "?")
 			return log.traffic(), fmt.Errorf("copy to %s: %w", name, redactErr(err, destination))
