@@ -22,7 +22,7 @@ test: ## Install the real programs that the tests run against, lint, test
 	@$(testbench) NIX_MATRIX_REQUIRE_PARTS=$(if $(CI),1,$(NIX_MATRIX_REQUIRE_PARTS)) go test -timeout 40m ./...
 
 bench: build ## Measure what we claim about speed, into dist/bench.json too
-	@scripts/testbench nix-2.34
+	@scripts/testbench nix-2.34 npm zstd
 	@$(testbench) go run ./internal/bench
 
 lint: ## Check the format, the layers, the workflows and the scripts
