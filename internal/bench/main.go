@@ -52,6 +52,9 @@ var measures = []measure{
 	{"plan", (*bench).plan},
 	{"push", (*bench).push},
 	{"overhead", (*bench).overhead},
+	{"restore", (*bench).restores},
+	{"save", (*bench).saves},
+	{"entries", (*bench).entries},
 }
 
 func main() {
@@ -67,6 +70,8 @@ func run(ctx context.Context, args []string) error {
 	switch {
 	case os.Getenv(inside) == "":
 		return reenter(ctx, args)
+	case len(args) > 2 && args[0] == meterArgument:
+		return measured(ctx, args[1:])
 	case len(args) > 0 && args[0] == pusherArgument:
 		return pusher(ctx)
 	case len(args) > 0 && args[0] == plannerArgument:
@@ -119,6 +124,7 @@ type bench struct {
 	dir     string
 	program string // nix-matrix, as a workflow runs it
 	rows    []row
+	closure *closure // once it was made
 }
 
 // freeze keeps the program as it is now, whatever is built meanwhile.

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -72,20 +71,14 @@ func (b *bench) noise(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(b.dir, "noise")
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	dir, err := b.randomFiles("noise", pushPaths, pushBytes/pushPaths)
+	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	data := make([]byte, pushBytes/pushPaths)
 	args := []string{"--add"}
 	for i := range pushPaths {
-		rand.Read(data)
-		file := filepath.Join(dir, fmt.Sprintf("noise-%d", i))
-		if err := os.WriteFile(file, data, 0o644); err != nil {
-			return nil, err
-		}
-		args = append(args, file)
+		args = append(args, filepath.Join(dir, fmt.Sprint(i)))
 	}
 	added, err := b.run(ctx, dir, env, "nix-store", args...)
 	if err != nil {

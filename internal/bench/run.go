@@ -65,19 +65,14 @@ func (b *bench) fresh() (env []string, err error) {
 	)
 }
 
-// inTurn measures two things n times. Each begins every other time, so that
-// what else the machine does meets both.
-func inTurn(n int, ours, theirs func(i int) error) error {
+// inTurn measures things n times. Each begins in its turn, so that what else the
+// machine does meets all.
+func inTurn(n int, sides ...func(i int) error) error {
 	for i := range n {
-		first, second := ours, theirs
-		if i%2 == 1 {
-			first, second = theirs, ours
-		}
-		if err := first(i); err != nil {
-			return err
-		}
-		if err := second(i); err != nil {
-			return err
+		for j := range sides {
+			if err := sides[(i+j)%len(sides)](i); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"fmt"
+)
+
+// packBytes is what there is an entry of the cache for.
+const packBytes = 128 << 20
+
+// saves is putting a closure into a cache that has nothing, and then what is new.
+func (b *bench) saves(ctx context.Context) error {
+	var first, next, tars series
+	var size, tarSize, bytes, nextBytes int64
+	var entries, most int
+	var c *closure
+	err := inTurn(rounds, func(int) error {
+		of, s, env, err := b.beginSave(ctx)
+		if err != nil {
+			return err
+		}
+		defer s.close()
+		c = of
+		m, n, err := b.save(ctx, s, env, c.all)
+		if err != nil {
+			return err
+		}
+		first, size = append(first, m), n
+		bytes = s.carried.Swap(0)
+		entries = len(s.Entries())
+		most = 1 + int((size+packBytes-1)/packBytes)
+		if m, _, err = b.save(ctx, s, env, c.rebuilt); err != nil {
+			return err
+		}
+		next = append(next, m)
+		nextBytes = s.carried.Load()
+		return nil
+	}, func(int) error {
+		_, s, env, err := b.beginSave(ctx)
+		if err != nil {
+			return err
+		}
+		defer s.close()
+		m, n, err := b.tar(ctx, env)
+		tars, tarSize = append(tars, m), n
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	add := func(work, against, value, goal string, met bool) {
+		b.rows = append(b.rows, row{Work: fmt.Sprintf("%s of %s", work, megabytes(c.bytes)), Against: against, Value: value, Goal: goal, Met: met})
+	}
+	value, times := faster(first.took(), tars.took())
+	more := 100 * (float64(size)/float64(tarSize) - 1)
+	add("first save, unthrottled,", "tar | zstd -3 -T0 of all of /nix, to a file",
+		fmt.Sprintf("%s; %s against %s, %+.1f %%", value, megabytes(size), megabytes(tarSize), more), "≥ 1×, size within 10 %", times >= 1 && more <= 10)
+	add("first save, unthrottled,", "the processors' time / their number", first.middle().limit(), "–", true)
+	share := 100 * float64(nextBytes) / float64(bytes)
+	value, times = faster(next.took(), first.took())
+	add("save after paths of 1 % of the bytes were rebuilt,", "the first save",
+		fmt.Sprintf("%s of %s, %.1f %%; %s", megabytes(nextBytes), megabytes(bytes), share, value), "≤ 3 % of the bytes, ≥ 10×", share <= 3 && times >= 10)
+	add("entries created by the first save", "–", fmt.Sprint(entries), fmt.Sprintf("≤ %d, 1 + one per 128 MiB", most), entries <= most)
+	return nil
+}
