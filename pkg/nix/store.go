@@ -345,9 +345,32 @@ func (n *Nix) Hold(ctx context.Context, paths ...string) (io.Closer, error) {
 	return d, nil
 }
 
-// Export writes the export stream of the paths, which must be a closure with
-// references first, as Requisites gives them.
-func (n *Nix) Export(ctx context.Context, dst io.Writer, paths []string) error {
+// Export writes the export stream of valid paths, references before what refers to them.
+// What is in the store is written as it is: whoever reads it compares it with the hash.
+func (n *Nix) Export(ctx context.Context, dst io.Writer, infos []PathInfo) error {
+	if runtime.GOOS == "darwin" || n.remote {
+		return n.export(ctx, dst, infos)
+	}
+	for _, info := range infos {
+		err := nar.WriteRecord(dst, info.Path, info.References, info.Deriver, func(w io.Writer) error {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return nar.Dump(w, info.Path)
+		})
+		if err != nil {
+			return fmt.Errorf("export store paths: %w", err)
+		}
+	}
+	return nar.WriteEnd(dst)
+}
+
+// export has Nix do so, which alone knows how it names files on macOS.
+func (n *Nix) export(ctx context.Context, dst io.Writer, infos []PathInfo) error {
+	paths := make([]string, len(infos))
+	for i, info := range infos {
+		paths[i] = info.Path
+	}
 	for _, piece := range chunks(paths) {
 		out := &openEnd{w: dst}
 		cmd := n.command(ctx, "nix-store", append([]string{"--export"}, piece...)...)
@@ -359,8 +382,7 @@ func (n *Nix) Export(ctx context.Context, dst io.Writer, paths []string) error {
 			return fmt.Errorf("export store paths: the stream of nix-store --export has no end")
 		}
 	}
-	_, err := dst.Write(make([]byte, 8))
-	return err
+	return nar.WriteEnd(dst)
 }
 
 // Import adds the paths of an export stream, checking neither signatures nor what the

@@ -2,7 +2,6 @@ package pack
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -49,7 +48,7 @@ type Summary struct {
 // After an error what was written is of no use. One of dst shows when more of the
 // stream is read.
 func Write(dst io.Writer, export io.Reader, proofs map[string]Proof, key *Key) (*Summary, error) {
-	return NewStream(export, proofs, key).write(dst, math.MaxInt64)
+	return NewStream(export, proofs, key).Rest(dst)
 }
 
 // A Stream is an export stream that several packs are made of. See [Write] for what
@@ -75,6 +74,9 @@ func (s *Stream) Next(dst io.Writer, size int64) (*Summary, error) {
 	}
 	return s.write(dst, size)
 }
+
+// Rest makes a pack of all records that are left, also of none.
+func (s *Stream) Rest(dst io.Writer) (*Summary, error) { return s.write(dst, math.MaxInt64) }
 
 // ended says whether there are no more records.
 func (s *Stream) ended() (bool, error) {
@@ -337,27 +339,3 @@ func unexpected(err error) error {
 	}
 	return err
 }
-
-// WriteRecord writes a record of an export stream, of which nar gives the NAR.
-func WriteRecord(w io.Writer, nar io.Reader, path string, references []string, deriver string) error {
-	if err := wire.WriteUint64(w, recordStart); err != nil {
-		return err
-	}
-	if _, err := io.Copy(w, nar); err != nil {
-		return err
-	}
-	var trailer bytes.Buffer // writing to it can't fail
-	_ = wire.WriteUint64(&trailer, recordMagic)
-	_ = wire.WriteString(&trailer, path)
-	_ = wire.WriteUint64(&trailer, uint64(len(references)))
-	for _, ref := range references {
-		_ = wire.WriteString(&trailer, ref)
-	}
-	_ = wire.WriteString(&trailer, deriver)
-	_ = wire.WriteUint64(&trailer, 0)
-	_, err := w.Write(trailer.Bytes())
-	return err
-}
-
-// WriteEnd writes what follows the last record of an export stream.
-func WriteEnd(w io.Writer) error { return wire.WriteUint64(w, streamEnd) }

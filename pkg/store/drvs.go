@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/org/nix-matrix/internal/nar"
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/nix"
@@ -23,7 +25,7 @@ import (
 type Nix interface {
 	Requisites(ctx context.Context, paths ...string) ([]string, error)
 	FullInfo(ctx context.Context, paths ...string) ([]nix.PathInfo, error)
-	Export(ctx context.Context, dst io.Writer, paths []string) error
+	Export(ctx context.Context, dst io.Writer, infos []nix.PathInfo) error
 	Add(ctx context.Context, infos []nix.PathInfo, open func(nix.PathInfo) (io.Reader, error)) error
 	Valid(ctx context.Context, paths ...string) (map[string]bool, error)
 }
@@ -47,10 +49,6 @@ func PackDrvs(ctx context.Context, from Nix, id, file string, drvs []string, sea
 	if err != nil {
 		return nil, err
 	}
-	proofs, err := proofsOf(ctx, from, paths)
-	if err != nil {
-		return nil, err
-	}
 	f, err := os.Create(file)
 	if err != nil {
 		return nil, fmt.Errorf("write drv pack: %w", err)
@@ -64,44 +62,73 @@ func PackDrvs(ctx context.Context, from Nix, id, file string, drvs []string, sea
 		}
 	}()
 
-	summary, err := packPaths(ctx, from, f, paths, proofs, seal)
+	summary, err := packPaths(ctx, from, f, paths, seal)
 	if err != nil {
 		return nil, fmt.Errorf("write drv pack: %w", err)
 	}
 	return &DrvPack{Summary: *summary, seal: seal, key: drvPackKey(id, seal.Fingerprint(), paths)}, nil
 }
 
-func proofsOf(ctx context.Context, from Nix, paths []string) (map[string]pack.Proof, error) {
+// packPaths writes a pack of valid paths, references before what refers to them.
+func packPaths(ctx context.Context, from Nix, dst io.Writer, paths []string, seal *pack.Key) (*pack.Summary, error) {
 	infos, err := from.FullInfo(ctx, paths...)
 	if err != nil {
 		return nil, err
 	}
-	all := make(map[string]pack.Proof, len(infos))
-	for _, info := range infos {
-		all[info.Path] = pack.Proof{Signatures: info.Signatures, CA: info.CA}
-	}
-	return all, nil
+	var summary *pack.Summary
+	err = export(ctx, from, infos, seal, func(stream *pack.Stream) error {
+		buffered := bufio.NewWriterSize(dst, 1<<20)
+		if summary, err = stream.Rest(buffered); err != nil {
+			return err
+		}
+		return errors.Join(buffered.Flush(), intact(summary.Index, infos))
+	})
+	return summary, err
 }
 
-func packPaths(ctx context.Context, from Nix, dst io.Writer, paths []string, proofs map[string]pack.Proof, seal *pack.Key) (*pack.Summary, error) {
+// export has packs made of valid paths, references before what refers to them.
+func export(ctx context.Context, from Nix, infos []nix.PathInfo, seal *pack.Key, make func(*pack.Stream) error) error {
+	proofs := map[string]pack.Proof{}
+	for _, info := range infos {
+		proofs[info.Path] = pack.Proof{Signatures: info.Signatures, CA: info.CA}
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r, w := io.Pipe()
-	exported := make(chan error, 1)
-	go func() {
-		err := from.Export(ctx, w, paths)
-		exported <- errors.Join(err, w.CloseWithError(err))
-	}()
-	buffered := bufio.NewWriterSize(dst, 1<<20)
-	summary, err := pack.Write(buffered, r, proofs, seal)
-	_ = r.CloseWithError(err) // so that an exporter nobody reads from ends
-	if exportErr := <-exported; err == nil {
-		err = exportErr
-	}
+	var g errgroup.Group
+	g.Go(func() error {
+		buffered := bufio.NewWriterSize(w, 1<<20)
+		err := from.Export(ctx, buffered, infos)
+		if err == nil {
+			err = buffered.Flush()
+		}
+		return errors.Join(err, w.CloseWithError(err))
+	})
+	err := make(pack.NewStream(r, proofs, seal))
 	if err != nil {
-		return nil, err
+		cancel()
 	}
-	return summary, buffered.Flush()
+	_ = r.CloseWithError(err) // so that an exporter nobody reads from ends
+	if exported := g.Wait(); err == nil {
+		err = exported
+	}
+	return err
+}
+
+// intact makes sure that what was packed is what was once registered: files in a store
+// can be changed by who may, or by a disk.
+func intact(ix *pack.Index, infos []nix.PathInfo) error {
+	registered := make(map[string]string, len(infos))
+	for _, info := range infos {
+		registered[info.Path] = info.NarHash
+	}
+	for i := range ix.Records {
+		rec := &ix.Records[i]
+		if hash := hex.EncodeToString(rec.NarHash[:]); registered[rec.Path] != hash {
+			return fmt.Errorf("%s has changed since it was added to the store: repair it with nix-store --repair-path", rec.Path)
+		}
+	}
+	return nil
 }
 
 // sumOf names a set of paths, sealed with the key of a fingerprint or in clear.

@@ -167,9 +167,9 @@ func TestHandOver(t *testing.T) {
 // broken is a Nix whose export ends in the middle of a record.
 type broken struct{ Nix }
 
-func (b broken) Export(ctx context.Context, w io.Writer, paths []string) error {
+func (b broken) Export(ctx context.Context, w io.Writer, infos []nix.PathInfo) error {
 	var all bytes.Buffer
-	if err := b.Nix.Export(ctx, &all, paths); err != nil {
+	if err := b.Nix.Export(ctx, &all, infos); err != nil {
 		return err
 	}
 	_, err := w.Write(all.Bytes()[:all.Len()/2])

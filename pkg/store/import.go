@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/org/nix-matrix/internal/nar"
 	"github.com/org/nix-matrix/pkg/nix"
-	"github.com/org/nix-matrix/pkg/pack"
 )
 
 // Import is the engine that every Nix has: `nix-store --import`. It loses signatures and
@@ -50,12 +50,15 @@ func (i *importer) stop(cause error) error {
 	return <-i.ended
 }
 
-func (i *importer) Add(ctx context.Context, info nix.PathInfo, nar io.Reader) error {
+func (i *importer) Add(ctx context.Context, info nix.PathInfo, from io.Reader) error {
 	if i.pipe == nil {
 		i.start()
 	}
-	source := &heard{r: nar}
-	err := pack.WriteRecord(i.stream, source, info.Path, info.References, info.Deriver)
+	source := &heard{r: from}
+	err := nar.WriteRecord(i.stream, info.Path, info.References, info.Deriver, func(w io.Writer) error {
+		_, err := io.Copy(w, source)
+		return err
+	})
 	switch {
 	case source.err != nil:
 		// Without its end nothing of the path is imported. What came before it must be.
@@ -83,7 +86,7 @@ func (i *importer) Finish(ctx context.Context, _ []nix.PathInfo) error {
 	if i.pipe == nil {
 		return nil
 	}
-	err := pack.WriteEnd(i.stream)
+	err := nar.WriteEnd(i.stream)
 	if err == nil {
 		err = i.stream.Flush()
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,16 +34,14 @@ func packOf(t testing.TB, key string, seal *pack.Key, files ...string) (*Pack, [
 	dir := t.TempDir()
 	for _, file := range files {
 		name, refs, _ := strings.Cut(file, ":")
-		var content bytes.Buffer
 		must(t, os.WriteFile(filepath.Join(dir, name), []byte(name), 0o600))
-		must(t, nar.Dump(&content, filepath.Join(dir, name)))
 		var references []string
 		for _, ref := range strings.Fields(refs) {
 			references = append(references, pathOf(ref))
 		}
-		must(t, pack.WriteRecord(&export, &content, pathOf(name), references, ""))
+		must(t, nar.WriteRecord(&export, pathOf(name), references, "", func(w io.Writer) error { return nar.Dump(w, filepath.Join(dir, name)) }))
 	}
-	must(t, pack.WriteEnd(&export))
+	must(t, nar.WriteEnd(&export))
 	summary, err := pack.Write(&packed, &export, nil, seal)
 	must(t, err)
 	return newPack(key, summary.Size, summary.Index), packed.Bytes()

@@ -51,11 +51,7 @@ func SaveInputs(ctx context.Context, from Nix, to cache.Cache, id string, paths,
 		return fmt.Errorf("save flake inputs: %w", err)
 	}
 	defer func() { err = errors.Join(err, f.Close(), os.Remove(f.Name())) }()
-	proofs, err := proofsOf(ctx, from, there)
-	if err != nil {
-		return fmt.Errorf("save flake inputs: %w", err)
-	}
-	summary, err := packPaths(ctx, from, f, there, proofs, seal)
+	summary, err := packPaths(ctx, from, f, there, seal)
 	if err != nil {
 		return fmt.Errorf("save flake inputs: %w", err)
 	}

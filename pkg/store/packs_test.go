@@ -305,6 +305,18 @@ func TestSaveFails(t *testing.T) {
 	}
 }
 
+// What has changed in the store since it was registered is not saved.
+func TestSaveChanged(t *testing.T) {
+	n := inputsNix(t)
+	paths := fleet(t, n)
+	must(t, os.Chmod(paths["left"], 0o600))
+	must(t, os.WriteFile(paths["left"], []byte("something else"), 0o600))
+	packs, err := saver(n, open(t), nil).Save(t.Context(), []string{paths["low"], paths["left"]})
+	if err == nil || len(packs) > 0 || !strings.Contains(err.Error(), paths["left"]+" has changed") {
+		t.Errorf("%v, %v", packs, err)
+	}
+}
+
 // full is a cache that takes no more.
 type full struct{ cache.Cache }
 

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/pack"
 )
 
@@ -39,27 +40,15 @@ func (s *Saver) Save(ctx context.Context, paths []string) ([]*Pack, error) {
 	if len(paths) == 0 {
 		return nil, nil
 	}
-	proofs, err := proofsOf(ctx, s.Nix, paths)
+	infos, err := s.Nix.FullInfo(ctx, paths...)
 	if err != nil {
 		return nil, fmt.Errorf("save: %w", err)
 	}
-	r, w := io.Pipe()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var g errgroup.Group
-	g.Go(func() error {
-		err := s.Nix.Export(ctx, w, paths)
-		_ = w.CloseWithError(err)
+	var packs []*Pack
+	err = export(ctx, s.Nix, infos, s.Seal, func(stream *pack.Stream) error {
+		packs, err = s.packs(ctx, stream, infos)
 		return err
 	})
-	packs, err := s.packs(ctx, pack.NewStream(r, proofs, s.Seal))
-	if err != nil {
-		cancel()
-	}
-	_ = r.CloseWithError(err) // so that an exporter nobody reads from ends
-	if exportErr := g.Wait(); err == nil {
-		err = exportErr
-	}
 	if err != nil {
 		return packs, fmt.Errorf("save: %w", err)
 	}
@@ -67,7 +56,7 @@ func (s *Saver) Save(ctx context.Context, paths []string) ([]*Pack, error) {
 }
 
 // packs makes packs and uploads them, each while the next one is made.
-func (s *Saver) packs(ctx context.Context, stream *pack.Stream) (packs []*Pack, err error) {
+func (s *Saver) packs(ctx context.Context, stream *pack.Stream, infos []nix.PathInfo) (packs []*Pack, err error) {
 	size := s.Size
 	if size <= 0 {
 		size = PackSize
@@ -96,7 +85,7 @@ func (s *Saver) packs(ctx context.Context, stream *pack.Stream) (packs []*Pack, 
 			return packs, f.Close()
 		}
 		if err == nil {
-			err = wait() // for the one before
+			err = errors.Join(intact(summary.Index, infos), wait()) // for the one before
 		}
 		if err != nil {
 			return packs, errors.Join(err, f.Close())
