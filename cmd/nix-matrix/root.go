@@ -85,7 +85,7 @@ with underscores. Secrets are taken from the environment only.`,
 		return usagef("%w; see %s --help", err, cmd.CommandPath())
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newDiscover(a), newBuild(a), newReport(a), newRun(a), newRestore(a), newSave(a), newGC(a), newUnseal(a), newVersion(a))
+	root.AddCommand(newDiscover(a), newBuild(a), newReport(a), newRun(a), newRestore(a), newSave(a), newGC(a), newUnseal(a), newVersion(a), newServeDirect(a))
 	return root
 }
 

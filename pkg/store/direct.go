@@ -44,12 +44,13 @@ func direct(ctx context.Context, n *nix.Nix) (Engine, error) {
 	if err != nil {
 		return Engine{}, err
 	}
-	// This makes a store that is not there yet, and fails where it may not be changed.
+	if err := unix.Access(dir, unix.W_OK); err != nil && !errors.Is(err, unix.ENOENT) {
+		return Engine{}, fmt.Errorf("write to %s: %w", dir, err)
+	}
+	// This makes a store that is not there yet, and fails where its database may not be
+	// changed.
 	if err := local.LoadDB(ctx, nil); err != nil {
 		return Engine{}, err
-	}
-	if err := unix.Access(dir, unix.W_OK); err != nil {
-		return Engine{}, fmt.Errorf("write to %s: %w", dir, err)
 	}
 	return Engine{
 		Name:     "direct",

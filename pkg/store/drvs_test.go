@@ -19,7 +19,10 @@ import (
 	"github.com/org/nix-matrix/pkg/pack"
 )
 
-func TestMain(m *testing.M) { testbench.PrivateProcess(m) }
+func TestMain(m *testing.M) {
+	actAs(m)
+	testbench.PrivateProcess(m)
+}
 
 func open(t *testing.T) cache.Cache {
 	t.Helper()

@@ -202,7 +202,7 @@ func (c *closure) checkBut(t *testing.T, n *nix.Nix, forget func(*nix.PathInfo))
 	must(t, err)
 	want := slices.Clone(c.Infos)
 	for i := range want {
-		want[i].Ultimate = false
+		want[i].Ultimate = false // whoever says so has to have built it
 		forget(&want[i])
 		forget(&got[i])
 	}

@@ -1,0 +1,23 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/org/nix-matrix/pkg/store"
+)
+
+// serveDirect is the command that this program runs as root to restore into a store
+// that its user may not write to.
+const serveDirect = "serve-direct"
+
+func newServeDirect(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:    serveDirect + " DIRECTORY",
+		Short:  "Restore what comes by stdin, as root, for another nix-matrix",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return store.ServeDirect(cmd.Context(), a.streams.in, a.streams.out, args[0])
+		},
+	}
+}
