@@ -57,7 +57,7 @@ func sudo(args []string) int {
 
 // multiUser gives a store that belongs to root, somebody else who may be root without
 // a password, and how that one restores.
-func multiUser(t *testing.T, c *closure) (n *nix.Nix, restore func(mode os.FileMode) *exec.Cmd) {
+func multiUser(t *testing.T, c *closure) (n *nix.Nix, user *testbench.MultiUser, restore func(mode os.FileMode) *exec.Cmd) {
 	t.Helper()
 	n = newest(t)
 	bin := t.TempDir()
@@ -68,7 +68,7 @@ func multiUser(t *testing.T, c *closure) (n *nix.Nix, restore func(mode os.FileM
 	file := filepath.Join(bin, "closure")
 	c.save(t, file)
 	m := testbench.Daemon(t, testbench.DaemonOptions{Trusted: true, Reach: []string{bin}})
-	return n, func(mode os.FileMode) *exec.Cmd {
+	return n, m, func(mode os.FileMode) *exec.Cmd {
 		t.Helper()
 		must(t, os.WriteFile(filepath.Join(bin, "sudo"), program, 0o755))
 		must(t, os.Chmod(filepath.Join(bin, "sudo"), mode))
@@ -83,7 +83,7 @@ func multiUser(t *testing.T, c *closure) (n *nix.Nix, restore func(mode os.FileM
 // Who may not write to the store restores as root, and what is there then is root's.
 func TestDirectAsRoot(t *testing.T) {
 	c := kinds(t)
-	n, restore := multiUser(t, c)
+	n, _, restore := multiUser(t, c)
 	out, err := restore(os.ModeSetuid | 0o755).CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "the direct engine can't be used: ") {
 		t.Fatalf("%v\n%s", err, out)
@@ -106,10 +106,36 @@ func TestDirectAsRoot(t *testing.T) {
 	}
 }
 
+// A store of a user's own needs nobody else; who is not root may not move directories
+// that are read-only.
+func TestDirectOfUser(t *testing.T) {
+	c := kinds(t)
+	_, user, restore := multiUser(t, c)
+	root := filepath.Join(user.Home, "root")
+	cmd := restore(0o755)
+	cmd.Env = append(cmd.Env, "NIX_CONFIG=extra-experimental-features = nix-command\nstore = "+root)
+	if out, err := cmd.CombinedOutput(); err != nil || strings.Contains(string(out), "can't be used") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, path := range c.paths() {
+		checkMetadata(t, filepath.Join(root, path))
+		info, err := os.Lstat(filepath.Join(root, path))
+		must(t, err)
+		if uid := info.Sys().(*syscall.Stat_t).Uid; int(uid) != user.UID {
+			t.Errorf("%s belongs to %d", path, uid)
+		}
+	}
+	run(t, "nix-store", "--store", root, "--verify", "--check-contents")
+	run(t, "nix-store", append([]string{"--store", root, "--check-validity"}, c.paths()...)...)
+	if names := inStore(t); len(names) != 0 {
+		t.Errorf("the store has %q", names)
+	}
+}
+
 // The process of root's ends with the one that it is for, and leaves nothing.
 func TestDirectAsRootKilled(t *testing.T) {
 	c := kinds(t)
-	n, restore := multiUser(t, c)
+	n, _, restore := multiUser(t, c)
 	for range 5 {
 		cmd := restore(os.ModeSetuid | 0o755)
 		out, err := cmd.StdoutPipe()
