@@ -57,7 +57,7 @@ func run(ctx context.Context, args []string, s streams, getenv func(string) stri
 	case errors.As(err, &red):
 		return exitRed // the verdict has been told
 	case ctx.Err() != nil:
-		app.fail("Interrupted", err)
+		app.fail("Interrupted", fmt.Errorf("interrupted: %w", context.Cause(ctx))) // what it has led to tells nothing more
 		return exitRed
 	case errors.As(err, &usage):
 		app.fail("Wrong usage", err)

@@ -183,9 +183,13 @@ func (p *packing) readBefore(a *app) (before, error) {
 
 // costs is what becomes of an error of the cache, or of what it has: in a workflow
 // nothing that is wrong with it is an error.
-func (a *app) costs(title string, err error) error {
+func (a *app) costs(ctx context.Context, title string, err error) error {
+	var usage *usageError
 	ours := errors.Is(err, store.ErrSource) && !errors.Is(err, nix.ErrUntrusted)
-	if err == nil || !a.action.Running() && !ours {
+	switch {
+	case ctx.Err() != nil:
+		return errors.Join(err, ctx.Err())
+	case err == nil, errors.As(err, &usage), !a.action.Running() && !ours:
 		return err
 	}
 	a.warn(title, err)

@@ -27,7 +27,8 @@ restored too, and Nix fetches those.
 
 A path is only taken if its contents have the hash that the index says, and the
 cache gives a job only what was saved by its own branch or pull request, the one that
-it goes to, and the default branch.
+it goes to, and the default branch. A Nix daemon must trust this user (trusted-users in
+nix.conf), or takes only what has a content address or a signature by a trusted key.
 
 In GitHub Actions nothing that is wrong with the cache is an error: it costs a warning,
 and what is missing is built. The key of what was sealed comes from ` + encryptionVariable + `.`,
@@ -68,8 +69,8 @@ func (r *restorer) run(ctx context.Context, args []string) error {
 		return err
 	}
 	restored, lost, err := r.restore(ctx, n, engine, paths)
-	if err := a.costs("Not all was restored", err); err != nil || ctx.Err() != nil {
-		return errors.Join(err, ctx.Err())
+	if err := a.costs(ctx, "Not all was restored", err); err != nil {
+		return err
 	}
 	if err := r.keepBefore(ctx, a, n, lost); err != nil {
 		a.warn("What is new can't be told later from what is there now", err)
@@ -88,6 +89,9 @@ func (r *restorer) restore(ctx context.Context, n *nix.Nix, engine store.Engine,
 	ix := a.loadIndex(ctx, c, n.System)
 	if len(paths) == 0 {
 		paths = ix.Paths()
+	}
+	if len(ix.Packs) == 0 {
+		a.show.Printf("nothing was found that an earlier run has saved")
 	}
 	start := time.Now()
 	from := &store.Restorer{Nix: n, Engine: engine, Cache: c, Index: ix, Progress: a.restoring}

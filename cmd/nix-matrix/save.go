@@ -10,7 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/pack"
 	"github.com/org/nix-matrix/pkg/store"
 )
 
@@ -24,7 +26,9 @@ become valid since restore was called, or the closures of the paths that are nam
 the cache has already is not saved again.
 
 By default that is what no public cache has: what was built here, and what nobody has
-signed. With --store-cache all it is everything but derivations.
+signed, with the sources that it refers to. With --store-cache all it is everything but
+derivations. What restore brings is kept within --store-cache-limit; the directory or the
+Actions cache itself is made smaller by "nix-matrix gc".
 
 In GitHub Actions nothing that is wrong with the cache is an error. With a text in
 ` + encryptionVariable + ` all of it is sealed.`,
@@ -72,8 +76,8 @@ func (s *saver) run(ctx context.Context, args []string) error {
 	if policy != store.Off {
 		err = s.save(ctx, n, policy, limit, paths, &done)
 	}
-	if err := a.costs("Not all was saved", err); err != nil || ctx.Err() != nil {
-		return errors.Join(err, ctx.Err())
+	if err := a.costs(ctx, "Not all was saved", err); err != nil {
+		return err
 	}
 	return s.tell(done)
 }
@@ -84,13 +88,18 @@ func (s *saver) save(ctx context.Context, n *nix.Nix, policy store.Policy, limit
 	if err != nil || c == nil {
 		return err
 	}
+	ix, err := store.Load(ctx, c, a.indexKey(n.System), a.action.Refs()...)
+	known := err == nil || errors.Is(err, pack.ErrCorrupt) || errors.Is(err, pack.ErrSeal) || errors.Is(err, cache.ErrReadOnly)
+	if !known { // an index without what the last one names would take its place
+		return fmt.Errorf("what was saved before is not known, and nothing is saved that could hide it: %w", err)
+	}
 	before, err := s.readBefore(a)
 	if err != nil {
 		a.warn("All counts as new", err)
 	}
 	a.show.Doing("looking for what is new")
 	defer a.show.Doing("")
-	ix := a.loadIndex(ctx, c, n.System).Without(before.Lost...)
+	ix = ix.Without(before.Lost...)
 	if len(paths) > 0 {
 		paths, err = n.Requisites(ctx, paths...)
 	} else {
@@ -110,16 +119,21 @@ func (s *saver) save(ctx context.Context, n *nix.Nix, policy store.Policy, limit
 	}
 	start := time.Now()
 	a.show.Doing("saving %d store paths", len(fresh))
+	now := saved{Packs: []string{}}
 	to := &store.Saver{Nix: n, Cache: c, ID: a.id, Seal: a.seal, Progress: func(p *store.Pack) {
-		done.add(p)
-		a.saving(*done, len(fresh))
+		now.add(p)
+		a.saving(now, len(fresh))
 	}}
 	packs, err := to.Save(ctx, fresh)
-	if len(packs) > 0 {
-		ix = store.NewIndex(append(packs, ix.Packs...)...).Within(limit)
-		err = errors.Join(err, a.keepIndex(ctx, c, n.System, ix))
-		a.told(*done, time.Since(start))
+	if len(packs) == 0 {
+		return err
 	}
+	ix = store.NewIndex(append(packs, ix.Packs...)...).Within(limit)
+	if kept := a.keepIndex(ctx, c, n.System, ix); kept != nil {
+		return errors.Join(err, kept) // so nobody finds them
+	}
+	*done = now
+	a.told(now, time.Since(start))
 	return err
 }
 
