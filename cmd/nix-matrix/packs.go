@@ -52,14 +52,14 @@ const engineAuto = "auto"
 func (p *packing) choose(ctx context.Context, a *app, n *nix.Nix) (store.Engine, error) {
 	switch p.engine {
 	case engineAuto:
-		engine, err := store.Direct(ctx, n)
+		engine, err := direct(ctx, n)
 		if err == nil || ctx.Err() != nil {
 			return engine, err
 		}
 		a.show.Printf("restoring by Nix's own protocol: %v", err)
 		return store.Protocol(n), nil
 	case "direct":
-		return store.Direct(ctx, n)
+		return direct(ctx, n)
 	case "protocol":
 		return store.Protocol(n), nil
 	case "import":
@@ -67,6 +67,24 @@ func (p *packing) choose(ctx context.Context, a *app, n *nix.Nix) (store.Engine,
 	default:
 		return store.Engine{}, usagef("--engine %s: it is auto, direct, protocol or import", p.engine)
 	}
+}
+
+// direct is the direct engine, for which another process of this program runs as root
+// where it may and has to.
+func direct(ctx context.Context, n *nix.Nix) (store.Engine, error) {
+	engine, err := store.Direct(ctx, n)
+	if err == nil || ctx.Err() != nil {
+		return engine, err
+	}
+	self, serr := os.Executable()
+	if serr != nil {
+		return engine, err
+	}
+	engine, rerr := store.DirectAsRoot(ctx, n, self, serveDirect)
+	if rerr != nil {
+		return engine, fmt.Errorf("%w; %w", err, rerr)
+	}
+	return engine, nil
 }
 
 // open finds Nix.

@@ -54,11 +54,17 @@ func direct(ctx context.Context, n *nix.Nix) (Engine, error) {
 	}
 	return Engine{
 		Name:     "direct",
-		Parallel: runtime.GOMAXPROCS(0) + 1, // one may wait
+		Parallel: unpackers(),
 		Begin: func(ctx context.Context, infos []nix.PathInfo) (Sink, error) {
 			return beginDirect(ctx, local, dir, infos)
 		},
 	}, nil
+}
+
+// unpackers is how many paths are unpacked at a time: one may wait for its bytes.
+func unpackers() int {
+	const most = 16
+	return min(runtime.GOMAXPROCS(0)+1, most)
 }
 
 // A directSink is the [Sink] of the direct engine.

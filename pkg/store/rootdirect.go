@@ -32,7 +32,7 @@ func DirectAsRoot(ctx context.Context, n *nix.Nix, command ...string) (Engine, e
 	var mu sync.Mutex // of first
 	return Engine{
 		Name:     "direct",
-		Parallel: runtime.GOMAXPROCS(0) + 1,
+		Parallel: unpackers(),
 		Begin: func(ctx context.Context, infos []nix.PathInfo) (_ Sink, err error) {
 			mu.Lock()
 			s := first
