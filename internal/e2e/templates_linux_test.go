@@ -141,7 +141,7 @@ func (try template) run(t *testing.T, name, product string) {
 // All templates are run: the quick starts and that which makes room, besides those above.
 func TestTemplatesAreRun(t *testing.T) {
 	run := slices.Collect(maps.Keys(templates))
-	run = append(run, "quickstart-reusable.yml", "quickstart-steps.yml", "gc.yml")
+	run = append(run, "quickstart-reusable.yml", "quickstart-steps.yml", "store-cache.yml", "gc.yml")
 	for i := range run {
 		run[i] = filepath.Join("examples/workflows", run[i])
 	}
