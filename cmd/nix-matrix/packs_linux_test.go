@@ -102,7 +102,7 @@ builtins.genList (n: derivation {
 		t.Error("no save was stopped in the middle")
 	}
 
-	for _, engine := range []string{"protocol", "import"} {
+	for _, engine := range []string{"direct", "protocol", "import"} {
 		restore := func() *exec.Cmd {
 			return run("nix-matrix", "restore", "--engine", engine, "--cache", "dir:"+filepath.Join(dir, "cache"))
 		}
