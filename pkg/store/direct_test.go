@@ -175,6 +175,65 @@ func TestDirectLocks(t *testing.T) {
 	}
 }
 
+// Who waited for a lock whose file is gone then waits for the next one.
+func TestDirectStaleLock(t *testing.T) {
+	dir := t.TempDir()
+	store, err := os.Open(dir)
+	must(t, err)
+	defer store.Close()
+	path := filepath.Join(dir, "path")
+	first, err := lockPaths(t.Context(), store, []string{path})
+	must(t, err)
+	var second *pathLocks
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		second, err = lockPaths(t.Context(), store, []string{path})
+		return err
+	})
+	for opened := 0; opened < 2; { // by both
+		opened = 0
+		fds, err := os.ReadDir("/proc/self/fd")
+		must(t, err)
+		for _, fd := range fds {
+			if name, err := os.Readlink(filepath.Join("/proc/self/fd", fd.Name())); err == nil && name == path+".lock" {
+				opened++
+			}
+		}
+	}
+	first.release()
+	must(t, g.Wait())
+	var at, held unix.Stat_t
+	must(t, unix.Stat(path+".lock", &at))
+	must(t, unix.Fstat(second.held[0].fd, &held))
+	if at.Ino != held.Ino {
+		t.Error("the lock is that of a file that is gone")
+	}
+	second.release()
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("%v, %v", left, err)
+	}
+}
+
+// What can't be registered leaves nothing, and does not disturb others.
+func TestDirectUnregistered(t *testing.T) {
+	c := kinds(t)
+	eachNix(t, func(t *testing.T, n *nix.Nix) {
+		useMemory(t, "")
+		var infos []nix.PathInfo
+		for _, info := range c.Infos { // none has a content address
+			if info.Path == c.named["plain"] || info.Path == c.named["many"] {
+				infos = append(infos, info)
+			}
+		}
+		if err := add(t, mustDirect(t, n), infos, c.open, nil); err == nil || !strings.Contains(err.Error(), "-text") {
+			t.Errorf("a reference is missing: %v", err)
+		}
+		if names := inStore(t); len(names) != 0 {
+			t.Errorf("the store has %q", names)
+		}
+	})
+}
+
 // A disk that is full at any moment leaves a store that is whole, and with room again
 // all can be restored.
 func TestFullDisk(t *testing.T) {

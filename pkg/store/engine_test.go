@@ -48,7 +48,7 @@ func kinds(t *testing.T) *closure {
 	must(t, err)
 
 	dir := t.TempDir()
-	must(t, os.WriteFile(filepath.Join(dir, "source"), []byte("source"), 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, "source"), bytes.Repeat([]byte("source"), 100_000), 0o600))
 	const start = `let make = name: script: derivation {
 		inherit name; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/bin:/usr/bin"; args = [ "-ec" script ];
 	}; in `
