@@ -16,6 +16,7 @@ import (
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/pack"
 	"github.com/org/nix-matrix/pkg/store"
 )
 
@@ -129,6 +130,16 @@ func (a *app) loadIndex(ctx context.Context, c cache.Cache, system string) *stor
 		a.warn("Not all that was saved can be had", err)
 	}
 	return ix
+}
+
+// wholeIndex reads what others have saved for who will leave an index in its place. What
+// can't be had for a passing reason is an error, since it would be hidden for good.
+func (a *app) wholeIndex(ctx context.Context, c cache.Cache, system string) (*store.Index, error) {
+	ix, err := store.Load(ctx, c, a.indexKey(system), a.action.Refs()...)
+	if err == nil || errors.Is(err, pack.ErrCorrupt) || errors.Is(err, pack.ErrSeal) || errors.Is(err, cache.ErrReadOnly) {
+		return ix, nil
+	}
+	return nil, fmt.Errorf("what was saved before is not known, and nothing is saved that could hide it: %w", err)
 }
 
 // keepIndex leaves an index for others.

@@ -10,9 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/nix"
-	"github.com/org/nix-matrix/pkg/pack"
 	"github.com/org/nix-matrix/pkg/store"
 )
 
@@ -88,10 +86,9 @@ func (s *saver) save(ctx context.Context, n *nix.Nix, policy store.Policy, limit
 	if err != nil || c == nil {
 		return err
 	}
-	ix, err := store.Load(ctx, c, a.indexKey(n.System), a.action.Refs()...)
-	known := err == nil || errors.Is(err, pack.ErrCorrupt) || errors.Is(err, pack.ErrSeal) || errors.Is(err, cache.ErrReadOnly)
-	if !known { // an index without what the last one names would take its place
-		return fmt.Errorf("what was saved before is not known, and nothing is saved that could hide it: %w", err)
+	ix, err := a.wholeIndex(ctx, c, n.System)
+	if err != nil {
+		return err
 	}
 	before, err := s.readBefore(a)
 	if err != nil {

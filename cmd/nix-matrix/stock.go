@@ -269,7 +269,10 @@ const unused = 24 * time.Hour
 func (a *app) mergeIndex(ctx context.Context, c cache.Cache, system string, results []*job.Result, limit int64) error {
 	a.show.Doing("bringing the index of packs up to date")
 	defer a.show.Doing("")
-	ix := a.loadIndex(ctx, c, system)
+	ix, err := a.wholeIndex(ctx, c, system)
+	if err != nil {
+		return err
+	}
 	var lost []string
 	var saved []job.Pack
 	used := map[string]bool{}

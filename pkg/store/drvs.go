@@ -87,7 +87,7 @@ func packPaths(ctx context.Context, from Nix, dst io.Writer, paths []string, sea
 }
 
 // export has packs made of valid paths, references before what refers to them.
-func export(ctx context.Context, from Nix, infos []nix.PathInfo, seal *pack.Key, make func(*pack.Stream) error) error {
+func export(ctx context.Context, from Nix, infos []nix.PathInfo, seal *pack.Key, write func(*pack.Stream) error) error {
 	proofs := map[string]pack.Proof{}
 	for _, info := range infos {
 		proofs[info.Path] = pack.Proof{Signatures: info.Signatures, CA: info.CA}
@@ -104,7 +104,7 @@ func export(ctx context.Context, from Nix, infos []nix.PathInfo, seal *pack.Key,
 		}
 		return errors.Join(err, w.CloseWithError(err))
 	})
-	err := make(pack.NewStream(r, proofs, seal))
+	err := write(pack.NewStream(r, proofs, seal))
 	if err != nil {
 		cancel()
 	}

@@ -117,19 +117,20 @@ func (ix *Index) Size() int64 {
 	return size
 }
 
-// Within gives an index of the packs that have no more than so many bytes together:
-// those that were needed last. With no limit, which is 0, it is all of them.
+// Within gives an index of packs that have no more than so many bytes together: those
+// that were needed last, as far as there is room for each. With no limit, which is 0, it
+// is all of them.
 func (ix *Index) Within(limit int64) *Index {
 	packs := slices.Clone(ix.Packs)
 	slices.SortStableFunc(packs, func(a, b *Pack) int { return cmp.Or(b.Used.Compare(a.Used), cmp.Compare(a.Key, b.Key)) })
-	var size int64
-	for n, p := range packs {
-		if size += p.Size; limit > 0 && size > limit {
-			packs = packs[:n]
-			break
+	room := limit
+	return NewIndex(slices.DeleteFunc(packs, func(p *Pack) bool {
+		if limit <= 0 || p.Size <= room {
+			room -= p.Size
+			return false
 		}
-	}
-	return NewIndex(packs...)
+		return true
+	})...)
 }
 
 // Closure gives the paths that these need, themselves too, as far as the packs have

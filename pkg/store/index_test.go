@@ -122,6 +122,10 @@ func TestWithin(t *testing.T) {
 			t.Errorf("within %d: %v", limit, keysOf(within))
 		}
 	}
+	ix.packs["newest"].Size = 1000
+	if within := ix.Within(200); !slices.Equal(keysOf(within), []string{"new", "old"}) {
+		t.Errorf("beside one that is too large: %v", keysOf(within))
+	}
 	if without := ix.Without("new", "unknown"); !slices.Equal(keysOf(without), []string{"old", "newest"}) || without.Has(pathOf("new")) {
 		t.Errorf("without new: %v", keysOf(without))
 	}

@@ -143,7 +143,7 @@ func (r *Restorer) restore(ctx context.Context, wanted map[string]place) (restor
 
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	w := &work{Restorer: r, sink: sink, became: make(map[string]*outcome, len(infos))}
+	w := &work{Restorer: r, sink: sink, became: make(map[string]*outcome, len(infos)), used: map[*Pack]bool{}, broken: map[*Pack]bool{}}
 	for _, info := range infos {
 		w.became[info.Path] = &outcome{done: make(chan struct{})}
 	}
@@ -182,6 +182,7 @@ type work struct {
 	mu       sync.Mutex
 	restored Restored
 	used     map[*Pack]bool
+	broken   map[*Pack]bool
 	refused  error // the first that a store has told which does not trust us
 	errs     []error
 }
@@ -344,9 +345,6 @@ func (w *work) added(from *Pack, info *nix.PathInfo) {
 	o.settle()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.used == nil {
-		w.used = map[*Pack]bool{}
-	}
 	if !w.used[from] {
 		w.used[from] = true
 		w.restored.Packs = append(w.restored.Packs, from.Key)
@@ -395,7 +393,10 @@ func (w *work) lost(ctx context.Context, p *Pack, err error) error {
 	if gone := errors.Is(err, cache.ErrMiss) || errors.Is(err, pack.ErrCorrupt); gone && !slices.Contains(w.restored.Lost, p.Key) {
 		w.restored.Lost = append(w.restored.Lost, p.Key)
 	}
-	w.errs = append(w.errs, fmt.Errorf("%w: %s: %w", ErrSource, p.Key, err))
+	if !w.broken[p] { // once is enough
+		w.broken[p] = true
+		w.errs = append(w.errs, fmt.Errorf("%w: %s: %w", ErrSource, p.Key, err))
+	}
 	return nil
 }
 
