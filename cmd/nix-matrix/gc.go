@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -19,6 +21,7 @@ import (
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/gc"
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/store"
 )
 
 func newGC(a *app) *cobra.Command {
@@ -81,7 +84,7 @@ type shelf interface {
 
 func (g *collector) run(ctx context.Context) error {
 	a := g.app
-	if err := a.checkID(); err != nil {
+	if err := errors.Join(a.checkID(), a.loadSeal()); err != nil {
 		return err
 	}
 	rules := gc.Rules{ID: a.id, Now: time.Now()}
@@ -106,6 +109,7 @@ func (g *collector) run(ctx context.Context) error {
 			return err
 		}
 	}
+	rules.Named = g.named(ctx, entries)
 	var all []collected
 	for _, d := range gc.Decide(entries, rules) {
 		all = append(all, collected{Decision: d})
@@ -119,6 +123,41 @@ func (g *collector) run(ctx context.Context) error {
 		return &redError{"not all was removed"}
 	}
 	return nil
+}
+
+// named are the packs that the newest indexes name, of each ref whose indexes this job may
+// and can read.
+func (g *collector) named(ctx context.Context, entries []gc.Entry) map[string]map[string]bool {
+	a := g.app
+	indexes := gc.Indexes(entries, a.id)
+	if len(indexes) == 0 {
+		return nil
+	}
+	c, err := a.openCache()
+	if err != nil || c == nil {
+		return nil
+	}
+	named := map[string]map[string]bool{}
+	unread := map[string]bool{}
+	for _, e := range indexes {
+		if e.Ref != "" && !slices.Contains(a.action.Refs(), e.Ref) {
+			continue
+		}
+		ix, err := store.Read(ctx, c, e.Key, a.seal)
+		if err != nil {
+			a.warn("Packs stay, since it is not known whether an index names them", err)
+			unread[e.Ref] = true
+			continue
+		}
+		if named[e.Ref] == nil {
+			named[e.Ref] = map[string]bool{}
+		}
+		for _, p := range ix.Packs {
+			named[e.Ref][p.Key] = true
+		}
+	}
+	maps.DeleteFunc(named, func(ref string, _ map[string]bool) bool { return unread[ref] })
+	return named
 }
 
 // shelf is the cache that the flag names.

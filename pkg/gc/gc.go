@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/org/nix-matrix/pkg/job"
@@ -32,9 +33,9 @@ type Rules struct {
 	// DefaultRef is that of the default branch, whose newest record and index stay in
 	// any case.
 	DefaultRef string
-	// Named are the keys of the packs that indexes name. Without it, packs stay as long
-	// as there is an index at all, since it might name them.
-	Named map[string]bool
+	// Named are the keys of the packs that the newest indexes of a ref name, by ref. Packs
+	// of another one stay as long as it has an index at all, since that might name them.
+	Named map[string]map[string]bool
 }
 
 // settled is how old a pack must be before it counts that no index names it: an index
@@ -64,26 +65,58 @@ func Decide(entries []Entry, rules Rules) []Decision {
 		return cmp.Or(a.Used.Compare(b.Used), a.Created.Compare(b.Created), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Ref, b.Ref), cmp.Compare(a.ID, b.ID))
 	})
 	newest := newestOf(decisions)
-	hasIndex := slices.ContainsFunc(decisions, func(d Decision) bool { return d.Kind == Index })
+	indexed := map[string]bool{} // refs
+	for _, d := range decisions {
+		indexed[d.Ref] = indexed[d.Ref] || d.Kind == Index
+	}
 	for i := range decisions {
 		d := &decisions[i]
-		d.Why = rules.why(d, newest[place{d.Kind, d.Ref}] == i, hasIndex)
+		d.Why = rules.why(d, newest[placeOf(d)] == i, indexed[d.Ref])
 	}
 	rules.fit(decisions, newest)
 	return decisions
 }
 
+// Indexes are those of the entries that are of an id and the newest ones of their ref and
+// what they are an index of: they alone are read.
+func Indexes(entries []Entry, id string) []Entry {
+	var all []Decision
+	for _, e := range entries {
+		if kind, ok := KindOf(id, e.Key); ok && kind == Index {
+			all = append(all, Decision{Entry: e, Kind: kind})
+		}
+	}
+	var newest []Entry
+	for _, n := range newestOf(all) {
+		newest = append(newest, all[n].Entry)
+	}
+	return newest
+}
+
 // A place is where of several entries only the newest is looked for.
 type place struct {
-	kind Kind
-	ref  string
+	kind   Kind
+	ref    string
+	series string // of indexes
+}
+
+// runParts is how many parts of the key of an index, separated by "+", say whose it is:
+// of a run, an attempt and a save.
+const runParts = 3
+
+func placeOf(d *Decision) place {
+	at := place{kind: d.Kind, ref: d.Ref}
+	if parts := strings.Split(d.Key, "+"); d.Kind == Index && len(parts) > runParts {
+		at.series = strings.Join(parts[:len(parts)-runParts], "+")
+	}
+	return at
 }
 
 // newestOf gives the numbers of the decisions on what was created last.
 func newestOf(decisions []Decision) map[place]int {
 	newest := map[place]int{}
 	for i, d := range decisions {
-		at := place{d.Kind, d.Ref}
+		at := placeOf(&d)
 		if n, ok := newest[at]; !ok || !d.Created.Before(decisions[n].Created) {
 			newest[at] = i
 		}
@@ -92,7 +125,7 @@ func newestOf(decisions []Decision) map[place]int {
 }
 
 // why says why an entry goes, whatever the budget.
-func (r *Rules) why(d *Decision, newest, hasIndex bool) string {
+func (r *Rules) why(d *Decision, newest, indexed bool) string {
 	unused := r.Now.Sub(d.Used)
 	old := unused > r.Keep
 	switch d.Kind {
@@ -105,8 +138,8 @@ func (r *Rules) why(d *Decision, newest, hasIndex bool) string {
 			return fmt.Sprintf("not used for %s, and there is a newer one", age(unused))
 		}
 	case Pack:
-		known := r.Named != nil || !hasIndex
-		if known && !r.Named[d.Key] && unused > min(settled, r.Keep) {
+		named, known := r.Named[d.Ref]
+		if (known || !indexed) && !named[d.Key] && unused > min(settled, r.Keep) {
 			return "no index names it"
 		}
 	}
@@ -126,7 +159,7 @@ func (r *Rules) fit(decisions []Decision, newest map[place]int) {
 	}
 	for i := range decisions {
 		d := &decisions[i]
-		base := (d.Kind == Record || d.Kind == Index) && d.Ref == r.DefaultRef && newest[place{d.Kind, d.Ref}] == i
+		base := (d.Kind == Record || d.Kind == Index) && d.Ref == r.DefaultRef && newest[placeOf(d)] == i
 		if total <= r.Budget {
 			return
 		}

@@ -289,6 +289,16 @@ func load(ctx context.Context, from cache.Cache, key IndexKey, start string) (*I
 	if errors.Is(err, cache.ErrMiss) {
 		return nil, nil //nolint:nilnil // there is none, which is no error
 	}
+	return read(ctx, blob, err, key.Seal)
+}
+
+// Read reads the index that is stored under a key.
+func Read(ctx context.Context, from cache.Cache, key string, seal *pack.Key) (*Index, error) {
+	blob, err := from.Open(ctx, key)
+	return read(ctx, blob, err, seal)
+}
+
+func read(ctx context.Context, blob cache.Blob, err error, seal *pack.Key) (*Index, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load the index of packs: %w", err)
 	}
@@ -296,7 +306,7 @@ func load(ctx context.Context, from cache.Cache, key IndexKey, start string) (*I
 	if err != nil {
 		return nil, fmt.Errorf("load the index of packs: %w", err)
 	}
-	ix, err := ParseIndex(data, key.Seal)
+	ix, err := ParseIndex(data, seal)
 	if err != nil {
 		return nil, fmt.Errorf("load the index of packs %s: %w", blob.Key(), err)
 	}
