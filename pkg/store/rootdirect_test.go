@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -243,7 +244,11 @@ func TestServeHostile(t *testing.T) {
 	evil, err := json.Marshal([]nix.PathInfo{{Path: "/nix/store/../../etc/passwd", NarHash: strings.Repeat("0", 64)}})
 	must(t, err)
 	nar := c.NARs[c.Infos[0].Path]
-	first := bytes.Join([][]byte{said(msgData, 0, nar[:10]), said(msgData, 0, nar[10:]), said(msgEnd, 0, nil)}, nil)
+	var first []byte
+	for piece := range slices.Chunk(nar, chunkSize) {
+		first = append(first, said(msgData, 0, piece)...)
+	}
+	first = append(first, said(msgEnd, 0, nil)...)
 	for name, test := range map[string]struct {
 		messages [][]byte
 		fails    bool
