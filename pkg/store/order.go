@@ -1,7 +1,9 @@
 package store
 
 import (
-	"container/heap"
+	"cmp"
+	"maps"
+	"slices"
 
 	"github.com/org/nix-matrix/pkg/pack"
 )
@@ -56,78 +58,100 @@ func (s *segment) takes(at place, frame int, offset, end int64) bool {
 // beginning to its end as far as that goes.
 type order struct {
 	wanted  map[string]place
-	waiting map[string]int      // how many references are still to come
-	by      map[string][]string // who waits for a path
-	ready   map[*Pack]*records
-	packs   []*Pack // those with anything wanted
-	current *Pack
+	missing map[string]int      // how many references of a path are still to come
+	users   map[string][]string // who refers to a path
+	packs   []*queue            // those first that others refer to
+	current *queue
 }
 
-// records are numbers of a pack's, the smallest first.
-type records []int
-
-func (r records) Len() int           { return len(r) }
-func (r records) Less(i, j int) bool { return r[i] < r[j] }
-func (r records) Swap(i, j int)      { r[i], r[j] = r[j], r[i] }
-func (r *records) Push(n any)        { *r = append(*r, n.(int)) }
-func (r *records) Pop() any {
-	last := len(*r) - 1
-	n := (*r)[last]
-	*r = (*r)[:last]
-	return n
-}
-
-func newOrder(wanted map[string]place) *order {
-	o := &order{wanted: wanted, waiting: make(map[string]int, len(wanted)), by: map[string][]string{}, ready: map[*Pack]*records{}}
-	seen := map[*Pack]bool{}
-	for path, at := range wanted {
-		if o.ready[at.pack] == nil {
-			o.ready[at.pack] = &records{}
-		}
-		for _, ref := range at.references() {
-			if _, ok := wanted[ref]; ok && ref != path {
-				o.waiting[path]++
-				o.by[ref] = append(o.by[ref], path)
-			}
-		}
-		seen[at.pack] = true
-	}
-	for path, at := range wanted {
-		if o.waiting[path] == 0 {
-			heap.Push(o.ready[at.pack], at.record)
-		}
-	}
-	for p := range seen {
-		o.packs = append(o.packs, p)
-	}
-	return o
-}
+// A queue has what is wanted of a pack, and still to come, in the order in which it lies
+// there.
+type queue struct{ places []place }
 
 func (at place) info() *pack.Record   { return &at.pack.Index.Records[at.record] }
 func (at place) references() []string { return at.info().References }
 
+func newOrder(wanted map[string]place) *order {
+	o := &order{wanted: wanted, missing: make(map[string]int, len(wanted)), users: map[string][]string{}}
+	queues := map[*Pack]*queue{}
+	needs := map[*Pack]map[*Pack]bool{}
+	var packs []*Pack
+	for path, at := range wanted {
+		if queues[at.pack] == nil {
+			queues[at.pack], needs[at.pack] = &queue{}, map[*Pack]bool{}
+			packs = append(packs, at.pack)
+		}
+		queues[at.pack].places = append(queues[at.pack].places, at)
+		for _, ref := range at.references() {
+			if to, ok := wanted[ref]; ok && ref != path {
+				o.missing[path]++
+				o.users[ref] = append(o.users[ref], path)
+				needs[at.pack][to.pack] = true
+			}
+		}
+	}
+	byKey := func(a, b *Pack) int { return cmp.Compare(a.Key, b.Key) }
+	slices.SortFunc(packs, byKey) // the same every time
+	visited := map[*Pack]bool{}
+	var visit func(p *Pack)
+	visit = func(p *Pack) {
+		if visited[p] {
+			return
+		}
+		visited[p] = true
+		for _, other := range slices.SortedFunc(maps.Keys(needs[p]), byKey) {
+			visit(other)
+		}
+		q := queues[p]
+		slices.SortFunc(q.places, func(a, b place) int { return cmp.Compare(a.record, b.record) })
+		o.packs = append(o.packs, q)
+	}
+	for _, p := range packs {
+		visit(p)
+	}
+	return o
+}
+
 // next gives the next place. References that go in circles, which no store has, are
 // left out with what needs them.
 func (o *order) next() (place, bool) {
-	if o.current == nil || o.ready[o.current].Len() == 0 {
+	if o.current == nil || !o.ready(o.current, 0) {
 		o.current = nil
-		for _, p := range o.packs {
-			if o.ready[p].Len() > 0 {
-				o.current = p
+		for _, q := range o.packs {
+			if o.ready(q, 0) {
+				o.current = q
 				break
 			}
 		}
-		if o.current == nil {
-			return place{}, false
+	}
+	if o.current != nil {
+		return o.take(o.current, 0), true
+	}
+	// Each pack waits for another one: something has to come out of turn.
+	for _, q := range o.packs {
+		for n := range q.places {
+			if o.ready(q, n) {
+				return o.take(q, n), true
+			}
 		}
 	}
-	at := place{o.current, heap.Pop(o.ready[o.current]).(int)}
-	path := at.info().Path
-	for _, waits := range o.by[path] {
-		if o.waiting[waits]--; o.waiting[waits] == 0 {
-			to := o.wanted[waits]
-			heap.Push(o.ready[to.pack], to.record)
-		}
+	return place{}, false
+}
+
+// ready says whether all that a place of a queue refers to has come.
+func (o *order) ready(q *queue, n int) bool {
+	return n < len(q.places) && o.missing[q.places[n].info().Path] == 0
+}
+
+func (o *order) take(q *queue, n int) place {
+	at := q.places[n]
+	if n == 0 {
+		q.places = q.places[1:]
+	} else {
+		q.places = slices.Delete(q.places, n, n+1)
 	}
-	return at, true
+	for _, user := range o.users[at.info().Path] {
+		o.missing[user]--
+	}
+	return at
 }

@@ -3,6 +3,7 @@ package actions
 import (
 	"context"
 	"io"
+	"sync"
 )
 
 // arrival is how many bytes of a block that is downloaded ahead are handed over
@@ -82,9 +83,13 @@ type ahead struct {
 	cancel  context.CancelFunc
 	arrived chan []byte // has room for all of them
 	failure error       // to be read when arrived is closed
-	rest    []byte      // of what was taken from arrived
+	taken   []byte      // from arrived
+	rest    []byte      // of it
 	closed  bool
 }
+
+// arrivals are used again, since they are most of what is needed in memory.
+var arrivals = sync.Pool{New: func() any { return make([]byte, arrival) }}
 
 // startAhead starts the download, which ends before Close does.
 func startAhead(r *reader) *ahead {
@@ -98,7 +103,8 @@ func (a *ahead) download() {
 	defer close(a.arrived)
 	defer a.reader.Close()
 	for a.reader.left > 0 {
-		data := make([]byte, min(a.reader.left, arrival))
+		data, _ := arrivals.Get().([]byte)
+		data = data[:min(a.reader.left, arrival)]
 		if _, err := io.ReadFull(a.reader, data); err != nil {
 			a.failure = err
 			return
@@ -109,17 +115,27 @@ func (a *ahead) download() {
 
 func (a *ahead) Read(p []byte) (int, error) {
 	if len(a.rest) == 0 {
+		a.release()
 		var ok bool
-		if a.rest, ok = <-a.arrived; !ok {
+		if a.taken, ok = <-a.arrived; !ok {
 			if a.failure != nil {
 				return 0, a.failure
 			}
 			return 0, io.EOF
 		}
+		a.rest = a.taken
 	}
 	n := copy(p, a.rest)
 	a.rest = a.rest[n:]
 	return n, nil
+}
+
+// release gives back what was taken.
+func (a *ahead) release() {
+	if a.taken != nil {
+		arrivals.Put(a.taken[:arrival]) //nolint:staticcheck // a slice's header is nothing beside what it has
+		a.taken = nil
+	}
 }
 
 func (a *ahead) Close() error {
@@ -128,7 +144,9 @@ func (a *ahead) Close() error {
 	}
 	a.closed = true
 	a.cancel()
-	for range a.arrived { //nolint:revive // until the download has ended
+	for ok := true; ok; { // until the download has ended
+		a.release()
+		a.taken, ok = <-a.arrived
 	}
 	<-a.reader.blob.client.slots
 	return nil
