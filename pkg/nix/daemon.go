@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 
 	"github.com/nix-community/go-nix/pkg/wire"
@@ -57,16 +58,21 @@ func (n *Nix) Connect(ctx context.Context) (*Daemon, error) {
 	d := &Daemon{stderr: tail{limit: 4 << 10}}
 	cmd := n.command(ctx, "nix-daemon", "--stdio")
 	cmd.Stderr = &d.stderr
-	var err error
-	if d.in, err = cmd.StdinPipe(); err != nil {
-		return nil, err
-	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
 	}
+	in, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	widen(w)
+	cmd.Stdin, d.in = in, w
 	d.w, d.r = bufio.NewWriter(d.in), bufio.NewReader(out)
-	if err := cmd.Start(); err != nil {
+	err = cmd.Start()
+	_ = in.Close() // it is the program's now
+	if err != nil {
+		_ = w.Close()
 		return nil, fmt.Errorf("start nix-daemon: %w", err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = d.in.Close() })

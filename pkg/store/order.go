@@ -8,9 +8,14 @@ import (
 	"github.com/org/nix-matrix/pkg/pack"
 )
 
-// segmentSize is about how many bytes of a pack are read at a time, so that those who
-// read them side by side have the same work. A larger frame is a segment of its own.
-const segmentSize = 32 << 20
+// segmentSize is about how many bytes of a pack are read at a time: what the Actions cache
+// gives best in one answer. A larger frame is a segment of its own.
+const segmentSize = 16 << 20
+
+// ramp is how many segments are smaller than that at the start, each more than the one
+// before: else all that travel together would arrive at the same time, the first of them
+// as late as the last.
+const ramp = 8
 
 // A segment is a part of a pack that is read from its beginning to its end: records, in
 // ascending order, in one range of bytes.
@@ -31,7 +36,8 @@ func segments(wanted map[string]place) []segment {
 	for at, ok := o.next(); ok; at, ok = o.next() {
 		number, offset, size := at.pack.Index.Frame(at.record)
 		end := offset + size
-		if current != nil && current.takes(at, number, offset, end) {
+		limit := int64(segmentSize) * int64(min(len(all), ramp)) / ramp
+		if current != nil && current.takes(at, number, offset, end, limit) {
 			current.records = append(current.records, at.record)
 			current.size = end - current.offset
 			continue
@@ -42,8 +48,9 @@ func segments(wanted map[string]place) []segment {
 	return all
 }
 
-// takes says whether a record can be read behind those of the segment.
-func (s *segment) takes(at place, frame int, offset, end int64) bool {
+// takes says whether a record can be read behind those of the segment, which shall not
+// have more than limit bytes.
+func (s *segment) takes(at place, frame int, offset, end, limit int64) bool {
 	last := s.records[len(s.records)-1]
 	if at.pack != s.pack || at.record < last {
 		return false
@@ -51,7 +58,7 @@ func (s *segment) takes(at place, frame int, offset, end int64) bool {
 	if number, _, _ := s.pack.Index.Frame(last); number == frame {
 		return true
 	}
-	return offset-(s.offset+s.size) <= pack.Gap && end-s.offset <= segmentSize
+	return offset-(s.offset+s.size) <= pack.Gap && end-s.offset <= limit
 }
 
 // order goes through places in reference order, and through each pack from its

@@ -16,7 +16,8 @@ import (
 func Protocol(n *nix.Nix) Engine {
 	parallel := min(runtime.GOMAXPROCS(0), maxConnections)
 	return Engine{
-		Name: "protocol", Ordered: true, Parallel: parallel,
+		// Two more may wait for what their paths refer to.
+		Name: "protocol", Ordered: true, Parallel: parallel + 2,
 		Begin: func(ctx context.Context, _ []nix.PathInfo) (Sink, error) {
 			s := &protocol{nix: n, ctx: ctx, idle: make(chan *nix.Daemon, parallel)}
 			first, err := n.Connect(ctx) // that it does not work shall be known now

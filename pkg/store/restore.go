@@ -16,8 +16,19 @@ import (
 	"github.com/org/nix-matrix/pkg/pack"
 )
 
-// ahead is how many segments are asked for before anybody reads them.
-const ahead = 4
+// ahead is how many segments are asked for before anybody reads them: few where they are
+// read as they come, which is a bound for memory. Where a path waits for others, its bytes
+// and those behind it had better come meanwhile.
+func (e *Engine) ahead() int {
+	const few, many = 5, 20
+	if e.Ordered {
+		return many
+	}
+	return few
+}
+
+// atOnce is how many packs are looked up at a time.
+const atOnce = 8
 
 // A Restorer brings paths from packs into a store.
 type Restorer struct {
@@ -147,7 +158,7 @@ func (r *Restorer) restore(ctx context.Context, wanted map[string]place) (restor
 	for _, info := range infos {
 		w.became[info.Path] = &outcome{done: make(chan struct{})}
 	}
-	opened := make(chan *fetch)
+	opened := make(chan *fetch, r.Engine.ahead())
 	var g errgroup.Group
 	g.Go(func() error {
 		defer close(opened)
@@ -205,68 +216,57 @@ func (o *outcome) settle() {
 // A fetch is a segment whose bytes were asked for.
 type fetch struct {
 	segment
-	body chan fetched // has one, once there is an answer
-}
-
-type fetched struct {
-	io.ReadCloser
-	err error
+	body io.ReadCloser
+	err  error // why there is none
 }
 
 func (f *fetch) close() {
-	if got := <-f.body; got.err == nil {
-		_ = got.Close() // nobody wants the rest
+	if f.body != nil {
+		_ = f.body.Close() // nobody wants the rest
 	}
 }
 
 // fetch asks for the bytes of segments before anybody reads them, and gives them in
 // their order.
 func (w *work) fetch(ctx context.Context, all []segment, to chan<- *fetch) error {
-	blobs := map[*Pack]*lookup{}
-	waiting := make(chan *fetch, ahead)
+	lookups := map[*Pack]*lookup{}
 	var g errgroup.Group
-	g.Go(func() error {
-		defer close(waiting)
-		for _, s := range all {
-			blob := blobs[s.pack]
-			if blob == nil {
-				blob = &lookup{}
-				blobs[s.pack] = blob
-			}
-			f := &fetch{s, make(chan fetched, 1)}
+	g.SetLimit(atOnce)
+	defer func() { _ = g.Wait() }()
+	for _, s := range all {
+		if lookups[s.pack] == nil {
+			l := &lookup{done: make(chan struct{})}
+			lookups[s.pack] = l
 			g.Go(func() error {
-				src, err := blob.open(ctx, w.Cache, s.pack.Key)
-				var body io.ReadCloser
-				if err == nil {
-					body, err = src.Range(ctx, s.offset, s.size)
-				}
-				f.body <- fetched{body, err}
+				defer close(l.done)
+				l.blob, l.err = w.Cache.Open(ctx, s.pack.Key)
 				return nil
 			})
-			waiting <- f
 		}
-		return nil
-	})
-	for f := range waiting {
+	}
+	for _, s := range all {
+		f := &fetch{segment: s}
+		l := lookups[s.pack]
+		if <-l.done; l.err != nil {
+			f.err = l.err
+		} else {
+			f.body, f.err = l.blob.Range(ctx, s.offset, s.size)
+		}
 		select {
 		case to <- f:
 		case <-ctx.Done():
 			f.close()
+			return nil
 		}
 	}
-	return g.Wait()
+	return nil
 }
 
 // A lookup finds a pack once for all of its segments.
 type lookup struct {
-	once sync.Once
+	done chan struct{}
 	blob cache.Blob
 	err  error
-}
-
-func (l *lookup) open(ctx context.Context, from cache.Cache, key string) (cache.Blob, error) {
-	l.once.Do(func() { l.blob, l.err = from.Open(ctx, key) })
-	return l.blob, l.err
 }
 
 // segment adds the paths of a segment. What is wrong with its bytes is no error.
@@ -276,13 +276,13 @@ func (w *work) segment(ctx context.Context, f *fetch) error {
 			w.became[f.pack.Index.Records[n].Path].settle()
 		}
 	}()
-	got := <-f.body
-	if got.err != nil {
-		return w.lost(ctx, f.pack, got.err)
+	if f.err != nil {
+		return w.lost(ctx, f.pack, f.err)
 	}
-	records, err := f.pack.Index.NewReader(ctx, &once{size: f.offset + f.size, body: got}, f.records)
+	records, err := f.pack.Index.NewReader(ctx, &once{size: f.offset + f.size, body: f.body}, f.records)
 	if err != nil {
-		return errors.Join(err, got.Close())
+		f.close()
+		return err
 	}
 	defer records.Close()
 	for range f.records {

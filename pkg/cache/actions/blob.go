@@ -66,9 +66,9 @@ func (b *blob) Range(ctx context.Context, offset, length int64) (io.ReadCloser, 
 	if b.small != nil {
 		return io.NopCloser(bytes.NewReader(b.small[offset : offset+length])), nil
 	}
-	if length > b.client.config.BlockSize && !b.whole {
+	if !b.whole {
 		w := &window{ctx: ctx, blob: b, offset: offset, left: length}
-		w.ask()
+		b.client.room.enter(w)
 		return w, nil
 	}
 	r := &reader{ctx: ctx, blob: b, offset: offset, left: length}

@@ -29,7 +29,7 @@ type client struct {
 	invalid  error
 	service  service
 	download *http.Client
-	slots    chan struct{} // holds one for each block that is downloaded ahead
+	room     room
 }
 
 // New is the cache that config describes. A config that can't work makes every
@@ -41,7 +41,7 @@ func New(config Config) cache.Cache {
 		config:   config,
 		invalid:  config.check(),
 		download: &http.Client{Transport: config.Transport},
-		slots:    make(chan struct{}, max(config.Parallel, 0)),
+		room:     room{free: config.Ahead, idle: config.Parallel},
 	}
 	if config.Protocol == V1 {
 		c.service = &v1{config, calls}

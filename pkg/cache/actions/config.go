@@ -63,12 +63,13 @@ type Config struct {
 	// the buffers of a slow line.
 	Stall time.Duration
 	// BlockSize, in bytes, and Parallel are how uploads and downloads of more
-	// than one block are cut and how many blocks travel at once. What is
-	// downloaded waits in memory until it is read, in no more than Parallel
-	// blocks for all of the cache's blobs together. By default 16 MiB and 8 for
-	// v2, 32 MiB and 4 for v1.
+	// than one block are cut and how many blocks travel at once. By default 16 MiB
+	// and 8 for v2, 32 MiB and 4 for v1.
 	BlockSize int64
 	Parallel  int
+	// Ahead is how many blocks that travel, or wait in memory until they are read,
+	// there are of all of the cache's blobs together. By default that is 320 MiB.
+	Ahead int
 	// Small is how many bytes of a blob are read when it is opened. A blob that has
 	// no more needs no further download. By default 256 KiB; less than zero is none.
 	Small int64
@@ -120,6 +121,10 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Parallel == 0 {
 		c.Parallel = parallel
+	}
+	if c.Ahead == 0 {
+		const memory = 320 << 20
+		c.Ahead = int(max(1, memory/c.BlockSize))
 	}
 	if c.Small == 0 {
 		c.Small = 256 << 10

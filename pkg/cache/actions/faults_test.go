@@ -684,7 +684,9 @@ func TestFreshConnection(t *testing.T) {
 // stalls one of them.
 type downloads struct {
 	*http.Transport
-	stall  int // counted from 1
+	stall int // counted from 1
+
+	mu     sync.Mutex
 	reused []bool
 }
 
@@ -692,10 +694,16 @@ func (d *downloads) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Method != http.MethodGet {
 		return d.Transport.RoundTrip(r)
 	}
+	d.mu.Lock()
 	d.reused = append(d.reused, false)
 	n := len(d.reused)
+	d.mu.Unlock()
 	resp, err := d.Transport.RoundTrip(r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
-		GotConn: func(info httptrace.GotConnInfo) { d.reused[n-1] = info.Reused },
+		GotConn: func(info httptrace.GotConnInfo) {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			d.reused[n-1] = info.Reused
+		},
 	})))
 	if err == nil && n == d.stall {
 		resp.Body = &stalling{r.Context(), io.LimitReader(resp.Body, 3), resp.Body}

@@ -11,35 +11,113 @@ import (
 // given back with what it holds.
 const arrival = 256 << 10
 
-// window reads the left bytes from offset on in blocks, each with a request of
-// its own. It asks for as many ahead of what is read as the client has slots
-// for, and hands them out in order. When other windows have all of the slots it
-// still reads, one block after the other and nothing ahead, so that no window
-// ever waits for another one to be read.
+// window reads the left bytes from offset on in blocks, each with a request of its own,
+// and hands them out in order. Blocks are asked for ahead of what is read as soon as the
+// client has room for them; room is given to those first who came first, so that what is
+// opened first is there first. When other windows have all of the room it still reads,
+// one block after the other and nothing ahead, so that no window ever waits for another
+// one to be read.
 type window struct {
-	ctx          context.Context
-	blob         *blob
+	ctx  context.Context
+	blob *blob
+
+	mu           sync.Mutex
 	offset, left int64           // of what was not asked for yet
 	blocks       []io.ReadCloser // asked for, in order
 	closed       bool
 }
 
+// A room is for the blocks that are ahead of what is read.
+type room struct {
+	mu      sync.Mutex
+	free    int       // how many more there may be
+	idle    int       // how many more may travel at once
+	waiting []*window // those that have more to ask for, in the order of their coming
+}
+
+// enter has the window ask for its blocks when there is room for them.
+func (r *room) enter(w *window) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting = append(r.waiting, w)
+	r.fill()
+}
+
+// arrived says that a block travels no longer.
+func (r *room) arrived() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.idle++
+	r.fill()
+}
+
+// leave says that a block was read.
+func (r *room) leave() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.free++
+	r.fill()
+}
+
+func (r *room) fill() {
+	for r.free > 0 && r.idle > 0 && len(r.waiting) > 0 {
+		if r.waiting[0].next(startAhead) {
+			r.free--
+			r.idle--
+		} else {
+			r.waiting = r.waiting[1:]
+		}
+	}
+}
+
+// next asks for another block, if there is one.
+func (w *window) next(start func(*reader) io.ReadCloser) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.left == 0 || w.closed {
+		return false
+	}
+	r := &reader{ctx: w.ctx, blob: w.blob, offset: w.offset, left: min(w.left, w.blob.client.config.BlockSize)}
+	w.offset += r.left
+	w.left -= r.left
+	w.blocks = append(w.blocks, start(r))
+	return true
+}
+
+// first gives the block that is to be read, nil where nothing is left.
+func (w *window) first() (io.ReadCloser, error) {
+	for {
+		w.mu.Lock()
+		var block io.ReadCloser
+		if len(w.blocks) > 0 {
+			block = w.blocks[0]
+		}
+		closed := w.closed
+		w.mu.Unlock()
+		switch {
+		case closed:
+			return nil, errClosed
+		case block != nil || !w.next(func(r *reader) io.ReadCloser { return r }):
+			return block, w.ctx.Err()
+		}
+	}
+}
+
 func (w *window) Read(p []byte) (int, error) {
 	for {
-		if w.closed {
-			return 0, w.blob.failed(errClosed)
-		}
-		if err := w.ctx.Err(); err != nil {
+		block, err := w.first()
+		if err != nil {
 			return 0, w.blob.failed(err)
 		}
-		w.ask()
-		if len(w.blocks) == 0 {
+		if block == nil {
 			return 0, io.EOF
 		}
-		n, err := w.blocks[0].Read(p)
+		n, err := block.Read(p)
 		if err == io.EOF { // itself, which ends the block; a failure may wrap it
-			w.blocks[0].Close()
+			block.Close()
+			w.mu.Lock()
 			w.blocks, err = w.blocks[1:], nil
+			w.mu.Unlock()
 			if n == 0 {
 				continue
 			}
@@ -48,28 +126,11 @@ func (w *window) Read(p []byte) (int, error) {
 	}
 }
 
-// ask starts what may be started, so that there is a block unless all is read.
-func (w *window) ask() {
-	for w.left > 0 {
-		r := &reader{ctx: w.ctx, blob: w.blob, offset: w.offset, left: min(w.left, w.blob.client.config.BlockSize)}
-		size := r.left
-		select {
-		case w.blob.client.slots <- struct{}{}:
-			w.blocks = append(w.blocks, startAhead(r))
-		default:
-			if len(w.blocks) > 0 {
-				return
-			}
-			w.blocks = append(w.blocks, r)
-		}
-		w.offset += size
-		w.left -= size
-	}
-}
-
 // Close ends all downloads, finished or not.
 func (w *window) Close() error {
+	w.mu.Lock()
 	w.closed = true
+	w.mu.Unlock()
 	for _, block := range w.blocks {
 		block.Close()
 	}
@@ -77,7 +138,7 @@ func (w *window) Close() error {
 	return nil
 }
 
-// ahead is a block that is downloaded into memory, in a slot of the client's.
+// ahead is a block that is downloaded into memory.
 type ahead struct {
 	reader  *reader
 	cancel  context.CancelFunc
@@ -92,7 +153,7 @@ type ahead struct {
 var arrivals = sync.Pool{New: func() any { return make([]byte, arrival) }}
 
 // startAhead starts the download, which ends before Close does.
-func startAhead(r *reader) *ahead {
+func startAhead(r *reader) io.ReadCloser {
 	a := &ahead{reader: r, arrived: make(chan []byte, (r.left+arrival-1)/arrival)}
 	r.ctx, a.cancel = context.WithCancel(r.ctx)
 	go a.download()
@@ -101,6 +162,7 @@ func startAhead(r *reader) *ahead {
 
 func (a *ahead) download() {
 	defer close(a.arrived)
+	defer a.reader.blob.client.room.arrived()
 	defer a.reader.Close()
 	for a.reader.left > 0 {
 		data, _ := arrivals.Get().([]byte)
@@ -148,6 +210,6 @@ func (a *ahead) Close() error {
 		a.release()
 		a.taken, ok = <-a.arrived
 	}
-	<-a.reader.blob.client.slots
+	a.reader.blob.client.room.leave()
 	return nil
 }
