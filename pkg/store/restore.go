@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +21,7 @@ import (
 // read as they come, which is a bound for memory. Where a path waits for others, its bytes
 // and those behind it had better come meanwhile.
 func (e *Engine) ahead() int {
-	const few, many = 5, 20
+	const few, many = 4, 16
 	if e.Ordered {
 		return many
 	}
@@ -145,6 +146,9 @@ func (r *Restorer) restore(ctx context.Context, wanted map[string]place) (restor
 		for _, n := range s.records {
 			infos = append(infos, pathInfo(&s.pack.Index.Records[n]))
 		}
+	}
+	if !r.Engine.Ordered { // so that none of those who read them is left with the largest
+		slices.SortStableFunc(all, func(a, b segment) int { return cmp.Compare(b.size, a.size) })
 	}
 	sink, err := r.Engine.Begin(ctx, infos)
 	if err != nil {
