@@ -17,6 +17,7 @@ import (
 
 	"github.com/org/nix-matrix/internal/testbench"
 	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/cache/dir"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/pack"
 )
@@ -176,6 +177,39 @@ func TestPacks(t *testing.T) {
 				run(t, "nix-store", "--verify", "--check-contents")
 			}
 		}
+	})
+}
+
+// Stock tools restore a pack: zstd and each version of Nix.
+func TestStockTools(t *testing.T) {
+	zstd := filepath.Join(testbench.Path(t, "zstd/bin"), "zstd")
+	n := inputsNix(t)
+	paths := fleet(t, n)
+	closure, err := n.Requisites(t.Context(), paths["top"])
+	must(t, err)
+	c := t.TempDir()
+	files, err := dir.New(c)
+	must(t, err)
+	packs, err := saver(n, files, nil).Save(t.Context(), closure)
+	must(t, err)
+	known := func(n *nix.Nix) []nix.PathInfo {
+		t.Helper()
+		infos, err := n.FullInfo(t.Context(), closure...)
+		must(t, err)
+		for i := range infos { // which a pack has no place for, but in its index
+			infos[i].Signatures, infos[i].CA, infos[i].Ultimate = nil, "", false
+		}
+		return infos
+	}
+	want := known(n)
+	eachNix(t, func(t *testing.T, n *nix.Nix) {
+		for _, p := range packs {
+			run(t, "sh", "-c", zstd+` -dc <"$0" | nix-store --import`, filepath.Join(c, p.Key))
+		}
+		if diff := cmp.Diff(want, known(n)); diff != "" {
+			t.Error(diff)
+		}
+		run(t, "nix-store", "--verify", "--check-contents")
 	})
 }
 

@@ -68,7 +68,7 @@ type Config struct {
 	BlockSize int64
 	Parallel  int
 	// Ahead is how many blocks that travel, or wait in memory until they are read,
-	// there are of all of the cache's blobs together. By default that is 160 MiB.
+	// there are of all of the cache's blobs together. By default that is 144 MiB.
 	Ahead int
 	// Small is how many bytes of a blob are read when it is opened. A blob that has
 	// no more needs no further download. By default 256 KiB; less than zero is none.
@@ -123,7 +123,7 @@ func (c Config) withDefaults() Config {
 		c.Parallel = parallel
 	}
 	if c.Ahead == 0 {
-		const memory = 160 << 20
+		const memory = 144 << 20
 		c.Ahead = int(max(1, memory/c.BlockSize))
 	}
 	if c.Small == 0 {
