@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/org/nix-matrix/internal/nar"
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/pack"
@@ -304,7 +305,7 @@ func (w *work) segment(ctx context.Context, f *fetch) error {
 		if err := w.sink.Add(ctx, info, records); err != nil {
 			var one *refusedError
 			switch {
-			case errors.Is(err, pack.ErrCorrupt), errors.Is(err, pack.ErrRead):
+			case errors.Is(err, pack.ErrCorrupt), errors.Is(err, pack.ErrRead), errors.Is(err, nar.ErrMalformed):
 				return w.lost(ctx, f.pack, err)
 			case errors.As(err, &one):
 				w.refuse(one)
@@ -394,7 +395,8 @@ func (w *work) lost(ctx context.Context, p *Pack, err error) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if gone := errors.Is(err, cache.ErrMiss) || errors.Is(err, pack.ErrCorrupt); gone && !slices.Contains(w.restored.Lost, p.Key) {
+	gone := errors.Is(err, cache.ErrMiss) || errors.Is(err, pack.ErrCorrupt) || errors.Is(err, nar.ErrMalformed)
+	if gone && !slices.Contains(w.restored.Lost, p.Key) {
 		w.restored.Lost = append(w.restored.Lost, p.Key)
 	}
 	if !w.broken[p] { // once is enough
