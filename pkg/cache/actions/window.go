@@ -105,9 +105,9 @@ func (w *window) first() (io.ReadCloser, error) {
 
 func (w *window) Read(p []byte) (int, error) {
 	for {
-		block, err := w.first()
-		if err != nil {
-			return 0, w.blob.failed(err)
+		block, ended := w.first()
+		if ended != nil {
+			return 0, w.blob.failed(ended)
 		}
 		if block == nil {
 			return 0, io.EOF
