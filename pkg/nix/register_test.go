@@ -121,6 +121,10 @@ func TestLocalChroot(t *testing.T) {
 		if err := there.dump(t.Context(), &dumped, infos[0].Path); err != nil || !bytes.Equal(dumped.Bytes(), nars[infos[0].Path]) {
 			t.Errorf("%d bytes, %v", dumped.Len(), err)
 		}
+		testbench.UseStore(t, t.TempDir()) // which has nothing of it
+		if err := there.Export(t.Context(), io.Discard, infos[:1]); err != nil {
+			t.Error(err)
+		}
 	})
 }
 

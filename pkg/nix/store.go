@@ -179,16 +179,21 @@ func (n *Nix) Valid(ctx context.Context, paths ...string) (map[string]bool, erro
 	return valid, nil
 }
 
-// Substitute fetches paths, as far as substituters have them.
+// Substitute fetches paths, as far as substituters have them: an error says that they
+// have not all.
 func (n *Nix) Substitute(ctx context.Context, paths ...string) error {
+	var errs []error
 	for _, piece := range chunks(paths) {
 		cmd := n.abroad(ctx, "nix-store", append([]string{"--realise", "--keep-going"}, piece...)...)
 		cmd.Stdout = io.Discard
 		if err := n.run(cmd); err != nil {
-			return fmt.Errorf("fetch from substituters: %w", err)
+			errs = append(errs, fmt.Errorf("fetch from substituters: %w", err))
+		}
+		if ctx.Err() != nil {
+			break
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // Outputs gives the outputs of derivations by name. The path of one that is known
@@ -356,7 +361,7 @@ func (n *Nix) Export(ctx context.Context, dst io.Writer, infos []PathInfo) error
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			return nar.Dump(w, info.Path)
+			return nar.Dump(w, filepath.Join(n.realDir(), filepath.Base(info.Path)))
 		})
 		if err != nil {
 			return fmt.Errorf("export store paths: %w", err)

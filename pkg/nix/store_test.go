@@ -378,6 +378,22 @@ func TestHoldError(t *testing.T) {
 	})
 }
 
+func TestSubstituteAll(t *testing.T) {
+	asked := filepath.Join(t.TempDir(), "asked")
+	program(t, "nix-store", `for path; do echo "$path" >>`+asked+`; done; exit 1`)
+	paths := make([]string, 5000)
+	for i := range paths {
+		paths[i] = fmt.Sprintf("/nix/store/%032d-path", i)
+	}
+	if err := new(Nix).Substitute(t.Context(), paths...); err == nil {
+		t.Error("nothing was fetched, and there is no error")
+	}
+	data, err := os.ReadFile(asked)
+	if err != nil || !strings.Contains(string(data), paths[len(paths)-1]) {
+		t.Errorf("what could not be fetched kept others from being asked for (%v)", err)
+	}
+}
+
 func TestConnectError(t *testing.T) {
 	for script, want := range map[string]string{
 		"echo 'error: no permission' >&2; exit 1":                "no permission",
