@@ -96,6 +96,7 @@ func (s *saver) save(ctx context.Context, n *nix.Nix, policy store.Policy, limit
 	}
 	a.show.Doing("looking for what is new")
 	defer a.show.Doing("")
+	named := len(ix.Packs)
 	ix = ix.Without(before.Lost...)
 	if len(paths) > 0 {
 		paths, err = n.Requisites(ctx, paths...)
@@ -111,8 +112,14 @@ func (s *saver) save(ctx context.Context, n *nix.Nix, policy store.Policy, limit
 		return err
 	}
 	fresh, err := store.New(ctx, n, ix, policy, paths)
-	if err != nil || len(fresh) == 0 {
+	if err != nil {
 		return err
+	}
+	if len(fresh) == 0 {
+		if len(ix.Packs) < named { // else each restore would look for what is gone
+			return a.keepIndex(ctx, c, n.System, ix)
+		}
+		return nil
 	}
 	start := time.Now()
 	a.show.Doing("saving %d store paths", len(fresh))
