@@ -49,25 +49,31 @@ func (p *packing) rootFlag(cmd *cobra.Command) {
 
 const engineAuto = "auto"
 
-// choose gives the engine that was asked for, or the fastest that can be had.
+// checkEngine says whether there is an engine of that name.
+func (p *packing) checkEngine() error {
+	switch p.engine {
+	case engineAuto, "direct", "protocol", "import":
+		return nil
+	}
+	return usagef("--engine %s: it is auto, direct, protocol or import", p.engine)
+}
+
+// choose gives the engine that was asked for, or the fastest that can be had. In a
+// workflow that asks for one on all of its machines, it is another one where that can't
+// be had.
 func (p *packing) choose(ctx context.Context, a *app, n *nix.Nix) (store.Engine, error) {
 	switch p.engine {
-	case engineAuto:
-		engine, err := direct(ctx, n)
-		if err == nil || ctx.Err() != nil {
-			return engine, err
-		}
-		a.show.Printf("restoring by Nix's own protocol: %v", err)
-		return store.Protocol(n), nil
-	case "direct":
-		return direct(ctx, n)
 	case "protocol":
 		return store.Protocol(n), nil
 	case "import":
 		return store.Import(n), nil
-	default:
-		return store.Engine{}, usagef("--engine %s: it is auto, direct, protocol or import", p.engine)
 	}
+	engine, err := direct(ctx, n)
+	if err == nil || ctx.Err() != nil || p.engine != engineAuto && !a.action.Running() {
+		return engine, err
+	}
+	a.show.Printf("restoring by Nix's own protocol: %v", err)
+	return store.Protocol(n), nil
 }
 
 // direct is the direct engine, for which another process of this program runs as root
@@ -127,7 +133,7 @@ func (a *app) indexKey(system string) store.IndexKey {
 func (a *app) loadIndex(ctx context.Context, c cache.Cache, system string) *store.Index {
 	ix, err := store.Load(ctx, c, a.indexKey(system), a.action.Refs()...)
 	if err != nil && ctx.Err() == nil {
-		a.warn("Not all that was saved can be had", err)
+		a.spare("Not all that was saved can be had", err)
 	}
 	return ix
 }
@@ -221,8 +227,18 @@ func (a *app) costs(ctx context.Context, title string, err error) error {
 	case err == nil, errors.As(err, &usage), !a.action.Running() && !ours:
 		return err
 	}
-	a.warn(title, err)
+	a.spare(title, err)
 	return nil
+}
+
+// spare tells what the cache has failed to do. That a job may not use it, as one of a
+// pull request from a fork, deserves a line and no warning on the run's page.
+func (a *app) spare(title string, err error) {
+	if errors.Is(err, cache.ErrReadOnly) {
+		a.show.Printf("%s: this job may not use the cache this way, which is so for a pull request from a fork", title)
+		return
+	}
+	a.warn(title, err)
 }
 
 // restoring shows how far a restore is.

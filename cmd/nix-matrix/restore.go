@@ -53,7 +53,7 @@ type restorer struct {
 
 func (r *restorer) run(ctx context.Context, args []string) error {
 	a := r.app
-	if err := errors.Join(a.checkID(), a.loadSeal()); err != nil {
+	if err := errors.Join(a.checkID(), r.checkEngine(), a.loadSeal()); err != nil {
 		return err
 	}
 	paths, err := a.storePaths(args)

@@ -47,6 +47,9 @@ func (b *builder) stock(ctx context.Context, c cache.Cache, e *job.Entry) (*stoc
 	if err != nil {
 		return nil, usagef("--store-cache: %w", err)
 	}
+	if err := b.packing.checkEngine(); err != nil {
+		return nil, err
+	}
 	if c == nil || policy == store.Off || b.surroundings.store != "" {
 		return nil, nil //nolint:nilnil // there is none, which is no error
 	}
@@ -58,15 +61,25 @@ func (b *builder) stock(ctx context.Context, c cache.Cache, e *job.Entry) (*stoc
 	return s, nil
 }
 
-// restore brings what the build of the targets takes and the packs have.
+// restore brings what the build of the targets takes and the packs have. The error is
+// the end of ctx.
 func (s *stock) restore(ctx context.Context, at *site, targets []build.Target, result *job.Result) error {
-	_ = s.loading.Wait()
-	if len(s.index.Packs) == 0 {
-		return nil
+	err := s.bring(ctx, at, targets, result)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
-	engine, err := s.how.choose(ctx, s.app, at.nix)
 	if err != nil {
-		return err
+		s.app.spare("Not all was restored", err)
+	}
+	return nil
+}
+
+func (s *stock) bring(ctx context.Context, at *site, targets []build.Target, result *job.Result) error {
+	ctx, done := context.WithCancel(ctx) // an engine that is not used ends with it
+	defer done()
+	_ = s.loading.Wait()
+	if len(s.index.Packs) == 0 && s.policy != store.All { // which saves what the build takes, too
+		return nil
 	}
 	s.app.show.Doing("asking what was saved of what is needed")
 	wanted := make([]job.Target, len(targets))
@@ -100,24 +113,25 @@ func (s *stock) restore(ctx context.Context, at *site, targets []build.Target, r
 		return nil
 	}
 	s.available = missing.Available
+	if len(s.index.Packs) == 0 {
+		return nil
+	}
+	engine, err := s.how.choose(ctx, s.app, at.nix)
+	if err != nil {
+		return err
+	}
 	start := time.Now()
 	from := &store.Restorer{Nix: at.nix, Engine: engine, Cache: s.cache, Index: s.index, Progress: s.app.restoring}
-	got, err := from.Restore(ctx, slices.DeleteFunc(slices.Clone(missing.Available), func(path string) bool { return !s.index.Has(path) })...)
+	got, restoring := from.Restore(ctx, slices.DeleteFunc(slices.Clone(missing.Available), func(path string) bool { return !s.index.Has(path) })...)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
-	}
-	if err != nil {
-		s.app.warn("Not all was restored", err)
 	}
 	s.app.restored(got, time.Since(start))
 	result.Restored = &job.Restored{Paths: got.Paths, Size: got.Size, Read: got.Bytes, Packs: got.Packs, Lost: got.Lost}
 	after, err := at.nix.Valid(ctx, own...)
-	if err != nil {
-		return err
-	}
 	maps.DeleteFunc(after, func(path string, _ bool) bool { return before[path] })
 	s.came = after
-	return nil
+	return errors.Join(restoring, err)
 }
 
 // offered says which paths need no building: those in the store, those in packs and
@@ -258,7 +272,7 @@ func (r *reporter) stock(ctx context.Context, limit int64, p *job.Plan, results 
 		}
 	}
 	if err != nil && ctx.Err() == nil {
-		a.warn("The next run won't find all that this one has saved", err)
+		a.spare("The next run won't find all that this one has saved", err)
 	}
 }
 

@@ -297,7 +297,7 @@ func (w *worker) save(ctx context.Context, result *job.Result) {
 	}
 	defer w.app.show.Doing("")
 	if err := w.stock.save(ctx, w.site, result); err != nil && ctx.Err() == nil {
-		w.app.warn("Not all was saved for later runs", err)
+		w.app.spare("Not all was saved for later runs", err)
 	}
 }
 

@@ -22,8 +22,8 @@ import (
 // DirectAsRoot is the direct engine for who may not write to the store, but may run
 // programs as root without a password. command is an absolute path with arguments: a
 // program that calls [ServeDirect], whose last argument is added. It gets no
-// environment, and what it needs by a pipe; it ends with the sink, at the latest with
-// this process.
+// environment, and what it needs by a pipe; it ends with the sink, with ctx if none was
+// begun, and at the latest with this process.
 func DirectAsRoot(ctx context.Context, n *nix.Nix, command ...string) (Engine, error) {
 	first, err := startAsRoot(ctx, n, command)
 	if err != nil {
