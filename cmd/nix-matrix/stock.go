@@ -280,6 +280,11 @@ func (r *reporter) stock(ctx context.Context, limit int64, p *job.Plan, results 
 // reason for a new one.
 const unused = 24 * time.Hour
 
+// forgotten is after what time a pack of which nothing was needed leaves the index of
+// the Actions cache, which removes it then: else the index would grow with every run that
+// saves little.
+const forgotten = 7 * 24 * time.Hour
+
 func (a *app) mergeIndex(ctx context.Context, c cache.Cache, system string, results []*job.Result, limit int64) error {
 	a.show.Doing("bringing the index of packs up to date")
 	defer a.show.Doing("")
@@ -324,7 +329,11 @@ func (a *app) mergeIndex(ctx context.Context, c cache.Cache, system string, resu
 	}
 	_ = g.Wait()
 	packs = slices.DeleteFunc(packs, func(p *store.Pack) bool { return p == nil })
-	merged := store.NewIndex(append(packs, ix.Without(lost...).Packs...)...).Within(limit)
+	needed := ix.Without(lost...)
+	if a.inActions() {
+		needed = needed.Since(now.Add(-forgotten))
+	}
+	merged := store.NewIndex(append(packs, needed.Packs...)...).Within(limit)
 	errs = append(errs, a.keepIndex(ctx, c, system, merged))
 	return errors.Join(errs...)
 }

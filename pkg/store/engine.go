@@ -27,8 +27,8 @@ type Sink interface {
 	// and then ends; its reader checks it against the hash before it gives the last of
 	// them. After an error of the reader, which is wrapped by that of Add, nothing is
 	// left of the path and others can still be added, as they can after a refusedError.
-	// After any other error the sink is of no more use. The goroutines that call it are as many as the engine takes paths
-	// at a time.
+	// After any other error the sink is of no more use. The goroutines that call it are
+	// as many as the engine takes paths at a time.
 	Add(ctx context.Context, info nix.PathInfo, nar io.Reader) error
 	// Finish makes valid, at the latest, those of the added paths that are given, in
 	// reference order: a path whose references did not come is not among them. It is

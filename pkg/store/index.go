@@ -108,13 +108,9 @@ func (ix *Index) Without(keys ...string) *Index {
 	return NewIndex(slices.DeleteFunc(slices.Clone(ix.Packs), func(p *Pack) bool { return slices.Contains(keys, p.Key) })...)
 }
 
-// Size is how many bytes the packs have.
-func (ix *Index) Size() int64 {
-	var size int64
-	for _, p := range ix.Packs {
-		size += p.Size
-	}
-	return size
+// Since gives an index of the packs of which a path was needed since then.
+func (ix *Index) Since(then time.Time) *Index {
+	return NewIndex(slices.DeleteFunc(slices.Clone(ix.Packs), func(p *Pack) bool { return p.Used.Before(then) })...)
 }
 
 // Within gives an index of packs that have no more than so many bytes together: those
