@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/org/nix-matrix/pkg/cache"
@@ -91,6 +92,50 @@ func (b changedBlob) Range(ctx context.Context, offset, length int64) (io.ReadCl
 		data[at] ^= 1 << (b.bit % 8)
 	}
 	return io.NopCloser(bytes.NewReader(data)), err
+}
+
+// hesitant opens many blobs only when one of the first was read.
+type hesitant struct {
+	cache.Cache
+	opened atomic.Int32
+	read   chan struct{}
+	once   sync.Once
+}
+
+func (h *hesitant) Open(ctx context.Context, key string, prefixes ...string) (cache.Blob, error) {
+	if h.opened.Add(1) > atOnce {
+		select {
+		case <-h.read:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	blob, err := h.Cache.Open(ctx, key, prefixes...)
+	return hesitantBlob{blob, h}, err
+}
+
+type hesitantBlob struct {
+	cache.Blob
+	of *hesitant
+}
+
+func (b hesitantBlob) Range(ctx context.Context, offset, length int64) (io.ReadCloser, error) {
+	b.of.once.Do(func() { close(b.of.read) })
+	return b.Blob.Range(ctx, offset, length)
+}
+
+// What lies in many packs is read before all of them are looked up.
+func TestManyPacks(t *testing.T) {
+	c := &hesitant{Cache: open(t), read: make(chan struct{})}
+	var packs []*Pack
+	for i := range 3 * atOnce {
+		p, data := packOf(t, fmt.Sprintf("pack%02d", i), nil, fmt.Sprintf("path%d", i))
+		must(t, c.Save(t.Context(), p.Key, bytes.NewReader(data), p.Size))
+		packs = append(packs, p)
+	}
+	if got, err := newMemory().restore(t, c, NewIndex(packs...)); err != nil || got.Paths != len(packs) {
+		t.Errorf("%+v, %v", got, err)
+	}
 }
 
 // Whichever bit of a pack or an index is turned around, no path becomes valid that is not

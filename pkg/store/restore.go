@@ -235,19 +235,25 @@ func (f *fetch) close() {
 // their order.
 func (w *work) fetch(ctx context.Context, all []segment, to chan<- *fetch) error {
 	lookups := map[*Pack]*lookup{}
-	var g errgroup.Group
-	g.SetLimit(atOnce)
-	defer func() { _ = g.Wait() }()
+	packs := make(chan *Pack, len(all))
 	for _, s := range all {
 		if lookups[s.pack] == nil {
-			l := &lookup{done: make(chan struct{})}
-			lookups[s.pack] = l
-			g.Go(func() error {
-				defer close(l.done)
-				l.blob, l.err = w.Cache.Open(ctx, s.pack.Key)
-				return nil
-			})
+			lookups[s.pack] = &lookup{done: make(chan struct{})}
+			packs <- s.pack
 		}
+	}
+	close(packs)
+	var g errgroup.Group
+	defer func() { _ = g.Wait() }()
+	for range min(atOnce, len(lookups)) { // while segments of the first are read already
+		g.Go(func() error {
+			for p := range packs {
+				l := lookups[p]
+				l.blob, l.err = w.Cache.Open(ctx, p.Key)
+				close(l.done)
+			}
+			return nil
+		})
 	}
 	for _, s := range all {
 		f := &fetch{segment: s}
