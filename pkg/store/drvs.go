@@ -1,4 +1,3 @@
-// Package store carries parts of the Nix store through a cache.
 package store
 
 import (

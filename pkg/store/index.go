@@ -19,21 +19,8 @@ import (
 	"github.com/org/nix-matrix/pkg/pack"
 )
 
-// An Index says which store path lies in which pack of a cache. As a document it is
-//
-//	"nixmidx1", SHA-256 of the rest, zstd(JSON)
-//
-// sealed as a whole when there is a key, and as JSON an object of
-//
-//	version  1
-//	packs    per pack an object of
-//	           key    that it is stored under
-//	           size   bytes
-//	           used   when a path of it was last needed, or it was saved
-//	           index  the pack's own, see package pack, with the salt of a sealed one
-//
-// It is stored after the packs that it names, under a key that nobody writes twice:
-// see [IndexKey].
+// An Index says which store path lies in which pack of a cache. The document is specified
+// with the package.
 type Index struct {
 	Packs []*Pack
 
@@ -309,7 +296,7 @@ func read(ctx context.Context, blob cache.Blob, err error, seal *pack.Key) (*Ind
 	return ix, nil
 }
 
-// Keep stores the index for a ref, as that of a run and its attempt.
+// Keep stores the index for a ref, as that of a run, which no other one has the name of.
 func (ix *Index) Keep(ctx context.Context, to cache.Cache, key IndexKey, ref, run string) error {
 	data, err := ix.Marshal(key.Seal)
 	if err != nil {
