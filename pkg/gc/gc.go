@@ -100,14 +100,11 @@ type place struct {
 	series string // of indexes
 }
 
-// runParts is how many parts of the key of an index, separated by "+", say whose it is:
-// of a run, an attempt and a save.
-const runParts = 3
-
 func placeOf(d *Decision) place {
 	at := place{kind: d.Kind, ref: d.Ref}
-	if parts := strings.Split(d.Key, "+"); d.Kind == Index && len(parts) > runParts {
-		at.series = strings.Join(parts[:len(parts)-runParts], "+")
+	// What is behind the last "+" of the key of an index says which run it is of.
+	if n := strings.LastIndex(d.Key, "+"); d.Kind == Index && n >= 0 {
+		at.series = d.Key[:n]
 	}
 	return at
 }

@@ -151,9 +151,9 @@ func TestDecide(t *testing.T) {
 			entry("nix-pack-b", pull, 1, 90, 90), entry("nix-index-c", pull, 1, 2, 2),
 		}, []string{"nix-pack-b " + main + ": no index names it"}},
 		"the newest index of each system": {rules, []gc.Entry{
-			entry("nix-index-1++x86_64-linux+main+1+1+1.0", main, 1, 40, 40), entry("nix-index-1++x86_64-linux+main+2+1+1.0", main, 1, 30, 30),
-			entry("nix-index-1++aarch64-linux+main+1+1+1.0", main, 1, 50, 50),
-		}, []string{"nix-index-1++x86_64-linux+main+1+1+1.0 " + main + ": not used for 40 days" + newer}},
+			entry("nix-index-1++x86_64-linux+main+1=2b1=2b1.0", main, 1, 40, 40), entry("nix-index-1++x86_64-linux+main+2=2b1=2b1.0", main, 1, 30, 30),
+			entry("nix-index-1++aarch64-linux+main+1=2b1=2b1.0", main, 1, 50, 50),
+		}, []string{"nix-index-1++x86_64-linux+main+1=2b1=2b1.0 " + main + ": not used for 40 days" + newer}},
 		"within the budget": {within(30), []gc.Entry{entry(plan, main, 10, 1, 1), entry(drvs, main, 20, 1, 1)}, nil},
 		"over the budget": {within(25), []gc.Entry{
 			entry(plan, main, 10, 3, 1), entry(drvs, main, 10, 2, 2), entry(evaluation, pull, 10, 2, 0.25), entry(plan, pull, 100, 30, 30),
