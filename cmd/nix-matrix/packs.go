@@ -141,11 +141,23 @@ func (a *app) loadIndex(ctx context.Context, c cache.Cache, system string) *stor
 // wholeIndex reads what others have saved for who will leave an index in its place. What
 // can't be had for a passing reason is an error, since it would be hidden for good.
 func (a *app) wholeIndex(ctx context.Context, c cache.Cache, system string) (*store.Index, error) {
+	if err := a.mayKeep(); err != nil {
+		return nil, err
+	}
 	ix, err := store.Load(ctx, c, a.indexKey(system), a.action.Refs()...)
 	if err == nil || errors.Is(err, pack.ErrCorrupt) || errors.Is(err, pack.ErrSeal) || errors.Is(err, cache.ErrReadOnly) {
 		return ix, nil
 	}
 	return nil, fmt.Errorf("what was saved before is not known, and nothing is saved that could hide it: %w", err)
+}
+
+// mayKeep is an error where anybody's change may have been built, and what is saved would
+// be a branch's.
+func (a *app) mayKeep() error {
+	if event := a.getenv("GITHUB_EVENT_NAME"); event == "pull_request_target" {
+		return fmt.Errorf("the cache of a job of %s is the branch's: %w", event, cache.ErrReadOnly)
+	}
+	return nil
 }
 
 // keepIndex leaves an index for others.

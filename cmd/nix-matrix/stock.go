@@ -173,6 +173,9 @@ func (s *stock) fetched(result *job.Result) {
 // but for what another entry has built as well, and saves.
 func (s *stock) save(ctx context.Context, at *site, result *job.Result) error {
 	_ = s.loading.Wait()
+	if err := s.app.mayKeep(); err != nil {
+		return err
+	}
 	s.app.show.Doing("looking for what is to be saved")
 	var own, others []string
 	for _, b := range result.Builds {

@@ -380,3 +380,17 @@ func TestSavedTwice(t *testing.T) {
 		}
 	}
 }
+
+// A pack that says of the same contents that they refer to something else is not taken for
+// ours.
+func TestSameRecords(t *testing.T) {
+	one, _ := packOf(t, "one", nil, "low", "top:low")
+	two, _ := packOf(t, "two", nil, "low", "top:low")
+	if !sameRecords(one.Index, two.Index) {
+		t.Error("the same differ")
+	}
+	two.Index.Records[1].References = nil
+	if sameRecords(one.Index, two.Index) || sameRecords(two.Index, one.Index) {
+		t.Error("other references are the same")
+	}
+}

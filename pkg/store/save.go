@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -144,14 +145,16 @@ func (s *Saver) upload(ctx context.Context, f io.ReaderAt, summary *pack.Summary
 	return p, nil
 }
 
-// sameRecords says whether two packs have the same paths with the same contents.
+// sameRecords says whether two packs have the same paths with the same contents and
+// references.
 func sameRecords(a, b *pack.Index) bool {
 	if len(a.Records) != len(b.Records) {
 		return false
 	}
 	for n := range a.Records {
-		other, ok := b.Find(a.Records[n].Path)
-		if !ok || b.Records[other].NarHash != a.Records[n].NarHash {
+		rec := &a.Records[n]
+		other, ok := b.Find(rec.Path)
+		if !ok || b.Records[other].NarHash != rec.NarHash || !slices.Equal(b.Records[other].References, rec.References) {
 			return false
 		}
 	}
