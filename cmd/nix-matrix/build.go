@@ -33,6 +33,10 @@ come from the cache (or from files, with --plan and --drvs); no checkout is need
 and no evaluator is started. What was built is pushed to the binary caches that
 --push names.
 
+What earlier runs have built is restored from the cache, as far as this build takes it,
+and what is new is saved for later ones: in GitHub Actions by default, elsewhere with
+--store-cache.
+
 A Result is written whatever happens: when the build fails, and when it is
 stopped by a signal.
 
