@@ -1,6 +1,7 @@
 package action
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -71,7 +72,7 @@ func (a *Action) Refs() []string {
 		return []string{"local"}
 	}
 	e, _ := a.readEvent() // what can't be read says nothing
-	refs := []string{a.getenv("GITHUB_REF"), e.MergeGroup.BaseRef}
+	refs := []string{cmp.Or(a.getenv("GITHUB_REF"), "local"), e.MergeGroup.BaseRef}
 	for _, branch := range []string{a.getenv("GITHUB_BASE_REF"), e.Repository.DefaultBranch} {
 		if branch != "" {
 			refs = append(refs, "refs/heads/"+branch)

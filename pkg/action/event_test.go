@@ -1,6 +1,7 @@
 package action_test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -84,6 +85,27 @@ func TestPublic(t *testing.T) {
 		a := action.New(func(name string) string { return env[name] }, io.Discard)
 		if got := a.Public(t.Context()); got != test.public {
 			t.Errorf("%s: public is %v", name, got)
+		}
+	}
+}
+
+// What a job may read, its own first. It always has one.
+func TestRefs(t *testing.T) {
+	event := filepath.Join(t.TempDir(), "event.json")
+	if err := os.WriteFile(event, []byte(`{"repository": {"default_branch": "main"}, "merge_group": {"base_ref": "refs/heads/next"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for want, env := range map[string]map[string]string{
+		"[local]":            {"GITHUB_REF": "refs/heads/topic"},
+		"[refs/heads/topic]": {"GITHUB_ACTIONS": "true", "GITHUB_REF": "refs/heads/topic"},
+		"[local refs/heads/next refs/heads/main]": {"GITHUB_ACTIONS": "true", "GITHUB_EVENT_PATH": event},
+		"[refs/pull/7/merge refs/heads/next refs/heads/main]": {
+			"GITHUB_ACTIONS": "true", "GITHUB_EVENT_PATH": event, "GITHUB_REF": "refs/pull/7/merge", "GITHUB_BASE_REF": "main",
+		},
+	} {
+		a := action.New(func(name string) string { return env[name] }, io.Discard)
+		if got := fmt.Sprint(a.Refs()); got != want {
+			t.Errorf("%v may read %s, want %s", env, got, want)
 		}
 	}
 }

@@ -78,6 +78,9 @@ func closure(t *testing.T, n *Nix) (infos []PathInfo, nars map[string][]byte, ke
 	if infos, err = n.FullInfo(t.Context(), paths...); err != nil {
 		t.Fatal(err)
 	}
+	for i := range infos { // which only who has built a path says
+		infos[i].Ultimate = false
+	}
 	nars = map[string][]byte{}
 	for _, path := range paths {
 		var nar bytes.Buffer

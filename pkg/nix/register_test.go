@@ -68,7 +68,7 @@ func TestLoadDB(t *testing.T) {
 		}
 		want := slices.Clone(infos)
 		for i := range want {
-			want[i].CA = ""
+			want[i].CA, want[i].Ultimate = "", false
 		}
 		got, err := n.FullInfo(t.Context(), paths(infos)...)
 		if err != nil {

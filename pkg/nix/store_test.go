@@ -109,8 +109,8 @@ func TestQueries(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		second := PathInfo{Path: outs["second"], NarSize: 168, Deriver: drvs["second"], References: []string{outs["fetched"]}}
-		fetched := PathInfo{Path: outs["fetched"], NarSize: 120, Deriver: drvs["fetched"]}
+		second := PathInfo{Path: outs["second"], NarSize: 168, Deriver: drvs["second"], References: []string{outs["fetched"]}, Ultimate: true}
+		fetched := PathInfo{Path: outs["fetched"], NarSize: 120, Deriver: drvs["fetched"], Ultimate: true}
 		noHash := cmpopts.IgnoreFields(PathInfo{}, "NarHash")
 		if diff := cmp.Diff([]PathInfo{second, fetched, second}, infos, noHash); diff != "" {
 			t.Error(diff)
