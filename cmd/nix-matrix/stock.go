@@ -31,6 +31,7 @@ type stock struct {
 	index     *store.Index
 	available []string // what a build takes, or wants, that need not be built
 	came      map[string]bool
+	alone     bool // substituters don't answer
 }
 
 // defaultPolicy is what is saved of a build: at home, a store stays as it is.
@@ -151,11 +152,16 @@ func (s *stock) offered(ctx context.Context, at *site, paths []string) (map[stri
 			ask = append(ask, path)
 		}
 	}
-	if len(ask) == 0 {
+	if len(ask) == 0 || s.alone {
 		return has, nil
 	}
 	offered, err := at.nix.Offered(ctx, ask, at.substituters()...)
 	maps.Copy(has, offered)
+	if err != nil && ctx.Err() == nil { // what the packs have is known nevertheless
+		s.alone = true
+		s.app.warn("What substituters have is not known, so more may be restored than needed", err)
+		return has, nil
+	}
 	return has, err
 }
 

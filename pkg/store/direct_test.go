@@ -94,6 +94,8 @@ func TestTwice(t *testing.T) {
 	for _, name := range engineNames {
 		for range 3 {
 			useMemory(t, "")
+			_, err := n.AllValid(t.Context()) // Nix can't make a store twice at once
+			must(t, err)
 			e, err := engineNamed(t.Context(), n, name)
 			must(t, err)
 			var g errgroup.Group
