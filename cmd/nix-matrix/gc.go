@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -384,12 +383,7 @@ func (g *collector) printJSON(all []collected) error {
 		told.Entries = append(told.Entries, e)
 	}
 	told.Removed, told.Kept = g.tallies(all, gc.Kinds...)
-	data, err := json.MarshalIndent(told, "", " ")
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(g.app.streams.out, "%s\n", action.ForeignJSON(data))
-	return err
+	return g.app.printJSON(told)
 }
 
 // days reads a time that may be a number of days, such as 7d.

@@ -43,11 +43,7 @@ func (d *discovery) missing(ctx context.Context, at *site, how *planner, e *eval
 	missing, err := plan.FindMissing(ctx, targets, plan.Source{
 		Derivations: func(ctx context.Context, drvs []string) ([]plan.Derivation, error) {
 			read, err := e.derivations(ctx, at, d.packFile, drvs)
-			all := make([]plan.Derivation, len(read))
-			for i := range read {
-				all[i] = plan.Derivation(read[i])
-			}
-			return all, err
+			return planned(read), err
 		},
 		Offered: o.offered,
 	})
@@ -67,6 +63,15 @@ func (d *discovery) missing(ctx context.Context, at *site, how *planner, e *eval
 	count := missing.Count()
 	at.app.show.Printf("  %d %s to build, as far as is known", count, plural(count, "derivation", "derivations"))
 	return missing, nil
+}
+
+// planned gives derivations as planning wants them.
+func planned(read []nix.Derivation) []plan.Derivation {
+	all := make([]plan.Derivation, len(read))
+	for i := range read {
+		all[i] = plan.Derivation(read[i])
+	}
+	return all
 }
 
 // offers are what need not be built.

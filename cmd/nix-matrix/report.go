@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -201,10 +200,5 @@ func (r *reporter) print(v *report.Verdict) error {
 		}
 		return nil
 	}
-	data, err := json.MarshalIndent(v, "", " ")
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(out, "%s\n", action.ForeignJSON(data))
-	return err
+	return r.app.printJSON(v)
 }

@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -68,21 +66,21 @@ func (r *restorer) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	restored, lost, err := r.restore(ctx, n, engine, paths)
+	restored, err := r.restore(ctx, n, engine, paths)
 	if err := a.costs(ctx, "Not all was restored", err); err != nil {
 		return err
 	}
-	if err := r.keepBefore(ctx, a, n, lost); err != nil {
+	if err := r.keepBefore(ctx, a, n, restored.Lost); err != nil {
 		a.warn("What is new can't be told later from what is there now", err)
 	}
 	return r.tell(restored)
 }
 
-func (r *restorer) restore(ctx context.Context, n *nix.Nix, engine store.Engine, paths []string) (restored store.Restored, lost []string, err error) {
+func (r *restorer) restore(ctx context.Context, n *nix.Nix, engine store.Engine, paths []string) (restored store.Restored, err error) {
 	a := r.app
 	c, err := a.openCache()
 	if err != nil || c == nil {
-		return restored, nil, err
+		return restored, err
 	}
 	a.show.Doing("looking for what was saved")
 	defer a.show.Doing("")
@@ -97,7 +95,7 @@ func (r *restorer) restore(ctx context.Context, n *nix.Nix, engine store.Engine,
 	from := &store.Restorer{Nix: n, Engine: engine, Cache: c, Index: ix, Progress: a.restoring}
 	restored, err = from.Restore(ctx, paths...)
 	a.restored(restored, time.Since(start))
-	return restored, restored.Lost, err
+	return restored, err
 }
 
 // tell says what was restored to who is to read it.
@@ -117,15 +115,4 @@ func (r *restorer) tell(restored store.Restored) error {
 		Read  int64    `json:"read"` // bytes of packs
 		Packs []string `json:"packs"`
 	}{restored.Paths, restored.Size, restored.Bytes, append([]string{}, restored.Packs...)})
-}
-
-func (a *app) printJSON(v any) error {
-	var b strings.Builder
-	enc := json.NewEncoder(&b)
-	enc.SetIndent("", " ")
-	if err := enc.Encode(v); err != nil {
-		return err
-	}
-	_, err := fmt.Fprint(a.streams.out, b.String())
-	return err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -170,6 +171,16 @@ func (a *app) checkID() error {
 func (a *app) warn(title string, err error) {
 	a.show.Warn("%s: %v", title, err)
 	a.action.Annotate(action.LevelWarning, title, err.Error())
+}
+
+// printJSON prints a value for programs to read.
+func (a *app) printJSON(v any) error {
+	data, err := json.MarshalIndent(v, "", " ")
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(a.streams.out, "%s\n", action.ForeignJSON(data))
+	return err
 }
 
 // writeFile writes all of a file or nothing.

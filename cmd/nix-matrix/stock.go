@@ -96,11 +96,7 @@ func (s *stock) bring(ctx context.Context, at *site, targets []build.Target, res
 	missing, err := plan.FindMissing(ctx, wanted, plan.Source{
 		Derivations: func(ctx context.Context, drvs []string) ([]plan.Derivation, error) {
 			read, err := at.nix.Derivations(ctx, drvs)
-			all := make([]plan.Derivation, len(read))
-			for i := range read {
-				all[i] = plan.Derivation(read[i])
-			}
-			return all, err
+			return planned(read), err
 		},
 		Offered: func(ctx context.Context, paths []string) (map[string]bool, error) { return s.offered(ctx, at, paths) },
 	})

@@ -90,12 +90,12 @@ func (r *Restorer) Restore(ctx context.Context, paths ...string) (Restored, erro
 // it.
 func (r *Restorer) complete(ctx context.Context, wanted map[string]place, valid map[string]bool) error {
 	missing := map[string]bool{}
-	by := map[string][]string{}
+	users := map[string][]string{}
 	for path, at := range wanted {
 		for _, ref := range at.references() {
+			users[ref] = append(users[ref], path)
 			if _, ok := wanted[ref]; !ok && !valid[ref] {
 				missing[ref] = true
-				by[ref] = append(by[ref], path)
 			}
 		}
 	}
@@ -113,16 +113,7 @@ func (r *Restorer) complete(ctx context.Context, wanted map[string]place, valid 
 	var lost []string
 	for _, path := range outside {
 		if !now[path] {
-			lost = append(lost, by[path]...)
-		}
-	}
-	if len(lost) == 0 {
-		return nil
-	}
-	users := map[string][]string{}
-	for path, at := range wanted {
-		for _, ref := range at.references() {
-			users[ref] = append(users[ref], path)
+			lost = append(lost, users[path]...)
 		}
 	}
 	for len(lost) > 0 {
