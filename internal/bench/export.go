@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -9,33 +8,23 @@ import (
 	"strings"
 
 	"github.com/nix-community/go-nix/pkg/nar"
-	"github.com/nix-community/go-nix/pkg/wire"
+
+	stream "github.com/org/nix-matrix/internal/nar"
 )
 
 // export writes what nix-store --import reads.
 func export(w io.Writer, paths []*storePath) error {
-	const exportMagic = 0x4558494e
 	for _, p := range paths {
-		if err := wire.WriteUint64(w, 1); err != nil {
-			return err
-		}
-		if err := p.nar(w); err != nil {
-			return fmt.Errorf("%s: %w", p.path, err)
-		}
 		refs := make([]string, len(p.refs))
 		for i, q := range p.refs {
 			refs[i] = q.path
 		}
 		slices.Sort(refs)
-		err := errors.Join(wire.WriteUint64(w, exportMagic), wire.WriteString(w, p.path), wire.WriteUint64(w, uint64(len(refs))))
-		for _, ref := range refs {
-			err = errors.Join(err, wire.WriteString(w, ref))
-		}
-		if err := errors.Join(err, wire.WriteString(w, ""), wire.WriteUint64(w, 0)); err != nil {
-			return err
+		if err := stream.WriteRecord(w, p.path, refs, "", p.nar); err != nil {
+			return fmt.Errorf("%s: %w", p.path, err)
 		}
 	}
-	return wire.WriteUint64(w, 0)
+	return stream.WriteEnd(w)
 }
 
 // nar writes the path's NAR: a directory, or a file without a name.
