@@ -66,7 +66,7 @@ func TestLauncherExecs(t *testing.T) {
 				run(t, repo, environ, "scripts/build-dist", "--host")
 			}
 
-			cmd := exec.Command(filepath.Join(repo, "scripts/nix-matrix"), "wait")
+			cmd := exec.Command(filepath.Join(repo, "dist/nix-matrix"), "wait")
 			cmd.Env = environ
 			stdout, err := cmd.StdoutPipe()
 			if err != nil {
@@ -127,7 +127,7 @@ func TestRealModule(t *testing.T) {
 
 	tools := t.TempDir()
 	toolsWithoutGo(t, tools)
-	if got := run(t, dirs[1], []string{"PATH=" + tools}, "scripts/nix-matrix", "version"); !strings.Contains(got, "v9.8.7") {
+	if got := run(t, dirs[1], []string{"PATH=" + tools}, "dist/nix-matrix", "version"); !strings.Contains(got, "v9.8.7") {
 		t.Errorf("nix-matrix version says %q, want v9.8.7 in it", got)
 	}
 }
@@ -138,10 +138,12 @@ func layOutModule(t testing.TB, dir string) {
 	if err := os.CopyFS(dir, os.DirFS("testdata/module")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Mkdir(filepath.Join(dir, "scripts"), 0o755); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"scripts", "dist"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
-	for _, file := range []string{"scripts/build-dist", "scripts/nix-matrix", "scripts/release", ".gitignore"} {
+	for _, file := range []string{"scripts/build-dist", "dist/nix-matrix", "scripts/release", ".gitignore"} {
 		copyFile(t, filepath.Join("..", file), filepath.Join(dir, file))
 	}
 }
@@ -157,8 +159,12 @@ func copyRepository(t testing.TB, dir string) {
 		if err != nil {
 			return err
 		}
-		if slices.Contains([]string{".git", "dist", "examples"}, relative) {
+		built := strings.HasPrefix(relative, "dist/nix-matrix-") || relative == "dist/SHA256SUMS"
+		switch skipped := slices.Contains([]string{".git", "examples"}, relative); {
+		case skipped && entry.IsDir():
 			return fs.SkipDir
+		case skipped || built: // .git is a file in a linked work tree
+			return nil
 		}
 		if entry.IsDir() {
 			return os.MkdirAll(filepath.Join(dir, relative), 0o755)

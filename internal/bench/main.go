@@ -135,7 +135,7 @@ func (b *bench) freeze() error {
 			return fmt.Errorf("keep the program, which `make build` makes: %w", err)
 		}
 	}
-	b.program = filepath.Join(root, "scripts", "nix-matrix")
+	b.program = filepath.Join(root, "dist", "nix-matrix")
 	return nil
 }
 
