@@ -7,7 +7,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/google/go-github/v89/github"
+	"github.com/google/go-github/v60/github"
 )
 
 // MaxComment is how long a comment may be, in characters.
@@ -48,8 +48,10 @@ func (g *GitHub) Comment(ctx context.Context, number int, marker, markdown strin
 // or nil. Anybody can write the marker.
 func (g *GitHub) findComment(ctx context.Context, number int, marker string) (*github.IssueComment, error) {
 	me := ""
-	options := &github.IssueListCommentsOptions{ListOptions: github.ListOptions{PerPage: perPage}}
-	for c, err := range g.client.Issues.ListCommentsIter(ctx, g.owner, g.name, number, options) {
+	options := &github.IssueListCommentsOptions{}
+	for c, err := range pages(&options.ListOptions, func() ([]*github.IssueComment, *github.Response, error) {
+		return g.client.Issues.ListComments(ctx, g.owner, g.name, number, options)
+	}) {
 		if err != nil {
 			return nil, err
 		}

@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
 
-	"github.com/google/go-github/v89/github"
+	"github.com/google/go-github/v60/github"
 )
 
 // GitHubVariable is the environment variable with the token for GitHub's API. No
@@ -83,14 +84,10 @@ func NewGitHub(c GitHubConfig) (*GitHub, error) {
 		return nil, fmt.Errorf("%w: there is none; set %s", ErrForbidden, GitHubVariable)
 	}
 	base := strings.TrimSuffix(c.API, "/") + "/"
-	client, err := github.NewClient(
-		github.WithURLs(&base, nil),
-		github.WithAuthToken(c.Token),
-		github.WithUserAgent("nix-matrix"),
-		github.WithTransport(newRetrying(c)), // which waits where GitHub wants it, so
-		github.WithDisableRateLimitCheck(),
-	)
-	if err != nil {
+	client := github.NewClient(&http.Client{Transport: newRetrying(c)}).WithAuthToken(c.Token)
+	client.UserAgent = "nix-matrix"
+	var err error
+	if client.BaseURL, err = url.Parse(base); err != nil {
 		return nil, fmt.Errorf("GitHub's API at %s: %w", c.API, err)
 	}
 	return &GitHub{config: c, client: client, owner: owner, name: name}, nil
@@ -110,14 +107,19 @@ type CacheEntry struct {
 // needs the permission actions: read.
 func (g *GitHub) Caches(ctx context.Context, prefix string) ([]CacheEntry, error) {
 	options := &github.ActionsCacheListOptions{
-		ListOptions: github.ListOptions{PerPage: perPage},
-		Key:         &prefix,
+		Key: &prefix,
 		// What is added or used meanwhile then moves nothing to another page.
-		Sort:      github.Ptr("created_at"),
-		Direction: github.Ptr("asc"),
+		Sort:      github.String("created_at"),
+		Direction: github.String("asc"),
 	}
 	var entries []CacheEntry
-	for c, err := range g.client.Actions.ListCachesIter(ctx, g.owner, g.name, options) {
+	for c, err := range pages(&options.ListOptions, func() ([]*github.ActionsCache, *github.Response, error) {
+		list, answer, err := g.client.Actions.ListCaches(ctx, g.owner, g.name, options)
+		if err != nil {
+			return nil, answer, err
+		}
+		return list.ActionsCaches, answer, nil
+	}) {
 		if err != nil {
 			return nil, g.explain(ctx, err, "list what the Actions cache has", "actions: read")
 		}
@@ -129,8 +131,32 @@ func (g *GitHub) Caches(ctx context.Context, prefix string) ([]CacheEntry, error
 	return entries, nil
 }
 
-// perPage is the most that GitHub allows.
+// perPage is the largest page that GitHub returns.
 const perPage = 100
+
+// pages yields the items of all pages of a list, which list asks for one by one with the
+// options. An error is yielded last.
+func pages[T any](options *github.ListOptions, list func() ([]T, *github.Response, error)) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		options.PerPage = perPage
+		for {
+			items, answer, err := list()
+			if err != nil {
+				var none T
+				yield(none, err)
+				return
+			}
+			for _, item := range items {
+				if !yield(item, nil) {
+					return
+				}
+			}
+			if options.Page = answer.NextPage; options.Page == 0 {
+				return
+			}
+		}
+	}
+}
 
 // RemoveCache removes an entry. That it is gone already is no error. It needs the
 // permission actions: write.

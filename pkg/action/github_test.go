@@ -270,6 +270,18 @@ func TestLimited(t *testing.T) {
 	}
 }
 
+// A budget that is used up is GitHub's to refuse, and ours to wait for: the client library
+// itself refuses nothing.
+func TestBudgetUsedUp(t *testing.T) {
+	server := githubtest.Start(t, githubtest.Options{Permissions: mayRead, Caches: caches(150)})
+	server.Fail(githubtest.Failure{Header: map[string]string{
+		"X-RateLimit-Limit": "5000", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": strconv.FormatInt(time.Now().Add(time.Hour).Unix(), 10),
+	}})
+	if got, err := connect(t, server).Caches(t.Context(), "a-"); err != nil || len(got) != 150 {
+		t.Errorf("%d caches, %v", len(got), err)
+	}
+}
+
 // The waits without a time that GitHub names become longer, and are told of.
 func TestWaits(t *testing.T) {
 	server := githubtest.Start(t, githubtest.Options{Permissions: mayRead})

@@ -69,7 +69,14 @@ func (t *retrying) RoundTrip(req *http.Request) (*http.Response, error) {
 		_, err := peek(resp)
 		return err
 	})
-	return client.Do(retryable)
+	resp, err := client.Do(retryable)
+	if err == nil && resp.StatusCode < http.StatusBadRequest {
+		// The client library would remember the budget and refuse requests by itself, where
+		// this transport waits.
+		resp.Header.Del("X-RateLimit-Remaining")
+		resp.Header.Del("X-RateLimit-Reset")
+	}
+	return resp, err
 }
 
 // limited says whether a request was one too many, and how long GitHub then wants

@@ -74,6 +74,7 @@ type Server struct {
 // A Failure is an answer that a server gives in place of the right one; the zero value
 // is the right one.
 type Failure struct {
+	// Status 0 is the ordinary answer, with Header besides.
 	Status int
 	Header map[string]string
 	// Secondary words it as a secondary rate limit.
@@ -184,6 +185,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		said = failure.answer()
 	} else if said = s.headers(r); said.status == 0 {
 		said = s.route(r)
+	}
+	if failure.Status == 0 && len(failure.Header) > 0 {
+		said.header = said.header.Clone()
+		if said.header == nil {
+			said.header = http.Header{}
+		}
+		for name, value := range failure.Header {
+			said.header.Set(name, value)
+		}
 	}
 	if failure.Gone {
 		panic(http.ErrAbortHandler)
