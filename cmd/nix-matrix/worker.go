@@ -225,6 +225,9 @@ func (w *worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 		},
 		Logs: logs,
 	})
+	if ctx.Err() != nil && len(w.site.to) > 0 {
+		w.pushUnseen(context.WithoutCancel(ctx), session, drvs)
+	}
 	result.Targets, result.Builds = built.Targets, built.Builds
 	if w.stock != nil {
 		w.stock.fetched(result)
@@ -236,6 +239,53 @@ func (w *worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 		}
 	}
 	return err
+}
+
+// pushUnseen has the session push what a stopped build of the derivations has built although
+// no event said so: Nix's log lags behind Nix, and the rest of it is lost with the process.
+func (w *worker) pushUnseen(ctx context.Context, session *push.Session, drvs []string) {
+	ctx, cancel := context.WithTimeout(ctx, push.Grace)
+	defer cancel()
+	built, err := w.builtHere(ctx, drvs)
+	if err != nil {
+		w.app.show.Warn("cannot ask for all that was built before the stop: %v", err)
+	}
+	for _, drv := range built {
+		session.Built(drv)
+	}
+}
+
+// builtHere returns the derivations, of those given and all that they need, with outputs
+// that the store has built itself.
+func (w *worker) builtHere(ctx context.Context, drvs []string) ([]string, error) {
+	closure, err := w.site.nix.Requisites(ctx, drvs...)
+	if err != nil {
+		return nil, err
+	}
+	closure = slices.DeleteFunc(closure, func(path string) bool { return !strings.HasSuffix(path, ".drv") })
+	outputs, err := w.site.store.Outputs(ctx, closure...)
+	if err != nil {
+		return nil, err
+	}
+	var paths []string
+	for _, byName := range outputs {
+		paths = slices.AppendSeq(paths, maps.Values(byName))
+	}
+	valid, err := w.site.store.Valid(ctx, slices.DeleteFunc(paths, func(path string) bool { return path == "" })...)
+	if err != nil {
+		return nil, err
+	}
+	infos, err := w.site.store.FullInfo(ctx, slices.Collect(maps.Keys(valid))...)
+	if err != nil {
+		return nil, err
+	}
+	here := map[string]bool{}
+	for i := range infos {
+		here[infos[i].Path] = infos[i].Ultimate
+	}
+	return slices.DeleteFunc(closure, func(drv string) bool {
+		return !slices.ContainsFunc(slices.Collect(maps.Values(outputs[drv])), func(path string) bool { return here[path] })
+	}), nil
 }
 
 // fetchRetries are the pauses before what could not be fetched is tried again.
