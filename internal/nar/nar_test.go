@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -17,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/org/nix-matrix/internal/testbench"
 )
 
 func must(t testing.TB, err error) {
@@ -433,9 +434,7 @@ func FuzzUnpack(f *testing.F) {
 
 // Words put together at random, and bytes changed, are NARs seldom.
 func TestRandom(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 0))
+	r := testbench.Random(t)
 	parts := []string{wNode, wRegular, wExecutable, wContents, wDirectory, wEntry, wNodeStart, wSymlink, wEnd, wMagic,
 		words("a"), words("b"), words(".."), words("a/b"), words(""), file("x"), dir(), link("..")}
 	for range 2000 {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -287,9 +286,7 @@ func testKilled(t *testing.T, name string) {
 	n := newest(t)
 	file := filepath.Join(t.TempDir(), "closure")
 	c.save(t, file)
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	random := testbench.Random(t)
 
 	// restore is killed after a while, unless it has come to its end.
 	restore := func(after time.Duration) (ended bool, took time.Duration) {

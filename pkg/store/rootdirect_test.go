@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -137,6 +136,7 @@ func TestDirectOfUser(t *testing.T) {
 func TestDirectAsRootKilled(t *testing.T) {
 	c := kinds(t)
 	n, _, restore := multiUser(t, c)
+	random := testbench.Random(t)
 	for range 5 {
 		cmd := restore(os.ModeSetuid | 0o755)
 		out, err := cmd.StdoutPipe()
@@ -145,7 +145,7 @@ func TestDirectAsRootKilled(t *testing.T) {
 		lines := bufio.NewReader(out)
 		_, err = lines.ReadString('\n')
 		must(t, err)
-		time.Sleep(time.Duration(rand.IntN(int(300 * time.Millisecond))))
+		time.Sleep(time.Duration(random.IntN(int(300 * time.Millisecond))))
 		_ = cmd.Process.Kill()
 		_, _ = io.Copy(io.Discard, lines)
 		_ = cmd.Wait()

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"sync"
-	"time"
 
 	"github.com/org/nix-matrix/pkg/cache"
 )
@@ -99,7 +98,7 @@ func final(format string, a ...any) *fault {
 func (b *blob) get(ctx context.Context, offset, length int64) (*connection, *fault) {
 	conn := &connection{stall: b.client.config.Stall}
 	conn.ctx, conn.cancel = context.WithCancelCause(ctx)
-	conn.watchdog = time.AfterFunc(conn.stall, func() { conn.cancel(errStalled) })
+	conn.watchdog = b.client.config.afterFunc(conn.stall, func() { conn.cancel(errStalled) })
 	if fault := b.connect(conn, offset, length); fault != nil {
 		conn.Close()
 		return nil, fault

@@ -62,6 +62,9 @@ type Config struct {
 	// nothing of for three times as long, since what it has sent may still wait in
 	// the buffers of a slow line.
 	Stall time.Duration
+	// afterFunc is time.AfterFunc, which tests replace to say themselves when a connection
+	// has stalled.
+	afterFunc func(time.Duration, func()) watchdog
 	// BlockSize, in bytes, and Parallel are how uploads and downloads of more
 	// than one block are cut and how many blocks travel at once. By default 16 MiB
 	// and 8 for v2, 32 MiB and 4 for v1.
@@ -108,6 +111,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Patience == 0 {
 		c.Patience = 2 * time.Minute
+	}
+	if c.afterFunc == nil {
+		c.afterFunc = func(d time.Duration, f func()) watchdog { return time.AfterFunc(d, f) }
 	}
 	if c.Stall == 0 {
 		c.Stall = 20 * time.Second

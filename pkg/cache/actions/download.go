@@ -23,7 +23,7 @@ type connection struct {
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
 	stall    time.Duration
-	watchdog *time.Timer
+	watchdog watchdog
 	body     io.ReadCloser // nil before the answer
 
 	arrived int           // bytes, since it was known not to stall

@@ -626,13 +626,15 @@ func (c *dyingConn) Read(p []byte) (int, error) {
 func TestStall(t *testing.T) {
 	config := fast(t, actionstest.Start(t, actionstest.Options{}).Getenv)
 	save(t, actions.New(config), "key", digits)
-	config.Stall = 50 * time.Millisecond
+	var stalls actions.Stalls
+	stalls.In(&config)
 	config.Transport = storage(func(n int, r *http.Request, send func() *http.Response) (*http.Response, error) {
 		resp := send()
 		if r.Method == http.MethodGet && n == 2 && resp != nil {
-			resp.Body = &stalling{r.Context(), io.LimitReader(resp.Body, 3), resp.Body}
+			resp.Body = &stalling{r.Context(), &stalls, io.LimitReader(resp.Body, 3), resp.Body}
 		}
 		if r.Method == http.MethodGet && n == 3 {
+			stalls.Now()
 			<-r.Context().Done() // before the answer's header
 			return nil, r.Context().Err()
 		}
@@ -648,8 +650,9 @@ func TestStall(t *testing.T) {
 // is there to be used.
 func TestFreshConnection(t *testing.T) {
 	config := fast(t, actionstest.Start(t, actionstest.Options{}).Getenv)
-	config.Stall = 250 * time.Millisecond
-	transport := &downloads{Transport: &http.Transport{}, stall: 4}
+	var stalls actions.Stalls
+	stalls.In(&config)
+	transport := &downloads{Transport: &http.Transport{}, stall: 4, stalls: &stalls}
 	config.Transport = transport
 	c := actions.New(config)
 	save(t, c, "key", digits)
@@ -684,7 +687,8 @@ func TestFreshConnection(t *testing.T) {
 // stalls one of them.
 type downloads struct {
 	*http.Transport
-	stall int // counted from 1
+	stall  int // counted from 1
+	stalls *actions.Stalls
 
 	mu     sync.Mutex
 	reused []bool
@@ -706,7 +710,7 @@ func (d *downloads) RoundTrip(r *http.Request) (*http.Response, error) {
 		},
 	})))
 	if err == nil && n == d.stall {
-		resp.Body = &stalling{r.Context(), io.LimitReader(resp.Body, 3), resp.Body}
+		resp.Body = &stalling{r.Context(), d.stalls, io.LimitReader(resp.Body, 3), resp.Body}
 	}
 	return resp, err
 }
@@ -834,7 +838,8 @@ func TestLog(t *testing.T) {
 }
 
 type stalling struct {
-	ctx context.Context
+	ctx    context.Context
+	stalls *actions.Stalls
 	io.Reader
 	io.Closer
 }
@@ -842,6 +847,7 @@ type stalling struct {
 func (s *stalling) Read(p []byte) (int, error) {
 	n, err := s.Reader.Read(p)
 	if err == io.EOF {
+		s.stalls.Now()
 		<-s.ctx.Done()
 		err = s.ctx.Err()
 	}
@@ -929,13 +935,16 @@ func TestUploadStalls(t *testing.T) {
 	const size = 3 << 20
 	for _, taken := range []int64{1 << 19, 1 << 20} {
 		config := fast(t, actionstest.Start(t, actionstest.Options{}).Getenv)
-		config.Stall, config.Retries = 50*time.Millisecond, 10
+		var stalls actions.Stalls
+		stalls.In(&config)
+		config.Retries = 10
 		var stalled atomic.Bool
 		config.Transport = storage(func(n int, r *http.Request, send func() *http.Response) (*http.Response, error) {
 			if r.Method != http.MethodPut || n != 2 {
 				return send(), nil
 			}
 			io.CopyN(io.Discard, r.Body, taken)
+			stalls.Now()
 			<-r.Context().Done()
 			stalled.Store(true)
 			return nil, r.Context().Err()

@@ -10,17 +10,24 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 )
 
+// A watchdog calls a function unless it is reset or stopped in time.
+type watchdog interface {
+	Reset(d time.Duration) bool
+	Stop() bool
+}
+
 // uploadStalls ends one try to upload when for that long nothing was taken of
 // its body and no answer came. The next one gets a connection of its own.
 type uploadStalls struct {
-	after time.Duration
-	sends *http.Client
+	after     time.Duration
+	sends     *http.Client
+	afterFunc func(time.Duration, func()) watchdog
 }
 
 func (s *uploadStalls) Do(req *policy.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Raw().Context())
 	defer cancel(nil) // an answer to an upload was read by now
-	watchdog := time.AfterFunc(s.after, func() { cancel(errStalled) })
+	watchdog := s.afterFunc(s.after, func() { cancel(errStalled) })
 	defer watchdog.Stop()
 	req = req.WithContext(ctx)
 	raw := req.Raw()
@@ -46,7 +53,7 @@ func (s *uploadStalls) Do(req *policy.Request) (*http.Response, error) {
 // fed is a body that keeps a watchdog quiet while it is read.
 type fed struct {
 	io.ReadCloser
-	watchdog *time.Timer
+	watchdog watchdog
 	after    time.Duration
 }
 

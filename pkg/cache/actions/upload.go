@@ -28,7 +28,7 @@ func (s *v2) upload(ctx context.Context, address string, body *source) error {
 			MaxRetryDelay: s.config.Patience,
 			TryTimeout:    blockTimeout,
 		},
-		PerRetryPolicies: []policy.Policy{&uploadStalls{3 * s.config.Stall, sends}},
+		PerRetryPolicies: []policy.Policy{&uploadStalls{3 * s.config.Stall, sends, s.config.afterFunc}},
 	}})
 	if err != nil {
 		return err

@@ -13,7 +13,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/cache/actions"
@@ -252,8 +251,10 @@ func TestBlockWithoutAnswer(t *testing.T) {
 // TestBlockStalls has the block in the middle stop, with its connection open.
 // The others may be slow, too, as far as the test knows.
 func TestBlockStalls(t *testing.T) {
+	var stalls actions.Stalls
 	blob, data, get := openBig(t, actionstest.Options{}, 5*block, func(c *actions.Config) {
-		c.Stall, c.Retries = 100*time.Millisecond, 100
+		stalls.In(c)
+		c.Retries = 100
 	})
 	var froms []string
 	get.Store(new(func(r *http.Request, send func() *http.Response) (*http.Response, error) {
@@ -261,7 +262,7 @@ func TestBlockStalls(t *testing.T) {
 		from, ok := strings.CutSuffix(r.Header.Get("Range"), fmt.Sprintf("-%d", 3*block-1))
 		if ok && resp != nil {
 			if froms = append(froms, from); len(froms) == 1 {
-				resp.Body = &stalling{r.Context(), io.LimitReader(resp.Body, block/4), resp.Body}
+				resp.Body = &stalling{r.Context(), &stalls, io.LimitReader(resp.Body, block/4), resp.Body}
 			}
 		}
 		return resp, nil
