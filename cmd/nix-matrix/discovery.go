@@ -53,13 +53,20 @@ type discovery struct {
 	// local says that what is valid in the store of this machine needs no
 	// building, since this machine builds.
 	local bool
+	// buildable says that nobody named systems, so that they are those that this machine
+	// builds for.
+	buildable bool
 }
 
 func (d *discovery) flags(a *app, cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVarP(&d.file, "file", "f", a.action.Input("file"), "a Nix `FILE`, such as default.nix, instead of a flake")
 	f.StringArrayVarP(&d.attrs, "attr", "A", a.action.Lines("attr"), "attribute path in the file; may be repeated")
-	f.StringSliceVar(&d.systems, "systems", orWords(a.action.Input("systems"), "x86_64-linux", "aarch64-linux"), "`SYSTEM`s that are wanted")
+	if d.local {
+		f.StringSliceVar(&d.systems, "systems", words(a.action.Input("systems")), "`SYSTEM`s that are wanted (default: those that this machine builds for, emulated ones and those of its remote builders included)")
+	} else {
+		f.StringSliceVar(&d.systems, "systems", orWords(a.action.Input("systems"), defaultSystems...), "`SYSTEM`s that are wanted")
+	}
 	f.StringArrayVar(&d.include, "include", a.action.Lines("include"), "`GLOB` on attribute paths of what is wanted: * is one name or a part of it, ** any number; may be repeated")
 	f.StringArrayVar(&d.exclude, "exclude", a.action.Lines("exclude"), "`GLOB` of what is not wanted, and is not evaluated; may be repeated")
 	f.BoolVar(&d.allowEmpty, "allow-empty", a.action.Input("allow_empty") == "true", "a glob may match nothing, and there may be nothing to build")
@@ -83,6 +90,9 @@ func (d *discovery) flags(a *app, cmd *cobra.Command) {
 	d.surroundings.flags(a, cmd)
 	d.surroundings.evaluates = true
 }
+
+// defaultSystems are wanted unless others are named.
+var defaultSystems = []string{"x86_64-linux", "aarch64-linux"}
 
 func orWords(input string, otherwise ...string) []string {
 	if w := words(input); len(w) > 0 {
@@ -212,8 +222,7 @@ func (d *discovery) choose(ctx context.Context, at *site, how *planner, e *evalu
 	p.Targets = slices.Clone(p.Targets)
 	d.skipUnread(p.Targets)
 	if len(e.Omitted) > 0 {
-		p.Notices = append(p.Notices, fmt.Sprintf("Left out, since only %s are wanted: %s. Name more systems with --systems (input systems).",
-			strings.Join(d.systems, " and "), some(e.Omitted)))
+		p.Notices = append(p.Notices, d.omitted(e.Omitted))
 	}
 	var left []string
 	var err error
@@ -231,6 +240,15 @@ func (d *discovery) choose(ctx context.Context, at *site, how *planner, e *evalu
 	}
 	d.askProviso(ctx, at, p.Targets)
 	return &p, nil
+}
+
+// omitted says which attributes are left out because of their system.
+func (d *discovery) omitted(attrs []string) string {
+	if d.buildable {
+		return fmt.Sprintf("Left out, because this machine builds only %s: %s. Register an emulator with binfmt_misc or add a remote builder; --systems tries any system.",
+			strings.Join(d.systems, " and "), some(attrs))
+	}
+	return fmt.Sprintf("Left out, since only %s are wanted: %s. Name more systems with --systems (input systems).", strings.Join(d.systems, " and "), some(attrs))
 }
 
 // group makes the entries.

@@ -98,6 +98,13 @@ func (r *runner) run(ctx context.Context) error {
 		return err
 	}
 	defer at.close()
+	if d := &r.discovery; len(d.systems) == 0 {
+		if d.systems = d.surroundings.buildable(at.nix); d.systems != nil {
+			d.buildable = true
+		} else {
+			d.systems = defaultSystems
+		}
+	}
 	if err := r.discovery.guard(ctx, at); err != nil {
 		return err
 	}
