@@ -24,12 +24,14 @@ import (
 func newDiscover(a *app) *cobra.Command {
 	d := &discovery{}
 	var planOut, drvsOut string
+	var printJSON bool
 	cmd := &cobra.Command{
 		Use:   "discover [INSTALLABLE…]",
 		Short: "Evaluate once and print the job matrix",
 		Long: `Evaluates the hosts and packages of a flake or a Nix file, and prints a job
 matrix with one entry for each host and a few for all the rest, by what there is to
-build that no substituter offers. Nothing is built. The derivations go into the cache
+build that no substituter offers: as JSON into a file or a pipe, as a table on a
+terminal. Nothing is built. The derivations go into the cache
 as a pack, for "nix-matrix build" to fetch.
 
 An INSTALLABLE is FLAKE[#ATTR], as for "nix build": . or .#nixosConfigurations,
@@ -47,25 +49,28 @@ NIX_MATRIX_NETRC and NIX_MATRIX_CONF, and git-crypt unlocks the checkout with
 NIX_MATRIX_GIT_CRYPT_KEY for the time of the evaluation. With a text in
 NIX_MATRIX_ENCRYPTION_KEY all that is cached or uploaded is sealed.`,
 		Example: `  nix-matrix discover | jq .
+  nix-matrix discover --json                        # the JSON on a terminal
   nix-matrix discover .#nixosConfigurations .#checks --push s3://my-cache
   nix-matrix discover -f default.nix -A system -A home --plan-out plan.json`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := d.arguments(a, args); err != nil {
 				return err
 			}
-			return a.discover(cmd.Context(), d, planOut, drvsOut)
+			printJSON = printJSON || a.streams.width() == 0
+			return a.discover(cmd.Context(), d, planOut, drvsOut, printJSON)
 		},
 	}
 	d.flags(a, cmd)
 	a.idFlag(cmd)
 	a.cacheFlag(cmd)
 	a.setUpFlag(cmd, &d.setup)
+	cmd.Flags().BoolVar(&printJSON, "json", false, "print the matrix as JSON on a terminal too, where only the table of what was found is shown otherwise")
 	cmd.Flags().StringVar(&planOut, "plan-out", "", "write the plan to `FILE`")
 	cmd.Flags().StringVar(&drvsOut, "drvs-out", "", "write the pack of derivations to `FILE`")
 	return cmd
 }
 
-func (a *app) discover(ctx context.Context, d *discovery, planOut, drvsOut string) error {
+func (a *app) discover(ctx context.Context, d *discovery, planOut, drvsOut string, printJSON bool) error {
 	if err := a.loadSeal(); err != nil {
 		return err
 	}
@@ -129,7 +134,7 @@ func (a *app) discover(ctx context.Context, d *discovery, planOut, drvsOut strin
 		return &usageError{err}
 	}
 	tell(a.show, p)
-	return a.emit(p, key, matrix, planOut, drvsOut)
+	return a.emit(p, key, matrix, planOut, drvsOut, printJSON)
 }
 
 // handoverFailed is what becomes of an error of the cache: in GitHub Actions
@@ -181,8 +186,8 @@ func (a *app) savePlan(ctx context.Context, c cache.Cache, data []byte) (string,
 	return key, nil
 }
 
-// emit prints the matrix and sets the outputs.
-func (a *app) emit(p *job.Plan, key string, matrix []byte, planFile, drvsFile string) error {
+// emit sets the outputs, and prints the matrix if printJSON is true.
+func (a *app) emit(p *job.Plan, key string, matrix []byte, planFile, drvsFile string, printJSON bool) error {
 	for _, t := range p.Targets {
 		if t.State == job.Failed {
 			a.action.Annotate(action.LevelError, t.Name+" can't be evaluated", t.Error)
@@ -207,6 +212,9 @@ func (a *app) emit(p *job.Plan, key string, matrix []byte, planFile, drvsFile st
 		if err := a.action.SetOutput(name, value); err != nil {
 			return fmt.Errorf("set the output %s: %w", name, err)
 		}
+	}
+	if !printJSON {
+		return nil
 	}
 	_, err := fmt.Fprintf(a.streams.out, "%s\n", action.ForeignJSON(matrix))
 	return err

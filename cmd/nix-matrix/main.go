@@ -11,6 +11,8 @@ import (
 	"os/signal"
 	"syscall"
 
+	"golang.org/x/term"
+
 	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/nix"
 )
@@ -20,9 +22,10 @@ var version = "dev"
 
 // Exit codes, as --help says them.
 const (
-	exitRed   = 1
-	exitUsage = 2
-	exitUnfit = 3
+	exitRed         = 1
+	exitUsage       = 2
+	exitUnfit       = 3
+	exitInterrupted = 130 // as a shell says it of SIGINT
 )
 
 func main() {
@@ -40,6 +43,19 @@ type streams struct {
 	out, err io.Writer
 }
 
+// width returns the columns of the terminal that the output goes to, 0 if it goes elsewhere.
+func (s *streams) width() int {
+	f, ok := s.out.(*os.File)
+	if !ok {
+		return 0
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return max(width, 1)
+}
+
 // run is the program. It alone decides the exit code.
 func run(ctx context.Context, args []string, s streams, getenv func(string) string) int {
 	app := newApp(s, getenv)
@@ -54,11 +70,13 @@ func run(ctx context.Context, args []string, s streams, getenv func(string) stri
 	switch {
 	case err == nil:
 		return 0
+	case errors.As(err, &red) && ctx.Err() != nil:
+		return exitInterrupted // the verdict has been told
 	case errors.As(err, &red):
-		return exitRed // the verdict has been told
+		return exitRed // likewise
 	case ctx.Err() != nil:
 		app.fail("Interrupted", fmt.Errorf("interrupted: %w", context.Cause(ctx))) // what it has led to tells nothing more
-		return exitRed
+		return exitInterrupted
 	case errors.As(err, &usage):
 		app.fail("Wrong usage", err)
 		return exitUsage

@@ -70,7 +70,7 @@ builtins.genList (n: derivation {
 		switch {
 		case err == nil: // it was done
 		case errors.As(err, &exit) && exit.ExitCode() == -1: // it had not begun to listen
-		case !errors.As(err, &exit) || exit.ExitCode() != exitRed || !ended.Match(said.Bytes()):
+		case !errors.As(err, &exit) || exit.ExitCode() != exitInterrupted || !ended.Match(said.Bytes()):
 			t.Errorf("%v: %v\n%s", cmd.Args, err, &said)
 		default:
 			stopped++

@@ -59,7 +59,8 @@ every host and package once, in parallel, and never evaluates twice.
   unseal     shows what was sealed with encryption_key
 
 Exit codes: 0 done (for report and run: green), 1 something is red, 2 wrong
-usage, 3 the surroundings are unfit (no Nix, no permission).
+usage, 3 the environment is not usable (no Nix, no permission), 130 interrupted by
+a signal (what was finished is pushed and reported nonetheless).
 
 In GitHub Actions, each flag's default is the action's input of the same name
 with underscores. Secrets are taken from the environment only.`,
