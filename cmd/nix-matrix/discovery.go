@@ -37,6 +37,7 @@ type discovery struct {
 	runners      string
 	qemu         string
 	maxEntries   string
+	jobs         string // per system
 	filter       string // jq expression
 	label        string // jq expression
 	proviso      string // script of the user's
@@ -81,7 +82,8 @@ func (d *discovery) flags(a *app, cmd *cobra.Command) {
 	f.BoolVar(&d.trustProved, "skip-proved", a.action.Input("skip_proved") != "false", "leave out of a pull request that pushes nothing, as one from a fork, what the default branch has built")
 	f.StringVar(&d.runners, "runners", a.action.Input("runners"), "labels of the runners for a system, or for a feature such as kvm, a line `SYSTEM=LABEL[,LABEL]` each")
 	f.StringVar(&d.qemu, "qemu", or(a.action.Input("qemu"), string(plan.QEMUAuto)), "emulate aarch64-linux: auto, where no runner is named for it, always or never")
-	f.StringVar(&d.maxEntries, "max-entries", or(a.action.Input("max_entries"), strconv.Itoa(plan.MaxEntries)), "most entries that the matrix may have, a `NUMBER`; GitHub allows no more than 256")
+	f.StringVar(&d.maxEntries, "max-entries", or(a.action.Input("max_entries"), strconv.Itoa(plan.MaxEntries)), "most entries that the matrix may have, a `NUMBER`; GitHub allows no more than 256. Beyond that, hosts of a system share jobs")
+	f.StringVar(&d.jobs, "jobs-per-system", or(a.action.Input("jobs_per_system"), "0"), "into how many jobs the targets of a system that are no hosts are split at most, a `NUMBER`; 0 is as many as shorten the run, up to 16")
 	f.StringVar(&d.directory, "working-directory", a.action.Input("working_directory"), "`DIR`ectory to look from, such as that of a flake in a subdirectory")
 	f.StringVar(&d.filter, "filter-builds", a.action.Input("filter_builds"), "build only that for which the `JQ` expression is true; it sees top_attr, system, attr, name, host, kind, description, meta, drvPath, requiredSystemFeatures")
 	f.StringVar(&d.label, "label-builds", a.action.Input("label_builds"), "`JQ` expression for the name of a target, over the same fields")
@@ -164,13 +166,17 @@ func (d *discovery) planner() (*planner, error) {
 	if err != nil || maxEntries < 1 || maxEntries > plan.MaxEntries {
 		return nil, usagef("--max-entries %s: it is a number from 1 to %d", d.maxEntries, plan.MaxEntries)
 	}
+	jobs, err := strconv.Atoi(d.jobs)
+	if err != nil || jobs < 0 || jobs > plan.MaxEntries {
+		return nil, usagef("invalid value %q for --jobs-per-system: must be a number from 0 to %d", d.jobs, plan.MaxEntries)
+	}
 	if !slices.Contains([]plan.QEMU{plan.QEMUAuto, plan.QEMUAlways, plan.QEMUNever}, plan.QEMU(d.qemu)) {
 		return nil, usagef("--qemu %s: it is auto, always or never", d.qemu)
 	}
 	if !slices.Contains([]string{"fail", "skip"}, d.onMissing) {
 		return nil, usagef("--on-missing-secret %s: it is fail or skip", d.onMissing)
 	}
-	return &planner{chooser, plan.Options{Runners: runners, QEMU: plan.QEMU(d.qemu), MaxEntries: maxEntries}}, nil
+	return &planner{chooser, plan.Options{Runners: runners, QEMU: plan.QEMU(d.qemu), MaxEntries: maxEntries, JobsPerSystem: jobs}}, nil
 }
 
 // plan evaluates, unless that has been done before, and plans. The Plan says nothing

@@ -181,9 +181,10 @@ func TestWorkflows(t *testing.T) {
 	t.Run("release", func(t *testing.T) {
 		t.Parallel()
 		artifacts, cachix := loopback(), newCachix(t)
+		released, action := release(t, product, "v9.8.7")
 		r := (&push{
 			repository: fleet(t, leaveOut(t, quickStart(t, "reusable"), "# leave out for qemu")),
-			product:    release(t, product, "v9.8.7"), ref: "v9.8.7",
+			product:    released, ref: action,
 			artifacts: artifacts, runtime: cacheV1(t, artifacts), cachix: cachix,
 			emulation: true, // by a handler that is registered already
 		}).start(t)
@@ -195,7 +196,7 @@ func TestWorkflows(t *testing.T) {
 			t.Errorf("emulation was set up though a handler was registered: %s", got)
 		}
 		checkPushes(t, cachix)
-		if !slices.ContainsFunc(r.lines, func(l line) bool { return strings.Contains(l.Message, "org/nix-matrix with ref v9.8.7") }) {
+		if !slices.ContainsFunc(r.lines, func(l line) bool { return strings.Contains(l.Message, "org/nix-matrix with ref "+action) }) {
 			t.Error("the workflow of the release does not use the action of the release")
 		}
 	})
@@ -565,19 +566,20 @@ func checkout(t *testing.T) string {
 }
 
 // release makes a release with scripts/release, and gives what a checkout of its tag has.
-func release(t *testing.T, source, version string) string {
-	dir := t.TempDir()
+func release(t *testing.T, source, version string) (dir, action string) {
+	dir = t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS(source)); err != nil {
 		t.Fatal(err)
 	}
 	commit(t, dir)
 	command(t, dir, "scripts/release", version)
+	action = strings.TrimSpace(command(t, dir, "git", "rev-parse", version+"^{commit}^"))
 	released := t.TempDir()
 	command(t, released, "git", "clone", "--quiet", "--branch", version, "file://"+dir, ".")
 	if err := os.RemoveAll(filepath.Join(released, ".git")); err != nil {
 		t.Fatal(err)
 	}
-	return released
+	return released, action
 }
 
 // quickStart gives the workflow that users are told to paste.

@@ -171,7 +171,7 @@ func TestWorkflowInputs(t *testing.T) {
 	action := parse[actionFile](t, "action.yml")
 	workflow := parse[workflowFile](t, reusable)
 	call := workflow.call(t)
-	for _, name := range []string{"runner", "install_nix", "submodules"} { // these are about the workflow's own jobs
+	for _, name := range []string{"runner", "max_parallel", "install_nix", "submodules"} { // these are about the workflow's own jobs
 		if _, ok := call.Inputs[name]; !ok {
 			t.Errorf("there is no input %s", name)
 		}

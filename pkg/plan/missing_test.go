@@ -396,7 +396,7 @@ func TestEntriesFewer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for most, want := range map[int]int{256: 10, 10: 10, 9: 9, 8: 8, 7: 7, 6: 0, 1: 0} {
+	for most, want := range map[int]int{256: 10, 10: 10, 9: 9, 8: 8, 7: 7, 6: 6, 4: 4, 3: 3, 2: 0, 1: 0} {
 		got, err := plan.Entries(targets, plan.Options{Missing: m, MaxEntries: most})
 		if (err != nil) != (want == 0) || len(got) != want {
 			t.Errorf("at most %d: %d, %v", most, len(got), err)
@@ -404,8 +404,9 @@ func TestEntriesFewer(t *testing.T) {
 	}
 }
 
-// Each target to be built is in exactly one entry, hosts alone, the same derivation
-// in one place, and never too many, whatever there is; and it is the same each time.
+// Each target to be built is in exactly one entry, hosts alone unless there are too
+// many, the same derivation in one place, and never too many, whatever there is; and it is the
+// same each time.
 func TestEntriesOfAny(t *testing.T) {
 	for seed := range uint64(100) {
 		random := rand.New(rand.NewPCG(seed, 1))
@@ -438,21 +439,24 @@ func TestEntriesOfAny(t *testing.T) {
 			}
 		}
 		var before []job.Entry
-		for again := range 2 {
+		for again := range 3 {
 			m, err := plan.FindMissing(t.Context(), targets, plan.Source{Derivations: g.derivations, Offered: offer(offered, nil)})
 			if err != nil {
 				t.Fatal(err)
 			}
 			most := len(hosts) + 2 + random.IntN(8)
-			if again > 0 {
+			switch again {
+			case 1:
 				most = 256
+			case 2:
+				most = min(most, 4+random.IntN(len(hosts)+1)) // two systems, with hosts and without
 			}
-			got, err := plan.Entries(targets, plan.Options{Missing: m, MaxEntries: most})
+			got, err := plan.Entries(targets, plan.Options{Missing: m, MaxEntries: most, JobsPerSystem: 4})
 			if err != nil || len(got) > most || len(got) > len(hosts)+2*4 {
 				t.Fatalf("seed %d: %d entries with %d hosts, at most %d: %v", seed, len(got), len(hosts), most, err)
 			}
-			checkEntries(t, targets, got, len(hosts))
-			if again > 0 {
+			checkEntries(t, targets, got, len(hosts), again == 2)
+			if again == 1 {
 				before = got
 			}
 		}
@@ -460,7 +464,7 @@ func TestEntriesOfAny(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		after, err := plan.Entries(targets, plan.Options{Missing: m})
+		after, err := plan.Entries(targets, plan.Options{Missing: m, JobsPerSystem: 4})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -470,7 +474,7 @@ func TestEntriesOfAny(t *testing.T) {
 	}
 }
 
-func checkEntries(t *testing.T, targets []job.Target, entries []job.Entry, hosts int) {
+func checkEntries(t *testing.T, targets []job.Target, entries []job.Entry, hosts int, packed bool) {
 	t.Helper()
 	in, at := map[int]string{}, map[string]string{}
 	for _, e := range entries {
@@ -493,12 +497,12 @@ func checkEntries(t *testing.T, targets []job.Target, entries []job.Entry, hosts
 			if at[place] != e.ID {
 				t.Fatalf("%s is in two entries", target.DrvPath)
 			}
-			if e.Host == nil && (target.Kind.IsHost() || target.System != e.System || i > 0 && e.Targets[i-1].N >= r.N) {
+			if e.Host == nil && (target.Kind.IsHost() && !packed || !packed && (target.System != e.System || i > 0 && e.Targets[i-1].N >= r.N)) {
 				t.Fatalf("target %d does not belong into %s", r.N, e.Name)
 			}
 		}
 	}
-	if hosts != 0 {
+	if hosts != 0 && !packed {
 		t.Fatalf("%d hosts have no entry of their own", hosts)
 	}
 	for n := range targets {

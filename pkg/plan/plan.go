@@ -80,6 +80,9 @@ type Options struct {
 	Runners    Runners
 	QEMU       QEMU // empty is QEMUAuto
 	MaxEntries int  // 0 is MaxEntries
+	// JobsPerSystem is how many entries the targets of a system and runner that are no hosts
+	// may share; 0 is 16, of which as many are used as shorten the run.
+	JobsPerSystem int
 	// Missing says what there is to build for a target; nil is its derivation alone.
 	Missing *Missing
 	// Took says how long an entry took to build before, in seconds; 0 is not known. It
@@ -96,61 +99,45 @@ type Options struct {
 // the longest at or below what the longest host takes. Where that can't be reached,
 // or there are no hosts, a further entry must pay: it has to make the longest shorter
 // by no less than it adds to the work of all, which is the start of a runner and what
-// is then built twice. Little work is not split at all, and no system has more than
-// four of them. Where it is known how long things take, the entries that take longest
-// come first, since not all may run at once.
+// is then built twice. Little work is not split at all, and no system has more of them
+// than JobsPerSystem. Where there would be more entries than MaxEntries, these have fewer,
+// and at last hosts share entries too. Where it is known how long things take, the entries
+// that take longest come first, since not all may run at once.
 func Entries(targets []job.Target, o Options) ([]job.Entry, error) {
+	hosts, others := grouped(targets, o.Runners)
+	most := cmp.Or(o.MaxEntries, MaxEntries)
+	bound := 0
+	for _, g := range hosts {
+		bound = max(bound, longest(o.Missing, g.drvs))
+	}
+	shares := make([]*shared, len(others))
+	for i, g := range others {
+		shares[i] = share(g, o.Missing, bound, cmp.Or(o.JobsPerSystem, defaultJobs))
+	}
+	if least := len(hosts) + len(others); least > most {
+		return nil, fmt.Errorf("the plan needs %d entries, one for each system and runner and for hosts of them, and at most %d are wanted (input max_entries; GitHub allows %d jobs in a matrix): choose fewer targets with include, exclude or filter_builds", least, most, MaxEntries)
+	}
+	packed := pack(hosts, o.Missing, most-len(shares))
+	fewer(shares, most-len(packed))
+
 	var entries []job.Entry
-	hosts := map[string]int{} // entry by derivation
-	for n := range targets {
-		t := &targets[n]
-		if t.State != job.Build || !t.Kind.IsHost() {
-			continue
-		}
-		if at, ok := hosts[t.DrvPath]; ok {
-			entries[at].Targets = append(entries[at].Targets, ref(targets, n))
-			continue
-		}
-		entry, err := newEntry(t.Name, targets, []int{n}, o)
-		if err != nil {
+	add := func(name string, numbers []int) error {
+		entry, err := newEntry(name, targets, numbers, o)
+		entries = append(entries, entry)
+		return err
+	}
+	for _, numbers := range packed {
+		if err := add(groupName(targets, numbers, 0, 1), numbers); err != nil {
 			return nil, err
 		}
-		hosts[t.DrvPath] = len(entries)
-		entries = append(entries, entry)
 	}
-	others := map[group][]int{}
-	for n := range targets {
-		t := &targets[n]
-		if t.State != job.Build || t.Kind.IsHost() {
-			continue
-		}
-		if at, ok := hosts[t.DrvPath]; ok {
-			entries[at].Targets = append(entries[at].Targets, ref(targets, n))
-			continue
-		}
-		of := group{t.System, strings.Join(o.Runners.named(t), ",")}
-		others[of] = append(others[of], n)
-	}
-	most := cmp.Or(o.MaxEntries, MaxEntries)
-	groups := slices.SortedFunc(maps.Keys(others), group.compare)
-	shares := make([]*shared, len(groups))
-	bound := longest(o.Missing, slices.Collect(maps.Keys(hosts)))
-	for i, of := range groups {
-		shares[i] = share(targets, others[of], o.Missing, bound)
-	}
-	fewer(shares, most-len(entries))
 	for _, s := range shares {
 		parts := s.parts()
 		for i, numbers := range parts {
-			entry, err := newEntry(groupName(targets, numbers, i, len(parts)), targets, numbers, o)
-			if err != nil {
+			if err := add(groupName(targets, numbers, i, len(parts)), numbers); err != nil {
 				return nil, err
 			}
-			entries = append(entries, entry)
 		}
-	}
-	if len(entries) > most {
-		return nil, fmt.Errorf("the plan has %d entries, and at most %d are wanted (input max_entries; GitHub allows %d jobs in a matrix): choose fewer targets with include, exclude or filter_builds", len(entries), most, MaxEntries)
 	}
 	if err := unique(entries); err != nil {
 		return nil, err
@@ -169,6 +156,63 @@ func (g group) compare(other group) int {
 	return cmp.Or(cmp.Compare(g.system, other.system), cmp.Compare(g.runner, other.runner))
 }
 
+// members are the targets of a group, by derivation.
+type members struct {
+	drvs  []string
+	byDrv [][]int        // the numbers of the targets of each
+	at    map[string]int // index of a derivation
+}
+
+func (m *members) add(drv string, n int) {
+	i, ok := m.at[drv]
+	if !ok {
+		i = len(m.drvs)
+		m.at[drv] = i
+		m.drvs, m.byDrv = append(m.drvs, drv), append(m.byDrv, nil)
+	}
+	m.byDrv[i] = append(m.byDrv[i], n)
+}
+
+// grouped returns the targets that are to be built, by group in the order of the groups:
+// hosts, with all targets of the same derivations, and all others.
+func grouped(targets []job.Target, runners Runners) (hosts, others []*members) {
+	hostDrvs := map[string]group{}
+	host, other := map[group]*members{}, map[group]*members{}
+	of := func(t *job.Target) group { return group{t.System, strings.Join(runners.named(t), ",")} }
+	in := func(groups map[group]*members, g group) *members {
+		if groups[g] == nil {
+			groups[g] = &members{at: map[string]int{}}
+		}
+		return groups[g]
+	}
+	for _, whole := range []bool{true, false} {
+		for n := range targets {
+			t := &targets[n]
+			if t.State != job.Build || t.Kind.IsHost() != whole {
+				continue
+			}
+			g, isHost := hostDrvs[t.DrvPath]
+			switch {
+			case isHost:
+				host[g].add(t.DrvPath, n)
+			case whole:
+				hostDrvs[t.DrvPath] = of(t)
+				in(host, of(t)).add(t.DrvPath, n)
+			default:
+				in(other, of(t)).add(t.DrvPath, n)
+			}
+		}
+	}
+	sorted := func(groups map[group]*members) []*members {
+		var all []*members
+		for _, g := range slices.SortedFunc(maps.Keys(groups), group.compare) {
+			all = append(all, groups[g])
+		}
+		return all
+	}
+	return sorted(host), sorted(other)
+}
+
 // named gives the runner that a target names, or that is named for a feature which it
 // needs, or none.
 func (r Runners) named(t *job.Target) []string {
@@ -185,8 +229,9 @@ func (r Runners) named(t *job.Target) []string {
 
 // groupName says what is in a group: "packages and checks x86_64-linux 1/2".
 func groupName(targets []job.Target, group []int, i, count int) string {
-	if len(group) == 1 {
-		return targets[group[0]].Name
+	first := &targets[group[0]]
+	if len(group) == 1 || first.Kind.IsHost() && !slices.ContainsFunc(group, func(n int) bool { return targets[n].DrvPath != first.DrvPath }) {
+		return first.Name
 	}
 	var tops []string
 	for _, n := range group {
@@ -222,7 +267,7 @@ func newEntry(name string, targets []job.Target, numbers []int, o Options) (job.
 		DrvPath:  first.DrvPath,
 		Outputs:  first.Outputs,
 	}
-	if first.Kind.IsHost() {
+	if first.Kind.IsHost() && !slices.ContainsFunc(numbers, func(n int) bool { return targets[n].DrvPath != first.DrvPath }) {
 		e.Host = &first.Host
 	}
 	for _, n := range numbers {

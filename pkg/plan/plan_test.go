@@ -119,7 +119,7 @@ func TestEntries(t *testing.T) {
 // derivation together, however many there are.
 func TestEntriesShare(t *testing.T) {
 	for _, test := range []struct{ targets, drvs, want int }{
-		{1, 1, 1}, {8, 8, 1}, {9, 9, 2}, {16, 16, 2}, {17, 17, 3}, {25, 25, 4}, {1000, 1000, 4},
+		{1, 1, 1}, {8, 8, 1}, {9, 9, 2}, {16, 16, 2}, {17, 17, 3}, {25, 25, 4}, {100, 100, 8}, {1000, 1000, 16},
 		{9, 1, 1}, {1000, 3, 1}, {1000, 12, 2},
 	} {
 		t.Run(fmt.Sprintf("%d of %d", test.targets, test.drvs), func(t *testing.T) {
@@ -183,9 +183,39 @@ func TestEntriesTooMany(t *testing.T) {
 		targets = append(targets, host(n, fmt.Sprint("nixosConfigurations.h", n)))
 	}
 	entries(t, targets)
-	targets = append(targets, host(plan.MaxEntries, "nixosConfigurations.last"))
-	if _, err := plan.Entries(targets, plan.Options{}); err == nil || !strings.Contains(err.Error(), "256 jobs") {
-		t.Errorf("got %v for one too many", err)
+	targets = append(targets, host(plan.MaxEntries, "nixosConfigurations.last"), host(plan.MaxEntries+1, "nixosConfigurations.arm"))
+	targets[len(targets)-1].System = "aarch64-linux"
+	shared := 0
+	got := entries(t, targets)
+	for _, e := range got {
+		if (e.Host == nil) != (len(e.Targets) > 1) {
+			t.Errorf("%s with %d targets has the host %v", e.Name, len(e.Targets), e.Host)
+		}
+		if e.Host == nil {
+			shared++
+			if e.System != "x86_64-linux" || !strings.HasPrefix(e.Name, "nixosConfigurations x86_64-linux") {
+				t.Errorf("%s shares a job", e.Name)
+			}
+		}
+	}
+	if len(got) != plan.MaxEntries || shared == 0 || shared > 2 {
+		t.Errorf("%d entries, %d of them shared by hosts", len(got), shared)
+	}
+	if _, err := plan.Entries(targets, plan.Options{MaxEntries: 1}); err == nil || !strings.Contains(err.Error(), "needs 2 entries") || !strings.Contains(err.Error(), "256 jobs") {
+		t.Errorf("got %v for two systems and one entry", err)
+	}
+	if got, err := plan.Entries(targets, plan.Options{MaxEntries: 2}); err != nil || len(got) != 2 || len(got[0].Targets) != plan.MaxEntries+1 {
+		t.Errorf("got %d entries, %v for two systems and two entries", len(got), err)
+	}
+}
+
+// How many jobs share the packages of a system is the user's to say.
+func TestJobsPerSystem(t *testing.T) {
+	for most, want := range map[int]int{1: 1, 3: 3, 0: 16, 40: 22} {
+		got, err := plan.Entries(packages(1000), plan.Options{JobsPerSystem: most})
+		if err != nil || len(got) != want {
+			t.Errorf("at most %d: %d entries, %v, want %d", most, len(got), err, want)
+		}
 	}
 }
 
@@ -404,7 +434,7 @@ func TestMatrixSize(t *testing.T) {
 
 // Only the rows that are too long for an environment variable say less.
 func TestMatrixLongRows(t *testing.T) {
-	targets := append(packages(2000), on("aarch64-linux", pkg(2000, "packages.aarch64-linux.p")))
+	targets := append(packages(16000), on("aarch64-linux", pkg(16000, "packages.aarch64-linux.p")))
 	_, m := matrix(t, targets)
 	for _, e := range m.Include {
 		if long := len(e.Targets) > 1; long != (e.Targets[0].Attr == "") {
@@ -426,8 +456,8 @@ func TestMatrixOfThousand(t *testing.T) {
 		targets[n].Host, targets[n].DrvPath = hostile(n), path(n)
 		targets[n].Attr += ".config.system.build.toplevel"
 	}
-	if got, err := plan.Entries(targets, plan.Options{}); err == nil || !strings.Contains(err.Error(), "256") {
-		t.Errorf("a thousand hosts: %d entries, %v", len(got), err)
+	if _, m := matrix(t, targets); len(m.Include) != plan.MaxEntries {
+		t.Errorf("a thousand hosts: %d entries", len(m.Include))
 	}
 	for n := range targets {
 		if n%4 != 0 {
@@ -436,7 +466,7 @@ func TestMatrixOfThousand(t *testing.T) {
 		}
 	}
 	_, m := matrix(t, targets)
-	if len(m.Include) != 254 {
+	if len(m.Include) != plan.MaxEntries {
 		t.Errorf("%d entries", len(m.Include))
 	}
 	for _, e := range m.Include {

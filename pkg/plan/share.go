@@ -3,15 +3,14 @@ package plan
 import (
 	"cmp"
 	"slices"
-
-	"github.com/org/nix-matrix/pkg/job"
 )
 
 // What an entry takes is counted in derivations that it has to build, where one that is
 // known to take longer counts as several, see unit.
 const (
-	// maxShared is into how many entries targets of a system are split.
-	maxShared = 4
+	// defaultJobs is into how many entries targets of a system are split at most, unless the
+	// user says otherwise.
+	defaultJobs = 16
 	// fewMissing is what is not worth splitting.
 	fewMissing = 8
 	// exactly is how well the longest entry is made short: to the 64th part.
@@ -27,57 +26,102 @@ type split struct {
 	total   int     // what all take together: more than is missing, where groups share
 }
 
-// shared are targets that may share entries, and all ways to split them.
+// shared are targets that may share entries, and ways to split them.
 type shared struct {
 	byDrv  [][]int // the numbers of the targets of each derivation
-	splits []split // into 1, 2, … entries
+	splits []split // into 1, 2, … entries, see next
 	chosen int     // of splits
 }
 
 // share decides how many entries targets share, as Entries says. bound is what the
-// longest host takes, 0 where there is none.
-func share(targets []job.Target, numbers []int, missing *Missing, bound int) *shared {
-	s := &shared{}
-	var drvs []string
-	at := map[string]int{}
-	for _, n := range numbers {
-		drv := targets[n].DrvPath
-		i, ok := at[drv]
-		if !ok {
-			i = len(drvs)
-			at[drv] = i
-			drvs, s.byDrv = append(drvs, drv), append(s.byDrv, nil)
-		}
-		s.byDrv[i] = append(s.byDrv[i], n)
-	}
-	closures := missing.closures(drvs)
+// longest host takes, 0 where there is none; most is the largest number of entries.
+func share(of *members, missing *Missing, bound, most int) *shared {
+	s := &shared{byDrv: of.byDrv}
+	closures := missing.closures(of.drvs)
 	s.splits = append(s.splits, divide(closures, 1))
-	for count := 2; count <= min(maxShared, len(drvs)); count++ {
+	most = min(most, len(of.drvs))
+	for count := 2; count <= most; count = next(count, most) {
 		best := s.splits[s.chosen]
-		if best.longest <= max(bound, fewMissing) {
-			break
+		started := startup * (count - len(best.groups))
+		if best.longest <= max(bound, fewMissing) || bound == 0 && best.longest-s.splits[0].total/most < started {
+			break // not even an even split into the most would pay
 		}
-		next := divide(closures, count)
-		s.splits = append(s.splits, next)
-		pays := best.longest-next.longest >= next.total-best.total+startup*(count-1-s.chosen)
-		if pays || next.longest <= bound {
-			s.chosen = count - 1
+		more := divide(closures, count)
+		s.splits = append(s.splits, more)
+		pays := best.longest-more.longest >= more.total-best.total+started
+		if pays || more.longest <= bound {
+			s.chosen = len(s.splits) - 1
 		}
 	}
 	return s
 }
 
+// next returns the number of entries to try after count: each small one, and of larger ones
+// those that make a difference.
+func next(count, most int) int {
+	if count == most {
+		return count + 1
+	}
+	return min(most, max(count+1, count*4/3))
+}
+
 // parts are the numbers of the targets of each entry, in the order of the first.
 func (s *shared) parts() [][]int {
-	groups := s.splits[s.chosen].groups
-	parts := make([][]int, 0, len(groups))
-	for _, drvs := range groups {
-		var part []int
-		for _, drv := range drvs {
-			part = append(part, s.byDrv[drv]...)
-		}
+	parts := numbersOf(s.splits[s.chosen].groups, s.byDrv)
+	for _, part := range parts {
 		slices.Sort(part)
-		parts = append(parts, part)
+	}
+	slices.SortFunc(parts, slices.Compare)
+	return parts
+}
+
+// numbersOf returns the numbers of the targets of each group of derivations, those of a
+// derivation in their order.
+func numbersOf(groups [][]int, byDrv [][]int) [][]int {
+	parts := make([][]int, len(groups))
+	for i, drvs := range groups {
+		for _, drv := range slices.Sorted(slices.Values(drvs)) {
+			parts[i] = append(parts[i], byDrv[drv]...)
+		}
+	}
+	return parts
+}
+
+// pack returns the numbers of the targets of each entry for hosts: one host each, or, where
+// that would be more than most, as many as there is room for, those together that share what
+// is missing. There is room for an entry of each group.
+func pack(groups []*members, missing *Missing, most int) [][]int {
+	hosts := 0
+	for _, g := range groups {
+		hosts += len(g.drvs)
+	}
+	var parts [][]int
+	if hosts <= most {
+		for _, g := range groups {
+			parts = append(parts, g.byDrv...)
+		}
+		slices.SortFunc(parts, slices.Compare)
+		return parts
+	}
+	closures := make([][]set, len(groups))
+	takes, counts := make([]int, len(groups)), make([]int, len(groups))
+	for i, g := range groups {
+		closures[i], counts[i] = missing.closures(g.drvs), 1
+		for _, closure := range closures[i] {
+			takes[i] += closure.count()
+		}
+	}
+	for left := most - len(groups); left > 0; left-- { // each to where an entry has most to do
+		next := -1
+		for i, g := range groups {
+			if counts[i] < len(g.drvs) && (next < 0 || takes[i]*counts[next] > takes[next]*counts[i]) {
+				next = i
+			}
+		}
+		counts[next]++
+	}
+	for i, g := range groups {
+		parts = append(parts, numbersOf(divide(closures[i], counts[i]).groups, g.byDrv)...)
 	}
 	slices.SortFunc(parts, slices.Compare)
 	return parts
