@@ -33,7 +33,9 @@ The plan, results and logs that stay on this machine are not.`,
 		Example: `  nix-matrix run                                  # the flake in this directory
   nix-matrix run .#nixosConfigurations.pi3
   nix-matrix run --push file:///srv/cache --jobs 4
-  nix-matrix run --html report.html               # what became of it, to read in a browser
+  nix-matrix run --html report.html               # the report, to read in a browser
+  nix-matrix run .#packages -o result --fail-fast # links to the outputs below result/
+  nix-matrix run --json | jq .counts
   nix-matrix run -f default.nix -A system -A home`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := r.discovery.arguments(a, args); err != nil {
@@ -50,7 +52,10 @@ The plan, results and logs that stay on this machine are not.`,
 	r.working.flags(a, cmd)
 	a.setUpFlag(cmd, &r.discovery.setup)
 	a.idFlag(cmd)
-	htmlFlag(cmd, &r.html)
+	r.pages.flags(cmd)
+	cmd.Flags().BoolVar(&r.json, "json", false, "print the verdict as JSON")
+	cmd.Flags().BoolVar(&r.failFast, "fail-fast", false, "stop at the first entry that fails")
+	cmd.Flags().StringVarP(&r.outLink, "out-link", "o", "", "link the outputs in `DIR`, by the names of the targets, and keep the garbage collector away from them")
 	cmd.Flags().StringVar(&a.cache, "cache", "", "dir:`PATH` where the plan and the results are kept (default below $XDG_CACHE_HOME)")
 	cmd.Flags().IntVarP(&r.jobs, "jobs", "j", min(4, runtime.NumCPU()), "entries at a time; each builds as many derivations at a time as Nix is set to")
 	cmd.Flags().BoolVarP(&r.logs, "print-build-logs", "L", false, "show the lines of build logs")
@@ -61,15 +66,21 @@ type runner struct {
 	app       *app
 	discovery discovery
 	working   workingFlags
-	html      string
+	pages     pages
+	json      bool
+	failFast  bool
+	outLink   string
 	jobs      int
 	logs      bool
 }
 
 func (r *runner) run(ctx context.Context) error {
 	a := r.app
-	if info, err := os.Stat(filepath.Dir(r.html)); err != nil || !info.IsDir() { // to be found out before all the work
-		return usagef("--html %s: there is no directory %s", r.html, filepath.Dir(r.html))
+	if err := r.pages.check(); err != nil {
+		return err
+	}
+	if r.json && r.pages.summary == "-" {
+		return usagef("--json and --summary - both write to the standard output: give --summary a file")
 	}
 	how, err := r.working.parse()
 	if err != nil {
@@ -128,17 +139,35 @@ func (r *runner) run(ctx context.Context) error {
 		return err
 	}
 	verdict := report.Judge(plan, key, results, nil)
+	if r.failFast && verdict.Cancelled && ctx.Err() == nil {
+		verdict.Notices = append(verdict.Notices, "The run was stopped at the first failure, as --fail-fast wants.")
+	}
+	if err := r.tellOutputs(context.WithoutCancel(ctx), at.nix, verdict); err != nil {
+		a.warn("Outputs are not all linked", err)
+	}
 	a.show.Close()
-	if _, err := fmt.Fprint(a.streams.out, verdict.Text()); err != nil {
+	if err := r.print(verdict); err != nil {
 		return err
 	}
-	if err := writeHTML(r.html, verdict, report.SummaryOptions{RunURL: a.action.RunURL()}); err != nil {
+	if err := r.pages.write(verdict, report.SummaryOptions{RunURL: a.action.RunURL()}, a.streams.out); err != nil {
 		return err
 	}
 	if verdict.Status != report.Success {
 		return &redError{string(verdict.Status)}
 	}
 	return nil
+}
+
+// print prints the verdict: as JSON, as text, or not at all where the summary is printed.
+func (r *runner) print(v *report.Verdict) error {
+	switch {
+	case r.json:
+		return r.app.printJSON(v)
+	case r.pages.summary == "-":
+		return nil
+	}
+	_, err := fmt.Fprint(r.app.streams.out, v.Text())
+	return err
 }
 
 // dir is the directory for the plan and the results of this id, in that of the cache.
@@ -160,6 +189,8 @@ func (r *runner) work(ctx context.Context, w *worker, dir string) ([]*job.Result
 	a.show.Start(len(w.plan.Entries))
 	results := make([]*job.Result, len(w.plan.Entries))
 	errs := make([]error, len(w.plan.Entries))
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	var g errgroup.Group
 	g.SetLimit(r.jobs)
 	for i := range w.plan.Entries {
@@ -170,6 +201,9 @@ func (r *runner) work(ctx context.Context, w *worker, dir string) ([]*job.Result
 			w.work(ctx, entry, result)
 			a.show.Finish(result.Outcome.OK())
 			a.announce(result)
+			if r.failFast && !result.Outcome.OK() {
+				stop()
+			}
 			errs[i] = writeResult(filepath.Join(dir, entry.ID+".json"), result, nil)
 			return nil
 		})

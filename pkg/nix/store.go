@@ -350,6 +350,22 @@ func (n *Nix) Hold(ctx context.Context, paths ...string) (io.Closer, error) {
 	return d, nil
 }
 
+// AddRoot makes the symlink file, which leads to a valid path and keeps the garbage collector
+// away from it. A symlink of that name is replaced.
+func (n *Nix) AddRoot(ctx context.Context, file, path string) error {
+	absolute, err := filepath.Abs(file)
+	if err != nil {
+		return err
+	}
+	if !storepath.Valid(path) {
+		return fmt.Errorf("cannot link %s: not a store path: %.200q", file, path)
+	}
+	if _, err := n.output(ctx, "nix-store", "--realise", path, "--add-root", absolute); err != nil {
+		return fmt.Errorf("cannot link %s to %s: %w", file, path, err)
+	}
+	return nil
+}
+
 // Export writes the export stream of valid paths, references before what refers to them.
 // What is in the store is written as it is: whoever reads it compares it with the hash.
 func (n *Nix) Export(ctx context.Context, dst io.Writer, infos []PathInfo) error {

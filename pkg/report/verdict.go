@@ -92,6 +92,16 @@ type TargetVerdict struct {
 	Why string `json:"why,omitempty"`
 }
 
+// Done reports whether nothing is left to do for the target.
+func (t *TargetVerdict) Done() bool {
+	switch t.Status {
+	case TargetBuilt, TargetFetched, TargetPresent, TargetSkipped:
+		return true
+	case TargetFailed, TargetCancelled, TargetMissing:
+	}
+	return false
+}
+
 // unevaluated says that there is not even a derivation.
 func (t *TargetVerdict) unevaluated() bool { return t.Target.State == job.Failed }
 
