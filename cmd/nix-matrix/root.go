@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -184,9 +185,10 @@ func (a *app) printJSON(v any) error {
 	return err
 }
 
-// writeFile writes all of a file or nothing.
+// writeFile writes all of a file or nothing. The umask says who may read it.
 func writeFile(name string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(name), ".nix-matrix-*")
+	const mode = 0o666
+	f, err := os.OpenFile(filepath.Join(filepath.Dir(name), ".nix-matrix-"+rand.Text()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode) //nolint:gosec // as of any program's output
 	if err != nil {
 		return err
 	}

@@ -35,10 +35,13 @@ const (
 
 type directory struct {
 	root *os.Root
+	mode fs.FileMode // permissions of root, which all that is in it has too
 }
 
-// New is the cache in the directory at name, which is made if it is not there.
-// What processes that died have left half written there is removed after a day.
+// New returns the cache in the directory at name. If there is none, it makes one that only its
+// owner can read. Users who share a directory make it beforehand: files and directories in it
+// get its permissions, less the umask. Half written files of processes that died are removed
+// after a day.
 func New(name string) (cache.Cache, error) {
 	if err := os.MkdirAll(name, 0o700); err != nil {
 		return nil, fmt.Errorf("make the cache directory: %w", err)
@@ -47,7 +50,12 @@ func New(name string) (cache.Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the cache directory: %w", err)
 	}
-	d := &directory{root}
+	info, err := root.Stat(".")
+	if err != nil {
+		_ = root.Close()
+		return nil, fmt.Errorf("open the cache directory: %w", err)
+	}
+	d := &directory{root, info.Mode().Perm()}
 	d.removeStale(time.Now().Add(-stale))
 	return d, nil
 }
@@ -163,7 +171,7 @@ func (d *directory) Save(ctx context.Context, key string, body io.ReaderAt, size
 	}
 	written := path.Join(unnamed, rand.Text())
 	for _, parent := range []string{unnamed, path.Dir(name)} {
-		if err := d.root.MkdirAll(parent, 0o700); err != nil {
+		if err := d.root.MkdirAll(parent, d.mode); err != nil {
 			return fmt.Errorf("save %s: %w", key, err)
 		}
 	}
@@ -182,7 +190,7 @@ func (d *directory) Save(ctx context.Context, key string, body io.ReaderAt, size
 
 // write makes the file name, with size bytes of body and the current time.
 func (d *directory) write(ctx context.Context, name string, body io.ReaderAt, size int64) (err error) {
-	file, err := d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	file, err := d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, d.mode&0o666)
 	if err != nil {
 		return err
 	}

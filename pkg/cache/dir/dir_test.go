@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -252,5 +254,48 @@ func TestCollectable(t *testing.T) {
 	cancel()
 	if _, err := listing.List(ctx, ""); !errors.Is(err, context.Canceled) {
 		t.Errorf("List: %v, want Canceled", err)
+	}
+}
+
+// Users who share a directory read what the others have saved, as far as its mode and the
+// umask allow.
+func TestModes(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o002))
+	for mode, want := range map[fs.FileMode]fs.FileMode{0o700: 0o600, 0o755: 0o644, 0o770: 0o660, 0o777: 0o664} {
+		t.Run(mode.String(), func(t *testing.T) {
+			name := t.TempDir()
+			if err := os.Chmod(name, mode); err != nil {
+				t.Fatal(err)
+			}
+			c, err := dir.New(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			long := strings.Repeat("k", 300)
+			for _, key := range []string{"key", long} {
+				if err := c.Save(t.Context(), key, strings.NewReader("text"), 4); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for file, want := range map[string]fs.FileMode{"key": want, long[:200] + "~": mode &^ 0o002, ".tmp": mode &^ 0o002} {
+				info, err := os.Stat(filepath.Join(name, file))
+				if err != nil {
+					t.Error(err)
+				} else if info.Mode().Perm() != want {
+					t.Errorf("%.20s: %v, want %v", file, info.Mode().Perm(), want)
+				}
+			}
+		})
+	}
+}
+
+// A directory that nobody has made is its owner's alone.
+func TestNewDirectory(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "new")
+	if _, err := dir.New(name); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(name); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v", info.Mode(), err)
 	}
 }
