@@ -289,7 +289,7 @@ func (b *builder) restore(ctx context.Context, n store.Nix, c cache.Cache, plan 
 			errs = append(errs, err)
 			continue
 		}
-		got, err := store.RestoreDrvs(ctx, n, src, plan.Drvs.SHA256, drvs, b.app.seal)
+		got, err := store.RestoreDrvs(ctx, n, src, plan.Drvs.SHA256, drvs, b.app.seal, store.Everything())
 		if err == nil {
 			result.Imported, result.Downloaded = got.Paths, got.Bytes
 			b.app.show.Printf("%d derivations and sources imported, %s read", got.Paths, job.Size(got.Bytes))

@@ -139,6 +139,6 @@ func restore(ctx context.Context, n *nix.Nix, file, sum, drv string) (*store.Res
 	}
 	defer pack.Close()
 	start := time.Now()
-	restored, err := store.RestoreDrvs(ctx, n, pack, sum, []string{drv}, nil)
+	restored, err := store.RestoreDrvs(ctx, n, pack, sum, []string{drv}, nil, store.Everything())
 	return &restored, time.Since(start), err
 }

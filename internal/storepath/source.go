@@ -3,26 +3,18 @@ package storepath
 import (
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"strings"
 
-	"github.com/nix-community/go-nix/pkg/nixbase32"
 	"github.com/nix-community/go-nix/pkg/nixhash"
 )
 
-// digestSize is how many bytes of a hash are in a store path.
-const digestSize = 20
-
 // Source is where Nix puts a tree that it has fetched, such as a flake's input, by
 // the SHA-256 of its NAR (makeFixedOutputPath in src/libstore/store-dir-config.cc).
-func Source(nar [sha256.Size]byte) string {
-	sum := sha256.Sum256([]byte("source:sha256:" + hex.EncodeToString(nar[:]) + ":/nix/store:source"))
-	return "/nix/store/" + nixbase32.EncodeToString(nixhash.CompressHash(sum[:], digestSize)) + "-source"
-}
+func Source(nar [sha256.Size]byte) string { return makePath("source", nar[:], "source") }
 
 // SourceCA is the content address of what is at [Source].
 func SourceCA(nar [sha256.Size]byte) string {
-	return "fixed:r:sha256:" + nixbase32.EncodeToString(nar[:])
+	return ContentAddress{NAR, nixhash.SHA256, nar[:]}.String()
 }
 
 // ParseNarHash reads a hash as lock files have it: sha256-BASE64.

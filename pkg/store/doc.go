@@ -10,8 +10,10 @@
 //     [Index] says what lies where, and a [Restorer] brings closures back by an [Engine].
 //
 // What comes from a cache is hostile until it is checked: of a path only that content
-// becomes valid which has the hash in the index, and what refers to a path that did not
-// come does not become valid either.
+// becomes valid which has the hash in the index, and the content address if the index
+// says that it has one; and what refers to a path that did not come does not become valid
+// either. Where the writers of the packs are not trusted, an [Acceptance] leaves out the
+// paths that nothing but the index vouches for.
 //
 // # Engines
 //
@@ -43,8 +45,9 @@
 // with the fingerprint of the key that it is sealed with, or nothing, the system of the
 // paths, the ref that it was made from and whatever tells this run from others. (No part
 // has a "+" of its own.) The newest of a ref counts, and who reads takes
-// that of its own ref and those of the refs that it goes to together. A pack that an index
-// names and that is not there is a miss, no more. The key of a pack is
+// that of its own ref and those of the refs that it goes to together. It names only packs
+// that the runs of its ref have saved, so that no ref pushes out what another one has. A
+// pack that an index names and that is not there is a miss, no more. The key of a pack is
 //
 //	ID-pack-HASH-TRY
 //

@@ -204,8 +204,9 @@ type Restored struct {
 
 // RestoreDrvs adds the closures of derivations from a drv pack to the store, with
 // signatures and content addresses, leaving out what is valid already. sum is the
-// hash of the pack's index from the Plan, seal what the pack is sealed with.
-func RestoreDrvs(ctx context.Context, to Nix, src pack.Source, sum string, drvs []string, seal *pack.Key) (Restored, error) {
+// hash of the pack's index from the Plan, seal what the pack is sealed with. A path
+// that is needed and not accepted is an error that wraps [ErrUnproven].
+func RestoreDrvs(ctx context.Context, to Nix, src pack.Source, sum string, drvs []string, seal *pack.Key, accepts Acceptance) (Restored, error) {
 	index, err := pack.ReadIndex(ctx, src, sum, seal)
 	if err != nil {
 		return Restored{}, fmt.Errorf("%w: %w", ErrSource, err)
@@ -214,16 +215,19 @@ func RestoreDrvs(ctx context.Context, to Nix, src pack.Source, sum string, drvs 
 	if err != nil {
 		return Restored{}, fmt.Errorf("%w: %w", ErrSource, err)
 	}
-	restored, err := restore(ctx, to, src, index, numbers)
+	restored, err := restore(ctx, to, src, index, numbers, accepts)
 	if err != nil {
 		return restored, fmt.Errorf("restore derivations: %w", err)
 	}
 	return restored, nil
 }
 
+// ErrUnproven is wrapped by the errors that say that a path of a pack is not accepted.
+var ErrUnproven = errors.New("it has neither a content address nor a signature by a trusted key")
+
 // restore adds the records of these numbers to the store, but for those that are
 // valid already.
-func restore(ctx context.Context, to Nix, src pack.Source, index *pack.Index, numbers []int) (Restored, error) {
+func restore(ctx context.Context, to Nix, src pack.Source, index *pack.Index, numbers []int, accepts Acceptance) (Restored, error) {
 	paths := make([]string, len(numbers))
 	for i, n := range numbers {
 		paths[i] = index.Records[n].Path
@@ -238,18 +242,24 @@ func restore(ctx context.Context, to Nix, src pack.Source, index *pack.Index, nu
 	}
 	infos := make([]nix.PathInfo, len(numbers))
 	for i, n := range numbers {
-		infos[i] = pathInfo(&index.Records[n])
+		rec := &index.Records[n]
+		if !accepts.accepts(rec) {
+			return Restored{}, fmt.Errorf("the pack has %s: %w", rec.Path, ErrUnproven)
+		}
+		infos[i] = pathInfo(rec)
 	}
 	records, err := index.NewReader(ctx, src, numbers)
 	if err != nil {
 		return Restored{}, err
 	}
 	defer records.Close()
-	err = to.Add(ctx, infos, func(nix.PathInfo) (io.Reader, error) {
-		_, err := records.Next() // infos have the same order
-		return records, err
+	err = to.Add(ctx, infos, func(info nix.PathInfo) (io.Reader, error) {
+		if _, err := records.Next(); err != nil { // infos have the same order
+			return nil, err
+		}
+		return checked(&info, records)
 	})
-	if errors.Is(err, pack.ErrCorrupt) || errors.Is(err, pack.ErrRead) {
+	if errors.Is(err, pack.ErrCorrupt) || errors.Is(err, pack.ErrRead) || errors.Is(err, nar.ErrMalformed) {
 		err = fmt.Errorf("%w: %w", ErrSource, err)
 	}
 	if err != nil {

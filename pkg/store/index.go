@@ -24,8 +24,10 @@ import (
 type Index struct {
 	Packs []*Pack
 
-	packs map[string]*Pack
-	paths map[string]place
+	packs   map[string]*Pack
+	paths   map[string]place
+	accepts Acceptance
+	refused map[string]bool // paths that packs have and it does not accept
 }
 
 // A Pack is one that lies in a cache.
@@ -56,11 +58,20 @@ type indexJSON struct {
 	Packs   []*Pack `json:"packs"`
 }
 
-// NewIndex is an index of packs.
-func NewIndex(packs ...*Pack) *Index {
-	ix := &Index{packs: map[string]*Pack{}, paths: map[string]place{}}
+// NewIndex is an index of packs, which accepts all of their paths.
+func NewIndex(packs ...*Pack) *Index { return newIndex(Everything(), packs) }
+
+func newIndex(accepts Acceptance, packs []*Pack) *Index {
+	ix := &Index{packs: map[string]*Pack{}, paths: map[string]place{}, accepts: accepts, refused: map[string]bool{}}
 	ix.Add(packs...)
 	return ix
+}
+
+// Accepting returns an index of the same packs without the paths that are not accepted,
+// and how many those are.
+func (ix *Index) Accepting(a Acceptance) (accepting *Index, refused int) {
+	accepting = newIndex(a, ix.Packs)
+	return accepting, len(accepting.refused)
 }
 
 // Add adds packs. Of one that is there already only the later time of use counts; a path
@@ -76,28 +87,36 @@ func (ix *Index) Add(packs ...*Pack) {
 		ix.packs[p.Key] = p
 		ix.Packs = append(ix.Packs, p)
 		for n := range p.Index.Records {
-			path := p.Index.Records[n].Path
-			if _, twice := ix.paths[path]; !twice {
-				ix.paths[path] = place{p, n}
+			rec := &p.Index.Records[n]
+			switch _, twice := ix.paths[rec.Path]; {
+			case twice:
+			case ix.accepts.accepts(rec):
+				ix.paths[rec.Path] = place{p, n}
+				delete(ix.refused, rec.Path)
+			default:
+				ix.refused[rec.Path] = true
 			}
 		}
 	}
 }
 
-// Has says whether a pack has a path.
+// Has reports whether a pack has a path, and the index accepts it.
 func (ix *Index) Has(path string) bool {
 	_, ok := ix.paths[path]
 	return ok
 }
 
+// saved reports whether a pack has a path, accepted or not.
+func (ix *Index) saved(path string) bool { return ix.Has(path) || ix.refused[path] }
+
 // Without gives an index without the packs that have these keys.
 func (ix *Index) Without(keys ...string) *Index {
-	return NewIndex(slices.DeleteFunc(slices.Clone(ix.Packs), func(p *Pack) bool { return slices.Contains(keys, p.Key) })...)
+	return newIndex(ix.accepts, slices.DeleteFunc(slices.Clone(ix.Packs), func(p *Pack) bool { return slices.Contains(keys, p.Key) }))
 }
 
 // Since gives an index of the packs of which a path was needed since then.
 func (ix *Index) Since(then time.Time) *Index {
-	return NewIndex(slices.DeleteFunc(slices.Clone(ix.Packs), func(p *Pack) bool { return p.Used.Before(then) })...)
+	return newIndex(ix.accepts, slices.DeleteFunc(slices.Clone(ix.Packs), func(p *Pack) bool { return p.Used.Before(then) }))
 }
 
 // Within gives an index of packs that have no more than so many bytes together: those
@@ -107,13 +126,13 @@ func (ix *Index) Within(limit int64) *Index {
 	packs := slices.Clone(ix.Packs)
 	slices.SortStableFunc(packs, func(a, b *Pack) int { return cmp.Or(b.Used.Compare(a.Used), cmp.Compare(a.Key, b.Key)) })
 	room := limit
-	return NewIndex(slices.DeleteFunc(packs, func(p *Pack) bool {
+	return newIndex(ix.accepts, slices.DeleteFunc(packs, func(p *Pack) bool {
 		if limit <= 0 || p.Size <= room {
 			room -= p.Size
 			return false
 		}
 		return true
-	})...)
+	}))
 }
 
 // Closure gives the paths that these need, themselves too, as far as the packs have

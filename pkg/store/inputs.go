@@ -37,7 +37,7 @@ func RestoreInputs(ctx context.Context, to Nix, from cache.Cache, id string, pat
 			numbers = append(numbers, n)
 		}
 	}
-	restored, err := restore(ctx, to, blob, index, numbers)
+	restored, err := restore(ctx, to, blob, index, numbers, Proven())
 	if err != nil {
 		return restored, fmt.Errorf("restore flake inputs: %w", err)
 	}

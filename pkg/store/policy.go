@@ -85,6 +85,6 @@ func New(ctx context.Context, from Nix, saved *Index, policy Policy, paths []str
 // has.
 func unsaved(saved *Index, paths []string) []string {
 	return slices.DeleteFunc(slices.Clone(paths), func(path string) bool {
-		return saved.Has(path) || strings.HasSuffix(path, ".drv")
+		return saved.saved(path) || strings.HasSuffix(path, ".drv")
 	})
 }

@@ -299,7 +299,15 @@ func (w *work) segment(ctx context.Context, f *fetch) error {
 			w.became[info.Path].settle()
 			continue
 		}
-		if err := w.sink.Add(ctx, info, records); err != nil {
+		content, err := checked(&info, records)
+		if err != nil {
+			w.became[info.Path].settle()
+			if err := w.lost(ctx, f.pack, err); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := w.sink.Add(ctx, info, content); err != nil {
 			var one *refusedError
 			switch {
 			case errors.Is(err, pack.ErrCorrupt), errors.Is(err, pack.ErrRead), errors.Is(err, nar.ErrMalformed):

@@ -145,7 +145,7 @@ func TestRestoreKeepsProofs(t *testing.T) {
 		f, err := File(file)
 		must(t, err)
 		defer f.Close()
-		got, err := RestoreDrvs(t.Context(), n, f, packed.SHA256, all, nil)
+		got, err := RestoreDrvs(t.Context(), n, f, packed.SHA256, all, nil, Everything())
 		must(t, err)
 		if got.Paths != len(closure) || got.Bytes == 0 || got.Bytes > packed.Size {
 			t.Errorf("got %+v", got)
@@ -214,7 +214,7 @@ func TestRestoreBroken(t *testing.T) {
 			must(t, err)
 			defer f.Close()
 			src := &flaky{Source: f, wrong: wrong}
-			_, err = RestoreDrvs(t.Context(), flakyNix{n, src}, src, packed.SHA256, all, nil)
+			_, err = RestoreDrvs(t.Context(), flakyNix{n, src}, src, packed.SHA256, all, nil, Everything())
 			if !errors.Is(err, ErrSource) || name == "lost" && !errors.Is(err, reset) {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -227,7 +227,7 @@ func TestRestoreBroken(t *testing.T) {
 
 			// Another source helps.
 			src.fail = false
-			_, err = RestoreDrvs(t.Context(), n, src, packed.SHA256, all, nil)
+			_, err = RestoreDrvs(t.Context(), n, src, packed.SHA256, all, nil, Everything())
 			must(t, err)
 			run(t, "nix-store", "--verify", "--check-contents")
 		}
@@ -237,7 +237,7 @@ func TestRestoreBroken(t *testing.T) {
 		f, err := File(file)
 		must(t, err)
 		defer f.Close()
-		if _, err := RestoreDrvs(t.Context(), liar{n}, f, packed.SHA256, all, nil); err == nil || errors.Is(err, ErrSource) || !strings.Contains(err.Error(), "hash mismatch") {
+		if _, err := RestoreDrvs(t.Context(), liar{n}, f, packed.SHA256, all, nil, Everything()); err == nil || errors.Is(err, ErrSource) || !strings.Contains(err.Error(), "hash mismatch") {
 			t.Errorf("a wrong hash: %v", err)
 		}
 	})

@@ -1,0 +1,94 @@
+package storepath
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"slices"
+	"strings"
+
+	"github.com/nix-community/go-nix/pkg/nixbase32"
+	"github.com/nix-community/go-nix/pkg/nixhash"
+)
+
+// A Method is what of a path its content address is a hash of.
+type Method string
+
+// The methods. There are others, such as git's, which nothing here can check.
+const (
+	Text Method = "text:"    // content of a file, which may refer to other paths
+	Flat Method = "fixed:"   // content of a file
+	NAR  Method = "fixed:r:" // NAR
+)
+
+// A ContentAddress is one as Nix's database has it, such as fixed:r:sha256:HASH.
+type ContentAddress struct {
+	Method Method
+	Algo   nixhash.Algorithm
+	Hash   []byte
+}
+
+// ParseContentAddress reads a content address. It reports false for methods that nothing
+// here can check, and for hashes of which somebody could make two contents.
+func ParseContentAddress(text string) (ContentAddress, bool) {
+	for _, method := range []Method{NAR, Text, Flat} { // the longest first
+		rest, ok := strings.CutPrefix(text, string(method))
+		if !ok {
+			continue
+		}
+		name, encoded, _ := strings.Cut(rest, ":")
+		algo, err := nixhash.ParseAlgorithm(name)
+		if err != nil || algo != nixhash.SHA256 && (algo != nixhash.SHA512 || method == Text) {
+			return ContentAddress{}, false
+		}
+		hash, err := nixbase32.DecodeString(encoded)
+		if err != nil || len(hash) != algo.Func().Size() {
+			return ContentAddress{}, false
+		}
+		return ContentAddress{method, algo, hash}, true
+	}
+	return ContentAddress{}, false
+}
+
+func (c ContentAddress) String() string {
+	return string(c.Method) + c.Algo.String() + ":" + nixbase32.EncodeToString(c.Hash)
+}
+
+// IsOf reports whether the address, and these references, are those of a store path:
+// nothing else can have it. Of a path that refers to itself that can't be checked, and
+// it reports false (makeFixedOutputPathFromCA in src/libstore/store-dir-config.cc).
+func (c ContentAddress) IsOf(path string, references []string) bool {
+	name, ok := strings.CutPrefix(path, dir)
+	if !ok || len(name) <= hashSize+1 || slices.Contains(references, path) {
+		return false
+	}
+	name = name[hashSize+1:]
+	kind := "source"
+	switch {
+	case c.Method == Text:
+		kind = "text"
+	case c.Method != NAR || c.Algo != nixhash.SHA256:
+		if len(references) > 0 {
+			return false
+		}
+		prefix := strings.TrimPrefix(string(c.Method), "fixed:")
+		sum := sha256.Sum256([]byte("fixed:out:" + prefix + c.Algo.String() + ":" + hex.EncodeToString(c.Hash) + ":"))
+		return path == makePath("output:out", sum[:], name)
+	}
+	for _, reference := range slices.Compact(slices.Sorted(slices.Values(references))) {
+		kind += ":" + reference
+	}
+	return path == makePath(kind, c.Hash, name)
+}
+
+const (
+	dir        = "/nix/store/"
+	digestSize = 20 // bytes of a hash that are in a store path,
+	hashSize   = 32 // and the characters that these become
+)
+
+// makePath returns the path of something that a SHA-256 identifies (makeStorePath in
+// src/libstore/store-dir-config.cc).
+func makePath(kind string, hash []byte, name string) string {
+	sum := sha256.Sum256([]byte(kind + ":sha256:" + hex.EncodeToString(hash) + ":/nix/store:" + name))
+	return dir + nixbase32.EncodeToString(nixhash.CompressHash(sum[:], digestSize)) + "-" + name
+}
