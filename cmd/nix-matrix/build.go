@@ -213,19 +213,25 @@ func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Resul
 	if err := b.setUp(ctx, how, result); err != nil {
 		return err
 	}
+	a.heads = plan.Heads
+	if !a.trust().AcceptsUnsigned() && len(plan.PublicKeys) > 0 {
+		a.show.Printf("the binary caches that the flake's nixConfig names are not used: %s", onlyProven)
+		plan.Substituters, plan.PublicKeys = nil, nil
+	}
 	at, err := b.surroundings.open(ctx, a, plan)
 	if err != nil {
 		return err
 	}
 	defer at.close()
 	var notHanded error
+	accept := a.accepts(at.nix, b.surroundings.publicKeys)
 	if stock != nil {
-		stock.plan = plan
+		stock.plan, stock.accept = plan, accept
 	}
 	w := &worker{app: a, stock: stock, site: at, plan: plan, key: entry.Plan, working: how, showLogs: true, keepLogs: b.logsDir,
 		restore: func(ctx context.Context, drvs []string, result *job.Result) error {
 			a.show.Doing("fetching derivations")
-			err := b.restore(ctx, at.nix, c, plan, drvs, result)
+			err := b.restore(ctx, at.nix, accept, c, plan, drvs, result)
 			if errors.Is(err, errNoHandover) && ctx.Err() == nil {
 				notHanded = err
 			}
@@ -275,7 +281,7 @@ func fromCache(ctx context.Context, c cache.Cache, key string) ([]byte, error) {
 }
 
 // restore imports derivations from the pack: the cache's, else the file.
-func (b *builder) restore(ctx context.Context, n store.Nix, c cache.Cache, plan *job.Plan, drvs []string, result *job.Result) error {
+func (b *builder) restore(ctx context.Context, n store.Nix, accept store.Acceptance, c cache.Cache, plan *job.Plan, drvs []string, result *job.Result) error {
 	if plan.Drvs == nil {
 		return fmt.Errorf("the plan names no pack of derivations, so it was made for the machine that discovered: make one with discover")
 	}
@@ -289,11 +295,14 @@ func (b *builder) restore(ctx context.Context, n store.Nix, c cache.Cache, plan 
 			errs = append(errs, err)
 			continue
 		}
-		got, err := store.RestoreDrvs(ctx, n, src, plan.Drvs.SHA256, drvs, b.app.seal, store.Everything())
+		got, err := store.RestoreDrvs(ctx, n, src, plan.Drvs.SHA256, drvs, b.app.seal, accept)
 		if err == nil {
 			result.Imported, result.Downloaded = got.Paths, got.Bytes
 			b.app.show.Printf("%d derivations and sources imported, %s read", got.Paths, job.Size(got.Bytes))
 			return nil
+		}
+		if errors.Is(err, store.ErrUnproven) {
+			return fmt.Errorf("%w: %s", err, onlyProven)
 		}
 		if !errors.Is(err, store.ErrSource) {
 			return err

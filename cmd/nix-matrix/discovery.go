@@ -195,6 +195,7 @@ func (d *discovery) plan(ctx context.Context, at *site, c cache.Cache) (*job.Pla
 		return nil, nil, err
 	}
 	defer lock()
+	at.app.heads = d.heads()
 	s := d.source(ctx, at, c, options)
 	if e := s.recall(ctx); e != nil {
 		p, err := d.choose(ctx, at, how, e)
@@ -220,7 +221,7 @@ func (d *discovery) plan(ctx context.Context, at *site, c cache.Cache) (*job.Pla
 // choose makes a Plan of an evaluation, in which it is decided what is to be built.
 func (d *discovery) choose(ctx context.Context, at *site, how *planner, e *evaluation) (*job.Plan, error) {
 	p := *e.Plan
-	p.Drvs = nil
+	p.Drvs, p.Heads = nil, at.app.heads
 	p.Created = time.Now().UTC().Truncate(time.Second)
 	if e.unread != "" {
 		p.Notices = append(p.Notices, fmt.Sprintf("%s can't be evaluated, so nothing of it is built: it %s.", d.asked(), e.unread))

@@ -60,25 +60,10 @@ func (d *discovery) source(ctx context.Context, at *site, c cache.Cache, o *disc
 		identities = append(identities, flake.Identity)
 		s.inputs = append(s.inputs, flake.Inputs...)
 	}
-	if d.reuse {
-		s.key = at.app.id + "-evaluation-" + o.Fingerprint(version+" "+at.nix.Evaluator()+" "+at.app.writers(), identities) + "-"
+	if d.reuse && at.app.trust().ReusesEvaluation() {
+		s.key = at.app.id + "-evaluation-" + o.Fingerprint(version+" "+at.nix.Evaluator()+" "+at.app.seal.Fingerprint(), identities) + "-"
 	}
 	return s
-}
-
-// writers tells apart who may have written what is taken from the cache: everybody
-// with the key, else everybody whose runs share the cache. Who proposes a change could
-// leave an evaluation for it that has nothing to build, and so only takes what this run
-// has left, for when it is run again.
-func (a *app) writers() string {
-	switch {
-	case a.seal != nil:
-		return a.seal.Fingerprint()
-	case a.action.Proposed():
-		return "run " + a.getenv("GITHUB_RUN_ID")
-	default:
-		return ""
-	}
 }
 
 // recall gives the newest evaluation of the source that the cache has, or nil.
@@ -107,7 +92,7 @@ func (e *evaluation) keep(ctx context.Context, p *job.Plan) {
 	s := e.source
 	failed := slices.ContainsFunc(e.Plan.Targets, func(t job.Target) bool { return t.State == job.Failed })
 	known := e.recalled && (p.Drvs == nil || e.Plan.Drvs != nil)
-	if s.key == "" || failed || known || e.incomplete || e.unread != "" {
+	if s.key == "" || failed || known || e.incomplete || e.unread != "" || !s.app.keeps() {
 		return
 	}
 	e.Plan.Drvs, e.Packed = nil, nil
@@ -210,7 +195,7 @@ func (s *source) keepInputs(ctx context.Context, n store.Nix, there map[string]b
 		return
 	}
 	now, err := n.Valid(ctx, s.inputs...)
-	if err == nil && len(now) > len(there) {
+	if err == nil && len(now) > len(there) && s.app.keeps() {
 		s.app.show.Doing("keeping the flake's inputs in the cache")
 		err = store.SaveInputs(ctx, n, s.cache, s.app.id, s.inputs, slices.DeleteFunc(slices.Clone(s.inputs), func(path string) bool { return !now[path] }), s.app.seal)
 	}

@@ -139,7 +139,7 @@ func (g *collector) named(ctx context.Context, entries []gc.Entry) map[string]ma
 	named := map[string]map[string]bool{}
 	unread := map[string]bool{}
 	for _, e := range indexes {
-		if e.Ref != "" && !slices.Contains(a.action.Refs(), e.Ref) {
+		if e.Ref != "" && !slices.Contains(a.trust().Refs(), e.Ref) {
 			continue
 		}
 		ix, err := store.Read(ctx, c, e.Key, a.seal)

@@ -30,7 +30,7 @@ func (d *discovery) missing(ctx context.Context, at *site, how *planner, e *eval
 	// Who does not answer, as when this machine is offline, is not waited for.
 	impatient := *at
 	impatient.with(nix.Option{Name: "download-attempts", Value: "2"})
-	o := &offers{nix: impatient.nix, from: at.substituters(), own: outputs, saved: d.saved(ctx, at.app, e.source.cache, targets)}
+	o := &offers{nix: impatient.nix, from: at.substituters(), own: outputs, saved: d.saved(ctx, at, e.source.cache, targets)}
 	switch {
 	case d.local:
 		o.store = at.store
@@ -85,7 +85,7 @@ type offers struct {
 }
 
 // saved are the indexes of what runs before this one have saved, for who builds.
-func (d *discovery) saved(ctx context.Context, a *app, c cache.Cache, targets []job.Target) []*store.Index {
+func (d *discovery) saved(ctx context.Context, at *site, c cache.Cache, targets []job.Target) []*store.Index {
 	if c == nil || d.local || d.surroundings.store != "" {
 		return nil
 	}
@@ -95,9 +95,10 @@ func (d *discovery) saved(ctx context.Context, a *app, c cache.Cache, targets []
 			systems[targets[i].System] = true
 		}
 	}
+	accept := at.app.accepts(at.nix, d.surroundings.publicKeys)
 	var all []*store.Index
 	for _, system := range slices.Sorted(maps.Keys(systems)) {
-		all = append(all, a.loadIndex(ctx, c, system))
+		all = append(all, at.app.restorable(at.app.loadIndex(ctx, c, system), accept))
 	}
 	return all
 }

@@ -124,6 +124,27 @@ func (a *app) storePaths(args []string) ([]string, error) {
 	return paths, nil
 }
 
+// accepts decides which store paths of the cache this job restores.
+func (a *app) accepts(n *nix.Nix, keys []string) store.Acceptance {
+	if a.trust().AcceptsUnsigned() {
+		return store.Everything()
+	}
+	return store.Proven(slices.Concat(keys, n.Setting("trusted-public-keys"))...)
+}
+
+// onlyProven says why, and what helps.
+const onlyProven = "a proposal restores nothing else on a runner that GitHub does not host, because its author can write to the cache; set encryption_key to seal the cache"
+
+// restorable leaves in an index what is accepted.
+func (a *app) restorable(ix *store.Index, accepts store.Acceptance) *store.Index {
+	ix, refused := ix.Accepting(accepts)
+	if refused > 0 {
+		a.show.Printf("left out %d store %s of the cache with neither a content address nor a signature by a trusted key: %s",
+			refused, plural(refused, "path", "paths"), onlyProven)
+	}
+	return ix
+}
+
 // indexKey is what the indexes of a system are stored under.
 func (a *app) indexKey(system string) store.IndexKey {
 	return store.IndexKey{ID: a.id, System: system, Seal: a.seal}
@@ -131,39 +152,34 @@ func (a *app) indexKey(system string) store.IndexKey {
 
 // loadIndex reads what others have saved. What can't be had costs time, no more.
 func (a *app) loadIndex(ctx context.Context, c cache.Cache, system string) *store.Index {
-	ix, err := store.Load(ctx, c, a.indexKey(system), a.action.Refs()...)
+	ix, err := store.Load(ctx, c, a.indexKey(system), a.trust().Refs()...)
 	if err != nil && ctx.Err() == nil {
 		a.spare("Not all that was saved can be had", err)
 	}
 	return ix
 }
 
-// wholeIndex reads what others have saved for who will leave an index in its place. What
-// can't be had for a passing reason is an error, since it would be hidden for good.
-func (a *app) wholeIndex(ctx context.Context, c cache.Cache, system string) (*store.Index, error) {
-	if err := a.mayKeep(); err != nil {
-		return nil, err
+// ownIndex reads what this ref's runs have saved, for who will leave an index in its
+// place, and that together with what the refs have saved that it goes to. These keep
+// their own: no index names what another ref's runs have saved, so none can push that
+// out. What can't be had for a passing reason is an error, since it would be hidden for
+// good.
+func (a *app) ownIndex(ctx context.Context, c cache.Cache, system string) (own, all *store.Index, err error) {
+	refs := a.trust().Refs()
+	own, err = store.Load(ctx, c, a.indexKey(system), refs[0])
+	base, berr := store.Load(ctx, c, a.indexKey(system), refs[1:]...)
+	for _, err := range []error{err, berr} {
+		if err != nil && !errors.Is(err, pack.ErrCorrupt) && !errors.Is(err, pack.ErrSeal) && !errors.Is(err, cache.ErrReadOnly) {
+			return nil, nil, fmt.Errorf("what was saved before is not known, and nothing is saved that could hide it: %w", err)
+		}
 	}
-	ix, err := store.Load(ctx, c, a.indexKey(system), a.action.Refs()...)
-	if err == nil || errors.Is(err, pack.ErrCorrupt) || errors.Is(err, pack.ErrSeal) || errors.Is(err, cache.ErrReadOnly) {
-		return ix, nil
-	}
-	return nil, fmt.Errorf("what was saved before is not known, and nothing is saved that could hide it: %w", err)
-}
-
-// mayKeep is an error where anybody's change may have been built, and what is saved would
-// be a branch's.
-func (a *app) mayKeep() error {
-	if event := a.getenv("GITHUB_EVENT_NAME"); event == "pull_request_target" {
-		return fmt.Errorf("the cache of a job of %s is the branch's: %w", event, cache.ErrReadOnly)
-	}
-	return nil
+	return own, store.NewIndex(slices.Concat(own.Packs, base.Packs)...), nil
 }
 
 // keepIndex leaves an index for others.
 func (a *app) keepIndex(ctx context.Context, c cache.Cache, system string, ix *store.Index) error {
 	run := fmt.Sprintf("%s+%s+%d", or(a.getenv("GITHUB_RUN_ID"), "0"), or(a.getenv("GITHUB_RUN_ATTEMPT"), "0"), time.Now().UnixNano())
-	return ix.Keep(ctx, c, a.indexKey(system), a.action.Refs()[0], run)
+	return ix.Keep(ctx, c, a.indexKey(system), a.trust().Refs()[0], run)
 }
 
 // before is what restore leaves for save: what was there already.

@@ -61,7 +61,7 @@ func (a *app) keepRecord(ctx context.Context, c cache.Cache, r *job.Record) erro
 func (d *discovery) skipProved(ctx context.Context, at *site, c cache.Cache, targets []job.Target) {
 	a := at.app
 	pushes := slices.ContainsFunc(at.to, func(to push.Destination) bool { return to.Lacks(at.push.Secrets) == "" })
-	if !a.action.Proposed() || !d.trustProved || d.local || pushes {
+	if !a.trust().SkipsProved() || !d.trustProved || d.local || pushes {
 		return
 	}
 	record := d.record(ctx, a, c)
@@ -109,7 +109,7 @@ func (r *reporter) compare(ctx context.Context, v *report.Verdict, plan *job.Pla
 		}
 		v.Change = v.Compare(before, missing)
 	}
-	branch, own := a.action.DefaultBranch()
+	branch, own := a.trust().LeavesRecord()
 	if !own {
 		return
 	}

@@ -122,6 +122,9 @@ func (r *reporter) run(ctx context.Context) error {
 			result.Plan = key
 		}
 	}
+	if plan != nil {
+		a.heads = plan.Heads
+	}
 	verdict := report.Judge(plan, key, results, needs)
 	r.compare(ctx, verdict, plan, results)
 	r.stock(ctx, limit, plan, results)

@@ -26,7 +26,9 @@ restored too, and Nix fetches those.
 A path is only taken if its contents have the hash that the index says, and the
 cache gives a job only what was saved by its own branch or pull request, the one that
 it goes to, and the default branch. A Nix daemon must trust this user (trusted-users in
-nix.conf), or takes only what has a content address or a signature by a trusted key.
+nix.conf), or takes only what has a content address or a signature by a trusted key. So
+does a job for a pull request or a merge queue, on a runner that GitHub does not host,
+unless the cache is sealed or a directory: anybody may have written what it reads.
 
 In GitHub Actions nothing that is wrong with the cache is an error: it costs a warning,
 and what is missing is built. The key of what was sealed comes from ` + encryptionVariable + `.`,
@@ -84,7 +86,7 @@ func (r *restorer) restore(ctx context.Context, n *nix.Nix, engine store.Engine,
 	}
 	a.show.Doing("looking for what was saved")
 	defer a.show.Doing("")
-	ix := a.loadIndex(ctx, c, n.System)
+	ix := a.restorable(a.loadIndex(ctx, c, n.System), a.accepts(n, nil))
 	if len(paths) == 0 {
 		paths = ix.Paths()
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -31,6 +32,9 @@ type app struct {
 	id    string
 	cache string
 	seal  *pack.Key // of what is cached and uploaded; nil leaves it in clear
+
+	heads []string  // commits of the checkouts that were evaluated
+	kept  sync.Once // it was said why nothing is kept
 }
 
 func newApp(s streams, getenv func(string) string) *app {

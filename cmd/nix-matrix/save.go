@@ -86,7 +86,10 @@ func (s *saver) save(ctx context.Context, n *nix.Nix, policy store.Policy, limit
 	if err != nil || c == nil {
 		return err
 	}
-	ix, err := a.wholeIndex(ctx, c, n.System)
+	if a.heads = heads("."); !a.keeps() {
+		return nil
+	}
+	own, all, err := a.ownIndex(ctx, c, n.System)
 	if err != nil {
 		return err
 	}
@@ -96,8 +99,8 @@ func (s *saver) save(ctx context.Context, n *nix.Nix, policy store.Policy, limit
 	}
 	a.show.Doing("looking for what is new")
 	defer a.show.Doing("")
-	named := len(ix.Packs)
-	ix = ix.Without(before.Lost...)
+	named := len(own.Packs)
+	own = own.Without(before.Lost...)
 	if len(paths) > 0 {
 		paths, err = n.Requisites(ctx, paths...)
 	} else {
@@ -111,13 +114,13 @@ func (s *saver) save(ctx context.Context, n *nix.Nix, policy store.Policy, limit
 	if err != nil {
 		return err
 	}
-	fresh, err := store.New(ctx, n, ix, policy, paths)
+	fresh, err := store.New(ctx, n, all.Without(before.Lost...), policy, paths)
 	if err != nil {
 		return err
 	}
 	if len(fresh) == 0 {
-		if len(ix.Packs) < named { // else each restore would look for what is gone
-			return a.keepIndex(ctx, c, n.System, ix)
+		if len(own.Packs) < named { // else each restore would look for what is gone
+			return a.keepIndex(ctx, c, n.System, own)
 		}
 		return nil
 	}
@@ -132,8 +135,8 @@ func (s *saver) save(ctx context.Context, n *nix.Nix, policy store.Policy, limit
 	if len(packs) == 0 {
 		return err
 	}
-	ix = store.NewIndex(append(packs, ix.Packs...)...).Within(limit)
-	if kept := a.keepIndex(ctx, c, n.System, ix); kept != nil {
+	own = store.NewIndex(append(packs, own.Packs...)...).Within(limit)
+	if kept := a.keepIndex(ctx, c, n.System, own); kept != nil {
 		return errors.Join(err, kept) // so nobody finds them
 	}
 	*done = now

@@ -15,6 +15,7 @@ import (
 
 	"github.com/org/nix-matrix/internal/testbench"
 	"github.com/org/nix-matrix/pkg/action/githubtest"
+	"github.com/org/nix-matrix/pkg/cache/actions/actionstest"
 	"github.com/org/nix-matrix/pkg/push/attic/attictest"
 )
 
@@ -54,6 +55,8 @@ func TestScripts(t *testing.T) {
 			"machine": startMachine,
 			"s3":      startS3,
 			"github":  startGitHub,
+			"service": startService,
+			"scope":   useScope,
 		},
 	})
 }
@@ -61,6 +64,7 @@ func TestScripts(t *testing.T) {
 func setUp(env *testscript.Env, nix string) error {
 	t := env.T().(testing.TB)
 	env.Values[testKey{}] = t
+	env.Values[serviceKey{}] = new(actionstest.Running)
 	testbench.PrivateNix(t)
 	testbench.UseStore(t, filepath.Join(env.WorkDir, ".stores", "first"))
 	for name, example := range map[string]string{"FLEET": "fleet", "CLASSIC": "classic"} {
@@ -89,7 +93,10 @@ func usePath(getenv func(string) string, setenv func(string, string), dir string
 	setenv("PATH", strings.Join([]string{first, dir, rest}, string(os.PathListSeparator)))
 }
 
-type testKey struct{}
+type (
+	testKey    struct{}
+	serviceKey struct{}
+)
 
 // store NAME makes /nix another store, an empty one if it is new.
 func useStore(ts *testscript.TestScript, neg bool, args []string) {
@@ -270,4 +277,32 @@ func hang(ts *testscript.TestScript, neg bool, args []string) {
 			_ = os.WriteFile(file, nil, 0o600) // the script waits in vain, and says so
 		}
 	}()
+}
+
+// service starts the Actions cache, for a job of main.
+func startService(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: service")
+	}
+	server := ts.Value(serviceKey{}).(*actionstest.Running)
+	*server = *actionstest.Start(ts.Value(testKey{}).(testing.TB), actionstest.Options{OnDisk: true})
+	for name, value := range server.Env(server.URL) {
+		ts.Setenv(name, value)
+	}
+	useScope(ts, false, []string{actionstest.Main})
+}
+
+// scope REF [REF…] makes the job one of the first ref, whose cache it writes, which also
+// reads those of the others.
+func useScope(ts *testscript.TestScript, neg bool, refs []string) {
+	server := ts.Value(serviceKey{}).(*actionstest.Running)
+	if neg || len(refs) == 0 || server.Server == nil {
+		ts.Fatalf("usage: service, then scope REF [REF…]")
+	}
+	scopes := []actionstest.Scope{{Scope: refs[0], Permission: actionstest.Read | actionstest.Write}}
+	for _, ref := range refs[1:] {
+		scopes = append(scopes, actionstest.Scope{Scope: ref, Permission: actionstest.Read})
+	}
+	ts.Setenv("ACTIONS_RUNTIME_TOKEN", server.TokenFor(scopes...))
+	ts.Setenv("GITHUB_REF", refs[0])
 }

@@ -24,6 +24,7 @@ type stock struct {
 	cache  cache.Cache
 	how    packing
 	policy store.Policy
+	accept store.Acceptance
 	plan   *job.Plan
 	entry  *job.Entry
 
@@ -79,6 +80,7 @@ func (s *stock) bring(ctx context.Context, at *site, targets []build.Target, res
 	ctx, done := context.WithCancel(ctx) // an engine that is not used ends with it
 	defer done()
 	_ = s.loading.Wait()
+	s.index = s.app.restorable(s.index, s.accept)
 	if len(s.index.Packs) == 0 && s.policy != store.All { // which saves what the build takes, too
 		return nil
 	}
@@ -175,8 +177,8 @@ func (s *stock) fetched(result *job.Result) {
 // but for what another entry has built as well, and saves.
 func (s *stock) save(ctx context.Context, at *site, result *job.Result) error {
 	_ = s.loading.Wait()
-	if err := s.app.mayKeep(); err != nil {
-		return err
+	if !s.app.keeps() {
+		return nil
 	}
 	s.app.show.Doing("looking for what is to be saved")
 	var own, others []string
@@ -267,7 +269,7 @@ func (r *reporter) stock(ctx context.Context, limit int64, p *job.Plan, results 
 			bySystem[entry.System] = append(bySystem[entry.System], result)
 		}
 	}
-	if len(bySystem) == 0 {
+	if len(bySystem) == 0 || !a.keeps() {
 		return
 	}
 	c, err := a.openCache()
@@ -293,7 +295,7 @@ const forgotten = 7 * 24 * time.Hour
 func (a *app) mergeIndex(ctx context.Context, c cache.Cache, system string, results []*job.Result, limit int64) error {
 	a.show.Doing("bringing the index of packs up to date")
 	defer a.show.Doing("")
-	ix, err := a.wholeIndex(ctx, c, system)
+	ix, _, err := a.ownIndex(ctx, c, system)
 	if err != nil {
 		return err
 	}

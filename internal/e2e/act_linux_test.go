@@ -40,6 +40,7 @@ type push struct {
 	fork       bool               // which is from a fork, and has no secrets
 	secrets    map[string]string  // besides those of the quick starts
 	nix        bool               // is on the runners, which share a store
+	hosted     bool               // the runners are GitHub's
 	programs   []string           // files, besides tools
 	api        *githubtest.Server // GitHub's, may be nil
 	again      *run               // whose jobs are run again, with the artifacts that it has left; may be nil
@@ -162,6 +163,9 @@ func (p *push) start(t *testing.T) *run {
 	}
 	if p.again != nil {
 		args = append(args, "--env", "GITHUB_RUN_ATTEMPT=2")
+	}
+	if p.hosted {
+		args = append(args, "--env", "RUNNER_ENVIRONMENT=github-hosted")
 	}
 	if p.ref != "" {
 		args = append(args, "--local-repository", "org/nix-matrix@"+p.ref+"="+p.product)

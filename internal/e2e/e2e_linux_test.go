@@ -137,11 +137,12 @@ func TestWorkflows(t *testing.T) {
 	t.Run("store cache that is not ours", func(t *testing.T) {
 		t.Parallel()
 		service, repository := actionstest.Start(t, actionstest.Options{}), own(t)
+		hosted := true
 		run := func(mode string, pull int, scopes ...actionstest.Scope) *run {
 			artifacts := loopback()
 			runtime := runtimeV2(t, artifacts, service.TokenFor(scopes...), service)
 			runtime["ACTIONS_CACHE_MODE"] = mode
-			r := (&push{repository: repository, product: product, pull: pull, artifacts: artifacts, runtime: runtime}).start(t)
+			r := (&push{repository: repository, product: product, pull: pull, hosted: hosted, artifacts: artifacts, runtime: runtime}).start(t)
 			r.wait()
 			r.expect(all("success", "", "build"))
 			return r
@@ -170,6 +171,10 @@ func TestWorkflows(t *testing.T) {
 		commit(t, repository)
 		run("", 7, own, reads).counts("build", "2", "1")
 		run("", 7, own, reads).counts("build", "3", "0")
+		hosted = false
+		r = run("", 7, own, reads)
+		r.counts("build", "0", "0")
+		r.says("build", `left out 3 store paths of the cache with neither a content address nor a signature by a trusted key`)
 		run("read", 0, main).counts("build", "2", "0")
 		for _, e := range service.Entries()[before:] {
 			if e.Scope != own.Scope {

@@ -1,12 +1,10 @@
 package action
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"time"
 )
@@ -43,58 +41,6 @@ func (a *Action) readEvent() (*event, error) {
 		return &event{}, fmt.Errorf("read the event %s: %w", file, err)
 	}
 	return &e, nil
-}
-
-// DefaultBranch gives the branch that this job is for, if it is the default branch of
-// its repository, whose own state the job has checked out. That is not so for pull
-// requests and merge queues, whatever ref they run on.
-func (a *Action) DefaultBranch() (branch string, ok bool) {
-	if !a.Running() || a.getenv("GITHUB_REF_TYPE") == "tag" {
-		return "", false
-	}
-	branch = a.getenv("GITHUB_REF_NAME")
-	switch a.getenv("GITHUB_EVENT_NAME") {
-	case "schedule": // for no other branch
-		return branch, branch != ""
-	case "push", "workflow_dispatch", "repository_dispatch":
-		e, _ := a.readEvent() // what can't be read says nothing
-		return branch, branch != "" && branch == e.Repository.DefaultBranch
-	default:
-		return "", false
-	}
-}
-
-// Refs gives those whose caches this job may read: first its own, which it may write too,
-// then that which its change goes to, then the default branch's. Outside of GitHub
-// Actions there is one, which all have.
-func (a *Action) Refs() []string {
-	if !a.Running() {
-		return []string{"local"}
-	}
-	e, _ := a.readEvent() // what can't be read says nothing
-	refs := []string{cmp.Or(a.getenv("GITHUB_REF"), "local"), e.MergeGroup.BaseRef}
-	for _, branch := range []string{a.getenv("GITHUB_BASE_REF"), e.Repository.DefaultBranch} {
-		if branch != "" {
-			refs = append(refs, "refs/heads/"+branch)
-		}
-	}
-	seen := map[string]bool{"": true}
-	return slices.DeleteFunc(refs, func(ref string) bool {
-		again := seen[ref]
-		seen[ref] = true
-		return again
-	})
-}
-
-// Proposed says whether this job is for a change that somebody proposes: a pull request,
-// or a merge queue.
-func (a *Action) Proposed() bool {
-	switch a.getenv("GITHUB_EVENT_NAME") {
-	case "pull_request", "pull_request_target", "merge_group":
-		return a.Running()
-	default:
-		return false
-	}
 }
 
 // Public says whether anybody can read the repository of this job: as the event says

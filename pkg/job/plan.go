@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -20,6 +21,9 @@ type Plan struct {
 	Nix     string    `json:"nix"`     // version of the Nix that evaluated, "2.34.8"
 	System  string    `json:"system"`  // system of the machine that evaluated
 	Source  string    `json:"source"`  // what was asked for, as a person would type it: ".", "-f default.nix -A home"
+	// Heads are the commits of the git checkouts that were evaluated, an empty text for
+	// one whose commit can't be read.
+	Heads []string `json:"heads,omitempty"`
 
 	Targets []Target `json:"targets"`
 	Entries []Entry  `json:"entries"`
@@ -102,6 +106,8 @@ type Target struct {
 	Error     string `json:"error,omitempty"` // of Failed: Nix's message
 }
 
+var commitPattern = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
+
 // ParsePlan reads a Plan and checks it.
 func ParsePlan(data []byte) (*Plan, error) {
 	var p Plan
@@ -110,6 +116,11 @@ func ParsePlan(data []byte) (*Plan, error) {
 	}
 	if err := CheckID(p.ID); err != nil {
 		return nil, fmt.Errorf("plan: %w", err)
+	}
+	for _, head := range p.Heads {
+		if head != "" && !commitPattern.MatchString(head) {
+			return nil, fmt.Errorf("plan: heads: %.100q is no commit", head)
+		}
 	}
 	seen := map[string]bool{}
 	for i := range p.Entries {

@@ -18,7 +18,7 @@ func newPlan() *job.Plan {
 		Version: job.Version,
 		ID:      job.DefaultID,
 		Created: time.Date(2026, 9, 1, 12, 0, 0, 0, time.UTC),
-		Nix:     "2.34.8", System: "x86_64-linux", Source: ".",
+		Nix:     "2.34.8", System: "x86_64-linux", Source: ".", Heads: []string{strings.Repeat("0a", 20), "", strings.Repeat("0a", 32)},
 		Targets: []job.Target{
 			{
 				Attr: "nixosConfigurations.pi3", Name: "nixosConfigurations.pi3", Kind: job.NixOS, Host: "pi3", System: "aarch64-linux",
@@ -77,6 +77,9 @@ func TestParsePlanRefuses(t *testing.T) {
 		p.Entries = append(p.Entries, p.Entries[0])
 		p.Entries[1].ID = "another"
 	})
+	for _, head := range []string{"main", "0a", strings.Repeat("0A", 20), strings.Repeat("0a", 20) + "\n"} {
+		refuse("the head "+head, func(p *job.Plan) { p.Heads = append(p.Heads, head) })
+	}
 	refuse("no state", func(p *job.Plan) { p.Targets[0].State = "" })
 	refuse("an unknown state", func(p *job.Plan) { p.Targets[2].State = "maybe" })
 	refuse("no derivation to build", func(p *job.Plan) { p.Targets[0].DrvPath = "" })
