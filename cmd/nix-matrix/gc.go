@@ -35,8 +35,9 @@ request, and will not be looked for any more:
   - evaluations, flake inputs, records and indexes that were not used within --keep,
     but never the newest of a branch or pull request;
   - packs of store paths that no index names;
-  - with --budget, what was not used for longest, until the rest fits, but never the
-    newest record and index of the default branch.
+  - with --budget, what was not used for longest, until the rest fits: first of pull
+    requests and merge queues, then of other branches, and of the default branch only
+    when nothing else is left, but never its newest record and index.
 
 What others have stored, and other ids, is left alone. For the Actions cache it needs
 a token with the permission actions: write in ` + action.GitHubVariable + `, and the
@@ -86,7 +87,7 @@ func (g *collector) run(ctx context.Context) error {
 	if err := errors.Join(a.checkID(), a.loadSeal()); err != nil {
 		return err
 	}
-	rules := gc.Rules{ID: a.id, Now: time.Now()}
+	rules := gc.Rules{ID: a.id, Now: time.Now(), Proposed: action.ProposedRef}
 	var err error
 	if rules.Keep, err = days("keep", g.keep); err != nil {
 		return err

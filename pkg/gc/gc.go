@@ -30,9 +30,12 @@ type Rules struct {
 	Keep time.Duration // what was used within this time stays, but for the budget
 	// Budget is how many bytes may stay, 0 for any number.
 	Budget int64
-	// DefaultRef is that of the default branch, whose newest record and index stay in
-	// any case.
+	// DefaultRef is that of the default branch. Its entries are the last that the budget
+	// removes, and its newest record and index stay in any case.
 	DefaultRef string
+	// Proposed reports whether a ref has a change that is not merged. The entries of such
+	// refs are the first that the budget removes. It may be nil.
+	Proposed func(ref string) bool
 	// Named are the keys of the packs that the newest indexes of a ref name, by ref. Packs
 	// of another one stay as long as it has an index at all, since that might name them.
 	Named map[string]map[string]bool
@@ -143,7 +146,9 @@ func (r *Rules) why(d *Decision, newest, indexed bool) string {
 	return ""
 }
 
-// fit lets go of what was not used for longest until the rest is within the budget.
+// fit removes entries until the rest is within the budget: those of proposals first and
+// those of the default branch last, and among these what was not used for longest. So
+// nobody's proposals push out what all others reuse.
 func (r *Rules) fit(decisions []Decision, newest map[place]int) {
 	if r.Budget <= 0 {
 		return
@@ -154,7 +159,12 @@ func (r *Rules) fit(decisions []Decision, newest map[place]int) {
 			total += d.Size
 		}
 	}
-	for i := range decisions {
+	order := make([]int, len(decisions))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(r.rank(decisions[a].Ref), r.rank(decisions[b].Ref)) })
+	for _, i := range order {
 		d := &decisions[i]
 		base := (d.Kind == Record || d.Kind == Index) && d.Ref == r.DefaultRef && newest[placeOf(d)] == i
 		if total <= r.Budget {
@@ -164,6 +174,18 @@ func (r *Rules) fit(decisions []Decision, newest map[place]int) {
 			d.Why = fmt.Sprintf("over the budget of %s, and not used for %s", job.Size(r.Budget), age(r.Now.Sub(d.Used)))
 			total -= d.Size
 		}
+	}
+}
+
+// rank says when the entries of a ref are removed for the budget, the least first.
+func (r *Rules) rank(ref string) int {
+	switch {
+	case ref == r.DefaultRef:
+		return 2
+	case r.Proposed != nil && r.Proposed(ref):
+		return 0
+	default:
+		return 1
 	}
 }
 

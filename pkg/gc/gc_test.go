@@ -103,7 +103,9 @@ var (
 )
 
 func TestDecide(t *testing.T) {
-	rules := gc.Rules{ID: "nix", Now: now, Keep: 7 * day, DefaultRef: main}
+	const topic, queue = "refs/heads/topic", "refs/heads/queue/8"
+	proposed := func(ref string) bool { return ref == pull || ref == queue }
+	rules := gc.Rules{ID: "nix", Now: now, Keep: 7 * day, DefaultRef: main, Proposed: proposed}
 	within := func(budget int64) gc.Rules {
 		r := rules
 		r.Budget = budget
@@ -157,7 +159,19 @@ func TestDecide(t *testing.T) {
 		"within the budget": {within(30), []gc.Entry{entry(plan, main, 10, 1, 1), entry(drvs, main, 20, 1, 1)}, nil},
 		"over the budget": {within(25), []gc.Entry{
 			entry(plan, main, 10, 3, 1), entry(drvs, main, 10, 2, 2), entry(evaluation, pull, 10, 2, 0.25), entry(plan, pull, 100, 30, 30),
-		}, []string{plan + " " + pull + ": not used for 30 days", drvs + " " + main + ": over the budget of 25 B, and not used for 2 days"}},
+		}, []string{
+			plan + " " + pull + ": not used for 30 days",
+			evaluation + " " + pull + ": over the budget of 25 B, and not used for 6 hours",
+		}},
+		"over the budget, proposals first": {within(25), []gc.Entry{
+			entry(plan, main, 10, 6, 6), entry(drvs, main, 10, 6, 6), entry(drvs, topic, 10, 5, 5), entry(plan, topic, 4, 1, 1),
+			entry("nix-pack-a", pull, 1000, 0, 0), entry("nix-index-a", pull, 10, 0, 0), entry(drvs, queue, 10, 0, 0),
+		}, []string{
+			drvs + " " + topic + ": over the budget of 25 B, and not used for 5 days",
+			drvs + " " + queue + ": over the budget of 25 B, and not used for 0 minutes",
+			"nix-index-a " + pull + ": over the budget of 25 B, and not used for 0 minutes",
+			"nix-pack-a " + pull + ": over the budget of 25 B, and not used for 0 minutes",
+		}},
 		"the default branch's newest record and index": {within(1), []gc.Entry{
 			entry("nix-record-a", main, 10, 3, 3), entry("nix-record-b", main, 10, 2, 2), entry("nix-index-a", main, 10, 4, 4), entry("nix-record-c", pull, 10, 0, 0),
 		}, []string{
