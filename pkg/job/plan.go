@@ -97,7 +97,7 @@ type Target struct {
 	// What the package says of itself.
 	Description string   `json:"description,omitempty"` // meta.description: one line of at most 200 characters
 	Features    []string `json:"features,omitempty"`    // requiredSystemFeatures: what a builder must have
-	Runner      []string `json:"runner,omitempty"`      // meta.nixMatrix.runner: labels of the runner for it
+	Runner      []string `json:"runner,omitempty"`      // meta.nixMatrix.runner: labels of the runner that it asks for, which the entry has only if the workflow lists them
 
 	State  State  `json:"state"`
 	Reason string `json:"reason,omitempty"` // of Skip

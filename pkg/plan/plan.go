@@ -16,9 +16,6 @@ import (
 // MaxEntries is how many jobs GitHub lets a matrix have.
 const MaxEntries = 256
 
-// Runners maps systems to the labels of their runners.
-type Runners map[string][]string
-
 // AnyRunner has the labels of the runner for what another machine builds: the one
 // that costs least.
 var AnyRunner = []string{"ubuntu-latest"}
@@ -38,31 +35,6 @@ var defaultRunners = map[string]struct {
 
 // nativeRunners are those that GitHub has for systems that are emulated by default.
 var nativeRunners = map[string]string{"aarch64-linux": "ubuntu-24.04-arm"}
-
-// ParseRunners reads lines of `system=label[,label]`. In place of a system may stand a
-// feature that a builder must have, such as kvm.
-func ParseRunners(text string) (Runners, error) {
-	runners := Runners{}
-	for line := range strings.Lines(text) {
-		if line, _, _ = strings.Cut(line, "#"); strings.TrimSpace(line) == "" {
-			continue
-		}
-		system, labels, ok := strings.Cut(line, "=")
-		system = strings.TrimSpace(system)
-		if !ok || system == "" {
-			return nil, fmt.Errorf("runners: %q is not of the form system=label[,label], such as aarch64-linux=ubuntu-24.04-arm", strings.TrimSpace(line))
-		}
-		for label := range strings.SplitSeq(labels, ",") {
-			if label = strings.TrimSpace(label); label != "" {
-				runners[system] = append(runners[system], label)
-			}
-		}
-		if len(runners[system]) == 0 {
-			return nil, fmt.Errorf("runners: %s has no label; write %s=label[,label]", system, system)
-		}
-	}
-	return runners, nil
-}
 
 // QEMU says when a system is emulated.
 type QEMU string
@@ -211,20 +183,6 @@ func grouped(targets []job.Target, runners Runners) (hosts, others []*members) {
 		return all
 	}
 	return sorted(host), sorted(other)
-}
-
-// named gives the runner that a target names, or that is named for a feature which it
-// needs, or none.
-func (r Runners) named(t *job.Target) []string {
-	if len(t.Runner) > 0 {
-		return t.Runner
-	}
-	for _, feature := range t.Features {
-		if labels := r[feature]; len(labels) > 0 {
-			return labels
-		}
-	}
-	return nil
 }
 
 // groupName says what is in a group: "packages and checks x86_64-linux 1/2".
