@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -223,6 +224,8 @@ func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Resul
 		return err
 	}
 	defer at.close()
+	at.provide(plan.Programs)
+	programs := at.programDrvs(plan)
 	var notHanded error
 	accept := a.accepts(at.nix, b.surroundings.publicKeys)
 	if stock != nil {
@@ -231,7 +234,7 @@ func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Resul
 	w := &worker{app: a, stock: stock, site: at, plan: plan, key: entry.Plan, working: how, showLogs: true, keepLogs: b.logsDir,
 		restore: func(ctx context.Context, drvs []string, result *job.Result) error {
 			a.show.Doing("fetching derivations")
-			err := b.restore(ctx, at.nix, accept, c, plan, drvs, result)
+			err := b.restore(ctx, at.nix, accept, c, plan, slices.Concat(drvs, programs), result)
 			if errors.Is(err, errNoHandover) && ctx.Err() == nil {
 				notHanded = err
 			}

@@ -14,6 +14,7 @@ import (
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/discover"
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/plan"
 )
 
@@ -89,6 +90,7 @@ func (d *discovery) flags(a *app, cmd *cobra.Command) {
 	f.StringVar(&d.label, "label-builds", a.action.Input("label_builds"), "`JQ` expression for the name of a target, over the same fields")
 	f.StringVar(&d.proviso, "proviso", a.action.Input("proviso"), "bash `SCRIPT` to run for each target that is to be built, with the target as JSON on its stdin: a line \"skip REASON\" on its stdout leaves it out")
 	f.StringVar(&d.onMissing, "on-missing-secret", or(a.action.Input("on_missing_secret"), "fail"), "what becomes of a target that can't be evaluated since a secret is missing, as in a pull request from a fork: fail or skip")
+	f.StringVar(&d.surroundings.nixpkgs, "nixpkgs", or(a.action.Input("nixpkgs"), nix.DefaultNixpkgs), "`FLAKE` that the programs cachix and git-crypt are of where they are not on PATH")
 	d.surroundings.flags(a, cmd)
 	d.surroundings.evaluates = true
 }
@@ -176,6 +178,9 @@ func (d *discovery) planner() (*planner, error) {
 	if !slices.Contains([]string{"fail", "skip"}, d.onMissing) {
 		return nil, usagef("--on-missing-secret %s: it is fail or skip", d.onMissing)
 	}
+	if err := d.checkNixpkgs(); err != nil {
+		return nil, err
+	}
 	return &planner{chooser, plan.Options{Runners: runners, QEMU: plan.QEMU(d.qemu), MaxEntries: maxEntries, JobsPerSystem: jobs}}, nil
 }
 
@@ -197,11 +202,14 @@ func (d *discovery) plan(ctx context.Context, at *site, c cache.Cache) (*job.Pla
 	defer lock()
 	at.app.heads = d.heads()
 	s := d.source(ctx, at, c, options)
+	var programs []job.Program
 	if e := s.recall(ctx); e != nil {
 		p, err := d.choose(ctx, at, how, e)
 		if err != nil {
 			return nil, nil, err
 		}
+		d.programs(ctx, at, how, e.Plan.Programs, p)
+		programs = p.Programs
 		if d.has(ctx, at, e, p) {
 			at.app.show.Printf("nothing has changed since it was evaluated at %s", e.Plan.Created.Format("2006-01-02 15:04 UTC"))
 			return p, e, d.group(ctx, at, how, e, p)
@@ -215,6 +223,7 @@ func (d *discovery) plan(ctx context.Context, at *site, c cache.Cache) (*job.Pla
 	if err != nil {
 		return nil, nil, err
 	}
+	d.programs(ctx, at, how, programs, p)
 	return p, e, d.group(ctx, at, how, e, p)
 }
 

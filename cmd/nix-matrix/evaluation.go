@@ -95,7 +95,7 @@ func (e *evaluation) keep(ctx context.Context, p *job.Plan) {
 	if s.key == "" || failed || known || e.incomplete || e.unread != "" || !s.app.keeps() {
 		return
 	}
-	e.Plan.Drvs, e.Packed = nil, nil
+	e.Plan.Drvs, e.Packed, e.Plan.Programs = nil, nil, p.Programs
 	if p.Drvs != nil && p.Drvs.Key != "" {
 		e.Plan.Drvs, e.Packed = p.Drvs, toBuild(p)
 	}
@@ -109,12 +109,17 @@ func (e *evaluation) keep(ctx context.Context, p *job.Plan) {
 	}
 }
 
-// toBuild are the derivations that are to be built.
+// toBuild are the derivations that are to be built, those of programs included.
 func toBuild(p *job.Plan) []string {
 	var drvs []string
 	for _, t := range p.Targets {
 		if t.State == job.Build {
 			drvs = append(drvs, t.DrvPath)
+		}
+	}
+	for _, program := range p.Programs {
+		if program.DrvPath != "" {
+			drvs = append(drvs, program.DrvPath)
 		}
 	}
 	return drvs

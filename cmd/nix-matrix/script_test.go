@@ -50,6 +50,7 @@ func TestScripts(t *testing.T) {
 			"replace": replace,
 			"nginx":   nginx,
 			"attic":   startAttic,
+			"cachix":  startCachix,
 			"hang":    hang,
 			"daemon":  startDaemon,
 			"machine": startMachine,
@@ -159,6 +160,25 @@ func startAttic(ts *testscript.TestScript, neg bool, args []string) {
 	server := attictest.Start(ts.Value(testKey{}).(testing.TB), attictest.Options{Cache: "fleet", Dir: dir, Public: len(args) == 2})
 	ts.Setenv("ATTIC", server.URL)
 	ts.Setenv("TOKEN", server.Token(true, true))
+}
+
+// cachix TOKEN [public|STATUS] starts Cachix with the cache my-fleet, which the token is for,
+// without a program cachix. With a STATUS its API answers nothing else.
+func startCachix(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 || len(args) > 2 {
+		ts.Fatalf("usage: cachix TOKEN [public|STATUS]")
+	}
+	with := testbench.Cachix{Name: "my-fleet", Token: args[0]}
+	if len(args) == 2 {
+		var err error
+		if with.Public = args[1] == "public"; !with.Public {
+			with.Status, err = strconv.Atoi(args[1])
+			ts.Check(err)
+		}
+	}
+	for name, value := range with.Start(ts.Value(testKey{}).(testing.TB)) {
+		ts.Setenv(name, value)
+	}
 }
 
 // daemon [untrusted [CONF]] starts a multi-user Nix for the store that is /nix now, with

@@ -54,6 +54,7 @@ type surroundings struct {
 	store        string
 	builders     []string
 	knownHosts   string
+	nixpkgs      string // of which programs are that evaluation needs and that it hands on
 
 	// evaluates says that sources are fetched, for which an evaluator gets what a
 	// builder does not.
@@ -154,7 +155,7 @@ func (s *surroundings) open(ctx context.Context, a *app, p *job.Plan) (_ *site, 
 	with := nix.Surroundings{Conf: a.getenv(confVariable), Env: at.env, SSH: ssh.options}
 	if s.evaluates {
 		fetch := a.fetching(ssh.options)
-		with.Conf, with.Fetch = fetch.conf+with.Conf, fetch.env
+		with.Conf, with.Fetch, with.Nixpkgs = fetch.conf+with.Conf, fetch.env, s.nixpkgs
 	}
 	at.nix, err = nix.Find(ctx, a.show, with)
 	if err != nil {

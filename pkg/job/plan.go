@@ -43,6 +43,9 @@ type Plan struct {
 	// Drvs is the pack with the derivations of all entries; nil when no entry
 	// needs one.
 	Drvs *DrvPack `json:"drvs,omitempty"`
+	// Programs are those that workers need to push and may not have on PATH, once for
+	// each system of a worker's machine.
+	Programs []Program `json:"programs,omitempty"`
 	// Notices are remarks for the user about the plan as a whole, such as which
 	// systems were left out.
 	Notices []string `json:"notices,omitempty"`
@@ -147,6 +150,9 @@ func ParsePlan(data []byte) (*Plan, error) {
 		if err := p.Targets[i].check(); err != nil {
 			return nil, fmt.Errorf("plan: target %d: %w", i, err)
 		}
+	}
+	if err := checkPrograms(p.Programs); err != nil {
+		return nil, fmt.Errorf("plan: %w", err)
 	}
 	return &p, nil
 }

@@ -2,6 +2,7 @@ package job_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,6 +30,10 @@ func newPlan() *job.Plan {
 		},
 		Entries: []job.Entry{e},
 		Drvs:    &job.DrvPack{Key: "nix-matrix-drvs0-0", Size: 1, Paths: 2, SHA256: strings.Repeat("0", 64)},
+		Programs: []job.Program{
+			{Name: "cachix", System: "x86_64-linux", Nixpkgs: "nixpkgs", DrvPath: drv, Output: "bin", OutPath: outPath},
+			{Name: "cachix", System: "aarch64-darwin", Nixpkgs: "nixpkgs", Output: "out", OutPath: outPath},
+		},
 		Notices: []string{"left out: aarch64-darwin"},
 	}
 }
@@ -93,11 +98,24 @@ func TestParsePlanRefuses(t *testing.T) {
 			refuse("the derivation "+bad, func(p *job.Plan) { p.Targets[i].DrvPath = bad })
 		}
 	}
+	for _, bad := range badDrvs {
+		if bad != "" {
+			refuse("a program's derivation "+bad, func(p *job.Plan) { p.Programs[0].DrvPath = bad })
+		}
+	}
+	for _, bad := range []string{"", "--help", "../sh", "cachix\n", "cachix push", strings.Repeat("a", 1<<20)} {
+		refuse("the program "+bad, func(p *job.Plan) { p.Programs[0].Name = bad })
+		refuse("a program for "+bad, func(p *job.Plan) { p.Programs[0].System = bad })
+	}
+	refuse("a program of too much", func(p *job.Plan) { p.Programs[0].Nixpkgs = strings.Repeat("a", 1<<20) })
+	refuse("too many programs", func(p *job.Plan) { p.Programs = slices.Repeat(p.Programs[:1], 65) })
 	for _, bad := range badOutputs {
+		refuse("a program's output "+bad, func(p *job.Plan) { p.Programs[0].Output = bad })
 		refuse("the output "+bad, func(p *job.Plan) { p.Targets[0].Outputs = []string{bad} })
 		refuse("the path of an output "+bad, func(p *job.Plan) { p.Targets[0].OutPaths[bad] = outPath })
 	}
 	for _, bad := range []string{"", "/etc/passwd", outPath + "/bin", outPath + "\n"} {
+		refuse("a program's path "+bad, func(p *job.Plan) { p.Programs[1].OutPath = bad })
 		refuse("the output path "+bad, func(p *job.Plan) { p.Targets[0].OutPaths["out"] = bad })
 	}
 }
@@ -133,6 +151,18 @@ func TestEntryByID(t *testing.T) {
 	}
 	if e, ok := p.EntryByID("7f3"); ok {
 		t.Errorf("got %v for an id that is not there", e)
+	}
+}
+
+func TestProgram(t *testing.T) {
+	p := newPlan()
+	if got, ok := p.Program("cachix", "aarch64-darwin"); !ok || got != p.Programs[1] {
+		t.Errorf("got %v, %t", got, ok)
+	}
+	for name, system := range map[string]string{"cachix": "aarch64-linux", "git-crypt": "x86_64-linux"} {
+		if got, ok := p.Program(name, system); ok {
+			t.Errorf("got %v for %s on %s, which is not there", got, name, system)
+		}
 	}
 }
 
@@ -216,6 +246,13 @@ func FuzzParsePlan(f *testing.F) {
 			for _, o := range target.Outputs {
 				safeOutput(t, o)
 			}
+		}
+		for _, program := range p.Programs {
+			if program.DrvPath != "" {
+				safePath(t, program.DrvPath, ".drv")
+			}
+			safeOutput(t, program.Output)
+			safePath(t, program.OutPath, "")
 		}
 		once := planJSON(t, p)
 		again, err := job.ParsePlan(once)

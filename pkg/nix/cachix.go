@@ -9,8 +9,8 @@ import (
 )
 
 // Cachix sends the closures of the paths to a Cachix cache, by Cachix's own
-// program: the one on PATH, else one that Nix fetches. The credentials are in
-// the environment, as the program wants them.
+// program: see FindProgram. The credentials are in the environment, as the program
+// wants them.
 func (n *Nix) Cachix(ctx context.Context, name string, paths []string) error {
 	program, release, err := n.FindProgram(ctx, "cachix")
 	if err != nil {

@@ -45,6 +45,9 @@ type Nix struct {
 	conf    string   // lines as of a nix.conf
 	options []Option
 	remote  bool // the store is on another machine
+	// programs are known without an evaluator, and nixpkgs is the flake that has others.
+	programs []Program
+	nixpkgs  string
 
 	major  int
 	minor  int
@@ -68,6 +71,9 @@ type Surroundings struct {
 	Fetch []string
 	// SSH has options for ssh, as in NIX_SSHOPTS, empty for those of this process.
 	SSH string
+	// Nixpkgs is the flake of which FindProgram evaluates a program that is not on
+	// PATH; empty where nothing may be evaluated.
+	Nixpkgs string
 }
 
 // Find looks for Nix on PATH. What Nix's programs have to say goes to log,
@@ -78,7 +84,7 @@ func Find(ctx context.Context, log io.Writer, with Surroundings) (*Nix, error) {
 			return nil, fmt.Errorf("%w: %s is not on PATH. In a workflow, put a step with cachix/install-nix-action before this one; elsewhere, install Nix and open a new shell", ErrMissing, program)
 		}
 	}
-	n := &Nix{log: log, env: Environ(), secrets: with.Env, conf: with.Conf}
+	n := &Nix{log: log, env: Environ(), secrets: with.Env, conf: with.Conf, nixpkgs: with.Nixpkgs}
 	if with.SSH != "" {
 		n.env = append(n.env, "NIX_SSHOPTS="+with.SSH)
 	}

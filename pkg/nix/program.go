@@ -2,40 +2,168 @@ package nix
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
+
+	"github.com/org/nix-matrix/internal/storepath"
 )
 
-// FindProgram gives a program that is no part of Nix: the one on PATH, else that of
-// the package of the same name in the nixpkgs that the registry names. It stays
-// where it is until release is called.
+// DefaultNixpkgs is the flake that programs come from unless the user names another
+// one: a commit of nixos-26.05, the last release for x86_64-darwin, which
+// cache.nixos.org has built.
+const DefaultNixpkgs = "github:NixOS/nixpkgs/21a67dc470149f337cecafbe965d8d252a390518?narHash=sha256-ugpsyk3NM2s87vXfUiIIiibbJ4Pp0JPS5p/3mfs+q+c="
+
+// A Program is bin/Name of a package of nixpkgs that was evaluated for a system.
+type Program struct {
+	Name    string
+	DrvPath string // empty where the path is there for substituters to fetch
+	Output  string // of the derivation
+	OutPath string
+}
+
+// resolve is what is asked of a package, whose output is that of lib.getBin. A set with
+// an outPath would be printed as that.
+const resolve = `p: let output = if p ? bin then "bin" else if p ? out then "out" else builtins.head p.outputs; in
+{ inherit (p) drvPath; inherit output; path = p.${output}.outPath; }`
+
+var outputPattern = regexp.MustCompile(`^[0-9a-zA-Z+._?=-]+$`)
+
+// ResolvePrograms evaluates a package of a flake such as nixpkgs for each of the
+// systems. What can't be evaluated is left out, and in the error beside the others.
+func (n *Nix) ResolvePrograms(ctx context.Context, flake, name string, systems ...string) (map[string]Program, error) {
+	if err := n.checkNarHash(ctx, flake); err != nil {
+		return nil, err
+	}
+	programs := map[string]Program{}
+	var errs []error
+	for _, system := range systems {
+		p, err := n.resolveProgram(ctx, flake, name, system)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("for %s: %w", system, err))
+			continue
+		}
+		programs[system] = p
+	}
+	return programs, errors.Join(errs...)
+}
+
+func (n *Nix) resolveProgram(ctx context.Context, flake, name, system string) (Program, error) {
+	attr := "#legacyPackages." + system + "." + name
+	if n.EvaluatesWholeFlakes() {
+		attr = strings.Replace(attr, "#", "#.", 1) // no prefix is tried before it
+	}
+	out, err := n.output(ctx, "nix", "eval", "--json", "--no-eval-cache", "--no-write-lock-file", flake+attr, "--apply", resolve)
+	if err != nil {
+		return Program{}, err
+	}
+	var said struct{ DrvPath, Output, Path string }
+	if err := json.Unmarshal(out, &said); err != nil {
+		return Program{}, fmt.Errorf("read what nix eval says of %s: %w", name, err)
+	}
+	if !storepath.Valid(said.DrvPath) || !strings.HasSuffix(said.DrvPath, ".drv") || !storepath.Valid(said.Path) || !outputPattern.MatchString(said.Output) {
+		return Program{}, fmt.Errorf("%s of %s is not a derivation whose output is known", name, flake)
+	}
+	return Program{Name: name, DrvPath: said.DrvPath, Output: said.Output, OutPath: said.Path}, nil
+}
+
+// checkNarHash fetches a flake and makes sure that it has the content which its
+// reference names, which versions before 2.21 don't check of github: and git+… ones.
+func (n *Nix) checkNarHash(ctx context.Context, flake string) error {
+	_, query, _ := strings.Cut(flake, "?")
+	want := ""
+	for parameter := range strings.SplitSeq(query, "&") {
+		if name, value, _ := strings.Cut(parameter, "="); name == "narHash" {
+			if decoded, err := url.PathUnescape(value); err == nil {
+				value = decoded
+			}
+			want = value
+		}
+	}
+	if want == "" {
+		return nil
+	}
+	out, err := n.output(ctx, "nix", "flake", "metadata", "--json", "--no-write-lock-file", flake)
+	if err != nil {
+		return err
+	}
+	var metadata struct{ Locked struct{ NarHash string } }
+	if err := json.Unmarshal(out, &metadata); err != nil {
+		return fmt.Errorf("read nix flake metadata: %w", err)
+	}
+	if got := metadata.Locked.NarHash; got != "" && got != want {
+		return fmt.Errorf("%s has the NAR hash %s", flake, got)
+	}
+	return nil
+}
+
+// WithPrograms returns the same Nix, for which FindProgram finds programs that are not
+// on PATH without an evaluator.
+func (n *Nix) WithPrograms(programs ...Program) *Nix {
+	with := *n
+	with.programs = programs
+	return &with
+}
+
+// FindProgram returns the path of a program that is no part of Nix: the one on PATH,
+// else that of WithPrograms, else that of the package of the same name in the flake
+// that Find was given for it. The garbage collector leaves it alone until release is
+// called.
 func (n *Nix) FindProgram(ctx context.Context, name string) (program string, release func(), err error) {
 	if program, err = exec.LookPath(name); err == nil {
 		return program, func() {}, nil
 	}
-	if program, err = n.fetchProgram(ctx, name); err != nil {
-		return "", nil, fmt.Errorf("%s is not on PATH, and nixpkgs#%s can't be had: %w", name, name, err)
+	p, err := n.knownProgram(ctx, name)
+	if err == nil {
+		program, err = n.realiseProgram(ctx, p)
 	}
-	hold, err := n.Hold(ctx, filepath.Dir(filepath.Dir(program)))
+	if err != nil {
+		return "", nil, fmt.Errorf("cannot find the program %s: it is not on PATH, and %w. Install it in a step before this one", name, err)
+	}
+	hold, err := n.Hold(ctx, p.OutPath)
 	if err != nil {
 		return program, func() {}, nil //nolint:nilerr // the garbage collector is not likely to come
 	}
 	return program, func() { _ = hold.Close() }, nil
 }
 
-func (n *Nix) fetchProgram(ctx context.Context, name string) (string, error) {
-	out, err := n.output(ctx, "nix", "build", "--no-link", "--print-out-paths", "nixpkgs#"+name)
-	if err != nil {
-		return "", err
-	}
-	for _, path := range lines(out) {
-		program := filepath.Join(path, "bin", name)
-		if _, err := os.Stat(program); err == nil {
-			return program, nil
+func (n *Nix) knownProgram(ctx context.Context, name string) (Program, error) {
+	for _, p := range n.programs {
+		if p.Name == name {
+			return p, nil
 		}
 	}
-	return "", fmt.Errorf("there is no bin/%s in %s", name, strings.Join(lines(out), ", "))
+	if n.nixpkgs == "" {
+		return Program{}, fmt.Errorf("discovery has resolved none for %s", n.System)
+	}
+	programs, err := n.ResolvePrograms(ctx, n.nixpkgs, name, n.System)
+	if err != nil {
+		return Program{}, fmt.Errorf("cannot evaluate %s#%s: %w", n.nixpkgs, name, err)
+	}
+	return programs[n.System], nil
+}
+
+// realiseProgram fetches or builds a program.
+func (n *Nix) realiseProgram(ctx context.Context, p Program) (string, error) {
+	var err error
+	if p.DrvPath == "" {
+		err = n.Substitute(ctx, p.OutPath)
+	} else {
+		// Entries that are built side by side on one machine wait for each other here.
+		_, err = n.With(Option{"build-poll-interval", "1"}).output(ctx, "nix-store", "--realise", p.DrvPath+"!"+p.Output)
+	}
+	if err != nil {
+		return "", fmt.Errorf("cannot fetch %s: %w", p.OutPath, err)
+	}
+	program := filepath.Join(p.OutPath, "bin", p.Name)
+	if _, err := os.Stat(program); err != nil {
+		return "", fmt.Errorf("%s has no bin/%s", p.OutPath, p.Name)
+	}
+	return program, nil
 }

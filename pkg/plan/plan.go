@@ -236,7 +236,7 @@ func newEntry(name string, targets []job.Target, numbers []int, o Options) (job.
 	if named == nil {
 		named = o.Runners[e.System]
 	}
-	e.QEMU = o.emulates(e.System, len(named) > 0)
+	e.QEMU = o.EmulatesTarget(first)
 	switch {
 	case len(named) > 0:
 		e.Runner = named
@@ -252,6 +252,11 @@ func newEntry(name string, targets []job.Target, numbers []int, o Options) (job.
 
 // Emulates says whether a system is emulated on its runner.
 func (o Options) Emulates(system string) bool { return o.emulates(system, len(o.Runners[system]) > 0) }
+
+// EmulatesTarget reports whether a target is built emulated.
+func (o Options) EmulatesTarget(t *job.Target) bool {
+	return o.emulates(t.System, len(o.Runners.named(t)) > 0 || len(o.Runners[t.System]) > 0)
+}
 
 func (o Options) emulates(system string, named bool) bool {
 	return defaultRunners[system].qemu && (!named || o.QEMU == QEMUAlways)

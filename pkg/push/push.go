@@ -170,6 +170,15 @@ func (s *Secrets) lacksAWS() string {
 	return "AWS_ACCESS_KEY_ID (input env)"
 }
 
+// Program returns the name of the program that pushes there, which is empty where none
+// but Nix is needed.
+func (d *Destination) Program() string {
+	if d.cachix != nil {
+		return "cachix"
+	}
+	return ""
+}
+
 // NeedsFiles says whether what is pushed must be on this machine.
 func (d *Destination) NeedsFiles() bool { return d.cachix != nil }
 

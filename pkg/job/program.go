@@ -1,0 +1,57 @@
+package job
+
+import (
+	"fmt"
+	"regexp"
+)
+
+// A Program is a program that discovery has evaluated, so that no worker has to.
+type Program struct {
+	Name    string `json:"name"`              // as on PATH, "cachix"
+	System  string `json:"system"`            // of the machine that runs it
+	Nixpkgs string `json:"nixpkgs"`           // the flake that it is of
+	DrvPath string `json:"drvPath,omitempty"` // in the drv pack; empty where a substituter has OutPath
+	Output  string `json:"output"`            // of the derivation
+	OutPath string `json:"outPath"`           // has bin/Name
+}
+
+// Program returns the program of that name for a system.
+func (p *Plan) Program(name, system string) (Program, bool) {
+	for _, program := range p.Programs {
+		if program.Name == name && program.System == system {
+			return program, true
+		}
+	}
+	return Program{}, false
+}
+
+// maxPrograms is more than there are systems that workers run on.
+const maxPrograms = 64
+
+var (
+	programPattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,40}$`)
+	systemPattern  = regexp.MustCompile(`^[a-z0-9_]{1,40}-[a-z0-9_]{1,40}$`)
+)
+
+// checkPrograms refuses what is not a program of a store, as it becomes an argument and
+// is run with the secrets of a worker.
+func checkPrograms(programs []Program) error {
+	const longest = 4096
+	if len(programs) > maxPrograms {
+		return fmt.Errorf("%d programs are too many", len(programs))
+	}
+	for _, p := range programs {
+		if !programPattern.MatchString(p.Name) || !systemPattern.MatchString(p.System) || len(p.Nixpkgs) > longest {
+			return fmt.Errorf("program %.80q for %.80q is not a program of nixpkgs", p.Name, p.System)
+		}
+		if p.DrvPath != "" {
+			if err := checkDrvPath(p.DrvPath); err != nil {
+				return fmt.Errorf("program %s: %w", p.Name, err)
+			}
+		}
+		if err := checkOutput(p.Output, p.OutPath); err != nil {
+			return fmt.Errorf("program %s: %w", p.Name, err)
+		}
+	}
+	return nil
+}
