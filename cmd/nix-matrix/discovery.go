@@ -235,6 +235,7 @@ func (d *discovery) choose(ctx context.Context, at *site, how *planner, e *evalu
 	if e.unread != "" {
 		p.Notices = append(p.Notices, fmt.Sprintf("%s can't be evaluated, so nothing of it is built: it %s.", d.asked(), e.unread))
 	}
+	p.Notices = append(p.Notices, at.notices...)
 	p.Targets = slices.Clone(p.Targets)
 	d.skipUnread(p.Targets)
 	if len(e.Omitted) > 0 {

@@ -12,8 +12,8 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// checkNixpkgs refuses what would be anything but the reference of a flake where it is
-// an argument.
+// checkNixpkgs returns a usage error for a value of --nixpkgs that Nix would not take for
+// the reference of a flake.
 func (d *discovery) checkNixpkgs() error {
 	if ref := d.surroundings.nixpkgs; ref == "" || strings.HasPrefix(ref, "-") || strings.ContainsAny(ref, "# \t\r\n\x00") {
 		return usagef("invalid value %q for --nixpkgs: must be the reference of a flake, such as github:NixOS/nixpkgs/nixos-26.05", ref)
@@ -59,6 +59,8 @@ func (d *discovery) machines(at *site, how *planner, p *job.Plan) []string {
 		case t.State != job.Build:
 		case at.elsewhere(t.System) && len(how.options.Runners[t.System]) == 0, t.System == "i686-linux", how.options.EmulatesTarget(t):
 			systems[runner] = true
+		case at.elsewhere(t.System): // on a runner that may be anything
+			systems[t.System], systems[at.nix.System] = true, true
 		default:
 			systems[t.System] = true
 		}
@@ -102,7 +104,7 @@ func (d *discovery) resolve(ctx context.Context, at *site, name string, systems 
 		}
 		p := job.Program{Name: name, System: system, Nixpkgs: d.surroundings.nixpkgs, DrvPath: r.DrvPath, Output: r.Output, OutPath: r.OutPath}
 		if fetched.has[r.OutPath] {
-			p.DrvPath = "" // which spares the pack thousands of derivations
+			p.DrvPath = "" // its closure would be thousands of derivations in the drv pack
 		}
 		programs = append(programs, p)
 	}
@@ -121,8 +123,8 @@ func (s *site) provide(programs []job.Program) {
 	s.with()
 }
 
-// programDrvs returns the derivations of the programs in the Plan that this worker needs
-// to push, has not on PATH and can't fetch.
+// programDrvs returns the derivations, in the drv pack, of programs that this worker needs
+// to push and does not have on PATH.
 func (s *site) programDrvs(p *job.Plan) []string {
 	var drvs []string
 	for i := range s.to {

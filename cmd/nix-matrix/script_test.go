@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -51,6 +53,7 @@ func TestScripts(t *testing.T) {
 			"nginx":   nginx,
 			"attic":   startAttic,
 			"cachix":  startCachix,
+			"answer":  answer,
 			"hang":    hang,
 			"daemon":  startDaemon,
 			"machine": startMachine,
@@ -150,7 +153,8 @@ func nginx(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // attic DIR [public] starts an Attic server that keeps the cache "fleet" in a directory,
-// and sets $ATTIC to its address and $TOKEN to a token for it.
+// and sets $ATTIC to its address, $TOKEN to a token for it and $PULL_TOKEN to one that may
+// only read it.
 func startAttic(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 || len(args) > 2 {
 		ts.Fatalf("usage: attic DIR [public]")
@@ -160,6 +164,20 @@ func startAttic(ts *testscript.TestScript, neg bool, args []string) {
 	server := attictest.Start(ts.Value(testKey{}).(testing.TB), attictest.Options{Cache: "fleet", Dir: dir, Public: len(args) == 2})
 	ts.Setenv("ATTIC", server.URL)
 	ts.Setenv("TOKEN", server.Token(true, true))
+	ts.Setenv("PULL_TOKEN", server.Token(true, false))
+}
+
+// answer STATUS starts a server that answers all requests with a status, and sets $ANSWER
+// to host and port.
+func answer(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: answer STATUS")
+	}
+	status, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
+	ts.Defer(server.Close)
+	ts.Setenv("ANSWER", strings.TrimPrefix(server.URL, "http://"))
 }
 
 // cachix TOKEN [public|STATUS] starts Cachix with the cache my-fleet, which the token is for,

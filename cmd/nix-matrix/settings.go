@@ -54,7 +54,7 @@ type surroundings struct {
 	store        string
 	builders     []string
 	knownHosts   string
-	nixpkgs      string // of which programs are that evaluation needs and that it hands on
+	nixpkgs      string // flake of the programs that discovery runs or hands on
 
 	// evaluates says that sources are fetched, for which an evaluator gets what a
 	// builder does not.
@@ -65,6 +65,8 @@ func (s *surroundings) flags(a *app, cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringArrayVar(&s.push, "push", a.action.Lines("push"),
 		"binary cache to push to: attic:https://SERVER/CACHE, cachix:NAME or any `ADDRESS` that nix copy speaks; may be repeated")
+	f.BoolVar(&s.pushRequired, "push-required", a.action.Input("push_required") != "false",
+		"whether a push that fails or can't happen is an error; else it is a warning, as is one without secrets in a pull request from a fork or from Dependabot")
 	f.StringSliceVar(&s.substituters, "substituters", words(a.action.Input("substituters")), "further `ADDRESS`es to fetch from")
 	f.StringSliceVar(&s.publicKeys, "trusted-public-keys", words(a.action.Input("trusted_public_keys")), "further `KEY`s whose signature is enough to take a path")
 	f.StringVar(&s.store, "store", a.action.Input("store"), "build in another store, such as ssh-ng://USER@HOST, by its `ADDRESS`")
@@ -72,10 +74,9 @@ func (s *surroundings) flags(a *app, cmd *cobra.Command) {
 	f.StringVar(&s.knownHosts, "ssh-known-hosts", a.action.Input("ssh_known_hosts"), "`LINES` as of a known_hosts file, for a store and builders by ssh")
 }
 
-// pushFlags say what becomes of a push that fails.
+// pushFlags are those of the commands that push.
 func (s *surroundings) pushFlags(a *app, cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.BoolVar(&s.pushRequired, "push-required", a.action.Input("push_required") != "false", "whether a push that fails is an error; else it is a warning")
 	f.StringVar(&s.pushTimeout, "push-timeout", or(a.action.Input("push_timeout"), "30m"), "how long a binary cache may take to take in what has come together, as a `TIME`")
 }
 
@@ -103,6 +104,8 @@ type site struct {
 	push     push.Options
 	ssh      string   // options for it
 	required bool     // whether a push that fails is an error
+	withheld bool     // whether GitHub gives the run no secrets
+	notices  []string // of discovery, about pushes that can't happen
 	env      []string // variables of the secret env
 	remove   []func()
 }
@@ -127,7 +130,7 @@ func (s *site) secretFile(secret string) (string, error) {
 // open finds Nix and gives it all settings, with what the plan names besides. The
 // caller closes the site.
 func (s *surroundings) open(ctx context.Context, a *app, p *job.Plan) (_ *site, err error) {
-	at := &site{app: a, remote: s.store, elsewhere: s.elsewhere, required: s.pushRequired}
+	at := &site{app: a, remote: s.store, elsewhere: s.elsewhere, required: s.pushRequired, withheld: a.action.SecretsWithheld()}
 	defer func() {
 		if err != nil {
 			at.close()
@@ -170,7 +173,12 @@ func (s *surroundings) open(ctx context.Context, a *app, p *job.Plan) (_ *site, 
 		at.with(nix.Option{Name: "builders", Value: strings.Join(ssh.builders, " ; ")})
 	}
 	s.warn(at)
-	return at, at.reading(ctx, slices.Concat(s.substituters, p.Substituters), slices.Concat(s.publicKeys, p.PublicKeys))
+	if s.evaluates {
+		if err = at.pushable(); err != nil {
+			return nil, err
+		}
+	}
+	return at, at.reading(ctx, s.evaluates, slices.Concat(s.substituters, p.Substituters), slices.Concat(s.publicKeys, p.PublicKeys))
 }
 
 // warn tells of what was given and can't have any effect.
@@ -219,12 +227,22 @@ func (a *app) secrets(ctx context.Context, at *site) (push.Secrets, error) {
 }
 
 // reading has Nix take what it can from further substituters and from where we
-// push, if it is known by which key that is signed.
-func (s *site) reading(ctx context.Context, substituters, keys []string) error {
+// push, if it is known by which key that is signed. Where a destination refuses us, a
+// discovery may end.
+func (s *site) reading(ctx context.Context, discovers bool, substituters, keys []string) error {
 	netrc := s.app.getenv(netrcVariable)
+	// It takes the place of the user's, which other substituters may need.
+	own, unread := os.ReadFile(s.nix.Text("netrc-file"))
+	s.push.Secrets.Netrc = netrc + "\n" + string(own)
 	for i := range s.to {
 		to := &s.to[i]
 		if err := to.Dial(ctx, s.push.Secrets); err != nil {
+			var refused *push.RefusedError
+			if discovers && errors.As(err, &refused) && s.noSecret(to) == nil {
+				if err := s.cannotPush(to, err); err != nil {
+					return err
+				}
+			}
 			s.app.warn("What is at "+to.Name+" already is built again", err)
 			continue
 		}
@@ -238,10 +256,8 @@ func (s *site) reading(ctx context.Context, substituters, keys []string) error {
 	if strings.TrimSpace(netrc) == "" {
 		return nil
 	}
-	// It takes the place of the user's, which other substituters may need.
-	own, err := os.ReadFile(s.nix.Text("netrc-file"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.app.warn("The machine's own netrc file is not in effect, since ours takes its place", fmt.Errorf("%w; repeat its lines in the input netrc", err))
+	if unread != nil && !errors.Is(unread, fs.ErrNotExist) {
+		s.app.warn("The machine's own netrc file is not in effect, since ours takes its place", fmt.Errorf("%w; repeat its lines in the input netrc", unread))
 	}
 	netrc += "\n" + string(own)
 	file, err := s.secretFile(netrc)

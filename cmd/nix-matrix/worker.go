@@ -112,7 +112,7 @@ func (a *app) newResult(e *job.Entry, plan string) *job.Result {
 func (w *worker) work(ctx context.Context, e *job.Entry, result *job.Result) {
 	result.Error = ""
 	result.Emulated = w.emulated(e)
-	session := push.Start(ctx, w.site.store, w.destinations(), w.site.push)
+	session := push.Start(ctx, w.site.store, w.destinations(result), w.site.push)
 	building := ctx
 	if w.timeout > 0 {
 		limited, cancel := context.WithDeadline(ctx, result.Started.Add(w.timeout))
@@ -149,15 +149,20 @@ func (w *worker) emulated(e *job.Entry) bool {
 	return e.QEMU && e.System != w.site.nix.System && !w.site.elsewhere(e.System)
 }
 
-// destinations are those that we have the means to push to.
-func (w *worker) destinations() []push.Destination {
+// destinations returns those that we have the means to push to. The Result says which
+// others there are.
+func (w *worker) destinations(result *job.Result) []push.Destination {
 	var to []push.Destination
 	for _, d := range w.site.to {
-		if lacks := d.Lacks(w.site.push.Secrets); lacks != "" {
-			w.app.warn("Nothing is pushed to "+d.Name, fmt.Errorf("%s is not set, as in a pull request from a fork", lacks))
+		err := w.site.noSecret(&d)
+		if err == nil {
+			to = append(to, d)
 			continue
 		}
-		to = append(to, d)
+		p := job.Push{Destination: d.Name, Reason: job.PushNoSecret}
+		w.site.unpushed(&p, err)
+		result.Pushes = append(result.Pushes, p)
+		w.app.warn("Nothing is pushed to "+d.Name, err)
 	}
 	return to
 }
@@ -333,7 +338,7 @@ func (w *worker) finishPush(session *push.Session, result *job.Result) {
 	for _, r := range session.Finish(paths) {
 		p := job.Push{Destination: r.Destination, Paths: r.Paths, Sent: r.Sent.Paths, Bytes: r.Sent.Bytes, Seconds: r.Seconds}
 		if r.Err != nil {
-			p.Error, p.Optional = r.Err.Error(), !w.site.required
+			w.site.unpushed(&p, r.Err)
 			w.app.warn("Not all was pushed", r.Err)
 		}
 		result.Pushes = append(result.Pushes, p)

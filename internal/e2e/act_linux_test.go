@@ -136,8 +136,8 @@ func (p *push) start(t *testing.T) *run {
 	}
 	hosts := "127.0.0.1 localhost\n"
 	if p.cachix != nil {
-		hosts += p.cachix.address + " my-fleet.cachix.org\n"
-		env = append(env, "E2E_CACHIX="+p.cachix.dir, "E2E_SECRET="+secret, "NIX_SSL_CERT_FILE="+p.cachix.certificate)
+		hosts += p.cachix.address + " cachix.org my-fleet.cachix.org\n"
+		env = append(env, "E2E_CACHIX="+p.cachix.dir, "E2E_SECRET="+secret, "NIX_SSL_CERT_FILE="+p.cachix.certificate, "SSL_CERT_FILE="+p.cachix.certificate)
 	}
 	write(t, filepath.Join(r.dir, "hosts"), hosts)
 

@@ -1,17 +1,12 @@
 package e2e_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -23,7 +18,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/org/nix-matrix/internal/testbench"
 	"github.com/org/nix-matrix/pkg/cache/actions/actionstest"
@@ -134,8 +128,8 @@ func cacheV1(t *testing.T, artifacts string) map[string]string {
 	}
 }
 
-// A cachix is the binary cache my-fleet: https://my-fleet.cachix.org at an address of its own, which has
-// nothing, and a directory for what the program cachix pushes.
+// A cachix is the binary cache my-fleet: https://cachix.org and https://my-fleet.cachix.org at an address of its own,
+// and a directory for what the program cachix pushes.
 type cachix struct {
 	dir         string // has a directory for each job
 	address     string
@@ -144,15 +138,10 @@ type cachix struct {
 
 func newCachix(t *testing.T) *cachix {
 	c := &cachix{dir: t.TempDir(), address: loopback()}
-	certificate, file := selfSigned(t, "my-fleet.cachix.org")
+	service := testbench.Cachix{Name: "my-fleet", Token: secret, Public: true}
+	certificate, file := testbench.SelfSigned(t, service.Hosts()...)
 	c.certificate = file
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/nix-cache-info" {
-			http.NotFound(w, r)
-			return
-		}
-		io.WriteString(w, "StoreDir: /nix/store\n")
-	}))
+	server := httptest.NewUnstartedServer(service)
 	server.Listener.Close()
 	var err error
 	if server.Listener, err = net.Listen("tcp", net.JoinHostPort(c.address, "443")); err != nil {
@@ -162,24 +151,6 @@ func newCachix(t *testing.T) *cachix {
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	return c
-}
-
-func selfSigned(t *testing.T, host string) (tls.Certificate, string) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), DNSNames: []string{host}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "certificate.pem")
-	write(t, file, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, file
 }
 
 // pushed gives how many jobs have pushed, and the files that they have pushed by name, without hashes.

@@ -33,8 +33,8 @@ var (
 	systemPattern  = regexp.MustCompile(`^[a-z0-9_]{1,40}-[a-z0-9_]{1,40}$`)
 )
 
-// checkPrograms refuses what is not a program of a store, as it becomes an argument and
-// is run with the secrets of a worker.
+// checkPrograms returns an error unless all paths are store paths: they become arguments,
+// and a worker runs what is there with its secrets.
 func checkPrograms(programs []Program) error {
 	const longest = 4096
 	if len(programs) > maxPrograms {

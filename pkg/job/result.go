@@ -145,8 +145,36 @@ type Push struct {
 	Bytes   int64   `json:"bytes,omitempty"`
 	Seconds float64 `json:"seconds"`
 	Error   string  `json:"error,omitempty"`
+	// Reason says what kind of an Error it is, and Status what the destination answers,
+	// of PushRefused.
+	Reason PushReason `json:"reason,omitempty"`
+	Status int        `json:"status,omitempty"`
 	// Optional says that an Error is not the entry's failure.
 	Optional bool `json:"optional,omitempty"`
+	// Withheld says that it is so because GitHub gives the run no secrets, as it does
+	// with a pull request from a fork or from Dependabot.
+	Withheld bool `json:"withheld,omitempty"`
+}
+
+// PushReason says why nothing can be pushed, where trying again changes nothing.
+type PushReason string
+
+// The reasons.
+const (
+	PushNoSecret PushReason = "no-secret" // it was not tried, because a secret for it is not set
+	PushRefused  PushReason = "refused"   // the destination answers 401, 403 or 404
+)
+
+func (p *Push) check() error {
+	switch p.Reason {
+	case "", PushNoSecret, PushRefused:
+	default:
+		return fmt.Errorf("unknown reason %q of a push that failed", p.Reason)
+	}
+	if p.Error == "" && p.Reason != "" || p.Reason == "" && p.Withheld || p.Withheld && !p.Optional {
+		return fmt.Errorf("the push to %q contradicts itself", p.Destination)
+	}
+	return nil
 }
 
 // ParseResult reads a Result and checks it.
@@ -171,6 +199,11 @@ func (r *Result) check() error {
 	for i := range r.Targets {
 		if err := r.Targets[i].check(); err != nil {
 			return fmt.Errorf("target %q: %w", r.Targets[i].Attr, err)
+		}
+	}
+	for i := range r.Pushes {
+		if err := r.Pushes[i].check(); err != nil {
+			return err
 		}
 	}
 	for _, b := range r.Builds {

@@ -35,7 +35,7 @@ func newResult() *job.Result {
 			},
 		},
 		Builds:   built(),
-		Pushes:   []job.Push{{Destination: "cachix:my-fleet", Paths: 1, Seconds: 1, Error: "refused", Optional: true}},
+		Pushes:   []job.Push{{Destination: "cachix:my-fleet", Paths: 1, Seconds: 1, Error: "refused", Reason: job.PushRefused, Status: 403, Optional: true, Withheld: true}},
 		Imported: 20, Downloaded: 1 << 40,
 	}
 }
@@ -100,6 +100,14 @@ func TestParseResultRefuses(t *testing.T) {
 	}
 	for _, bad := range badOutputs {
 		refuse("the output "+bad, func(r *job.Result) { r.Targets[0].Outputs[0].Name = bad })
+	}
+	for what, push := range map[string]job.Push{
+		"no known reason":             {Error: "no", Reason: "because"},
+		"a reason and no error":       {Reason: job.PushRefused},
+		"no reason to withhold":       {Error: "no", Withheld: true, Optional: true},
+		"withheld secrets, but a red": {Error: "no", Withheld: true, Reason: job.PushNoSecret},
+	} {
+		refuse("a push with "+what, func(r *job.Result) { r.Pushes[0] = push })
 	}
 	refuse("a negative line", func(r *job.Result) { r.Targets[1].Line = -1 })
 	for _, bad := range badFiles {

@@ -206,6 +206,20 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
+// How Nix, and Cachix's program, tell of a server's answer.
+var statusPattern = regexp.MustCompile(`HTTP error (\d{3})\b|\bstatusCode = (\d{3})\b`)
+
+// HTTPStatus returns the status of the server's answer that the message tells of as the
+// reason, or 0.
+func (e *Error) HTTPStatus() int {
+	m := statusPattern.FindStringSubmatch(e.Message)
+	if m == nil {
+		return 0
+	}
+	status, _ := strconv.Atoi(m[1] + m[2]) // which are digits
+	return status
+}
+
 // command prepares one of Nix's programs with all settings.
 func (n *Nix) command(ctx context.Context, program string, args ...string) *exec.Cmd {
 	return n.program(ctx, program, append(arguments(n.options), args...)...)

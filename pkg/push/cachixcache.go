@@ -57,7 +57,11 @@ func (c *cachixCache) ask(ctx context.Context, token string) ([]string, error) {
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("it says %s; is the name right, and the token one for it?", response.Status)
+		err := fmt.Errorf("it says %s; is the name right, and the token one for it?", response.Status)
+		if token == "" && cachixConfigured() {
+			return nil, err // its program has a token
+		}
+		return nil, refused(err, response.StatusCode)
 	}
 	var cache struct {
 		PublicSigningKeys []string `json:"publicSigningKeys"`

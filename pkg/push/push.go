@@ -31,6 +31,7 @@ type Secrets struct {
 	AtticToken  string
 	CachixToken string
 	CachixKey   string
+	Netrc       string // lines with users and passwords of http binary caches
 	// Env has variables, NAME=VALUE, for the programs that push.
 	Env []string
 	// SSHKey says that there is a key for stores by ssh.
@@ -92,13 +93,14 @@ func Parse(address string) (Destination, error) {
 
 // Dial asks a destination what is to be known for reading from it: an Attic
 // server for address and key, Cachix for the keys. All others are read where they
-// are written, and what we sign is known by our key.
+// are written, and what we sign is known by our key. Its error is a *RefusedError where
+// the destination's answer makes it certain that nothing can be pushed there.
 func (d *Destination) Dial(ctx context.Context, secrets Secrets) error {
 	switch {
 	case d.attic != nil:
 		c, err := d.attic.dial(ctx, secrets.AtticToken)
 		if err != nil {
-			return err
+			return refusedBy(err)
 		}
 		d.Substituter, d.PublicKeys, d.Public = c.Substituter(), []string{c.PublicKey()}, c.Public()
 	case d.cachix != nil:
@@ -107,8 +109,13 @@ func (d *Destination) Dial(ctx context.Context, secrets Secrets) error {
 			return err
 		}
 		d.PublicKeys, d.Public = keys, d.cachix.public
-	case secrets.PublicKey != "":
-		d.PublicKeys = []string{secrets.PublicKey}
+	default:
+		if secrets.PublicKey != "" {
+			d.PublicKeys = []string{secrets.PublicKey}
+		}
+		if strings.HasPrefix(d.address, "http") {
+			return askHTTP(ctx, d.address, secrets.Netrc)
+		}
 	}
 	return nil
 }
@@ -137,7 +144,7 @@ func (d *Destination) Lacks(secrets Secrets) string {
 	case d.attic != nil && secrets.AtticToken == "":
 		return "ATTIC_TOKEN (input attic_token)"
 	case d.cachix != nil && secrets.CachixToken == "" && secrets.CachixKey == "" && !cachixConfigured():
-		return "CACHIX_AUTH_TOKEN (input cachix_auth_token)"
+		return "CACHIX_AUTH_TOKEN (input cachix_auth_token) or CACHIX_SIGNING_KEY (input cachix_signing_key)"
 	case strings.HasPrefix(d.address, "s3:"):
 		return secrets.lacksAWS()
 	case strings.HasPrefix(d.address, "ssh") && secrets.Bare && !secrets.SSHKey && os.Getenv("SSH_AUTH_SOCK") == "":
@@ -195,15 +202,18 @@ func (d *Destination) Missing() bool {
 }
 
 // Push sends the closures of the paths. Beside an error too, it says what the
-// destination lacked and has got, as far as that is known: of Cachix, it is not.
-func (d Destination) Push(ctx context.Context, n Nix, paths []string, secrets Secrets) (nix.Traffic, error) {
+// destination lacked and has got, as far as that is known: of Cachix, it is not. The
+// error is a *RefusedError where the destination's answer is the reason.
+func (d Destination) Push(ctx context.Context, n Nix, paths []string, secrets Secrets) (sent nix.Traffic, err error) {
 	switch {
 	case d.cachix != nil:
-		return nix.Traffic{}, n.Cachix(ctx, d.cachix.name, paths)
+		err = n.Cachix(ctx, d.cachix.name, paths)
 	case d.attic != nil:
-		return d.attic.push(ctx, n, paths, secrets.AtticToken)
+		sent, err = d.attic.push(ctx, n, paths, secrets.AtticToken)
+	default:
+		sent, err = n.Copy(ctx, d.target(secrets), paths)
 	}
-	return n.Copy(ctx, d.target(secrets), paths)
+	return sent, refusedBy(err)
 }
 
 // binaryCaches are the schemes of stores that hold compressed NARs.

@@ -2,7 +2,10 @@ package report
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+
+	"github.com/org/nix-matrix/pkg/job"
 )
 
 // A pushTotal is what all entries sent to one binary cache.
@@ -104,7 +107,7 @@ func (v *Verdict) caches(limit int) string {
 	if len(v.Pushes) == 0 {
 		return text
 	}
-	var rows, errs []string
+	var rows []string
 	for _, t := range v.pushTotals() {
 		failed := none
 		if red := t.Red(); red > 0 {
@@ -115,11 +118,7 @@ func (v *Verdict) caches(limit int) string {
 		}
 		rows = append(rows, fmt.Sprintf("| %s | %d | %d | %s | %s | %s |\n", cell(t.Destination, 200), t.Entries, t.Paths, t.Uploaded(), duration(t.Seconds), failed))
 	}
-	for i := range v.Pushes {
-		if p := &v.Pushes[i]; p.Error != "" {
-			errs = append(errs, fmt.Sprintf("- %s to %s%s: %s", code(p.Entry, 200), code(p.Destination, 200), p.kind(), code(p.Error, 1000)))
-		}
-	}
+	errs := v.unpushed(false, true)
 	const header = "| Binary cache | Entries | Paths | Uploaded | Time | Failed |\n|---|--:|--:|--:|--:|--:|\n"
 	text += "### Pushed\n\n" + cutRows(header, rows, limit, "binary cache")
 	if len(errs) > 0 {
@@ -148,10 +147,26 @@ func (v *Verdict) textPushed(b *strings.Builder) {
 
 // kind marks a push whose failure does not count.
 func (p *Push) kind() string {
-	if p.Optional {
+	switch {
+	case p.Withheld:
+		return " (optional, since GitHub gives the run no secrets)"
+	case p.Optional:
 		return " (optional)"
+	default:
+		return ""
 	}
-	return ""
+}
+
+// unpushed returns a line for each push that failed: of those that are optional, or not, or
+// of both kinds.
+func (v *Verdict) unpushed(optional ...bool) []string {
+	var all []string
+	for i := range v.Pushes {
+		if p := &v.Pushes[i]; p.Error != "" && slices.Contains(optional, p.Optional) {
+			all = append(all, fmt.Sprintf("- %s to %s%s: %s", code(p.Entry, 200), code(p.Destination, 200), p.kind(), code(p.Error, 1000)))
+		}
+	}
+	return all
 }
 
 // spared gives a warning for each way in which pushes failed that don't count.
@@ -160,7 +175,7 @@ func (v *Verdict) spared() []Annotation {
 	by := map[failure]int{}
 	var all []Annotation
 	for _, p := range v.Pushes {
-		if p.Error == "" || !p.Optional {
+		if p.Error == "" || !p.Optional || p.Withheld && p.Reason == job.PushNoSecret { // the Plan tells of the last
 			continue
 		}
 		f := failure{p.Destination, p.Error}

@@ -58,7 +58,7 @@ func (v *Verdict) Summary(o SummaryOptions) string {
 		before += s.render(each, &details)
 	}
 	if brief {
-		return before + middle + v.notices(limit/32)
+		return before + middle + bullets("Not pushed", v.unpushed(true), limit/16) + v.notices(limit/32)
 	}
 	return before + middle + v.table(room+details, l) + after
 }

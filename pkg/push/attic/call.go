@@ -182,6 +182,16 @@ func (r *refusal) Unwrap() error {
 	return nil
 }
 
+// Status returns the HTTP status of the server's answer that is the reason of an error, or
+// 0 where the server has not answered.
+func Status(err error) int {
+	var r *refusal
+	if errors.As(err, &r) {
+		return r.status
+	}
+	return 0
+}
+
 var tag = regexp.MustCompile(`<[^>]*>`)
 
 func (c *Cache) refused(resp *http.Response, data []byte) *refusal {
