@@ -192,7 +192,7 @@ func (a *app) printJSON(v any) error {
 // writeFile writes all of a file or nothing. The umask says who may read it.
 func writeFile(name string, data []byte) (err error) {
 	const mode = 0o666
-	f, err := os.OpenFile(filepath.Join(filepath.Dir(name), ".nix-matrix-"+rand.Text()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode) //nolint:gosec // as of any program's output
+	f, err := os.OpenFile(filepath.Join(filepath.Dir(name), ".nix-matrix-"+rand.Text()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err
 	}
