@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -56,7 +55,9 @@ func (n *Nix) EvaluatesWholeFlakes() bool { return n.atLeast(2, 26) && !n.lix }
 
 // Eval evaluates. What it instantiates is in the store afterwards. Each line
 // that the evaluator writes to stderr is given to line as it comes; those that
-// line does not take for its own are what an error is made from.
+// line does not take for its own are what an error is made from. Eval returns
+// after the last of them, however slow line is, and whoever else holds stderr. A
+// line of more than 1 MiB may lack some of its middle.
 //
 // An evaluator pays no attention to signals while it does nothing but evaluate:
 // when ctx ends, it takes a moment until it is killed, unless the cause is
@@ -78,13 +79,15 @@ func (n *Nix) Eval(ctx context.Context, e Evaluation, line func(string) bool) er
 		args = append(args, "--no-eval-cache", "--no-write-lock-file", installable, "--apply", e.Apply)
 	}
 	cmd := n.command(ctx, "nix", args...)
-	cmd.Stdout = io.Discard
 	said := &tail{limit: 16 << 10}
-	cmd.Stderr = &lineWriter{line: func(text string) {
+	stderr, err := pipeTo(cmd, &lineWriter{line: func(text string) {
 		if !line(text) {
-			_, _ = said.Write([]byte(text + "\n")) // which takes everything
+			_, _ = said.Write([]byte(text[:min(len(text), 8<<10)] + "\n")) // which takes everything
 		}
-	}}
+	}})
+	if err != nil {
+		return fmt.Errorf("cannot evaluate: %w", err)
+	}
 	if e.MemoryLimit > 0 {
 		// Where memory can't be watched, the evaluator limits itself, after it has
 		// tried for some time to do with less.
@@ -100,12 +103,12 @@ func (n *Nix) Eval(ctx context.Context, e Evaluation, line func(string) bool) er
 		}
 		return politely()
 	}
-	err := cmd.Start()
-	if err == nil {
+	if err = stderr.start(); err == nil {
 		var exceeded atomic.Bool
 		stop := watchMemory(cmd, e.MemoryLimit, &exceeded)
 		err = cmd.Wait()
 		stop()
+		stderr.finish()
 		if err != nil && ctx.Err() == nil && e.MemoryLimit > 0 && (exceeded.Load() || strings.Contains(said.String(), "error: out of memory")) {
 			return &Error{
 				Program: filepath.Base(cmd.Path),
@@ -221,24 +224,4 @@ func configWords(value json.RawMessage) []string {
 	var text string
 	_ = json.Unmarshal(value, &text) // anything else has no words
 	return strings.Fields(text)
-}
-
-// lineWriter gives whole lines on.
-type lineWriter struct {
-	line   func(string)
-	partly strings.Builder
-}
-
-func (w *lineWriter) Write(p []byte) (int, error) {
-	for rest := string(p); rest != ""; {
-		line, after, ended := strings.Cut(rest, "\n")
-		w.partly.WriteString(line)
-		if !ended {
-			break
-		}
-		w.line(w.partly.String())
-		w.partly.Reset()
-		rest = after
-	}
-	return len(p), nil
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -71,6 +73,50 @@ func TestEvalEnds(t *testing.T) {
 			}
 		}
 	})
+}
+
+// All that an evaluator writes is given on, although the reader is slower than programs
+// are waited for, and whoever else has its stderr.
+func TestEvalHearsAll(t *testing.T) {
+	t.Setenv("NIX_CONFIG", os.Getenv("NIX_CONFIG")+"\nallow-unsafe-native-code-during-evaluation = true")
+	eachNix(t, func(t *testing.T, n *Nix) {
+		for _, test := range []struct {
+			background string
+			delay      time.Duration
+		}{{"true", stopGrace + time.Second}, {"sleep 600", 0}, {"yes", 0}} {
+			pid := filepath.Join(t.TempDir(), "pid")
+			expr := `builtins.seq (builtins.exec [ "/bin/sh" "-c" "` + test.background + ` >&2 & echo $! >` + pid + `; echo null" ])
+				(builtins.foldl' (_: n: builtins.trace "word ${toString n}" n) 0 (builtins.genList (n: n) 2000))` // which a pipe holds
+			heard := 0
+			err := n.Eval(t.Context(), Evaluation{Expr: expr, Apply: "x: x"}, func(line string) bool {
+				if strings.Contains(line, "word ") {
+					if heard == 0 {
+						time.Sleep(test.delay)
+					}
+					heard++
+				}
+				return true
+			})
+			if err != nil || heard != 2000 {
+				t.Errorf("beside %q: %d of 2000 words, %v", test.background, heard, err)
+			}
+			kill(t, pid)
+		}
+	})
+}
+
+// kill ends the process whose number is in a file, unless it has ended.
+func kill(t *testing.T, file string) {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = syscall.Kill(pid, syscall.SIGKILL)
 }
 
 func TestEvalSearchPath(t *testing.T) {

@@ -511,6 +511,37 @@ func TestLineWriter(t *testing.T) {
 	}
 }
 
+// Of a long line, the beginning is kept, and the end, where it may be somebody else's.
+func TestLineWriterLongLines(t *testing.T) {
+	for _, size := range []int{0, headOfLine, maxLine, headOfLine + maxLine, headOfLine + maxLine + 1, 3 * maxLine, 10<<20 + 7} {
+		text := "begin" + strings.Repeat("x", size) + "end"
+		for _, piece := range []int{1 << 10, 64 << 10, len(text)} {
+			var got []string
+			most := 0
+			w := &lineWriter{line: func(line string) { got = append(got, line) }}
+			for piece := range slices.Chunk([]byte(text+"\nafter\n"), piece) {
+				_, _ = w.Write(piece)
+				most = max(most, len(w.partly))
+			}
+			switch {
+			case len(got) != 2 || got[1] != "after":
+				t.Fatalf("%d bytes in pieces of %d: %d lines", len(text), piece, len(got))
+			case len(text) <= maxLine && got[0] != text:
+				t.Errorf("%d bytes in pieces of %d are %d", len(text), piece, len(got[0]))
+			case len(got[0]) < min(len(text), maxLine), len(got[0]) > headOfLine+maxLine:
+				t.Errorf("%d bytes in pieces of %d are %d", len(text), piece, len(got[0]))
+			case len(got[0]) < len(text) != strings.Contains(got[0], "\x00"):
+				t.Errorf("%d bytes in pieces of %d: it does not show that it lacks something", len(text), piece)
+			case !strings.HasPrefix(got[0], text[:min(headOfLine, len(text))]) || !strings.HasSuffix(got[0], text[max(0, len(text)-maxLine+1):]):
+				t.Errorf("%d bytes in pieces of %d: an end is not kept", len(text), piece)
+			}
+			if most > headOfLine+2*maxLine {
+				t.Errorf("%d bytes in pieces of %d: %d are held", len(text), piece, most)
+			}
+		}
+	}
+}
+
 func TestParsePathInfo(t *testing.T) {
 	want := map[string]PathInfo{"/a": {
 		Path: "/a", NarHash: "sha256-x", NarSize: 7, Deriver: "/a.drv", References: []string{"/b"}, Signatures: []string{"k:s"}, CA: "text:sha256:y",
