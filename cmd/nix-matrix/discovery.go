@@ -241,6 +241,9 @@ func (d *discovery) choose(ctx context.Context, at *site, how *planner, e *evalu
 	if len(e.Omitted) > 0 {
 		p.Notices = append(p.Notices, d.omitted(e.Omitted))
 	}
+	if len(e.Passed) > 0 {
+		p.Notices = append(p.Notices, fmt.Sprintf("Not built, since they are not derivations: %s.", some(e.Passed)))
+	}
 	var left []string
 	var err error
 	if p.Targets, left, err = how.chooser.Choose(ctx, p.Targets, e.Meta); err != nil {

@@ -145,6 +145,7 @@ func (d *discovery) evaluate(ctx context.Context, at *site, s *source, o *discov
 	s.keepInputs(ctx, n, there)
 	e := &evaluation{source: s, unread: unread, incomplete: found.Incomplete, Kept: discover.Kept{
 		Omitted: found.Omitted,
+		Passed:  found.Passed,
 		Plan: &job.Plan{
 			Version: job.Version,
 			ID:      a.id,

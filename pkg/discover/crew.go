@@ -26,7 +26,11 @@ const (
 	interval = 100 * time.Millisecond
 )
 
-var errTimeout = errors.New("the evaluation takes too long")
+var (
+	errTimeout = errors.New("the evaluation takes too long")
+	// errUnfinished is the failure of an evaluator that ended as if all were well.
+	errUnfinished = errors.New("the evaluator ended before it had finished, and did not say why")
+)
 
 // A crew is the evaluators that walk through a source. Each walks through a part,
 // a span. One that has nothing to do takes a part of what another has before it;
@@ -47,7 +51,7 @@ type crew struct {
 	waiting []span
 	workers []*worker
 	retried map[string]bool // positions that were at fault in an evaluator that had others before
-	omitted map[string]bool
+	told    map[string]bool // positions of what is left out, and of what has no name that can be told
 	records []record
 	startup time.Duration // until an evaluator begins to walk
 	walked  time.Duration // by evaluators that have ended
@@ -69,28 +73,33 @@ type worker struct {
 	cancel context.CancelCauseFunc
 	result error
 
-	listing  bool
-	started  time.Time
-	reached  time.Time // when it was where it begins
-	last     time.Time // when it told something
-	at       position  // what it is at
-	depth    int       // length of the path of the root, once it is found
-	path     []string  // of what it is at, as the user sees it
-	wanted   bool      // what it is at
-	alive    []int     // globs that may match something below
-	name     string    // of the derivation, if it told
-	system   string
-	cursor   *bound // behind it is what it has yet to do
-	told     int    // number of the record of what it is at, from 1
-	finished int
-	begun    bool // it tells
-	dying    bool
-	stopped  bool // by us, since the rest is another's
-	said     map[string]int
+	listing bool
+	started time.Time
+	reached time.Time // when it was where it begins
+	last    time.Time // when it told something
+	at      position  // what it is at
+	depth   int       // length of the path of the root, once it is found
+	path    []string  // of what it is at, as the user sees it
+	wanted  bool      // what it is at
+	alive   []int     // globs that may match something below
+	name    string    // of the derivation, if it told
+	system  string
+	// unavailable is where the package is defined whose own meta says that it is
+	// unavailable, as far as that says.
+	unavailable *string
+	set         contents // of the set that it will enter
+	cursor      *bound   // behind it is what it has yet to do
+	told        int      // number of the record of what it is at, from 1
+	finished    int
+	begun       bool // it tells
+	done        bool // it has told all
+	dying       bool
+	stopped     bool // by us, since the rest is another's
+	said        map[string]int
 }
 
 func newCrew(d *discovery, s source) *crew {
-	c := &crew{discovery: d, source: s, most: d.o.Workers, ended: make(chan *worker, d.o.Workers), retried: map[string]bool{}, omitted: map[string]bool{}, waiting: []span{{}}}
+	c := &crew{discovery: d, source: s, most: d.o.Workers, ended: make(chan *worker, d.o.Workers), retried: map[string]bool{}, told: map[string]bool{}, waiting: []span{{}}}
 	for n, r := range s.roots {
 		c.items = append(c.items, position{root: n})
 		c.known = append(c.known, JoinAttr(append(slices.Clone(s.base), r.Path...)))
@@ -244,7 +253,7 @@ func (c *crew) start(ctx context.Context, s span) {
 		Attr:        strings.Join(c.source.base, "."),
 		Expr:        c.source.expr,
 		Path:        c.o.NixPath,
-		Apply:       "(" + walker + ") " + w.arguments(),
+		Apply:       "(" + walker + ") (" + text + ") " + w.arguments(),
 		MemoryLimit: c.o.MemoryLimit,
 		InitialHeap: c.heap,
 	}
@@ -253,6 +262,9 @@ func (c *crew) start(ctx context.Context, s span) {
 		w.result = c.eval.Eval(ctx, e, w.line)
 		if cause := context.Cause(ctx); w.result != nil && errors.Is(cause, errTimeout) {
 			w.result = cause
+		}
+		if w.result == nil && !w.done {
+			w.result = errUnfinished
 		}
 		c.ended <- w
 		return nil
@@ -299,6 +311,8 @@ func (c *crew) bury(ctx context.Context, w *worker) {
 	err := w.result
 	switch {
 	case err == nil || w.stopped || c.err != nil || ctx.Err() != nil:
+	case w.done: // nothing is left of it, but perhaps not all that it made is in the store
+		c.Incomplete = true
 	case !w.begun && w.from == nil && len(c.skip) == 0:
 		if !c.source.absent(err) {
 			c.fail(&outputError{c.source.name, c.describe(err)})
@@ -309,6 +323,8 @@ func (c *crew) bury(ctx context.Context, w *worker) {
 		c.skip = append(c.skip, at)
 		c.blame(w, at, err)
 		c.waiting = append(c.waiting, w.span)
+	case w.at.root == beforeAll.root:
+		c.waiting = append(c.waiting, w.span) // for one that need not list
 	case !w.begun || w.from != nil && !w.from.before(w.at):
 		c.lose(w, err)
 	case w.told == 0 && w.finished > 0 && c.outOfMemory(err) && !c.retried[w.at.String()]:
@@ -361,8 +377,10 @@ func (c *crew) blame(w *worker, at position, err error) {
 		return
 	}
 	t := c.failed(c.source, w.path, w.name, err)
-	if reason, ok := refusedFor(t.Error, w.name, w.system); ok && !t.Kind.IsHost() && !w.listing {
-		t = c.refused(c.source, w.path, w.name, w.system, reason)
+	if w.unavailable != nil && !t.Kind.IsHost() {
+		if reason, ok := refusedFor(t.Error, w.name, *w.unavailable, w.system); ok {
+			t = c.refused(c.source, w.path, w.name, w.system, reason)
+		}
 	}
 	c.records = append(c.records, record{at: at, target: t})
 }
@@ -398,17 +416,11 @@ func (c *crew) expand(set position, names []string) {
 }
 
 func (c *crew) omit(at position, path []string) {
-	if c.omitted[at.String()] {
+	if c.told[at.String()] {
 		return
 	}
-	c.omitted[at.String()] = true
+	c.told[at.String()] = true
 	c.records = append(c.records, record{at: at, omitted: JoinAttr(path)})
-}
-
-func (c *crew) hit(globs []int) {
-	for _, n := range globs {
-		c.hits[n] = true
-	}
 }
 
 // progress tells how far the evaluators are.

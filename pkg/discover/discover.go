@@ -10,7 +10,7 @@ package discover
 
 import (
 	"context"
-	_ "embed" // for discover.nix
+	_ "embed" // for discover.nix and text.nix
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,8 +25,12 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-//go:embed discover.nix
-var walker string
+var (
+	//go:embed discover.nix
+	walker string
+	//go:embed text.nix
+	text string
+)
 
 // Evaluator is what a discovery needs of Nix.
 type Evaluator interface {
@@ -98,6 +102,7 @@ func DefaultWorkers(cores int, memory int64) int {
 type Discovery struct {
 	Targets []job.Target // in the order of discovery, each attribute once
 	Omitted []string     // attribute paths that were left out because of their system
+	Passed  []string     // what lies where derivations are expected and is none: "packages.x86_64-linux.f (a function)"
 
 	// Incomplete says that not all was found out, since evaluators ended in the middle of
 	// something that is no target's failure: the next time, there may be more.
@@ -236,7 +241,9 @@ type discovery struct {
 	seen  map[string]bool // attributes, since installables may overlap
 	said  map[string]int  // how often a line was logged
 
-	before int // attributes in the sources before
+	before   int // attributes in the sources before
+	walkedTo int // attributes
+	logged   int // lines that evaluators say on their own
 }
 
 // A source is what one evaluator can walk through.

@@ -10,10 +10,17 @@
 # and the path from there, [ N NAME … ], says how far a walk has come, and two
 # positions bound a part of it.
 #
-# Other events: what is in a set that is entered (names); that all sets are
-# listed which the schema of flakes knows (listed); a root is entered (root) and
-# found; a requested attribute is missing; a file is a function that needs
-# arguments (needs); what belongs to a target but may fail (about, meta).
+# Other events: the names in a set (names, omitted, others, unnameable), in parts,
+# and then that it is entered, or misses an attribute that was requested; that all sets are listed which the schema of flakes
+# knows (listed); a root is entered (root) and found; a file is a function that needs
+# arguments (needs); the position of a package whose meta says that it is
+# unavailable, before its drvPath tells why; an attribute is no target (passed) or
+# one that can't be (failed); what belongs to a target but may fail (about, meta).
+# The walk ends with done: an evaluator that has not said that has not finished.
+#
+# No line is longer than 1 MiB, and all of it is UTF-8: newer versions of Nix end
+# when they meet anything else in JSON, and tryEval does not catch that.
+text: # text.nix
 {
   nonce,
   systems, # that are wanted
@@ -47,6 +54,7 @@ let
     foldl'
     functionArgs
     genList
+    getContext
     head
     intersectAttrs
     isAttrs
@@ -59,6 +67,7 @@ let
     length
     listToAttrs
     match
+    partition
     seq
     stringLength
     substring
@@ -69,19 +78,40 @@ let
     tryEval
     unsafeDiscardStringContext
     ;
+  inherit (text)
+    badText
+    clean
+    first
+    kindOf
+    longest
+    shorten
+    words
+    ;
 
   say = event: data: trace "${nonce} ${event} ${toJSON data}" null;
 
   each = f: foldl' (_: x: seq (f x) null) null;
 
+  # Says a list in parts.
+  sayAll =
+    event: list:
+    let
+      part = 100;
+      count = length list;
+      from = n: genList (i: elemAt list (n * part + i)) (if count - n * part < part then count - n * part else part);
+    in
+    each (n: say event (from n)) (genList (n: n) ((count + part - 1) / part));
+
   isDerivation = v: isAttrs v && v.type or null == "derivation";
+
+  badName = badText "its name" longest;
 
   # ---- Functions ------------------------------------------------------------
 
   # As Nix does for `nix-build FILE --arg …`: a function of a set is called with
   # the arguments that it names, or with all if it takes any, unless it needs
-  # others.
-  call = v: if isFunction v && takesSet v && needs v == [ ] then v (arguments v) else v;
+  # others. In a flake, Nix calls none.
+  call = v: if !flake && isFunction v && takesSet v && needs v == [ ] then v (arguments v) else v;
   needs = v: filter (name: !(functionArgs v).${name} && !(args ? ${name})) (attrNames (functionArgs v));
   arguments = v: if takesAny v then args else intersectAttrs (functionArgs v) args;
 
@@ -202,12 +232,18 @@ let
   };
   item = anything // {
     item = true;
+    named = true; # that it is no derivation is worth a notice
+  };
+  check = item // {
+    strict = true; # it has to be a derivation, as for `nix flake check`
   };
   asked = {
     recurse = true;
+    named = true;
   };
   deep = {
     deep = true;
+    named = true;
   };
   outputs = {
     nixosConfigurations = hosts host;
@@ -218,8 +254,8 @@ let
         { omitted = true; };
     homeConfigurations = hosts [ "activationPackage" ];
     packages = perSystem (every item);
-    legacyPackages = perSystem (every item);
-    checks = perSystem (every item);
+    legacyPackages = perSystem (every (item // { named = false; }));
+    checks = perSystem (every check);
     devShells = perSystem (every item);
     formatter = perSystem item;
     hydraJobs = deep;
@@ -236,49 +272,121 @@ let
 
   # ---- Targets --------------------------------------------------------------
 
+  # All is looked at before it is told: what is odd about a target is no more than
+  # its own failure.
   describe =
     root: path: holder: v:
     let
-      wanted =
+      system = v.system or "";
+      odd = first [
+        (badText "its name" longest (v.name or ""))
+        (if system == "" then "it has no system" else badText "its system" longest system)
+      ];
+      meta = metaOf v;
+      reason = refusal meta system;
+      wanted = wantedOutputs root v;
+    in
+    if !(isDerivation v) then
+      say "failed" "it is ${kindOf v}, not a derivation"
+    else if odd != null then
+      say "failed" odd
+    else
+      seq
+        (say "named" {
+          inherit path system;
+          name = v.name or "";
+        })
+        (
+          if reason != null then
+            seq (say "refused" reason) (tellMeta holder v)
+          else
+            seq (if isAvailable meta then null else say "unavailable" (positionOf meta)) (
+              if wanted ? problem then
+                say "failed" wanted.problem
+              else
+                seq
+                  (say "target" {
+                    inherit (v) drvPath;
+                    inherit system;
+                    outputs = wanted.names;
+                    outPaths = listToAttrs (
+                      map (name: {
+                        inherit name;
+                        value = v.${name}.outPath or null;
+                      }) wanted.names
+                    );
+                  })
+                  (
+                    seq (say "about" {
+                      description = words (v.meta.description or holder.meta.description or null);
+                      features = words (v.requiredSystemFeatures or null);
+                      runner = words (v.meta.nixMatrix.runner or holder.meta.nixMatrix.runner or null);
+                    }) (tellMeta holder v)
+                  )
+            )
+        );
+
+  # The outputs that are wanted of a derivation, or a problem with it: like Nix, what
+  # its meta says if that says any, else the first.
+  wantedOutputs =
+    root: v:
+    let
+      outputs = v.outputs or [ (v.outputName or "out") ];
+      default = v.outputName or (head outputs);
+      installed = v.meta.outputsToInstall or [ ];
+      chosen = root.outputs != null || v.outputSpecified or false == true;
+      names = unique (
         if root.outputs == [ "*" ] then
-          v.outputs or [ "out" ]
+          outputs
         else if root.outputs != null then
           root.outputs
-        else if v.outputSpecified or false then
-          [ v.outputName ]
+        else if chosen || installed == [ ] then
+          [ default ]
         else
-          v.meta.outputsToInstall or [ (v.outputName or "out") ];
-      reason = refusal v;
-    in
-    seq
-      (say "named" {
-        name = v.name or "";
-        system = v.system or "";
-        inherit path;
-      })
-      (
-        if reason != null then
-          seq (say "refused" reason) (tellMeta holder v)
-        else
-          seq
-            (say "target" {
-              inherit (v) drvPath system;
-              outputs = wanted;
-              outPaths = listToAttrs (
-                map (o: {
-                  name = o;
-                  value = v.${o}.outPath or null;
-                }) wanted
-              );
-            })
-            (
-              seq (say "about" {
-                description = words (v.meta.description or holder.meta.description or null);
-                features = words (v.requiredSystemFeatures or null);
-                runner = words (v.meta.nixMatrix.runner or holder.meta.nixMatrix.runner or null);
-              }) (tellMeta holder v)
-            )
+          installed
       );
+      badList =
+        what: list:
+        if !(isList list) then
+          "${what} is ${kindOf list}, not a list"
+        else if length list > 200 then
+          "${what} has more than 200 names"
+        else
+          first (map (badText "a name in ${what}" 211) list);
+      has = name: elem name outputs && (name == default || v ? ${name});
+      drvPath = v.drvPath or null;
+      problem = first [
+        (if v ? outputName then badText "its outputName" 211 v.outputName else null)
+        (badList "its list of outputs" outputs)
+        (if outputs == [ ] then "it has no output" else null)
+        (if chosen then null else badList "its meta.outputsToInstall" installed)
+        (first (
+          map (name: if has name then null else "it has no output ${name}: it has ${commas outputs}") names
+        ))
+        (if drvPath == null then "it has no drvPath" else badText "its drvPath" longest drvPath)
+        # Only a derivation makes a path that refers to itself.
+        (
+          if getContext drvPath ? ${unsafeDiscardStringContext drvPath} then
+            null
+          else
+            "its drvPath is a string that is not from a derivation"
+        )
+        (first (
+          map (
+            name:
+            let
+              outPath = v.${name}.outPath or null;
+            in
+            if outPath == null then null else badText "the outPath of its output ${name}" 300 outPath
+          ) names
+        ))
+      ];
+    in
+    if problem != null then { inherit problem; } else { inherit names; };
+  commas =
+    list: foldl' (text: n: if n < 20 then "${text}, ${elemAt list n}" else "${text}, …") (head list) (
+      genList (n: n + 1) (if length list < 21 then length list - 1 else 20)
+    );
 
   # What is plain data of meta, field by field, as far as there is room. What throws,
   # is a function or a derivation, or is too large, is left out.
@@ -312,7 +420,7 @@ let
       null;
 
   # Names that mean something to toJSON are none here.
-  named = set: filter (name: name != "outPath" && name != "__toString") (attrNames set);
+  named = set: filter (name: name != "outPath" && name != "__toString" && badName name == null) (attrNames set);
 
   # Gives x without what is no plain data, so many sets deep, and the room that is left
   # of that for so many characters. There is no value where nothing of x is plain.
@@ -357,7 +465,7 @@ let
     if !tried.success || room <= 0 then
       none
     else if isString v then
-      whole (stringLength v) (unsafeDiscardStringContext v)
+      (if stringLength v < room && clean v != v then none else whole (stringLength v) (unsafeDiscardStringContext v))
     else if v == null || isBool v || isInt v || isFloat v then
       whole 0 v
     else if depth == 0 || isDerivation v then
@@ -375,29 +483,42 @@ let
     else
       none;
 
-  # The texts that x is or has. What throws is none.
-  words =
-    x:
-    let
-      texts = if isString x then [ x ] else if isList x then filter isString x else [ ];
-      tried = tryEval (deepSeq texts texts);
-    in
-    if tried.success then tried.value else [ ];
+  # ---- What is not to be built ----------------------------------------------
 
-  # Why a package is not to be built. Nixpkgs says what it makes of its own
-  # settings in meta.available; others have only the marks.
-  refusal =
+  try =
+    otherwise: x:
+    let
+      tried = tryEval x;
+    in
+    if tried.success then tried.value else otherwise;
+  metaOf =
     v:
     let
-      try = otherwise: x: let tried = tryEval x; in if tried.success then tried.value else otherwise;
-      metaOf = try { } (v.meta or { });
-      meta = if isAttrs metaOf then metaOf else { };
+      meta = try { } (v.meta or { });
+    in
+    if isAttrs meta then meta else { };
+
+  # Nixpkgs says in meta.available what it makes of its own settings. Where that is
+  # false, drvPath throws; with a reason of its own if the marks have none.
+  isAvailable = meta: try true (meta.available or true != false);
+  positionOf =
+    meta:
+    let
+      position = try null (meta.position or null);
+    in
+    if isString position then shorten longest position else "";
+
+  # Why a package is not to be built, by its own meta alone, or null. Others than
+  # Nixpkgs have only the marks.
+  refusal =
+    meta: system:
+    let
       marked = name: try false (meta.${name} or false == true);
       platforms = name: try null (if isList meta.${name} && all isString meta.${name} then meta.${name} else null);
-      elsewhere = "is not available on ${v.system}";
+      elsewhere = "is not available on ${system}";
     in
     if meta ? available then
-      if try true (meta.available != false) then
+      if isAvailable meta then
         null
       else if marked "broken" then
         "is marked as broken"
@@ -411,9 +532,9 @@ let
         null
     else if marked "broken" then
       "is marked as broken"
-    else if meta ? platforms && platforms "platforms" != null && !(elem v.system (platforms "platforms")) then
+    else if meta ? platforms && platforms "platforms" != null && !(elem system (platforms "platforms")) then
       elsewhere
-    else if meta ? badPlatforms && platforms "badPlatforms" != null && elem v.system (platforms "badPlatforms") then
+    else if meta ? badPlatforms && platforms "badPlatforms" != null && elem system (platforms "badPlatforms") then
       elsewhere
     else
       null;
@@ -455,19 +576,19 @@ let
       describe at.root (at.path ++ schema.suffix) v (foldl' (set: name: set.${name}) v schema.suffix)
     else if isDerivation v then
       (if at.choice.taken then describe at.root at.path { } v else null)
-    else if !(isAttrs v) then
-      null
-    else if schema ? deep then
+    else if schema.strict or false then
       (
-        if !(v.recurseForDerivations or true) then
-          null
-        else if length at.position > 32 then
-          throw "it is more than 32 sets deep: is a set in itself? recurseForDerivations = false ends the walk"
+        if at.choice.taken then
+          say "failed" "it is ${kindOf v}, not a derivation, which `nix flake check` refuses too"
         else
-          children at deep null v
+          null
       )
-    else if schema.recurse || v.recurseForDerivations or false then
+    else if isAttrs v && schema ? deep then
+      (if v.recurseForDerivations or true == false then null else children at deep null v)
+    else if isAttrs v && (schema.recurse or false || v.recurseForDerivations or false == true) then
       children at anything null v
+    else if at.choice.taken && schema.named or false then
+      say "passed" (kindOf v)
     else
       null;
 
@@ -476,40 +597,70 @@ let
     let
       found = map (name: {
         inherit name;
+        problem = badName name;
         choice = chooseAll (choose at.choice name) (schema.suffix or [ ]);
       }) (filter (name: name != "recurseForDerivations") (attrNames v));
-      here = filter (x: goes schema x.choice) found;
+      inherit (partition (x: goes schema x.choice) found) right wrong;
       foreign = x: keys == "systems" && !(elem x.name systems);
-      entered = filter (x: !(foreign x)) here;
-      omitted = filter foreign here;
-      names = map (x: x.name);
+      native = filter (x: !(foreign x)) right;
+      entered = filter (x: x.problem == null) native;
+      unnameable = filter (x: x.problem != null && wants x) native;
+      omitted = filter foreign right;
+      wants = x: x.choice.taken || schema ? of;
+      names = map (x: if x.problem == null then x.name else shorten longest x.name);
     in
-    seq
-      (say "names" {
-        inherit (at) path;
-        names = names entered;
-        omitted = names omitted;
-        others = if globs == [ ] then [ ] else names (filter (x: !(elem x here)) found);
-        hits = unique (concatMap (x: x.choice.hits) found ++ concatMap (x: meant x.choice) omitted);
-      })
-      (
-        each (
-          x:
-          let
-            bounds = narrow at.bounds x.name;
-            position = at.position ++ [ x.name ];
-            below = at // {
-              inherit position bounds;
-              inherit (x) choice;
-              path = at.path ++ [ x.name ];
-            };
-          in
-          if bounds == null || elem position skip || at.list && !(schema ? of) then
-            null
-          else
-            seq (announce below schema) (walk below schema (call v.${x.name}))
-        ) entered
-      );
+    if !(isAttrs v) then
+      say "failed" "it is ${kindOf v}, not a set"
+    else if length at.position > 32 then
+      say "failed" "it is more than 32 sets deep. If a set contains itself, end the walk there with recurseForDerivations = false"
+    else
+      seq
+        (each ({ event, list }: sayAll event list) [
+          {
+            event = "names";
+            list = names entered;
+          }
+          {
+            event = "omitted";
+            list = names omitted;
+          }
+          {
+            event = "unnameable";
+            list = map (x: {
+              name = shorten longest x.name;
+              inherit (x) problem;
+            }) unnameable;
+          }
+          {
+            event = "others";
+            list = if globs == [ ] then [ ] else names wrong;
+          }
+        ])
+        (
+          seq
+            (say "entered" {
+              inherit (at) path;
+              hits = unique (concatMap (x: x.choice.hits) found ++ concatMap (x: meant x.choice) omitted);
+            })
+            (
+              each (
+                x:
+                let
+                  bounds = narrow at.bounds x.name;
+                  position = at.position ++ [ x.name ];
+                  below = at // {
+                    inherit position bounds;
+                    inherit (x) choice;
+                    path = at.path ++ [ x.name ];
+                  };
+                in
+                if bounds == null || elem position skip || at.list && !(schema ? of) then
+                  null
+                else
+                  seq (announce below schema) (walk below schema (call v.${x.name}))
+              ) entered
+            )
+        );
 
   announce =
     at: schema:
@@ -535,10 +686,8 @@ let
           go set.${head rest} (here ++ [ (head rest) ]) (tail rest)
         else
           {
-            missing = {
-              path = here ++ [ (head rest) ];
-              have = if isAttrs set then attrNames set else [ ];
-            };
+            missing = here ++ [ (head rest) ];
+            have = filter (name: badName name == null) (if isAttrs set then attrNames set else [ ]);
           };
     in
     go value base path;
@@ -568,7 +717,7 @@ let
     else if !root.required && hopeless (chooseAll everything (base ++ root.path)) then
       null
     else if found == [ ] then
-      (if root.required then say "missing" direct.missing else null)
+      (if root.required then seq (sayAll "others" direct.have) (say "missing" direct.missing) else null)
     else
       seq
         (say "found" {
@@ -628,5 +777,5 @@ seq (if flake then null else value) (
         (say "listed" null)
     else
       null
-  ) (walkRoots false { inherit from until; })
+  ) (seq (walkRoots false { inherit from until; }) (say "done" null))
 )

@@ -47,7 +47,12 @@ var told = []string{
 	"warning: something",
 	`trace: NONCE root {"n":0,"path":["a"]}`,
 	`trace: NONCE found {"alive":[],"hits":[0],"path":["a"],"wanted":true}`,
-	`trace: NONCE names {"hits":[1],"names":["x","y"],"omitted":["o"],"others":["z"],"path":["a"]}`,
+	`trace: NONCE names ["x"]`,
+	`trace: NONCE names ["y"]`,
+	`trace: NONCE omitted ["o"]`,
+	`trace: NONCE others ["z"]`,
+	`trace: NONCE unnameable [{"name":"�","problem":"its name is not valid UTF-8"}]`,
+	`trace: NONCE entered {"hits":[1],"path":["a"]}`,
 	`trace: NONCE listed null`,
 	`trace: NONCE root {"n":0,"path":["a"]}`,
 	`trace: NONCE found {"alive":[],"hits":[0],"path":["a"],"wanted":true}`,
@@ -58,6 +63,7 @@ var told = []string{
 	`trace: NONCE at {"alive":[],"path":["a","y"],"wanted":true}`,
 	`trace: NONCE named {"name":"y-1","path":["a","y"],"system":"x86_64-linux"}`,
 	`trace: NONCE refused "is marked as broken"`,
+	`trace: NONCE unavailable "x:1"`,
 	`trace: NONCE root {"n":1,"path":["b"]}`,
 	`trace: NONCE omit [0]`,
 	`trace: NONCE left [0,1]`,
@@ -67,13 +73,13 @@ var told = []string{
 func TestTrace(t *testing.T) {
 	c := follow(t, nil, told...)
 	got := fmt.Sprint(summary(&c.Discovery), c.Omitted, c.items, c.err)
-	want := `[other a.x build other a.y skip because it is marked as broken other b failed: it died] [a.o b] [[0,"x"] [0,"y"] [1]] <nil>`
+	want := `[other a.x build other a.y skip because it is marked as broken other a.� failed: its name is not valid UTF-8 other b failed: it died] [a.o b] [[0,"x"] [0,"y"] [1]] <nil>`
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	// One that goes beyond its part is not heard any more.
 	c = follow(t, &position{0, []string{"y"}}, told...)
-	if got, want := fmt.Sprint(summary(&c.Discovery)), "[other a.x build]"; got != want {
+	if got, want := fmt.Sprint(summary(&c.Discovery)), "[other a.x build other a.� failed: its name is not valid UTF-8]"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	for _, lines := range [][]string{
@@ -82,12 +88,17 @@ func TestTrace(t *testing.T) {
 		{`NONCE at {"path":["a"]}`}, // before a root
 		{told[1], `NONCE at {"path":["a"]}`},
 		{told[1], told[2], `NONCE at {"path":[]}`},
-		{told[1], told[2], `NONCE names {"path":[],"names":["x"]}`},
+		{told[1], told[2], `NONCE entered {"path":[]}`},
+		{`NONCE names {}`},
+		{`NONCE unnameable [""]`},
+		{`NONCE failed {}`},
+		{`NONCE passed {}`},
+		{`NONCE unavailable {}`},
 		{`NONCE nonsense {}`},
 		{`NONCE `},
 		{`NONCE root`},
 		{`NONCE needs []`},
-		{`NONCE missing {"path":["x"],"have":[]}`},
+		{`NONCE missing ["x"]`},
 	} {
 		if c := follow(t, nil, lines...); c.err == nil {
 			t.Errorf("%q is no error", lines)

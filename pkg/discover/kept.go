@@ -13,7 +13,7 @@ import (
 
 // keptVersion is the version of the format of [Kept], and of what this package makes
 // of the same source.
-const keptVersion = 1
+const keptVersion = 2
 
 // Kept is an evaluation as it is kept for a run that would make the same one.
 type Kept struct {
@@ -23,8 +23,8 @@ type Kept struct {
 	Plan *job.Plan
 	// Meta is that of the Discovery.
 	Meta []json.RawMessage
-	// Omitted are attribute paths that were left out because of their system.
-	Omitted []string
+	// Omitted and Passed are those of the Discovery.
+	Omitted, Passed []string
 	// Packed are the derivations that the pack was made for.
 	Packed []string
 }
@@ -34,6 +34,7 @@ type keptJSON struct {
 	Plan    json.RawMessage   `json:"plan"`
 	Meta    []json.RawMessage `json:"meta,omitempty"`
 	Omitted []string          `json:"omitted,omitempty"`
+	Passed  []string          `json:"passed,omitempty"`
 	Packed  []string          `json:"packed,omitempty"`
 }
 
@@ -43,7 +44,7 @@ func (k *Kept) Marshal() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write evaluation: %w", err)
 	}
-	return json.Marshal(keptJSON{keptVersion, plan, k.Meta, k.Omitted, k.Packed})
+	return json.Marshal(keptJSON{keptVersion, plan, k.Meta, k.Omitted, k.Passed, k.Packed})
 }
 
 // ParseKept reads the JSON and checks it.
@@ -68,7 +69,7 @@ func ParseKept(data []byte) (*Kept, error) {
 	if len(raw.Meta) > 0 && len(raw.Meta) != len(plan.Targets) {
 		return nil, fmt.Errorf("read evaluation: it has meta of %d targets, but there are %d", len(raw.Meta), len(plan.Targets))
 	}
-	return &Kept{plan, raw.Meta, raw.Omitted, raw.Packed}, nil
+	return &Kept{plan, raw.Meta, raw.Omitted, raw.Passed, raw.Packed}, nil
 }
 
 // Flakes are the references of the flakes that are evaluated, each once; none where
@@ -107,7 +108,7 @@ func (o *Options) Fingerprint(evaluator string, identities []string) string {
 		System, HostAttr  string
 		Include, Exclude  []string
 		AllowEmpty, Meta  bool
-	}{keptVersion, walker, evaluator, identities, o.Installables, o.Systems, o.System, o.HostAttr, o.Include, o.Exclude, o.AllowEmpty, o.Meta})
+	}{keptVersion, walker + text, evaluator, identities, o.Installables, o.Systems, o.System, o.HostAttr, o.Include, o.Exclude, o.AllowEmpty, o.Meta})
 	if err != nil {
 		panic(err) // texts only
 	}

@@ -2,6 +2,7 @@ package discover
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -22,6 +23,7 @@ func TestKept(t *testing.T) {
 		},
 		Meta:    []json.RawMessage{json.RawMessage(`{"a":1}`)},
 		Omitted: []string{"packages.b"},
+		Passed:  []string{"packages.c (a function)"},
 		Packed:  []string{drv},
 	}
 	data, err := k.Marshal()
@@ -36,7 +38,7 @@ func TestKept(t *testing.T) {
 		t.Error(diff)
 	}
 	for _, change := range [][2]string{
-		{`{"version":1`, `{"version":2`},
+		{fmt.Sprintf(`{"version":%d`, keptVersion), `{"version":1`},
 		{drv, "/etc/passwd"},
 		{`"plan":{"version":1`, `"plan":{"version":9`},
 		{`"state":"build"`, `"state":"skip","reason":"at cachix:fleet"`},

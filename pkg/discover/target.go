@@ -18,6 +18,7 @@ type record struct {
 	at      position
 	target  job.Target
 	omitted string // instead of a target, an attribute path that is left out because of its system
+	passed  string // instead of a target, what is no derivation
 	meta    json.RawMessage
 }
 
@@ -31,12 +32,17 @@ func (d *discovery) collect(records []record) {
 			attr = r.omitted
 		}
 		key := attr
-		if r.omitted == "" {
+		switch {
+		case r.passed != "":
+			key = r.passed
+		case r.omitted == "":
 			key = r.target.Reproduce // which names the flake too
 		}
 		switch {
 		case d.seen[key]:
 			continue
+		case r.passed != "":
+			d.Passed = append(d.Passed, r.passed)
 		case r.omitted != "" || r.target.System != "" && !slices.Contains(d.o.Systems, r.target.System):
 			d.Omitted = append(d.Omitted, attr)
 		default:
@@ -71,6 +77,18 @@ func (d *discovery) target(s source, path []string, name string, found described
 	}
 	t.Reproduce = d.reproduce(s, t.Attr)
 	return t
+}
+
+// builtOn is the system whose runners build for a system. What Nix builds itself, such as
+// its fetchurl, is built anywhere.
+func (d *discovery) builtOn(system string) string {
+	if system != "builtin" || len(d.o.Systems) == 0 {
+		return system
+	}
+	if slices.Contains(d.o.Systems, d.o.System) {
+		return d.o.System
+	}
+	return d.o.Systems[0]
 }
 
 // refused makes a target of a package that is not to be built.
@@ -134,22 +152,25 @@ func duration(d time.Duration) string {
 // "Refusing to evaluate package 'x' in FILE because it is marked as broken", and
 // "Package ‘x’ in FILE is marked as broken, refusing to evaluate." The package may be
 // one that the target depends on.
-var refusal = regexp.MustCompile(`(?s)[Pp]ackage ['‘](.+?)['’] in .*?\b(is marked as broken|has an unfree license(?: \(‘[^’\n]*’\))?|` +
+var refusal = regexp.MustCompile(`(?s)[Pp]ackage ['‘](.+?)['’] in (.+?),?(?: because it)? (is marked as broken|has an unfree license(?: \(‘[^’\n]*’\))?|` +
 	`has a blocklisted license(?: \(‘[^’\n]*’\))?|contains elements not built from source(?: \(‘[^’\n]*’\))?|` +
 	`is not available on the requested hostPlatform|is not supported on [^\n,]*|is marked as insecure)`)
 
-// refusedFor finds in a message why a package is not to be built. Its name is
-// empty if it died before it told. Nothing is found if that is another package,
-// which the user's needs.
-func refusedFor(message, name, system string) (reason string, ok bool) {
+// refusedFor finds in a message why a package is not to be built that is defined at a
+// position, or has a name, if its position is not known. Nothing is found if the message
+// is about another package, which the user's needs and which may have the same name.
+func refusedFor(message, name, position, system string) (reason string, ok bool) {
 	m := refusal.FindStringSubmatch(message)
-	if m == nil || !strings.Contains(message, "efus") || name != "" && name != m[1] {
+	if m == nil || !strings.Contains(message, "efus") {
 		return "", false
 	}
-	if strings.HasPrefix(m[2], "is not available") && system != "" {
+	if own := position != "" && m[2] == position || position == "" && m[1] == name; !own {
+		return "", false
+	}
+	if strings.HasPrefix(m[3], "is not available") {
 		return "is not available on " + system, true
 	}
-	return m[2], true
+	return m[3], true
 }
 
 // about is what a package says of itself.

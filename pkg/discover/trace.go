@@ -2,6 +2,7 @@ package discover
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,6 +18,9 @@ type position struct {
 	root int
 	path []string
 }
+
+// beforeAll is where an evaluator is that has listed all sets.
+var beforeAll = position{root: -1}
 
 // compare has the order of the walk.
 func (p position) compare(q position) int {
@@ -76,12 +80,14 @@ type (
 		Alive  []int    `json:"alive"`  // globs that may match something below
 		Hits   []int    `json:"hits"`   // globs that match here
 	}
-	namesEvent struct {
-		Path    []string `json:"path"`
-		Names   []string `json:"names"`   // that are walked to
-		Omitted []string `json:"omitted"` // because of the system
-		Others  []string `json:"others"`  // that globs leave out
-		Hits    []int    `json:"hits"`
+	enteredEvent struct {
+		Path []string `json:"path"`
+		Hits []int    `json:"hits"`
+	}
+	// unnameable is an attribute whose name is not the one that it has, but like it.
+	unnameable struct {
+		Name    string `json:"name"`
+		Problem string `json:"problem"`
 	}
 	namedEvent struct {
 		Path   []string `json:"path"`
@@ -89,6 +95,18 @@ type (
 		System string   `json:"system"`
 	}
 )
+
+// contents are what is in a set, which is told in parts before it is entered.
+type contents struct {
+	names      []string // that are walked to
+	omitted    []string // because of the system
+	others     []string // that globs leave out
+	unnameable []unnameable
+}
+
+// maxAttributes is how many attributes a discovery walks to: more than any set of packages
+// has that is meant to be built, and few enough for a Plan.
+const maxAttributes = 100_000
 
 // line takes a line of the evaluator's stderr.
 func (w *worker) line(line string) bool {
@@ -105,24 +123,42 @@ func (w *worker) line(line string) bool {
 		}
 	default:
 		// From an error on, what it says ends up in the target or the error.
-		w.dying = w.dying || strings.HasPrefix(nix.Plain(line), "error:")
+		if len(line) > maxLogLine {
+			line = strings.ToValidUTF8(line[:maxLogLine], "") + "…"
+		}
+		line = nix.Plain(line)
+		w.dying = w.dying || strings.HasPrefix(line, "error:")
 		if !w.dying {
-			w.log(nix.Plain(line))
+			w.log(line)
 		}
 	}
 	return ours
 }
 
+// How much is logged of what evaluators say on their own: lines of a discovery, and bytes
+// of a line.
+const (
+	maxLogLines = 5000
+	maxLogLine  = 4 << 10
+)
+
 // log tells what an evaluator says besides, but not what another one has said as
 // often already.
 func (w *worker) log(line string) {
-	w.said[line]++
-	if w.said[line] <= w.crew.said[line] {
+	c := w.crew
+	if c.logged > maxLogLines {
 		return
 	}
-	w.crew.said[line] = w.said[line]
-	if w.crew.o.Log != nil {
-		w.crew.o.Log(line)
+	w.said[line]++
+	if w.said[line] <= c.said[line] {
+		return
+	}
+	c.said[line] = w.said[line]
+	if c.logged++; c.logged > maxLogLines {
+		line = fmt.Sprintf("The evaluators say more than %d lines: the rest is not shown.", maxLogLines)
+	}
+	if c.o.Log != nil {
+		c.o.Log(line)
 	}
 }
 
@@ -167,16 +203,34 @@ func (w *worker) event(kind string, data []byte) (err error) {
 	case "listed":
 		w.listing = false
 		c.listed = true
-		w.cursor = w.from
+		w.at, w.cursor = beforeAll, w.from
 	case "names":
-		var e namesEvent
-		if e, err = read[namesEvent](data); err != nil {
+		return w.some(&w.set.names, data)
+	case "omitted":
+		return w.some(&w.set.omitted, data)
+	case "others":
+		if len(c.known)+len(w.set.others) > maxAttributes {
+			return nil // they are only to choose the nearest from
+		}
+		return w.some(&w.set.others, data)
+	case "unnameable":
+		var part []unnameable
+		part, err = read[[]unnameable](data)
+		if w.set.unnameable = append(w.set.unnameable, part...); len(w.set.unnameable) > maxAttributes {
+			c.tooMany()
+		}
+		return err
+	case "entered":
+		var e enteredEvent
+		if e, err = read[enteredEvent](data); err != nil {
 			return err
 		}
 		if w.depth < 0 || len(e.Path) < w.depth {
 			return fmt.Errorf("it is not in root %d", w.at.root)
 		}
 		w.entered(position{w.at.root, e.Path[w.depth:]}, e)
+	case "done":
+		w.done = true
 	case "omit":
 		if err = w.hit(data); err != nil {
 			return err
@@ -189,7 +243,29 @@ func (w *worker) event(kind string, data []byte) (err error) {
 		if e, err = read[namedEvent](data); err != nil {
 			return err
 		}
-		w.path, w.name, w.system = e.Path, e.Name, e.System
+		w.path, w.name, w.system = e.Path, e.Name, c.builtOn(e.System)
+	case "unavailable":
+		var at string
+		if at, err = read[string](data); err != nil {
+			return err
+		}
+		w.unavailable = &at
+	case "passed":
+		var kind string
+		if kind, err = read[string](data); err != nil {
+			return err
+		}
+		name := JoinAttr(w.path)
+		if len(w.path) == 0 {
+			name = c.source.name
+		}
+		c.records = append(c.records, record{at: w.at, passed: fmt.Sprintf("%s (%s)", name, kind)})
+	case "failed":
+		var why string
+		if why, err = read[string](data); err != nil || w.listing { // and is said again
+			return err
+		}
+		w.record(c.failed(c.source, w.path, w.name, errors.New(why)))
 	case "refused":
 		var reason string
 		if reason, err = read[string](data); err != nil {
@@ -201,6 +277,7 @@ func (w *worker) event(kind string, data []byte) (err error) {
 		if found, err = read[described](data); err != nil {
 			return err
 		}
+		found.System = c.builtOn(found.System)
 		w.record(c.target(c.source, w.path, w.name, found))
 	case "about":
 		var a about
@@ -215,11 +292,11 @@ func (w *worker) event(kind string, data []byte) (err error) {
 			c.records[w.told-1].meta = slices.Clone(data)
 		}
 	case "missing":
-		var m struct{ Path, Have []string }
-		if m, err = read[struct{ Path, Have []string }](data); err != nil {
+		var path []string
+		if path, err = read[[]string](data); err != nil {
 			return err
 		}
-		c.fail(&MissingError{In: c.source.name, Attr: JoinAttr(m.Path), Have: m.Have})
+		c.fail(&MissingError{In: c.source.name, Attr: JoinAttr(path), Have: w.set.others})
 	case "needs":
 		var needs []string
 		if needs, err = read[[]string](data); err != nil {
@@ -239,6 +316,27 @@ func (w *worker) event(kind string, data []byte) (err error) {
 	return nil
 }
 
+// some takes a part of the names in a set.
+func (w *worker) some(names *[]string, data []byte) error {
+	part, err := read[[]string](data)
+	*names = append(*names, part...)
+	if len(*names) > maxAttributes {
+		w.crew.tooMany()
+	}
+	return err
+}
+
+// tooMany ends a discovery that has no end, or a Plan that nobody could use.
+func (c *crew) tooMany() {
+	c.fail(fmt.Errorf("there are more than %d attributes in %s: name the ones to build, or leave sets out with --exclude (input exclude)", maxAttributes, c.what()))
+}
+
+func (c *crew) hit(globs []int) {
+	for _, n := range globs {
+		c.hits[n] = true
+	}
+}
+
 func (w *worker) hit(data []byte) error {
 	hits, err := read[[]int](data)
 	w.crew.hit(hits)
@@ -249,7 +347,7 @@ func (w *worker) hit(data []byte) error {
 func (w *worker) announced(at position, e atEvent) {
 	c := w.crew
 	w.at, w.path, w.wanted, w.alive = at, e.Path, e.Wanted, e.Alive
-	w.name, w.system, w.told = "", "", 0
+	w.name, w.system, w.unavailable, w.told = "", "", nil, 0
 	if w.begun && c.startup == 0 {
 		c.startup = time.Since(w.started)
 	}
@@ -268,22 +366,35 @@ func (w *worker) announced(at position, e atEvent) {
 		w.reached = time.Now()
 	}
 	w.cursor = &bound{Path: at, After: true}
+	if c.walkedTo++; c.walkedTo > maxAttributes {
+		c.tooMany()
+	}
 	c.progress(w.path)
 }
 
 // entered notes what is in the set that the evaluator is at.
-func (w *worker) entered(set position, e namesEvent) {
+func (w *worker) entered(set position, e enteredEvent) {
 	c := w.crew
+	in := w.set
+	w.set = contents{}
 	c.hit(e.Hits)
-	for _, name := range e.Omitted {
+	for _, name := range in.omitted {
 		c.omit(set.child(name), append(slices.Clone(e.Path), name))
 	}
+	for _, odd := range in.unnameable {
+		if at := set.child(odd.Name); !c.told[at.String()] {
+			c.told[at.String()] = true
+			c.records = append(c.records, record{at: at, target: c.failed(c.source, append(slices.Clone(e.Path), odd.Name), "", errors.New(odd.Problem))})
+		}
+	}
 	if len(c.globs) > 0 {
-		for _, name := range slices.Concat(e.Names, e.Omitted, e.Others) {
+		for _, name := range slices.Concat(in.names, in.omitted, in.others) {
 			c.known = append(c.known, JoinAttr(append(slices.Clone(e.Path), name)))
 		}
 	}
-	c.expand(set, e.Names)
+	if c.expand(set, in.names); c.before+len(c.items) > maxAttributes {
+		c.tooMany()
+	}
 	if !w.listing && w.cursor != nil && w.cursor.After && w.cursor.Path.compare(set) == 0 {
 		w.cursor = &bound{Path: set}
 	}
