@@ -173,7 +173,7 @@ func TestWorkflowInputs(t *testing.T) {
 	action := parse[actionFile](t, "action.yml")
 	workflow := parse[workflowFile](t, reusable)
 	call := workflow.call(t)
-	for _, name := range []string{"runner", "max_parallel", "install_nix", "submodules"} { // these are about the workflow's own jobs
+	for _, name := range []string{"runner", "max_parallel", "install_nix", "nix_version", "nix_settings", "submodules", "lfs"} { // these are about the workflow's own jobs
 		if _, ok := call.Inputs[name]; !ok {
 			t.Errorf("there is no input %s", name)
 		}
@@ -321,7 +321,8 @@ func TestTrust(t *testing.T) {
 }
 
 // A job that asks for more than the caller grants fails the whole run at its start, even one that would be skipped.
-// So the workflow asks for no more than everybody grants. Only the report has more, whatever the caller grants.
+// So the workflow asks for no more than everybody grants. The report, which may comment, and the build, which may push by
+// OpenID Connect, have whatever the caller grants; the job that evaluates has not.
 func TestPermissions(t *testing.T) {
 	workflow := parse[workflowFile](t, reusable)
 	if workflow.Permissions != nil {
@@ -329,9 +330,9 @@ func TestPermissions(t *testing.T) {
 	}
 	for id, job := range workflow.Jobs {
 		switch {
-		case id == "report" && job.Permissions != nil:
-			t.Errorf("the report has %v, not what the caller has granted", *job.Permissions)
-		case id != "report" && job.Permissions == nil:
+		case id != "discover" && job.Permissions != nil:
+			t.Errorf("%s has %v, not what the caller has granted", id, *job.Permissions)
+		case id == "discover" && job.Permissions == nil:
 			t.Errorf("%s says nothing of permissions, and so has all that the caller has granted", id)
 		}
 	}
@@ -478,4 +479,20 @@ func readFile(t *testing.T, name string) string {
 		t.Fatal(err)
 	}
 	return string(data)
+}
+
+// Organisations that allow only listed actions find all of them in the README.
+func TestAllowList(t *testing.T) {
+	readme := readFile(t, "README.md")
+	_, list, _ := strings.Cut(readme, "An organisation that allows only listed actions needs these:")
+	list, _, _ = strings.Cut(list, "\n\n")
+	used := slices.Clone(parse[actionFile](t, "action.yml").Runs.Steps)
+	for _, job := range parse[workflowFile](t, reusable).Jobs {
+		used = append(used, job.Steps...)
+	}
+	for _, s := range used {
+		if name, _, _ := strings.Cut(s.Uses, "@"); name != "" && !strings.Contains(list, "`"+name+"`") {
+			t.Errorf("the list of actions in the README lacks %s", name)
+		}
+	}
 }
