@@ -150,7 +150,7 @@ func (d *discovery) evaluate(ctx context.Context, at *site, s *source, o *discov
 			Version: job.Version,
 			ID:      a.id,
 			Created: time.Now().UTC().Truncate(time.Second),
-			Nix:     n.Version,
+			Nix:     n.Version.String(),
 			System:  n.System,
 			Source:  d.asked(),
 			Targets: found.Targets,

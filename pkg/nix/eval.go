@@ -49,10 +49,6 @@ var (
 // memoryInterval is how often an evaluator's memory is looked at.
 const memoryInterval = 50 * time.Millisecond
 
-// EvaluatesWholeFlakes says whether an Evaluation may be of all outputs of a
-// flake. Older versions have no name for them.
-func (n *Nix) EvaluatesWholeFlakes() bool { return n.atLeast(2, 26) && !n.lix }
-
 // Eval evaluates. What it instantiates is in the store afterwards. Each line
 // that the evaluator writes to stderr is given to line as it comes; those that
 // line does not take for its own are what an error is made from. Eval returns

@@ -65,7 +65,7 @@ var evaluating = []string{
 
 // Evaluator has all of this Nix that decides what a pure evaluation gives.
 func (n *Nix) Evaluator() string {
-	text := fmt.Sprintf("%s lix=%t", n.Version, n.lix)
+	text := n.said
 	for _, name := range evaluating {
 		text += fmt.Sprintf(" %s=%s", name, n.config[name].Value)
 	}

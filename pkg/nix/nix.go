@@ -36,8 +36,8 @@ const (
 
 // Nix is an installed Nix.
 type Nix struct {
-	Version string // "2.34.8"
-	System  string // "x86_64-linux", as the settings say
+	Version
+	System string // "x86_64-linux", as the settings say
 
 	log     io.Writer
 	env     []string // without NIX_CONFIG
@@ -49,9 +49,6 @@ type Nix struct {
 	programs []Program
 	nixpkgs  string
 
-	major  int
-	minor  int
-	lix    bool // a fork of 2.18 whose versions go on from 2.90
 	config map[string]setting
 }
 
@@ -93,12 +90,12 @@ func Find(ctx context.Context, log io.Writer, with Surroundings) (*Nix, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: ask for its version: %w", ErrMissing, err)
 	}
-	if err := n.setVersion(string(out)); err != nil {
+	if n.Version, err = ParseVersion(string(out)); err != nil {
 		return nil, err
 	}
-	show := []string{"config", "show", "--json"}
-	if !n.atLeast(2, 20) {
-		show = []string{"show-config", "--json"}
+	show := []string{"show-config", "--json"}
+	if n.HasConfigShow() {
+		show = []string{"config", "show", "--json"}
 	}
 	if out, err = n.output(ctx, "nix", show...); err != nil {
 		return nil, fmt.Errorf("%w: ask for its settings: %w", ErrMissing, err)
@@ -139,28 +136,6 @@ func (n *Nix) At(store string) *Nix {
 	at.env = append(slices.Clone(n.env), "NIX_REMOTE="+store)
 	at.remote = true
 	return &at
-}
-
-// The version is the last word: before it, a fork may have its own.
-var versionPattern = regexp.MustCompile(`\s((\d+)\.(\d+)[0-9a-z.]*)\S*\s*$`)
-
-func (n *Nix) setVersion(out string) error {
-	m := versionPattern.FindStringSubmatch(out)
-	if m == nil {
-		return fmt.Errorf("%w: it says of its version %.80q", ErrMissing, strings.TrimSpace(out))
-	}
-	n.Version = m[1]
-	n.major, _ = strconv.Atoi(m[2]) // the pattern has only digits
-	n.minor, _ = strconv.Atoi(m[3])
-	n.lix = strings.Contains(out, "Lix")
-	if !n.atLeast(2, 8) {
-		return fmt.Errorf("%w: version %s is too old, nix-matrix needs 2.8 or newer", ErrMissing, n.Version)
-	}
-	return nil
-}
-
-func (n *Nix) atLeast(major, minor int) bool {
-	return n.major > major || n.major == major && n.minor >= minor
 }
 
 // Text gives one of Nix's settings that is a text, such as "netrc-file", as it

@@ -238,7 +238,7 @@ func TestWithTakesEffect(t *testing.T) {
 
 // show are the arguments that have nix show extra-platforms, among others.
 func show(n *Nix) []string {
-	if n.atLeast(2, 20) {
+	if n.HasConfigShow() {
 		return []string{"config", "show"}
 	}
 	return []string{"show-config"}

@@ -81,7 +81,7 @@ func (n *Nix) Requisites(ctx context.Context, paths ...string) ([]string, error)
 // content addresses too. The hashes are as `nix path-info` writes them.
 func (n *Nix) Closure(ctx context.Context, paths ...string) (map[string]PathInfo, error) {
 	args := []string{"path-info", "--recursive", "--json"}
-	if n.atLeast(2, 34) { // which warns without it
+	if n.HasJSONFormat() {
 		args = append(args, "--json-format", "1")
 	}
 	closure := make(map[string]PathInfo, len(paths))

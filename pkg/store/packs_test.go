@@ -81,7 +81,7 @@ func noise(seed, n int) []byte {
 func everything(t *testing.T, n *nix.Nix, paths ...string) map[string]any {
 	t.Helper()
 	args := []string{"path-info", "--json"}
-	if strings.HasPrefix(n.Version, "2.34") {
+	if n.HasJSONFormat() {
 		args = append(args, "--json-format", "1")
 	}
 	out := run(t, "nix", append(args, paths...)...)

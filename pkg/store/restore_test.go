@@ -91,10 +91,10 @@ func sample(t *testing.T, n *nix.Nix) (file string, packed *DrvPack, drvs map[st
 func known(t *testing.T, n *nix.Nix, path string) string {
 	t.Helper()
 	args := []string{"path-info", "--json"}
-	if strings.HasPrefix(n.Version, "2.34") {
+	if n.HasJSONFormat() {
 		args = append(args, "--json-format", "1")
 	}
-	if strings.HasPrefix(n.Version, "2.8") && strings.HasSuffix(path, ".drv") {
+	if !n.HasOutputsSyntax() && strings.HasSuffix(path, ".drv") {
 		args = append(args, "--derivation")
 	}
 	out := run(t, "nix", append(args, path)...)

@@ -1,0 +1,73 @@
+package nix
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+// What each implementation says of itself, and what follows from that.
+func TestVersions(t *testing.T) {
+	const (
+		configShow = 1 << iota
+		jsonFormat
+		outputsSyntax
+		wholeFlakes
+		copiesInputs
+	)
+	for _, test := range []struct {
+		said, want string // as people say it; empty is an error
+		can        int
+	}{
+		{"nix (Nix) 2.8.0", "2.8.0", copiesInputs},
+		{"nix (Nix) 2.12.1", "2.12.1", copiesInputs},
+		{"nix (Nix) 2.13.6", "2.13.6", outputsSyntax | copiesInputs},
+		{"nix (Nix) 2.18.9", "2.18.9", outputsSyntax | copiesInputs},
+		{"nix (Nix) 2.19.0pre20231107_a1b2.3", "2.19.0pre20231107", outputsSyntax | copiesInputs},
+		{"nix (Nix) 2.24", "2.24", configShow | outputsSyntax | copiesInputs},
+		{"nix (Nix) 2.26.3\n", "2.26.3", configShow | outputsSyntax | wholeFlakes | copiesInputs},
+		{"nix (Nix) 2.32pre20250908_24f4198", "2.32pre20250908", configShow | outputsSyntax | wholeFlakes | copiesInputs},
+		{"nix (Nix) 2.33.1", "2.33.1", configShow | outputsSyntax | wholeFlakes | copiesInputs | jsonFormat},
+		{"nix (Nix) 2.34.8+1", "2.34.8", configShow | outputsSyntax | wholeFlakes | copiesInputs | jsonFormat},
+		{"nix (Nix) 2.35.2", "2.35.2", configShow | outputsSyntax | wholeFlakes | jsonFormat},
+		{"nix (Nix) 3.0.1", "3.0.1", configShow | outputsSyntax | wholeFlakes | jsonFormat},
+		{"nix (Lix, like Nix) 2.90.0", "Lix 2.90.0", configShow | outputsSyntax | copiesInputs},
+		{"nix (Lix, like Nix) 2.94.0-dev-pre20250901-a1b2", "Lix 2.94.0", configShow | outputsSyntax | copiesInputs},
+		{"\x1b[1mnix (Lix, like Nix) 2.95.2\x1b[0m", "Lix 2.95.2", configShow | outputsSyntax | copiesInputs},
+		{"nix (Lix) 2.96.0", "Lix 2.96.0", configShow | outputsSyntax | copiesInputs},
+		{"nix (Determinate Nix 3.5.2) 2.28.3", "Determinate Nix 2.28.3", configShow | outputsSyntax | wholeFlakes},
+		{"nix (Determinate Nix 3.19.1) 2.34.6", "Determinate Nix 2.34.6", configShow | outputsSyntax | wholeFlakes | jsonFormat},
+		{"nix (Another Nix) 2.50.0", "Another Nix 2.50.0", 0},
+		{"nix (Determinate Nix 3.5.2) 2.7.3", "", 0},
+		{"nix (Nix) 2.7.0", "", 0},
+		{"nix (Nix) 1.11.16", "", 0},
+		{"nix (Nix) unknown", "", 0},
+		{"nix (Snix) 0.1.0", "", 0},
+		{"tvix-store 0.1.0", "", 0},
+		{"guix (GNU Guix) 1.4.0", "", 0},
+		{"nix-store (Nix) 2.34.8", "", 0},
+		{"nix 2.34.8", "", 0},
+		{"", "", 0},
+	} {
+		t.Run(test.said, func(t *testing.T) {
+			v, err := ParseVersion(test.said)
+			if test.want == "" {
+				if !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "Install Nix 2.8 or newer") {
+					t.Errorf("got %q, %v", v, err)
+				}
+				return
+			}
+			if err != nil || v.String() != test.want {
+				t.Fatalf("got %q, %v, want %q", v, err, test.want)
+			}
+			for bit, can := range map[int]bool{
+				configShow: v.HasConfigShow(), jsonFormat: v.HasJSONFormat(), outputsSyntax: v.HasOutputsSyntax(),
+				wholeFlakes: v.EvaluatesWholeFlakes(), copiesInputs: v.CopiesInputs(),
+			} {
+				if want := test.can&bit != 0; can != want {
+					t.Errorf("capability %#x: %t, want %t", bit, can, want)
+				}
+			}
+		})
+	}
+}
