@@ -41,7 +41,7 @@ type source struct {
 	// key begins the keys of its evaluations in the cache. It is empty when nobody can
 	// tell that another source is the same.
 	key    string
-	inputs []string // store paths of its flakes' inputs
+	inputs []nix.Input // of its flakes
 }
 
 // source finds out what is to be evaluated.
@@ -51,6 +51,7 @@ func (d *discovery) source(ctx context.Context, at *site, c cache.Cache, o *disc
 	if len(refs) == 0 || c == nil {
 		return s
 	}
+	known := true
 	var identities []string
 	for _, ref := range refs {
 		flake, err := at.nix.Flake(ctx, ref)
@@ -58,9 +59,10 @@ func (d *discovery) source(ctx context.Context, at *site, c cache.Cache, o *disc
 			return s // which is no error, or the evaluator has it too
 		}
 		identities = append(identities, flake.Identity)
+		known = known && flake.Identity != ""
 		s.inputs = append(s.inputs, flake.Inputs...)
 	}
-	if d.reuse && at.app.trust().ReusesEvaluation() {
+	if d.reuse && known && at.app.trust().ReusesEvaluation() {
 		s.key = at.app.id + "-evaluation-" + o.Fingerprint(version+" "+at.nix.Evaluator()+" "+at.app.seal.Fingerprint(), identities) + "-"
 	}
 	return s
@@ -173,20 +175,30 @@ func (d *discovery) evaluate(ctx context.Context, at *site, s *source, o *discov
 	return e, nil
 }
 
+// inputPaths are the store paths of the inputs.
+func (s *source) inputPaths() []string {
+	paths := make([]string, len(s.inputs))
+	for i, input := range s.inputs {
+		paths[i] = input.Path
+	}
+	return paths
+}
+
 // fetchInputs restores inputs from the cache, and gives those that are there then.
 func (s *source) fetchInputs(ctx context.Context, n store.Nix) map[string]bool {
-	if len(s.inputs) == 0 {
+	paths := s.inputPaths()
+	if len(paths) == 0 {
 		return nil
 	}
-	there, err := n.Valid(ctx, s.inputs...)
-	if err == nil && len(there) < len(s.inputs) {
+	there, err := n.Valid(ctx, paths...)
+	if err == nil && len(there) < len(paths) {
 		s.app.show.Doing("fetching the flake's inputs from the cache")
 		var got store.Restored
-		if got, err = store.RestoreInputs(ctx, n, s.cache, s.app.id, s.inputs, s.app.seal); got.Paths > 0 {
+		if got, err = store.RestoreInputs(ctx, n, s.cache, s.app.id, paths, s.app.seal); got.Paths > 0 {
 			s.app.show.Printf("%d flake %s from the cache, %s read", got.Paths, plural(got.Paths, "input", "inputs"), job.Size(got.Bytes))
 		}
 		if err == nil && got.Paths > 0 {
-			there, err = n.Valid(ctx, s.inputs...)
+			there, err = n.Valid(ctx, paths...)
 		}
 	}
 	if err != nil && ctx.Err() == nil {
@@ -196,17 +208,24 @@ func (s *source) fetchInputs(ctx context.Context, n store.Nix) map[string]bool {
 }
 
 // keepInputs puts the inputs into the cache if some had to be downloaded.
-func (s *source) keepInputs(ctx context.Context, n store.Nix, there map[string]bool) {
-	if len(s.inputs) == 0 {
+func (s *source) keepInputs(ctx context.Context, n *nix.Nix, there map[string]bool) {
+	paths := s.inputPaths()
+	if len(paths) == 0 || !s.app.keeps() {
 		return
 	}
-	now, err := n.Valid(ctx, s.inputs...)
-	if err == nil && len(now) > len(there) && s.app.keeps() {
-		s.app.show.Doing("keeping the flake's inputs in the cache")
-		err = store.SaveInputs(ctx, n, s.cache, s.app.id, s.inputs, slices.DeleteFunc(slices.Clone(s.inputs), func(path string) bool { return !now[path] }), s.app.seal)
+	s.app.show.Doing("keeping the flake's inputs in the cache")
+	absent := slices.DeleteFunc(slices.Clone(s.inputs), func(i nix.Input) bool { return there[i.Path] })
+	left := n.InputsToStore(ctx, absent)
+	now, err := n.Valid(ctx, paths...)
+	if err == nil && len(now) > len(there) {
+		err = store.SaveInputs(ctx, n, s.cache, s.app.id, paths, slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return !now[path] }), s.app.seal)
 	}
-	if err != nil && ctx.Err() == nil {
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
 		s.app.warn("The next run will download the flake's inputs again", err)
+	case left != nil && len(now) == 0:
+		s.app.show.Printf("no flake input is kept in the cache: %v", left)
 	}
 }
 

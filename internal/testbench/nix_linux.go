@@ -16,7 +16,11 @@ import (
 // NixVersions are those that the testbench has, the newest first.
 var NixVersions = []string{"2.34", "2.26", "2.8"}
 
-// NixPath is the directory with the programs of a version of Nix.
+// NixForks are stand-ins for implementations that no registry has, made from one of the
+// NixVersions: internal/testbench/programs/nix-fork says what of them is true.
+var NixForks = []string{"lix", "2.35", "determinate"}
+
+// NixPath is the directory with the programs of one of NixVersions or NixForks.
 func NixPath(t testing.TB, version string) string {
 	t.Helper()
 	return Path(t, "nix-"+version+"/bin")

@@ -13,13 +13,15 @@ import (
 	"github.com/nix-community/go-nix/pkg/wire"
 )
 
-// Numbers of the worker protocol (src/libstore/worker-protocol.hh). We offer
-// version 1.34: the lower of both sides' versions holds, and what came later
-// would only have to be skipped.
+// Numbers of the worker protocol (src/libstore/worker-protocol.hh). We offer version
+// 1.35, because the lower of both sides' versions holds: Lix speaks no other one from 2.94
+// on, and what CppNix has added since then would only have to be skipped.
 const (
 	clientMagic     = 0x6e697863
 	serverMagic     = 0x6478696f
-	protocolVersion = 1<<8 | 34
+	protocolVersion = 1<<8 | 35
+	oldestProtocol  = 1<<8 | 32 // the first with opAddMultipleToStore
+	trustProtocol   = 1<<8 | 35 // the first whose server says whether it trusts us
 
 	opAddTempRoot              = 11
 	opQueryAllValidPaths       = 23
@@ -46,6 +48,9 @@ const (
 type Daemon struct {
 	close func() error
 
+	trust      Trust
+	signatures bool // what does not come from a trusted user must have one
+
 	mu     sync.Mutex // held from a request to the end of its answer
 	in     io.WriteCloser
 	w      *bufio.Writer
@@ -55,7 +60,7 @@ type Daemon struct {
 
 // Connect opens a connection. The context ends it, as Close does.
 func (n *Nix) Connect(ctx context.Context) (*Daemon, error) {
-	d := &Daemon{stderr: tail{limit: 4 << 10}}
+	d := &Daemon{stderr: tail{limit: 4 << 10}, signatures: n.requiresSignatures()}
 	cmd := n.command(ctx, "nix-daemon", "--stdio")
 	cmd.Stderr = &d.stderr
 	out, err := cmd.StdoutPipe()
@@ -114,15 +119,24 @@ func (d *Daemon) hello() error {
 	if err != nil {
 		return err
 	}
-	if version < 1<<8|32 {
+	switch {
+	case version < oldestProtocol:
 		return fmt.Errorf("its protocol version %d.%d is too old", version>>8, version&0xff)
+	case version>>8 != protocolVersion>>8:
+		return fmt.Errorf("its protocol version %d.%d is too new", version>>8, version&0xff)
 	}
 	// The two zeros are CPU affinity and reserved space, both obsolete.
 	if err := d.send(protocolVersion, 0, 0); err != nil {
 		return err
 	}
-	if min(version, protocolVersion) >= 1<<8|33 {
+	version = min(version, protocolVersion)
+	if version >= 1<<8|33 {
 		if _, err := wire.ReadString(d.r, maxString); err != nil { // version of Nix
+			return err
+		}
+	}
+	if version >= trustProtocol {
+		if err := d.readTrust(); err != nil {
 			return err
 		}
 	}

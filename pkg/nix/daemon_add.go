@@ -42,10 +42,15 @@ var unproven = regexp.MustCompile(`lacks a (signature by a trusted key|valid sig
 // is returned. Neither may use the connection.
 //
 // After an error some of the paths may be there, each of them whole, and the
-// connection is closed.
+// connection is closed. None is there if it is known before that one is refused.
 func (d *Daemon) AddMultiple(infos []PathInfo, open func(PathInfo) (io.Reader, error)) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	for i := range infos {
+		if err := d.refuses(&infos[i]); err != nil {
+			return errors.Join(err, d.Close())
+		}
+	}
 
 	// The server may have something to say at any time. Unread, it would end up
 	// waiting for us while we wait for it.
@@ -75,7 +80,7 @@ func (d *Daemon) AddMultiple(infos []PathInfo, open func(PathInfo) (io.Reader, e
 	case !errors.As(answered, &told):
 		return fmt.Errorf("add to the store: %w", d.explain(errors.Join(written, answered, d.Close())))
 	case unproven.MatchString(told.text):
-		return fmt.Errorf("%w: name this user in the setting trusted-users of nix.conf and restart the Nix daemon: add to the store: %w", ErrUntrusted, told)
+		return fmt.Errorf("%w: add to the store: %w", errUntrusted, told)
 	default:
 		return fmt.Errorf("add to the store: %w", told)
 	}

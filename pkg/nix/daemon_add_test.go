@@ -111,7 +111,7 @@ func sign(t *testing.T, n *Nix, path string) string {
 
 // Another store knows all that this one knew.
 func TestAdd(t *testing.T) {
-	eachNix(t, func(t *testing.T, n *Nix) {
+	eachDaemon(t, func(t *testing.T, n *Nix) {
 		infos, nars, _ := closure(t, n)
 		var paths []string
 		kinds := map[string]int{}
@@ -151,7 +151,7 @@ func TestAddBrokenSource(t *testing.T) {
 	first, firstNAR := file("first", "first")
 	second, secondNAR := file("second", strings.Repeat("second", 1<<18))
 	boom := errors.New("boom")
-	eachNix(t, func(t *testing.T, n *Nix) {
+	eachDaemon(t, func(t *testing.T, n *Nix) {
 		for _, size := range []int{-1, 0, 100, 1 << 20, len(secondNAR) - 1} {
 			for _, end := range []error{boom, io.EOF} {
 				testbench.UseStore(t, t.TempDir())
@@ -193,7 +193,7 @@ func TestAddRefused(t *testing.T) {
 		change(&info)
 		return info
 	}
-	eachNix(t, func(t *testing.T, n *Nix) {
+	eachDaemon(t, func(t *testing.T, n *Nix) {
 		for name, test := range map[string]struct {
 			info PathInfo
 			nar  []byte
@@ -235,7 +235,7 @@ func TestAddRefused(t *testing.T) {
 
 // A daemon that does not trust its user takes what is proven, and only that.
 func TestAddUntrusted(t *testing.T) {
-	eachNix(t, func(t *testing.T, n *Nix) {
+	eachDaemon(t, func(t *testing.T, n *Nix) {
 		infos, nars, key := closure(t, n)
 		testbench.UseStore(t, t.TempDir())
 		there := daemon(t, n, key)
@@ -329,7 +329,7 @@ func TestAddLarge(t *testing.T) {
 		t.Fatal(err)
 	}
 	info := PathInfo{Path: "/nix/store/" + strings.Repeat("1", 32) + "-large", NarHash: hex.EncodeToString(h.Sum(nil)), NarSize: length}
-	eachNix(t, func(t *testing.T, n *Nix) {
+	eachDaemon(t, func(t *testing.T, n *Nix) {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		if err := n.Add(t.Context(), []PathInfo{info}, open); err != nil {
@@ -356,7 +356,7 @@ func (zeros) Read(p []byte) (int, error) {
 // Who ends the context ends the adding, and hears of nothing else.
 func TestAddStops(t *testing.T) {
 	info := PathInfo{Path: "/nix/store/" + strings.Repeat("1", 32) + "-endless", NarHash: strings.Repeat("0", 64), NarSize: 1 << 60}
-	eachNix(t, func(t *testing.T, n *Nix) {
+	eachDaemon(t, func(t *testing.T, n *Nix) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		why := errors.New("enough")
 		var head request

@@ -30,7 +30,7 @@ func outputMap(t *testing.T, d *Daemon, drv string) map[string]string {
 }
 
 func TestOutputMap(t *testing.T) {
-	eachNix(t, func(t *testing.T, n *Nix) {
+	eachDaemon(t, func(t *testing.T, n *Nix) {
 		drv := instantiate(t, n, `{ two = derivation { name = "two"; system = "x86_64-linux"; builder = "/bin/sh"; outputs = [ "out" "doc" ]; args = [ "-c" "echo >$out; echo >$doc" ]; }; }`)["two"]
 		parsed, err := n.Derivation(drv)
 		if err != nil {
@@ -55,7 +55,7 @@ func TestOutputMap(t *testing.T) {
 // The outputs of a derivation with floating content addresses are known once they
 // are built.
 func TestOutputMapFloating(t *testing.T) {
-	eachNix(t, func(t *testing.T, n *Nix) {
+	eachDaemon(t, func(t *testing.T, n *Nix) {
 		n = n.With(Option{"extra-experimental-features", "ca-derivations"})
 		const common = `system = "x86_64-linux"; builder = "/bin/sh"; __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256";`
 		drvs := instantiate(t, n, `rec { base = derivation { name = "base"; `+common+` args = [ "-c" "echo base >$out" ]; };
@@ -81,7 +81,7 @@ func TestOutputMapFloating(t *testing.T) {
 
 // Goroutines may share a connection.
 func TestDaemonShared(t *testing.T) {
-	eachNix(t, func(t *testing.T, n *Nix) {
+	eachDaemon(t, func(t *testing.T, n *Nix) {
 		drvs, outs := recorded(t, n)
 		d := connect(t, n)
 		var g errgroup.Group

@@ -2,13 +2,11 @@ package nix
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -178,46 +176,4 @@ func bytesText(n int64) string {
 		unit, size = "MiB", float64(n)/(1<<20)
 	}
 	return strings.TrimSuffix(strconv.FormatFloat(size, 'f', 1, 64), ".0") + " " + unit
-}
-
-// FlakeConfig gives the substituters and public keys that a flake's nixConfig
-// names, if the user has accepted such settings (accept-flake-config).
-func (n *Nix) FlakeConfig(ctx context.Context, flake string) (substituters, keys []string, err error) {
-	accepted := false
-	if _ = json.Unmarshal(n.config["accept-flake-config"].Value, &accepted); !accepted {
-		return nil, nil, nil
-	}
-	out, err := n.output(ctx, "nix", "flake", "metadata", "--json", "--no-write-lock-file", flake)
-	if err != nil {
-		return nil, nil, err
-	}
-	var metadata struct {
-		Path   string
-		Locked struct{ Dir string }
-	}
-	if err := json.Unmarshal(out, &metadata); err != nil {
-		return nil, nil, fmt.Errorf("read nix flake metadata: %w", err)
-	}
-	file := filepath.Join(metadata.Path, metadata.Locked.Dir, "flake.nix")
-	if out, err = n.output(ctx, "nix", "eval", "--json", "--file", file, "--apply", `flake: flake.nixConfig or { }`); err != nil {
-		return nil, nil, err
-	}
-	config := map[string]json.RawMessage{}
-	if err := json.Unmarshal(out, &config); err != nil {
-		return nil, nil, fmt.Errorf("read the nixConfig: %w", err)
-	}
-	substituters = slices.Concat(configWords(config["substituters"]), configWords(config["extra-substituters"]))
-	keys = slices.Concat(configWords(config["trusted-public-keys"]), configWords(config["extra-trusted-public-keys"]))
-	return substituters, keys, nil
-}
-
-// configWords reads a value of nixConfig that is a list or a text with words.
-func configWords(value json.RawMessage) []string {
-	var list []string
-	if json.Unmarshal(value, &list) == nil {
-		return list
-	}
-	var text string
-	_ = json.Unmarshal(value, &text) // anything else has no words
-	return strings.Fields(text)
 }

@@ -258,7 +258,11 @@ func failure(cmd *exec.Cmd, err error, stderr string) error {
 
 // output runs a program for its stdout; what it says is only in the error.
 func (n *Nix) output(ctx context.Context, program string, args ...string) ([]byte, error) {
-	cmd := n.command(ctx, program, args...)
+	return n.capture(n.command(ctx, program, args...))
+}
+
+// capture is output for a program that is prepared.
+func (n *Nix) capture(cmd *exec.Cmd) ([]byte, error) {
 	var out bytes.Buffer
 	cmd.Stdout = &out
 	cmd.Stderr = io.Discard

@@ -25,7 +25,24 @@ import (
 // directory, in places that TestMain has put into the environment.
 func eachNix(t *testing.T, test func(*testing.T, *Nix)) {
 	t.Helper()
-	for _, version := range testbench.NixVersions {
+	eachOf(t, testbench.NixVersions, test)
+}
+
+// eachImplementation runs a test also with the stand-ins for other implementations.
+func eachImplementation(t *testing.T, test func(*testing.T, *Nix)) {
+	t.Helper()
+	eachOf(t, slices.Concat(testbench.NixVersions, testbench.NixForks), test)
+}
+
+// eachDaemon runs a test with each daemon that is different.
+func eachDaemon(t *testing.T, test func(*testing.T, *Nix)) {
+	t.Helper()
+	eachOf(t, slices.Concat(testbench.NixVersions, []string{"lix"}), test)
+}
+
+func eachOf(t *testing.T, versions []string, test func(*testing.T, *Nix)) {
+	t.Helper()
+	for _, version := range versions {
 		path := testbench.NixPath(t, version)
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()

@@ -64,7 +64,7 @@ func configured(t *testing.T, conf string) *Nix {
 }
 
 func TestFlakeConfig(t *testing.T) {
-	eachNix(t, func(t *testing.T, n *Nix) {
+	eachImplementation(t, func(t *testing.T, n *Nix) {
 		accepting := configured(t, "accept-flake-config = true")
 		type config struct{ Substituters, Keys []string }
 		for what, test := range map[string]struct {

@@ -256,8 +256,7 @@ func (n *Nix) Trusted(ctx context.Context, paths []string, substituter string) (
 	for _, path := range paths {
 		trusted[path] = true
 	}
-	required := true
-	if _ = json.Unmarshal(n.config["require-sigs"].Value, &required); !required || strings.Contains(substituter, "trusted=1") || strings.Contains(substituter, "trusted=true") {
+	if !n.requiresSignatures() || strings.Contains(substituter, "trusted=1") || strings.Contains(substituter, "trusted=true") {
 		return trusted, nil
 	}
 	for _, piece := range chunks(paths) {
