@@ -58,19 +58,30 @@ func (p *packing) checkEngine() error {
 	return usagef("--engine %s: it is auto, direct, protocol or import", p.engine)
 }
 
-// choose gives the engine that was asked for, or the fastest that can be had. In a
-// workflow that asks for one on all of its machines, it is another one where that can't
-// be had.
+// choose returns the engine that was asked for, or the fastest that is available. In a
+// workflow that asks for one on all of its machines, it is another one where that one is
+// not available. What the store won't take because it does not trust this user is told.
 func (p *packing) choose(ctx context.Context, a *app, n *nix.Nix) (store.Engine, error) {
+	var err error
 	switch p.engine {
 	case "protocol":
 		return store.Protocol(n), nil
-	case "import":
-		return store.Import(n), nil
+	case "import": // which loses what an untrusted user needs
+		if err = n.RefusesUnproven(ctx); err == nil {
+			return store.Import(n), nil
+		}
+		err = fmt.Errorf("the import engine can't be used: %w", err)
+	default:
+		var engine store.Engine
+		if engine, err = direct(ctx, n); err == nil {
+			return engine, nil
+		}
 	}
-	engine, err := direct(ctx, n)
-	if err == nil || ctx.Err() != nil || p.engine != engineAuto && !a.action.Running() {
-		return engine, err
+	if ctx.Err() != nil || p.engine != engineAuto && !a.action.Running() {
+		return store.Engine{}, err
+	}
+	if distrust := n.RefusesUnproven(ctx); errors.Is(distrust, nix.ErrUntrusted) && !errors.Is(err, nix.ErrUntrusted) {
+		err = fmt.Errorf("%w; %w", err, distrust)
 	}
 	a.show.Printf("restoring by Nix's own protocol: %v", err)
 	return store.Protocol(n), nil

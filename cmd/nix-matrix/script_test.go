@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -35,7 +36,7 @@ func TestMain(m *testing.M) {
 // copies of the examples.
 func TestScripts(t *testing.T) {
 	bins := map[string]string{}
-	for _, version := range testbench.NixVersions {
+	for _, version := range slices.Concat(testbench.NixVersions, testbench.NixForks) {
 		bins[version] = testbench.NixPath(t, version)
 	}
 	testscript.Run(t, testscript.Params{
@@ -110,7 +111,7 @@ func useStore(ts *testscript.TestScript, neg bool, args []string) {
 	testbench.UseStore(ts.Value(testKey{}).(testing.TB), ts.MkAbs(".stores/"+args[0]))
 }
 
-// nix-use VERSION puts another version of Nix on PATH.
+// nix-use VERSION puts another version of Nix, or a stand-in for a fork, on PATH.
 func useNix(ts *testscript.TestScript, bins map[string]string, args []string) {
 	if len(args) != 1 || bins[args[0]] == "" {
 		ts.Fatalf("usage: nix-use VERSION")

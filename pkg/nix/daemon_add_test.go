@@ -288,11 +288,11 @@ func paths(infos []PathInfo) []string {
 }
 
 // daemon starts one that trusts nobody but a key. It gives the Nix that asks it.
-func daemon(t *testing.T, n *Nix, key string) *Nix {
+func daemon(t *testing.T, n *Nix, key string, more ...Option) *Nix {
 	t.Helper()
 	// Some versions start on a socket of the path only.
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
-	cmd := n.With(Option{"trusted-users", "nobody"}, Option{"trusted-public-keys", key}).command(ctx, "nix-daemon")
+	cmd := n.With(Option{"trusted-users", "nobody"}, Option{"trusted-public-keys", key}).With(more...).command(ctx, "nix-daemon")
 	cmd.Stdout, cmd.Stderr = os.Stderr, io.Discard
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

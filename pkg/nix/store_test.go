@@ -399,6 +399,7 @@ func TestConnectError(t *testing.T) {
 		"echo 'error: no permission' >&2; exit 1":                "no permission",
 		"printf '%64s' 'something else'; cat >/dev/null":         "for hello",
 		`printf 'oixd\0\0\0\0\37\1\0\0\0\0\0\0'; cat >/dev/null`: "version 1.31 is too old",
+		`printf 'oixd\0\0\0\0\0\2\0\0\0\0\0\0'; cat >/dev/null`:  "version 2.0 is too new",
 	} {
 		program(t, "nix-daemon", script)
 		if _, err := new(Nix).Hold(t.Context()); err == nil || !strings.Contains(err.Error(), want) {

@@ -16,6 +16,10 @@ type Engine struct {
 	Ordered bool
 	// Parallel is how many paths it takes at a time.
 	Parallel int
+	// Distrusts returns an error that wraps nix.ErrUntrusted if the store is known to take
+	// only paths that have a content address or a signature. It is nil for an engine that
+	// needs nobody's trust.
+	Distrusts func(ctx context.Context) error
 	// Begin starts to add paths, given in reference order, of which none was valid a
 	// moment ago.
 	Begin func(ctx context.Context, infos []nix.PathInfo) (Sink, error)

@@ -15,7 +15,7 @@ import (
 // content addresses, and holds a NAR in memory.
 func Import(n *nix.Nix) Engine {
 	return Engine{
-		Name: "import", Ordered: true, Parallel: 1,
+		Name: "import", Ordered: true, Parallel: 1, Distrusts: n.RefusesUnproven,
 		Begin: func(ctx context.Context, _ []nix.PathInfo) (Sink, error) {
 			return &importer{nix: n, ctx: ctx}, nil
 		},

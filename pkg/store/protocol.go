@@ -17,7 +17,7 @@ func Protocol(n *nix.Nix) Engine {
 	parallel := min(runtime.GOMAXPROCS(0), maxConnections)
 	return Engine{
 		// Two more may wait for what their paths refer to.
-		Name: "protocol", Ordered: true, Parallel: parallel + 2,
+		Name: "protocol", Ordered: true, Parallel: parallel + 2, Distrusts: n.RefusesUnproven,
 		Begin: func(ctx context.Context, _ []nix.PathInfo) (Sink, error) {
 			s := &protocol{nix: n, ctx: ctx, idle: make(chan *nix.Daemon, parallel)}
 			first, err := n.Connect(ctx) // that it does not work shall be known now

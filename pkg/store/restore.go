@@ -75,14 +75,40 @@ func (r *Restorer) Restore(ctx context.Context, paths ...string) (Restored, erro
 			wanted[path] = r.Index.paths[path]
 		}
 	}
+	refused, err := r.leaveUnproven(ctx, wanted)
+	if err != nil {
+		return Restored{}, fmt.Errorf("restore: %w", err)
+	}
 	if err := r.complete(ctx, wanted, valid); err != nil {
 		return Restored{}, err
 	}
 	restored, err := r.restore(ctx, wanted)
-	if err != nil {
+	if err = errors.Join(refused, err); err != nil {
 		return restored, fmt.Errorf("restore: %w", err)
 	}
 	return restored, nil
+}
+
+// leaveUnproven takes away from what is wanted that which a store that does not trust us
+// would refuse, so that nobody reads it. The first error says that there was such.
+func (r *Restorer) leaveUnproven(ctx context.Context, wanted map[string]place) (refused, err error) {
+	var unproven []string
+	for path, at := range wanted {
+		if info := pathInfo(at.info()); !info.Proven() {
+			unproven = append(unproven, path)
+		}
+	}
+	if len(unproven) == 0 || r.Engine.Distrusts == nil {
+		return nil, nil
+	}
+	err = r.Engine.Distrusts(ctx)
+	if !errors.Is(err, nix.ErrUntrusted) {
+		return nil, err
+	}
+	for _, path := range unproven {
+		delete(wanted, path)
+	}
+	return fmt.Errorf("%w: %d store paths are not restored, since they have neither a signature nor a content address, such as %s", err, len(unproven), slices.Min(unproven)), nil
 }
 
 // complete sees to it that all references of what is wanted are wanted or valid:
