@@ -172,7 +172,7 @@ func (s *surroundings) open(ctx context.Context, a *app, p *job.Plan) (_ *site, 
 	if len(s.builders) > 0 {
 		at.with(nix.Option{Name: "builders", Value: strings.Join(ssh.builders, " ; ")})
 	}
-	s.warn(at)
+	s.warn(ctx, at)
 	if s.evaluates {
 		if err = at.pushable(); err != nil {
 			return nil, err
@@ -182,7 +182,7 @@ func (s *surroundings) open(ctx context.Context, a *app, p *job.Plan) (_ *site, 
 }
 
 // warn tells of what was given and can't have any effect.
-func (s *surroundings) warn(at *site) {
+func (s *surroundings) warn(ctx context.Context, at *site) {
 	if s.store != "" && len(s.substituters)+len(s.publicKeys) > 0 {
 		at.app.warn("Some settings are only for discovery", errors.New("what is built in another store fetches by the settings of its own nix.conf"))
 	}
@@ -192,6 +192,11 @@ func (s *surroundings) warn(at *site) {
 	})
 	if daemon && abroad && s.store == "" && !s.evaluates {
 		at.app.warn("Some binary caches are read with the daemon's own credentials", errors.New("the Nix daemon asks s3:// and ssh stores as root, without the variables of env and the ssh key; what it can't read there is built again"))
+	}
+	if daemon && s.store == "" && len(s.substituters)+len(s.publicKeys)+len(s.builders) > 0 {
+		if err := at.nix.Distrust(ctx); errors.Is(err, nix.ErrUntrusted) {
+			at.app.warn("Some settings have no effect", fmt.Errorf("%w: it ignores builders, public keys and substituters that its own settings don't name", err))
+		}
 	}
 }
 
