@@ -20,6 +20,7 @@ import (
 type Store interface {
 	Valid(ctx context.Context, paths ...string) (map[string]bool, error)
 	Realise(ctx context.Context, outputs []string, emit func(nix.Event)) error
+	RealiseImpure(ctx context.Context, drv string, emit func(nix.Event)) (map[string]string, error)
 	Closure(ctx context.Context, paths ...string) (map[string]nix.PathInfo, error)
 	Derivation(path string) (*derivation.Derivation, error)
 	Outputs(ctx context.Context, drvs ...string) (map[string]map[string]string, error)
@@ -55,7 +56,7 @@ type Outcome struct {
 // fails does not stop the others. There is an Outcome for every target even
 // with an error, which says that the store could not be asked.
 func Run(ctx context.Context, store Store, targets []Target, o Options) (*Outcome, error) {
-	r := &realisation{store: store, targets: targets, watch: newWatch(), logs: newLogs(o.Logs), started: time.Now()}
+	r := &realisation{store: store, targets: targets, impure: map[string]bool{}, watch: newWatch(), logs: newLogs(o.Logs), started: time.Now()}
 	defer r.logs.close()
 	err := r.run(ctx, o)
 	r.outcome.Builds, r.outcome.Fetched = r.watch.finished, r.watch.fetched
@@ -90,8 +91,9 @@ type realisation struct {
 	logs    *logs
 	started time.Time
 	outcome *Outcome
-	judged  int   // of the builds that have ended
-	err     error // of the last try that failed
+	impure  map[string]bool // the targets' derivations that were built, and each of whose builds makes other outputs
+	judged  int             // of the builds that have ended
+	err     error           // of the last try that failed
 }
 
 func (r *realisation) run(ctx context.Context, o Options) error {
@@ -130,7 +132,7 @@ func (r *realisation) run(ctx context.Context, o Options) error {
 			result.Outcome, result.Seconds = job.Present, 0
 		case r.all(i, after):
 			result.Outcome = job.Fetched
-			if r.watch.built[t.DrvPath] || resolved[r.outputs[i][t.Outputs[0]]] {
+			if r.impure[t.DrvPath] || r.watch.built[t.DrvPath] || resolved[r.outputs[i][t.Outputs[0]]] {
 				result.Outcome = job.Built
 			}
 		case failures.cause(result):
@@ -165,7 +167,7 @@ func afterwards(ctx context.Context) (context.Context, context.CancelFunc) {
 func (r *realisation) realise(ctx context.Context, o Options) (*failures, error) {
 	todo := r.targets
 	for try := 0; ; try++ {
-		failures, err := r.failures(ctx, r.store.Realise(ctx, Wanted(todo), func(e nix.Event) {
+		failures, err := r.failures(ctx, r.realiseOnce(ctx, todo, func(e nix.Event) {
 			r.watch.see(e, ctx.Err() != nil)
 			r.logs.see(e)
 			o.Emit(e)

@@ -57,6 +57,9 @@ func (r *realisation) failures(ctx context.Context, realiseErr error) (*failures
 		for _, path := range outputs[b.DrvPath] {
 			failed = failed || !valid[path]
 		}
+		if failed && isImpure(r.store, b.DrvPath) { // whose outputs nobody remembers
+			failed = f.watch.message(b.DrvPath) != ""
+		}
 		failed = failed && !r.watch.interrupted[b.DrvPath]
 		if failed && !slices.Contains(f.drvs, b.DrvPath) {
 			f.drvs = append(f.drvs, b.DrvPath)
@@ -148,7 +151,7 @@ func (f *failures) fetch(drv string) bool {
 		return false
 	}
 	out, ok := d.Outputs["out"]
-	return ok && out.Hash != "" && out.Hash != "impure"
+	return ok && out.Hash != "" && out.Hash != impureHash
 }
 
 // cause names the derivation whose failure kept a target from being built, if

@@ -1,9 +1,12 @@
 package nix
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -11,7 +14,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nix-community/go-nix/pkg/derivation"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/org/nix-matrix/internal/storepath"
 )
 
 // A Derivation is what the graph of derivations has of one.
@@ -25,7 +31,8 @@ type Derivation struct {
 }
 
 // Derivations reads derivations of the store, in the order given: from their files,
-// and those that can't be read there by asking Nix. One that can't be had is empty,
+// and by asking Nix what can't be read there, as where outputs are that were not known
+// before. One that can't be had is empty,
 // and the error, which comes beside the others, names the first of them.
 func (n *Nix) Derivations(ctx context.Context, drvs []string) ([]Derivation, error) {
 	all := make([]Derivation, len(drvs))
@@ -36,7 +43,8 @@ func (n *Nix) Derivations(ctx context.Context, drvs []string) ([]Derivation, err
 	for first := range readers {
 		g.Go(func() error {
 			for i := first; i < len(drvs) && ctx.Err() == nil; i += readers {
-				all[i], read[i] = readBeginning(filepath.Join(dir, filepath.Base(drvs[i])))
+				all[i] = readBeginning(filepath.Join(dir, filepath.Base(drvs[i])))
+				read[i] = all[i].complete()
 			}
 			return nil
 		})
@@ -48,13 +56,24 @@ func (n *Nix) Derivations(ctx context.Context, drvs []string) ([]Derivation, err
 	return all, n.askDerivations(ctx, drvs, all, read)
 }
 
-func readBeginning(file string) (drv Derivation, ok bool) {
+// readBeginning reads a .drv file. One that can't be read is empty.
+func readBeginning(file string) Derivation {
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return Derivation{}, false
+		return Derivation{}
 	}
-	drv, err = ReadDerivation(file, data)
-	return drv, err == nil
+	drv, _ := ReadDerivation(file, data)
+	return drv
+}
+
+// complete reports whether a derivation was read, and says where all its outputs are.
+func (d *Derivation) complete() bool {
+	for _, path := range d.Outputs {
+		if path == "" {
+			return false
+		}
+	}
+	return d.Outputs != nil
 }
 
 // ReadDerivation reads what the graph needs of the content of a .drv file, whose name
@@ -69,6 +88,47 @@ func ReadDerivation(name string, data []byte) (Derivation, error) {
 		drv.Outputs[name] = output.Path
 	}
 	return drv, nil
+}
+
+// parseDerivation reads a .drv file.
+func parseDerivation(path string, data []byte) (*derivation.Derivation, error) {
+	drv, err := derivation.ReadDerivation(bytes.NewReader(data))
+	if drv != nil && err != nil && isFloating(drv) {
+		err = checkPaths(drv) // since go-nix knows no such derivations
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read derivation %s: %w", path, err)
+	}
+	return drv, nil
+}
+
+// isFloating reports whether the path of an output is known only after the build.
+func isFloating(drv *derivation.Derivation) bool {
+	for _, output := range drv.Outputs {
+		if output.Path == "" {
+			return true
+		}
+	}
+	return false
+}
+
+// checkPaths checks all store paths of a derivation.
+func checkPaths(drv *derivation.Derivation) error {
+	paths := slices.Concat(drv.InputSources, slices.Collect(maps.Keys(drv.InputDerivations)))
+	for name, output := range drv.Outputs {
+		if name == "" {
+			return errors.New("an output has no name")
+		}
+		if output.Path != "" {
+			paths = append(paths, output.Path)
+		}
+	}
+	for _, path := range paths {
+		if !storepath.Valid(path) {
+			return fmt.Errorf("%q is no store path", path)
+		}
+	}
+	return nil
 }
 
 // beginning leaves of a derivation its outputs and the derivations that it needs, the
@@ -114,8 +174,7 @@ func (n *Nix) askDerivations(ctx context.Context, drvs []string, all []Derivatio
 			}
 			defer d.Close()
 		}
-		var err error
-		if all[i], err = d.derivation(path); err != nil {
+		if err := d.derivation(path, &all[i]); err != nil {
 			first = cmp.Or(first, err)
 			failed++
 		}
@@ -126,22 +185,26 @@ func (n *Nix) askDerivations(ctx context.Context, drvs []string, all []Derivatio
 	return first
 }
 
-func (d *Daemon) derivation(path string) (Derivation, error) {
+// derivation fills in what is not known of a derivation.
+func (d *Daemon) derivation(path string, drv *Derivation) error {
 	outputs, err := d.OutputMap(path)
 	if err != nil {
-		return Derivation{}, err
+		return err
 	}
-	info, err := d.PathInfo(path)
-	if err != nil {
-		return Derivation{}, err
-	}
-	drv := Derivation{Outputs: outputs, Inputs: map[string][]string{}}
-	for _, reference := range info.References {
-		if strings.HasSuffix(reference, ".drv") {
-			drv.Inputs[reference] = nil
+	if drv.Inputs == nil {
+		info, err := d.PathInfo(path)
+		if err != nil {
+			return err
+		}
+		drv.Inputs = map[string][]string{}
+		for _, reference := range info.References {
+			if strings.HasSuffix(reference, ".drv") {
+				drv.Inputs[reference] = nil
+			}
 		}
 	}
-	return drv, nil
+	drv.Outputs = outputs
+	return nil
 }
 
 // realDir is the directory where the files of store paths really are: a store may lie

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"testing"
 
@@ -31,7 +30,7 @@ func TestDerivations(t *testing.T) {
 		// Only this thread has the store at /nix.
 		n = keptAt(t, n, fmt.Sprintf("local?real=/proc/%d/root/nix/store", unix.Gettid()))
 		drvs := instantiate(t, n, `let
-			drv = name: more: derivation ({ inherit name; system = "x86_64-linux"; builder = "/bin/sh"; } // more);
+			drv = name: more: derivation ({ inherit name; system = "x86_64-linux"; builder = "/bin/sh"; } // more // { args = [ "-c" "for o in ${toString (more.outputs or [ "out" ])}; do eval echo ${toString more.args or ""} '>$'$o; done" ]; });
 			floating = { __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256"; outputs = [ "out" "dev" ]; };
 		in rec {
 			base = drv "base" { outputs = [ "out" "doc" ]; };
@@ -54,12 +53,20 @@ func TestDerivations(t *testing.T) {
 		if diff := cmp.Diff(map[string][]string{drvs["base"]: {"doc"}}, got[1].Inputs); diff != "" {
 			t.Error(diff)
 		}
-		// What the file's reader does not know, Nix does.
+		// What is known after the build, Nix knows.
 		if diff := cmp.Diff(map[string]string{"out": "", "dev": ""}, got[2].Outputs) + cmp.Diff(map[string]string{"out": ""}, got[3].Outputs); diff != "" {
 			t.Error(diff)
 		}
-		if inputs := slices.Collect(maps.Keys(got[2].Inputs)); !cmp.Equal(inputs, []string{drvs["base"]}) {
-			t.Errorf("ca needs %q", inputs)
+		if diff := cmp.Diff(map[string][]string{drvs["base"]: {"out"}}, got[2].Inputs) + cmp.Diff(map[string][]string{drvs["ca"]: {"dev"}}, got[3].Inputs); diff != "" {
+			t.Error(diff)
+		}
+		if parsed, err := n.Derivation(drvs["after"]); err != nil || parsed.Outputs["out"].Path != "" || len(parsed.InputDerivations) != 1 {
+			t.Errorf("after: %+v, %v", parsed, err)
+		}
+
+		realise(t, n, drvs["after"])
+		if got, err = n.Derivations(t.Context(), paths); err != nil || !strings.HasSuffix(got[2].Outputs["dev"], "-ca-dev") || !strings.HasSuffix(got[3].Outputs["out"], "-after") {
+			t.Errorf("once they are built, the outputs are %v and %v, %v", got[2].Outputs, got[3].Outputs, err)
 		}
 
 		// Where files are out of reach, Nix is asked for all.
@@ -119,6 +126,8 @@ func TestBeginning(t *testing.T) {
 		t.Errorf("all is read: %s", short)
 	}
 	for _, drv := range []string{
+		`Derive([("out","","r:sha256","")],[("../b.drv",["out"])],[],"x","x",[],[("name","a")])`,
+		`Derive([("doc","/a","r:sha256",""),("out","","r:sha256","")],[],[],"x","x",[],[("name","a")])`,
 		"", "Derive(", `Derive([],[`, "]][[", `Derive(["\`, drv[:80], drv[:150], "Error" + drv,
 		`DrvWithVersion("xp-dyn-drv",[("out","","r:sha256","")],[("/nix/store/7nkr8lhsr36p2q4s2ypk1h4h9ij4p5z6-b.drv",(["out"],[]))],[],"x","x",[],[("name","a")])`,
 		`Derive([("out","a\",[]"],[],`,

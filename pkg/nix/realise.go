@@ -1,8 +1,11 @@
 package nix
 
 import (
+	"bytes"
 	"context"
-	"io"
+	"encoding/json"
+	"fmt"
+	"os/exec"
 	"slices"
 	"strings"
 	"time"
@@ -10,14 +13,51 @@ import (
 
 // Realise builds or fetches the outputs of derivations, given as DRV!OUT[,OUT].
 // It starts no evaluator. One that fails does not stop the others. What happens
-// is told to emit, one event at a time.
+// is told to emit, one event at a time. Of an impure derivation it builds nothing
+// but what others need: see RealiseImpure.
 func (n *Nix) Realise(ctx context.Context, outputs []string, emit func(Event)) error {
-	args := []string{"--realise", "--keep-going", "--log-format", "internal-json", "-v"}
+	return n.realise(n.building(ctx, "nix-store", append([]string{"--realise", "--keep-going"}, outputs...)...), emit)
+}
+
+// RealiseImpure builds an impure derivation and returns the paths of all its outputs by
+// name. Each build makes other ones, which the store does not remember.
+func (n *Nix) RealiseImpure(ctx context.Context, drv string, emit func(Event)) (map[string]string, error) {
+	var out bytes.Buffer
+	// Nix 2.26 can't build some of several outputs.
+	cmd := n.building(ctx, "nix", "build", "--no-link", "--json", n.installable(drv+"!*"))
+	cmd.Stdout = &out
+	if err := n.realise(cmd, emit); err != nil {
+		return nil, err
+	}
+	var built []struct {
+		Outputs map[string]string `json:"outputs"`
+	}
+	if err := json.Unmarshal(out.Bytes(), &built); err != nil || len(built) != 1 {
+		return nil, fmt.Errorf("read what nix build has built of %s: %.80q, %w", drv, out.String(), err)
+	}
+	return built[0].Outputs, nil
+}
+
+// installable is how `nix build` and `nix copy` call outputs, given as for Realise.
+func (n *Nix) installable(output string) string {
+	drv, names, _ := strings.Cut(output, "!")
+	if !n.HasOutputsSyntax() {
+		return drv // all of them
+	}
+	return drv + "^" + names
+}
+
+// building prepares a program that builds and tells about it in JSON.
+func (n *Nix) building(ctx context.Context, program string, args ...string) *exec.Cmd {
 	command := n.command
 	if slices.ContainsFunc(n.options, func(o Option) bool { return strings.Contains(o.Value, "s3://") }) {
 		command = n.abroad // which a builder can ask for, where Nix has no daemon
 	}
-	cmd := command(ctx, "nix-store", append(args, outputs...)...)
+	return command(ctx, program, append(args, "--log-format", "internal-json", "-v")...)
+}
+
+// realise runs a program that builds.
+func (n *Nix) realise(cmd *exec.Cmd, emit func(Event)) error {
 	var message string
 	cmd.Stderr = &logReader{
 		now:    time.Now,
@@ -30,7 +70,6 @@ func (n *Nix) Realise(ctx context.Context, outputs []string, emit func(Event)) e
 			emit(e)
 		},
 	}
-	cmd.Stdout = io.Discard
 	return failure(cmd, cmd.Run(), message)
 }
 

@@ -442,14 +442,6 @@ func (n *Nix) Derivation(path string) (*derivation.Derivation, error) {
 	return parseDerivation(path, data)
 }
 
-func parseDerivation(path string, data []byte) (*derivation.Derivation, error) {
-	drv, err := derivation.ReadDerivation(bytes.NewReader(data))
-	if err != nil {
-		return nil, fmt.Errorf("read derivation %s: %w", path, err)
-	}
-	return drv, nil
-}
-
 // Has says whether the files of all outputs of a derivation are there: after the
 // end of its build, whether that went well. It asks no program.
 func (n *Nix) Has(drv string) bool {
