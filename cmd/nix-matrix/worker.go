@@ -331,6 +331,9 @@ func (w *worker) finishPush(session *push.Session, result *job.Result) {
 			for _, o := range t.Outputs {
 				paths = append(paths, o.Path)
 			}
+			if len(w.plan.Targets[t.N].OutPaths) < len(t.Outputs) {
+				session.Built(t.DrvPath) // for what is known of it only now
+			}
 		}
 	}
 	w.app.show.Doing("pushing")

@@ -106,35 +106,48 @@ func (n *Nix) AllValid(ctx context.Context) ([]string, error) {
 	return paths, d.Close()
 }
 
-// Built gives the outputs of derivations that are in the store, and the
-// derivations that have others.
+// Built returns the outputs of derivations that are in the store, and the derivations that
+// have others. With the outputs of a derivation that were known only after its build
+// comes DRV!*, for Copy.
 func (n *Nix) Built(ctx context.Context, drvs ...string) (paths, unbuilt []string, err error) {
 	d, err := n.Connect(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	paths, unbuilt, err = d.built(drvs)
-	if err != nil {
-		return nil, nil, d.explain(errors.Join(err, d.Close()))
+	for _, drv := range drvs {
+		valid, all, err := d.validOutputs(drv)
+		if err != nil {
+			return nil, nil, d.explain(errors.Join(err, d.Close()))
+		}
+		paths = append(paths, valid...)
+		switch {
+		case !all:
+			unbuilt = append(unbuilt, drv)
+		case n.floats(drv):
+			paths = append(paths, drv+allOutputs)
+		}
 	}
 	return paths, unbuilt, d.Close()
 }
 
-func (d *Daemon) built(drvs []string) (paths, unbuilt []string, err error) {
-	for _, drv := range drvs {
-		outputs, err := d.OutputMap(drv)
-		if err != nil {
-			return nil, nil, err
-		}
-		known := slices.DeleteFunc(slices.Sorted(maps.Values(outputs)), func(path string) bool { return path == "" })
-		valid, err := d.Valid(known...)
-		if err != nil {
-			return nil, nil, err
-		}
-		paths = slices.AppendSeq(paths, maps.Keys(valid))
-		if len(valid) < len(outputs) {
-			unbuilt = append(unbuilt, drv)
-		}
+// allOutputs follows the path of a derivation whose outputs are meant, all of them.
+const allOutputs = "!*"
+
+// floats reports whether outputs of a derivation are known only after its build, as far
+// as this machine knows it.
+func (n *Nix) floats(drv string) bool {
+	d, err := n.Derivation(drv)
+	return err == nil && isFloating(d)
+}
+
+// validOutputs returns the outputs of a derivation that are valid, and whether they are
+// all.
+func (d *Daemon) validOutputs(drv string) (valid []string, all bool, err error) {
+	outputs, err := d.OutputMap(drv)
+	if err != nil {
+		return nil, false, err
 	}
-	return paths, unbuilt, nil
+	known := slices.DeleteFunc(slices.Sorted(maps.Values(outputs)), func(path string) bool { return path == "" })
+	are, err := d.Valid(known...)
+	return slices.Sorted(maps.Keys(are)), len(are) == len(outputs), err
 }

@@ -3,6 +3,7 @@ package nix
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -55,7 +56,7 @@ func TestOutputMap(t *testing.T) {
 // The outputs of a derivation with floating content addresses are known once they
 // are built.
 func TestOutputMapFloating(t *testing.T) {
-	eachDaemon(t, func(t *testing.T, n *Nix) {
+	eachNix(t, func(t *testing.T, n *Nix) {
 		n = n.With(Option{"extra-experimental-features", "ca-derivations"})
 		const common = `system = "x86_64-linux"; builder = "/bin/sh"; __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256";`
 		drvs := instantiate(t, n, `rec { base = derivation { name = "base"; `+common+` args = [ "-c" "echo base >$out" ]; };
@@ -66,9 +67,15 @@ func TestOutputMapFloating(t *testing.T) {
 				t.Error(diff)
 			}
 		}
+		if paths, unbuilt, err := n.Built(t.Context(), drvs["top"]); len(paths) > 0 || len(unbuilt) != 1 || err != nil {
+			t.Errorf("before the build, %q and not %q, %v", paths, unbuilt, err)
+		}
 		realise(t, n, drvs["top"])
 		for name, drv := range drvs {
 			out := outputMap(t, d, drv)["out"]
+			if paths, unbuilt, err := n.Built(t.Context(), drv); !slices.Equal(paths, []string{out, drv + "!*"}) || len(unbuilt) > 0 || err != nil {
+				t.Errorf("%s has built %q and not %q, %v", name, paths, unbuilt, err)
+			}
 			if !strings.HasSuffix(out, "-"+name) || !isValid(t, n, out) {
 				t.Errorf("%s is %q", name, out)
 			}

@@ -24,7 +24,7 @@ func (n *Nix) Realise(ctx context.Context, outputs []string, emit func(Event)) e
 func (n *Nix) RealiseImpure(ctx context.Context, drv string, emit func(Event)) (map[string]string, error) {
 	var out bytes.Buffer
 	// Nix 2.26 can't build some of several outputs.
-	cmd := n.building(ctx, "nix", "build", "--no-link", "--json", n.installable(drv+"!*"))
+	cmd := n.building(ctx, "nix", "build", "--no-link", "--json", n.installable(drv+allOutputs))
 	cmd.Stdout = &out
 	if err := n.realise(cmd, emit); err != nil {
 		return nil, err
@@ -38,13 +38,14 @@ func (n *Nix) RealiseImpure(ctx context.Context, drv string, emit func(Event)) (
 	return built[0].Outputs, nil
 }
 
-// installable is how `nix build` and `nix copy` call outputs, given as for Realise.
-func (n *Nix) installable(output string) string {
-	drv, names, _ := strings.Cut(output, "!")
-	if !n.HasOutputsSyntax() {
-		return drv // all of them
+// installable is how `nix build` and `nix copy` call a path, or DRV!* for the outputs of a
+// derivation.
+func (n *Nix) installable(path string) string {
+	drv, ok := strings.CutSuffix(path, allOutputs)
+	if ok && n.HasOutputsSyntax() {
+		return drv + "^*"
 	}
-	return drv + "^" + names
+	return drv
 }
 
 // building prepares a program that builds and tells about it in JSON.

@@ -458,14 +458,19 @@ func (n *Nix) Has(drv string) bool {
 }
 
 // Copy sends the closures of the paths to another store, and says what of them it
-// lacked. How large that is, it knows of binary caches alone.
+// lacked. How large that is, it knows of binary caches alone. With DRV!* among the paths,
+// the other store learns also which derivation has these outputs.
 func (n *Nix) Copy(ctx context.Context, destination string, paths []string) (Traffic, error) {
 	args := append(arguments(asked), "copy", "--verbose", "--to", destination)
 	if strings.HasPrefix(destination, "ssh") {
 		args = append(args, "--substitute-on-destination") // what others can send, we need not
 	}
 	log := &copyLog{sizes: map[string]int64{}, rest: tail{limit: 16 << 10}}
-	for _, piece := range chunks(paths) {
+	installables := make([]string, len(paths))
+	for i, path := range paths {
+		installables[i] = n.installable(path)
+	}
+	for _, piece := range chunks(installables) {
 		cmd := n.abroad(ctx, "nix", append(slices.Clip(args), piece...)...)
 		cmd.WaitDelay = copyGrace
 		cmd.Stderr = log // and nowhere else: it may quote the address

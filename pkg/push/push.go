@@ -204,7 +204,14 @@ func (d *Destination) Missing() bool {
 // Push sends the closures of the paths. Beside an error too, it says what the
 // destination lacked and has got, as far as that is known: of Cachix, it is not. The
 // error is a *RefusedError where the destination's answer is the reason.
+//
+// DRV!* among the paths stands for the outputs of a derivation, which are among them too:
+// where outputs follow from what is in them, a destination must be told which derivation
+// has them. Those that have no place for that get the outputs alone.
 func (d Destination) Push(ctx context.Context, n Nix, paths []string, secrets Secrets) (sent nix.Traffic, err error) {
+	if d.cachix != nil || d.attic != nil || strings.HasPrefix(d.address, "ssh:") {
+		paths = slices.DeleteFunc(slices.Clone(paths), IsDerivation)
+	}
 	switch {
 	case d.cachix != nil:
 		err = n.Cachix(ctx, d.cachix.name, paths)
@@ -215,6 +222,9 @@ func (d Destination) Push(ctx context.Context, n Nix, paths []string, secrets Se
 	}
 	return sent, refusedBy(err)
 }
+
+// IsDerivation reports whether one of the paths to push is DRV!*.
+func IsDerivation(path string) bool { return strings.HasSuffix(path, "!*") }
 
 // binaryCaches are the schemes of stores that hold compressed NARs.
 var binaryCaches = map[string]bool{"file": true, "http": true, "https": true, "s3": true}

@@ -88,18 +88,19 @@ func TestParseRefuses(t *testing.T) {
 func TestPush(t *testing.T) {
 	for _, test := range []struct{ address, keyFile, want string }{
 		{"cachix:my-fleet", "/key", "cachix my-fleet /a /b"},
-		{"file:///srv", "", "copy file:///srv?compression=zstd&parallel-compression=true /a /b"},
-		{"file:///srv?compression=xz", "", "copy file:///srv?compression=xz /a /b"},
-		{"ssh-ng://host", "/key", "copy ssh-ng://host /a /b"},
-		{"s3://b?region=eu&compression=none", "/key", "copy s3://b?region=eu&compression=none&secret-key=%2Fkey /a /b"},
-		{"https://user:s3cr3t@host?compression=br", "/my key&+=", "copy https://user:s3cr3t@host?compression=br&secret-key=%2Fmy%20key%26%2B%3D /a /b"},
+		{"file:///srv", "", "copy file:///srv?compression=zstd&parallel-compression=true /a /b /c.drv!*"},
+		{"file:///srv?compression=xz", "", "copy file:///srv?compression=xz /a /b /c.drv!*"},
+		{"ssh-ng://host", "/key", "copy ssh-ng://host /a /b /c.drv!*"},
+		{"ssh://host", "/key", "copy ssh://host /a /b"},
+		{"s3://b?region=eu&compression=none", "/key", "copy s3://b?region=eu&compression=none&secret-key=%2Fkey /a /b /c.drv!*"},
+		{"https://user:s3cr3t@host?compression=br", "/my key&+=", "copy https://user:s3cr3t@host?compression=br&secret-key=%2Fmy%20key%26%2B%3D /a /b /c.drv!*"},
 	} {
 		d, err := Parse(test.address)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var store calls
-		if _, err := d.Push(t.Context(), &store, []string{"/a", "/b"}, Secrets{KeyFile: test.keyFile}); err == nil {
+		if _, err := d.Push(t.Context(), &store, []string{"/a", "/b", "/c.drv!*"}, Secrets{KeyFile: test.keyFile}); err == nil {
 			t.Errorf("%s: the error is lost", test.address)
 		}
 		if diff := cmp.Diff(calls{test.want}, store); diff != "" {

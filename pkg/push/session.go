@@ -20,8 +20,8 @@ const Grace = 3500 * time.Millisecond
 // Store is what a Session asks about what was built.
 type Store interface {
 	Nix
-	// Built gives the outputs of derivations that are there, and the derivations
-	// that have others.
+	// Built returns the outputs of derivations that are there, with DRV!* where they
+	// were known only after the build, and the derivations that have others.
 	Built(ctx context.Context, drvs ...string) (paths, unbuilt []string, err error)
 }
 
@@ -95,7 +95,7 @@ func (s *Session) Finish(paths []string) []Report {
 	s.cancel()
 	reports := make([]Report, len(s.queues))
 	for i, q := range s.queues {
-		reports[i] = Report{Destination: q.to.Name, Paths: len(q.done), Sent: q.sent, Seconds: q.spent.Seconds(), Err: errors.Join(q.err, s.err)}
+		reports[i] = Report{Destination: q.to.Name, Paths: q.paths(), Sent: q.sent, Seconds: q.spent.Seconds(), Err: errors.Join(q.err, s.err)}
 	}
 	return reports
 }
@@ -183,6 +183,16 @@ type queue struct {
 	spent   time.Duration
 	err     error
 	givenUp bool
+}
+
+// paths is how many were pushed.
+func (q *queue) paths() (n int) {
+	for path := range q.done {
+		if !IsDerivation(path) {
+			n++
+		}
+	}
+	return n
 }
 
 func (q *queue) run(ctx context.Context) {
