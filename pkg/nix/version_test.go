@@ -2,8 +2,15 @@ package nix
 
 import (
 	"errors"
+	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/org/nix-matrix/internal/testbench"
 )
 
 // What each implementation says of itself, and what follows from that.
@@ -69,5 +76,40 @@ func TestVersions(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The documentation names the versions that are tested, and how, and claims no others.
+func TestVersionsDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/nix-versions.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := regexp.MustCompile(`(?m)^\| (Nix|Lix|Determinate Nix) \| ([0-9.]+).* \| (itself|a stand-in|not)\b`)
+	tested := map[string][]string{}
+	for _, m := range row.FindAllStringSubmatch(string(page), -1) {
+		tested[m[3]] = append(tested[m[3]], m[1]+" "+m[2])
+	}
+	var itself []string
+	for _, version := range testbench.NixVersions {
+		itself = append(itself, "Nix "+version)
+	}
+	slices.Sort(itself)
+	slices.Sort(tested["itself"])
+	if diff := cmp.Diff(itself, tested["itself"]); diff != "" {
+		t.Errorf("versions that are tested themselves:\n%s", diff)
+	}
+	stands := map[string]string{"lix": "Lix 2.94", "2.35": "Nix 2.35", "determinate": "Determinate Nix 3"}
+	var forks []string
+	for _, fork := range testbench.NixForks {
+		forks = append(forks, stands[fork])
+	}
+	slices.Sort(forks)
+	slices.Sort(tested["a stand-in"])
+	if diff := cmp.Diff(forks, tested["a stand-in"]); diff != "" {
+		t.Errorf("stand-ins:\n%s", diff)
+	}
+	if len(tested["not"]) == 0 {
+		t.Error("what is not tested is not told")
 	}
 }
