@@ -152,7 +152,7 @@ func (d *discovery) evaluate(ctx context.Context, at *site, s *source, o *discov
 			Version: job.Version,
 			ID:      a.id,
 			Created: time.Now().UTC().Truncate(time.Second),
-			Nix:     n.Version.String(),
+			Nix:     n.String(),
 			System:  n.System,
 			Source:  d.asked(),
 			Targets: found.Targets,

@@ -177,7 +177,7 @@ func tryFailures(t *testing.T, n *Nix, how string, said *txtar.Archive) {
 		left := slices.Clone(messages)
 		for _, name := range test.fails {
 			i := slices.IndexFunc(left, func(m string) bool { return strings.Contains(m, drvs[name]) })
-			if test.says == `timed out after 1 seconds` && n.nixSince(2, 30) {
+			if test.says == `timed out after 1 seconds` && n.nixSince(30) {
 				i = slices.IndexFunc(left, func(m string) bool { return !strings.Contains(m, "/nix/store/") })
 			}
 			if i < 0 {
@@ -191,7 +191,7 @@ func tryFailures(t *testing.T, n *Nix, how string, said *txtar.Archive) {
 		}
 		// And one of each that needs one of those, which names that one alone.
 		// But a refusal ends all at once, before Nix 2.30.
-		if test.refused && !n.nixSince(2, 30) {
+		if test.refused && !n.nixSince(30) {
 			test.blocked = nil
 		}
 		for _, name := range test.blocked {
@@ -280,7 +280,7 @@ func TestRefusal(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if givenUp := slices.Contains(unbuilt, drvs["slow"]); givenUp == n.nixSince(2, 30) || slices.Contains(unbuilt, drvs["fine"]) {
+		if givenUp := slices.Contains(unbuilt, drvs["slow"]); givenUp == n.nixSince(30) || slices.Contains(unbuilt, drvs["fine"]) {
 			t.Errorf("given up: %t; not built: %q", givenUp, unbuilt)
 		}
 	})

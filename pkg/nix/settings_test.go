@@ -107,6 +107,9 @@ func TestFlakeConfig(t *testing.T) {
 				`{ nixConfig = { substituters = [ ]; extra-substituters = true; trusted-public-keys = ""; }; outputs = _: { }; }`, config{},
 			},
 		} {
+			if slices.Contains(testbench.NixForks, filepath.Base(t.Name())) && what != "lists" {
+				continue // Nix reads all of them in the same way
+			}
 			dir := filepath.Dir(writeFile(t, "flake.nix", test.text))
 			var got config
 			var err error

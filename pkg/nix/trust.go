@@ -29,7 +29,7 @@ func (d *Daemon) readTrust() error {
 	if said > uint64(NotTrusted) {
 		return fmt.Errorf("it says %d of whether it trusts us", said)
 	}
-	d.trust = Trust(said) //nolint:gosec // at most NotTrusted
+	d.trust = Trust(said)
 	return nil
 }
 

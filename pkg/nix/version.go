@@ -68,33 +68,33 @@ func (v Version) before(major, minor int) bool {
 	return v.major < major || v.major == major && v.minor < minor
 }
 
-// nixSince reports whether v has what is in CppNix from a version on, and with that in
-// Determinate Nix. Lix left CppNix at 2.18.
-func (v Version) nixSince(major, minor int) bool {
+// nixSince reports whether v has what is in CppNix from version 2 with that minor number
+// on, and with that in Determinate Nix. Lix left CppNix at 2.18.
+func (v Version) nixSince(minor int) bool {
 	switch v.Implementation {
 	case CppNix, Determinate:
-		return !v.before(major, minor)
+		return !v.before(2, minor)
 	case Lix:
-		return major == 2 && minor <= 18
+		return minor <= 18
 	}
 	return false
 }
 
 // HasConfigShow reports whether settings are shown by `nix config show`; else it is
 // `nix show-config`.
-func (v Version) HasConfigShow() bool { return v.nixSince(2, 20) || v.Implementation == Lix }
+func (v Version) HasConfigShow() bool { return v.nixSince(20) || v.Implementation == Lix }
 
 // HasJSONFormat reports whether `nix path-info` has the flag --json-format, without which
 // such versions warn.
-func (v Version) HasJSONFormat() bool { return v.nixSince(2, 33) }
+func (v Version) HasJSONFormat() bool { return v.nixSince(33) }
 
 // HasOutputsSyntax reports whether outputs of a derivation are named DRV^OUT; else DRV
 // stands for all of them.
-func (v Version) HasOutputsSyntax() bool { return v.nixSince(2, 13) }
+func (v Version) HasOutputsSyntax() bool { return v.nixSince(13) }
 
 // EvaluatesWholeFlakes reports whether an Evaluation may be of all outputs of a flake.
 // Other versions have no name for them.
-func (v Version) EvaluatesWholeFlakes() bool { return v.nixSince(2, 26) }
+func (v Version) EvaluatesWholeFlakes() bool { return v.nixSince(26) }
 
 // CopiesInputs reports whether an evaluation leaves the flake inputs that it has read in
 // the store. If not, it may read them where they were downloaded to, which for Determinate
