@@ -247,35 +247,6 @@ func (n *Nix) Offered(ctx context.Context, paths []string, substituters ...strin
 	return offered, nil
 }
 
-var untrustedPattern = regexp.MustCompile(`(?m)^path '([^']+)' is untrusted$`)
-
-// Trusted says which of the paths that a substituter has are signed by a key that
-// is trusted, or need not be.
-func (n *Nix) Trusted(ctx context.Context, paths []string, substituter string) (map[string]bool, error) {
-	trusted := make(map[string]bool, len(paths))
-	for _, path := range paths {
-		trusted[path] = true
-	}
-	if !n.requiresSignatures() || strings.Contains(substituter, "trusted=1") || strings.Contains(substituter, "trusted=true") {
-		return trusted, nil
-	}
-	for _, piece := range chunks(paths) {
-		args := append(arguments(asked), "store", "verify", "--no-contents", "--store", substituter)
-		var said bytes.Buffer
-		cmd := n.abroad(ctx, "nix", append(args, piece...)...)
-		cmd.Stderr = &said
-		err := n.run(cmd)
-		untrusted := untrustedPattern.FindAllStringSubmatch(Plain(said.String()), -1)
-		if err != nil && untrusted == nil {
-			return nil, fmt.Errorf("ask for signatures: %w", redactErr(err, substituter))
-		}
-		for _, m := range untrusted {
-			delete(trusted, m[1])
-		}
-	}
-	return trusted, nil
-}
-
 // asked makes Nix ask a binary cache for what it has, rather than believe what it
 // remembers: paths can be deleted there.
 var asked = []Option{{"narinfo-cache-positive-ttl", "0"}, {"narinfo-cache-negative-ttl", "0"}}

@@ -215,6 +215,97 @@ func TestTrusted(t *testing.T) {
 	})
 }
 
+// A path is trusted if it was checked and found good, whatever is wrong with others.
+func TestTrustedOfTrouble(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		ctx, dir := t.Context(), t.TempDir()
+		names := []string{"good", "better", "unsigned", "missing", "damaged", "swapped", "cut"}
+		paths, all := map[string]string{}, make([]string, len(names))
+		for i, name := range names {
+			drv := instantiate(t, n, derive(name, "echo >$out"))[name]
+			realise(t, n, drv)
+			d, err := n.Derivation(drv)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all[i] = d.Outputs["out"].Path
+			paths[name] = all[i]
+		}
+		if _, err := n.output(ctx, "nix-store", "--generate-binary-cache-key", "test-1", dir+"/secret", dir+"/public"); err != nil {
+			t.Fatal(err)
+		}
+		key, err := os.ReadFile(dir + "/public")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cache := "file://" + dir + "/cache"
+		if _, err := n.Copy(ctx, cache, []string{paths["unsigned"]}); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"good", "better", "damaged", "swapped", "cut"} {
+			if _, err := n.Copy(ctx, cache+"?secret-key="+dir+"/secret", []string{paths[name]}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		info := func(name string) string { return dir + "/cache/" + filepath.Base(paths[name])[:32] + ".narinfo" }
+		good, err := os.ReadFile(info("good"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, content := range map[string][]byte{"damaged": []byte("garbage"), "swapped": good, "cut": good[:len(good)/3]} {
+			if err := os.WriteFile(info(name), content, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n = n.With(Option{"trusted-public-keys", string(key)})
+		for _, test := range []struct{ asked, want []string }{
+			{[]string{"good", "better"}, []string{"good", "better"}},
+			{[]string{"good", "unsigned", "better"}, []string{"good", "better"}},
+			{[]string{"good", "missing"}, []string{"good"}},
+			{[]string{"unsigned", "missing", "good"}, []string{"good"}},
+			{[]string{"damaged", "good"}, []string{"good"}},
+			{[]string{"unsigned", "damaged", "good"}, []string{"good"}},
+			{[]string{"cut", "good", "unsigned"}, []string{"good"}},
+			{[]string{"swapped", "unsigned"}, nil},
+			{[]string{"unsigned", "missing"}, nil},
+			{names, []string{"good", "better"}},
+		} {
+			asked, want := make([]string, len(test.asked)), map[string]bool{}
+			for i, name := range test.asked {
+				asked[i] = paths[name]
+			}
+			for _, name := range test.want {
+				want[paths[name]] = true
+			}
+			got, err := n.Trusted(ctx, asked, cache)
+			if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" || err != nil && len(test.want) > 0 {
+				t.Errorf("%v: %v\n%s", test.asked, err, diff)
+			}
+		}
+		if got, err := n.Trusted(ctx, all, "file://"+dir+"/none"); len(got) > 0 {
+			t.Errorf("a binary cache that is none has %v, %v", got, err)
+		}
+	})
+}
+
+// That a store is trusted says its query, and nothing that looks like it.
+func TestTrustedStores(t *testing.T) {
+	for address, want := range map[string]bool{
+		"https://cache.example?trusted=1":               true,
+		"https://cache.example?priority=3&trusted=true": true,
+		"https://cache.example/trusted=1":               false,
+		"https://cache.example?untrusted=1":             false,
+		"https://cache.example?x=trusted=1":             false,
+		"https://cache.example?trusted=0":               false,
+		"https://cache.example?trusted=10":              false,
+		"https://cache.example":                         false,
+	} {
+		if got := trustedStore(address); got != want {
+			t.Errorf("%s: %t", address, got)
+		}
+	}
+}
+
 func TestOfferedError(t *testing.T) {
 	program(t, "nix-store", `echo "error: can't reach https://user:s3cr3t@host/nix-cache-info" >&2; exit 1`)
 	_, err := new(Nix).Offered(t.Context(), []string{"/nix/store/x"}, "https://user:s3cr3t@host?a=b")
