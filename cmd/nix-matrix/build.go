@@ -57,7 +57,7 @@ stopped by a signal.
 	f.StringVar(&b.planFile, "plan", a.action.Input("plan"), "`FILE` with the plan, instead of the cache")
 	f.StringVar(&b.drvsFile, "drvs", a.action.Input("drvs"), "`FILE` with the pack of derivations, where the cache has none")
 	f.StringVar(&b.resultFile, "result", a.action.Input("result"), "write the Result to `FILE`; - is stdout")
-	f.BoolVar(&b.missingOK, "missing-ok", a.action.Input("missing_ok") == "true", "")
+	a.boolFlag(cmd, &b.missingOK, "missing-ok", false, "")
 	_ = f.MarkHidden("missing-ok") // for action.yml, which then fetches the artifact
 	b.surroundings.flags(a, cmd)
 	b.surroundings.pushFlags(a, cmd)

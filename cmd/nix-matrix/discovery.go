@@ -71,7 +71,7 @@ func (d *discovery) flags(a *app, cmd *cobra.Command) {
 	}
 	f.StringArrayVar(&d.include, "include", a.action.Lines("include"), "`GLOB` on attribute paths of what is wanted: * is one name or a part of it, ** any number; may be repeated")
 	f.StringArrayVar(&d.exclude, "exclude", a.action.Lines("exclude"), "`GLOB` of what is not wanted, and is not evaluated; may be repeated")
-	f.BoolVar(&d.allowEmpty, "allow-empty", a.action.Input("allow_empty") == "true", "a glob may match nothing, and there may be nothing to build")
+	a.boolFlag(cmd, &d.allowEmpty, "allow-empty", false, "a glob may match nothing, filter-builds and proviso may leave nothing, and there may be nothing to build")
 	f.StringArrayVar(&d.args, "arg", a.action.Lines("arg"), "argument for the functions in the file, as `NAME=EXPRESSION`; may be repeated")
 	f.StringArrayVar(&d.argStrs, "argstr", a.action.Lines("argstr"), "likewise, as `NAME=TEXT`; may be repeated")
 	f.StringArrayVar(&d.nixPath, "nix-path", a.action.Lines("nix_path"), "entry of the search path for the file, `NAME=PATH`; may be repeated")
@@ -79,8 +79,8 @@ func (d *discovery) flags(a *app, cmd *cobra.Command) {
 	f.StringVar(&d.evalWorkers, "eval-workers", or(a.action.Input("eval_workers"), "0"), "evaluators at once, a `NUMBER`; 0 is what cores and memory allow")
 	f.StringVar(&d.evalTimeout, "eval-timeout", or(a.action.Input("eval_timeout"), "30m"), "how long the evaluation of one attribute may take, as a `TIME`")
 	f.StringVar(&d.evalMemory, "eval-memory", or(a.action.Input("eval_memory"), "0"), "memory that an evaluator may use, in `MiB`; 0 is no limit")
-	f.BoolVar(&d.reuse, "reuse-evaluation", a.action.Input("reuse_evaluation") != "false", "take the evaluation of the same commit of a flake with the same settings from the cache, if there is one")
-	f.BoolVar(&d.trustProved, "skip-proved", a.action.Input("skip_proved") != "false", "leave out of a pull request that pushes nothing, as one from a fork, what the default branch has built")
+	a.boolFlag(cmd, &d.reuse, "reuse-evaluation", true, "take the evaluation of the same commit of a flake with the same settings from the cache, if there is one")
+	a.boolFlag(cmd, &d.trustProved, "skip-proved", true, "leave out of a pull request that pushes nothing, as one from a fork, what the default branch has built")
 	f.StringVar(&d.runners, "runners", a.action.Input("runners"), "labels of the runners for a system, or for a feature such as kvm, a line `SYSTEM=LABEL[,LABEL]` each; meta.nixMatrix.runner of a package may choose any line by its labels, and no other runner")
 	f.StringVar(&d.qemu, "qemu", or(a.action.Input("qemu"), string(plan.QEMUAuto)), "emulate aarch64-linux: auto, where no runner is named for it, always or never")
 	f.StringVar(&d.maxEntries, "max-entries", or(a.action.Input("max_entries"), strconv.Itoa(plan.MaxEntries)), "most entries that the matrix may have, a `NUMBER`; GitHub allows no more than 256. Beyond that, hosts of a system share jobs")
@@ -252,13 +252,23 @@ func (d *discovery) choose(ctx context.Context, at *site, how *planner, e *evalu
 	if len(left) > 0 {
 		p.Notices = append(p.Notices, fmt.Sprintf("Left out by filter_builds: %s.", some(left)))
 	}
+	wanted := evaluated(p.Targets)
+	if len(wanted) == 0 && len(left) > 0 && !d.allowEmpty {
+		return nil, usagef("filter_builds is true for none of %d %s: %s. Correct the expression, or allow that with --allow-empty (input allow_empty)",
+			len(left), plural(len(left), "target", "targets"), some(left))
+	}
 	at.read(p.Substituters, p.PublicKeys)
 	d.skipProved(ctx, at, e.source.cache, p.Targets)
 	at.app.show.Doing("asking what is there already")
 	if e.places, err = d.skip(ctx, at, p.Targets); err != nil {
 		return nil, err
 	}
+	asked := len(toBuild(&p))
 	d.askProviso(ctx, at, p.Targets)
+	if asked > 0 && asked == len(wanted) && len(toBuild(&p)) == 0 && !d.allowEmpty {
+		return nil, usagef("the proviso leaves out all of %d %s: %s. Correct the script, or allow that with --allow-empty (input allow_empty)",
+			asked, plural(asked, "target", "targets"), some(wanted))
+	}
 	return &p, nil
 }
 
@@ -269,6 +279,17 @@ func (d *discovery) omitted(attrs []string) string {
 			strings.Join(d.systems, " and "), some(attrs))
 	}
 	return fmt.Sprintf("Left out, since only %s are wanted: %s. Name more systems with --systems (input systems).", strings.Join(d.systems, " and "), some(attrs))
+}
+
+// evaluated returns the names of the targets that are not failed.
+func evaluated(targets []job.Target) []string {
+	var names []string
+	for i := range targets {
+		if targets[i].State != job.Failed {
+			names = append(names, targets[i].Name)
+		}
+	}
+	return names
 }
 
 // group makes the entries.

@@ -59,7 +59,7 @@ Exits with 1 if something could not be removed, with 3 if the token may not even
 	f := cmd.Flags()
 	f.StringVar(&g.keep, "keep", or(a.action.Input("keep"), "7d"), "`TIME` within which what was used stays, such as 7d or 36h")
 	f.StringVar(&g.budget, "budget", a.action.Input("budget"), "`SIZE` that all that stays may have, such as 5GB; by default there is no limit")
-	f.BoolVar(&g.dryRun, "dry-run", a.action.Input("dry_run") == "true", "remove nothing, and say what would be removed and why")
+	a.boolFlag(cmd, &g.dryRun, "dry-run", false, "remove nothing, and say what would be removed and why")
 	f.BoolVar(&g.json, "json", false, "print what becomes of each entry as JSON")
 	a.idFlag(cmd)
 	a.cacheFlag(cmd)

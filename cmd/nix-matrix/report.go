@@ -48,7 +48,7 @@ brings up to date. It takes a token with the permission pull-requests: write fro
 	f.StringVar(&r.summary, "summary", "", "write the report as Markdown to `FILE`")
 	htmlFlag(cmd, &r.html)
 	f.BoolVar(&r.json, "json", false, "print the verdict as JSON")
-	f.BoolVar(&r.comment, "comment", a.action.Input("comment") == "true", "keep the verdict in a comment on the pull request, where the token may write one")
+	a.boolFlag(cmd, &r.comment, "comment", false, "keep the verdict in a comment on the pull request, where the token may write one")
 	r.packing.limitFlag(a, cmd)
 	a.idFlag(cmd)
 	cmd.Flags().StringVar(&a.cache, "cache", a.action.Input("cache"), "actions (default in GitHub Actions) or dir:`PATH`, where the default branch's last run has left what to compare with")

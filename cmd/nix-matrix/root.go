@@ -89,6 +89,9 @@ with underscores. Secrets are taken from the environment only.`,
 	root.SetOut(a.streams.out)
 	root.SetErr(a.streams.err)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if wrong := new(boolError); errors.As(err, &wrong) {
+			err = wrong
+		}
 		return usagef("%w; see %s --help", err, cmd.CommandPath())
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true

@@ -65,7 +65,7 @@ func (s *surroundings) flags(a *app, cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringArrayVar(&s.push, "push", a.action.Lines("push"),
 		"binary cache to push to: attic:https://SERVER/CACHE, cachix:NAME or any `ADDRESS` that nix copy speaks; may be repeated")
-	f.BoolVar(&s.pushRequired, "push-required", a.action.Input("push_required") != "false",
+	a.boolFlag(cmd, &s.pushRequired, "push-required", true,
 		"whether a push that fails or can't happen is an error; else it is a warning, as is one without secrets in a pull request from a fork or from Dependabot")
 	f.StringSliceVar(&s.substituters, "substituters", words(a.action.Input("substituters")), "further `ADDRESS`es to fetch from")
 	f.StringSliceVar(&s.publicKeys, "trusted-public-keys", words(a.action.Input("trusted_public_keys")), "further `KEY`s whose signature is enough to take a path")

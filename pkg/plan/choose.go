@@ -19,7 +19,7 @@ import (
 // name, host, kind, description, meta, drvPath and requiredSystemFeatures, of which the
 // first three and name are as nixbuild-action documents them.
 type Chooser struct {
-	filter, label *gojq.Code
+	filter, label *expression
 }
 
 // patience is how long an expression may take for one target.
@@ -40,27 +40,16 @@ func NewChooser(filter, label string) (*Chooser, error) {
 	return c, err
 }
 
-func compile(name, expression string) (*gojq.Code, error) {
-	if strings.TrimSpace(expression) == "" {
-		return nil, nil //nolint:nilnil // none was given, which is no error
+// parseError says where in an expression the error is.
+func parseError(name, text string, err error) error {
+	var at *gojq.ParseError
+	if !errors.As(err, &at) {
+		return fmt.Errorf("%s: %w", name, err)
 	}
-	query, err := gojq.Parse(expression)
-	if err != nil {
-		var at *gojq.ParseError
-		if errors.As(err, &at) {
-			offset := min(max(0, at.Offset-len(at.Token)), len(expression)) // which gojq counts up to the end
-			line := strings.Count(expression[:offset], "\n") + 1
-			column := offset - strings.LastIndexByte(expression[:offset], '\n')
-			return nil, fmt.Errorf("%s: line %d, column %d of the jq expression: %w", name, line, column, err)
-		}
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	// Neither files nor the environment are there for it.
-	code, err := gojq.Compile(query, gojq.WithEnvironLoader(func() []string { return nil }))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return code, nil
+	offset := min(max(0, at.Offset-len(at.Token)), len(text)) // which gojq counts up to the end
+	line := strings.Count(text[:offset], "\n") + 1
+	column := offset - strings.LastIndexByte(text[:offset], '\n')
+	return fmt.Errorf("%s: line %d, column %d of the jq expression: %w", name, line, column, err)
 }
 
 // Choose gives the targets that are wanted, with the names that they are to have,
@@ -134,11 +123,16 @@ func (c *Chooser) name(ctx context.Context, t *job.Target, meta map[string]any) 
 	return nil
 }
 
-// evaluate gives the first value of an expression.
-func evaluate(ctx context.Context, code *gojq.Code, input map[string]any) (any, error) {
+// evaluate returns the first value of an expression. A field that a target has not is
+// an error, whatever the value.
+func evaluate(ctx context.Context, e *expression, target map[string]any) (any, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	value, ok := code.RunWithContext(ctx, input).Next()
+	e.target, e.unknown = target, ""
+	value, ok := e.code.RunWithContext(ctx, target).Next()
+	if err := e.err(); err != nil {
+		return nil, err
+	}
 	if !ok {
 		return nil, errors.New("it gives nothing")
 	}

@@ -3,11 +3,13 @@ package plan
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/itchyny/gojq"
 
 	"github.com/org/nix-matrix/pkg/job"
 )
@@ -84,6 +86,124 @@ func TestChooseRefuses(t *testing.T) {
 	if _, _, err := c.Choose(ctx, choices(), nil); err == nil {
 		t.Error("what never ends has ended")
 	}
+}
+
+// jq takes a field that is not there for null. Of a target's object, that is an error.
+func TestChooseKnowsFields(t *testing.T) {
+	const list = "a target has attr, description, drvPath, host, kind, meta, name, requiredSystemFeatures, system, top_attr"
+	meta := json.RawMessage(`{"license": {"free": true}, "name": "hello"}`)
+	for _, test := range []struct {
+		filter  string
+		unknown string // empty: there is none
+	}{
+		{`.hots == "x86_64-linux"`, "hots"},
+		{`.system == "x86_64-linux" and .hots == null`, "hots"},
+		{`.hots | startswith("x")`, "hots"}, // which is worth more than what startswith says
+		{`.["hots"] == "x"`, "hots"},
+		{`."hots" == "x"`, "hots"},
+		{`. as $t | $t.hots == "x"`, "hots"},
+		{`(.).hots == "x"`, "hots"},
+		{`[.] | .[0].hots == "x"`, "hots"},
+		{`[.] | map(.hots) | any`, "hots"},
+		{`[.] | .[] | .hots == null`, "hots"},
+		{`def f: .hots; f == "x"`, "hots"},
+		{`def f(g): g == "x"; f(.hots)`, "hots"},
+		{`if .hots then true else false end`, "hots"},
+		{`if true then .hots == "x" else false end`, "hots"},
+		{`try (.hots == "x") catch false`, "hots"},
+		{`"\(.hots)" == "x"`, "hots"},
+		{`{hots} == {}`, "hots"},
+		{`{"hots"} == {}`, "hots"},
+		{`{(.hots // "a"): 1} | has("a")`, "hots"},
+		{`reduce .hots as $x (true; .)`, "hots"},
+		{`[foreach .hots as $x (true; .)] | any`, "hots"},
+		{`[.hots, .system] | any`, "hots"},
+		{`-(.hots // 1) == 1`, "hots"},
+		{`.hots.free == null`, "hots"},
+		{`.hots[0] == null`, "hots"},
+		{`.hots // true`, "hots"},
+		{`path(.hots) == ["hots"]`, "hots"},
+		{`label $out | .hots == "x"`, "hots"},
+		{`(.hots | not) or true`, "hots"},
+		{`.license == null`, "license"}, // which is in meta
+
+		{`.system == "x86_64-linux"`, ""},
+		{`.meta.nosuch == null`, ""},
+		{`.meta.nosuch.deeper == null`, ""},
+		{`.meta | .nosuch == null`, ""},
+		{`.meta as $m | $m.nosuch == null`, ""},
+		{`(.meta // {}).nosuch == null`, ""},
+		{`.meta["nosuch"] == null`, ""},
+		{`[.meta.license // empty | .. | .free? // empty] | any`, ""},
+		{`[.. | .nosuch? // empty] | any`, ""}, // which asks whether it is there
+		{`.nosuch? == null`, ""},
+		{`{a: .name} | .a == "x" and .b == null`, ""},
+		{`has("nosuch")`, ""},
+		{`. + {extra: true} | .extra`, ""},
+		{`.name |= "x" | .name == "x"`, ""},
+		{`del(.meta) | .meta == null`, ""},
+		{`path(.meta.x) == ["meta", "x"]`, ""},
+		{`[paths(type == "boolean")] == [["meta", "license", "free"]]`, ""},
+		{`to_entries | map(select(.key == "name")) | length == 1`, ""},
+		{`.meta.license | to_entries[0] | .value`, ""},
+		{`.requiredSystemFeatures | index("kvm") == null`, ""},
+		{`"nosuch" | . as $k | true`, ""},
+		{`[1, 2] | .[0] == 1`, ""},
+		{`{"a": {"b": 1}} | .a.b == 1 and .a.c == null`, ""},
+		{`[.name | test("^HEL"; "i")] | any`, ""},
+		{`@text "\(.name)" == "x" | not`, ""},
+		{`.name[0:3] == "hel"`, ""},
+		{`. as {name: $n} | $n == "x"`, ""},
+		{`limit(1; .name, .attr) == "x"`, ""},
+	} {
+		t.Run(test.filter, func(t *testing.T) {
+			c, err := NewChooser(test.filter, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			targets := choices()[1:2]
+			wanted, left, err := c.Choose(t.Context(), targets, []json.RawMessage{meta})
+			if test.unknown != "" {
+				if want := fmt.Sprintf("filter_builds, for packages.x86_64-linux.hello: there is no field %q: %s", test.unknown, list); err == nil || err.Error() != want {
+					t.Fatalf("%v, want %s", err, want)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Watching changes nothing: it is as jq has it.
+			if got, want := len(wanted) == 1, plainly(t, test.filter, targets[0], meta); got != want || len(wanted)+len(left) != 1 {
+				t.Errorf("it is %t, and without watching %t", got, want)
+			}
+		})
+	}
+	c, err := NewChooser("", `"\(.nam)"`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := c.Choose(t.Context(), choices(), nil); err == nil || !strings.Contains(err.Error(), `label_builds, for nixosConfigurations.pi3: there is no field "nam"`) {
+		t.Error(err)
+	}
+}
+
+// plainly evaluates an expression as it is.
+func plainly(t *testing.T, text string, target job.Target, meta json.RawMessage) bool {
+	t.Helper()
+	query, err := gojq.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var about map[string]any
+	if err := json.Unmarshal(meta, &about); err != nil {
+		t.Fatal(err)
+	}
+	value, _ := query.Run(fields(&target, about)).Next()
+	keep, ok := value.(bool)
+	if !ok {
+		t.Fatalf("it is %v", value)
+	}
+	return keep
 }
 
 // Expressions see what packages say of themselves. The targets have none of it.
