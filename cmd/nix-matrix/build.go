@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -17,9 +16,6 @@ import (
 	"github.com/org/nix-matrix/pkg/pack"
 	"github.com/org/nix-matrix/pkg/store"
 )
-
-// maxPlan bounds the memory that a plan from a cache may take, in bytes.
-const maxPlan = 256 << 20
 
 // errNoHandover says that what discovery left can't be found.
 var errNoHandover = errors.New("not handed over")
@@ -252,7 +248,7 @@ func (b *builder) plan(ctx context.Context, c cache.Cache, entry *job.Entry) (*j
 	var data []byte
 	var err error
 	if b.planFile != "" {
-		if data, err = os.ReadFile(b.planFile); err != nil {
+		if data, err = readFile(b.planFile, maxPlan, 0); err != nil {
 			return nil, fmt.Errorf("read the plan: %w", err)
 		}
 	} else if data, err = fromCache(ctx, c, entry.Plan); err != nil {

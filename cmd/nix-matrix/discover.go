@@ -118,6 +118,9 @@ func (a *app) discover(ctx context.Context, d *discovery, planOut, drvsOut strin
 		}
 	}
 	e.keep(ctx, p)
+	if a.action.Running() {
+		p.Run, p.Attempt = a.runNumber()
+	}
 	data, err := p.Marshal()
 	if err != nil {
 		return err

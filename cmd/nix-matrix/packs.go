@@ -238,7 +238,7 @@ func (p *packing) readBefore(a *app) (before, error) {
 	if err != nil {
 		return before{}, err
 	}
-	data, err := os.ReadFile(file)
+	data, err := readFile(file, maxBefore, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return before{}, nil
 	}

@@ -41,7 +41,7 @@ func (d *discovery) skip(ctx context.Context, at *site, targets []job.Target) ([
 	}
 	for i := range targets {
 		t := &targets[i]
-		if t.State == job.Build && len(t.OutPaths) == len(t.Outputs) && everywhere(t, places) {
+		if t.State == job.Build && everywhere(t, places) {
 			t.State, t.Available = job.Skip, true
 			t.Reason = places[0].name
 		}
@@ -98,10 +98,15 @@ func (p *place) add(ctx context.Context, n *nix.Nix, paths []string, substituter
 	return nil
 }
 
+// everywhere reports whether a target wants an output, and each place has all that it
+// wants. Of nothing, nobody has anything.
 func everywhere(t *job.Target, places []place) bool {
-	for _, path := range t.OutPaths {
+	if !t.HasPaths() || len(places) == 0 {
+		return false
+	}
+	for _, output := range t.Outputs {
 		for _, p := range places {
-			if !p.has[path] {
+			if !p.has[t.OutPaths[output]] {
 				return false
 			}
 		}

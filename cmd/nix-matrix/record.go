@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -15,9 +14,6 @@ import (
 	"github.com/org/nix-matrix/pkg/push"
 	"github.com/org/nix-matrix/pkg/report"
 )
-
-// maxRecord bounds the memory that a record from a cache may take, in bytes.
-const maxRecord = 64 << 20
 
 // recordPrefix begins the keys of the records of this use of nix-matrix, in this workflow.
 func (a *app) recordPrefix() string {
@@ -113,7 +109,7 @@ func (r *reporter) compare(ctx context.Context, v *report.Verdict, plan *job.Pla
 	if !own {
 		return
 	}
-	run, _ := strconv.ParseInt(a.getenv("GITHUB_RUN_ID"), 10, 64) // 0 is not known
+	run, _ := a.runNumber()
 	about := job.Record{
 		ID: a.id, Run: run, Created: time.Now().UTC().Truncate(time.Second), Branch: branch, Commit: a.getenv("GITHUB_SHA"), URL: a.action.RunURL(),
 	}

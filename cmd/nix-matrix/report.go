@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strconv"
 	"strings"
 
@@ -24,6 +23,10 @@ func newReport(a *app) *cobra.Command {
 		Long: `Compares the results with the plan, target by target. The verdict is green only
 if every target of the plan was built, or skipped for a reason in the plan; what
 is missing, crashed or never started is red. Exits with 0 only if it is green.
+
+In a workflow it wants --needs, and judges no plan but the one that the discover job
+exports there as its output plan, or in the rows of its output matrix. The outputs
+matrix and count, where the job exports them, must be about the same entries.
 
 What was sealed needs the same NIX_MATRIX_ENCRYPTION_KEY here.
 
@@ -91,17 +94,6 @@ func (r *reporter) run(ctx context.Context) error {
 	if err := errors.Join(a.checkID(), a.loadSeal()); err != nil {
 		return err
 	}
-	text := []byte(r.needs)
-	if file, ok := strings.CutPrefix(r.needs, "@"); ok {
-		var err error
-		if text, err = os.ReadFile(file); err != nil {
-			return fmt.Errorf("read what became of the jobs before: %w", err)
-		}
-	}
-	needs, err := report.ParseNeeds(text)
-	if err != nil {
-		return &usageError{err}
-	}
 	if r.plan == "" {
 		return usagef("there is no plan: give one with --plan")
 	}
@@ -109,9 +101,33 @@ func (r *reporter) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	plan, key, err := r.readPlan()
+	verdict, plan, results, err := r.judge()
 	if err != nil {
 		return err
+	}
+	if !verdict.Refused {
+		if plan != nil {
+			a.heads = plan.Heads
+		}
+		r.compare(ctx, verdict, plan, results)
+		r.stock(ctx, limit, plan, results)
+	}
+	return r.tell(ctx, verdict)
+}
+
+// judge reads needs, plan and results, and returns the verdict on them.
+func (r *reporter) judge() (*report.Verdict, *job.Plan, []*job.Result, error) {
+	a := r.app
+	needs, err := r.readNeeds()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	plan, key, refusal, err := r.readPlan()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if refusal != nil {
+		return report.Refuse(refusal, needs), nil, nil, nil
 	}
 	results, err := readResults(or(r.results, "."), a.seal)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -122,33 +138,67 @@ func (r *reporter) run(ctx context.Context) error {
 			result.Plan = key
 		}
 	}
-	if plan != nil {
-		a.heads = plan.Heads
-	}
-	verdict := report.Judge(plan, key, results, needs)
-	r.compare(ctx, verdict, plan, results)
-	r.stock(ctx, limit, plan, results)
-	return r.tell(ctx, verdict)
+	return report.Judge(plan, key, results, needs), plan, results, nil
 }
 
-// readPlan gives no plan when there is none: that is for the verdict to say.
-func (r *reporter) readPlan() (*job.Plan, string, error) {
-	data, err := os.ReadFile(r.plan)
-	if errors.Is(err, fs.ErrNotExist) && r.app.action.Running() {
-		return nil, "", nil
+// readNeeds reads what became of the jobs before. In a workflow there must be some.
+func (r *reporter) readNeeds() (report.Needs, error) {
+	text := []byte(r.needs)
+	if file, ok := strings.CutPrefix(r.needs, "@"); ok {
+		var err error
+		if text, err = readFile(file, maxNeeds, 0); err != nil {
+			return nil, fmt.Errorf("cannot read --needs: %w", err)
+		}
+	}
+	needs, err := report.ParseNeeds(text)
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	if len(needs) == 0 && r.app.action.Running() {
+		return nil, usagef("cannot report without --needs: nothing else says which plan this run made. Let the job that reports need the jobs that discover and build, and give it the input needs: ${{ toJSON(needs) }}")
+	}
+	return needs, nil
+}
+
+// readPlan reads the plan and makes its key, as one of this use of nix-matrix. In a
+// workflow, a plan that is not there or can't be judged is for the verdict to say.
+func (r *reporter) readPlan() (plan *job.Plan, key string, refusal *report.Refusal, err error) {
+	a := r.app
+	data, err := readFile(r.plan, maxPlan, 0)
+	if errors.Is(err, fs.ErrNotExist) && a.action.Running() {
+		return nil, "", nil, nil
 	}
 	if err != nil {
-		return nil, "", fmt.Errorf("read the plan: %w", err)
+		err = fmt.Errorf("cannot read the plan: %w", err)
+	} else if data, err = a.seal.Open(planDocument, data); err == nil {
+		plan, err = job.ParsePlan(data)
 	}
-	seal := r.app.seal
-	if data, err = seal.Open(planDocument, data); err != nil {
-		return nil, "", err
+	switch {
+	case err != nil && !a.action.Running():
+		return nil, "", nil, err
+	case err != nil:
+		return nil, "", &report.Refusal{ //nolint:nilerr // the verdict tells of it
+			Reason: "the plan that arrived can't be read",
+			Next:   "All jobs need the same version of nix-matrix and the same `encryption_key`. If they have that, somebody has replaced the artifact: run all jobs again.",
+			Detail: err.Error(),
+		}, nil
 	}
-	plan, err := job.ParsePlan(data)
-	if err != nil {
-		return nil, "", err
+	key = job.PlanKey(a.id, a.seal.Fingerprint(), data)(0)
+	// The attempt may be an earlier one: who runs failed jobs again keeps the plan.
+	if run, attempt := a.runNumber(); a.action.Running() && (plan.Run != run || plan.Attempt > attempt) {
+		refusal = &report.Refusal{
+			Reason: "the plan that arrived is of another run",
+			Next:   fmt.Sprintf("It was made in the run %d, attempt %d, and this is the run %d, attempt %d. Run all jobs again.", plan.Run, plan.Attempt, run, attempt),
+		}
 	}
-	return plan, job.PlanKey(plan.ID, seal.Fingerprint(), data)(0), nil
+	return plan, key, refusal, nil
+}
+
+// runNumber returns GitHub's numbers of the run and of its attempt, 0 outside of one.
+func (a *app) runNumber() (run int64, attempt int) {
+	run, _ = strconv.ParseInt(a.getenv("GITHUB_RUN_ID"), 10, 64)
+	attempt, _ = strconv.Atoi(a.getenv("GITHUB_RUN_ATTEMPT"))
+	return run, attempt
 }
 
 // tell gives the verdict in all the places where it is looked for.

@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -439,33 +437,4 @@ func writeResult(file string, r *job.Result, seal *pack.Key) error {
 		return fmt.Errorf("write the result: %w", err)
 	}
 	return nil
-}
-
-// readResults reads all Results of a directory. One that can't be read is an
-// error beside the others.
-func readResults(dir string, seal *pack.Key) ([]*job.Result, error) {
-	files, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	var results []*job.Result
-	var errs []error
-	for _, f := range files {
-		if f.IsDir() || !strings.HasSuffix(f.Name(), ".json") {
-			continue
-		}
-		data, err := os.ReadFile(dir + "/" + f.Name())
-		if err == nil {
-			data, err = seal.Open(resultDocument, data)
-		}
-		if err == nil {
-			var r *job.Result
-			if r, err = job.ParseResult(data); err == nil {
-				results = append(results, r)
-				continue
-			}
-		}
-		errs = append(errs, fmt.Errorf("%s: %w", f.Name(), err))
-	}
-	return results, errors.Join(errs...)
 }

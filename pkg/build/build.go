@@ -246,9 +246,9 @@ func (r *realisation) resolved(ctx context.Context) (map[string]bool, error) {
 	return built, err
 }
 
-// all says whether all wanted outputs of a target are valid.
+// all reports whether a target wants an output, and all that it wants are valid.
 func (r *realisation) all(i int, valid map[string]bool) bool {
-	return !slices.ContainsFunc(r.targets[i].Outputs, func(output string) bool { return !valid[r.outputs[i][output]] })
+	return len(r.targets[i].Outputs) > 0 && !slices.ContainsFunc(r.targets[i].Outputs, func(output string) bool { return !valid[r.outputs[i][output]] })
 }
 
 // sizes fills in the outputs that are there.

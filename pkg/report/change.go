@@ -102,9 +102,9 @@ func (t *TargetVerdict) changed(was *job.RecordTarget) ChangedTarget {
 }
 
 // Markdown gives the change as a section of at most about limit bytes.
-func (c *Change) Markdown(limit int) string {
+func (c *Change) Markdown(limit int, o SummaryOptions) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "### %s\n\nAgainst %s: %s.\n\n", changeTitle, c.base(), c.tally())
+	fmt.Fprintf(&b, "### %s\n\nAgainst %s: %s.\n\n", changeTitle, c.base(o), c.tally())
 	limit -= b.Len()
 	const longest = 120
 	if len(c.Changed) > 0 {
@@ -171,9 +171,9 @@ func (c *Change) of(name func(string) string) string {
 	return text
 }
 
-func (c *Change) base() string {
+func (c *Change) base(o SummaryOptions) string {
 	text := c.of(func(name string) string { return code(name, 100) })
-	if linkable(c.URL) {
+	if o.owns(c.URL) {
 		text = "[" + text + "](" + c.URL + ")"
 	}
 	return text

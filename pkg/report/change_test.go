@@ -18,7 +18,7 @@ func mainRun() *job.Record {
 	p := planOf(host("nas", "x86_64-linux"), host("notado", "x86_64-linux"), host("pi3", "aarch64-linux"), host("router", "x86_64-linux"), pkg("gone"), unevaluated(pkg("mended"), "error: no"))
 	results := resultsOf(p)
 	results[1].Targets[0].Outputs[0].Parts = map[string]int64{"linux": 100 << 20, "perl": 50 << 20, "firmware": 7 << 20}
-	v := Judge(p, planKey, results, nil)
+	v := judged(p, planKey, results, nil)
 	return v.Record(job.Record{ID: job.DefaultID, Created: noon, Commit: "0123456789abcdef0123456789abcdef01234567", Branch: "main", URL: "https://github.com/org/fleet/actions/runs/5"}, p, results, nil)
 }
 
@@ -31,7 +31,7 @@ func changed() *Verdict {
 	out := &results[1].Targets[0].Outputs[0]
 	out.Closure += 30 << 20
 	out.Parts = map[string]int64{"linux": 150 << 20, "perl": 30 << 20, "firmware": 7 << 20, "go": 1 << 20}
-	v := Judge(p, planKey, results, needsOf(Success, Success))
+	v := judged(p, planKey, results, needsOf(Success, Success))
 	v.Change = v.Compare(mainRun(), 17)
 	return v
 }
@@ -64,7 +64,7 @@ func TestChangesAreCut(t *testing.T) {
 		c.Changed = append(c.Changed, ChangedTarget{Name: name, Before: math.MaxInt64, After: math.MinInt64})
 	}
 	const limit = 20_000
-	if text := c.Markdown(limit); len(text) > limit || strings.Count(text, " more") != 3 {
+	if text := c.Markdown(limit, SummaryOptions{}); len(text) > limit || strings.Count(text, " more") != 3 {
 		t.Errorf("%d bytes:\n%.2000s", len(text), text)
 	}
 }
@@ -100,7 +100,7 @@ func TestRecord(t *testing.T) {
 	results[0].Emulated = true
 	results[0].Builds = []job.DrvBuild{{DrvPath: drv("gcc-1"), Seconds: 90.4}, {DrvPath: p.Targets[1].DrvPath, Seconds: 5, Failed: true}}
 	results[1].Builds = []job.DrvBuild{{DrvPath: drv("gcc-2"), Seconds: 30}, {DrvPath: drv("quick-1"), Seconds: 0.2}, {DrvPath: drv("odd"), Seconds: math.NaN()}}
-	v := Judge(p, planKey, results, nil)
+	v := judged(p, planKey, results, nil)
 
 	first.Targets[1].DrvPath = p.Targets[0].DrvPath // it has not changed
 	first.Seconds = map[string]float64{"gcc x86_64-linux": 3, "clang x86_64-linux": 7}

@@ -1,15 +1,18 @@
 package report
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
+	"strconv"
 	"time"
 
 	"github.com/org/nix-matrix/pkg/job"
 )
 
 const (
-	planKey      = "nix-matrix-plan0-5f0c"
-	otherPlanKey = "nix-matrix-plan0-77aa"
+	planKey      = "nix-matrix-plan0-5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c"
+	otherPlanKey = "nix-matrix-plan0-77aa77aa77aa77aa77aa77aa77aa77aa"
 )
 
 var noon = time.Date(2026, 3, 14, 12, 0, 0, 0, time.UTC)
@@ -165,14 +168,44 @@ func fleet() *Verdict {
 			results[i].Pushes[0].Paths = 12
 		}
 	}
-	return Judge(p, planKey, results, needsOf(Success, Failure))
+	return judged(p, planKey, results, needsOf(Success, Failure))
 }
 
-// needsOf makes the needs of a workflow whose discovery left the matrix.
+// thePlan stands in outputs for what is said of the Plan that is judged.
+const thePlan = "the plan"
+
+// needsOf makes the needs of a workflow whose discovery, unless it was skipped, left
+// its outputs.
 func needsOf(discover, build Status) Needs {
 	n := Needs{"discover": {Result: discover}, "build": {Result: build}}
-	if discover == Success {
-		n["discover"] = Need{Result: discover, Outputs: map[string]string{"matrix": `{"include":[]}`, "count": "1", "plan": planKey}}
+	if discover != Skipped {
+		n["discover"] = Need{Result: discover, Outputs: map[string]string{"matrix": thePlan, "count": thePlan, "plan": planKey}}
 	}
 	return n
+}
+
+// judged is Judge with needs in which thePlan is that.
+func judged(p *job.Plan, key string, results []*job.Result, needs Needs) *Verdict {
+	return Judge(p, key, results, needsFor(p, needs))
+}
+
+func needsFor(p *job.Plan, needs Needs) Needs {
+	if p == nil {
+		p = &job.Plan{}
+	}
+	matrix, err := json.Marshal(p.Matrix(planKey))
+	if err != nil {
+		panic(err) // texts only
+	}
+	filled := maps.Clone(needs)
+	for id, need := range filled {
+		need.Outputs = maps.Clone(need.Outputs)
+		for name, value := range map[string]string{"matrix": string(matrix), "count": strconv.Itoa(len(p.Entries))} {
+			if need.Outputs[name] == thePlan {
+				need.Outputs[name] = value
+			}
+		}
+		filled[id] = need
+	}
+	return filled
 }

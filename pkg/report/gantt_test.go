@@ -19,7 +19,7 @@ func TestWorkOfARerun(t *testing.T) {
 	for i, at := range []time.Duration{48 * time.Hour, 0, 30 * time.Second} {
 		results[i].Started, results[i].Finished = noon.Add(at), noon.Add(at+time.Minute)
 	}
-	v := Judge(p, planKey, results, nil)
+	v := judged(p, planKey, results, nil)
 	var got []float64
 	for _, w := range v.Work {
 		got = append(got, w.Start, w.Seconds)
@@ -59,7 +59,12 @@ func TestJobLinks(t *testing.T) {
 		runURL:                              false,
 		runURL + "/job/4)":                  false,
 		runURL + "/job/4/../../../../../..": false,
-		"https://evil.example/org/fleet/actions/runs/7/job/4": false,
+		runURL + "/../8/job/4":              false,
+		"http://github.com/org/fleet/actions/runs/7/job/4":       false,
+		"https://github.com/org/other/actions/runs/7/job/4":      false,
+		"https://github.com.evil/org/fleet/actions/runs/7/job/4": false,
+		"https://x@github.com/org/fleet/actions/runs/7/job/4":    false,
+		"https://evil.example/org/fleet/actions/runs/7/job/4":    false,
 		"javascript:alert(1)": false,
 		"":                    false,
 	} {
@@ -67,9 +72,36 @@ func TestJobLinks(t *testing.T) {
 		results := resultsOf(p)
 		fail(results[0], 0, drv("a"), "no")
 		results[0].URL = address
-		v := Judge(p, planKey, results, nil)
+		v := judged(p, planKey, results, nil)
 		if got := strings.Count(v.Summary(SummaryOptions{RunURL: runURL + "/attempts/2"}), "]("+address+")"); (got == 2) != want || !want && address != runURL && got > 0 {
 			t.Errorf("%q: %d links", address, got)
+		}
+		// Where nobody says which server and repository are ours, none is.
+		if got := v.Summary(SummaryOptions{}); address != "" && strings.Contains(got, "]("+address) {
+			t.Errorf("%q is linked to, whatever it is", address)
+		}
+	}
+}
+
+// A record is foreign, too: it links to a run of this repository, or to nothing.
+func TestChangeLinks(t *testing.T) {
+	t.Parallel()
+	const repository = "https://github.com/org/fleet"
+	for address, want := range map[string]bool{
+		repository + "/actions/runs/5":                  true,
+		repository + "/actions/runs/5/attempts/2":       true,
+		repository + "/actions/runs/5/../../../../evil": false,
+		repository + "/issues/5":                        false,
+		repository + "2/actions/runs/5":                 false,
+		"https://evil.example/org/fleet/actions/runs/5": false,
+		"javascript:alert(1)":                           false,
+	} {
+		v := changed()
+		v.Change.URL = address
+		for run, want := range map[string]bool{runURL: want, "": false, "https://elsewhere.example/org/fleet/actions/runs/7": false, repository: false} {
+			if got := v.Summary(SummaryOptions{RunURL: run}); strings.Contains(got, "]("+address+")") != want {
+				t.Errorf("%q, in %q: a link is %t", address, run, !want)
+			}
 		}
 	}
 }

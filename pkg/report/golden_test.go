@@ -37,7 +37,7 @@ var goldens = map[string]func() *Verdict{
 			r.Restored = &job.Restored{Paths: 40, Read: 30 << 20}
 			r.Saved = []job.Pack{{Key: "pack", Paths: i, Size: int64(i) << 20}}
 		}
-		return Judge(p, planKey, results, needsOf(Success, Success))
+		return judged(p, planKey, results, needsOf(Success, Success))
 	},
 	"failure": func() *Verdict {
 		p := planOf(
@@ -54,7 +54,7 @@ var goldens = map[string]func() *Verdict{
 		results[1].Pushes = []job.Push{{Destination: "cachix:fleet", Paths: 412, Seconds: 31, Error: "401 Unauthorized: the token has expired"}}
 		results[1].Error = "push to cachix:fleet: 401 Unauthorized:\nthe token has expired"
 		results[3].Plan = otherPlanKey
-		return Judge(p, planKey, results, Needs{
+		return judged(p, planKey, results, Needs{
 			"discover": needsOf(Success, Failure)["discover"], "build": {Result: Failure}, "lint": {Result: Failure},
 		})
 	},
@@ -63,7 +63,7 @@ var goldens = map[string]func() *Verdict{
 		results := resultsOf(p)
 		results[1].Outcome, results[1].Targets[0].Outcome, results[1].Targets[0].Outputs = job.Cancelled, job.Cancelled, nil
 		results[1].Error = "the build was stopped"
-		return Judge(p, planKey, results[:2], needsOf(Success, Cancelled))
+		return judged(p, planKey, results[:2], needsOf(Success, Cancelled))
 	},
 	// The build failed for one, was stopped at the deadline for others, and the
 	// steps after it failed or were left out.
@@ -88,18 +88,23 @@ var goldens = map[string]func() *Verdict{
 		fail(results[5], 1, drv("nginx"), "cc -c src/a.c", "src/a.c:12:5: error: expected ';'")
 		results[5].Targets[0].File, results[5].Targets[0].Line = "src/a.c", 12
 		results[4].Pushes = []job.Push{{Destination: "cachix:fleet", Error: "502 Bad Gateway", Optional: true}}
-		return Judge(p, planKey, results, needsOf(Success, Failure))
+		return judged(p, planKey, results, needsOf(Success, Failure))
 	},
 	// One host of four is another derivation now, one can't be evaluated any more.
 	"change":  changed,
-	"no-plan": func() *Verdict { return Judge(nil, "", nil, needsOf(Failure, Skipped)) },
+	"no-plan": func() *Verdict { return judged(nil, "", nil, needsOf(Failure, Skipped)) },
 	"no-matrix": func() *Verdict {
 		needs := needsOf(Success, Skipped)
 		delete(needs["discover"].Outputs, "matrix")
-		return Judge(planOf(host("pi3", "aarch64-linux"), pkg("a")), planKey, nil, needs)
+		return judged(planOf(host("pi3", "aarch64-linux"), pkg("a")), planKey, nil, needs)
+	},
+	"other-plan": func() *Verdict {
+		p := planOf(host("pi3", "aarch64-linux"))
+		p.Run, p.Attempt = 6, 1
+		return judged(p, otherPlanKey, resultsOf(p), needsOf(Success, Success))
 	},
 	"nothing": func() *Verdict {
-		return Judge(planOf(skipped(pkg("a"), "cachix:fleet has it")), planKey, nil, needsOf(Success, Skipped))
+		return judged(planOf(skipped(pkg("a"), "cachix:fleet has it")), planKey, nil, needsOf(Success, Skipped))
 	},
 	"many": func() *Verdict {
 		var targets []job.Target
@@ -114,7 +119,7 @@ var goldens = map[string]func() *Verdict{
 		for i := 30; i < 33; i++ {
 			fail(results[i], 0, drv(fmt.Sprintf("nixos-system-host%02d", i)), "nope")
 		}
-		return Judge(p, planKey, results, needsOf(Success, Failure))
+		return judged(p, planKey, results, needsOf(Success, Failure))
 	},
 	"hostile": func() *Verdict { return hostile("`|</code></details>\n## ❌ @octocat #1 [x](https://evil.example)\\") },
 }

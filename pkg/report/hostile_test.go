@@ -21,7 +21,7 @@ func hostile(s string) *Verdict {
 	bad := func(t job.Target) job.Target {
 		t.Name, t.Attr, t.System, t.Host, t.Reason, t.Error, t.Reproduce = s, s, s, s, s, s, s
 		if t.OutPaths != nil {
-			t.OutPaths = map[string]string{s: s}
+			t.Outputs, t.OutPaths = []string{s}, map[string]string{s: s}
 		}
 		return t
 	}
@@ -49,8 +49,11 @@ func hostile(s string) *Verdict {
 	results[3].Targets[1].PostBuild = &job.Step{Outcome: job.StepFailed, Error: s, Log: []string{s, s}}
 	results[2].Pushes = []job.Push{{Destination: s, Error: s, Optional: true}}
 	results[1].Plan = s
-	v := Judge(p, planKey, results, Needs{"a " + s: {Result: Failure}, "build": {Result: Status(s)}})
-	v.Change = &Change{Commit: s, Branch: s, Added: []string{s}, Removed: []string{s}, Changed: []ChangedTarget{
+	v := judged(p, planKey, results, Needs{
+		"a " + s: {Result: Failure, Outputs: map[string]string{"plan": s, "matrix": s, "count": s}}, "build": {Result: Status(s)},
+		"discover": needsOf(Success, Success)["discover"],
+	})
+	v.Change = &Change{Commit: s, Branch: s, URL: s, Added: []string{s}, Removed: []string{s}, Changed: []ChangedTarget{
 		{Name: s, Before: 1, After: 2, Growths: []Growth{{s, 1, 2}, {s, 2, 1}}}, {Name: s, Broken: true},
 	}}
 	return v
@@ -115,11 +118,11 @@ func TestHostileTextStaysCode(t *testing.T) {
 func checkHostile(t *testing.T, s string) {
 	t.Helper()
 	v := hostile(s)
-	md := v.Summary(SummaryOptions{})
+	md := v.Summary(SummaryOptions{RunURL: runURL})
 	// Whether a text is empty once what nobody sees is gone, has several lines, or is
 	// shortened, changes the structure; nothing else may.
 	if len(lines(s)) == 1 && len(s) < 200 && !strings.ContainsAny(s, "\r\n") && !logExcerpt.MatchString(lines(s)[0]) {
-		if diff := cmp.Diff(structure(hostile("x").Summary(SummaryOptions{})), structure(md)); diff != "" {
+		if diff := cmp.Diff(structure(hostile("x").Summary(SummaryOptions{RunURL: runURL})), structure(md)); diff != "" {
 			t.Errorf("%q gets out of its code (-harmless +hostile):\n%s\n%s", s, diff, md)
 		}
 		if diff := cmp.Diff(elements(t, hostile("x")), elements(t, v)); diff != "" {
@@ -129,7 +132,7 @@ func checkHostile(t *testing.T, s string) {
 	checkMarkdown(t, s, md)
 	checkPage(t, s, v)
 	const limit = 8 << 10
-	short := v.Summary(SummaryOptions{MaxBytes: limit})
+	short := v.Summary(SummaryOptions{RunURL: runURL, MaxBytes: limit})
 	checkMarkdown(t, s, short)
 	if len(short) >= limit {
 		t.Errorf("%q: %d bytes of %d", s, len(short), limit)
@@ -156,7 +159,7 @@ func checkMarkdown(t *testing.T, s, md string) {
 	got := structure(md)
 	for line := range strings.Lines(got) {
 		kind, content, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if kind == "Link" && strings.HasPrefix(content, `"`+runURL+"/job/40") {
+		if kind == "Link" && (content == `"`+runURL+`"` || strings.HasPrefix(content, `"`+runURL+"/job/40")) {
 			continue
 		}
 		switch kind {
@@ -234,7 +237,7 @@ func big(n int, name, line string) *Verdict {
 		r.Pushes = []job.Push{{Destination: fmt.Sprintf("cachix:%d%s", i, name), Error: line}}
 	}
 	p.Notices = log
-	return Judge(p, planKey, results, needsOf(Success, Failure))
+	return judged(p, planKey, results, needsOf(Success, Failure))
 }
 
 func TestSummaryStaysBelowTheLimit(t *testing.T) {

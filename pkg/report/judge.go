@@ -15,16 +15,18 @@ const (
 	whyStopped     = "its build was stopped"
 	whyNeverEnded  = "its job was stopped before it had a result"
 	whyNoResult    = "no result of its job arrived"
-	whyOtherPlan   = "the only result of its job is of another plan, so of another run"
+	whyOtherPlan   = "the only result of its job is of another plan: of another run, or of another use of nix-matrix with the same id"
 	whyUnmentioned = "the result of its job says nothing about it"
 	whyOtherDrv    = "the result of its job is about another derivation"
 	whyNoEntry     = "no entry of the plan builds it"
 	whyNoMatrix    = "its job was never started"
+	whyNoPaths     = "its result does not name the path of each output that the plan wants"
+	whyNowhere     = "the plan says that its outputs are there already, and does not name them"
 	whyDeadline    = "stopped at its deadline; run the failed jobs again to go on from there"
 
 	postBuildFailed = "post_build failed"
 
-	ofOtherPlan    = "it is of another plan, so of another run"
+	ofOtherPlan    = "it is of another plan: of another run, or of another use of nix-matrix with the same id"
 	ofUnknownEntry = "the plan has no such entry"
 )
 
@@ -32,11 +34,15 @@ const (
 //
 // plan is nil when discovery left none. planKey is the key of the Plan that each
 // Result must carry. Of several Results of an entry, which a rerun leaves, the
-// one that finished last counts. Without needs, as on the command line, only
-// the documents count.
+// one that finished last counts. With needs, the Plan is refused unless it is the
+// one that the discover job names there. Without, as on the command line, only the
+// documents count.
+//
+// Green needs evidence: each target has been skipped by the Plan, or its Result names
+// the path of each output that the Plan wants.
 func Judge(plan *job.Plan, planKey string, results []*job.Result, needs Needs) *Verdict {
 	j := &judgement{
-		v:         &Verdict{Cancelled: needs.any(Cancelled), Targets: []TargetVerdict{}},
+		v:         &Verdict{Cancelled: needs.cancelled(), Targets: []TargetVerdict{}},
 		plan:      plan,
 		needs:     needs,
 		discovery: needs.discovery(planKey),
@@ -47,6 +53,11 @@ func Judge(plan *job.Plan, planKey string, results []*job.Result, needs Needs) *
 		j.jobs(true)
 		j.noPlan()
 		return j.v
+	}
+	if len(needs) > 0 {
+		if refusal := needs.check(plan, planKey); refusal != nil {
+			return Refuse(refusal, needs)
+		}
 	}
 	j.v.Notices = plan.Notices
 	j.choose(planKey, results)
@@ -143,6 +154,9 @@ func (j *judgement) target(n int, entry *job.Entry) TargetVerdict {
 	switch t.Target.State {
 	case job.Skip:
 		t.Status, t.Why = TargetSkipped, t.Target.Reason
+		if t.Target.Available && !t.Target.HasPaths() {
+			t.Status, t.Why = TargetMissing, whyNowhere
+		}
 		return t
 	case job.Build:
 	default:
@@ -165,6 +179,10 @@ func (j *judgement) target(n int, entry *job.Entry) TargetVerdict {
 	}
 	if late(r, t.Result) {
 		t.Status, t.Why = TargetFailed, deadline(r, t.Result)
+		return t
+	}
+	if good(t.Result) && !evident(t.Result, &t.Target) {
+		t.Result, t.Status, t.Why = nil, TargetMissing, whyNoPaths
 		return t
 	}
 	t.Status, t.Why = status(t.Result)
@@ -200,7 +218,7 @@ func find(r *job.Result, n int, target *job.Target) (*job.TargetResult, string) 
 		case t.N != n:
 		case t.Attr != target.Attr || t.DrvPath != target.DrvPath:
 			why = whyOtherDrv
-		case found == nil || good(found) || found.Outcome == job.Cancelled && !good(t):
+		case found == nil || good(found) && evident(found, target) || found.Outcome == job.Cancelled && !good(t):
 			found = t
 		}
 	}
@@ -209,6 +227,24 @@ func find(r *job.Result, n int, target *job.Target) (*job.TargetResult, string) 
 
 // good says whether all went well with a target.
 func good(t *job.TargetResult) bool { return t.Outcome.OK() && !stepFailed(t) }
+
+// evident reports whether a result names the path of each output that the Plan wants,
+// which is the Plan's where that knows it, and no other output.
+func evident(r *job.TargetResult, t *job.Target) bool {
+	if len(t.Outputs) == 0 || len(r.Outputs) != len(t.Outputs) {
+		return false
+	}
+	for _, name := range t.Outputs {
+		at := slices.IndexFunc(r.Outputs, func(o job.Output) bool { return o.Name == name })
+		if at < 0 || r.Outputs[at].Path == "" {
+			return false
+		}
+		if known := t.OutPaths[name]; known != "" && r.Outputs[at].Path != known {
+			return false
+		}
+	}
+	return true
+}
 
 // stepFailed says whether the step after the build failed.
 func stepFailed(t *job.TargetResult) bool {

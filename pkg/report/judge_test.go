@@ -323,18 +323,18 @@ func TestJudge(t *testing.T) {
 			name: "the matrix was dropped, and it was the only output", plan: one(),
 			needs:   Needs{"discover": {Result: Success}, "build": {Result: Skipped}},
 			results: func([]*job.Result) []*job.Result { return nil },
-			status:  Failure, counts: Counts{Missing: 1}, reason: "contains the value of a secret",
+			status:  Failure, reason: "contains the value of a secret",
 		},
 		{
 			name: "the matrix is empty", plan: one(),
 			needs:   Needs{"discover": {Result: Success, Outputs: map[string]string{"matrix": " ", "count": "1"}}},
 			results: func([]*job.Result) []*job.Result { return nil },
-			status:  Failure, counts: Counts{Missing: 1}, reason: "contains the value of a secret",
+			status:  Failure, reason: "contains the value of a secret",
 		},
 		{
 			name: "another job without outputs, and one with a plan of its own", plan: one(),
 			needs: Needs{
-				"find":      {Result: Success, Outputs: map[string]string{"matrix": "{}", "count": "1", "plan": planKey}},
+				"find":      {Result: Success, Outputs: map[string]string{"matrix": thePlan, "count": thePlan, "plan": planKey}},
 				"terraform": {Result: Success, Outputs: map[string]string{"plan": "2 to add"}},
 				"build":     {Result: Success, Outputs: map[string]string{}},
 			},
@@ -343,17 +343,27 @@ func TestJudge(t *testing.T) {
 		{
 			name: "outputs that the user renamed", plan: one(),
 			needs:  Needs{"discover": {Result: Success, Outputs: map[string]string{"jobs": "{}"}}, "build": {Result: Success}},
-			status: Success, counts: Counts{Built: 1},
+			status: Failure, reason: "discovery names none",
 		},
 		{
-			name: "nothing to build, and discovery is not known", plan: planOf(skipped(pkg("a"), "it is there")),
+			name: "nothing to build, and discovery is not among the needs", plan: planOf(skipped(pkg("a"), "it is there")),
 			needs:  Needs{"build": {Result: Skipped}},
-			status: Failure, counts: Counts{Skipped: 1}, reason: "whether discovery succeeded is not known",
+			status: Failure, reason: "no job in needs names one",
+		},
+		{
+			name: "nothing to build, and discovery does not export its plan", plan: planOf(),
+			needs:  Needs{"find": {Result: Success, Outputs: map[string]string{"matrix": thePlan, "count": thePlan}}, "build": {Result: Skipped}},
+			status: Failure, reason: "discovery names none",
 		},
 		{
 			name: "nothing to build, and discovery has another id", plan: planOf(),
-			needs:  Needs{"find": {Result: Success, Outputs: map[string]string{"matrix": `{"include":[]}`, "count": "0"}}, "build": {Result: Skipped}},
+			needs:  Needs{"find": {Result: Success, Outputs: map[string]string{"matrix": thePlan, "count": thePlan, "plan": planKey}}, "build": {Result: Skipped}},
 			status: Success, reason: "nothing to build",
+		},
+		{
+			name: "only the rows of the matrix name the plan", plan: two(),
+			needs:  Needs{"find": {Result: Success, Outputs: map[string]string{"matrix": thePlan}}, "build": {Result: Success}},
+			status: Success, counts: Counts{Built: 3},
 		},
 		{
 			name:   "no plan, cancelled, and discovery has another id",
@@ -395,7 +405,7 @@ func TestJudge(t *testing.T) {
 			if tt.results != nil {
 				results = tt.results(results)
 			}
-			v := Judge(tt.plan, planKey, results, tt.needs)
+			v := judged(tt.plan, planKey, results, tt.needs)
 			if v.Status != tt.status || !strings.Contains(v.Reason, tt.reason) {
 				t.Errorf("%s: %q, want %s: %q", v.Status, v.Reason, tt.status, tt.reason)
 			}
@@ -412,7 +422,7 @@ func TestJudge(t *testing.T) {
 			if !strings.Contains(whys, tt.why) {
 				t.Errorf("%q is not among the reasons:\n%s", tt.why, whys)
 			}
-			again := Judge(tt.plan, planKey, reversed(results), tt.needs)
+			again := judged(tt.plan, planKey, reversed(results), tt.needs)
 			if diff := cmp.Diff(v, again); diff != "" {
 				t.Errorf("another order of the results gives another verdict:\n%s", diff)
 			}
@@ -436,7 +446,7 @@ func TestOfTwoResultsAtATimeTheWorseCounts(t *testing.T) {
 		results := append(resultsOf(p), resultsOf(p)...)
 		spoil(results[1])
 		for _, results := range [][]*job.Result{results, reversed(results)} {
-			if v := Judge(p, planKey, results, nil); v.Status != Failure {
+			if v := judged(p, planKey, results, nil); v.Status != Failure {
 				t.Errorf("the better one counts: %s", v.Reason)
 			}
 		}
@@ -450,7 +460,7 @@ func TestIgnoredResultsAreNamed(t *testing.T) {
 	results = append(results, resultsOf(p)...)
 	results[1].Plan = otherPlanKey
 	results[2].Entry, results[2].Name = "stray", "stray one"
-	v := Judge(p, planKey, results, needsOf(Success, Success))
+	v := judged(p, planKey, results, needsOf(Success, Success))
 	want := []Ignored{
 		{Entry: p.Entries[0].ID, Name: "nixosConfigurations.pi3", Why: ofOtherPlan},
 		{Entry: "stray", Name: "stray one", Why: ofUnknownEntry},
@@ -470,7 +480,7 @@ func TestTimes(t *testing.T) {
 	at(results[1], 30*time.Second, 90*time.Second)
 	at(results[2], 24*time.Hour, 24*time.Hour+time.Minute)
 	at(results[3], time.Hour, 0)
-	v := Judge(p, planKey, results, nil)
+	v := judged(p, planKey, results, nil)
 	if v.Seconds != 150 || v.JobSeconds != 180 {
 		t.Errorf("%v s, %v s of jobs; want 150 and 180", v.Seconds, v.JobSeconds)
 	}

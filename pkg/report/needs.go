@@ -52,9 +52,10 @@ func ParseNeeds(data []byte) (Needs, error) {
 
 func (n Needs) ids() []string { return slices.Sorted(maps.Keys(n)) }
 
-func (n Needs) any(result Status) bool {
+// cancelled reports whether a job was.
+func (n Needs) cancelled() bool {
 	for _, need := range n {
-		if need.Result == result {
+		if need.Result == Cancelled {
 			return true
 		}
 	}

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -33,7 +34,7 @@ func TestDiscovery(t *testing.T) {
 			found{IDs: []string{"second"}, Result: Success},
 		},
 		"by its plan, stored at another try": {
-			Needs{"find": {Result: Success, Outputs: outputs("plan", "nix-matrix-plan2-5f0c")}, "discover": {Result: Success}},
+			Needs{"find": {Result: Success, Outputs: outputs("plan", strings.Replace(planKey, "plan0", "plan2", 1))}, "discover": {Result: Success}},
 			found{IDs: []string{"find"}, Result: Success},
 		},
 		"by two outputs, before an id": {

@@ -17,7 +17,7 @@ func TestOutput(t *testing.T) {
 	results[0].Targets[0].Outputs[0].Parts = map[string]int64{"a part of the closure": 1 << 20}
 	results[0].Targets[0].PostBuild = &job.Step{Outcome: job.StepFailed, Error: "exit status 1", Log: []string{"a line of the step's log"}}
 	fail(results[1], 0, drv("openssl"), "a line of the log")
-	v := Judge(plan, planKey, results, needsOf(Success, Failure))
+	v := judged(plan, planKey, results, needsOf(Success, Failure))
 	// An emoji is two characters in UTF-16.
 	v.Targets[0].Target.Description = "for the garden \U0001F331"
 

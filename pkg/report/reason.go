@@ -15,10 +15,7 @@ func (j *judgement) conclude() {
 	switch {
 	case j.dropped:
 		v.Status = Failure
-		v.Reason = "the matrix did not arrive, so nothing was built: the runner drops an output that contains the value of a secret"
-		v.Next = "The name or the path of a host or a package equals a secret, or has one in it; a short secret most likely. " +
-			"Change that secret or rename what contains it. The log of discovery has the warning “Skip output 'matrix' since it may contain secret”; " +
-			"if it has not, see that the job has `matrix` among its `outputs`."
+		v.Reason, v.Next = reasonDropped, nextDropped
 	case len(failures) > 0:
 		v.Status = Failure
 		v.Reason = strings.Join(failures, ", ")
@@ -31,10 +28,6 @@ func (j *judgement) conclude() {
 	case v.Counts.Done() > v.Counts.Skipped:
 		v.Status = Success
 		v.Reason = allDone(total)
-	case len(j.needs) > 0 && len(j.discovery.ids) == 0:
-		v.Status = Failure
-		v.Reason = "there is nothing to build, but whether discovery succeeded is not known"
-		v.Next = "Add the job that discovers to the `needs` of the job that reports, and give it toJSON(needs)."
 	case total == 0:
 		v.Status = Success
 		v.Reason = "there is nothing to build"

@@ -14,7 +14,8 @@ const MaxSummary = 1 << 20
 // SummaryOptions say how to write a summary.
 type SummaryOptions struct {
 	// RunURL is the address of the page of the run, for a summary that is read
-	// elsewhere. What is no http address is left out.
+	// elsewhere. What is no http address is left out. Documents may link to nothing
+	// but pages of runs in the same repository.
 	RunURL string
 	// Brief leaves out what says nothing of the change, where that is known: the table
 	// of all targets, the time line, caches.
@@ -37,7 +38,7 @@ func (v *Verdict) Summary(o SummaryOptions) string {
 	before := v.head(o.RunURL, limit/8)
 	middle := v.missing(n)
 	if v.Change != nil {
-		middle += v.Change.Markdown(limit / 8)
+		middle += v.Change.Markdown(limit/8, o)
 	}
 	brief := o.Brief && v.Change != nil
 	after := ""
@@ -95,20 +96,31 @@ func linkable(address string) bool {
 		len(address) < 500 && !strings.ContainsAny(address, "<>()[] \n\\")
 }
 
-// links are the addresses of the jobs' pages, by Entry.Name. All are fit to stand in
-// Markdown.
+// owns reports whether an address in a document, which is foreign text, is that of a
+// run, an attempt or a job on our own server, in our own repository. No other is linked
+// to, and none where RunURL does not say which these are.
+func (o SummaryOptions) owns(address string) bool {
+	repository, _, ok := strings.Cut(o.RunURL, runPage)
+	rest, below := strings.CutPrefix(address, repository+runPage)
+	return ok && below && linkable(o.RunURL) && ownPage.MatchString(rest)
+}
+
+const runPage = "/actions/runs/"
+
+// ownPage is what may follow runPage.
+var ownPage = regexp.MustCompile(`^[0-9]+(?:/attempts/[0-9]+|/job/[0-9]+)?$`)
+
+// links are the addresses of the pages of this run's jobs, by Entry.Name. All are fit
+// to stand in Markdown.
 func (v *Verdict) links(o SummaryOptions) map[string]string {
 	l := map[string]string{}
 	for _, w := range v.Work {
-		if page := jobPage.FindStringSubmatch(w.URL); page != nil && (o.RunURL == "" || strings.HasPrefix(o.RunURL+"/", page[1]+"/")) {
+		if run, _, ok := strings.Cut(w.URL, "/job/"); ok && o.owns(w.URL) && strings.HasPrefix(o.RunURL+"/", run+"/") {
 			l[w.Entry] = w.URL
 		}
 	}
 	return l
 }
-
-// jobPage is what a Result may link to: a job, of the run that is its first group.
-var jobPage = regexp.MustCompile(`^(https?://[A-Za-z0-9.:-]+/[A-Za-z0-9._-]+/[A-Za-z0-9._-]+/actions/runs/[0-9]+)/job/[0-9]+$`)
 
 // counts is one line of numbers.
 func (v *Verdict) counts() string {

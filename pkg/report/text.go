@@ -35,7 +35,7 @@ func (v *Verdict) Text() string {
 		b.WriteString("\n")
 	}
 	if v.Next != "" {
-		fmt.Fprintf(&b, "%s\n\n", v.Next)
+		fmt.Fprintf(&b, "%s\n\n", unarmed(v.Next))
 	}
 	verdict := string(v.Status) + ": " + v.Reason
 	if counts := v.counts(); counts != "" {

@@ -14,8 +14,10 @@ type Verdict struct {
 	Reason string `json:"reason"`         // in one line; nothing foreign in it
 	Next   string `json:"next,omitempty"` // what to do about it, where that is not plain
 	// Cancelled says that the run was cancelled, whatever the Status.
-	Cancelled bool   `json:"cancelled"`
-	Counts    Counts `json:"counts"`
+	Cancelled bool `json:"cancelled"`
+	// Refused says that the Plan that arrived was not judged, for the Reason.
+	Refused bool   `json:"refused,omitempty"`
+	Counts  Counts `json:"counts"`
 	// Seconds is for how long at least one entry was worked on, JobSeconds the
 	// sum over all entries.
 	Seconds    float64 `json:"seconds"`

@@ -1,0 +1,193 @@
+package report
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/org/nix-matrix/pkg/job"
+)
+
+// A Refusal says why a Plan is not judged. Such a verdict is red.
+type Refusal struct {
+	Reason string // in one line; nothing foreign in it
+	Next   string // what to do about it; foreign text in it is code
+	Detail string // foreign text
+}
+
+const (
+	reasonDropped = "the matrix did not arrive, so nothing was built: the runner drops an output that contains the value of a secret"
+	nextDropped   = "The name or the path of a host or a package equals a secret, or has one in it; a short secret most likely. " +
+		"Change that secret or rename what contains it. The log of discovery has the warning “Skip output 'matrix' since it may contain secret”; " +
+		"if it has not, see that the job has `matrix` and `plan` among its `outputs`."
+
+	exportPlan = "export the output `plan` of the discover job: `outputs: { plan: '${{ steps.ID.outputs.plan }}' }` with the id of its step, beside `matrix` and `count`."
+)
+
+// A claim is a job's word that it made the Plan with a key.
+type claim struct {
+	job, key string
+}
+
+// claims returns the Plans that jobs name for the use of nix-matrix with an id, each
+// once a job: in the output plan, and in the rows of the output matrix.
+func (n Needs) claims(id string) []claim {
+	var all []claim
+	for _, name := range n.ids() {
+		keys := []string{n[name].Outputs["plan"]}
+		for _, row := range matrixRows(n[name].Outputs["matrix"]) {
+			keys = append(keys, row.Plan)
+		}
+		for _, key := range keys {
+			c := claim{name, strings.TrimSpace(key)}
+			if named, ok := job.PlanKeyID(c.key); ok && named == id && !slices.Contains(all, c) {
+				all = append(all, c)
+			}
+		}
+	}
+	return all
+}
+
+// A matrixRow is what tells rows of a matrix apart.
+type matrixRow struct {
+	ID   string `json:"id"`
+	Plan string `json:"plan"`
+}
+
+// matrixRows reads the output matrix. What is no matrix has no rows.
+func matrixRows(text string) []matrixRow {
+	var matrix struct {
+		Include []matrixRow `json:"include"`
+	}
+	if json.Unmarshal([]byte(text), &matrix) != nil {
+		return nil
+	}
+	return matrix.Include
+}
+
+// check reports why the Plan with a key must not be judged: it is not the one that the
+// discover job names in Needs. nil means that it is.
+func (n Needs) check(plan *job.Plan, key string) *Refusal {
+	id, ok := job.PlanKeyID(key)
+	claims := n.claims(id)
+	if !ok || len(claims) == 0 {
+		return n.unnamed()
+	}
+	made := claims[0]
+	for _, c := range claims[1:] {
+		if !job.SamePlan(made.key, c.key) {
+			return ambiguous(id, made, c)
+		}
+	}
+	if plan.ID != id || !job.SamePlan(made.key, key) {
+		return otherPlan(plan, id, made)
+	}
+	for _, c := range claims {
+		if refusal := sameEntries(plan, n[c.job].Outputs); refusal != nil {
+			return refusal
+		}
+	}
+	return nil
+}
+
+// unnamed is the Refusal where no job names a Plan.
+func (n Needs) unnamed() *Refusal {
+	switch d := n.discovery(""); {
+	case len(d.ids) == 0:
+		return &Refusal{
+			Reason: "which plan to judge is not known, since no job in needs names one",
+			Next:   "Add the job that discovers to the `needs` of the job that reports, give it toJSON(needs), and " + exportPlan,
+		}
+	case d.result != Success:
+		return &Refusal{Reason: "discovery did not succeed, and names no plan", Next: "The log of the job that discovers says why."}
+	case !d.matrix && !n.renamed(d.ids):
+		return &Refusal{Reason: reasonDropped, Next: nextDropped}
+	default:
+		return &Refusal{
+			Reason: "which plan to judge is not known, since discovery names none",
+			Next:   "So that the report can tell the plan of this run from any other, " + exportPlan,
+		}
+	}
+}
+
+// renamed reports whether jobs have outputs, and none that is called as one of discover.
+func (n Needs) renamed(ids []string) bool {
+	return slices.ContainsFunc(ids, func(id string) bool { return len(n[id].Outputs) > 0 && ours(n[id].Outputs) == 0 })
+}
+
+// ambiguous is the Refusal where jobs name two Plans for one id.
+func ambiguous(id string, a, b claim) *Refusal {
+	who := fmt.Sprintf("The job %s names", code(a.job, 100))
+	if a.job != b.job {
+		who = fmt.Sprintf("The jobs %s and %s name", code(a.job, 100), code(b.job, 100))
+	}
+	return &Refusal{
+		Reason: "two uses of nix-matrix in this workflow have the same id",
+		Next: fmt.Sprintf("%s two plans of the id %s, and what one of them stores the other overwrites. Give each use an `id` of its own, in all of its jobs.",
+			who, code(id, 100)),
+	}
+}
+
+// otherPlan is the Refusal of a Plan that is not the one that a job names.
+func otherPlan(plan *job.Plan, id string, made claim) *Refusal {
+	of := "another plan"
+	if plan.Run != 0 {
+		of = fmt.Sprintf("a plan that was made in the run %d, attempt %d", plan.Run, plan.Attempt)
+	}
+	return &Refusal{
+		Reason: "the plan that arrived is not the one that discovery made",
+		Next: fmt.Sprintf("The job %s names the plan %s, and the artifact %s has %s. If this workflow uses nix-matrix twice, give each use an `id` of its own: "+
+			"with the same `id` they overwrite each other's artifacts. If not, somebody has replaced the artifact: run all jobs again, and see who can write artifacts in this run.",
+			code(made.job, 100), code(made.key, 200), code(id+".plan", 100), of),
+	}
+}
+
+// sameEntries reports why the other outputs of the job that made a Plan are not about
+// that Plan. Those that it does not export say nothing.
+func sameEntries(plan *job.Plan, outputs map[string]string) *Refusal {
+	const next = "The outputs `matrix`, `count` and `plan` must be those of one discover step. Run all jobs again."
+	if count := strings.TrimSpace(outputs["count"]); count != "" && count != strconv.Itoa(len(plan.Entries)) {
+		says := "something else"
+		if n, err := strconv.Atoi(count); err == nil {
+			says = strconv.Itoa(n)
+		}
+		return &Refusal{Reason: fmt.Sprintf("the plan has %s, and the count of discovery is %s", plural(len(plan.Entries), "entry", "entries"), says), Next: next}
+	}
+	matrix := outputs["matrix"]
+	if strings.TrimSpace(matrix) == "" {
+		return nil // which the verdict tells of
+	}
+	rows := map[string]bool{}
+	for _, row := range matrixRows(matrix) {
+		rows[row.ID] = true
+	}
+	differs := len(rows) != len(plan.Entries) || len(matrixRows(matrix)) != len(rows)
+	for i := range plan.Entries {
+		differs = differs || !rows[plan.Entries[i].ID]
+	}
+	if differs {
+		return &Refusal{Reason: "the matrix of discovery does not have the entries of the plan", Next: next}
+	}
+	return nil
+}
+
+// Refuse returns the verdict on a run whose Plan is not judged.
+func Refuse(r *Refusal, needs Needs) *Verdict {
+	j := &judgement{
+		v:         &Verdict{Cancelled: needs.cancelled(), Targets: []TargetVerdict{}, Refused: true},
+		needs:     needs,
+		discovery: needs.discovery(""),
+	}
+	j.jobs(true)
+	v := j.v
+	v.Status, v.Reason, v.Next = Failure, r.Reason, r.Next
+	if r.Detail != "" {
+		v.Entries = append(v.Entries, EntryProblem{Name: "plan", Status: Failure, Message: r.Detail})
+	}
+	if v.Cancelled {
+		v.Reason += "; besides, the run was cancelled"
+	}
+	return v
+}
