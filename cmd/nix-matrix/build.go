@@ -17,9 +17,6 @@ import (
 	"github.com/org/nix-matrix/pkg/store"
 )
 
-// errNoHandover says that what discovery left can't be found.
-var errNoHandover = errors.New("not handed over")
-
 func newBuild(a *app) *cobra.Command {
 	b := &builder{app: a}
 	cmd := &cobra.Command{
@@ -77,6 +74,7 @@ type builder struct {
 	setup      string
 	working    workingFlags
 	packing    packing
+	cache      cache.Cache // nil where there is none
 
 	surroundings surroundings
 	// missingOK makes a missing plan or pack an output of the step instead of a
@@ -109,6 +107,9 @@ func (b *builder) run(ctx context.Context) error {
 	if errors.Is(err, errNoHandover) && b.missingOK && ctx.Err() == nil {
 		a.show.Printf("%v: trying the artifact of the run", err)
 		return a.action.SetOutput("handover", "missing")
+	}
+	if a.action.Running() {
+		a.saveResult(ctx, b.cache, result)
 	}
 	if err != nil {
 		return err
@@ -194,6 +195,7 @@ func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Resul
 	if err != nil {
 		return err
 	}
+	b.cache = c
 	stock, err := b.stock(ctx, c, entry)
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/org/nix-matrix/pkg/action"
+	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/report"
 )
@@ -47,12 +48,14 @@ brings up to date. It takes a token with the permission pull-requests: write fro
 	f := cmd.Flags()
 	f.StringVar(&r.plan, "plan", a.action.Input("plan"), "`FILE` with the plan")
 	f.StringVar(&r.results, "results", a.action.Input("results"), "`DIR` with the results")
-	f.StringVar(&r.needs, "needs", a.action.Input("needs"), "what became of the jobs before: toJSON(needs), as `JSON`; @FILE is a file with it")
+	f.StringVar(&r.needs, "needs", a.action.Input("needs"), "what became of the jobs before: toJSON(needs), as `JSON`; @FILE, or an absolute path, is a file with it")
 	f.StringVar(&r.summary, "summary", "", "write the report as Markdown to `FILE`")
 	htmlFlag(cmd, &r.html)
 	f.BoolVar(&r.json, "json", false, "print the verdict as JSON")
 	a.boolFlag(cmd, &r.comment, "comment", false, "keep the verdict in a comment on the pull request, where the token may write one")
 	r.packing.limitFlag(a, cmd)
+	a.boolFlag(cmd, &r.missingOK, "missing-ok", false, "")
+	_ = cmd.Flags().MarkHidden("missing-ok") // for action.yml, which then fetches the artifacts
 	a.idFlag(cmd)
 	cmd.Flags().StringVar(&a.cache, "cache", a.action.Input("cache"), "actions (default in GitHub Actions) or dir:`PATH`, where the default branch's last run has left what to compare with")
 	return cmd
@@ -68,6 +71,8 @@ type reporter struct {
 	json    bool
 	comment bool
 	packing packing
+	// missingOK makes what the cache lacks an output of the step instead of a verdict.
+	missingOK bool
 }
 
 func htmlFlag(cmd *cobra.Command, to *string) {
@@ -101,7 +106,11 @@ func (r *reporter) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	verdict, plan, results, err := r.judge()
+	verdict, plan, results, err := r.judge(ctx)
+	if errors.Is(err, errNoHandover) {
+		a.show.Printf("%v: trying the artifacts of the run", err)
+		return a.action.SetOutput("handover", "missing")
+	}
 	if err != nil {
 		return err
 	}
@@ -115,23 +124,33 @@ func (r *reporter) run(ctx context.Context) error {
 	return r.tell(ctx, verdict)
 }
 
-// judge reads needs, plan and results, and returns the verdict on them.
-func (r *reporter) judge() (*report.Verdict, *job.Plan, []*job.Result, error) {
+// judge reads needs, plan and results, and returns the verdict on them. With missingOK, the
+// error is errNoHandover where the artifacts of the run may have more.
+func (r *reporter) judge(ctx context.Context) (*report.Verdict, *job.Plan, []*job.Result, error) {
 	a := r.app
 	needs, err := r.readNeeds()
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	plan, key, refusal, err := r.readPlan()
+	var c cache.Cache
+	if a.action.Running() {
+		if c, err = a.openCache(); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	plan, key, refusal, err := r.readPlan(ctx, c, needs)
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	if refusal != nil {
 		return report.Refuse(refusal, needs), nil, nil, nil
 	}
-	results, err := readResults(or(r.results, "."), a.seal)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		a.warn("Results that can't be read count as missing", err)
+	if plan == nil && r.missingOK {
+		return nil, nil, nil, fmt.Errorf("the plan was %w", errNoHandover)
+	}
+	results, complete := r.readResults(ctx, c, plan)
+	if !complete && r.missingOK {
+		return nil, nil, nil, fmt.Errorf("not all results were %w", errNoHandover)
 	}
 	for _, result := range results {
 		if job.SamePlan(result.Plan, key) {
@@ -144,7 +163,8 @@ func (r *reporter) judge() (*report.Verdict, *job.Plan, []*job.Result, error) {
 // readNeeds reads what became of the jobs before. In a workflow there must be some.
 func (r *reporter) readNeeds() (report.Needs, error) {
 	text := []byte(r.needs)
-	if file, ok := strings.CutPrefix(r.needs, "@"); ok {
+	file, isFile := strings.CutPrefix(r.needs, "@")
+	if isFile || strings.HasPrefix(r.needs, "/") {
 		var err error
 		if text, err = readFile(file, maxNeeds, 0); err != nil {
 			return nil, fmt.Errorf("cannot read --needs: %w", err)
@@ -162,15 +182,13 @@ func (r *reporter) readNeeds() (report.Needs, error) {
 
 // readPlan reads the plan and makes its key, as one of this use of nix-matrix. In a
 // workflow, a plan that is not there or can't be judged is for the verdict to say.
-func (r *reporter) readPlan() (plan *job.Plan, key string, refusal *report.Refusal, err error) {
+func (r *reporter) readPlan(ctx context.Context, c cache.Cache, needs report.Needs) (plan *job.Plan, key string, refusal *report.Refusal, err error) {
 	a := r.app
-	data, err := readFile(r.plan, maxPlan, 0)
+	data, err := r.planData(ctx, c, needs)
 	if errors.Is(err, fs.ErrNotExist) && a.action.Running() {
 		return nil, "", nil, nil
 	}
-	if err != nil {
-		err = fmt.Errorf("cannot read the plan: %w", err)
-	} else if data, err = a.seal.Open(planDocument, data); err == nil {
+	if err == nil {
 		plan, err = job.ParsePlan(data)
 	}
 	switch {

@@ -278,7 +278,7 @@ func (g *gate) judge(t *testing.T) *report.Verdict {
 	defer a.show.Close()
 	a.id, a.seal = job.DefaultID, g.key
 	r := &reporter{app: a, plan: filepath.Join(dir, "plan.json"), results: filepath.Join(dir, "results"), needs: "@" + filepath.Join(dir, "needs.json")}
-	v, _, _, err := r.judge()
+	v, _, _, err := r.judge(t.Context())
 	var usage *usageError
 	if errors.As(err, &usage) {
 		return &report.Verdict{Status: report.Failure, Reason: err.Error()}

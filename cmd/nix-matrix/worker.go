@@ -120,6 +120,9 @@ func (w *worker) work(ctx context.Context, e *job.Entry, result *job.Result) {
 	err := w.realise(building, e, session, result)
 	late := building.Err() != nil && ctx.Err() == nil && !allOK(result)
 	w.finishPush(session, result)
+	if w.app.inActions() {
+		spread(ctx, len(w.plan.Entries))
+	}
 	w.save(ctx, result)
 	switch {
 	case late:

@@ -48,10 +48,10 @@ type push struct {
 
 // Where act finds actions. One that is not here, or has another commit, can't be had.
 var actions = map[string][]string{
-	"github-script":      {"actions/github-script@ed597411d8f924073f98dfc5c65a23a2325f34cd"},
-	"upload-artifact":    {"actions/upload-artifact@043fb46d1a93c77aae656e7c1c64a875d1fc6a0a"},
-	"download-artifact":  {"actions/download-artifact@3e5f45b2cfb9172054b4087a40e8e0b5a5461e7c"},
-	"setup-qemu-action":  {"docker/setup-qemu-action@96fe6ef7f33517b61c61be40b68a1882f3264fb8"},
+	"github-script":     {"actions/github-script@ed597411d8f924073f98dfc5c65a23a2325f34cd"},
+	"upload-artifact":   {"actions/upload-artifact@043fb46d1a93c77aae656e7c1c64a875d1fc6a0a"},
+	"download-artifact": {"actions/download-artifact@3e5f45b2cfb9172054b4087a40e8e0b5a5461e7c"},
+	"setup-qemu-action": {"docker/setup-qemu-action@96fe6ef7f33517b61c61be40b68a1882f3264fb8"},
 	"install-nix-action": {"cachix/install-nix-action@630ae543ea3a38a9a4166f03376c02c50f408342", "cachix/install-nix-action@v31",
 		"DeterminateSystems/determinate-nix-action@527f17dd63d2d60d3e5552934bc84b9a33a14d11", "samueldr/lix-gha-installer-action@7b7f14d320d6aacfb65bd1ef761566b3b69e474c"},
 }

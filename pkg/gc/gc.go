@@ -129,7 +129,7 @@ func (r *Rules) why(d *Decision, newest, indexed bool) string {
 	unused := r.Now.Sub(d.Used)
 	old := unused > r.Keep
 	switch d.Kind {
-	case Plan, Drvs:
+	case Plan, Drvs, Result:
 		if old {
 			return "not used for " + age(unused)
 		}

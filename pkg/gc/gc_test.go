@@ -22,6 +22,7 @@ func TestKindOf(t *testing.T) {
 		"nix-matrix-plan0-" + hex32:                              gc.Plan,
 		"nix-matrix-plan4-" + hex16 + "-" + hex32:                gc.Plan, // sealed
 		job.PlanKey("nix-matrix", "", nil)(0):                    gc.Plan,
+		"nix-matrix-result-123456-0123456789-2-0":                gc.Result,
 		job.PlanKey("nix-matrix", hex16, nil)(3):                 gc.Plan,
 		"nix-matrix-drvs0-" + hex32:                              gc.Drvs,
 		"nix-matrix-evaluation-" + hex32 + "-" + hex16:           gc.Evaluation,

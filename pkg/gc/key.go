@@ -16,13 +16,14 @@ const (
 	Drvs       Kind = "drvs"       // a pack of derivations
 	Evaluation Kind = "evaluation" // of a source
 	Inputs     Kind = "inputs"     // a pack of a flake's inputs
+	Result     Kind = "result"     // of an entry, for the report of the same run
 	Record     Kind = "record"     // what a run leaves for others
 	Index      Kind = "index"      // of packs
 	Pack       Kind = "pack"       // of store paths
 )
 
 // Kinds are all of them.
-var Kinds = []Kind{Plan, Drvs, Evaluation, Inputs, Record, Index, Pack}
+var Kinds = []Kind{Plan, Drvs, Result, Evaluation, Inputs, Record, Index, Pack}
 
 // forms are the keys of each kind, behind the id and a dash.
 var forms = map[Kind]*regexp.Regexp{
@@ -30,6 +31,7 @@ var forms = map[Kind]*regexp.Regexp{
 	Drvs:       regexp.MustCompile(`^drvs\d+-[0-9a-f]{32}$`),
 	Evaluation: regexp.MustCompile(`^evaluation-[0-9a-f]{32}-[0-9a-f]{16}$`),
 	Inputs:     regexp.MustCompile(`^inputs-([0-9a-f]{16})?-[0-9a-f]{32}-[0-9a-f]{32}$`),
+	Result:     regexp.MustCompile(`^result-\d+-[0-9a-f]{10}-\d+-\d+$`),
 	Record:     regexp.MustCompile(`^record-[a-z0-9._+=-]+$`),
 	Index:      regexp.MustCompile(`^index-[a-z0-9._+=-]+$`),
 	Pack:       regexp.MustCompile(`^pack-[a-z0-9._+=-]+$`),

@@ -50,6 +50,16 @@ func (n Needs) claims(id string) []claim {
 	return all
 }
 
+// PlanKey returns the key of the Plan that jobs name for an id, empty where none does or they
+// name several.
+func (n Needs) PlanKey(id string) string {
+	claims := n.claims(id)
+	if len(claims) == 0 || slices.ContainsFunc(claims, func(c claim) bool { return !job.SamePlan(c.key, claims[0].key) }) {
+		return ""
+	}
+	return claims[0].key
+}
+
 // A matrixRow is what tells rows of a matrix apart.
 type matrixRow struct {
 	ID   string `json:"id"`

@@ -5,6 +5,8 @@ const core = require('@actions/core')
 const { DefaultArtifactClient } = require('@actions/artifact')
 
 async function main() {
+  // As on a GitHub Enterprise Server.
+  if (process.env.NO_ARTIFACTS) throw new Error('@actions/artifact v2.0.0+, upload-artifact@v4+ and download-artifact@v4+ are not currently supported on GHES.')
   const client = new DefaultArtifactClient()
   const name = core.getInput('name')
   const pattern = core.getInput('pattern')
