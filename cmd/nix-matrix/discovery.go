@@ -13,6 +13,7 @@ import (
 
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/discover"
+	"github.com/org/nix-matrix/pkg/git"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/plan"
@@ -121,6 +122,13 @@ func (d *discovery) arguments(a *app, args []string) error {
 		if err := enter(d.directory); err != nil {
 			return usagef("--working-directory: %w", err)
 		}
+	}
+	// Nix runs git here, for which it would be a repository with a config of its own.
+	if bare, err := git.Bare("."); err != nil || bare != "" {
+		if err == nil {
+			err = fmt.Errorf("cannot evaluate in %s: to git it is a bare repository (it has HEAD and refs), whose config can name programs to run. Rename one of them, or name another --working-directory", bare)
+		}
+		return &usageError{err}
 	}
 	return a.checkID()
 }

@@ -66,8 +66,8 @@ func (d *discovery) private(ctx context.Context, at *site) ([]string, error) {
 		return nil, fmt.Errorf("look for what git-crypt has decrypted: %w", err)
 	}
 	for _, c := range checkouts {
-		if len(c.open) > 0 {
-			all = append(all, fmt.Sprintf("%s, which git-crypt has decrypted", c.open[0]))
+		if len(c.Open) > 0 {
+			all = append(all, fmt.Sprintf("%s, which git-crypt has decrypted", c.Open[0]))
 		}
 	}
 	return all, nil

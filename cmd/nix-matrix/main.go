@@ -9,8 +9,10 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"github.com/org/nix-matrix/pkg/action"
@@ -29,12 +31,48 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	// A second Ctrl-C ends the program the hard way. Not so a SIGTERM after it:
-	// that is how a runner goes on cancelling, and the Result is being written.
-	context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt) })
-	os.Exit(run(ctx, os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}, os.Getenv))
+	hideMemory()
+	app := newApp(streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}, os.Getenv)
+	ctx, stop := context.WithCancelCause(context.Background())
+	go app.heed(signals(), stop)
+	os.Exit(app.run(ctx, os.Args[1:]))
+}
+
+// signals are those that end the program. That the reader of a pipe is gone is an error
+// of who writes to it, so that what is to be cleaned up is.
+func signals() <-chan os.Signal {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	told := make(chan os.Signal, 2)
+	signal.Notify(told, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	return told
+}
+
+// heed stops the program politely at the first signal. A second Ctrl-C ends it the hard
+// way, and a third one does so at once. Not so a SIGTERM after it: that is how a runner
+// goes on cancelling, and the Result is being written.
+func (a *app) heed(told <-chan os.Signal, stop context.CancelCauseFunc) {
+	stop(fmt.Errorf("%v signal received", <-told))
+	for sig := range told {
+		if sig == os.Interrupt {
+			break
+		}
+	}
+	signal.Reset(os.Interrupt)
+	a.abort()
+	os.Exit(exitInterrupted)
+}
+
+// abort does what is to be done before an end the hard way: the secrets are removed first.
+func (a *app) abort() {
+	err := a.secretDir.Close()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, do := range a.atAbort {
+		do()
+	}
+	if err != nil {
+		_, _ = fmt.Fprintf(a.streams.err, "nix-matrix: %v\n", err)
+	}
 }
 
 // streams are what a command reads and writes.
@@ -57,13 +95,15 @@ func (s *streams) width() int {
 }
 
 // run is the program. It alone decides the exit code.
-func run(ctx context.Context, args []string, s streams, getenv func(string) string) int {
-	app := newApp(s, getenv)
-	defer app.show.Close()
-	root := newRoot(app)
+func (a *app) run(ctx context.Context, args []string) int {
+	defer a.show.Close()
+	root := newRoot(a)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
-	app.show.Close()
+	err := execute(ctx, root)
+	a.show.Close()
+	if cerr := a.secretDir.Close(); cerr != nil {
+		a.warn("Not all secrets were removed", cerr)
+	}
 
 	var usage *usageError
 	var red *redError
@@ -75,26 +115,51 @@ func run(ctx context.Context, args []string, s streams, getenv func(string) stri
 	case errors.As(err, &red):
 		return exitRed // likewise
 	case ctx.Err() != nil:
-		app.fail("Interrupted", fmt.Errorf("interrupted: %w", context.Cause(ctx))) // what it has led to tells nothing more
+		a.fail("Interrupted", fmt.Errorf("interrupted: %w", context.Cause(ctx))) // what it has led to tells nothing more
 		return exitInterrupted
 	case errors.As(err, &usage):
-		app.fail("Wrong usage", err)
+		a.fail("Wrong usage", err)
 		return exitUsage
 	case errors.Is(err, nix.ErrMissing), errors.Is(err, nix.ErrUntrusted):
-		app.fail("Nix can't be used", err)
+		a.fail("Nix can't be used", err)
 		return exitUnfit
 	case errors.Is(err, action.ErrForbidden):
-		app.fail("GitHub's API can't be used", err)
+		a.fail("GitHub's API can't be used", err)
 		return exitUnfit
 	default:
-		app.fail("nix-matrix failed", err)
+		a.fail("nix-matrix failed", err)
 		return exitRed
 	}
+}
+
+func execute(ctx context.Context, root *cobra.Command) (err error) {
+	defer recovered(&err)
+	return root.ExecuteContext(ctx)
+}
+
+// recovered makes an error of a panic.
+func recovered(err *error) {
+	if v := recover(); v != nil {
+		*err = &crashError{v, debug.Stack()}
+	}
+}
+
+// crashError is a mistake in this program, or in a library.
+type crashError struct {
+	value any
+	stack []byte
+}
+
+func (e *crashError) Error() string {
+	return fmt.Sprintf("nix-matrix crashed: %v. Please report it with what the log says", e.value)
 }
 
 // fail tells why the program ends, once.
 func (a *app) fail(title string, err error) {
 	_, _ = fmt.Fprintf(a.streams.err, "nix-matrix: %s\n", action.Foreign(nix.Plain(err.Error())))
+	if crash, ok := errors.AsType[*crashError](err); ok {
+		_, _ = a.streams.err.Write(crash.stack)
+	}
 	a.action.Annotate(action.LevelError, title, err.Error())
 }
 

@@ -18,8 +18,10 @@ import (
 	"github.com/org/nix-matrix/pkg/cache/actions"
 	"github.com/org/nix-matrix/pkg/cache/dir"
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/pack"
 	"github.com/org/nix-matrix/pkg/progress"
+	"github.com/org/nix-matrix/pkg/secretdir"
 )
 
 // app is what all commands share.
@@ -33,17 +35,22 @@ type app struct {
 	cache string
 	seal  *pack.Key // of what is cached and uploaded; nil leaves it in clear
 
-	heads []string  // commits of the checkouts that were evaluated
-	kept  sync.Once // it was said why nothing is kept
+	heads     []string      // commits of the checkouts that were evaluated
+	kept      sync.Once     // it was said why nothing is kept
+	secretDir secretdir.Dir // for files with secrets
+
+	mu      sync.Mutex
+	atAbort []func() // what else is to be done before an end the hard way
 }
 
 func newApp(s streams, getenv func(string) string) *app {
 	github := action.New(getenv, s.err)
 	return &app{
-		streams: s,
-		getenv:  getenv,
-		action:  github,
-		show:    progress.New(s.err, getenv, action.Foreign, progress.Groups(github.Running())),
+		secretDir: secretdir.Dir{Guard: afterDeath(), Env: nix.Environ()},
+		streams:   s,
+		getenv:    getenv,
+		action:    github,
+		show:      progress.New(s.err, getenv, action.Foreign, progress.Groups(github.Running())),
 	}
 }
 
@@ -95,7 +102,7 @@ with underscores. Secrets are taken from the environment only.`,
 		return usagef("%w; see %s --help", err, cmd.CommandPath())
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newDiscover(a), newBuild(a), newReport(a), newRun(a), newRestore(a), newSave(a), newGC(a), newUnseal(a), newVersion(a), newServeDirect(a))
+	root.AddCommand(newDiscover(a), newBuild(a), newReport(a), newRun(a), newRestore(a), newSave(a), newGC(a), newUnseal(a), newVersion(a), newServeDirect(a), newAfterDeath())
 	return root
 }
 

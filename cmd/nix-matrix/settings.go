@@ -117,9 +117,12 @@ func (s *site) close() {
 	}
 }
 
-// secretFile writes a secret to a file that is there until close.
+// secretFile writes a secret to a file that is there until close. An empty one makes none.
 func (s *site) secretFile(secret string) (string, error) {
-	name, remove, err := push.SecretFile(secret)
+	if strings.TrimSpace(secret) == "" {
+		return "", nil
+	}
+	name, remove, err := s.app.secretDir.File([]byte(strings.TrimSpace(secret) + "\n"))
 	if err != nil {
 		return "", err
 	}

@@ -18,7 +18,6 @@ import (
 
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
-	"github.com/org/nix-matrix/pkg/push"
 )
 
 // The user's own steps are scripts for bash, as a workflow's are: what they do is
@@ -38,14 +37,14 @@ func (a *app) setUp(ctx context.Context, script string) error {
 		return err
 	}
 	a.show.Doing("setting up")
-	exported, remove, err := push.SecretFile("-") // a place for them
+	exported, remove, err := a.secretDir.File(nil) // a place for them
 	if err != nil {
 		return err
 	}
 	defer remove()
 	// However it ends, the last thing that it does is to tell its environment.
 	const tell = `env -0 >"$NIX_MATRIX_EXPORTED"`
-	cmd, remove, err := bash(ctx, "trap '"+tell+"' EXIT\n"+script+"\n"+tell, append(slices.Clone(env), "NIX_MATRIX_EXPORTED="+exported))
+	cmd, remove, err := a.bash(ctx, "trap '"+tell+"' EXIT\n"+script+"\n"+tell, append(slices.Clone(env), "NIX_MATRIX_EXPORTED="+exported))
 	if err != nil {
 		return err
 	}
@@ -80,8 +79,8 @@ func (a *app) takeOver(file string, secrets []string) error {
 // bash prepares a script as a workflow's step would have it, with variables beside
 // the environment, which has no secret of ours. The context ends it and what it
 // started.
-func bash(ctx context.Context, script string, env []string) (cmd *exec.Cmd, remove func(), err error) {
-	file, remove, err := push.SecretFile(script) // no argument, since it may have secrets too
+func (a *app) bash(ctx context.Context, script string, env []string) (cmd *exec.Cmd, remove func(), err error) {
+	file, remove, err := a.secretDir.File([]byte(script + "\n")) // no argument, since it may have secrets too
 	if err != nil {
 		return nil, nil, err
 	}
@@ -200,7 +199,7 @@ func proviso(ctx context.Context, at *site, script string, t *job.Target) (reaso
 	if err != nil {
 		return "", err
 	}
-	cmd, remove, err := bash(ctx, script, at.env)
+	cmd, remove, err := at.app.bash(ctx, script, at.env)
 	if err != nil {
 		return "", err
 	}
@@ -296,7 +295,7 @@ func (w *worker) postStep(ctx context.Context, t *job.TargetResult) *job.Step {
 	if w.site.remote != "" { // where the outputs are
 		env = append(env, "NIX_REMOTE="+w.site.remote, "NIX_SSHOPTS="+w.site.ssh)
 	}
-	cmd, remove, err := bash(ctx, w.post, env)
+	cmd, remove, err := w.app.bash(ctx, w.post, env)
 	if err != nil {
 		return failed(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/action"
+	"github.com/org/nix-matrix/pkg/gitcrypt"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 )
@@ -87,7 +88,7 @@ func sameHost(one, other string) bool {
 func encryptedFile(said string) string {
 	for _, m := range filePattern.FindAllStringSubmatch(said, -1) {
 		file := m[1] + m[2]
-		if !isGitCrypted(file) {
+		if !gitcrypt.Encrypted(file) {
 			continue
 		}
 		if inStore, ok := strings.CutPrefix(file, "/nix/store/"); ok {

@@ -252,31 +252,3 @@ func withParameter(address, name, value string) string {
 	// Nix takes a + for itself.
 	return address + separator + name + "=" + strings.ReplaceAll(url.QueryEscape(value), "+", "%20")
 }
-
-// SecretFile writes a secret to a file that only its owner can read, and gives
-// what removes it. An empty secret makes no file.
-func SecretFile(secret string) (name string, remove func(), err error) {
-	if strings.TrimSpace(secret) == "" {
-		return "", func() {}, nil
-	}
-	return SecretBytes([]byte(strings.TrimSpace(secret) + "\n"))
-}
-
-// SecretBytes is SecretFile for a secret that is no text.
-func SecretBytes(secret []byte) (name string, remove func(), err error) {
-	dir := os.Getenv("RUNNER_TEMP")         // which a runner empties also after a job that was killed
-	if _, err := os.Stat(dir); err != nil { //nolint:gosec // the runner's own directory
-		dir = ""
-	}
-	f, err := os.CreateTemp(dir, "nix-matrix-secret-") // mode 0600
-	if err != nil {
-		return "", nil, fmt.Errorf("write a secret to a file: %w", err)
-	}
-	remove = func() { _ = os.Remove(f.Name()) } //nolint:gosec // a file of ours
-	_, err = f.Write(secret)
-	if err = errors.Join(err, f.Close()); err != nil {
-		remove()
-		return "", nil, fmt.Errorf("write a secret to a file: %w", err)
-	}
-	return f.Name(), remove, nil
-}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
 	"strings"
 	"testing"
 
@@ -106,43 +105,6 @@ func TestPush(t *testing.T) {
 		if diff := cmp.Diff(calls{test.want}, store); diff != "" {
 			t.Errorf("%s:\n%s", test.address, diff)
 		}
-	}
-}
-
-func TestSecretFile(t *testing.T) {
-	dir := t.TempDir()
-	t.Setenv("TMPDIR", dir)
-	name, remove, err := SecretFile(" key:c2VjcmV0\n")
-	if err != nil {
-		t.Fatal(err)
-	}
-	info, err := os.Stat(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if info.Mode() != 0o600 {
-		t.Errorf("others can read it: %v", info.Mode())
-	}
-	if data, err := os.ReadFile(name); err != nil || string(data) != "key:c2VjcmV0\n" {
-		t.Errorf("it has %q, %v", data, err)
-	}
-	remove()
-	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v, %v", left, err)
-	}
-}
-
-func TestSecretFileNone(t *testing.T) {
-	t.Setenv("TMPDIR", "/no/such/directory")
-	for _, secret := range []string{"", " \n"} {
-		name, remove, err := SecretFile(secret)
-		if name != "" || err != nil {
-			t.Fatalf("got %q, %v", name, err)
-		}
-		remove()
-	}
-	if _, _, err := SecretFile("key:c2VjcmV0"); err == nil || strings.Contains(err.Error(), "c2VjcmV0") {
-		t.Errorf("got %v", err)
 	}
 }
 

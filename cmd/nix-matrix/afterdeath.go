@@ -1,0 +1,49 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/org/nix-matrix/pkg/gitcrypt"
+	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/secretdir"
+)
+
+const afterDeathName = "after-death"
+
+// afterDeath is the command that waits for the end of this process, and cleans up what it
+// has not cleaned up itself.
+func afterDeath() []string {
+	self, err := os.Executable()
+	if err != nil {
+		return nil
+	}
+	return []string{self, afterDeathName}
+}
+
+func newAfterDeath() *cobra.Command {
+	return &cobra.Command{
+		Use:    afterDeathName + " DIRECTORY",
+		Short:  "Clean up after another nix-matrix, once its end of stdin is closed",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+			return secretdir.Guard(os.Stdin, args[0], func(data []byte) { relock(cmd.Context(), data) })
+		},
+	}
+}
+
+// relock encrypts again what the other process has decrypted. Nobody would hear of an
+// error.
+func relock(ctx context.Context, data []byte) {
+	var undo gitcrypt.Relock
+	if json.Unmarshal(data, &undo) == nil {
+		_ = undo.Run(ctx, nix.Environ())
+	}
+}

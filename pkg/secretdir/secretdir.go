@@ -1,0 +1,171 @@
+// Package secretdir keeps secrets in files that are gone when the process is, however it
+// ends.
+package secretdir
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Dir is a directory that only this user can read, and whose name nobody can guess.
+// Another process, the guard, removes it when this one has ended without doing so: killed,
+// or crashed in whichever goroutine. The zero Dir is ready to use.
+type Dir struct {
+	// Guard is a command that calls [Guard], and Env its environment. The directory is
+	// its last argument. Without a command there is no guard.
+	Guard, Env []string
+
+	mu     sync.Mutex
+	path   string
+	guard  *exec.Cmd
+	alive  io.Closer // the guard waits for its end
+	closed bool
+}
+
+// What is in the directory. Nix copies no directory with a FIFO in it, so that none with
+// secrets gets into the store: neither this one nor one that it is in.
+const (
+	secretPrefix = "secret-"
+	undoPrefix   = "undo-"
+	trap         = "not-for-the-store"
+)
+
+var errClosed = errors.New("the program ends")
+
+// File writes a secret to a file and returns a function that removes it.
+func (d *Dir) File(secret []byte) (name string, remove func(), err error) {
+	return d.write(secretPrefix, secret)
+}
+
+// AtDeath has the guard call its function with undo if this process ends before done is
+// called, after all secrets were removed. Without a guard nothing is done then.
+func (d *Dir) AtDeath(undo []byte) (done func(), err error) {
+	_, done, err = d.write(undoPrefix, undo)
+	return done, err
+}
+
+func (d *Dir) write(prefix string, data []byte) (name string, remove func(), err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err = d.open(); err == nil {
+		name = filepath.Join(d.path, prefix+rand.Text())
+		err = os.WriteFile(name, data, 0o600)
+	}
+	remove = func() { _ = os.Remove(name) }
+	if err != nil {
+		remove()
+		return "", func() {}, fmt.Errorf("cannot write a secret to a file: %w", err)
+	}
+	return name, remove, nil
+}
+
+// open makes the directory, if that has not been done.
+func (d *Dir) open() error {
+	if d.closed {
+		return errClosed
+	}
+	if d.path != "" {
+		return nil
+	}
+	base := os.Getenv("RUNNER_TEMP")         // which a runner empties between jobs
+	if _, err := os.Stat(base); err != nil { //nolint:gosec // the runner's own directory
+		base = os.TempDir()
+	}
+	path, err := filepath.Abs(filepath.Join(base, "nix-matrix-secret-"+rand.Text()))
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(path, 0o700); err != nil {
+		return err
+	}
+	d.path = path
+	if err := unix.Mkfifo(filepath.Join(path, trap), 0o600); err != nil {
+		return err
+	}
+	return d.startGuard()
+}
+
+func (d *Dir) startGuard() error {
+	if len(d.Guard) == 0 {
+		return nil
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	cmd := exec.Command(d.Guard[0], append(d.Guard[1:len(d.Guard):len(d.Guard)], d.path)...) //nolint:gosec,noctx // this program itself, which ends after this process
+	cmd.Stdin, cmd.Env, cmd.Dir = r, d.Env, "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // what ends our process group is not for it
+	if err := cmd.Start(); err != nil {
+		return errors.Join(err, w.Close())
+	}
+	d.guard, d.alive = cmd, w
+	return nil
+}
+
+// Close removes the directory. What was to be done at death and is not done yet, the
+// guard does.
+func (d *Dir) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = true
+	if d.path == "" {
+		return nil
+	}
+	path := d.path
+	d.path = ""
+	err := removeSecrets(path)
+	if d.guard != nil {
+		err = errors.Join(err, d.alive.Close(), d.guard.Wait())
+	}
+	return errors.Join(err, os.RemoveAll(path))
+}
+
+// Guard is the other process. It waits until in ends, removes all secrets in the
+// directory, calls undo for what was left to undo, and removes the directory.
+func Guard(in io.Reader, path string, undo func([]byte)) error {
+	if !strings.HasPrefix(filepath.Base(path), "nix-matrix-secret-") {
+		return fmt.Errorf("%s is no directory for secrets", path)
+	}
+	_, err := io.Copy(io.Discard, in)
+	err = errors.Join(err, removeSecrets(path))
+	entries, lerr := os.ReadDir(path)
+	if errors.Is(lerr, os.ErrNotExist) {
+		return err
+	}
+	for _, entry := range entries {
+		if !strings.HasPrefix(entry.Name(), undoPrefix) {
+			continue
+		}
+		data, rerr := os.ReadFile(filepath.Join(path, entry.Name()))
+		if rerr == nil {
+			undo(data)
+		}
+		err = errors.Join(err, rerr)
+	}
+	return errors.Join(err, lerr, os.RemoveAll(path))
+}
+
+func removeSecrets(path string) error {
+	entries, err := os.ReadDir(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), secretPrefix) {
+			err = errors.Join(err, os.Remove(filepath.Join(path, entry.Name())))
+		}
+	}
+	return err
+}
