@@ -95,6 +95,10 @@ func (b *builder) run(ctx context.Context) error {
 	if err := b.placeResult(entry, result); err != nil {
 		return err
 	}
+	if interrupted := *result; b.resultFile != "-" { // whose reader may be what is waited for
+		interrupted.Outcome, interrupted.Error = job.Cancelled, "the worker was told twice to stop"
+		a.onAbort(func() { _ = b.writeResult(&interrupted) })
+	}
 	err = b.build(ctx, entry, result)
 	if err != nil {
 		result.Error = err.Error()
@@ -182,7 +186,8 @@ func (b *builder) tellLogs(entry string) error {
 	return b.app.action.SetOutput("logs", dir)
 }
 
-func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Result) error {
+func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Result) (err error) {
+	defer recovered(&err) // so that the Result says it
 	a := b.app
 	how, err := b.working.parse()
 	if err != nil {

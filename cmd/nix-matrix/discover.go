@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 
@@ -89,16 +88,14 @@ func (a *app) discover(ctx context.Context, d *discovery, planOut, drvsOut strin
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "nix-matrix-")
+	var dir string
+	if a.action.Running() { // the files become artifacts of the run
+		dir, err = a.action.TempDir(a.id)
+	} else {
+		dir, err = a.secretDir.Dir()
+	}
 	if err != nil {
 		return err
-	}
-	defer os.RemoveAll(dir)
-	if a.action.Running() {
-		// The files become artifacts of the run.
-		if dir, err = a.action.TempDir(a.id); err != nil {
-			return err
-		}
 	}
 	planOut, drvsOut = or(planOut, filepath.Join(dir, "plan.json")), or(drvsOut, filepath.Join(dir, "drvs.pack"))
 	d.packFile = drvsOut

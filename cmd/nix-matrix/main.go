@@ -47,9 +47,9 @@ func signals() <-chan os.Signal {
 	return told
 }
 
-// heed stops the program politely at the first signal. A second Ctrl-C ends it the hard
-// way, and a third one does so at once. Not so a SIGTERM after it: that is how a runner
-// goes on cancelling, and the Result is being written.
+// heed stops the program politely at the first signal, and ends it at a second Ctrl-C. Not
+// so at a SIGTERM after it: that is how a runner goes on cancelling, and the Result is
+// being written.
 func (a *app) heed(told <-chan os.Signal, stop context.CancelCauseFunc) {
 	stop(fmt.Errorf("%v signal received", <-told))
 	for sig := range told {
@@ -57,21 +57,26 @@ func (a *app) heed(told <-chan os.Signal, stop context.CancelCauseFunc) {
 			break
 		}
 	}
-	signal.Reset(os.Interrupt)
 	a.abort()
+	signal.Reset(os.Interrupt) // whoever does not want to wait for git-crypt need not
+	_ = a.secretDir.Close()
 	os.Exit(exitInterrupted)
+}
+
+// onAbort adds to what is done before an end the hard way, while everything else goes on.
+func (a *app) onAbort(do func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.atAbort = append(a.atAbort, do)
 }
 
 // abort does what is to be done before an end the hard way: the secrets are removed first.
 func (a *app) abort() {
-	err := a.secretDir.Close()
+	a.secretDir.Remove()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, do := range a.atAbort {
 		do()
-	}
-	if err != nil {
-		_, _ = fmt.Fprintf(a.streams.err, "nix-matrix: %v\n", err)
 	}
 }
 

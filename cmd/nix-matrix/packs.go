@@ -204,7 +204,7 @@ type before struct {
 // beforeFile is where that is left.
 func (a *app) beforeFile() (string, error) {
 	if a.action.Running() {
-		dir, err := a.action.TempDir(a.id)
+		dir, err := a.action.StateDir(a.id)
 		return filepath.Join(dir, "before.json"), err
 	}
 	path, err := cachePath("")

@@ -6,13 +6,16 @@ package action
 import (
 	"bytes"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"unicode"
 
 	"github.com/sethvargo/go-githubactions"
@@ -32,8 +35,17 @@ type Action struct {
 func New(getenv func(string) string, log io.Writer) *Action {
 	return &Action{
 		getenv:   getenv,
-		commands: githubactions.New(githubactions.WithWriter(log), githubactions.WithGetenv(getenv)),
+		commands: githubactions.New(githubactions.WithWriter(unfailing{log}), githubactions.WithGetenv(getenv)),
 	}
+}
+
+// unfailing is a writer without errors, over which the library panics: nobody reads the
+// log any more.
+type unfailing struct{ io.Writer }
+
+func (w unfailing) Write(p []byte) (int, error) {
+	_, _ = w.Writer.Write(p)
+	return len(p), nil
 }
 
 // Running says whether this is a job of GitHub Actions.
@@ -154,15 +166,51 @@ func (a *Action) Mask(secret string) {
 	}
 }
 
-// TempDir is a directory below RUNNER_TEMP for what this use of the action hands
-// to later steps.
+// TempDir makes a directory with a name that nobody knows before, for files that this
+// step hands to later ones by its outputs.
 func (a *Action) TempDir(id string) (string, error) {
-	base := a.getenv("RUNNER_TEMP")
-	if base == "" {
-		base = os.TempDir()
+	base := a.temp()
+	if err := os.MkdirAll(base, 0o700); err != nil {
+		return "", err
 	}
-	dir := filepath.Join(base, "nix-matrix", id)
-	return dir, os.MkdirAll(dir, 0o700)
+	return os.MkdirTemp(base, "nix-matrix-"+id+"-") // mode 0700
+}
+
+// StateDir makes the directory that a later step of the job, which gets no output of this
+// one, finds by the same id. It is an error if another user has made it, or could have put
+// something into it.
+func (a *Action) StateDir(id string) (string, error) {
+	base := a.temp()
+	if err := os.MkdirAll(base, 0o700); err != nil {
+		return "", err
+	}
+	dir := filepath.Join(base, "nix-matrix")
+	return filepath.Join(dir, id), errors.Join(ownDir(dir), ownDir(filepath.Join(dir, id)))
+}
+
+// ownDir makes a directory, or checks that it is one that only this user can change.
+func ownDir(dir string) error {
+	err := os.Mkdir(dir, 0o700)
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	const others = 0o022
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !info.IsDir() || info.Mode()&others != 0 || !ok || int(owner.Uid) != os.Geteuid() {
+		return fmt.Errorf("cannot use %s: it is no directory of this user's alone (%v). Remove it", dir, info.Mode())
+	}
+	return nil
+}
+
+func (a *Action) temp() string {
+	if base := a.getenv("RUNNER_TEMP"); base != "" {
+		return base
+	}
+	return os.TempDir()
 }
 
 // RunURL is the address of the page of the run, empty outside of one.

@@ -3,6 +3,7 @@ package action_test
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -195,20 +196,92 @@ func TestAnnotateAt(t *testing.T) {
 	}
 }
 
+// Nobody can have made it before.
 func TestTempDir(t *testing.T) {
-	base := t.TempDir()
+	base := filepath.Join(t.TempDir(), "runner")
 	a := action.New(env("RUNNER_TEMP", base), nil)
-	dir, err := a.TempDir("id")
-	if err != nil {
+	made := map[string]bool{}
+	for range 2 {
+		dir, err := a.TempDir("id")
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if made[dir] || filepath.Dir(dir) != base || info.Mode().Perm() != 0o700 {
+			t.Errorf("got %s with %v, after %v", dir, info.Mode(), made)
+		}
+		made[dir] = true
+	}
+}
+
+// What another user could have made, or put something into, is not taken.
+func TestStateDir(t *testing.T) {
+	for name, test := range map[string]struct {
+		make func(t *testing.T, base string)
+		ok   bool
+	}{
+		"new":  {func(*testing.T, string) {}, true},
+		"made": {func(t *testing.T, base string) { mkdir(t, base+"/nix-matrix/id", 0o755) }, true},
+		"link": {func(t *testing.T, base string) {
+			mkdir(t, base+"/other/id", 0o700)
+			if err := os.Symlink("other", base+"/nix-matrix"); err != nil {
+				t.Fatal(err)
+			}
+		}, false},
+		"inner link": {func(t *testing.T, base string) {
+			mkdir(t, base+"/nix-matrix", 0o700)
+			if err := os.Symlink(base, base+"/nix-matrix/id"); err != nil {
+				t.Fatal(err)
+			}
+		}, false},
+		"writable": {func(t *testing.T, base string) { mkdir(t, base+"/nix-matrix/id", 0o777) }, false},
+		"file": {func(t *testing.T, base string) {
+			if err := os.WriteFile(base+"/nix-matrix", nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, false},
+		"other user's": {func(t *testing.T, base string) {
+			mkdir(t, base+"/nix-matrix/id", 0o700)
+			if err := os.Chown(base+"/nix-matrix/id", 1001, 1001); err != nil {
+				t.Skipf("it takes root: %v", err)
+			}
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			base := t.TempDir()
+			test.make(t, base)
+			a := action.New(env("RUNNER_TEMP", base), nil)
+			dir, err := a.StateDir("id")
+			if dir != filepath.Join(base, "nix-matrix", "id") || (err == nil) != test.ok {
+				t.Fatalf("got %s, %v", dir, err)
+			}
+			if again, err := a.StateDir("id"); again != dir || (err == nil) != test.ok {
+				t.Errorf("got %s, %v", again, err)
+			}
+		})
+	}
+}
+
+func mkdir(t *testing.T, dir string, mode os.FileMode) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	info, err := os.Stat(dir)
-	if err != nil {
+	if err := os.Chmod(dir, mode); err != nil {
 		t.Fatal(err)
 	}
-	if dir != filepath.Join(base, "nix-matrix", "id") || info.Mode().Perm() != 0o700 {
-		t.Errorf("got %s with %v", dir, info.Mode())
-	}
+}
+
+// Without a reader of the log, the library panics.
+func TestNobodyReads(t *testing.T) {
+	r, w := io.Pipe()
+	_ = r.Close()
+	a := action.New(env("GITHUB_ACTIONS", "true"), w)
+	a.Annotate(action.LevelError, "title", "message")
+	a.Mask("s3cret-text")
 }
 
 func TestRunURL(t *testing.T) {

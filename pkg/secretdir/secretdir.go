@@ -47,6 +47,16 @@ func (d *Dir) File(secret []byte) (name string, remove func(), err error) {
 	return d.write(secretPrefix, secret)
 }
 
+// Dir makes a directory for what else may be private.
+func (d *Dir) Dir() (string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.open(); err != nil {
+		return "", err
+	}
+	return os.MkdirTemp(d.path, "")
+}
+
 // AtDeath has the guard call its function with undo if this process ends before done is
 // called, after all secrets were removed. Without a guard nothing is done then.
 func (d *Dir) AtDeath(undo []byte) (done func(), err error) {
@@ -112,6 +122,16 @@ func (d *Dir) startGuard() error {
 	}
 	d.guard, d.alive = cmd, w
 	return nil
+}
+
+// Remove removes all files with secrets, and no others are made.
+func (d *Dir) Remove() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = true
+	if d.path != "" {
+		_ = removeSecrets(d.path) // which Close does again, with an error
+	}
 }
 
 // Close removes the directory. What was to be done at death and is not done yet, the
