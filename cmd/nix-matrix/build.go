@@ -100,6 +100,7 @@ func (b *builder) run(ctx context.Context) error {
 		a.onAbort(func() { _ = b.writeResult(&interrupted) })
 	}
 	err = b.build(ctx, entry, result)
+	a.onAbort(nil) // what is known now says more
 	if err != nil {
 		result.Error = err.Error()
 		result.Outcome = outcome(ctx, result)

@@ -63,11 +63,12 @@ func (a *app) heed(told <-chan os.Signal, stop context.CancelCauseFunc) {
 	os.Exit(exitInterrupted)
 }
 
-// onAbort adds to what is done before an end the hard way, while everything else goes on.
+// onAbort sets what is done before an end the hard way, while everything else goes on; nil
+// is nothing.
 func (a *app) onAbort(do func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.atAbort = append(a.atAbort, do)
+	a.atAbort = do
 }
 
 // abort does what is to be done before an end the hard way: the secrets are removed first.
@@ -75,8 +76,8 @@ func (a *app) abort() {
 	a.secretDir.Remove()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, do := range a.atAbort {
-		do()
+	if a.atAbort != nil {
+		a.atAbort()
 	}
 }
 

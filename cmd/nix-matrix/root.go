@@ -40,7 +40,7 @@ type app struct {
 	secretDir secretdir.Dir // for files with secrets
 
 	mu      sync.Mutex
-	atAbort []func() // what else is to be done before an end the hard way
+	atAbort func() // what else is to be done before an end the hard way
 }
 
 func newApp(s streams, getenv func(string) string) *app {
