@@ -203,7 +203,14 @@ func (d *discovery) plan(ctx context.Context, at *site, c cache.Cache) (*job.Pla
 	if err != nil {
 		return nil, nil, err
 	}
-	lock, err := d.unlock(ctx, at)
+	locked, err := d.locked(ctx, at.app)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := confine(ctx, at, options.Flakes(), len(locked) > 0); err != nil {
+		return nil, nil, err
+	}
+	lock, err := d.unlock(ctx, at, locked)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,16 +1,20 @@
 package main
 
 import (
-	"encoding/base64"
 	"fmt"
 	"net/url"
-	"strconv"
 	"strings"
+
+	"github.com/org/nix-matrix/pkg/git"
 )
+
+// tokenUser is as whom one logs in to GitHub with a token.
+const tokenUser = "x-access-token"
 
 // fetchAccess is how an evaluator gets to private sources.
 type fetchAccess struct {
 	conf string   // lines of a nix.conf, for what Nix fetches itself
+	git  string   // lines of a file that git's configuration includes
 	env  []string // for git
 }
 
@@ -28,23 +32,22 @@ func (a *app) fetching(ssh string) fetchAccess {
 	}
 	access.conf = fmt.Sprintf("extra-access-tokens = %s=%s\n", server.Host, token)
 	base := server.Scheme + "://" + server.Host + "/"
-	a.gitConfig(&access, "http."+base+".extraheader",
-		"AUTHORIZATION: basic "+base64.StdEncoding.EncodeToString([]byte("x-access-token:"+token)))
+	access.git = fmt.Sprintf("[http %q]\n\textraheader = \"AUTHORIZATION: basic %s\"\n", base, basicAuth(tokenUser, token))
 	if a.getenv(sshKeyVariable) == "" { // else ssh is meant
-		a.gitConfig(&access, "url."+base+".insteadOf", "git@"+server.Host+":")
-		a.gitConfig(&access, "url."+base+".insteadOf", "ssh://git@"+server.Host+"/")
+		access.git += fmt.Sprintf("[url %q]\n\tinsteadOf = git@%s:\n\tinsteadOf = ssh://git@%[2]s/\n", base, server.Host)
 	}
 	return access
 }
 
-// gitConfig adds to git's configuration by the environment, beside what is there.
-func (a *app) gitConfig(access *fetchAccess, key, value string) {
-	const count = "GIT_CONFIG_COUNT="
-	n, _ := strconv.Atoi(a.getenv("GIT_CONFIG_COUNT")) // none is 0
-	for _, variable := range access.env {
-		if text, ok := strings.CutPrefix(variable, count); ok {
-			n, _ = strconv.Atoi(text)
-		}
+// gitEnv is the environment with what git includes in a file.
+func (s *site) gitEnv(access fetchAccess) ([]string, error) {
+	file, err := s.secretFile(access.git)
+	if err != nil || file == "" {
+		return access.env, err
 	}
-	access.env = append(access.env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", n, key), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", n, value), count+strconv.Itoa(n+1))
+	env := access.env
+	if count := s.app.getenv("GIT_CONFIG_COUNT"); count != "" { // beside which ours is
+		env = append(env, "GIT_CONFIG_COUNT="+count)
+	}
+	return git.Configure(env, git.Setting{Name: "include.path", Value: file}), nil
 }

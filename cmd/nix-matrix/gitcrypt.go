@@ -59,27 +59,35 @@ func (d *discovery) checkouts(ctx context.Context) ([]*gitcrypt.Checkout, error)
 	return all, nil
 }
 
-// unlock decrypts what git-crypt has encrypted in the work trees that the discovery
-// looks into, if there is a key for it. What it gives encrypts them again, and
-// removes the key from them: also in GitHub Actions, since the next job on a
-// runner that stays, a stranger's perhaps, would find it there.
-func (d *discovery) unlock(ctx context.Context, at *site) (lock func(), err error) {
-	lock = func() {}
-	key, err := at.app.gitCryptKey()
+// locked are the work trees with files that git-crypt has encrypted, if there is a key for
+// them.
+func (d *discovery) locked(ctx context.Context, a *app) ([]*gitcrypt.Checkout, error) {
+	key, err := a.gitCryptKey()
 	if err != nil || key == nil {
-		return lock, err
+		return nil, err
 	}
 	checkouts, err := d.checkouts(ctx)
 	if err != nil {
-		return lock, fmt.Errorf("git_crypt_key: %w", err)
+		return nil, fmt.Errorf("git_crypt_key: %w", err)
 	}
 	if len(checkouts) == 0 {
 		here, _ := os.Getwd()
-		return lock, usagef("git_crypt_key: %s is no work tree of git, so there is nothing to unlock: check the repository out before, and name it with --working-directory if it is not here", here)
+		return nil, usagef("git_crypt_key: %s is no work tree of git, so there is nothing to unlock: check the repository out before, and name it with --working-directory if it is not here", here)
 	}
-	checkouts = slices.DeleteFunc(checkouts, func(c *gitcrypt.Checkout) bool { return len(c.Locked) == 0 })
+	return slices.DeleteFunc(checkouts, func(c *gitcrypt.Checkout) bool { return len(c.Locked) == 0 }), nil
+}
+
+// unlock decrypts work trees. What it gives encrypts them again, and removes the key from
+// them: also in GitHub Actions, since the next job on a runner that stays, a stranger's
+// perhaps, would find it there.
+func (d *discovery) unlock(ctx context.Context, at *site, checkouts []*gitcrypt.Checkout) (lock func(), err error) {
+	lock = func() {}
 	if len(checkouts) == 0 {
 		return lock, nil
+	}
+	key, err := at.app.gitCryptKey()
+	if err != nil {
+		return lock, err
 	}
 	at.app.show.Doing("unlocking with git-crypt")
 	program, release, err := at.nix.FindProgram(ctx, "git-crypt")
@@ -106,6 +114,9 @@ func (d *discovery) unlock(ctx context.Context, at *site) (lock func(), err erro
 			return func() {}, fmt.Errorf("git_crypt_key does not unlock %s: %w", c.Root, err)
 		}
 		locks = append(locks, undo)
+	}
+	if !at.app.hosted() {
+		at.app.warn("Decrypted files stay in the Nix store", errors.New("what is evaluated is copied there, where every user of this machine can read it until it is collected as garbage; use a machine that nobody else has, or one that is thrown away"))
 	}
 	return lock, nil
 }

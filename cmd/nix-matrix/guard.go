@@ -5,10 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh/agent"
 
 	"github.com/org/nix-matrix/pkg/action"
+	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/push"
 )
 
@@ -53,9 +58,10 @@ func (d *discovery) private(ctx context.Context, at *site) ([]string, error) {
 	case slices.ContainsFunc(slices.Collect(maps.Values(tokens)), func(token string) bool { return !slices.Contains(known, token) }):
 		all = append(all, "the setting access-tokens of this machine's Nix")
 	}
-	if a.getenv("SSH_AUTH_SOCK") != "" {
-		all = append(all, "an ssh agent")
+	if socket := a.getenv("SSH_AUTH_SOCK"); socket != "" && agentHasKeys(ctx, socket) {
+		all = append(all, "an ssh agent with keys")
 	}
+	all = append(all, at.privateCaches()...)
 	for _, secret := range [][2]string{{"netrc", netrcVariable}, {"ssh_key", sshKeyVariable}, {"git_crypt_key", gitCryptVariable}} {
 		if strings.TrimSpace(a.getenv(secret[1])) != "" {
 			all = append(all, secret[0])
@@ -71,4 +77,45 @@ func (d *discovery) private(ctx context.Context, at *site) ([]string, error) {
 		}
 	}
 	return all, nil
+}
+
+// privateCaches names the credentials with which this Nix reads from binary caches that
+// not everybody can read. From one that does not answer, nothing is read.
+func (s *site) privateCaches() []string {
+	var all []string
+	for i := range s.to {
+		to := &s.to[i]
+		kind, _, _ := strings.Cut(to.Name, ":")
+		token := map[string]string{"attic": "attic_token", "cachix": "cachix_auth_token"}[kind]
+		if token != "" && to.Netrc(s.push.Secrets) != "" && !to.Public && len(to.PublicKeys) > 0 {
+			all = append(all, fmt.Sprintf("%s for %s", token, to.Name))
+		}
+	}
+	aws := slices.ContainsFunc(s.env, func(variable string) bool {
+		name, value, _ := strings.Cut(variable, "=")
+		return strings.HasPrefix(name, "AWS_") && value != "" && !openPattern.MatchString(name)
+	})
+	read := s.substituters()
+	for i := range s.to {
+		read = append(read, s.to[i].Substituter)
+	}
+	if at := slices.IndexFunc(read, func(address string) bool { return strings.HasPrefix(address, "s3:") }); aws && at >= 0 {
+		all = append(all, "env for "+nix.Redact(read[at]))
+	}
+	return all
+}
+
+// agentHasKeys reports whether an ssh agent has keys, also if it does not say so in time.
+func agentHasKeys(ctx context.Context, socket string) bool {
+	const patience = 5 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+	if err != nil {
+		return false // nobody is there
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })()
+	keys, err := agent.NewClient(conn).List()
+	return err != nil || len(keys) > 0
 }

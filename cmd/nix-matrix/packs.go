@@ -107,7 +107,11 @@ func direct(ctx context.Context, n *nix.Nix) (store.Engine, error) {
 
 // open finds Nix.
 func (p *packing) open(ctx context.Context, a *app) (*nix.Nix, error) {
-	n, err := nix.Find(ctx, a.show, nix.Surroundings{Conf: a.getenv(confVariable)})
+	conf, err := a.include(a.getenv(confVariable))
+	if err != nil {
+		return nil, err
+	}
+	n, err := nix.Find(ctx, a.show, nix.Surroundings{Conf: conf})
 	if err != nil || p.root == "" {
 		return n, err
 	}

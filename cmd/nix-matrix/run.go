@@ -123,6 +123,9 @@ func (r *runner) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := at.sign(); err != nil {
+		return err
+	}
 	e.keep(ctx, plan)
 	data, err := plan.Marshal()
 	if err != nil {

@@ -158,10 +158,17 @@ func (s *surroundings) open(ctx context.Context, a *app, p *job.Plan) (_ *site, 
 	if err != nil {
 		return nil, err
 	}
-	with := nix.Surroundings{Conf: a.getenv(confVariable), Env: at.env, SSH: ssh.options}
+	with := nix.Surroundings{Env: at.env, SSH: ssh.options}
+	conf := a.getenv(confVariable)
 	if s.evaluates {
 		fetch := a.fetching(ssh.options)
-		with.Conf, with.Fetch, with.Nixpkgs = fetch.conf+with.Conf, fetch.env, s.nixpkgs
+		conf, with.Nixpkgs = fetch.conf+conf, s.nixpkgs
+		if with.Fetch, err = at.gitEnv(fetch); err != nil {
+			return nil, err
+		}
+	}
+	if with.Conf, err = a.include(conf); err != nil {
+		return nil, err
 	}
 	at.nix, err = nix.Find(ctx, a.show, with)
 	if err != nil {
@@ -212,6 +219,16 @@ func (s *site) with(options ...nix.Option) {
 	}
 }
 
+// include writes lines of a nix.conf to a file, and returns the line that includes it: what
+// is in Nix's environment, an evaluation or a builder may ask for.
+func (a *app) include(conf string) (string, error) {
+	if strings.TrimSpace(conf) == "" {
+		return "", nil
+	}
+	file, _, err := a.secretDir.File([]byte(conf + "\n"))
+	return "include " + file, err
+}
+
 // secrets are those of the environment.
 func (a *app) secrets(ctx context.Context, at *site) (push.Secrets, error) {
 	secrets := push.Secrets{
@@ -227,11 +244,15 @@ func (a *app) secrets(ctx context.Context, at *site) (push.Secrets, error) {
 		return secrets, nil
 	}
 	var err error
-	if secrets.PublicKey, err = at.nix.PublicKey(ctx, key); err != nil {
-		return secrets, err
-	}
-	secrets.KeyFile, err = at.secretFile(key)
+	secrets.PublicKey, err = at.nix.PublicKey(ctx, key)
 	return secrets, err
+}
+
+// sign puts the key for what is pushed into a file. While something is evaluated, it is
+// in none.
+func (s *site) sign() (err error) {
+	s.push.Secrets.KeyFile, err = s.secretFile(s.app.getenv(signingKeyVariable))
+	return err
 }
 
 // reading has Nix take what it can from further substituters and from where we
@@ -346,43 +367,14 @@ func (a *app) secretEnv() ([]string, error) {
 			return nil, usagef("the secret env has a line that is not NAME=VALUE (its text is not shown here)")
 		}
 		if !openPattern.MatchString(name) {
-			a.mask(value)
+			a.mask(unquoted(value))
 		}
 		env = append(env, name+"="+value)
 	}
 	return env, nil
 }
 
-var (
-	variablePattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-	// These are no secrets, and may be part of any line.
-	openPattern = regexp.MustCompile(`REGION|ENDPOINT|BUCKET|PROFILE`)
-	// Secrets among what else is in an input, of which the runner knows whole lines.
-	passwordPattern = regexp.MustCompile(`\bpassword\s+(\S+)`)
-	tokenPattern    = regexp.MustCompile(`(?m)^\s*(?:extra-)?access-tokens\s*=(.*)$`)
-)
-
-// mask keeps a secret out of the log. A short one is left: it would be found in
-// what is none, and the runner drops an output that has a secret in it.
-func (a *app) mask(secret string) {
-	const shortest = 8
-	if len(secret) >= shortest {
-		a.action.Mask(secret)
-	}
-}
-
-// maskParts keeps the secrets in a netrc and a nix.conf out of the log.
-func (a *app) maskParts() {
-	for _, m := range passwordPattern.FindAllStringSubmatch(a.getenv(netrcVariable), -1) {
-		a.mask(m[1])
-	}
-	for _, m := range tokenPattern.FindAllStringSubmatch(a.getenv(confVariable), -1) {
-		for _, word := range strings.Fields(m[1]) {
-			_, token, _ := strings.Cut(word, "=")
-			a.mask(token)
-		}
-	}
-}
+var variablePattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 func destinations(addresses []string) ([]push.Destination, error) {
 	var all []push.Destination

@@ -40,17 +40,17 @@ func TestSecretEnv(t *testing.T) {
 	var log bytes.Buffer
 	env := map[string]string{
 		"GITHUB_ACTIONS": "true",
-		envVariable:      "# for s3\nAWS_ACCESS_KEY_ID=AKIA\n\n  AWS_SECRET_ACCESS_KEY=a=b c%long\nAWS_REGION=eu-central-1\nREGISTRY_TOKEN=\n",
+		envVariable:      "# for s3\nAWS_ACCESS_KEY_ID=AKIA\n\n  AWS_SECRET_ACCESS_KEY=a=b c%long\nAWS_REGION=eu-central-1\nREGISTRY_TOKEN=\nAWS_SECRET_ENDPOINT_KEY=endpoint-key\nQUOTED=\"quoted-text\"\nAWS_ENDPOINT_URL=https://s3.example\n",
 	}
 	a := newApp(streams{out: &log, err: &log}, func(name string) string { return env[name] })
 	got, err := a.secretEnv()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"AWS_ACCESS_KEY_ID=AKIA", "AWS_SECRET_ACCESS_KEY=a=b c%long", "AWS_REGION=eu-central-1", "REGISTRY_TOKEN="}, got); diff != "" {
+	if diff := cmp.Diff([]string{"AWS_ACCESS_KEY_ID=AKIA", "AWS_SECRET_ACCESS_KEY=a=b c%long", "AWS_REGION=eu-central-1", "REGISTRY_TOKEN=", "AWS_SECRET_ENDPOINT_KEY=endpoint-key", `QUOTED="quoted-text"`, "AWS_ENDPOINT_URL=https://s3.example"}, got); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff("::add-mask::a=b c%25long\n", log.String()); diff != "" {
+	if diff := cmp.Diff("::add-mask::a=b c%25long\n::add-mask::endpoint-key\n::add-mask::quoted-text\n", log.String()); diff != "" {
 		t.Error(diff)
 	}
 	for _, line := range []string{"s3cr3t", "=s3cr3t", "A B=s3cr3t", "1A=s3cr3t", "export A=s3cr3t"} {

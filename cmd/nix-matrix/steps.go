@@ -85,12 +85,7 @@ func (a *app) bash(ctx context.Context, script string, env []string) (cmd *exec.
 		return nil, nil, err
 	}
 	cmd = exec.CommandContext(ctx, "bash", "--noprofile", "--norc", "-eo", "pipefail", file)
-	cmd.Env = append(nix.Environ(), env...)
-	for _, name := range []string{"ACTIONS_ID_TOKEN_REQUEST_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_URL"} {
-		if value := os.Getenv(name); value != "" { // which a step of the workflow would have too
-			cmd.Env = append(cmd.Env, name+"="+value)
-		}
-	}
+	cmd.Env = append(nix.StepEnviron(), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = time.Second
@@ -264,7 +259,7 @@ func (w *worker) unfit(result *job.Result) string {
 			return name + fork
 		}
 	}
-	has := slices.Concat(nix.Environ(), w.site.env)
+	has := slices.Concat(nix.StepEnviron(), w.site.env)
 	for _, name := range w.postNeeds {
 		if !slices.ContainsFunc(has, func(variable string) bool { return strings.HasPrefix(variable, name+"=") && variable != name+"=" }) {
 			return name + fork

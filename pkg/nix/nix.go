@@ -58,13 +58,14 @@ type setting struct {
 
 // Surroundings are what Nix's programs get beside what this process has.
 type Surroundings struct {
-	// Conf has lines as of a nix.conf. It may have secrets.
+	// Conf has lines as of a nix.conf. Where Nix has no daemon, a derivation can ask for
+	// them: secrets are for a file that they include.
 	Conf string
 	// Env has variables, NAME=VALUE, for the programs that read from substituters
 	// and push. It may have secrets, so no evaluator gets it.
 	Env []string
-	// Fetch has variables for programs that fetch sources, which evaluators do. They
-	// may have secrets too.
+	// Fetch has variables for programs that fetch sources, which evaluators do. So it is
+	// with secrets.
 	Fetch []string
 	// SSH has options for ssh, as in NIX_SSHOPTS, empty for those of this process.
 	SSH string
@@ -108,18 +109,6 @@ func Find(ctx context.Context, log io.Writer, with Surroundings) (*Nix, error) {
 	}
 	return n, nil
 }
-
-// Environ is the environment of this process without what is only for us.
-func Environ() []string {
-	return slices.DeleteFunc(os.Environ(), func(variable string) bool {
-		name, _, _ := strings.Cut(variable, "=")
-		return secret.MatchString(name)
-	})
-}
-
-// secret are the variables that no evaluator and no builder may see: where Nix
-// has no daemon, a derivation can ask for variables of ours (impureEnvVars).
-var secret = regexp.MustCompile(`^(ACTIONS_.*|INPUT_.*|ATTIC_TOKEN|CACHIX_.*|NIX_MATRIX_.*)$`)
 
 // With gives the same Nix with settings overridden, for a daemon that trusts the
 // user too. A setting that begins with "extra-" is added to.

@@ -87,14 +87,7 @@ func (d *Dir) open() error {
 	if d.path != "" {
 		return nil
 	}
-	base := os.Getenv("RUNNER_TEMP")         // which a runner empties between jobs
-	if _, err := os.Stat(base); err != nil { //nolint:gosec // the runner's own directory
-		base = os.TempDir()
-	}
-	path, err := filepath.Abs(filepath.Join(base, "nix-matrix-secret-"+rand.Text()))
-	if err != nil {
-		return err
-	}
+	path := filepath.Join(base(), "nix-matrix-secret-"+rand.Text())
 	if err := os.Mkdir(path, 0o700); err != nil {
 		return err
 	}
@@ -103,6 +96,17 @@ func (d *Dir) open() error {
 		return err
 	}
 	return d.startGuard()
+}
+
+// base is where the directory is: where a runner empties it between jobs, if Nix's
+// settings and ssh's options can name a file there, which have no way to quote a space.
+func base() string {
+	for _, dir := range []string{os.Getenv("RUNNER_TEMP"), os.TempDir()} {
+		if info, err := os.Stat(dir); err == nil && info.IsDir() && filepath.IsAbs(dir) && !strings.ContainsAny(dir, " \t\n#\"'\\") { //nolint:gosec // the user's own directory
+			return dir
+		}
+	}
+	return "/tmp"
 }
 
 func (d *Dir) startGuard() error {

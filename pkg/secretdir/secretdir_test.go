@@ -148,9 +148,25 @@ func TestFile(t *testing.T) {
 	if name, _, err := d.File([]byte("s3cret")); err == nil || strings.Contains(err.Error(), "s3cret") || name != "" {
 		t.Errorf("got %q, %v", name, err)
 	}
-	t.Setenv("TMPDIR", "/no/such/directory")
-	if name, _, err := (&Dir{}).File([]byte("s3cret")); err == nil || strings.Contains(err.Error(), "s3cret") || name != "" {
-		t.Errorf("got %q, %v", name, err)
+}
+
+// Nix's settings and ssh's options can name it.
+func TestBase(t *testing.T) {
+	temp := t.TempDir()
+	spaced, sharp := filepath.Join(temp, "a b"), filepath.Join(temp, "a#b")
+	for _, dir := range []string{spaced, sharp} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct{ runner, tmp, want string }{
+		{temp, "/", temp}, {"", temp, temp}, {spaced, temp, temp}, {sharp, spaced, "/tmp"}, {"relative", temp, temp}, {filepath.Join(temp, "none"), temp, temp},
+	} {
+		t.Setenv("RUNNER_TEMP", test.runner)
+		t.Setenv("TMPDIR", test.tmp)
+		if got := base(); got != test.want {
+			t.Errorf("%+v: got %s", test, got)
+		}
 	}
 }
 

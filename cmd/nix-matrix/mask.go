@@ -1,0 +1,128 @@
+package main
+
+import (
+	"encoding/base64"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+var (
+	// These variables of the secret env are no secrets, and may be part of any line.
+	openPattern = regexp.MustCompile(`^AWS_(?:DEFAULT_)?(?:REGION|PROFILE)$|^AWS_ENDPOINT_URL(?:_[A-Z0-9_]+)?$|^(?:AWS_|S3_)?(?:REGION|ENDPOINT|BUCKET)(?:_URL|_NAME)?$`)
+
+	tokenPattern = regexp.MustCompile(`(?m)^\s*(?:extra-)?access-tokens\s*=(.*)$`)
+)
+
+// shortestMask is how long a secret is at least that is kept out of the log. A shorter one
+// would be found in what is none, and the runner drops an output that has a secret in it.
+const shortestMask = 8
+
+// mask keeps a secret out of the log, and each line of it.
+func (a *app) mask(secret string) {
+	for line := range strings.Lines(secret) {
+		if line = strings.TrimSpace(line); len(line) >= shortestMask {
+			a.action.Mask(line)
+		}
+	}
+}
+
+// maskParts keeps out of the log what is secret in inputs of which the runner knows whole
+// lines, and what is made of them.
+func (a *app) maskParts() {
+	for _, login := range parseNetrc(a.getenv(netrcVariable)) {
+		a.mask(login.password)
+		a.mask(basicAuth(login.name, login.password))
+	}
+	for _, m := range tokenPattern.FindAllStringSubmatch(a.getenv(confVariable), -1) {
+		for _, word := range strings.Fields(m[1]) {
+			_, token, _ := strings.Cut(unquoted(word), "=")
+			token = unquoted(token)
+			a.mask(token)
+			if _, rest, ok := strings.Cut(token, ":"); ok { // its kind is before it: PAT, OAuth2
+				a.mask(rest)
+			}
+		}
+	}
+	if token := strings.TrimSpace(a.getenv(gitHubVariable)); token != "" {
+		a.mask(token)
+		a.mask(basicAuth(tokenUser, token))
+	}
+	for _, variable := range []string{signingKeyVariable, "CACHIX_SIGNING_KEY"} {
+		_, key, _ := strings.Cut(a.getenv(variable), ":")
+		a.mask(key)
+	}
+}
+
+// basicAuth is how a password is sent to a server.
+func basicAuth(name, password string) string {
+	return base64.StdEncoding.EncodeToString([]byte(name + ":" + password))
+}
+
+// unquoted is a word without quotes around it.
+func unquoted(word string) string {
+	for _, quote := range []string{`"`, `'`} {
+		if len(word) > 1 && strings.HasPrefix(word, quote) && strings.HasSuffix(word, quote) {
+			return word[1 : len(word)-1]
+		}
+	}
+	return word
+}
+
+// A login is what a netrc has for a machine.
+type login struct{ name, password string }
+
+// parseNetrc reads a netrc, whose words may be on any lines, and in quotes.
+func parseNetrc(text string) []login {
+	var logins []login
+	var name string
+	var first int // of this machine's
+	words := netrcWords(text)
+	for i := 0; i < len(words); i++ {
+		word := words[i]
+		if word == "machine" || word == "default" {
+			name, first = "", len(logins)
+		}
+		if !slices.Contains([]string{"machine", "login", "password", "account", "macdef"}, word) || i+1 == len(words) {
+			continue
+		}
+		i++
+		switch word {
+		case "login":
+			name = words[i]
+			for j := range logins[first:] { // whose password came first
+				logins[first+j].name = name
+			}
+		case "password", "account":
+			logins = append(logins, login{name, words[i]})
+		}
+	}
+	return logins
+}
+
+func netrcWords(text string) []string {
+	var words []string
+	for {
+		text = strings.TrimLeft(text, " \t\r\n")
+		if text == "" {
+			return words
+		}
+		if text[0] != '"' {
+			end := strings.IndexAny(text, " \t\r\n")
+			if end < 0 {
+				end = len(text)
+			}
+			words, text = append(words, text[:end]), text[end:]
+			continue
+		}
+		var word strings.Builder
+		i := 1
+		for ; i < len(text) && text[i] != '"'; i++ {
+			if text[i] == '\\' && i+1 < len(text) {
+				i++
+			}
+			word.WriteByte(text[i])
+		}
+		words, text = append(words, word.String()), text[min(i+1, len(text)):]
+	}
+}

@@ -1,0 +1,57 @@
+package nix
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+)
+
+// LocalInputs returns the addresses of a flake's inputs, and of theirs, that are files of
+// this machine beside the flake itself. Whoever writes the flake reads by them what this
+// user can read, in a pure evaluation too. None of the flake's outputs is evaluated, but
+// inputs without a lock are fetched. What Nix remembers of the flake is in the directory
+// cache in place of the user's, unless that is empty.
+func (n *Nix) LocalInputs(ctx context.Context, ref, cache string) ([]string, error) {
+	if cache != "" {
+		other := *n
+		other.env = append(slices.Clone(n.env), "XDG_CACHE_HOME="+cache)
+		n = &other
+	}
+	out, err := n.output(ctx, "nix", "flake", "metadata", "--json", "--no-write-lock-file", ref)
+	if err != nil {
+		return nil, err
+	}
+	var metadata struct {
+		Locks struct {
+			Nodes map[string]struct {
+				Original, Locked struct{ URL, Path any }
+			}
+		}
+	}
+	if err := json.Unmarshal(out, &metadata); err != nil {
+		return nil, fmt.Errorf("read nix flake metadata: %w", err)
+	}
+	found := map[string]bool{}
+	for _, node := range metadata.Locks.Nodes {
+		for _, address := range []any{node.Original.URL, node.Original.Path, node.Locked.URL, node.Locked.Path} {
+			if text, ok := address.(string); ok && local(text) {
+				found[text] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(found)), nil
+}
+
+// local reports whether an address of an input names a file by an absolute path that is
+// not in the store. Nix lets no relative one lead out of the flake.
+func local(address string) bool {
+	scheme, rest, ok := strings.Cut(address, ":")
+	if ok && (scheme == "path" || scheme == "file" || strings.HasSuffix(scheme, "+file")) {
+		address = rest
+	}
+	return path.IsAbs(address) && !strings.HasPrefix(path.Clean(address), "/nix/store/")
+}
