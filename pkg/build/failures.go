@@ -197,12 +197,12 @@ var drvPattern = regexp.MustCompile(`/nix/store/[0-9a-z]{32}-[0-9a-zA-Z+._?=-]+\
 func (f *failures) explain(result *job.TargetResult) {
 	needs := f.needs(result.DrvPath)
 	for _, message := range f.watch.messages {
-		if dependencies.MatchString(message) {
+		if dependencies.MatchString(message.text) {
 			continue
 		}
-		for _, drv := range drvPattern.FindAllString(message, -1) {
+		for _, drv := range drvPattern.FindAllString(message.text, -1) {
 			if needs[drv] {
-				f.blame(result, drv, message)
+				f.blame(result, drv, message.text)
 				return
 			}
 		}

@@ -209,17 +209,17 @@ func (r *replay) Realise(_ context.Context, _ []string, emit func(nix.Event)) er
 // name no derivation.
 func TestRecordedKinds(t *testing.T) {
 	for _, version := range testbench.NixVersions {
-		for name, message := range recordedFailures(t, version) {
+		for name, text := range recordedFailures(t, version) {
 			// The first is of what fails, and needsTwo needs two that do.
 			number := name[len(name)-1]
 			blocked := number > '0' && (!strings.Contains(name, "needsTwo") || number > '1')
-			if got := dependencies.MatchString(message); got != blocked {
-				t.Errorf("%s, %s: it tells only of another: %t:\n%s", version, name, got, message)
+			if got := dependencies.MatchString(text); got != blocked {
+				t.Errorf("%s, %s: it tells only of another: %t:\n%s", version, name, got, text)
 			}
 			timedOut := version == "2.34" && strings.Contains(strings.ToLower(name), "silent 0")
 			w := newWatch()
-			w.messages = []string{message}
-			if got := w.nameless(); (got != "") != timedOut || timedOut && got != message {
+			w.messages = []message{{text: text}}
+			if got := w.nameless(); (got != "") != timedOut || timedOut && got != text {
 				t.Errorf("%s, %s: without a name it says %q", version, name, got)
 			}
 		}
@@ -324,5 +324,24 @@ func TestExplain(t *testing.T) {
 		if r := got.Targets[0]; r.Outcome != job.Broken || r.Cause != test.cause || r.Error != test.want {
 			t.Errorf("%s: %s, by %q: %s", test.what, r.Outcome, r.Cause, r.Error)
 		}
+	}
+}
+
+// A builder says of another derivation why that failed, before it has.
+func TestForgedCause(t *testing.T) {
+	const drv = "/nix/store/00000000000000000000000000000000-a.drv"
+	w := newWatch()
+	see := func(kind nix.EventKind, path, text string) { w.see(nix.Event{Kind: kind, Path: path, Text: text}, false) }
+	see(nix.ErrorMessage, "", "forged: "+drv)
+	if got := w.message(drv); got != "forged: "+drv { // nobody has said anything else
+		t.Errorf("got %q", got)
+	}
+	see(nix.BuildStarted, drv, "")
+	see(nix.ErrorMessage, "", "forged again: "+drv)
+	see(nix.BuildStopped, drv, "")
+	see(nix.ErrorMessage, "", "Cannot build '"+drv+"'")
+	see(nix.ErrorMessage, "", "later: "+drv)
+	if got, want := w.message(drv), "Cannot build '"+drv+"'"; got != want {
+		t.Errorf("got %q; want %q", got, want)
 	}
 }

@@ -25,8 +25,14 @@ type watch struct {
 	interrupted map[string]bool
 	stopped     map[string]time.Time
 	log         map[string][]string // last lines
-	messages    []string
+	messages    []message
 	fetched     nix.Traffic
+}
+
+// A message is one of Nix's, or of a builder that says something in its name.
+type message struct {
+	text  string
+	after int // builds that had ended before
 }
 
 func newWatch() *watch {
@@ -65,7 +71,7 @@ func (w *watch) see(e nix.Event, stopping bool) {
 		w.stopped[e.Path] = e.Time
 		w.finished = append(w.finished, job.DrvBuild{DrvPath: e.Path, Started: started.UTC(), Seconds: e.Time.Sub(started).Seconds()})
 	case nix.ErrorMessage:
-		w.messages = append(w.messages, e.Text)
+		w.messages = append(w.messages, message{e.Text, len(w.finished)})
 	case nix.FetchCounted:
 		w.fetched.Add(e.Traffic)
 	case nix.FetchStarted, nix.FetchStopped, nix.WarnMessage:
@@ -85,8 +91,8 @@ func (w *watch) unfinished() []string {
 
 // forget takes back what was said of derivations that are tried again.
 func (w *watch) forget(drvs []string) {
-	w.messages = slices.DeleteFunc(w.messages, func(m string) bool {
-		return slices.ContainsFunc(drvs, func(drv string) bool { return strings.Contains(m, drv) }) || dependencies.MatchString(m)
+	w.messages = slices.DeleteFunc(w.messages, func(m message) bool {
+		return slices.ContainsFunc(drvs, func(drv string) bool { return strings.Contains(m.text, drv) }) || dependencies.MatchString(m.text)
 	})
 }
 
@@ -105,21 +111,28 @@ func (w *watch) until(drv string, start time.Time) float64 {
 	return max(0, last.Sub(start).Seconds())
 }
 
-// message gives the first of Nix's error messages that names a derivation.
+// message returns the first error message that names a derivation since its build has
+// ended, which is when Nix says why it failed, else the first that names it.
 func (w *watch) message(drv string) string {
+	ended := slices.IndexFunc(w.finished, func(b job.DrvBuild) bool { return b.DrvPath == drv })
+	var early string
 	for _, m := range w.messages {
-		if strings.Contains(m, drv) {
-			return m
+		switch {
+		case !strings.Contains(m.text, drv):
+		case m.after > ended:
+			return m.text
+		case early == "":
+			early = m.text
 		}
 	}
-	return ""
+	return early
 }
 
-// nameless gives the first of Nix's error messages that names no derivation.
+// nameless returns the first of Nix's error messages that names no derivation.
 func (w *watch) nameless() string {
 	for _, m := range w.messages {
-		if !drvPattern.MatchString(m) && !dependencies.MatchString(m) {
-			return m
+		if !drvPattern.MatchString(m.text) && !dependencies.MatchString(m.text) {
+			return m.text
 		}
 	}
 	return ""

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"strings"
 	"time"
+
+	"github.com/org/nix-matrix/internal/storepath"
 )
 
 // Numbers of Nix's internal-json log (src/libutil/logging.hh).
@@ -57,7 +59,9 @@ func (t *Traffic) Add(more Traffic) {
 	t.Bytes += more.Bytes
 }
 
-// logReader turns lines of Nix's internal-json log into events.
+// logReader turns lines of Nix's internal-json log into events. Some of the lines are
+// not Nix's own: a builder that prints "@nix {…}" has messages passed on as they are. It
+// begins and ends no build by that, but says whatever it likes of any derivation.
 type logReader struct {
 	emit   func(Event)
 	now    func() time.Time
@@ -65,7 +69,17 @@ type logReader struct {
 	counts map[uint64]*count // of activities
 	partly []byte            // a line that has not ended yet
 	cut    bool              // more of it was left out
+	said   int               // messages since there was room for more
 }
+
+// What there may be at a time of what others fill. Nix says what failed after the build has
+// ended, so that there is room for more messages then.
+const (
+	maxActivities  = 1 << 16
+	maxMessages    = 1000
+	maxMessageSize = 64 << 10 // bytes
+	afterBuild     = 20       // messages
+)
 
 // A count is what an activity has told of fetches: one counts paths, another bytes.
 type count struct {
@@ -111,12 +125,12 @@ func (r *logReader) line(line string) {
 	var l logLine
 	switch {
 	case ok && r.cut: // what it is about stands at its end
-		r.emit(Event{Kind: WarnMessage, Time: r.now(), Text: "a line of the log that is too long was left out"})
+		r.message(WarnMessage, "a line of the log that is too long was left out")
 		return
 	case !ok || json.Unmarshal([]byte(doc), &l) != nil:
 		// Not of the log: some program writes to the same stderr.
 		if text := Plain(line); strings.TrimSpace(text) != "" {
-			r.emit(Event{Kind: WarnMessage, Time: r.now(), Text: text})
+			r.message(WarnMessage, text)
 		}
 		return
 	}
@@ -129,11 +143,14 @@ func (r *logReader) line(line string) {
 		case activitySubstitute:
 			e.Kind = FetchStarted
 		case activityRealise, activityCopies:
-			if l.Text == "" { // what goes to a builder says so
+			if l.Text == "" && len(r.counts) < maxActivities { // what goes to a builder says so
 				r.counts[l.ID] = &count{kind: l.Type}
 			}
 			return
 		default:
+			return
+		}
+		if len(r.active) >= maxActivities || !storepath.Valid(e.Path) || e.Kind == BuildStarted && !strings.HasSuffix(e.Path, ".drv") {
 			return
 		}
 		r.active[l.ID] = e
@@ -150,6 +167,7 @@ func (r *logReader) line(line string) {
 			e.Kind = FetchStopped
 		} else {
 			e.Kind = BuildStopped
+			r.said = min(r.said, maxMessages-afterBuild)
 		}
 		r.emit(e)
 	case "result":
@@ -164,11 +182,25 @@ func (r *logReader) line(line string) {
 		}
 		switch l.Level {
 		case levelError:
-			r.emit(Event{Kind: ErrorMessage, Time: r.now(), Text: unquoted(strings.TrimSpace(Plain(text)))})
+			r.message(ErrorMessage, unquoted(strings.TrimSpace(Plain(text))))
 		case levelWarn:
-			r.emit(Event{Kind: WarnMessage, Time: r.now(), Text: strings.TrimSpace(Plain(text))})
+			r.message(WarnMessage, strings.TrimSpace(Plain(text)))
 		}
 	}
+}
+
+// message emits a message, unless there were too many.
+func (r *logReader) message(kind EventKind, text string) {
+	if r.said++; r.said > maxMessages {
+		return
+	}
+	if r.said == maxMessages {
+		kind, text = WarnMessage, "further messages are left out until a build ends"
+	}
+	if len(text) > maxMessageSize {
+		text = strings.ToValidUTF8(text[:maxMessageSize], "") + "…"
+	}
+	r.emit(Event{Kind: kind, Time: r.now(), Text: text})
 }
 
 // count follows how much is fetched.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
@@ -206,6 +207,12 @@ func start(id, kind int, path string) string {
 	return fmt.Sprintf(`@nix {"action":"start","id":%d,"type":%d,"fields":[%q]}`+"\n", id, kind, path)
 }
 
+// The derivations of the logs here.
+const (
+	drvA = "/nix/store/00000000000000000000000000000000-a.drv"
+	drvB = "/nix/store/00000000000000000000000000000000-b.drv"
+)
+
 func logged(id int, text string) string {
 	return fmt.Sprintf(`@nix {"action":"result","fields":[%q],"id":%d,"type":101}`+"\n", text, id)
 }
@@ -232,15 +239,15 @@ func TestLogReader(t *testing.T) {
 		},
 		{
 			"two builds at once",
-			start(1, 105, "/a.drv") + start(2, 105, "/b.drv") + logged(2, "b\r") + logged(1, "a") +
+			start(1, 105, drvA) + start(2, 105, drvB) + logged(2, "b\r") + logged(1, "a") +
 				`@nix {"action":"stop","id":1}` + "\n" + logged(1, "late") + logged(2, "::b"),
 			[]Event{
-				{Kind: BuildStarted, Time: at(0), Path: "/a.drv", Text: ""},
-				{Kind: BuildStarted, Time: at(1), Path: "/b.drv", Text: ""},
-				{Kind: BuildLine, Time: at(2), Path: "/b.drv", Text: "b"},
-				{Kind: BuildLine, Time: at(3), Path: "/a.drv", Text: "a"},
-				{Kind: BuildStopped, Time: at(4), Path: "/a.drv", Text: ""},
-				{Kind: BuildLine, Time: at(5), Path: "/b.drv", Text: "::b"},
+				{Kind: BuildStarted, Time: at(0), Path: drvA, Text: ""},
+				{Kind: BuildStarted, Time: at(1), Path: drvB, Text: ""},
+				{Kind: BuildLine, Time: at(2), Path: drvB, Text: "b"},
+				{Kind: BuildLine, Time: at(3), Path: drvA, Text: "a"},
+				{Kind: BuildStopped, Time: at(4), Path: drvA, Text: ""},
+				{Kind: BuildLine, Time: at(5), Path: drvB, Text: "::b"},
 			},
 		},
 		{
@@ -252,8 +259,10 @@ func TestLogReader(t *testing.T) {
 		},
 		{
 			"fields that are not as they should be",
-			`@nix {"action":"start","id":1,"type":105}` + "\n" + `@nix {"action":"result","fields":[7],"id":1,"type":101}` + "\n",
-			[]Event{{Kind: BuildStarted, Time: at(0), Path: "", Text: ""}, {Kind: BuildLine, Time: at(1), Path: "", Text: ""}},
+			`@nix {"action":"start","id":1,"type":105}` + "\n" + start(2, 105, "/nix/store/../a.drv") + start(3, 105, strings.TrimSuffix(drvA, ".drv")) +
+				start(4, 108, "--option") + logged(1, "a") + logged(2, "a") + `@nix {"action":"stop","id":4}` + "\n" +
+				start(5, 105, drvA) + `@nix {"action":"result","fields":[7],"id":5,"type":101}` + "\n",
+			[]Event{{Kind: BuildStarted, Time: at(0), Path: drvA}, {Kind: BuildLine, Time: at(1), Path: drvA}},
 		},
 		{
 			"what is copied to and for a builder",
@@ -281,13 +290,13 @@ func TestLogReader(t *testing.T) {
 // left out, and what comes after it is read again.
 func TestLogReaderLongLines(t *testing.T) {
 	long := strings.Repeat("x", 2_000_000)
-	events := read(t, start(1, 105, "/a.drv"), logged(1, long), logged(1, "next"))
+	events := read(t, start(1, 105, drvA), logged(1, long), logged(1, "next"))
 	if len(events) != 3 || events[1].Text != long || events[2].Text != "next" {
 		t.Errorf("%d events", len(events))
 	}
 
 	piece := strings.Repeat("x", 1<<20)
-	pieces := []string{start(1, 105, "/a.drv"), strings.TrimSuffix(logged(1, ""), "\"],\"id\":1,\"type\":101}\n")}
+	pieces := []string{start(1, 105, drvA), strings.TrimSuffix(logged(1, ""), "\"],\"id\":1,\"type\":101}\n")}
 	for range maxLogLine/len(piece) + 1 {
 		pieces = append(pieces, piece)
 	}
@@ -302,6 +311,101 @@ func TestLogReaderLongLines(t *testing.T) {
 	if events = *got; len(events) != 3 || events[1].Kind != WarnMessage || len(events[1].Text) > 100 || events[2].Text != "next" {
 		t.Errorf("%d events", len(events))
 	}
+}
+
+// However much there is, only so much is kept at a time; what comes after the end of a
+// build is not lost over what came before.
+func TestLogReaderBounds(t *testing.T) {
+	r, got := newReader()
+	line := func(text string) { _, _ = r.Write([]byte(text)) }
+	line(start(1, 105, drvA))
+	for range 3 * maxMessages {
+		line(`@nix {"action":"msg","level":0,"msg":"error: flood"}` + "\n")
+		line(`@nix {"action":"msg","level":1,"msg":"flood"}` + "\nflood\n")
+	}
+	line(`@nix {"action":"stop","id":1}` + "\n" + `@nix {"action":"msg","level":0,"msg":"` + strings.Repeat("é", maxMessageSize) + `"}` + "\n")
+	events := *got
+	if len(events) != maxMessages+3 {
+		t.Fatalf("%d events", len(events))
+	}
+	if e := events[maxMessages]; e.Kind != WarnMessage || e.Text != "further messages are left out until a build ends" {
+		t.Errorf("got %v %s", e.Kind, e.Text)
+	}
+	if e := events[len(events)-1]; e.Kind != ErrorMessage || len(e.Text) > maxMessageSize+len("…") || !utf8.ValidString(e.Text) {
+		t.Errorf("got %v of %d bytes", e.Kind, len(e.Text))
+	}
+	for id := range maxActivities + 10 {
+		line(start(10+id, 108, strings.TrimSuffix(drvA, ".drv")))
+		line(fmt.Sprintf(`@nix {"action":"start","id":%d,"type":102,"text":""}`+"\n", 10+id))
+	}
+	if len(r.active) > maxActivities || len(r.counts) > maxActivities {
+		t.Errorf("it keeps %d and %d activities", len(r.active), len(r.counts))
+	}
+}
+
+// A builder says what it likes in Nix's name, but does not begin or end builds, and Nix's
+// own message about it is there, however much it says.
+func TestForgedLog(t *testing.T) {
+	const forging = `
+let
+  sh = name: text: derivation { inherit name; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/bin:/usr/bin"; args = [ "-c" text ]; };
+  json = value: builtins.toJSON value;
+in
+rec {
+  other = sh "other" "echo >$out";
+  forges = sh "forges" ''
+    say() { echo "@nix $1"; }
+    say '${json { action = "start"; id = 1; level = 3; type = 105; text = "x"; parent = 0; fields = [ (builtins.unsafeDiscardStringContext other.drvPath) "" 1 1 ]; }}'
+    say '${json { action = "result"; id = 1; type = 101; fields = [ "forged" ]; }}'
+    say '${json { action = "stop"; id = 1; }}'
+    say '${json { action = "start"; id = 2; level = 3; type = 101; text = "x"; parent = 0; fields = [ "http://x" ]; }}'
+    say '${json { action = "result"; id = 2; type = 101; fields = [ "forged" ]; }}'
+    say '${json { action = "result"; id = 2; type = 105; fields = [ 99 99 0 0 ]; }}'
+    i=0
+    while [ $i -lt 3000 ]; do
+      i=$((i+1))
+      say '${json { action = "msg"; level = 0; msg = "error: forged"; }}'
+    done
+    say '${json { action = "msg"; level = 0; msg = builtins.concatStringsSep "" (builtins.genList (_: "0123456789abcdef") 4000); }}' >&2
+    exit 1
+  '';
+}`
+	eachNix(t, func(t *testing.T, n *Nix) {
+		try := func(t *testing.T, n *Nix) {
+			drvs := instantiate(t, n, forging)
+			var events []Event
+			if err := n.Realise(t.Context(), []string{drvs["forges"] + "!out"}, func(e Event) { events = append(events, e) }); err == nil {
+				t.Fatal("it succeeded")
+			}
+			messages := 0
+			var last string
+			for _, e := range events {
+				switch e.Kind {
+				case ErrorMessage, WarnMessage:
+					messages++
+					last = e.Text
+				case FetchCounted:
+					if e.Bytes != 0 {
+						t.Errorf("it counts %+v", e.Traffic)
+					}
+				default:
+					if e.Path != drvs["forges"] || e.Text == "forged" {
+						t.Errorf("there is %+v", e)
+					}
+				}
+				if len(e.Text) > maxMessageSize+len("…") {
+					t.Errorf("a text has %d bytes", len(e.Text))
+				}
+			}
+			if messages > 1100 || !strings.Contains(last, drvs["forges"]) {
+				t.Errorf("%d messages, the last one %q", messages, last)
+			}
+		}
+		try(t, n)
+		testbench.UseStore(t, t.TempDir())
+		testbench.Daemon(t, testbench.DaemonOptions{Nix: filepath.Base(t.Name())})
+		try(t, n.At("daemon"))
+	})
 }
 
 func TestParseDryRun(t *testing.T) {
