@@ -80,7 +80,7 @@ func (n *Nix) Connect(ctx context.Context) (*Daemon, error) {
 		_ = w.Close()
 		return nil, fmt.Errorf("start nix-daemon: %w", err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = d.in.Close() })
+	stop := d.StopWith(ctx)
 	d.close = sync.OnceValue(func() error {
 		stop()
 		_ = d.in.Close()
@@ -91,6 +91,12 @@ func (n *Nix) Connect(ctx context.Context) (*Daemon, error) {
 		return nil, fmt.Errorf("talk to the Nix daemon, which may not be running: %w", d.explain(err))
 	}
 	return d, nil
+}
+
+// StopWith ends the connection when the context ends, unless stop is called before; then
+// stop returns true.
+func (d *Daemon) StopWith(ctx context.Context) (stop func() bool) {
+	return context.AfterFunc(ctx, func() { _ = d.in.Close() })
 }
 
 // Close ends the connection, and with it what it held and what still goes on.

@@ -174,7 +174,12 @@ func (s *directSink) addByNix(ctx context.Context, info nix.PathInfo, r io.Reade
 			return err
 		}
 	}
-	if err := d.AddMultiple([]nix.PathInfo{info}, func(nix.PathInfo) (io.Reader, error) { return r, nil }); err != nil {
+	stop := d.StopWith(ctx) // Nix may wait for a lock
+	err := d.AddMultiple([]nix.PathInfo{info}, func(nix.PathInfo) (io.Reader, error) { return r, nil })
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
 		_ = d.Close()
 		s.discard(ctx, info)
 		return err

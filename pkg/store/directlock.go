@@ -182,22 +182,33 @@ func (l *pathLocks) lock(ctx context.Context, name string) (int, error) {
 		if st.Size == 0 {
 			return fd, nil
 		}
-		_ = unix.Close(fd) // it was removed while we waited
+		_ = unix.Close(fd) // it was removed while we waited, or that was not done to its end
+		if err := pause(ctx); err != nil {
+			return -1, err
+		}
 	}
 }
 
 func waitForLock(ctx context.Context, fd int) error {
-	const again = 20 * time.Millisecond
 	for {
 		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			return err
 		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(again):
+		if err := pause(ctx); err != nil {
+			return err
 		}
+	}
+}
+
+// pause waits until it is worth another try.
+func pause(ctx context.Context) error {
+	const again = 20 * time.Millisecond
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(again):
+		return nil
 	}
 }
 

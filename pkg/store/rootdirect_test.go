@@ -35,6 +35,9 @@ func actAs(m *testing.M) {
 			os.Exit(1)
 		}
 		os.Exit(0)
+	case len(os.Args) == 3 && os.Args[1] == holdLock:
+		holdLocks(os.Args[2])
+		os.Exit(0)
 	case os.Getenv(restoreProcess) != "":
 		os.Exit(m.Run())
 	}
@@ -211,9 +214,13 @@ func TestTrustPrograms(t *testing.T) {
 // talk has a server of the direct engine's sink answer messages, and gives its answers.
 func talk(t *testing.T, e Engine, messages ...[]byte) (answers string, err error) {
 	t.Helper()
-	var out bytes.Buffer
-	err = serve(t.Context(), e, bufio.NewReader(bytes.NewReader(bytes.Join(messages, nil))), &messenger{w: &out})
-	r := bufio.NewReader(&out)
+	in := io.Reader(bytes.NewReader(bytes.Join(messages, nil)))
+	out := &untilFinished{finished: make(chan struct{})}
+	if len(messages) > 0 && messages[len(messages)-1][0] == msgFinish {
+		in = io.MultiReader(in, out.wait()) // who asks for that waits for the answer
+	}
+	err = serve(t.Context(), e, bufio.NewReader(in), &messenger{w: out})
+	r := bufio.NewReader(&out.Buffer)
 	for {
 		m, err := receive(r, func() []byte { return make([]byte, chunkSize) })
 		if err != nil {
@@ -223,6 +230,27 @@ func talk(t *testing.T, e Engine, messages ...[]byte) (answers string, err error
 	}
 	return answers, err
 }
+
+// untilFinished keeps answers. The reader that wait gives ends with the last one.
+type untilFinished struct {
+	bytes.Buffer
+	finished chan struct{}
+}
+
+func (u *untilFinished) Write(p []byte) (int, error) {
+	if p[0] == msgFinish {
+		defer close(u.finished)
+	}
+	return u.Buffer.Write(p)
+}
+
+func (u *untilFinished) wait() io.Reader {
+	return readerFunc(func([]byte) (int, error) { <-u.finished; return 0, io.EOF })
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 func said(kind byte, number uint32, data []byte) []byte {
 	var b bytes.Buffer

@@ -164,7 +164,20 @@ func (s *server) finish(ctx context.Context, m message) error {
 		}
 		infos[i] = s.infos[n]
 	}
-	return s.answers.answer(msgFinish, 0, s.sink.Finish(ctx, infos))
+	// Finish may wait for locks. Whoever asks for it says nothing until it is answered,
+	// and ends the stream to stop it.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var more errgroup.Group
+	more.Go(func() error {
+		if _, err := s.in.Peek(1); err != nil {
+			cancel()
+		}
+		return nil
+	})
+	err := s.answers.answer(msgFinish, 0, s.sink.Finish(ctx, infos))
+	_ = more.Wait() // there is one reader at a time
+	return err
 }
 
 // incoming is the reader of a NAR that comes in chunks.

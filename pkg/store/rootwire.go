@@ -19,7 +19,7 @@ const (
 	msgEnd    = 'e' // the NAR has come to its end; answered when the path is added
 	msgBroken = 'x' // the NAR has no end; answered as msgEnd
 	msgFinish = 'f' // the paths' numbers, as JSON
-	// Its stdin ends when it is to close the sink; then it ends.
+	// Its stdin ends when it is to give up what it does and to close the sink; then it ends.
 
 	headSize  = 9
 	chunkSize = 256 << 10
