@@ -51,3 +51,13 @@ func (s *site) gitEnv(access fetchAccess) ([]string, error) {
 	}
 	return git.Configure(env, git.Setting{Name: "include.path", Value: file}), nil
 }
+
+// include writes lines of a nix.conf to a file, and returns the line that includes it: what
+// is in Nix's environment, an evaluation or a builder may ask for.
+func (a *app) include(conf string) (string, error) {
+	if strings.TrimSpace(conf) == "" {
+		return "", nil
+	}
+	file, _, err := a.secretDir.File([]byte(conf + "\n"))
+	return "include " + file, err
+}

@@ -219,16 +219,6 @@ func (s *site) with(options ...nix.Option) {
 	}
 }
 
-// include writes lines of a nix.conf to a file, and returns the line that includes it: what
-// is in Nix's environment, an evaluation or a builder may ask for.
-func (a *app) include(conf string) (string, error) {
-	if strings.TrimSpace(conf) == "" {
-		return "", nil
-	}
-	file, _, err := a.secretDir.File([]byte(conf + "\n"))
-	return "include " + file, err
-}
-
 // secrets are those of the environment.
 func (a *app) secrets(ctx context.Context, at *site) (push.Secrets, error) {
 	secrets := push.Secrets{

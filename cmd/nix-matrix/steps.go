@@ -24,7 +24,7 @@ import (
 // theirs. They have the variables of the secret env.
 
 func (a *app) setUpFlag(cmd *cobra.Command, script *string) {
-	cmd.Flags().StringVar(script, "setup", a.action.Input("setup"), "bash `SCRIPT` to run before anything; what it exports is in effect afterwards")
+	cmd.Flags().StringVar(script, "setup", a.action.Input("setup"), "bash `SCRIPT` to run before anything; what it exports is in effect afterwards, also for evaluators and builders")
 }
 
 // setUp runs the user's script before anything, and takes over what it exports.

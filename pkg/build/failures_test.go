@@ -331,7 +331,9 @@ func TestExplain(t *testing.T) {
 func TestForgedCause(t *testing.T) {
 	const drv = "/nix/store/00000000000000000000000000000000-a.drv"
 	w := newWatch()
-	see := func(kind nix.EventKind, path, text string) { w.see(nix.Event{Kind: kind, Path: path, Text: text}, false) }
+	see := func(kind nix.EventKind, path, text string) {
+		w.see(nix.Event{Kind: kind, Path: path, Text: text}, false)
+	}
 	see(nix.ErrorMessage, "", "forged: "+drv)
 	if got := w.message(drv); got != "forged: "+drv { // nobody has said anything else
 		t.Errorf("got %q", got)

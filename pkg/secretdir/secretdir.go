@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -72,9 +73,12 @@ func (d *Dir) write(prefix string, data []byte) (name string, remove func(), err
 		err = os.WriteFile(name, data, 0o600)
 	}
 	remove = func() { _ = os.Remove(name) }
-	if err != nil {
+	switch {
+	case errors.Is(err, errClosed):
+		return "", func() {}, err
+	case err != nil:
 		remove()
-		return "", func() {}, fmt.Errorf("cannot write a secret to a file: %w", err)
+		return "", func() {}, fmt.Errorf("cannot write a secret to a file: %w. Set TMPDIR to a directory that this user can write to", err)
 	}
 	return name, remove, nil
 }
@@ -87,29 +91,39 @@ func (d *Dir) open() error {
 	if d.path != "" {
 		return nil
 	}
-	path := filepath.Join(base(), "nix-matrix-secret-"+rand.Text())
-	if err := os.Mkdir(path, 0o700); err != nil {
-		return err
+	path, err := makeDir()
+	if err == nil {
+		err = d.startGuard(path)
+	}
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(path))
 	}
 	d.path = path
-	if err := unix.Mkfifo(filepath.Join(path, trap), 0o600); err != nil {
-		return err
-	}
-	return d.startGuard()
+	return nil
 }
 
-// base is where the directory is: where a runner empties it between jobs, if Nix's
-// settings and ssh's options can name a file there, which have no way to quote a space.
-func base() string {
-	for _, dir := range []string{os.Getenv("RUNNER_TEMP"), os.TempDir()} {
-		if info, err := os.Stat(dir); err == nil && info.IsDir() && filepath.IsAbs(dir) && !strings.ContainsAny(dir, " \t\n#\"'\\") { //nolint:gosec // the user's own directory
-			return dir
+// makeDir makes a directory where a runner empties it between jobs, else where temporary
+// files are: one that Nix's settings and ssh's options can name, which have no way to
+// quote a space, and in which there can be a FIFO.
+func makeDir() (path string, err error) {
+	err = errors.New("no directory for temporary files can be used")
+	for _, base := range []string{os.Getenv("RUNNER_TEMP"), os.TempDir(), "/tmp"} {
+		if !filepath.IsAbs(base) || strings.ContainsAny(base, " \t\n#\"'\\") {
+			continue
 		}
+		path = filepath.Join(base, "nix-matrix-secret-"+rand.Text())
+		if err = os.Mkdir(path, 0o700); err != nil { //nolint:gosec // in the user's own directory
+			continue
+		}
+		if err = unix.Mkfifo(filepath.Join(path, trap), 0o600); err == nil {
+			return path, nil
+		}
+		err = errors.Join(err, os.Remove(path)) //nolint:gosec // which is ours
 	}
-	return "/tmp"
+	return "", err
 }
 
-func (d *Dir) startGuard() error {
+func (d *Dir) startGuard(path string) error {
 	if len(d.Guard) == 0 {
 		return nil
 	}
@@ -118,7 +132,7 @@ func (d *Dir) startGuard() error {
 		return err
 	}
 	defer r.Close()
-	cmd := exec.Command(d.Guard[0], append(d.Guard[1:len(d.Guard):len(d.Guard)], d.path)...) //nolint:gosec,noctx // this program itself, which ends after this process
+	cmd := exec.Command(d.Guard[0], append(slices.Clone(d.Guard[1:]), path)...) //nolint:noctx // it ends after this process
 	cmd.Stdin, cmd.Env, cmd.Dir = r, d.Env, "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // what ends our process group is not for it
 	if err := cmd.Start(); err != nil {
@@ -172,13 +186,13 @@ func Guard(in io.Reader, path string, undo func([]byte)) error {
 		if !strings.HasPrefix(entry.Name(), undoPrefix) {
 			continue
 		}
-		data, rerr := os.ReadFile(filepath.Join(path, entry.Name()))
+		data, rerr := os.ReadFile(filepath.Join(path, entry.Name())) //nolint:gosec // it is named like a directory of ours
 		if rerr == nil {
 			undo(data)
 		}
 		err = errors.Join(err, rerr)
 	}
-	return errors.Join(err, lerr, os.RemoveAll(path))
+	return errors.Join(err, lerr, os.RemoveAll(path)) //nolint:gosec // likewise
 }
 
 func removeSecrets(path string) error {
@@ -188,7 +202,7 @@ func removeSecrets(path string) error {
 	}
 	for _, entry := range entries {
 		if strings.HasPrefix(entry.Name(), secretPrefix) {
-			err = errors.Join(err, os.Remove(filepath.Join(path, entry.Name())))
+			err = errors.Join(err, os.Remove(filepath.Join(path, entry.Name()))) //nolint:gosec // a file of ours
 		}
 	}
 	return err

@@ -151,7 +151,7 @@ func TestFile(t *testing.T) {
 }
 
 // Nix's settings and ssh's options can name it.
-func TestBase(t *testing.T) {
+func TestPlace(t *testing.T) {
 	temp := t.TempDir()
 	spaced, sharp := filepath.Join(temp, "a b"), filepath.Join(temp, "a#b")
 	for _, dir := range []string{spaced, sharp} {
@@ -164,9 +164,29 @@ func TestBase(t *testing.T) {
 	} {
 		t.Setenv("RUNNER_TEMP", test.runner)
 		t.Setenv("TMPDIR", test.tmp)
-		if got := base(); got != test.want {
-			t.Errorf("%+v: got %s", test, got)
+		var d Dir
+		name, _, err := d.File(nil)
+		if got := filepath.Dir(filepath.Dir(name)); err != nil || got != test.want {
+			t.Errorf("%+v: got %s, %v", test, got, err)
 		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Without a guard that runs, there are no secrets in files.
+func TestNoGuard(t *testing.T) {
+	temp := t.TempDir()
+	t.Setenv("RUNNER_TEMP", temp)
+	d := Dir{Guard: []string{filepath.Join(temp, "none")}}
+	for range 2 {
+		if name, _, err := d.File([]byte("s3cret")); err == nil || name != "" || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("got %q, %v", name, err)
+		}
+	}
+	if left, err := os.ReadDir(temp); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 
