@@ -214,12 +214,7 @@ func (d *discovery) plan(ctx context.Context, at *site, c cache.Cache) (*job.Pla
 	if err != nil {
 		return nil, nil, err
 	}
-	defer func() {
-		if ctx.Err() != nil {
-			at.close() // there may be no time for more, and locking takes longer
-		}
-		lock()
-	}()
+	defer lock()
 	at.app.heads = d.heads()
 	s := d.source(ctx, at, c, options)
 	var programs []job.Program

@@ -54,10 +54,10 @@ func (s *site) gitEnv(access fetchAccess) ([]string, error) {
 
 // include writes lines of a nix.conf to a file, and returns the line that includes it: what
 // is in Nix's environment, an evaluation or a builder may ask for.
-func (a *app) include(conf string) (string, error) {
+func (a *app) include(conf string) (line string, remove func(), err error) {
 	if strings.TrimSpace(conf) == "" {
-		return "", nil
+		return "", func() {}, nil
 	}
-	file, _, err := a.secretDir.File([]byte(conf + "\n"))
-	return "include " + file, err
+	file, remove, err := a.secretDir.File([]byte(conf + "\n"))
+	return "include " + file, remove, err
 }

@@ -100,6 +100,7 @@ func (d *discovery) unlock(ctx context.Context, at *site, checkouts []*gitcrypt.
 		return lock, err
 	}
 	defer remove()
+	at.remove = append(at.remove, remove)
 	var locks []func()
 	lock = func() {
 		for _, lock := range locks {
@@ -108,7 +109,7 @@ func (d *discovery) unlock(ctx context.Context, at *site, checkouts []*gitcrypt.
 		release()
 	}
 	for _, c := range checkouts {
-		undo, err := at.app.unlockCheckout(ctx, program, file, c)
+		undo, err := at.unlockCheckout(ctx, program, file, c)
 		if err != nil {
 			lock()
 			return func() {}, fmt.Errorf("git_crypt_key does not unlock %s: %w", c.Root, err)
@@ -123,7 +124,7 @@ func (d *discovery) unlock(ctx context.Context, at *site, checkouts []*gitcrypt.
 
 // unlockCheckout decrypts a work tree, which is encrypted again also if this process
 // does not come to it.
-func (a *app) unlockCheckout(ctx context.Context, program, keyFile string, c *gitcrypt.Checkout) (lock func(), err error) {
+func (s *site) unlockCheckout(ctx context.Context, program, keyFile string, c *gitcrypt.Checkout) (lock func(), err error) {
 	relock, err := c.Relock(ctx, program)
 	if err != nil {
 		return nil, err
@@ -132,11 +133,14 @@ func (a *app) unlockCheckout(ctx context.Context, program, keyFile string, c *gi
 	if err != nil {
 		return nil, err
 	}
-	done, err := a.secretDir.AtDeath(data)
+	done, err := s.app.secretDir.AtDeath(data)
 	if err != nil {
 		return nil, err
 	}
 	undo := func() error {
+		if ctx.Err() != nil {
+			s.close() // there may be no time for more, and this takes longer
+		}
 		err := relock.Run(ctx, nix.Environ())
 		if err == nil {
 			done()
@@ -148,7 +152,7 @@ func (a *app) unlockCheckout(ctx context.Context, program, keyFile string, c *gi
 	}
 	return func() {
 		if err := undo(); err != nil {
-			a.warn("What git-crypt has decrypted stays so", err)
+			s.app.warn("What git-crypt has decrypted stays so", err)
 		}
 	}, nil
 }

@@ -107,7 +107,7 @@ func direct(ctx context.Context, n *nix.Nix) (store.Engine, error) {
 
 // open finds Nix.
 func (p *packing) open(ctx context.Context, a *app) (*nix.Nix, error) {
-	conf, err := a.include(a.getenv(confVariable))
+	conf, _, err := a.include(a.getenv(confVariable)) // which is there until the end
 	if err != nil {
 		return nil, err
 	}

@@ -167,9 +167,11 @@ func (s *surroundings) open(ctx context.Context, a *app, p *job.Plan) (_ *site, 
 			return nil, err
 		}
 	}
-	if with.Conf, err = a.include(conf); err != nil {
+	var remove func()
+	if with.Conf, remove, err = a.include(conf); err != nil {
 		return nil, err
 	}
+	at.remove = append(at.remove, remove)
 	at.nix, err = nix.Find(ctx, a.show, with)
 	if err != nil {
 		return nil, err
