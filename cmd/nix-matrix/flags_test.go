@@ -35,7 +35,8 @@ func TestBooleanInputs(t *testing.T) {
 			}
 			return ""
 		}
-		if code := run(t.Context(), append([]string{command, "--cache", "nowhere"}, args...), streams{in: strings.NewReader(""), out: &said, err: &said}, env); code == 0 {
+		a := newApp(streams{in: strings.NewReader(""), out: &said, err: &said}, env)
+		if code := a.run(t.Context(), append([]string{command, "--cache", "nowhere"}, args...)); code == 0 {
 			t.Errorf("%s takes a cache that is none", command)
 		}
 		return said.String()

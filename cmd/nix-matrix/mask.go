@@ -7,6 +7,28 @@ import (
 	"strings"
 )
 
+// secretEnv reads the variables of the secret env: lines NAME=VALUE.
+func (a *app) secretEnv() ([]string, error) {
+	var env []string
+	for line := range strings.Lines(a.getenv(envVariable)) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		name, value, ok := strings.Cut(line, "=")
+		if !ok || !variablePattern.MatchString(name) {
+			return nil, usagef("the secret env has a line that is not NAME=VALUE (its text is not shown here)")
+		}
+		if !openPattern.MatchString(name) {
+			a.mask(unquoted(value))
+		}
+		env = append(env, name+"="+value)
+	}
+	return env, nil
+}
+
+var variablePattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
 var (
 	// These variables of the secret env are no secrets, and may be part of any line.
 	openPattern = regexp.MustCompile(`^AWS_(?:DEFAULT_)?(?:REGION|PROFILE)$|^AWS_ENDPOINT_URL(?:_[A-Z0-9_]+)?$|^(?:AWS_|S3_)?(?:REGION|ENDPOINT|BUCKET)(?:_URL|_NAME)?$`)

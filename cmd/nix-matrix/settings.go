@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -345,28 +344,6 @@ func (s *surroundings) ssh(at *site) (*sshAccess, error) {
 	}
 	return access, nil
 }
-
-// secretEnv reads the variables of the secret env: lines NAME=VALUE.
-func (a *app) secretEnv() ([]string, error) {
-	var env []string
-	for line := range strings.Lines(a.getenv(envVariable)) {
-		line = strings.TrimSpace(line)
-		if line == "" || strings.HasPrefix(line, "#") {
-			continue
-		}
-		name, value, ok := strings.Cut(line, "=")
-		if !ok || !variablePattern.MatchString(name) {
-			return nil, usagef("the secret env has a line that is not NAME=VALUE (its text is not shown here)")
-		}
-		if !openPattern.MatchString(name) {
-			a.mask(unquoted(value))
-		}
-		env = append(env, name+"="+value)
-	}
-	return env, nil
-}
-
-var variablePattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 func destinations(addresses []string) ([]push.Destination, error) {
 	var all []push.Destination
