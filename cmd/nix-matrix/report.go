@@ -135,7 +135,7 @@ func (r *reporter) judge(ctx context.Context) (*report.Verdict, *job.Plan, []*jo
 	var c cache.Cache
 	if a.action.Running() {
 		if c, err = a.openCache(); err != nil {
-			return nil, nil, nil, err
+			a.warn("The cache is not used, so plan and results must be artifacts", err)
 		}
 	}
 	plan, key, refusal, err := r.readPlan(ctx, c, needs)
