@@ -118,7 +118,7 @@ func (a *app) discover(ctx context.Context, d *discovery, planOut, drvsOut strin
 	if a.action.Running() {
 		p.Run, p.Attempt = a.runNumber()
 	}
-	data, err := p.Marshal()
+	data, err := written(p)
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -147,14 +149,14 @@ func enter(dir string) error {
 
 // asked is what was asked for, as a person would type it.
 func (d *discovery) asked() string {
-	if d.file == "" {
-		return or(strings.Join(d.installables, " "), ".")
+	source := strings.Join(d.installables, " ")
+	if d.file != "" {
+		source = "-f " + d.file
+		for _, attr := range d.attrs {
+			source += " -A " + attr
+		}
 	}
-	source := "-f " + d.file
-	for _, attr := range d.attrs {
-		source += " -A " + attr
-	}
-	return source
+	return strings.ToValidUTF8(or(source, "."), "\ufffd")
 }
 
 // A planner has what the user says of how to plan.
@@ -240,6 +242,26 @@ func (d *discovery) plan(ctx context.Context, at *site, c cache.Cache) (*job.Pla
 	}
 	d.programs(ctx, at, how, programs, p)
 	return p, e, d.group(ctx, at, how, e, p)
+}
+
+// written is a Plan as others will read it, who must be able to.
+func written(p *job.Plan) ([]byte, error) {
+	data, err := p.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	var again []byte
+	read, err := job.ParsePlan(data)
+	if err == nil {
+		again, err = read.Marshal()
+	}
+	if err == nil && !bytes.Equal(again, data) {
+		err = errors.New("it reads as another one")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("internal error: cannot read the plan that was made: %w. Report it, and leave the target out with --exclude (input exclude) meanwhile", err)
+	}
+	return data, nil
 }
 
 // choose makes a Plan of an evaluation, in which it is decided what is to be built.

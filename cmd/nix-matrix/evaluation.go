@@ -103,6 +103,9 @@ func (e *evaluation) keep(ctx context.Context, p *job.Plan) {
 	}
 	data, err := e.Marshal()
 	if err == nil {
+		_, err = discover.ParseKept(data)
+	}
+	if err == nil {
 		sum := sha256.Sum256(data)
 		err = s.app.keep(ctx, s.cache, evaluationDocument, s.key, hex.EncodeToString(sum[:8]), data)
 	}

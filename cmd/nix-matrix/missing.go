@@ -29,7 +29,7 @@ func (d *discovery) missing(ctx context.Context, at *site, how *planner, e *eval
 	}
 	// Who does not answer, as when this machine is offline, is not waited for.
 	impatient := *at
-	impatient.with(nix.Option{Name: "download-attempts", Value: "2"})
+	impatient.with(nix.Set("download-attempts", "2"))
 	o := &offers{nix: impatient.nix, from: at.substituters(), own: outputs, saved: d.saved(ctx, at, e.source.cache, targets)}
 	switch {
 	case d.local:

@@ -87,7 +87,7 @@ func (d *discovery) resolve(ctx context.Context, at *site, name string, systems 
 	}
 	at.app.show.Doing("evaluating %s", name)
 	impatient := *at
-	impatient.with(nix.Option{Name: "download-attempts", Value: "2"})
+	impatient.with(nix.Set("download-attempts", "2"))
 	resolved, err := impatient.nix.ResolvePrograms(ctx, d.surroundings.nixpkgs, name, unknown...)
 	var paths []string
 	for _, r := range resolved {

@@ -127,7 +127,7 @@ func (r *runner) run(ctx context.Context) error {
 		return err
 	}
 	e.keep(ctx, plan)
-	data, err := plan.Marshal()
+	data, err := written(plan)
 	if err != nil {
 		return err
 	}

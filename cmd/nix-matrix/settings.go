@@ -18,6 +18,7 @@ import (
 	"golang.org/x/crypto/ssh/knownhosts"
 	"golang.org/x/sys/unix"
 
+	"github.com/org/nix-matrix/internal/valid"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/push"
@@ -138,6 +139,9 @@ func (s *surroundings) open(ctx context.Context, a *app, p *job.Plan) (_ *site, 
 			at.close()
 		}
 	}()
+	if err := s.check(); err != nil {
+		return nil, &usageError{err}
+	}
 	if at.to, err = destinations(s.push); err != nil {
 		return nil, err
 	}
@@ -179,9 +183,9 @@ func (s *surroundings) open(ctx context.Context, a *app, p *job.Plan) (_ *site, 
 		return nil, err
 	}
 	at.ssh = ssh.options
-	at.with(nix.Option{Name: "fallback", Value: "true"}) // a cache that fails costs a build, no more
+	at.with(nix.Set("fallback", "true")) // a cache that fails costs a build, no more
 	if len(s.builders) > 0 {
-		at.with(nix.Option{Name: "builders", Value: strings.Join(ssh.builders, " ; ")})
+		at.with(nix.Set("builders", strings.Join(ssh.builders, " ; ")))
 	}
 	s.warn(ctx, at)
 	if s.evaluates {
@@ -190,6 +194,22 @@ func (s *surroundings) open(ctx context.Context, a *app, p *job.Plan) (_ *site, 
 		}
 	}
 	return at, at.reading(ctx, s.evaluates, slices.Concat(s.substituters, p.Substituters), slices.Concat(s.publicKeys, p.PublicKeys))
+}
+
+// check finds what is neither an address nor a key before Nix would.
+func (s *surroundings) check() error {
+	for flag, err := range map[string]error{
+		"substituters":        valid.All(valid.Substituter, s.substituters...),
+		"trusted-public-keys": valid.All(valid.Key, s.publicKeys...),
+	} {
+		if err != nil {
+			return fmt.Errorf("--%s: %w", flag, err)
+		}
+	}
+	if err := valid.Address(s.store); s.store != "" && err != nil {
+		return fmt.Errorf("--store: %w: it must be one such as ssh-ng://USER@HOST, or the absolute path of a directory", err)
+	}
+	return nil
 }
 
 // warn tells of what was given and can't have any effect.
@@ -281,7 +301,7 @@ func (s *site) reading(ctx context.Context, discovers bool, substituters, keys [
 	}
 	netrc += "\n" + string(own)
 	file, err := s.secretFile(netrc)
-	s.with(nix.Option{Name: "netrc-file", Value: file})
+	s.with(nix.Set("netrc-file", file))
 	return err
 }
 
@@ -290,10 +310,10 @@ func (s *site) read(substituters, keys []string) {
 	s.further = append(s.further, substituters...)
 	var options []nix.Option
 	if len(substituters) > 0 {
-		options = append(options, nix.Option{Name: "extra-substituters", Value: strings.Join(substituters, " ")})
+		options = append(options, nix.Set("extra-substituters", substituters...))
 	}
 	if len(keys) > 0 {
-		options = append(options, nix.Option{Name: "extra-trusted-public-keys", Value: strings.Join(keys, " ")})
+		options = append(options, nix.Set("extra-trusted-public-keys", keys...))
 	}
 	s.with(options...)
 }
@@ -409,7 +429,7 @@ func withKeys(line, keyFile, knownHosts string) (string, error) {
 	fields := strings.Fields(line)
 	if len(fields) == 0 || strings.HasPrefix(fields[0], "@") || len(fields) > fieldHost+1 {
 		if len(fields) == 1 {
-			return line, nil // a file of the machine that has some: @/etc/nix/machines
+			return fields[0], nil // a file of the machine that has some: @/etc/nix/machines
 		}
 		return "", fmt.Errorf("builders: %q is %w", line, errBuilder)
 	}

@@ -178,7 +178,7 @@ func (d *discovery) askProviso(ctx context.Context, at *site, targets []job.Targ
 			case err != nil && ctx.Err() == nil:
 				at.app.warn("proviso of "+t.Name, fmt.Errorf("it is built, since the command failed: %w", err))
 			case reason != "":
-				t.State, t.Reason = job.Skip, "proviso: "+reason
+				t.State, t.Reason = job.Skip, "proviso: "+strings.ToValidUTF8(fmt.Sprintf("%.500s", reason), "")
 			}
 			return nil
 		})

@@ -312,13 +312,13 @@ func (w *worker) options(e *job.Entry) []nix.Option {
 		return nil
 	}
 	if w.silence > 0 {
-		options = append(options, nix.Option{Name: "max-silent-time", Value: strconv.Itoa(int(w.silence.Seconds()))})
+		options = append(options, nix.Set("max-silent-time", strconv.Itoa(int(w.silence.Seconds()))))
 	}
 	// Entries that are built side by side on one machine wait for each other's
 	// locks; Nix looks at them every five seconds.
-	options = append(options, nix.Option{Name: "build-poll-interval", Value: "1"})
+	options = append(options, nix.Set("build-poll-interval", "1"))
 	if platforms := w.site.nix.Setting("extra-platforms"); w.emulated(e) && !slices.Contains(platforms, e.System) {
-		options = append(options, nix.Option{Name: "extra-platforms", Value: strings.Join(append(platforms, e.System), " ")})
+		options = append(options, nix.Set("extra-platforms", append(platforms, e.System)...))
 	}
 	return options
 }

@@ -4,12 +4,45 @@
 // before it looks at it and so takes HASH-a/../../b for one.
 package storepath
 
-import "regexp"
+import "strings"
 
 // Names are as in checkName of Nix (src/libstore/path.cc); newer versions allow
 // a dot at the start.
-var pattern = regexp.MustCompile(`^/nix/store/[0-9a-df-np-sv-z]{32}-[0-9a-zA-Z+\-._?=]{1,211}$`)
+const maxName = 211
+
+// Where a character may be.
+const (
+	inHash = 1 << iota
+	inName
+)
+
+var characters = func() (of [256]byte) {
+	for class, text := range map[byte]string{
+		inHash: "0123456789abcdfghijklmnpqrsvwxyz",
+		inName: "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+-._?=",
+	} {
+		for _, c := range []byte(text) {
+			of[c] |= class
+		}
+	}
+	return of
+}()
 
 // Valid says whether path is a store path: directly below /nix/store, and of
 // characters that are safe in file names and on command lines.
-func Valid(path string) bool { return pattern.MatchString(path) }
+func Valid(path string) bool {
+	base, ok := strings.CutPrefix(path, dir)
+	if !ok || len(base) <= hashSize+1 || len(base) > hashSize+1+maxName || base[hashSize] != '-' {
+		return false
+	}
+	for i := range len(base) {
+		class := byte(inName)
+		if i < hashSize {
+			class = inHash
+		}
+		if characters[base[i]]&class == 0 {
+			return false
+		}
+	}
+	return true
+}

@@ -1,6 +1,7 @@
 package storepath
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -27,6 +28,23 @@ func TestValid(t *testing.T) {
 	} {
 		if Valid(path) != want {
 			t.Errorf("Valid(%q) is %t", path, !want)
+		}
+	}
+}
+
+// Whatever byte stands wherever, it is as the pattern says.
+func TestValidByPattern(t *testing.T) {
+	pattern := regexp.MustCompile(`^/nix/store/[0-9a-df-np-sv-z]{32}-[0-9a-zA-Z+\-._?=]{1,211}$`)
+	const path = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-a.b"
+	for i := range path {
+		for c := range 256 {
+			s := path[:i] + string([]byte{byte(c)}) + path[i+1:]
+			if got, want := Valid(s), pattern.MatchString(s); got != want {
+				t.Errorf("Valid(%q) is %t", s, got)
+			}
+		}
+		if s := path[:i]; Valid(s) != pattern.MatchString(s) {
+			t.Errorf("Valid(%q) is %t", s, Valid(s))
 		}
 	}
 }

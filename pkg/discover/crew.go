@@ -102,7 +102,7 @@ func newCrew(d *discovery, s source) *crew {
 	c := &crew{discovery: d, source: s, most: d.o.Workers, ended: make(chan *worker, d.o.Workers), retried: map[string]bool{}, told: map[string]bool{}, waiting: []span{{}}}
 	for n, r := range s.roots {
 		c.items = append(c.items, position{root: n})
-		c.known = append(c.known, JoinAttr(append(slices.Clone(s.base), r.Path...)))
+		c.known = append(c.known, shown(append(slices.Clone(s.base), r.Path...)))
 	}
 	return c
 }
@@ -250,7 +250,7 @@ func (c *crew) start(ctx context.Context, s span) {
 	c.workers = append(c.workers, w)
 	e := nix.Evaluation{
 		Flake:       c.source.flake,
-		Attr:        strings.Join(c.source.base, "."),
+		Attr:        c.source.attr(),
 		Expr:        c.source.expr,
 		Path:        c.o.NixPath,
 		Apply:       "(" + walker + ") (" + text + ") " + w.arguments(),
@@ -369,7 +369,7 @@ func (c *crew) blame(w *worker, at position, err error) {
 	c.hit(w.alive)
 	if !w.wanted { // but perhaps a set in which a glob would have matched something
 		c.Incomplete = true
-		w.log(fmt.Sprintf("%s is passed over, it can't be evaluated: %s", JoinAttr(w.path), c.message(err)))
+		w.log(fmt.Sprintf("%s is passed over, it can't be evaluated: %s", shown(w.path), c.message(err)))
 		return
 	}
 	if len(w.path) == 0 && w.name == "" { // all of a file
@@ -382,7 +382,7 @@ func (c *crew) blame(w *worker, at position, err error) {
 			t = c.refused(c.source, w.path, w.name, w.system, reason)
 		}
 	}
-	c.records = append(c.records, record{at: at, target: t})
+	c.records = append(c.records, record{at: at, path: w.path, target: t})
 }
 
 // lose records all that a span has as failed, since an evaluator did not come to
@@ -392,7 +392,7 @@ func (c *crew) lose(w *worker, err error) {
 	for _, at := range c.items[first:end] {
 		r := c.source.roots[at.root]
 		path := slices.Concat(c.source.base, r.Path, at.path)
-		c.records = append(c.records, record{at: at, target: c.failed(c.source, path, "", err)})
+		c.records = append(c.records, record{at: at, path: path, target: c.failed(c.source, path, "", err)})
 	}
 }
 
@@ -420,13 +420,13 @@ func (c *crew) omit(at position, path []string) {
 		return
 	}
 	c.told[at.String()] = true
-	c.records = append(c.records, record{at: at, omitted: JoinAttr(path)})
+	c.records = append(c.records, record{at: at, path: path, omitted: true})
 }
 
 // progress tells how far the evaluators are.
 func (c *crew) progress(path []string) {
 	if c.o.Progress != nil {
-		c.o.Progress(JoinAttr(path))
+		c.o.Progress(shown(path))
 	}
 	left := 0
 	for _, s := range c.waiting {

@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -128,6 +129,15 @@ func (e *MissingError) Error() string {
 	return fmt.Sprintf("%s has no attribute %s; there are: %s", e.In, e.Attr, someOf(e.Have))
 }
 
+// eachShown are names of attributes as a message has them.
+func eachShown(names []string) []string {
+	all := make([]string, len(names))
+	for i, name := range names {
+		all[i] = shown([]string{name})
+	}
+	return all
+}
+
 // someOf names the first of many.
 func someOf(names []string) string {
 	const most = 20
@@ -176,7 +186,7 @@ func Run(ctx context.Context, eval Evaluator, o Options) (*Discovery, error) {
 		var output *outputError
 		switch {
 		case errors.As(err, &output) && len(sources) > 1:
-			c.records = []record{{target: d.failed(s, s.base, "", output.err)}}
+			c.records = []record{{path: s.base, target: d.failed(s, s.base, "", output.err)}}
 			for _, g := range d.globs { // which may have meant something in it
 				if len(s.base) == 0 || g.mayBeIn(s.base[0]) {
 					d.hits[g.N] = true
@@ -188,7 +198,7 @@ func Run(ctx context.Context, eval Evaluator, o Options) (*Discovery, error) {
 		default:
 			entered++
 		}
-		d.collect(c.records)
+		d.collect(s, c.records)
 	}
 	switch {
 	case entered == 0 && dead != nil:
@@ -255,6 +265,12 @@ type source struct {
 	roots []root
 }
 
+// attr names the value in its flake.
+func (s *source) attr() string {
+	attr, _ := typed(s.base) // there is none for what can't be named, which Nix then misses
+	return fragment(attr)
+}
+
 type root struct {
 	Path     []string `json:"path"`
 	Required bool     `json:"required"`
@@ -267,7 +283,7 @@ func (d *discovery) sources() []source {
 	if d.o.File != "" {
 		s := source{name: d.o.File, expr: fileExpr(d.o.File)}
 		for _, attr := range d.o.Attrs {
-			s.roots = append(s.roots, newRoot(attr))
+			s.roots = append(s.roots, newRoot(attr, false))
 		}
 		if len(s.roots) == 0 {
 			s.roots = []root{{Path: []string{}, Required: true}}
@@ -309,7 +325,7 @@ func (d *discovery) sources() []source {
 
 // flakeRoots says what an installable's attribute path asks for.
 func (d *discovery) flakeRoots(attr string) []root {
-	r := newRoot(attr)
+	r := newRoot(attr, true)
 	if len(r.Path) == 0 {
 		var roots []root
 		for _, output := range defaultOutputs {
@@ -323,12 +339,16 @@ func (d *discovery) flakeRoots(attr string) []root {
 // chosenOutputs is how an installable ends that names outputs, as Nix has it.
 var chosenOutputs = regexp.MustCompile(`\^(\*|[A-Za-z0-9_-]+(?:,[A-Za-z0-9_-]+)*)$`)
 
-// newRoot reads an attribute path, with the outputs that may be chosen: ATTR^OUT,….
-func newRoot(attr string) root {
+// newRoot reads an attribute path, with the outputs that may be chosen: ATTR^OUT,…. That
+// of a flake is part of a URL.
+func newRoot(attr string, escaped bool) root {
 	r := root{Required: true}
 	if m := chosenOutputs.FindStringSubmatchIndex(attr); m != nil {
 		r.Outputs = strings.Split(attr[m[2]:m[3]], ",")
 		attr = attr[:m[0]]
+	}
+	if text, err := url.PathUnescape(attr); err == nil && escaped {
+		attr = text
 	}
 	r.Path = SplitAttr(attr)
 	return r

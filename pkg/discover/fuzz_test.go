@@ -38,9 +38,11 @@ func follow(t testing.TB, until *position, lines ...string) *crew {
 	w.result = errors.New("it died")
 	c.workers = []*worker{w}
 	c.bury(t.Context(), w)
-	d.collect(c.records)
+	d.collect(c.source, c.records)
 	return c
 }
+
+const storeX = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-x"
 
 // A run of the walker, in short.
 var told = []string{
@@ -58,7 +60,7 @@ var told = []string{
 	`trace: NONCE found {"alive":[],"hits":[0],"path":["a"],"wanted":true}`,
 	`trace: NONCE at {"alive":[],"path":["a","x"],"wanted":true}`,
 	`trace: NONCE named {"name":"x-1","path":["a","x"],"system":"x86_64-linux"}`,
-	`trace: NONCE target {"drvPath":"/nix/store/x.drv","outPaths":{"out":"/nix/store/x"},"outputs":["out"],"system":"x86_64-linux"}`,
+	`trace: NONCE target {"drvPath":"` + storeX + `.drv","outPaths":{"out":"` + storeX + `"},"outputs":["out"],"system":"x86_64-linux"}`,
 	`trace: NONCE about {"description":["x"],"features":[],"runner":[]}`,
 	`trace: NONCE at {"alive":[],"path":["a","y"],"wanted":true}`,
 	`trace: NONCE named {"name":"y-1","path":["a","y"],"system":"x86_64-linux"}`,
@@ -114,16 +116,16 @@ func FuzzTrace(f *testing.F) {
 	}
 	f.Add(strings.Join(slices.Concat(told, told), "\n"), 0, "y")
 	f.Add(`NONCE about {"description":["`+strings.Repeat("x", 500)+`"]}`, 0, "")
+	for _, s := range hostile {
+		data, _ := json.Marshal(s) // texts only
+		f.Add(strings.ReplaceAll(strings.Join(told, "\n"), storeX, strings.Trim(string(data), `"`)), 0, s)
+	}
 	f.Fuzz(func(t *testing.T, text string, root int, name string) {
 		c := follow(t, &position{root, []string{name}}, strings.Split(text, "\n")...)
 		if _, err := json.Marshal(c.Targets); err != nil {
 			t.Error(err)
 		}
-		for _, target := range c.Targets {
-			if target.State == "" {
-				t.Errorf("%+v has no state", target)
-			}
-		}
+		checkPlan(t, &c.Discovery)
 	})
 }
 

@@ -36,12 +36,12 @@ func readGlobs(include, exclude []string) ([]glob, error) {
 }
 
 // readGlob takes a glob apart. In double quotes, dots and asterisks are only
-// themselves.
+// themselves, and escapes are as in [JoinAttr].
 func readGlob(text string) ([]segment, error) {
 	var segments []segment
 	var piece strings.Builder
 	var pieces []string
-	quoted, literal, plain := false, false, 0 // of the segment: has quotes, and so many plain asterisks
+	literal, plain := false, 0 // of the segment: has quotes, and so many plain asterisks
 	end := func() error {
 		pieces = append(pieces, piece.String())
 		switch {
@@ -58,29 +58,29 @@ func readGlob(text string) ([]segment, error) {
 		pieces, literal, plain = nil, false, 0
 		return nil
 	}
-	for _, c := range text {
-		switch {
-		case c == '"':
-			quoted, literal = !quoted, true
-		case c == '.' && !quoted:
+	for at := 0; at < len(text); at++ {
+		switch text[at] {
+		case '"':
+			inside, size, closed := quoted(text[at:])
+			if !closed {
+				return nil, fmt.Errorf("the glob %q has no closing quote", text)
+			}
+			piece.WriteString(inside)
+			literal = true
+			at += size - 1
+		case '.':
 			if err := end(); err != nil {
 				return nil, err
 			}
-		case c == '*' && !quoted:
+		case '*':
 			pieces = append(pieces, piece.String())
 			piece.Reset()
 			plain++
 		default:
-			piece.WriteRune(c)
+			piece.WriteByte(text[at])
 		}
 	}
-	if err := end(); err != nil {
-		return nil, err
-	}
-	if quoted {
-		return nil, fmt.Errorf("the glob %q has no closing quote", text)
-	}
-	return segments, nil
+	return segments, end()
 }
 
 // GlobError says that a glob matches nothing.
@@ -182,7 +182,7 @@ func (d *discovery) leftOut(base []string) bool {
 	if included && !left {
 		return false
 	}
-	d.known = append(d.known, JoinAttr(base))
+	d.known = append(d.known, shown(base))
 	return true
 }
 

@@ -69,6 +69,16 @@ func ParseKept(data []byte) (*Kept, error) {
 	if len(raw.Meta) > 0 && len(raw.Meta) != len(plan.Targets) {
 		return nil, fmt.Errorf("read evaluation: it has meta of %d targets, but there are %d", len(raw.Meta), len(plan.Targets))
 	}
+	for _, drv := range raw.Packed {
+		if err := job.CheckDrvPath(drv); err != nil {
+			return nil, fmt.Errorf("read evaluation: packed: %w", err)
+		}
+	}
+	for _, attr := range slices.Concat(raw.Omitted, raw.Passed) {
+		if err := job.CheckName(attr); err != nil {
+			return nil, fmt.Errorf("read evaluation: %w", err)
+		}
+	}
 	return &Kept{plan, raw.Meta, raw.Omitted, raw.Passed, raw.Packed}, nil
 }
 

@@ -18,7 +18,7 @@ func TestKept(t *testing.T) {
 	k := &Kept{
 		Plan: &job.Plan{
 			Version: job.Version, ID: "a", Created: time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC),
-			Targets:      []job.Target{{Attr: "packages.a", Name: "packages.a", Kind: job.Package, DrvPath: drv, Outputs: []string{"out"}, State: job.Build}},
+			Targets:      []job.Target{{Attr: "packages.a", Name: "packages.a", Kind: job.Package, System: "x86_64-linux", DrvPath: drv, Outputs: []string{"out"}, State: job.Build}},
 			Substituters: []string{"file:///a"}, Drvs: &job.DrvPack{Key: "a-drvs0-b", SHA256: "c"},
 		},
 		Meta:    []json.RawMessage{json.RawMessage(`{"a":1}`)},
@@ -46,6 +46,12 @@ func TestKept(t *testing.T) {
 		{`"state":"build"`, `"state":"failed"`},
 		{`"meta":[`, `"meta":[{},`},
 		{`"plan":{`, `"plan":[{`},
+		{`"packed":["`, `"packed":["--plugin-files","`},
+		{`"omitted":["`, `"omitted":["a\nb","`},
+		{`"file:///a"`, `"file:///a","--plugin-files"`},
+		{`"file:///a"`, `"file:///a https://b"`},
+		{`"outputs":["out"]`, `"outputs":[]`},
+		{`"system":"x86_64-linux"`, `"system":"x86_64-linux --x"`},
 	} {
 		if bad := strings.Replace(string(data), change[0], change[1], 1); bad == string(data) {
 			t.Errorf("%s has no %s", data, change[0])

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -183,7 +184,8 @@ func TestGlobs(t *testing.T) {
 			{nil, []string{"**.lint", "packages", "hydraJobs.**", "nixosConfigurations.*", "**.python"}, "checks.x86_64-linux.unit legacyPackages.x86_64-linux.go"},
 			{[]string{`packages.*."with.dot"`}, nil, `packages.x86_64-linux."with.dot"`},
 			{[]string{`packages.*."*"`}, nil, `packages.x86_64-linux.*`},
-			{[]string{"packages.*.new*line"}, nil, "packages.x86_64-linux.\"new\nline\""},
+			{[]string{"packages.*.new*line"}, nil, `packages.x86_64-linux."new\nline"`},
+			{[]string{`packages.*."new\nline"`}, nil, `packages.x86_64-linux."new\nline"`},
 			{[]string{"packages.*.hel*o"}, nil, "packages.x86_64-linux.hello"},
 			{[]string{"packages.*.abc*abc", "packages.*.a*bc*"}, nil, "packages.x86_64-linux.abcabc"},
 			{[]string{"packages.*.*c*"}, nil, "packages.x86_64-linux.abcabc"},
@@ -311,7 +313,7 @@ func TestGlobsThatMatchNothing(t *testing.T) {
 }
 
 // checkPlan sees that what is found can be in a Plan.
-func checkPlan(t *testing.T, d *Discovery) {
+func checkPlan(t testing.TB, d *Discovery) {
 	t.Helper()
 	data, err := (&job.Plan{Version: job.Version, ID: job.DefaultID, Targets: d.Targets}).Marshal()
 	if err != nil {
@@ -365,6 +367,55 @@ func TestDescriptions(t *testing.T) {
 		long := targets["long"]
 		if utf8.RuneCountInString(long.Description) != 200 || !strings.HasSuffix(long.Description, "ää…") || !slices.Equal(long.Features, []string{"kvm", "nixos-test"}) || !slices.Equal(long.Runner, []string{"arm"}) {
 			t.Errorf("long: %+v", long)
+		}
+	})
+}
+
+// What is typed to build a target is what Nix reads as its name, and a name is shown as it
+// can be typed for us.
+func TestOddNames(t *testing.T) {
+	eachNixAlso(t, func(t *testing.T, n *nix.Nix) {
+		ref := flake(t, `{
+			packages.x86_64-linux = {
+				"b.c" = d "b"; "b\".\"c" = d "bc"; "b^out" = d "b"; "b#c%41 \\ä" = d "b"; "b\nc" = d "b"; "" = d "b";
+			};
+		}`)
+		got, d := look(t, n, Options{Installables: []string{ref}})
+		checkPlan(t, d)
+		want := []string{
+			`package packages.x86_64-linux."" build`,
+			`package packages.x86_64-linux."b\nc" build`,
+			`package packages.x86_64-linux."b\".\"c" build`,
+			`package packages.x86_64-linux."b#c%41 \\ä" build`,
+			`package packages.x86_64-linux."b.c" build`,
+			`package packages.x86_64-linux.b^out build`,
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+		var names, installables []string
+		for _, target := range d.Targets {
+			if target.Reproduce == "" {
+				continue // what a command line of Nix can't name
+			}
+			typed := strings.Trim(strings.TrimPrefix(target.Reproduce, "nix build "), "'")
+			cmd := exec.Command("nix", "eval", "--raw", typed+".drvPath")
+			if out, err := cmd.CombinedOutput(); !strings.HasSuffix(string(out), target.DrvPath) {
+				t.Errorf("%s gives %s, %v", typed, out, err)
+			}
+			names, installables = append(names, target.Name), append(installables, typed)
+			if !strings.ContainsAny(target.Attr, "^%") { // which mean something there
+				installables = append(installables, ref+"#"+target.Attr)
+			}
+		}
+		// As it is shown and as it is typed, each is there once.
+		_, d = look(t, n, Options{Installables: installables})
+		var again []string
+		for _, target := range d.Targets {
+			again = append(again, target.Name)
+		}
+		if diff := cmp.Diff(names, again); diff != "" || len(names) != 4 {
+			t.Error(names, diff)
 		}
 	})
 }

@@ -16,35 +16,33 @@ import (
 // A record is what became of a position.
 type record struct {
 	at      position
+	path    []string // of the attribute, as the user sees it
 	target  job.Target
-	omitted string // instead of a target, an attribute path that is left out because of its system
-	passed  string // instead of a target, what is no derivation
+	omitted bool   // in place of a target, because of the system
+	passed  string // in place of a target, what is no derivation
 	meta    json.RawMessage
 }
 
 // collect takes what the evaluators of a source have found, in the order of the
-// walk, whoever found it when.
-func (d *discovery) collect(records []record) {
+// walk, whoever found it when. An attribute counts once, by its path: what is shown of
+// one may be cut.
+func (d *discovery) collect(s source, records []record) {
 	slices.SortStableFunc(records, func(a, b record) int { return a.at.compare(b.at) })
 	for _, r := range records {
-		attr := r.target.Attr
-		if r.omitted != "" {
-			attr = r.omitted
-		}
-		key := attr
+		key := fmt.Sprintf("%q %q", s.name, d.whole(r.path))
 		switch {
 		case r.passed != "":
 			key = r.passed
-		case r.omitted == "":
-			key = r.target.Reproduce // which names the flake too
+		case r.omitted:
+			key = fmt.Sprintf("%q", r.path)
 		}
 		switch {
 		case d.seen[key]:
 			continue
 		case r.passed != "":
 			d.Passed = append(d.Passed, r.passed)
-		case r.omitted != "" || r.target.System != "" && !slices.Contains(d.o.Systems, r.target.System):
-			d.Omitted = append(d.Omitted, attr)
+		case r.omitted || r.target.System != "" && !slices.Contains(d.o.Systems, r.target.System):
+			d.Omitted = append(d.Omitted, shown(r.path))
 		default:
 			d.Targets = append(d.Targets, r.target)
 			d.Meta = append(d.Meta, r.meta)
@@ -70,13 +68,28 @@ func (d *discovery) target(s source, path []string, name string, found described
 	t.Outputs = found.Outputs
 	t.OutPaths = map[string]string{}
 	for name, path := range found.OutPaths {
-		// What is not known before the build is a placeholder.
-		if path != nil && strings.HasPrefix(*path, "/nix/store/") {
+		if path != nil && !placeholder.MatchString(*path) {
 			t.OutPaths[name] = *path
 		}
 	}
-	t.Reproduce = d.reproduce(s, t.Attr)
-	return t
+	t.Reproduce = d.reproduce(s, path)
+	return gate(t)
+}
+
+// placeholder is what stands for the path of an output that is known only after the build.
+var placeholder = regexp.MustCompile(`^/[0-9a-df-np-sv-z]{52}$`)
+
+// gate gives a target that can stand in a Plan, as all can that are in a Discovery: one
+// that has something odd has failed.
+func gate(t job.Target) job.Target {
+	err := t.Check()
+	if err == nil {
+		return t
+	}
+	return job.Target{
+		Attr: cut(t.Attr), Name: cut(t.Name), Kind: t.Kind, Host: cut(t.Host), State: job.Failed, Reproduce: t.Reproduce,
+		Error: fmt.Sprintf("it can't be a target: %v. Correct the attribute, or leave it out with --exclude (input exclude)", err),
+	}
 }
 
 // builtOn is the system whose runners build for a system. What Nix builds itself, such as
@@ -91,14 +104,26 @@ func (d *discovery) builtOn(system string) string {
 	return d.o.Systems[0]
 }
 
+// shown is an attribute path as a message has it.
+func shown(path []string) string { return cut(JoinAttr(path)) }
+
+// cut leaves of a text of any length as much as a message may have.
+func cut(text string) string {
+	const most = 300
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
+}
+
 // refused makes a target of a package that is not to be built.
 func (d *discovery) refused(s source, path []string, name, system, reason string) job.Target {
 	t := d.classify(path, name)
 	t.State = job.Skip
 	t.Reason = job.Because + "it " + reason
 	t.System = system
-	t.Reproduce = d.reproduce(s, t.Attr)
-	return t
+	t.Reproduce = d.reproduce(s, path)
+	return gate(t)
 }
 
 // failed makes a target, or one that stands for a set of them, of what can't be
@@ -106,10 +131,10 @@ func (d *discovery) refused(s source, path []string, name, system, reason string
 func (d *discovery) failed(s source, path []string, name string, err error) job.Target {
 	t := d.classify(path, name)
 	t.State = job.Failed
-	t.Error = d.message(err)
-	t.Error += advice(s.flake, t.Error)
-	t.Reproduce = d.reproduce(s, t.Attr)
-	return t
+	message := strings.ToValidUTF8(fmt.Sprintf("%.15000s", d.message(err)), "\ufffd") // it may quote what is no text
+	t.Error = message + advice(s.flake, message)
+	t.Reproduce = d.reproduce(s, path)
+	return gate(t)
 }
 
 // message says what an evaluator died of.
@@ -128,6 +153,9 @@ func (d *discovery) message(err error) string {
 		if why := d.o.Explain(failed); why != "" {
 			return why + "\n" + message
 		}
+	}
+	if strings.HasPrefix(message, job.NeedsSecret) { // which is not for a flake to say
+		return "error: " + message
 	}
 	return message
 }
@@ -195,10 +223,23 @@ func (a *about) describe(t *job.Target) {
 
 func oneLine(s string) string { return strings.Join(strings.Fields(nix.Plain(s)), " ") }
 
-// reproduce says what to type to build a target at home.
-func (d *discovery) reproduce(s source, attr string) string {
+// reproduce says what to type to build a target at home, nothing where a command line
+// can't say it.
+func (d *discovery) reproduce(s source, path []string) string {
+	attr, ok := typed(d.whole(path))
+	if !ok {
+		return ""
+	}
+	command := d.command(s, attr)
+	if len(command) > job.MaxText {
+		return ""
+	}
+	return command
+}
+
+func (d *discovery) command(s source, attr string) string {
 	if s.flake != "" {
-		return "nix build " + shellQuote(s.flake+"#"+attr)
+		return "nix build " + shellQuote(s.flake+"#"+fragment(attr))
 	}
 	command := "nix-build " + shellQuote(d.o.File)
 	if attr != "" {

@@ -255,11 +255,11 @@ func (w *worker) event(kind string, data []byte) (err error) {
 		if kind, err = read[string](data); err != nil {
 			return err
 		}
-		name := JoinAttr(w.path)
+		name := shown(w.path)
 		if len(w.path) == 0 {
 			name = c.source.name
 		}
-		c.records = append(c.records, record{at: w.at, passed: fmt.Sprintf("%s (%s)", name, kind)})
+		c.records = append(c.records, record{at: w.at, path: w.path, passed: fmt.Sprintf("%s (%s)", name, kind)})
 	case "failed":
 		var why string
 		if why, err = read[string](data); err != nil || w.listing { // and is said again
@@ -285,7 +285,9 @@ func (w *worker) event(kind string, data []byte) (err error) {
 			return err
 		}
 		if w.told > 0 {
-			a.describe(&c.records[w.told-1].target)
+			t := &c.records[w.told-1].target
+			a.describe(t)
+			*t = gate(*t)
 		}
 	case "meta":
 		if w.told > 0 {
@@ -296,7 +298,7 @@ func (w *worker) event(kind string, data []byte) (err error) {
 		if path, err = read[[]string](data); err != nil {
 			return err
 		}
-		c.fail(&MissingError{In: c.source.name, Attr: JoinAttr(path), Have: w.set.others})
+		c.fail(&MissingError{In: c.source.name, Attr: shown(path), Have: eachShown(w.set.others)})
 	case "needs":
 		var needs []string
 		if needs, err = read[[]string](data); err != nil {
@@ -307,9 +309,9 @@ func (w *worker) event(kind string, data []byte) (err error) {
 		}
 		in := c.source.name
 		if len(w.path) > 0 {
-			in = JoinAttr(w.path) + " in " + in
+			in = shown(w.path) + " in " + in
 		}
-		c.fail(&ArgumentsError{In: in, Needs: needs})
+		c.fail(&ArgumentsError{In: in, Needs: eachShown(needs)})
 	default:
 		return fmt.Errorf("nobody knows that")
 	}
@@ -384,12 +386,13 @@ func (w *worker) entered(set position, e enteredEvent) {
 	for _, odd := range in.unnameable {
 		if at := set.child(odd.Name); !c.told[at.String()] {
 			c.told[at.String()] = true
-			c.records = append(c.records, record{at: at, target: c.failed(c.source, append(slices.Clone(e.Path), odd.Name), "", errors.New(odd.Problem))})
+			path := append(slices.Clone(e.Path), odd.Name)
+			c.records = append(c.records, record{at: at, path: path, target: c.failed(c.source, path, "", errors.New(odd.Problem))})
 		}
 	}
 	if len(c.globs) > 0 {
 		for _, name := range slices.Concat(in.names, in.omitted, in.others) {
-			c.known = append(c.known, JoinAttr(append(slices.Clone(e.Path), name)))
+			c.known = append(c.known, shown(append(slices.Clone(e.Path), name)))
 		}
 	}
 	if c.expand(set, in.names); c.before+len(c.items) > maxAttributes {
@@ -406,7 +409,7 @@ func (p position) child(name string) position {
 
 // record notes a target.
 func (w *worker) record(t job.Target) {
-	w.crew.records = append(w.crew.records, record{at: w.at, target: t})
+	w.crew.records = append(w.crew.records, record{at: w.at, path: w.path, target: t})
 	w.told = len(w.crew.records)
 	w.finished++
 }

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-
-	"github.com/org/nix-matrix/internal/storepath"
 )
 
 // DefaultID is the id of a use of nix-matrix that was given none.
@@ -82,30 +80,6 @@ func ParseEntry(data []byte) (*Entry, error) {
 	return &e, nil
 }
 
-func (e *Entry) check() error {
-	if e.Name == "" {
-		return errors.New("it has no name")
-	}
-	if err := CheckID(e.ID); err != nil {
-		return err
-	}
-	if len(e.Targets) == 0 {
-		return fmt.Errorf("%q has no targets", e.Name)
-	}
-	if err := checkDrvPath(e.DrvPath); err != nil {
-		return fmt.Errorf("%q: %w", e.Name, err)
-	}
-	for _, t := range e.Targets {
-		if t.DrvPath == "" {
-			continue
-		}
-		if err := checkDrvPath(t.DrvPath); err != nil {
-			return fmt.Errorf("%q: %w", e.Name, err)
-		}
-	}
-	return checkOutputs(e.Outputs)
-}
-
 // parse reads a document and refuses versions that this program doesn't know.
 func parse(what string, data []byte, doc any, version *int) error {
 	if err := json.Unmarshal(data, doc); err != nil {
@@ -128,45 +102,6 @@ func CheckID(id string) error {
 	for _, c := range id {
 		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' {
 			return fmt.Errorf("the id %q may only have a-z, 0-9, - and _", id)
-		}
-	}
-	return nil
-}
-
-func checkStorePath(path string) error {
-	if !storepath.Valid(path) {
-		return fmt.Errorf("%q is not a store path", path)
-	}
-	return nil
-}
-
-func checkDrvPath(path string) error {
-	if err := checkStorePath(path); err != nil {
-		return err
-	}
-	if !strings.HasSuffix(path, ".drv") {
-		return fmt.Errorf("%q is not a derivation", path)
-	}
-	return nil
-}
-
-// checkOutput checks an output's name and the store path that it has.
-func checkOutput(name, path string) error {
-	if err := checkOutputs([]string{name}); err != nil {
-		return err
-	}
-	if err := checkStorePath(path); err != nil {
-		return fmt.Errorf("output %q: %w", name, err)
-	}
-	return nil
-}
-
-func checkOutputs(outputs []string) error {
-	for _, o := range outputs {
-		if o == "" || strings.ContainsFunc(o, func(c rune) bool {
-			return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("+-._?=", c)
-		}) {
-			return fmt.Errorf("%q is not the name of an output", o)
 		}
 	}
 	return nil

@@ -86,10 +86,10 @@ func TestParseEntryText(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                  "toJSON(matrix)",
 		" \n":               "toJSON(matrix)",
-		"null":              "no name",
-		"{}":                "no name",
+		"null":              "name: it is empty",
+		"{}":                "name: it is empty",
 		"[" + data + "]":    "not an entry",
-		`{"include":[]}`:    "no name",
+		`{"include":[]}`:    "name: it is empty",
 		data[:len(data)/2]:  "not an entry",
 		data[:len(data)-1]:  "not an entry",
 		data + "}":          "not an entry",

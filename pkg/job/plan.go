@@ -1,6 +1,7 @@
 package job
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -9,8 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
+
+	"github.com/org/nix-matrix/internal/valid"
 )
 
 // A Plan is everything that discovery found out.
@@ -145,14 +146,22 @@ func ParsePlan(data []byte) (*Plan, error) {
 			}
 		}
 	}
-	for drv := range p.Savers {
-		if err := checkDrvPath(drv); err != nil {
+	for drv, id := range p.Savers {
+		if err := cmp.Or(valid.Derivation(drv), CheckID(id)); err != nil {
 			return nil, fmt.Errorf("plan: savers: %w", err)
 		}
 	}
+	for id := range p.Took {
+		if err := CheckID(id); err != nil {
+			return nil, fmt.Errorf("plan: took: %w", err)
+		}
+	}
+	if err := CheckSources(p.Substituters, p.PublicKeys); err != nil {
+		return nil, fmt.Errorf("plan: %w", err)
+	}
 	for i := range p.Targets {
-		if err := p.Targets[i].check(); err != nil {
-			return nil, fmt.Errorf("plan: target %d: %w", i, err)
+		if err := p.Targets[i].Check(); err != nil {
+			return nil, fmt.Errorf("plan: target %d (%s): %w", i, valid.Quote(p.Targets[i].Attr), err)
 		}
 	}
 	if err := checkPrograms(p.Programs); err != nil {
@@ -230,41 +239,8 @@ const Because = "because "
 // since a secret is missing. Such a target has no derivation.
 const NeedsSecret = "needs a secret: "
 
-// MaxDescription is how many characters a Description may have.
-const MaxDescription = 200
-
-func isLine(s string) bool { return !strings.ContainsFunc(s, unicode.IsControl) }
-
 // HasPaths reports whether the Plan wants an output of the target, and knows the paths
 // of all that it wants.
 func (t *Target) HasPaths() bool {
 	return len(t.Outputs) > 0 && !slices.ContainsFunc(t.Outputs, func(output string) bool { return t.OutPaths[output] == "" })
-}
-
-func (t *Target) check() error {
-	switch t.State {
-	case Build, Skip, Failed:
-	default:
-		return fmt.Errorf("%q: unknown state %q", t.Attr, t.State)
-	}
-	refused := t.State == Skip && (strings.HasPrefix(t.Reason, Because) || strings.HasPrefix(t.Reason, NeedsSecret))
-	if t.State != Failed && !refused || t.DrvPath != "" {
-		if err := checkDrvPath(t.DrvPath); err != nil {
-			return fmt.Errorf("%q: %w", t.Attr, err)
-		}
-	}
-	if utf8.RuneCountInString(t.Description) > MaxDescription || !isLine(t.Description) {
-		return fmt.Errorf("%q: the description is not one line of at most %d characters", t.Attr, MaxDescription)
-	}
-	for _, word := range slices.Concat(t.Features, t.Runner) {
-		if strings.TrimSpace(word) == "" || !isLine(word) {
-			return fmt.Errorf("%q: %q is neither a system feature nor the label of a runner", t.Attr, word)
-		}
-	}
-	for name, path := range t.OutPaths {
-		if err := checkOutput(name, path); err != nil {
-			return fmt.Errorf("%q: %w", t.Attr, err)
-		}
-	}
-	return checkOutputs(t.Outputs)
 }

@@ -1,8 +1,10 @@
 package job
 
 import (
+	"cmp"
 	"fmt"
-	"regexp"
+
+	"github.com/org/nix-matrix/internal/valid"
 )
 
 // A Program is a program that discovery has evaluated, so that no worker has to.
@@ -28,11 +30,6 @@ func (p *Plan) Program(name, system string) (Program, bool) {
 // maxPrograms is more than there are systems that workers run on.
 const maxPrograms = 64
 
-var (
-	programPattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,40}$`)
-	systemPattern  = regexp.MustCompile(`^[a-z0-9_]{1,40}-[a-z0-9_]{1,40}$`)
-)
-
 // checkPrograms returns an error unless all paths are store paths: they become arguments,
 // and a worker runs what is there with its secrets.
 func checkPrograms(programs []Program) error {
@@ -41,16 +38,16 @@ func checkPrograms(programs []Program) error {
 		return fmt.Errorf("%d programs are too many", len(programs))
 	}
 	for _, p := range programs {
-		if !programPattern.MatchString(p.Name) || !systemPattern.MatchString(p.System) || len(p.Nixpkgs) > longest {
-			return fmt.Errorf("program %.80q for %.80q is not a program of nixpkgs", p.Name, p.System)
-		}
-		if p.DrvPath != "" {
-			if err := checkDrvPath(p.DrvPath); err != nil {
-				return fmt.Errorf("program %s: %w", p.Name, err)
-			}
-		}
-		if err := checkOutput(p.Output, p.OutPath); err != nil {
-			return fmt.Errorf("program %s: %w", p.Name, err)
+		err := cmp.Or(
+			field("name", valid.Name(p.Name)),
+			field("system", valid.System(p.System)),
+			field("nixpkgs", valid.Line(p.Nixpkgs, longest)),
+			field("drvPath", optional(valid.Derivation, p.DrvPath)),
+			field("output", valid.Output(p.Output)),
+			field("outPath", valid.StorePath(p.OutPath)),
+		)
+		if err != nil {
+			return fmt.Errorf("program %s: %w", valid.Quote(p.Name), err)
 		}
 	}
 	return nil

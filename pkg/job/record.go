@@ -1,6 +1,7 @@
 package job
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"regexp"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/org/nix-matrix/internal/storepath"
+	"github.com/org/nix-matrix/internal/valid"
 )
 
 // A Record is what a run of the default branch leaves for other runs: what there
@@ -73,10 +75,8 @@ func ParseRecord(data []byte) (*Record, error) {
 	}
 	for i := range r.Targets {
 		t := &r.Targets[i]
-		if t.DrvPath != "" {
-			if err := checkDrvPath(t.DrvPath); err != nil {
-				return nil, fmt.Errorf("record: %q: %w", t.Attr, err)
-			}
+		if err := cmp.Or(valid.Line(t.Attr, MaxName), valid.Line(t.Name, MaxName), optional(valid.Derivation, t.DrvPath)); err != nil {
+			return nil, fmt.Errorf("record: target %d: %w", i, err)
 		}
 	}
 	return &r, nil

@@ -1,12 +1,13 @@
 package job
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io/fs"
-	"strings"
 	"time"
-	"unicode"
+
+	"github.com/org/nix-matrix/internal/valid"
 )
 
 // Outcome is what became of an entry or a target.
@@ -207,7 +208,7 @@ func (r *Result) check() error {
 		}
 	}
 	for _, b := range r.Builds {
-		if err := checkDrvPath(b.DrvPath); err != nil {
+		if err := valid.Derivation(b.DrvPath); err != nil {
 			return err
 		}
 	}
@@ -221,16 +222,16 @@ func (t *TargetResult) check() error {
 	if err := t.Outcome.check(); err != nil {
 		return err
 	}
-	if err := checkDrvPath(t.DrvPath); err != nil {
+	if err := valid.Derivation(t.DrvPath); err != nil {
 		return err
 	}
 	if t.Cause != "" {
-		if err := checkDrvPath(t.Cause); err != nil {
+		if err := valid.Derivation(t.Cause); err != nil {
 			return err
 		}
 	}
 	for _, o := range t.Outputs {
-		if err := checkOutput(o.Name, o.Path); err != nil {
+		if err := cmp.Or(valid.Output(o.Name), valid.StorePath(o.Path)); err != nil {
 			return err
 		}
 		if len(o.Parts) > maxParts {
@@ -255,14 +256,11 @@ func checkFile(file string) error {
 	if file == "" {
 		return nil
 	}
-	if len(file) > longest || file == "." || !fs.ValidPath(file) || strings.ContainsFunc(file, hidden) {
+	if file == "." || !fs.ValidPath(file) || valid.Line(file, longest) != nil {
 		return fmt.Errorf("not a file of a repository: %.200q", file)
 	}
 	return nil
 }
-
-// hidden says whether a character controls how text is shown, in place of being shown.
-func hidden(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) }
 
 func (s *Step) check() error {
 	switch s.Outcome {

@@ -3,6 +3,7 @@ package nix
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 	"sync"
 
 	"github.com/nix-community/go-nix/pkg/wire"
+
+	"github.com/org/nix-matrix/internal/valid"
 )
 
 // Numbers of the worker protocol (src/libstore/worker-protocol.hh). We offer version
@@ -61,7 +64,7 @@ type Daemon struct {
 // Connect opens a connection. The context ends it, as Close does.
 func (n *Nix) Connect(ctx context.Context) (*Daemon, error) {
 	d := &Daemon{stderr: tail{limit: 4 << 10}, signatures: n.requiresSignatures()}
-	cmd := n.command(ctx, "nix-daemon", "--stdio")
+	cmd := n.command(ctx, "nix-daemon", args("--stdio"))
 	cmd.Stderr = &d.stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -154,7 +157,7 @@ func (d *Daemon) hello() error {
 func (d *Daemon) AddTempRoots(paths ...string) error {
 	err := d.askAll(len(paths), func(i int, q *request) {
 		q.numbers(opAddTempRoot)
-		q.texts(paths[i])
+		q.checked(valid.StorePath, paths[i])
 	})
 	if err != nil {
 		return fmt.Errorf("add temporary roots: %w", d.explain(errors.Join(err, d.Close())))
@@ -164,6 +167,9 @@ func (d *Daemon) AddTempRoots(paths ...string) error {
 
 // ask sends a request and, once the server has done it, reads its answer.
 func (d *Daemon) ask(q *request, read func(*answer)) error {
+	if q.err != nil {
+		return q.err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	err := d.exchange(q, read)
@@ -190,7 +196,10 @@ func (d *Daemon) exchange(q *request, read func(*answer)) error {
 }
 
 // A request collects what is sent. Writing to memory can't fail.
-type request struct{ bytes.Buffer }
+type request struct {
+	bytes.Buffer
+	err error // why it must not be sent
+}
 
 func (q *request) numbers(all ...uint64) {
 	for _, n := range all {
@@ -202,6 +211,12 @@ func (q *request) texts(all ...string) {
 	for _, s := range all {
 		_ = wire.WriteString(q, s)
 	}
+}
+
+// checked are texts that a check accepts.
+func (q *request) checked(check func(string) error, all ...string) {
+	q.err = cmp.Or(q.err, valid.All(check, all...))
+	q.texts(all...)
 }
 
 func (q *request) list(all []string) {

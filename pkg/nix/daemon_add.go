@@ -47,8 +47,12 @@ func (d *Daemon) AddMultiple(infos []PathInfo, open func(PathInfo) (io.Reader, e
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for i := range infos {
-		if err := d.refuses(&infos[i]); err != nil {
-			return errors.Join(err, d.Close())
+		err := infos[i].check()
+		if err == nil {
+			err = d.refuses(&infos[i])
+		}
+		if err != nil {
+			return fmt.Errorf("add to the store: %w", errors.Join(err, d.Close()))
 		}
 	}
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/org/nix-matrix/internal/valid"
 )
 
 // OutputMap gives the store paths of a valid derivation's outputs by name. That of
@@ -14,7 +16,7 @@ import (
 func (d *Daemon) OutputMap(drv string) (map[string]string, error) {
 	var q request
 	q.numbers(opQueryDerivationOutputMap)
-	q.texts(drv)
+	q.checked(valid.StorePath, drv)
 	outputs := map[string]string{}
 	err := d.ask(&q, func(a *answer) {
 		for n := a.number(); n > 0 && a.err == nil; n-- {
@@ -23,7 +25,7 @@ func (d *Daemon) OutputMap(drv string) (map[string]string, error) {
 		}
 	})
 	if err != nil {
-		return nil, fmt.Errorf("ask for the outputs of %s: %w", drv, err)
+		return nil, fmt.Errorf("ask for the outputs of %s: %w", valid.Quote(drv), err)
 	}
 	return outputs, nil
 }
@@ -32,11 +34,11 @@ func (d *Daemon) OutputMap(drv string) (map[string]string, error) {
 func (d *Daemon) PathInfo(path string) (PathInfo, error) {
 	var q request
 	q.numbers(opQueryPathInfo)
-	q.texts(path)
+	q.checked(valid.StorePath, path)
 	info := PathInfo{Path: path}
-	valid := false
+	known := false
 	err := d.ask(&q, func(a *answer) {
-		if valid = a.number() != 0; !valid {
+		if known = a.number() != 0; !known {
 			return
 		}
 		info.Deriver, info.NarHash, info.References = a.text(), a.text(), a.list()
@@ -46,9 +48,9 @@ func (d *Daemon) PathInfo(path string) (PathInfo, error) {
 		info.Signatures, info.CA = a.list(), a.text()
 	})
 	if err != nil {
-		return PathInfo{}, fmt.Errorf("ask the store for %s: %w", path, err)
+		return PathInfo{}, fmt.Errorf("ask the store for %s: %w", valid.Quote(path), err)
 	}
-	if !valid {
+	if !known {
 		return PathInfo{}, fmt.Errorf("%s is not valid in the store", path)
 	}
 	return info, nil
@@ -76,19 +78,19 @@ func (n *Nix) FullInfo(ctx context.Context, paths ...string) ([]PathInfo, error)
 // Valid says which of the paths are valid.
 func (d *Daemon) Valid(paths ...string) (map[string]bool, error) {
 	var q request
-	q.numbers(opQueryValidPaths)
-	q.list(paths)
+	q.numbers(opQueryValidPaths, uint64(len(paths)))
+	q.checked(valid.StorePath, paths...)
 	q.numbers(0) // and not what could be fetched
-	valid := make(map[string]bool, len(paths))
+	there := make(map[string]bool, len(paths))
 	err := d.ask(&q, func(a *answer) {
 		for _, path := range a.list() {
-			valid[path] = true
+			there[path] = true
 		}
 	})
 	if err != nil {
 		return nil, fmt.Errorf("ask the store for valid paths: %w", err)
 	}
-	return valid, nil
+	return there, nil
 }
 
 // AllValid gives all valid paths, in no order.

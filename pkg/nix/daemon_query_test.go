@@ -57,7 +57,7 @@ func TestOutputMap(t *testing.T) {
 // are built.
 func TestOutputMapFloating(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
-		n = n.With(Option{"extra-experimental-features", "ca-derivations"})
+		n = n.With(Set("extra-experimental-features", "ca-derivations"))
 		const common = `system = "x86_64-linux"; builder = "/bin/sh"; __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256";`
 		drvs := instantiate(t, n, `rec { base = derivation { name = "base"; `+common+` args = [ "-c" "echo base >$out" ]; };
 			top = derivation { name = "top"; `+common+` args = [ "-c" "echo ${base} >$out" ]; }; }`)
@@ -136,7 +136,7 @@ func TestDaemonLost(t *testing.T) {
 		_, _ = io.Copy(io.Discard, r)
 	})
 	for i, want := range []string{"unknown message 0x3039", "closed pipe"} {
-		if err := d.AddTempRoots("/nix/store/x"); err == nil || !strings.Contains(err.Error(), want) {
+		if err := d.AddTempRoots(aPath); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("request %d: %v", i, err)
 		}
 	}

@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -18,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/org/nix-matrix/internal/storepath"
+	"github.com/org/nix-matrix/internal/valid"
 )
 
 // A Derivation is what the graph of derivations has of one.
@@ -43,8 +42,10 @@ func (n *Nix) Derivations(ctx context.Context, drvs []string) ([]Derivation, err
 	for first := range readers {
 		g.Go(func() error {
 			for i := first; i < len(drvs) && ctx.Err() == nil; i += readers {
-				all[i] = readBeginning(filepath.Join(dir, filepath.Base(drvs[i])))
-				read[i] = all[i].complete()
+				if storepath.Valid(drvs[i]) {
+					all[i] = readBeginning(filepath.Join(dir, filepath.Base(drvs[i])))
+					read[i] = all[i].complete()
+				}
 			}
 			return nil
 		})
@@ -93,11 +94,11 @@ func ReadDerivation(name string, data []byte) (Derivation, error) {
 // parseDerivation reads a .drv file.
 func parseDerivation(path string, data []byte) (*derivation.Derivation, error) {
 	drv, err := derivation.ReadDerivation(bytes.NewReader(data))
-	if drv != nil && err != nil && isFloating(drv) {
-		err = checkPaths(drv) // since go-nix knows no such derivations
+	if drv != nil && (err == nil || isFloating(drv)) { // go-nix knows no such derivations
+		err = checkPaths(drv)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read derivation %s: %w", path, err)
+		return nil, fmt.Errorf("read derivation %s: %.300s", valid.Quote(path), err.Error())
 	}
 	return drv, nil
 }
@@ -112,23 +113,22 @@ func isFloating(drv *derivation.Derivation) bool {
 	return false
 }
 
-// checkPaths checks all store paths of a derivation.
+// checkPaths checks all store paths of a derivation, and the names of outputs.
 func checkPaths(drv *derivation.Derivation) error {
-	paths := slices.Concat(drv.InputSources, slices.Collect(maps.Keys(drv.InputDerivations)))
 	for name, output := range drv.Outputs {
-		if name == "" {
-			return errors.New("an output has no name")
+		if err := valid.Output(name); err != nil {
+			return err
 		}
-		if output.Path != "" {
-			paths = append(paths, output.Path)
-		}
-	}
-	for _, path := range paths {
-		if !storepath.Valid(path) {
-			return fmt.Errorf("%q is no store path", path)
+		if err := valid.StorePath(output.Path); err != nil && output.Path != "" {
+			return err
 		}
 	}
-	return nil
+	for input, outputs := range drv.InputDerivations {
+		if err := cmp.Or(valid.Derivation(input), valid.All(valid.Output, outputs...)); err != nil {
+			return err
+		}
+	}
+	return valid.All(valid.StorePath, drv.InputSources...)
 }
 
 // beginning leaves of a derivation its outputs and the derivations that it needs, the
@@ -170,7 +170,7 @@ func (n *Nix) askDerivations(ctx context.Context, drvs []string, all []Derivatio
 		if d == nil {
 			var err error
 			if d, err = n.Connect(ctx); err != nil {
-				return fmt.Errorf("read derivation %s: %w", path, err)
+				return fmt.Errorf("read derivation %s: %w", valid.Quote(path), err)
 			}
 			defer d.Close()
 		}
@@ -205,6 +205,11 @@ func (d *Daemon) derivation(path string, drv *Derivation) error {
 	}
 	drv.Outputs = outputs
 	return nil
+}
+
+// realFile is where the files of a store path really are.
+func (n *Nix) realFile(path string) (string, error) {
+	return filepath.Join(n.realDir(), filepath.Base(path)), valid.StorePath(path)
 }
 
 // realDir is the directory where the files of store paths really are: a store may lie

@@ -1,6 +1,7 @@
 package nix
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,7 @@ import (
 type Evaluation struct {
 	// Flake and Attr name a value of a flake; an empty Attr is all its outputs,
 	// which needs EvaluatesWholeFlakes. No prefix is tried before Attr except by
-	// versions of Nix that can't do without.
+	// versions of Nix that can't do without. It is escaped as in a URL.
 	Flake, Attr string
 	// Expr is a Nix expression, evaluated impurely, used when Flake is empty.
 	Expr string
@@ -57,22 +58,7 @@ const memoryInterval = 50 * time.Millisecond
 // when ctx ends, it takes a moment until it is killed, unless the cause is
 // [ErrEnough].
 func (n *Nix) Eval(ctx context.Context, e Evaluation, line func(string) bool) error {
-	args := []string{"eval", "--json"}
-	if e.Flake == "" {
-		for _, entry := range e.Path {
-			args = append(args, "-I", entry)
-		}
-		args = append(args, "--impure", "--expr", "("+e.Apply+"\n) ("+e.Expr+"\n)")
-	} else {
-		installable := e.Flake + "#" + e.Attr
-		if n.EvaluatesWholeFlakes() {
-			installable = e.Flake + "#." + e.Attr
-		}
-		// The evaluation cache has nothing for a function that is new each time,
-		// and locks out other evaluators of the same flake.
-		args = append(args, "--no-eval-cache", "--no-write-lock-file", installable, "--apply", e.Apply)
-	}
-	cmd := n.command(ctx, "nix", args...)
+	cmd := n.command(ctx, "nix", n.evaluation(e))
 	said := &tail{limit: 16 << 10}
 	stderr, err := pipeTo(cmd, &lineWriter{line: func(text string) {
 		if !line(text) {
@@ -112,6 +98,30 @@ func (n *Nix) Eval(ctx context.Context, e Evaluation, line func(string) bool) er
 		}
 	}
 	return failure(cmd, err, said.String())
+}
+
+// evaluation are the arguments of an evaluator.
+func (n *Nix) evaluation(e Evaluation) *arguments {
+	with := args("eval", "--json")
+	if e.Flake == "" && e.Expr == "" {
+		with.err = errors.New("there is nothing to evaluate")
+	}
+	if e.Flake == "" {
+		for _, entry := range e.Path {
+			with.add("-I").checked(fileName, entry)
+		}
+		return with.add("--impure", "--expr").checked(expression, "("+e.Apply+"\n) ("+e.Expr+"\n)")
+	}
+	// The evaluation cache has nothing for a function that is new each time,
+	// and locks out other evaluators of the same flake.
+	with.add("--no-eval-cache", "--no-write-lock-file", "--apply").checked(expression, "("+e.Apply+"\n)")
+	switch {
+	case n.EvaluatesWholeFlakes():
+		e.Attr = "." + e.Attr
+	case e.Attr == "":
+		with.err = cmp.Or(with.err, errors.New("this version of Nix has no name for all outputs of a flake"))
+	}
+	return with.operands(flakeAttr, e.Flake+"#"+e.Attr)
 }
 
 // Signaled says whether it was a signal that ended the program.

@@ -1,6 +1,7 @@
 package nix
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/org/nix-matrix/internal/storepath"
+	"github.com/org/nix-matrix/internal/valid"
 )
 
 // A Flake is what a reference to a flake means at the moment.
@@ -49,8 +51,8 @@ func (f fetched) source() (path string, ok bool) {
 	return storepath.Source(nar), ok
 }
 
-func (n *Nix) flakeMetadata(ctx context.Context, ref, lock string) (*flakeMetadata, error) {
-	out, err := n.output(ctx, "nix", "flake", "metadata", "--json", lock, ref)
+func (n *Nix) flakeMetadata(ctx context.Context, ref string, lock literal) (*flakeMetadata, error) {
+	out, err := n.output(ctx, "nix", args("flake", "metadata", "--json", lock).operands(flakeRef, ref))
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +113,8 @@ func (n *Nix) Evaluator() string {
 }
 
 // FlakeConfig returns the substituters and public keys that a flake's nixConfig
-// names, if the user has accepted such settings (accept-flake-config).
+// names, if the user has accepted such settings (accept-flake-config). What is none of
+// them is left out, and named by an error beside the others.
 func (n *Nix) FlakeConfig(ctx context.Context, flake string) (substituters, keys []string, err error) {
 	accepted := false
 	if _ = json.Unmarshal(n.config["accept-flake-config"].Value, &accepted); !accepted {
@@ -123,11 +126,11 @@ func (n *Nix) FlakeConfig(ctx context.Context, flake string) (substituters, keys
 	}
 	source, err := n.flakeSource(ctx, m)
 	if err != nil {
-		return nil, nil, fmt.Errorf("cannot read %s: %w", flake, err)
+		return nil, nil, fmt.Errorf("cannot read %s: %w", valid.Quote(flake), err)
 	}
 	// What the flake says is evaluated purely, so that it sees no credentials.
-	out, err := n.output(ctx, "nix", "eval", "--json", "--expr",
-		`(import ("${`+source.tree()+`}/" + `+nixString(m.Locked.text("dir"))+` + "/flake.nix")).nixConfig or { }`)
+	out, err := n.output(ctx, "nix", args("eval", "--json", "--expr").checked(expression,
+		`(import ("${`+source.tree()+`}/" + `+nixString(m.Locked.text("dir"))+` + "/flake.nix")).nixConfig or { }`))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -135,9 +138,22 @@ func (n *Nix) FlakeConfig(ctx context.Context, flake string) (substituters, keys
 	if err := json.Unmarshal(out, &config); err != nil {
 		return nil, nil, fmt.Errorf("read the nixConfig: %w", err)
 	}
-	substituters = slices.Concat(configWords(config["substituters"]), configWords(config["extra-substituters"]))
-	keys = slices.Concat(configWords(config["trusted-public-keys"]), configWords(config["extra-trusted-public-keys"]))
-	return substituters, keys, nil
+	var odd error
+	accept := func(check func(string) error, settings ...string) (words []string) {
+		for _, setting := range settings {
+			for _, word := range configWords(config[setting]) {
+				if err := check(word); err != nil {
+					odd = cmp.Or(odd, fmt.Errorf("%s: %w", setting, err))
+				} else {
+					words = append(words, word)
+				}
+			}
+		}
+		return words
+	}
+	substituters = accept(valid.Substituter, "substituters", "extra-substituters")
+	keys = accept(valid.Key, "trusted-public-keys", "extra-trusted-public-keys")
+	return substituters, keys, odd
 }
 
 // flakeSource returns a flake's source as a tree in the store, where it is put if it is
@@ -146,19 +162,19 @@ func (n *Nix) flakeSource(ctx context.Context, m *flakeMetadata) (fetched, error
 	path := m.Path
 	if path != "" {
 		if !storepath.Valid(path) {
-			return nil, fmt.Errorf("nix flake metadata says that it is at %q, which is no store path", path)
+			return nil, fmt.Errorf("nix flake metadata says that it is at %s, which is no store path", valid.Quote(path))
 		}
-		valid, err := n.Valid(ctx, path)
+		there, err := n.Valid(ctx, path)
 		if err != nil {
 			return nil, err
 		}
-		if !valid[path] {
+		if !there[path] {
 			path = ""
 		}
 	}
 	if path == "" {
 		var err error
-		if path, err = n.fetchTree(ctx, m.Locked, []string{"--impure"}, nil); err != nil {
+		if path, err = n.fetchTree(ctx, m.Locked, "--impure", nil); err != nil {
 			return nil, err
 		}
 	}

@@ -48,10 +48,9 @@ func nixString(s string) string {
 // fetchTree puts a tree into the store and returns its path. An evaluator need not do so
 // with what it only reads, but with what a derivation refers to. Nothing that the user has
 // written is evaluated.
-func (n *Nix) fetchTree(ctx context.Context, attrs fetched, flags, env []string) (path string, err error) {
-	args := append([]string{"eval", "--raw"}, flags...)
-	cmd := n.command(ctx, "nix", append(args, "--expr",
-		`(derivation { name = "tree"; system = "none"; builder = "none"; tree = (`+attrs.tree()+`).outPath; }).drvPath`)...)
+func (n *Nix) fetchTree(ctx context.Context, attrs fetched, flag literal, env []string) (path string, err error) {
+	cmd := n.command(ctx, "nix", args("eval", "--raw", flag, "--expr").checked(expression,
+		`(derivation { name = "tree"; system = "none"; builder = "none"; tree = (`+attrs.tree()+`).outPath; }).drvPath`))
 	cmd.Env = append(cmd.Env, env...)
 	drvPath, err := n.capture(cmd)
 	if err != nil {
@@ -88,9 +87,9 @@ func (n *Nix) InputsToStore(ctx context.Context, inputs []Input) error {
 	errs := make([]error, len(inputs))
 	var g errgroup.Group
 	g.SetLimit(atOnce)
-	for i, input := range inputs {
+	for i := range errs {
 		g.Go(func() error {
-			_, errs[i] = n.fetchTree(ctx, input.locked, []string{"--offline"}, unconnected)
+			_, errs[i] = n.fetchTree(ctx, inputs[i].locked, "--offline", unconnected)
 			return nil
 		})
 	}

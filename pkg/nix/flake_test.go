@@ -74,13 +74,13 @@ func TestFlake(t *testing.T) {
 		if err := os.Remove(filepath.Join(dir, "flake.lock")); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := n.output(t.Context(), "nix", "flake", "lock", "path:"+dir); err != nil {
+		if _, err := n.output(t.Context(), "nix", raw("flake", "lock", "path:"+dir)); err != nil {
 			t.Fatal(err)
 		}
 		if f, err = n.Flake(t.Context(), "path:"+dir); err != nil {
 			t.Fatal(err)
 		}
-		out, err := n.output(t.Context(), "nix", "flake", "archive", "--json", "--dry-run", "path:"+dir)
+		out, err := n.output(t.Context(), "nix", raw("flake", "archive", "--json", "--dry-run", "path:"+dir))
 		if err != nil {
 			t.Fatal(err)
 		}

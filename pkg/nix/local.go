@@ -21,7 +21,7 @@ func (n *Nix) LocalInputs(ctx context.Context, ref, cache string) ([]string, err
 		other.env = append(slices.Clone(n.env), "XDG_CACHE_HOME="+cache)
 		n = &other
 	}
-	out, err := n.output(ctx, "nix", "flake", "metadata", "--json", "--no-write-lock-file", ref)
+	out, err := n.output(ctx, "nix", args("flake", "metadata", "--json", "--no-write-lock-file").operands(flakeRef, ref))
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ package nix
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/org/nix-matrix/internal/valid"
 )
 
 var (
@@ -44,7 +47,8 @@ type Nix struct {
 	secrets []string // variables for programs that talk to other stores
 	conf    string   // lines as of a nix.conf
 	options []Option
-	remote  bool // the store is on another machine
+	remote  bool  // the store is on another machine
+	err     error // why no program can be run
 	// programs are known without an evaluator, and nixpkgs is the flake that has others.
 	programs []Program
 	nixpkgs  string
@@ -82,23 +86,23 @@ func Find(ctx context.Context, log io.Writer, with Surroundings) (*Nix, error) {
 			return nil, fmt.Errorf("%w: %s is not on PATH. In a workflow, put a step with cachix/install-nix-action before this one; elsewhere, install Nix and open a new shell", ErrMissing, program)
 		}
 	}
-	n := &Nix{log: log, env: Environ(), secrets: with.Env, conf: with.Conf, nixpkgs: with.Nixpkgs}
+	n := &Nix{log: log, env: Environ(), secrets: with.Env, conf: with.Conf, nixpkgs: with.Nixpkgs, err: line(with.SSH)}
 	if with.SSH != "" {
 		n.env = append(n.env, "NIX_SSHOPTS="+with.SSH)
 	}
 	n.env = append(n.env, with.Fetch...)
-	out, err := n.output(ctx, "nix", "--version")
+	out, err := n.output(ctx, "nix", args("--version"))
 	if err != nil {
 		return nil, fmt.Errorf("%w: ask for its version: %w", ErrMissing, err)
 	}
 	if n.Version, err = ParseVersion(string(out)); err != nil {
 		return nil, err
 	}
-	show := []string{"show-config", "--json"}
+	show := args("show-config", "--json")
 	if n.HasConfigShow() {
-		show = []string{"config", "show", "--json"}
+		show = args("config", "show", "--json")
 	}
-	if out, err = n.output(ctx, "nix", show...); err != nil {
+	if out, err = n.output(ctx, "nix", show); err != nil {
 		return nil, fmt.Errorf("%w: ask for its settings: %w", ErrMissing, err)
 	}
 	if err := json.Unmarshal(out, &n.config); err != nil {
@@ -123,7 +127,7 @@ func (n *Nix) With(options ...Option) *Nix {
 func (n *Nix) At(store string) *Nix {
 	at := *n
 	at.env = append(slices.Clone(n.env), "NIX_REMOTE="+store)
-	at.remote = true
+	at.remote, at.err = true, cmp.Or(n.err, valid.Address(store))
 	return &at
 }
 
@@ -185,22 +189,26 @@ func (e *Error) HTTPStatus() int {
 }
 
 // command prepares one of Nix's programs with all settings.
-func (n *Nix) command(ctx context.Context, program string, args ...string) *exec.Cmd {
-	return n.program(ctx, program, append(arguments(n.options), args...)...)
+func (n *Nix) command(ctx context.Context, program literal, with *arguments) *exec.Cmd {
+	all := args().settings(n.options...)
+	return n.program(ctx, string(program), &arguments{append(all.words, with.words...), cmp.Or(n.err, all.err, with.err)})
 }
 
 // abroad prepares a program that talks to other stores, and gets the secrets for
 // that.
-func (n *Nix) abroad(ctx context.Context, program string, args ...string) *exec.Cmd {
-	cmd := n.command(ctx, program, args...)
+func (n *Nix) abroad(ctx context.Context, program literal, with *arguments) *exec.Cmd {
+	cmd := n.command(ctx, program, with)
 	cmd.Env = append(cmd.Env, n.secrets...)
 	return cmd
 }
 
 // program prepares a program whose end the context brings about politely: Nix
-// then stops its builders and releases its locks.
-func (n *Nix) program(ctx context.Context, program string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, program, args...)
+// then stops its builders and releases its locks. With invalid arguments it does not start.
+func (n *Nix) program(ctx context.Context, program string, with *arguments) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, program, with.words...)
+	if with.err != nil {
+		cmd.Err = with.err
+	}
 	conf := []string{os.Getenv("NIX_CONFIG"), n.conf, "extra-experimental-features = nix-command flakes"}
 	cmd.Env = append(slices.Clone(n.env), "NIX_CONFIG="+strings.TrimLeft(strings.Join(conf, "\n"), "\n"))
 	cmd.Cancel = func() error {
@@ -246,8 +254,8 @@ func failure(cmd *exec.Cmd, err error, stderr string) error {
 }
 
 // output runs a program for its stdout; what it says is only in the error.
-func (n *Nix) output(ctx context.Context, program string, args ...string) ([]byte, error) {
-	return n.capture(n.command(ctx, program, args...))
+func (n *Nix) output(ctx context.Context, program literal, with *arguments) ([]byte, error) {
+	return n.capture(n.command(ctx, program, with))
 }
 
 // capture is output for a program that is prepared.

@@ -110,6 +110,9 @@ func check(err error) {
 	}
 }
 
+// raw are arguments that nobody checks.
+func raw(words ...string) *arguments { return &arguments{words: words} }
+
 // program puts a shell script at the front of PATH.
 func program(t *testing.T, name, text string) {
 	t.Helper()
@@ -179,7 +182,7 @@ func TestEnvironment(t *testing.T) {
 		}
 		return value
 	}
-	plain, abroad := n.With(Option{"a", "b c"}).command(t.Context(), "nix", "eval"), n.At("ssh-ng://host").abroad(t.Context(), "nix", "copy")
+	plain, abroad := n.With(Set("a", "b c")).command(t.Context(), "nix", raw("eval")), n.At("ssh-ng://host").abroad(t.Context(), "nix", raw("copy"))
 	for _, test := range []struct{ got, want string }{
 		{last(plain, "NIX_CONFIG"), "NIX_CONFIG=cores = 1\nnetrc-file = /a\nextra-experimental-features = nix-command flakes"},
 		{last(plain, "NIX_REMOTE"), "NIX_REMOTE=daemon"},
@@ -188,7 +191,7 @@ func TestEnvironment(t *testing.T) {
 		{last(plain, "AWS_SECRET_ACCESS_KEY"), ""},
 		{last(abroad, "AWS_SECRET_ACCESS_KEY"), "AWS_SECRET_ACCESS_KEY=s3cr3t"},
 		{last(abroad, "NIX_REMOTE"), "NIX_REMOTE=ssh-ng://host"},
-		{last(n.command(t.Context(), "nix"), "NIX_REMOTE"), "NIX_REMOTE=daemon"},
+		{last(n.command(t.Context(), "nix", raw()), "NIX_REMOTE"), "NIX_REMOTE=daemon"},
 	} {
 		if test.got != test.want {
 			t.Errorf("got %q, want %q", test.got, test.want)
@@ -244,7 +247,7 @@ func TestError(t *testing.T) {
 	program(t, "speaks", "echo 'error: boom' >&2; exit 3")
 	program(t, "silent", "exit 3")
 	for name, want := range map[string]string{"speaks": "speaks: boom", "silent": "silent: exit status 3"} {
-		_, err := n.output(t.Context(), name)
+		_, err := n.output(t.Context(), literal(name), raw())
 		var failed *Error
 		if !errors.As(err, &failed) || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
@@ -257,7 +260,7 @@ func TestLog(t *testing.T) {
 	var log strings.Builder
 	n := &Nix{log: &log}
 	program(t, "speaks", "echo warning >&2; echo 'error: boom' >&2; exit 3")
-	err := n.run(n.command(t.Context(), "speaks"))
+	err := n.run(n.command(t.Context(), "speaks", raw()))
 	if err == nil || err.Error() != "speaks: boom" || log.String() != "warning\nerror: boom\n" {
 		t.Errorf("got %v and the log %q", err, &log)
 	}
@@ -380,7 +383,7 @@ func TestSecretsStayHere(t *testing.T) {
 // A process that is left behind with the streams does no harm; a signal is named.
 func TestEnds(t *testing.T) {
 	n := &Nix{}
-	cmd := n.command(t.Context(), "sh", "-c", "sleep 60 & echo $! >&2; exit 0")
+	cmd := n.command(t.Context(), "sh", raw("-c", "sleep 60 & echo $! >&2; exit 0"))
 	cmd.WaitDelay = time.Millisecond
 	var said strings.Builder
 	cmd.Stderr = &said
@@ -390,7 +393,7 @@ func TestEnds(t *testing.T) {
 	if pid, err := strconv.Atoi(strings.TrimSpace(said.String())); err == nil {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
-	err := n.run(n.command(t.Context(), "sh", "-c", "echo trace >&2; kill -KILL $$"))
+	err := n.run(n.command(t.Context(), "sh", raw("-c", "echo trace >&2; kill -KILL $$")))
 	if err == nil || !strings.Contains(err.Error(), "killed") || !strings.Contains(err.Error(), "memory") {
 		t.Errorf("killed: %v", err)
 	}

@@ -1,6 +1,7 @@
 package nix
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,10 +10,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 
-	"github.com/org/nix-matrix/internal/storepath"
+	"github.com/org/nix-matrix/internal/valid"
 )
 
 // DefaultNixpkgs is the flake that programs come from unless the user names another
@@ -33,11 +33,12 @@ type Program struct {
 const resolve = `p: let output = if p ? bin then "bin" else if p ? out then "out" else builtins.head p.outputs; in
 { inherit (p) drvPath; inherit output; path = p.${output}.outPath; }`
 
-var outputPattern = regexp.MustCompile(`^[0-9a-zA-Z+._?=-]+$`)
-
 // ResolvePrograms evaluates a package of a flake such as nixpkgs for each of the
 // systems. What can't be evaluated is left out, and in the error beside the others.
 func (n *Nix) ResolvePrograms(ctx context.Context, flake, name string, systems ...string) (map[string]Program, error) {
+	if err := cmp.Or(valid.Name(name), valid.All(valid.System, systems...)); err != nil {
+		return nil, err
+	}
 	if err := n.checkNarHash(ctx, flake); err != nil {
 		return nil, err
 	}
@@ -59,7 +60,8 @@ func (n *Nix) resolveProgram(ctx context.Context, flake, name, system string) (P
 	if n.EvaluatesWholeFlakes() {
 		attr = strings.Replace(attr, "#", "#.", 1) // no prefix is tried before it
 	}
-	out, err := n.output(ctx, "nix", "eval", "--json", "--no-eval-cache", "--no-write-lock-file", flake+attr, "--apply", resolve)
+	with := args("eval", "--json", "--no-eval-cache", "--no-write-lock-file", "--apply").checked(expression, resolve)
+	out, err := n.output(ctx, "nix", with.operands(flakeAttr, flake+attr))
 	if err != nil {
 		return Program{}, err
 	}
@@ -67,7 +69,7 @@ func (n *Nix) resolveProgram(ctx context.Context, flake, name, system string) (P
 	if err := json.Unmarshal(out, &said); err != nil {
 		return Program{}, fmt.Errorf("read what nix eval says of %s: %w", name, err)
 	}
-	if !storepath.Valid(said.DrvPath) || !strings.HasSuffix(said.DrvPath, ".drv") || !storepath.Valid(said.Path) || !outputPattern.MatchString(said.Output) {
+	if cmp.Or(valid.Derivation(said.DrvPath), valid.StorePath(said.Path), valid.Output(said.Output)) != nil {
 		return Program{}, fmt.Errorf("%s of %s is not a derivation whose output is known", name, flake)
 	}
 	return Program{Name: name, DrvPath: said.DrvPath, Output: said.Output, OutPath: said.Path}, nil
@@ -89,7 +91,7 @@ func (n *Nix) checkNarHash(ctx context.Context, flake string) error {
 	if want == "" {
 		return nil
 	}
-	out, err := n.output(ctx, "nix", "flake", "metadata", "--json", "--no-write-lock-file", flake)
+	out, err := n.output(ctx, "nix", args("flake", "metadata", "--json", "--no-write-lock-file").operands(flakeRef, flake))
 	if err != nil {
 		return err
 	}
@@ -116,6 +118,9 @@ func (n *Nix) WithPrograms(programs ...Program) *Nix {
 // that Find was given for it. The garbage collector leaves it alone until release is
 // called.
 func (n *Nix) FindProgram(ctx context.Context, name string) (program string, release func(), err error) {
+	if err := valid.Name(name); err != nil {
+		return "", nil, err
+	}
 	if program, err = exec.LookPath(name); err == nil {
 		return program, func() {}, nil
 	}
@@ -151,12 +156,15 @@ func (n *Nix) knownProgram(ctx context.Context, name string) (Program, error) {
 
 // realiseProgram fetches or builds a program.
 func (n *Nix) realiseProgram(ctx context.Context, p Program) (string, error) {
-	var err error
+	err := valid.StorePath(p.OutPath)
+	if err != nil {
+		return "", err
+	}
 	if p.DrvPath == "" {
 		err = n.Substitute(ctx, p.OutPath)
 	} else {
 		// Entries that are built side by side on one machine wait for each other here.
-		_, err = n.With(Option{"build-poll-interval", "1"}).output(ctx, "nix-store", "--realise", p.DrvPath+"!"+p.Output)
+		_, err = n.With(Set("build-poll-interval", "1")).output(ctx, "nix-store", args("--realise").operands(valid.Realisable, p.DrvPath+"!"+p.Output))
 	}
 	if err != nil {
 		return "", fmt.Errorf("cannot fetch %s: %w", p.OutPath, err)

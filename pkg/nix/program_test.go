@@ -111,7 +111,7 @@ PATH=${PATH#*:} exec nix "$@"`)
 func TestNarHash(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		flake := nixpkgs(t, "inherit tool;")
-		out, err := n.output(t.Context(), "nix", "flake", "metadata", "--json", "git+file://"+flake)
+		out, err := n.output(t.Context(), "nix", raw("flake", "metadata", "--json", "git+file://"+flake))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/org/nix-matrix/internal/valid"
 )
 
 // Realise builds or fetches the outputs of derivations, given as DRV!OUT[,OUT].
@@ -16,7 +18,7 @@ import (
 // is told to emit, one event at a time. Of an impure derivation it builds nothing
 // but what others need: see RealiseImpure.
 func (n *Nix) Realise(ctx context.Context, outputs []string, emit func(Event)) error {
-	return n.realise(n.building(ctx, "nix-store", append([]string{"--realise", "--keep-going"}, outputs...)...), emit)
+	return n.realise(n.building(ctx, "nix-store", args("--realise", "--keep-going"), valid.Realisable, outputs...), emit)
 }
 
 // RealiseImpure builds an impure derivation and returns the paths of all its outputs by
@@ -24,7 +26,7 @@ func (n *Nix) Realise(ctx context.Context, outputs []string, emit func(Event)) e
 func (n *Nix) RealiseImpure(ctx context.Context, drv string, emit func(Event)) (map[string]string, error) {
 	var out bytes.Buffer
 	// Nix 2.26 can't build some of several outputs.
-	cmd := n.building(ctx, "nix", "build", "--no-link", "--json", n.installable(drv+allOutputs))
+	cmd := n.building(ctx, "nix", args("build", "--no-link", "--json"), copied, n.installable(drv+allOutputs))
 	cmd.Stdout = &out
 	if err := n.realise(cmd, emit); err != nil {
 		return nil, err
@@ -49,12 +51,12 @@ func (n *Nix) installable(path string) string {
 }
 
 // building prepares a program that builds and tells about it in JSON.
-func (n *Nix) building(ctx context.Context, program string, args ...string) *exec.Cmd {
+func (n *Nix) building(ctx context.Context, program literal, with *arguments, check func(string) error, what ...string) *exec.Cmd {
 	command := n.command
-	if slices.ContainsFunc(n.options, func(o Option) bool { return strings.Contains(o.Value, "s3://") }) {
+	if slices.ContainsFunc(n.options, func(o Option) bool { return strings.Contains(o.value(), "s3://") }) {
 		command = n.abroad // which a builder can ask for, where Nix has no daemon
 	}
-	return command(ctx, program, append(args, "--log-format", "internal-json", "-v")...)
+	return command(ctx, program, with.add("--log-format", "internal-json", "-v").operands(check, what...))
 }
 
 // realise runs a program that builds.
@@ -72,15 +74,4 @@ func (n *Nix) realise(cmd *exec.Cmd, emit func(Event)) error {
 		},
 	}
 	return failure(cmd, cmd.Run(), message)
-}
-
-// An Option overrides one of Nix's settings.
-type Option struct{ Name, Value string }
-
-func arguments(options []Option) []string {
-	var args []string
-	for _, o := range options {
-		args = append(args, "--option", o.Name, o.Value)
-	}
-	return args
 }

@@ -68,7 +68,7 @@ func offer(t *testing.T, n *Nix, drvs, outs map[string]string) {
 	if _, err := n.Copy(t.Context(), substituter, []string{outs["second"]}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.output(t.Context(), "nix-store", "--delete", outs["fetched"], outs["second"]); err != nil {
+	if _, err := n.output(t.Context(), "nix-store", raw("--delete", outs["fetched"], outs["second"])); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -76,7 +76,7 @@ func offer(t *testing.T, n *Nix, drvs, outs map[string]string) {
 // In the private /nix, so that recordings don't name a temporary directory.
 const substituter = "file:///nix/substituter"
 
-var substitute = []Option{{"substituters", substituter}, {"require-sigs", "false"}}
+var substitute = []Option{Set("substituters", substituter), Set("require-sigs", "false")}
 
 func realise(t *testing.T, n *Nix, drv string) {
 	t.Helper()
@@ -472,7 +472,7 @@ func TestRecord(t *testing.T) {
 		ask("several", outs["fetched"], outs["second"])
 		ask("some", outs["talks"], outs["fetched"])
 		ask("none", outs["talks"], outs["fails"])
-		if err := n.run(n.command(t.Context(), "nix-store", "--realise", "--dry-run", "--option", "substituters", substituter, drvs["talks"], drvs["fails"])); err != nil {
+		if err := n.run(n.command(t.Context(), "nix-store", raw("--realise", "--dry-run", "--option", "substituters", substituter, drvs["talks"], drvs["fails"]))); err != nil {
 			t.Fatal(err)
 		}
 		dry.Files = append(dry.Files, txtar.File{Name: "build", Data: take()})

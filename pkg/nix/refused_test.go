@@ -17,7 +17,7 @@ func TestCopyRefused(t *testing.T) {
 		if err := os.WriteFile(file, []byte("text"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		out, err := n.output(t.Context(), "nix-store", "--add", file)
+		out, err := n.output(t.Context(), "nix-store", raw("--add", file))
 		if err != nil {
 			t.Fatal(err)
 		}

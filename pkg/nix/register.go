@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/org/nix-matrix/internal/valid"
 )
 
 const opAddSignatures = 37
@@ -33,7 +35,7 @@ func (n *Nix) Local() (local *Nix, dir string, err error) {
 		if query := settings.Encode(); query != "" {
 			with += "?" + query
 		}
-		return n.With(Option{"store", with}), n.realDir(), nil
+		return n.With(Set("store", with)), n.realDir(), nil
 	}
 	return nil, "", fmt.Errorf("the store %s is none of this machine's", Redact(address))
 }
@@ -46,12 +48,15 @@ func (n *Nix) Local() (local *Nix, dir string, err error) {
 func (n *Nix) LoadDB(ctx context.Context, infos []PathInfo) error {
 	var in bytes.Buffer
 	for _, info := range infos {
+		if err := info.check(); err != nil { // which are lines
+			return fmt.Errorf("register store paths: %w", err)
+		}
 		fmt.Fprintf(&in, "%s\n%s\n%d\n%s\n%d\n", info.Path, info.NarHash, info.NarSize, info.Deriver, len(info.References))
 		for _, reference := range info.References {
 			fmt.Fprintln(&in, reference)
 		}
 	}
-	cmd := n.command(ctx, "nix-store", "--load-db")
+	cmd := n.command(ctx, "nix-store", args("--load-db"))
 	cmd.Stdin = &in
 	if err := n.run(cmd); err != nil {
 		return fmt.Errorf("register store paths: %w", err)
@@ -65,8 +70,9 @@ func (d *Daemon) AddSignatures(infos []PathInfo) error {
 	infos = slices.DeleteFunc(slices.Clone(infos), func(i PathInfo) bool { return len(i.Signatures) == 0 })
 	err := d.askAll(len(infos), func(i int, q *request) {
 		q.numbers(opAddSignatures)
-		q.texts(infos[i].Path)
-		q.list(infos[i].Signatures)
+		q.checked(valid.StorePath, infos[i].Path)
+		q.numbers(uint64(len(infos[i].Signatures)))
+		q.checked(valid.Key, infos[i].Signatures...) // which have the form of one
 	})
 	if err != nil {
 		return fmt.Errorf("add signatures: %w", d.explain(errors.Join(err, d.Close())))
@@ -80,6 +86,13 @@ func (d *Daemon) AddSignatures(infos []PathInfo) error {
 func (d *Daemon) askAll(count int, fill func(i int, q *request)) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	var all request
+	for i := range count {
+		fill(i, &all)
+	}
+	if all.err != nil {
+		return all.err
+	}
 	var g errgroup.Group
 	g.Go(func() error {
 		for range count {
@@ -96,23 +109,17 @@ func (d *Daemon) askAll(count int, fill func(i int, q *request)) error {
 		}
 		return nil
 	})
-	written := d.writeRequests(count, fill)
+	_, written := all.WriteTo(d.w)
+	if written == nil {
+		written = d.w.Flush()
+	}
+	if written != nil {
+		_ = d.in.Close() // so that nobody waits for answers
+	}
 	answered := g.Wait()
 	var told *serverError
 	if errors.As(answered, &told) {
 		return told
 	}
 	return errors.Join(written, answered)
-}
-
-func (d *Daemon) writeRequests(count int, fill func(i int, q *request)) error {
-	for i := range count {
-		var q request
-		fill(i, &q)
-		if _, err := q.WriteTo(d.w); err != nil {
-			_ = d.in.Close() // so that nobody waits for answers
-			return err
-		}
-	}
-	return d.w.Flush()
 }

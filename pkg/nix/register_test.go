@@ -90,7 +90,7 @@ func TestAddSignaturesRefused(t *testing.T) {
 		_, _ = errorMessage("signature is corrupt").WriteTo(w)
 		_, _ = io.Copy(io.Discard, r)
 	})
-	signed := slices.Repeat([]PathInfo{{Path: "/nix/store/x", Signatures: []string{"k:s"}}}, 100_000)
+	signed := slices.Repeat([]PathInfo{{Path: aPath, Signatures: []string{aKey}}}, 100_000)
 	if err := d.AddSignatures(signed); err == nil || err.Error() != "add signatures: signature is corrupt" {
 		t.Errorf("got %v", err)
 	}
@@ -148,7 +148,7 @@ func TestLocal(t *testing.T) {
 		}
 		got := ""
 		if local.options != nil {
-			got = local.options[0].Value
+			got = local.options[0].value()
 		}
 		if got != want {
 			t.Errorf("%s: the store is %q, want %q", store, got, want)

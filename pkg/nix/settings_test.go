@@ -163,7 +163,7 @@ func TestPublicKey(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		dir := t.TempDir()
 		secretFile, publicFile := filepath.Join(dir, "secret"), filepath.Join(dir, "public")
-		if _, err := n.output(t.Context(), "nix-store", "--generate-binary-cache-key", "cache.example-1", secretFile, publicFile); err != nil {
+		if _, err := n.output(t.Context(), "nix-store", raw("--generate-binary-cache-key", "cache.example-1", secretFile, publicFile)); err != nil {
 			t.Fatal(err)
 		}
 		read := func(file string) string {
@@ -205,14 +205,14 @@ func TestWithTakesEffect(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		ctx := t.Context()
 		drv := instantiate(t, n, derive("x", "echo >$out"))["x"]
-		none := n.With(Option{"max-jobs", "0"}, Option{"builders", ""})
+		none := n.With(Set("max-jobs", "0"), Set("builders", ""))
 		if err := none.Realise(ctx, []string{drv + "!out"}, func(Event) {}); err == nil {
 			t.Error("nix-store built with max-jobs = 0")
 		}
-		if _, err := none.output(ctx, "nix", "build", "--no-link", "--file", writeFile(t, "default.nix", derive("x", "echo >$out")), "x"); err == nil {
+		if _, err := none.output(ctx, "nix", raw("build", "--no-link", "--file", writeFile(t, "default.nix", derive("x", "echo >$out")), "x")); err == nil {
 			t.Error("nix built with max-jobs = 0")
 		}
-		if err := none.With(Option{"max-jobs", "1"}).Realise(ctx, []string{drv + "!out"}, func(Event) {}); err != nil {
+		if err := none.With(Set("max-jobs", "1")).Realise(ctx, []string{drv + "!out"}, func(Event) {}); err != nil {
 			t.Errorf("the last word does not hold: %v", err)
 		}
 		secret := writeFile(t, "secret", "x")
@@ -220,12 +220,12 @@ func TestWithTakesEffect(t *testing.T) {
 		if _, err := eval(t, n, open); err != nil {
 			t.Error(err)
 		}
-		if _, err := eval(t, n.With(Option{"restrict-eval", "true"}), open); err == nil {
+		if _, err := eval(t, n.With(Set("restrict-eval", "true")), open); err == nil {
 			t.Error("nix eval read a file with restrict-eval")
 		}
 		// A setting that begins with "extra-" is added to.
-		extra := n.With(Option{"extra-platforms", "riscv64-linux"}).With(Option{"extra-extra-platforms", "armv7l-linux"})
-		out, err := extra.output(ctx, "nix", show(n)...)
+		extra := n.With(Set("extra-platforms", "riscv64-linux")).With(Set("extra-extra-platforms", "armv7l-linux"))
+		out, err := extra.output(ctx, "nix", raw(show(n)...))
 		if err != nil || !strings.Contains(string(out), "armv7l-linux") || !strings.Contains(string(out), "riscv64-linux") {
 			t.Errorf("%s, %v", out, err)
 		}
@@ -233,7 +233,7 @@ func TestWithTakesEffect(t *testing.T) {
 			t.Errorf("the settings are as they were without With, but %q", got)
 		}
 		// The other is as it was.
-		if out, err := n.output(ctx, "nix", show(n)...); err != nil || strings.Contains(string(out), "riscv64-linux") {
+		if out, err := n.output(ctx, "nix", raw(show(n)...)); err != nil || strings.Contains(string(out), "riscv64-linux") {
 			t.Errorf("%s, %v", out, err)
 		}
 	})
@@ -263,7 +263,7 @@ func TestAt(t *testing.T) {
 		drvs, outs := recorded(t, n)
 		realise(t, n, drvs["second"])
 		dir := t.TempDir()
-		at := n.With(Option{"max-jobs", "0"}).At(dir)
+		at := n.With(Set("max-jobs", "0")).At(dir)
 		valid := func(n *Nix) map[string]bool {
 			t.Helper()
 			valid, err := n.Valid(ctx, outs["second"], outs["fetched"])
@@ -276,7 +276,7 @@ func TestAt(t *testing.T) {
 		if diff := cmp.Diff(map[string]bool{}, valid(at)); diff != "" {
 			t.Errorf("before:\n%s", diff)
 		}
-		if _, err := n.With(Option{"require-sigs", "false"}).Copy(ctx, dir, []string{outs["second"]}); err != nil {
+		if _, err := n.With(Set("require-sigs", "false")).Copy(ctx, dir, []string{outs["second"]}); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(both, valid(at)); diff != "" {
@@ -329,7 +329,7 @@ func TestForecast(t *testing.T) {
 		ctx := t.Context()
 		drvs := instantiate(t, n, large)
 		dir := t.TempDir()
-		from := n.With(Option{"substituters", "file://" + dir}, Option{"require-sigs", "false"})
+		from := n.With(Set("substituters", "file://"+dir), Set("require-sigs", "false"))
 		check := func(what string, n *Nix, want int64, names ...string) {
 			t.Helper()
 			var wanted []string
@@ -424,7 +424,7 @@ func TestBuilt(t *testing.T) {
 		}
 		testbench.UseStore(t, t.TempDir())
 		instantiate(t, n, twoOutputs)
-		from := n.With(Option{"substituters", "file://" + dir}, Option{"require-sigs", "false"})
+		from := n.With(Set("substituters", "file://"+dir), Set("require-sigs", "false"))
 		if err := from.Realise(ctx, []string{two + "!doc"}, func(Event) {}); err != nil {
 			t.Fatal(err)
 		}

@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/org/nix-matrix/internal/valid"
 )
 
 // verifyUntrusted is the exit code of nix store verify where all paths were checked, and
@@ -49,7 +51,8 @@ func (n *Nix) verify(ctx context.Context, paths []string, substituter string) ([
 	var failed error
 	for try := 0; try < maxVerify && len(paths) > 0; try++ {
 		var said bytes.Buffer
-		cmd := n.abroad(ctx, "nix", append(append(arguments(asked), "store", "verify", "--no-contents", "--store", substituter), paths...)...)
+		with := args().settings(asked...).add("store", "verify", "--no-contents", "--store").checked(valid.Address, substituter)
+		cmd := n.abroad(ctx, "nix", with.operands(valid.StorePath, paths...))
 		cmd.Stderr = &said
 		err := n.run(cmd)
 		if err == nil {

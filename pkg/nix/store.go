@@ -2,18 +2,19 @@ package nix
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"math"
 	"os"
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -21,6 +22,7 @@ import (
 
 	"github.com/org/nix-matrix/internal/nar"
 	"github.com/org/nix-matrix/internal/storepath"
+	"github.com/org/nix-matrix/internal/valid"
 )
 
 // A PathInfo is what the store knows of a valid path.
@@ -46,13 +48,17 @@ func StorePath(arg string) (string, error) {
 		path, err = filepath.Abs(path)
 	}
 	if err != nil {
-		return "", fmt.Errorf("%s is no store path, nor does it lead to one: %w", arg, err)
+		var at *fs.PathError // whose path may be as odd as arg
+		if errors.As(err, &at) {
+			err = at.Err
+		}
+		return "", fmt.Errorf("%s is no store path, nor does it lead to one: %w", valid.Quote(arg), err)
 	}
 	const dir = "/nix/store/"
 	name, inside := strings.CutPrefix(path, dir)
 	name, _, _ = strings.Cut(name, "/")
 	if !inside || !storepath.Valid(dir+name) {
-		return "", fmt.Errorf("%s is no store path, nor does it lead to one: it is %s", arg, path)
+		return "", fmt.Errorf("%s is no store path, nor does it lead to one: it is %s", valid.Quote(arg), valid.Quote(path))
 	}
 	return dir + name, nil
 }
@@ -63,7 +69,7 @@ func (n *Nix) Requisites(ctx context.Context, paths ...string) ([]string, error)
 	var all []string
 	seen := map[string]bool{}
 	for _, piece := range chunks(paths) {
-		out, err := n.output(ctx, "nix-store", append([]string{"--query", "--requisites"}, piece...)...)
+		out, err := n.output(ctx, "nix-store", args("--query", "--requisites").operands(valid.StorePath, piece...))
 		if err != nil {
 			return nil, fmt.Errorf("ask for the closure: %w", err)
 		}
@@ -80,13 +86,13 @@ func (n *Nix) Requisites(ctx context.Context, paths ...string) ([]string, error)
 // Closure gives what the store knows of the closure of the paths, signatures and
 // content addresses too. The hashes are as `nix path-info` writes them.
 func (n *Nix) Closure(ctx context.Context, paths ...string) (map[string]PathInfo, error) {
-	args := []string{"path-info", "--recursive", "--json"}
-	if n.HasJSONFormat() {
-		args = append(args, "--json-format", "1")
-	}
 	closure := make(map[string]PathInfo, len(paths))
 	for _, piece := range chunks(paths) {
-		out, err := n.output(ctx, "nix", append(slices.Clone(args), piece...)...)
+		with := args("path-info", "--recursive", "--json")
+		if n.HasJSONFormat() {
+			with.add("--json-format", "1")
+		}
+		out, err := n.output(ctx, "nix", with.operands(valid.StorePath, piece...))
 		if err != nil {
 			return nil, fmt.Errorf("ask the store for the closure: %w", err)
 		}
@@ -142,9 +148,13 @@ func (n *Nix) NAR(ctx context.Context, path string) (io.ReadCloser, error) {
 // rest of pushing them; but only Nix itself knows how it names files on macOS.
 func (n *Nix) dump(ctx context.Context, w io.Writer, path string) error {
 	if runtime.GOOS != "darwin" && !n.remote {
-		return nar.Dump(w, filepath.Join(n.realDir(), filepath.Base(path)))
+		file, err := n.realFile(path)
+		if err != nil {
+			return err
+		}
+		return nar.Dump(w, file)
 	}
-	cmd := n.command(ctx, "nix", "store", "dump-path", path)
+	cmd := n.command(ctx, "nix", args("store", "dump-path").operands(valid.StorePath, path))
 	cmd.Stdout = w
 	cmd.Stderr = io.Discard
 	return n.run(cmd)
@@ -163,20 +173,20 @@ func (r *narReader) Close() error {
 
 // Valid says which of the paths are valid in the store.
 func (n *Nix) Valid(ctx context.Context, paths ...string) (map[string]bool, error) {
-	valid := make(map[string]bool, len(paths))
+	there := make(map[string]bool, len(paths))
 	for _, path := range paths {
-		valid[path] = true
+		there[path] = true
 	}
 	for _, piece := range chunks(paths) {
-		out, err := n.output(ctx, "nix-store", append([]string{"--check-validity", "--print-invalid"}, piece...)...)
+		out, err := n.output(ctx, "nix-store", args("--check-validity", "--print-invalid").operands(valid.StorePath, piece...))
 		if err != nil {
 			return nil, fmt.Errorf("ask the store for valid paths: %w", err)
 		}
 		for _, path := range lines(out) {
-			delete(valid, path)
+			delete(there, path)
 		}
 	}
-	return valid, nil
+	return there, nil
 }
 
 // Substitute fetches paths, as far as substituters have them: an error says that they
@@ -184,7 +194,7 @@ func (n *Nix) Valid(ctx context.Context, paths ...string) (map[string]bool, erro
 func (n *Nix) Substitute(ctx context.Context, paths ...string) error {
 	var errs []error
 	for _, piece := range chunks(paths) {
-		cmd := n.abroad(ctx, "nix-store", append([]string{"--realise", "--keep-going"}, piece...)...)
+		cmd := n.abroad(ctx, "nix-store", args("--realise", "--keep-going").operands(valid.StorePath, piece...))
 		cmd.Stdout = io.Discard
 		if err := n.run(cmd); err != nil {
 			errs = append(errs, fmt.Errorf("fetch from substituters: %w", err))
@@ -233,9 +243,9 @@ func (n *Nix) Offered(ctx context.Context, paths []string, substituters ...strin
 
 	offered := map[string]bool{}
 	for _, piece := range chunks(paths) {
-		args := append(arguments(asked), "--store", empty, "--realise", "--dry-run", "--option", "substituters", strings.Join(substituters, " "))
+		with := args().settings(asked...).settings(Set("substituters", substituters...)).add("--store").checked(valid.Address, empty)
 		var said bytes.Buffer
-		cmd := n.abroad(ctx, "nix-store", append(args, piece...)...)
+		cmd := n.abroad(ctx, "nix-store", with.add("--realise", "--dry-run").operands(valid.StorePath, piece...))
 		cmd.Stderr = &said
 		if err := n.run(cmd); err != nil {
 			return nil, fmt.Errorf("ask the substituters: %w", redactErr(err, substituters...))
@@ -249,12 +259,12 @@ func (n *Nix) Offered(ctx context.Context, paths []string, substituters ...strin
 
 // asked makes Nix ask a binary cache for what it has, rather than believe what it
 // remembers: paths can be deleted there.
-var asked = []Option{{"narinfo-cache-positive-ttl", "0"}, {"narinfo-cache-negative-ttl", "0"}}
+var asked = []Option{Set("narinfo-cache-positive-ttl", "0"), Set("narinfo-cache-negative-ttl", "0")}
 
 // Forecast gives how many bytes the store will grow by what is fetched for
 // outputs, given as for Realise. What is built comes on top.
 func (n *Nix) Forecast(ctx context.Context, outputs []string) (int64, error) {
-	cmd := n.abroad(ctx, "nix-store", append([]string{"--realise", "--dry-run"}, outputs...)...)
+	cmd := n.abroad(ctx, "nix-store", args("--realise", "--dry-run").operands(valid.Realisable, outputs...))
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = io.Discard, &said
 	if err := n.run(cmd); err != nil {
@@ -327,10 +337,10 @@ func (n *Nix) AddRoot(ctx context.Context, file, path string) error {
 	if err != nil {
 		return err
 	}
-	if !storepath.Valid(path) {
-		return fmt.Errorf("cannot link %s: not a store path: %.200q", file, path)
+	if err := cmp.Or(fileName(absolute), valid.StorePath(path)); err != nil {
+		return fmt.Errorf("cannot link: %w", err)
 	}
-	if _, err := n.output(ctx, "nix-store", "--realise", path, "--add-root", absolute); err != nil {
+	if _, err := n.output(ctx, "nix-store", args("--realise", "--add-root").checked(fileName, absolute).operands(valid.StorePath, path)); err != nil {
 		return fmt.Errorf("cannot link %s to %s: %w", file, path, err)
 	}
 	return nil
@@ -343,6 +353,9 @@ func (n *Nix) Export(ctx context.Context, dst io.Writer, infos []PathInfo) error
 		return n.export(ctx, dst, infos)
 	}
 	for _, info := range infos {
+		if err := info.check(); err != nil {
+			return fmt.Errorf("export store paths: %w", err)
+		}
 		err := nar.WriteRecord(dst, info.Path, info.References, info.Deriver, func(w io.Writer) error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
@@ -364,7 +377,7 @@ func (n *Nix) export(ctx context.Context, dst io.Writer, infos []PathInfo) error
 	}
 	for _, piece := range chunks(paths) {
 		out := &openEnd{w: dst}
-		cmd := n.command(ctx, "nix-store", append([]string{"--export"}, piece...)...)
+		cmd := n.command(ctx, "nix-store", args("--export").operands(valid.StorePath, piece...))
 		cmd.Stdout = out
 		if err := n.run(cmd); err != nil {
 			return fmt.Errorf("export store paths: %w", err)
@@ -379,7 +392,7 @@ func (n *Nix) export(ctx context.Context, dst io.Writer, infos []PathInfo) error
 // Import adds the paths of an export stream, checking neither signatures nor what the
 // references are. It holds a NAR at a time in memory, as Nix does.
 func (n *Nix) Import(ctx context.Context, src io.Reader) error {
-	cmd := n.command(ctx, "nix-store", "--import")
+	cmd := n.command(ctx, "nix-store", args("--import"))
 	cmd.Stdin, cmd.Stdout = src, io.Discard
 	if err := n.run(cmd); err != nil {
 		return fmt.Errorf("import store paths: %w", err)
@@ -406,7 +419,11 @@ func (o *openEnd) Write(p []byte) (int, error) {
 
 // Derivation reads a .drv file of the store.
 func (n *Nix) Derivation(path string) (*derivation.Derivation, error) {
-	data, err := os.ReadFile(filepath.Join(n.realDir(), filepath.Base(path)))
+	file, err := n.realFile(path)
+	var data []byte
+	if err == nil {
+		data, err = os.ReadFile(file)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read derivation: %w", err)
 	}
@@ -432,9 +449,8 @@ func (n *Nix) Has(drv string) bool {
 // lacked. How large that is, it knows of binary caches alone. With DRV!* among the paths,
 // the other store learns also which derivation has these outputs.
 func (n *Nix) Copy(ctx context.Context, destination string, paths []string) (Traffic, error) {
-	args := append(arguments(asked), "copy", "--verbose", "--to", destination)
-	if strings.HasPrefix(destination, "ssh") {
-		args = append(args, "--substitute-on-destination") // what others can send, we need not
+	if err := valid.Address(destination); err != nil {
+		return Traffic{}, fmt.Errorf("copy: %w", err)
 	}
 	log := &copyLog{sizes: map[string]int64{}, rest: tail{limit: 16 << 10}}
 	installables := make([]string, len(paths))
@@ -442,7 +458,11 @@ func (n *Nix) Copy(ctx context.Context, destination string, paths []string) (Tra
 		installables[i] = n.installable(path)
 	}
 	for _, piece := range chunks(installables) {
-		cmd := n.abroad(ctx, "nix", append(slices.Clip(args), piece...)...)
+		with := args().settings(asked...).add("copy", "--verbose", "--to").checked(valid.Address, destination)
+		if strings.HasPrefix(destination, "ssh") {
+			with.add("--substitute-on-destination") // what others can send, we need not
+		}
+		cmd := n.abroad(ctx, "nix", with.operands(copied, piece...))
 		cmd.WaitDelay = copyGrace
 		cmd.Stderr = log // and nowhere else: it may quote the address
 		err := cmd.Run()
@@ -494,8 +514,11 @@ func (l *copyLog) traffic() Traffic {
 // CopyDerivations sends the closures of derivations to another store. They have
 // content addresses, so a store that does not trust us takes them.
 func (n *Nix) CopyDerivations(ctx context.Context, destination string, drvs []string) error {
+	if err := valid.Address(destination); err != nil {
+		return fmt.Errorf("copy derivations: %w", err)
+	}
 	for _, piece := range chunks(drvs) {
-		cmd := n.abroad(ctx, "nix", append([]string{"copy", "--derivation", "--to", destination}, piece...)...)
+		cmd := n.abroad(ctx, "nix", args("copy", "--derivation", "--to").checked(valid.Address, destination).operands(valid.StorePath, piece...))
 		cmd.Stderr = io.Discard
 		if err := n.run(cmd); err != nil {
 			return fmt.Errorf("copy derivations to %s: %w", Redact(destination), redactErr(err, destination))
@@ -507,7 +530,7 @@ func (n *Nix) CopyDerivations(ctx context.Context, destination string, drvs []st
 // PublicKey gives the public half of a secret key that signs store paths, which
 // nothing but the program's stdin gets to see.
 func (n *Nix) PublicKey(ctx context.Context, secretKey string) (string, error) {
-	cmd := n.command(ctx, "nix", "key", "convert-secret-to-public")
+	cmd := n.command(ctx, "nix", args("key", "convert-secret-to-public"))
 	var out bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(strings.TrimSpace(secretKey)), &out, io.Discard
 	if err := n.run(cmd); err != nil {

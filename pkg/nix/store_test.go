@@ -178,7 +178,7 @@ func TestTrusted(t *testing.T) {
 		realise(t, n, drvs["second"])
 		realise(t, n, drvs["fetched"])
 		dir := t.TempDir()
-		if _, err := n.output(t.Context(), "nix-store", "--generate-binary-cache-key", "test-1", dir+"/secret", dir+"/public"); err != nil {
+		if _, err := n.output(t.Context(), "nix-store", raw("--generate-binary-cache-key", "test-1", dir+"/secret", dir+"/public")); err != nil {
 			t.Fatal(err)
 		}
 		key, err := os.ReadFile(dir + "/public")
@@ -197,8 +197,8 @@ func TestTrusted(t *testing.T) {
 			cache string
 			want  map[string]bool
 		}{
-			{n.With(Option{"trusted-public-keys", string(key)}), cache, map[string]bool{outs["second"]: true}},
-			{n.With(Option{"trusted-public-keys", "other-1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}), cache, map[string]bool{}},
+			{n.With(Set("trusted-public-keys", string(key))), cache, map[string]bool{outs["second"]: true}},
+			{n.With(Set("trusted-public-keys", "other-1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")), cache, map[string]bool{}},
 			{n, cache + "?trusted=1", both},
 		} {
 			got, err := test.n.Trusted(t.Context(), []string{outs["second"], outs["fetched"]}, test.cache)
@@ -231,7 +231,7 @@ func TestTrustedOfTrouble(t *testing.T) {
 			all[i] = d.Outputs["out"].Path
 			paths[name] = all[i]
 		}
-		if _, err := n.output(ctx, "nix-store", "--generate-binary-cache-key", "test-1", dir+"/secret", dir+"/public"); err != nil {
+		if _, err := n.output(ctx, "nix-store", raw("--generate-binary-cache-key", "test-1", dir+"/secret", dir+"/public")); err != nil {
 			t.Fatal(err)
 		}
 		key, err := os.ReadFile(dir + "/public")
@@ -257,7 +257,7 @@ func TestTrustedOfTrouble(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		n = n.With(Option{"trusted-public-keys", string(key)})
+		n = n.With(Set("trusted-public-keys", string(key)))
 		for _, test := range []struct{ asked, want []string }{
 			{[]string{"good", "better"}, []string{"good", "better"}},
 			{[]string{"good", "unsigned", "better"}, []string{"good", "better"}},
@@ -308,7 +308,7 @@ func TestTrustedStores(t *testing.T) {
 
 func TestOfferedError(t *testing.T) {
 	program(t, "nix-store", `echo "error: can't reach https://user:s3cr3t@host/nix-cache-info" >&2; exit 1`)
-	_, err := new(Nix).Offered(t.Context(), []string{"/nix/store/x"}, "https://user:s3cr3t@host?a=b")
+	_, err := new(Nix).Offered(t.Context(), []string{aPath}, "https://user:s3cr3t@host?a=b")
 	if err == nil || strings.Contains(err.Error(), "s3cr3t") || !strings.Contains(err.Error(), "can't reach https://user:xxxxx@host") {
 		t.Errorf("got %v", err)
 	}
@@ -367,7 +367,7 @@ func export(t *testing.T, n *Nix, paths []string) []byte {
 // importStream is for stock Nix to read what Export writes.
 func importStream(t *testing.T, n *Nix, stream []byte) {
 	t.Helper()
-	cmd := n.command(t.Context(), "nix-store", "--import")
+	cmd := n.command(t.Context(), "nix-store", raw("--import"))
 	cmd.Stdin = bytes.NewReader(stream)
 	if err := n.run(cmd); err != nil {
 		t.Fatal(err)
@@ -435,7 +435,7 @@ func TestHold(t *testing.T) {
 		drvs, outs := recorded(t, n)
 		collect := func() map[string]bool {
 			t.Helper()
-			if _, err := n.output(t.Context(), "nix-store", "--gc"); err != nil {
+			if _, err := n.output(t.Context(), "nix-store", raw("--gc")); err != nil {
 				t.Fatal(err)
 			}
 			valid, err := n.Valid(t.Context(), drvs["needsIt"], drvs["fails"], drvs["talks"], outs["second"])
@@ -510,7 +510,7 @@ func TestCopy(t *testing.T) {
 			}
 		}
 		store := t.TempDir() // which says nothing of sizes
-		if sent, err := n.With(Option{"require-sigs", "false"}).Copy(t.Context(), "local?root="+store, []string{outs["second"]}); sent != (Traffic{Paths: 2}) {
+		if sent, err := n.With(Set("require-sigs", "false")).Copy(t.Context(), "local?root="+store, []string{outs["second"]}); sent != (Traffic{Paths: 2}) {
 			t.Errorf("sent %+v to another store: %v", sent, err)
 		}
 		for _, path := range []string{outs["second"], outs["fetched"]} {
@@ -530,10 +530,10 @@ func TestCachix(t *testing.T) {
 	dir := t.TempDir()
 	program(t, "cachix", `echo "$@" >`+dir+`/arguments; cat >`+dir+`/paths; echo $TOKEN >`+dir+`/token; echo "pushing" >&2`)
 	n := &Nix{env: []string{"TOKEN=secret"}}
-	if err := n.Cachix(t.Context(), "my-fleet", []string{"/nix/store/a", "/nix/store/b"}); err != nil {
+	if err := n.Cachix(t.Context(), "my-fleet", []string{aPath, aDrv}); err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"arguments": "push my-fleet\n", "paths": "/nix/store/a\n/nix/store/b\n", "token": "secret\n"} {
+	for name, want := range map[string]string{"arguments": "push my-fleet\n", "paths": aPath + "\n" + aDrv + "\n", "token": "secret\n"} {
 		if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(got) != want {
 			t.Errorf("%s: %q, %v, want %q", name, got, err, want)
 		}

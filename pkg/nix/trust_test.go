@@ -92,7 +92,7 @@ func TestLixIsStrict(t *testing.T) {
 		say := func(numbers ...uint64) (answer []byte, err error) {
 			var q request
 			q.numbers(numbers...)
-			cmd := n.command(t.Context(), "nix-daemon", "--stdio")
+			cmd := n.command(t.Context(), "nix-daemon", raw("--stdio"))
 			cmd.Stdin = &q
 			var out bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &out, io.Discard
@@ -109,7 +109,7 @@ func TestLixIsStrict(t *testing.T) {
 			}
 		}
 		for _, args := range [][]string{{"path-info", "--json", "--json-format", "1"}, {"eval", "--json", ".#.a"}} {
-			if out, err := n.output(t.Context(), "nix", args...); err == nil {
+			if out, err := n.output(t.Context(), "nix", raw(args...)); err == nil {
 				t.Errorf("%q: %s", args, out)
 			}
 		}

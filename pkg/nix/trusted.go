@@ -5,7 +5,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
+
+	"github.com/org/nix-matrix/internal/valid"
 )
 
 // Programs gives the directory that this process has Nix's programs from, as it is
@@ -28,6 +31,9 @@ func Programs() (string, error) {
 // another one, and forget its environment. It is for one that runs as root for
 // somebody else: nobody but root may have been able to change them.
 func TrustPrograms(dir string) error {
+	if fileName(dir) != nil || strings.ContainsRune(dir, filepath.ListSeparator) {
+		return fmt.Errorf("%s can't be a directory of PATH", valid.Quote(dir))
+	}
 	for _, program := range []string{"nix", "nix-store", "nix-daemon"} {
 		file, err := filepath.EvalSymlinks(filepath.Join(dir, program))
 		if err != nil {
@@ -48,7 +54,7 @@ func TrustPrograms(dir string) error {
 // is root's.
 func belongsToRoot(path string) error {
 	if !filepath.IsAbs(path) {
-		return fmt.Errorf("%s is not an absolute path", path)
+		return fmt.Errorf("%s is not an absolute path", valid.Quote(path))
 	}
 	for at := path; ; at = filepath.Dir(at) {
 		info, err := os.Lstat(at)

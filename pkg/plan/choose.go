@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/itchyny/gojq"
 
@@ -109,12 +108,7 @@ func (c *Chooser) name(ctx context.Context, t *job.Target, meta map[string]any) 
 	}
 	label, ok := value.(string)
 	if ok {
-		label = strings.TrimSpace(strings.Map(func(r rune) rune {
-			if unicode.IsControl(r) {
-				return ' '
-			}
-			return r
-		}, label))
+		label = strings.TrimSpace(strings.Map(visible, label))
 	}
 	if label == "" || len(label) > maxLabel {
 		return fmt.Errorf("label_builds gives %s for %s, and should give a text of at most %d characters", gojq.Preview(value), t.Name, maxLabel)

@@ -2,6 +2,7 @@
 package push
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/org/nix-matrix/internal/valid"
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
@@ -73,7 +75,7 @@ func Parse(address string) (Destination, error) {
 	case !ok || rest == "":
 		return Destination{}, fmt.Errorf("push: %q is not the address of a binary cache; write for example attic:https://SERVER/CACHE, cachix:NAME, s3://BUCKET, https://HOST or file:///DIR", name)
 	case scheme == "cachix":
-		if strings.ContainsAny(rest, "/:@ ") {
+		if valid.Name(rest) != nil {
 			return Destination{}, fmt.Errorf("push: %q: after cachix: goes the name of the cache, such as cachix:my-fleet", name)
 		}
 		return Destination{Name: address, Substituter: "https://" + rest + ".cachix.org", cachix: &cachixCache{name: rest, api: cachixAPI}}, nil
@@ -87,6 +89,9 @@ func Parse(address string) (Destination, error) {
 	}
 	if _, err := url.Parse(address); err != nil {
 		return Destination{}, fmt.Errorf("push: %q: the password can't stand like that in an address: percent-encode it", name)
+	}
+	if err := valid.Substituter(address); err != nil {
+		return Destination{}, fmt.Errorf("push: %w", err)
 	}
 	return Destination{Name: name, Substituter: address, address: address}, nil
 }
@@ -102,11 +107,17 @@ func (d *Destination) Dial(ctx context.Context, secrets Secrets) error {
 		if err != nil {
 			return refusedBy(err)
 		}
+		if err := cmp.Or(valid.Substituter(c.Substituter()), valid.Key(c.PublicKey())); err != nil {
+			return fmt.Errorf("the server's configuration: %w", err)
+		}
 		d.Substituter, d.PublicKeys, d.Public = c.Substituter(), []string{c.PublicKey()}, c.Public()
 	case d.cachix != nil:
 		keys, err := d.cachix.keys(ctx, secrets.CachixToken)
 		if err != nil {
 			return err
+		}
+		if err := valid.All(valid.Key, keys...); err != nil {
+			return fmt.Errorf("the keys of %s: %w", d.Name, err)
 		}
 		d.PublicKeys, d.Public = keys, d.cachix.public
 	default:

@@ -269,7 +269,7 @@ func TestSubstituted(t *testing.T) {
 	for _, substituters := range []string{binary, ""} {
 		testbench.UseStore(t, t.TempDir())
 		r := &Restorer{
-			Nix:    n.With(nix.Option{Name: "substituters", Value: substituters}, nix.Option{Name: "require-sigs", Value: "false"}),
+			Nix:    n.With(nix.Set("substituters", strings.Fields(substituters)...), nix.Set("require-sigs", "false")),
 			Engine: Protocol(n), Cache: c, Index: NewIndex(packs...),
 		}
 		got, err := r.Restore(t.Context(), paths["top"])

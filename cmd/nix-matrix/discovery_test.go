@@ -1,0 +1,40 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/org/nix-matrix/pkg/job"
+)
+
+// What discovery writes can be read, and what could not is named and not written.
+func TestWritten(t *testing.T) {
+	const path = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-a"
+	good := job.Target{
+		Attr: "packages.a", Name: "packages.a", Kind: job.Package, System: "x86_64-linux", DrvPath: path + ".drv", Outputs: []string{"out"},
+		OutPaths: map[string]string{"out": path}, State: job.Build,
+	}
+	p := &job.Plan{Version: job.Version, ID: "a", Targets: []job.Target{good, good}}
+	if _, err := written(p); err != nil {
+		t.Fatal(err)
+	}
+	for what, change := range map[string]func(*job.Plan){
+		`target 1 ("packages.a"): drvPath: invalid store path "--plugin-files"`: func(p *job.Plan) { p.Targets[1].DrvPath = "--plugin-files" },
+		`target 1 ("packages.a\nb")`:  func(p *job.Plan) { p.Targets[1].Attr = "packages.a\nb" },
+		"substituters":                func(p *job.Plan) { p.Substituters = []string{"--plugin-files"} },
+		"it reads as another one":     func(p *job.Plan) { p.Source = "\xff" },
+		`entry 0: name: it is empty`:  func(p *job.Plan) { p.Entries = []job.Entry{{}} },
+		"there is no target number 7": func(p *job.Plan) { p.Entries = []job.Entry{entryOf(&good, 7)} },
+	} {
+		odd := *p
+		odd.Targets = []job.Target{good, good}
+		change(&odd)
+		if data, err := written(&odd); err == nil || !strings.Contains(err.Error(), what) {
+			t.Errorf("got %q, %v, want %s", data, err, what)
+		}
+	}
+}
+
+func entryOf(t *job.Target, n int) job.Entry {
+	return job.Entry{Name: t.Name, ID: "a", Platform: t.System, System: t.System, DrvPath: t.DrvPath, Outputs: t.Outputs, Runner: []string{"a"}, Targets: []job.Ref{{N: n}}}
+}

@@ -1,0 +1,195 @@
+package job
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/org/nix-matrix/internal/valid"
+)
+
+// Limits of what a flake gives.
+const (
+	// MaxName is the most bytes of an attribute path, and of a name made of one.
+	MaxName = 2048
+	// MaxText is the most bytes of an error, a reason or a command.
+	MaxText = 64 << 10
+	// MaxDescription is how many characters a Description may have.
+	MaxDescription = 200
+
+	maxHost  = 1024 // bytes
+	maxLabel = 256  // bytes of the label of a runner, and of a system feature
+	maxList  = 256  // of outputs, labels, features
+)
+
+// Check returns what is odd about a target. All of it can come from a flake: what becomes an
+// argument is what it claims to be, and what is shown is of bounded size and printable.
+func (t *Target) Check() error {
+	return cmp.Or(
+		field("attr", valid.Line(t.Attr, MaxName)),
+		field("name", line(t.Name, MaxName)),
+		field("kind", t.Kind.check()),
+		field("host", valid.Line(t.Host, maxHost)),
+		field("state", t.checkState()),
+		field("system", optional(valid.System, t.System)),
+		field("drvPath", optional(valid.Derivation, t.DrvPath)),
+		field("outputs", list(valid.Output, t.Outputs)),
+		field("outPaths", t.checkOutPaths()),
+		field("description", checkDescription(t.Description)),
+		field("features", list(word, t.Features)),
+		field("runner", list(label, t.Runner)),
+		field("reproduce", valid.Line(t.Reproduce, MaxText)),
+		field("error", checkText(t.Error)),
+		field("reason", checkText(t.Reason)),
+	)
+}
+
+// checkState checks that there is what the state needs.
+func (t *Target) checkState() error {
+	switch t.State {
+	case Failed:
+		return nil
+	case Skip:
+		if strings.HasPrefix(t.Reason, Because) || strings.HasPrefix(t.Reason, NeedsSecret) {
+			return nil
+		}
+	case Build:
+	default:
+		return fmt.Errorf("unknown state %s", valid.Quote(string(t.State)))
+	}
+	switch {
+	case t.DrvPath == "":
+		return errors.New("there is no derivation")
+	case len(t.Outputs) == 0:
+		return errors.New("no output of the derivation is wanted")
+	case t.System == "":
+		return errors.New("the derivation has no system")
+	}
+	return nil
+}
+
+func (t *Target) checkOutPaths() error {
+	for name, path := range t.OutPaths {
+		if !slices.Contains(t.Outputs, name) {
+			return fmt.Errorf("%s is none of the outputs", valid.Quote(name))
+		}
+		if err := field(name, valid.StorePath(path)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (k Kind) check() error {
+	switch k {
+	case NixOS, Darwin, Home, Package, Check, Other:
+		return nil
+	}
+	return fmt.Errorf("unknown kind %s", valid.Quote(string(k)))
+}
+
+func (e *Entry) check() error {
+	if err := cmp.Or(field("name", line(e.Name, MaxName)), CheckID(e.ID)); err != nil {
+		return err
+	}
+	host := ""
+	if e.Host != nil {
+		host = *e.Host
+	}
+	err := cmp.Or(
+		field("host", valid.Line(host, maxHost)),
+		field("platform", valid.System(e.Platform)),
+		field("system", valid.System(e.System)),
+		field("attr", valid.Line(e.Attr, MaxName)),
+		field("drvPath", valid.Derivation(e.DrvPath)),
+		field("outputs", some(e.Outputs)),
+		field("outputs", list(valid.Output, e.Outputs)),
+		field("runner", some(e.Runner)),
+		field("runner", list(label, e.Runner)),
+		field("plan", valid.Line(e.Plan, MaxName)),
+		field("targets", some(e.Targets)),
+	)
+	for _, t := range e.Targets {
+		err = cmp.Or(err, field("attr", valid.Line(t.Attr, MaxName)), field("drvPath", optional(valid.Derivation, t.DrvPath)))
+	}
+	if err != nil {
+		return fmt.Errorf("%q: %w", e.Name, err)
+	}
+	return nil
+}
+
+// CheckSources checks substituters and public keys, which become words of Nix's settings.
+func CheckSources(substituters, keys []string) error {
+	return cmp.Or(field("substituters", list(valid.Substituter, substituters)), field("publicKeys", list(valid.Key, keys)))
+}
+
+// CheckDrvPath checks the store path of a derivation.
+func CheckDrvPath(path string) error { return valid.Derivation(path) }
+
+// CheckName checks an attribute path, as it is shown.
+func CheckName(name string) error { return line(name, MaxName) }
+
+// field says what an error is about.
+func field(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
+func optional(check func(string) error, s string) error {
+	if s == "" {
+		return nil
+	}
+	return check(s)
+}
+
+func some[T any](all []T) error {
+	if len(all) == 0 {
+		return errors.New("there is none")
+	}
+	return nil
+}
+
+func list(check func(string) error, all []string) error {
+	if len(all) > maxList {
+		return fmt.Errorf("there are %d, more than %d", len(all), maxList)
+	}
+	return valid.All(check, all...)
+}
+
+// line accepts one line that is not blank.
+func line(s string, most int) error {
+	if strings.TrimSpace(s) == "" {
+		return errors.New("it is empty")
+	}
+	return valid.Line(s, most)
+}
+
+func label(s string) error { return line(s, maxLabel) }
+
+func word(s string) error {
+	if strings.ContainsFunc(s, unicode.IsSpace) {
+		return fmt.Errorf("%s is not one word", valid.Quote(s))
+	}
+	return label(s)
+}
+
+func checkDescription(s string) error {
+	if utf8.RuneCountInString(s) > MaxDescription || !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl) {
+		return fmt.Errorf("%s is not one line of at most %d characters", valid.Quote(s), MaxDescription)
+	}
+	return nil
+}
+
+// checkText accepts lines of text, which whoever shows them makes safe.
+func checkText(s string) error {
+	if len(s) > MaxText || !utf8.ValidString(s) {
+		return fmt.Errorf("%s is not text of at most %d bytes", valid.Quote(s), MaxText)
+	}
+	return nil
+}
