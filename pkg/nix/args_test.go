@@ -85,9 +85,12 @@ func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
 		"Nix.Eval": {fn: func(expr string, path []string, apply string) error {
 			return eval(n, Evaluation{Expr: expr, Path: path, Apply: apply})
 		}, args: []any{"1", []string{"a=/b"}, "x: x"}},
-		"Nix.FlakeConfig":   {fn: n.FlakeConfig, args: []any{"path:/a"}},
+		"Nix.FlakeConfig": {fn: n.FlakeConfig, args: []any{"path:/a"}},
+		"Nix.LocalInputs": {fn: func(ctx context.Context, ref string) error {
+			_, err := n.LocalInputs(ctx, ref, "")
+			return err
+		}, args: []any{"path:/a"}},
 		"Nix.Flake":         {fn: n.Flake, args: []any{"path:/a"}},
-		"Nix.LocalInputs":   {fn: n.LocalInputs, args: []any{"path:/a", "/cache"}},
 		"Nix.Realise":       {fn: n.Realise, args: []any{[]string{aDrv + "!out,dev"}}},
 		"Nix.RealiseImpure": {fn: n.RealiseImpure, args: []any{aDrv}},
 		"Nix.InputsToStore": {fn: func(name, value string) error {
@@ -137,8 +140,8 @@ func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
 
 // These take no text that was not checked, or start no program with it.
 var withoutStrings = []string{
-	"Environ", "StepEnviron", "Programs", "Redact", "Plain", "Message", "Error.Error", "Error.Unwrap", "ParseVersion", "Version.String", "Version.HasConfigShow", "Version.HasJSONFormat", "Version.HasOutputsSyntax", "Version.EvaluatesWholeFlakes",
-	"Version.CopiesInputs", "PathInfo.Proven", "Daemon.Trust", "Daemon.StopWith", "Nix.Distrust", "Nix.RefusesUnproven", "Error.Signaled", "Error.HTTPStatus", "Traffic.Add", "Daemon.Close",
+	"Environ", "Programs", "Redact", "Plain", "Message", "Error.Error", "Error.Unwrap", "ParseVersion", "Version.String", "Version.HasConfigShow", "Version.HasJSONFormat", "Version.HasOutputsSyntax", "Version.EvaluatesWholeFlakes",
+	"Version.CopiesInputs", "PathInfo.Proven", "Daemon.Trust", "Nix.Distrust", "Nix.RefusesUnproven", "Error.Signaled", "Error.HTTPStatus", "Traffic.Add", "Daemon.Close", "Daemon.StopWith", "StepEnviron",
 	"Nix.AccessTokens", "Nix.Evaluator", "Nix.Connect", "Nix.AllValid", "Nix.Import", "Nix.Local",
 }
 
