@@ -230,7 +230,7 @@ func startMachine(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: machine [trusted]")
 	}
 	t := ts.Value(testKey{}).(testing.TB)
-	machine := testbench.SSHD(t, testbench.SSHDOptions{Trusted: len(args) == 1, Config: "extra-platforms = riscv64-linux"})
+	machine := testbench.SSHD(t, testbench.SSHDOptions{Trusted: len(args) == 1, Config: "extra-platforms = riscv64-linux\nmax-jobs = 4"})
 	usePath(ts.Getenv, ts.Setenv, testbench.Path(t, "bin"))
 	ts.Setenv("MACHINE", machine.Address())
 	ts.Setenv("PORT", strconv.Itoa(machine.Port))

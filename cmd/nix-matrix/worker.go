@@ -40,6 +40,7 @@ type worker struct {
 type working struct {
 	timeout   time.Duration // of an entry; 0 is none
 	silence   time.Duration // of a derivation
+	keepGoing bool          // where nothing that was asked for can be built any more
 	reclaim   string        // auto, true or false
 	post      string        // script of the user's
 	postNeeds []string      // variables that it needs
@@ -49,6 +50,7 @@ type working struct {
 type workingFlags struct {
 	timeout, silence, reclaim, post string
 	postNeeds                       []string
+	keepGoing                       bool
 }
 
 func (o *workingFlags) flags(a *app, cmd *cobra.Command) {
@@ -56,6 +58,8 @@ func (o *workingFlags) flags(a *app, cmd *cobra.Command) {
 	f.StringVar(&o.timeout, "timeout", or(a.action.Input("timeout"), a.defaultTimeout()),
 		"how long an entry may take, such as 5h20m; what is finished by then is pushed, and a rerun goes on from there")
 	f.StringVar(&o.silence, "max-silent-time", a.action.Input("max_silent_time"), "how long a builder may print nothing, as a `TIME`")
+	f.BoolVar(&o.keepGoing, "keep-going", a.action.Input("keep_going") != "false",
+		"go on with what else an entry needs when none of its targets can be built any more, for later runs to start from")
 	f.StringVar(&o.post, "post-build", a.action.Input("post_build"),
 		"bash `SCRIPT` to run for each target that is built, with NIX_MATRIX_OUT, _OUTPUTS, _ATTR, _NAME, _HOST, _KIND, _SYSTEM and _DRV in its environment")
 	f.StringSliceVar(&o.postNeeds, "post-build-needs", words(a.action.Input("post_build_needs")), "`VARIABLE`s without which post-build is left out")
@@ -73,7 +77,7 @@ func (a *app) defaultTimeout() string {
 }
 
 func (o *workingFlags) parse() (working, error) {
-	w := working{reclaim: o.reclaim, post: o.post, postNeeds: o.postNeeds}
+	w := working{reclaim: o.reclaim, post: o.post, postNeeds: o.postNeeds, keepGoing: o.keepGoing}
 	var err error
 	if w.timeout, err = duration("timeout", o.timeout); err != nil {
 		return w, err
@@ -229,12 +233,16 @@ func (w *worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 		Retrying: func(drvs []string, pause time.Duration) {
 			w.app.show.Warn("%s could not be fetched: trying again in %v", strings.Join(names(drvs), ", "), pause)
 		},
-		Logs: logs,
+		Warn:     func(text string) { w.app.show.Warn("%s", text) },
+		FailFast: !w.keepGoing,
+		Remote:   w.site.remote != "",
+		Silence:  w.remoteSilence(),
+		Logs:     logs,
 	})
 	if ctx.Err() != nil && len(w.site.to) > 0 {
 		w.pushUnseen(context.WithoutCancel(ctx), session, drvs)
 	}
-	result.Targets, result.Builds = built.Targets, built.Builds
+	result.Targets, result.Failures, result.Builds = built.Targets, built.Failures, built.Builds
 	if w.stock != nil {
 		w.stock.fetched(result)
 	}
@@ -321,6 +329,15 @@ func (w *worker) options(e *job.Entry) []nix.Option {
 		options = append(options, nix.Set("extra-platforms", append(platforms, e.System)...))
 	}
 	return options
+}
+
+// remoteSilence is how long a builder of a remote store may print nothing, which gets no
+// settings of ours.
+func (w *worker) remoteSilence() time.Duration {
+	if w.site.remote == "" {
+		return 0
+	}
+	return w.silence
 }
 
 // finishPush sends the outputs of what succeeded to all destinations, as far as

@@ -21,6 +21,7 @@ type Store interface {
 	Valid(ctx context.Context, paths ...string) (map[string]bool, error)
 	Realise(ctx context.Context, outputs []string, emit func(nix.Event)) error
 	RealiseImpure(ctx context.Context, drv string, emit func(nix.Event)) (map[string]string, error)
+	ToBuild(ctx context.Context, outputs []string) ([]string, error)
 	Closure(ctx context.Context, paths ...string) (map[string]nix.PathInfo, error)
 	Derivation(path string) (*derivation.Derivation, error)
 	Outputs(ctx context.Context, drvs ...string) (map[string]map[string]string, error)
@@ -36,10 +37,21 @@ type Target struct {
 type Options struct {
 	// Emit is told what happens, one event at a time.
 	Emit func(nix.Event)
-	// Retries are the pauses before what could not be fetched is tried again.
+	// Retries are the pauses before failed downloads are tried again, and before Nix is
+	// started again that ended for no failed build.
 	Retries []time.Duration
-	// Retrying is told of each.
+	// Retrying is told of the downloads, each time.
 	Retrying func(drvs []string, pause time.Duration)
+	// Warn is told, in a line, what changes what can be expected of the build.
+	Warn func(text string)
+	// FailFast ends the build as soon as none of the targets can be built any more.
+	FailFast bool
+	// Remote says that the store is on another machine, which gets no settings of ours:
+	// it ends all builds when one fails, and has its own idea of how long a builder may
+	// print nothing.
+	Remote bool
+	// Silence is how long a builder of a remote store may print nothing; 0 is for ever.
+	Silence time.Duration
 	// Logs is the directory for the logs of derivations that failed, one file
 	// each, which is emptied first; none are kept if it has no name.
 	Logs string
@@ -47,18 +59,20 @@ type Options struct {
 
 // Outcome is what became of the targets.
 type Outcome struct {
-	Targets []job.TargetResult
-	Builds  []job.DrvBuild
-	Fetched nix.Traffic // from substituters
+	Targets  []job.TargetResult
+	Failures []job.Failure
+	Builds   []job.DrvBuild
+	Fetched  nix.Traffic // from substituters
 }
 
 // Run realises the targets' derivations, which must be in the store. One that
 // fails does not stop the others. There is an Outcome for every target even
 // with an error, which says that the store could not be asked.
 func Run(ctx context.Context, store Store, targets []Target, o Options) (*Outcome, error) {
-	r := &realisation{store: store, targets: targets, impure: map[string]bool{}, watch: newWatch(), logs: newLogs(o.Logs), started: time.Now()}
+	r := &realisation{store: store, targets: targets, o: o, impure: map[string]bool{}, watch: newWatch(), logs: newLogs(o.Logs), started: time.Now()}
+	r.failures = &failures{graph: newGraph(store), watch: r.watch, given: map[string]string{}, dead: map[string]string{}, hopeless: map[string]bool{}}
 	defer r.logs.close()
-	err := r.run(ctx, o)
+	err := r.run(ctx)
 	r.outcome.Builds, r.outcome.Fetched = r.watch.finished, r.watch.fetched
 	if err != nil {
 		r.logs.keep(append(r.failedOrUnknown(), r.watch.unfinished()...))
@@ -84,19 +98,20 @@ func (r *realisation) failedOrUnknown() []string {
 }
 
 type realisation struct {
-	store   Store
-	targets []Target
-	outputs []map[string]string // of each target, by name, as far as they are known
-	watch   *watch
-	logs    *logs
-	started time.Time
-	outcome *Outcome
-	impure  map[string]bool // the targets' derivations that were built, and each of whose builds makes other outputs
-	judged  int             // of the builds that have ended
-	err     error           // of the last try that failed
+	store    Store
+	targets  []Target
+	o        Options
+	outputs  []map[string]string // of each target, by name, as far as they are known
+	watch    *watch
+	logs     *logs
+	failures *failures
+	started  time.Time
+	outcome  *Outcome
+	judged   int             // of the builds that have ended
+	impure   map[string]bool // the targets' derivations that were built, and each of whose builds makes other outputs
 }
 
-func (r *realisation) run(ctx context.Context, o Options) error {
+func (r *realisation) run(ctx context.Context) error {
 	r.outcome = &Outcome{}
 	for _, t := range r.targets {
 		result := job.TargetResult{N: t.N, Attr: t.Attr, DrvPath: t.DrvPath, Reproduce: t.Reproduce, Outcome: job.Broken, Error: "it was not tried"}
@@ -107,8 +122,7 @@ func (r *realisation) run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	failures, err := r.realise(ctx, o)
-	if err != nil {
+	if err := r.realise(ctx); err != nil {
 		return err
 	}
 	// What is done is done: a build that was stopped tells the truth too.
@@ -122,7 +136,13 @@ func (r *realisation) run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	r.logs.keep(append(failures.drvs, r.watch.unfinished()...))
+	failures := r.failures
+	kept := r.watch.unfinished()
+	for _, failed := range failures.all {
+		kept = append(kept, failed.drv)
+	}
+	r.logs.keep(kept)
+	r.outcome.Failures = failures.told()
 	for i := range r.targets {
 		t, result := &r.targets[i], &r.outcome.Targets[i]
 		result.Error = ""
@@ -159,33 +179,6 @@ func afterwards(ctx context.Context) (context.Context, context.CancelFunc) {
 		return context.WithTimeout(unstopped, time.Minute)
 	default:
 		return context.WithTimeout(unstopped, 2500*time.Millisecond)
-	}
-}
-
-// realise builds, and tries again what failed only since something could not be
-// fetched.
-func (r *realisation) realise(ctx context.Context, o Options) (*failures, error) {
-	todo := r.targets
-	for try := 0; ; try++ {
-		failures, err := r.failures(ctx, r.realiseOnce(ctx, todo, func(e nix.Event) {
-			r.watch.see(e, ctx.Err() != nil)
-			r.logs.see(e)
-			o.Emit(e)
-		}))
-		if err != nil || len(failures.drvs) == 0 || try == len(o.Retries) || ctx.Err() != nil {
-			return failures, err
-		}
-		var fetches []string
-		if todo, fetches = failures.fetches(r.targets); len(todo) == 0 {
-			return failures, nil
-		}
-		o.Retrying(fetches, o.Retries[try])
-		select {
-		case <-ctx.Done():
-			return failures, nil
-		case <-time.After(o.Retries[try]):
-		}
-		r.watch.forget(fetches)
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,6 +96,29 @@ func (s *store) RealiseImpure(ctx context.Context, drv string, emit func(nix.Eve
 		return nil, errors.New("it failed")
 	}
 	return map[string]string{"out": outPath(nameOf(drv)), "doc": outPath(nameOf(drv))}, nil
+}
+
+// ToBuild has what Realise would begin, if nothing failed.
+func (s *store) ToBuild(_ context.Context, outputs []string) ([]string, error) {
+	if err := s.broken["ToBuild"]; err != nil {
+		return nil, err
+	}
+	todo := map[string]bool{}
+	var visit func(name string)
+	visit = func(name string) {
+		if s.valid[outPath(name)] || s.fetched[name] || todo[drvPath(name)] {
+			return
+		}
+		todo[drvPath(name)] = true
+		for _, input := range s.inputs[name] {
+			visit(input)
+		}
+	}
+	for _, o := range outputs {
+		drv, _, _ := strings.Cut(o, "!")
+		visit(nameOf(drv))
+	}
+	return slices.Sorted(maps.Keys(todo)), nil
 }
 
 func (s *store) realise(name string, emit func(nix.Event)) bool {
@@ -235,7 +260,7 @@ func TestOutcomes(t *testing.T) {
 	}
 	failed := func(n int, name string) job.TargetResult {
 		return job.TargetResult{
-			N: n, Attr: name, Outcome: job.Broken, Cause: drvPath("nginx"), Error: s.fails["nginx"], Log: lastLines,
+			N: n, Attr: name, Outcome: job.Broken, Cause: drvPath("nginx"), Causes: []string{drvPath("nginx")}, Error: s.fails["nginx"], Log: lastLines,
 		}
 	}
 	good := func(n int, name string, outcome job.Outcome, closure int64) job.TargetResult {

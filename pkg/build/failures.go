@@ -7,235 +7,247 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// failures are the derivations that failed, the first one first.
-type failures struct {
-	store   Store
-	drvs    []string
-	watch   *watch
-	logs    *logs
-	realise error
-
-	resolved map[string]bool // those of drvs that were built in place of others
+// A failure is a derivation that failed of itself.
+type failure struct {
+	drv     string
+	message string // Nix's; empty if it is not known
+	late    bool   // it was said after the end of the build
 }
 
-// failures finds them out: those that were built and whose outputs are not
-// there. That holds for every version of Nix, whatever its messages are like.
-func (r *realisation) failures(ctx context.Context, realiseErr error) (*failures, error) {
-	if realiseErr != nil {
-		r.err = realiseErr
+// failures are those of all rounds, the first one first.
+type failures struct {
+	*graph
+	watch *watch
+	all   []failure
+	given map[string]string // what to say of derivations that are not to be tried any more
+	dead  map[string]string // likewise of what is fetched from a host
+	err   error             // of the last round that failed
+	// hopeless are the targets of which it was told that they can not be built any more.
+	hopeless map[string]bool
+}
+
+func (f *failures) of(drv string) int {
+	return slices.IndexFunc(f.all, func(failed failure) bool { return failed.drv == drv })
+}
+
+// subject returns the derivation that an error message is about: the first one that it
+// names, or an output of, that is needed or is being built.
+func (f *failures) subject(message string) string {
+	for _, path := range nix.Named(message) {
+		for _, drv := range f.owner(path) {
+			if f.watch.begun(drv) {
+				return drv
+			}
+		}
+		for _, drv := range f.owner(path) {
+			if f.nodes[drv] != nil {
+				return drv
+			}
+		}
 	}
-	f := &failures{store: r.store, watch: r.watch, logs: r.logs, realise: r.err}
-	if r.err == nil { // in any of the tries
-		return f, nil
-	}
+	return ""
+}
+
+// timedOut is what Nix from 2.30 on says of a build that took too long, and does not say
+// which.
+var timedOut = regexp.MustCompile(`^timed out after \d+ seconds`)
+
+// assess finds out which derivations failed in the round that has ended, by what the
+// store has: those that an error message is about, and those that were built and for
+// which there is no other explanation. Where Nix, or its store, ended before it was
+// through, what was being built ended too, and did not fail.
+func (r *realisation) assess(ctx context.Context, whole bool) error {
+	f := r.failures
 	ctx, cancel := afterwards(ctx)
 	defer cancel()
-	var drvs, paths []string
+	for _, t := range r.targets {
+		f.needs(t.DrvPath)
+	}
+	var drvs []string
+	for i := range r.watch.messages {
+		m := &r.watch.messages[i]
+		if m.round == r.watch.round {
+			m.of = f.subject(m.text)
+			drvs = append(drvs, m.of)
+		}
+	}
+	for drv := range r.watch.running { // Nix does not always say that it has ended
+		if slices.Contains(drvs, drv) {
+			r.watch.see(nix.Event{Kind: nix.BuildStopped, Path: drv, Time: time.Now()}, false)
+		}
+	}
 	for _, b := range r.watch.finished {
 		drvs = append(drvs, b.DrvPath)
 	}
-	outputs, err := r.store.Outputs(ctx, drvs...)
-	if err != nil {
-		return nil, errors.Join(r.err, err) // what ended the build says most
+	for _, failed := range f.all {
+		drvs = append(drvs, failed.drv)
 	}
-	for _, byName := range outputs {
-		for _, path := range byName {
-			paths = append(paths, path)
+	lacking, err := r.lacking(ctx, drvs)
+	if err != nil {
+		return errors.Join(f.err, err) // what ended the build says most
+	}
+	for i := range r.watch.messages {
+		m := &r.watch.messages[i]
+		if m.round != r.watch.round || !lacking[m.of] {
+			continue
+		}
+		said := failure{m.of, m.text, r.watch.late(m)}
+		if n := f.of(m.of); n < 0 {
+			f.all = append(f.all, said)
+		} else if said.late && !f.all[n].late {
+			f.all[n] = said
 		}
 	}
-	valid, err := r.store.Valid(ctx, slices.DeleteFunc(paths, func(path string) bool { return path == "" })...)
+	fresh := r.watch.finished[r.judged:]
+	nameless := r.watch.nameless()
+	for i := range fresh {
+		b := &fresh[i]
+		b.Failed = lacking[b.DrvPath] && !r.watch.interrupted[b.DrvPath]
+		if b.Failed && f.node(b.DrvPath).impure { // whose outputs the store does not remember
+			b.Failed = f.of(b.DrvPath) >= 0
+		}
+		if b.Failed && f.of(b.DrvPath) < 0 && (whole || timedOut.MatchString(nameless)) {
+			f.all = append(f.all, failure{b.DrvPath, nameless, true})
+			r.watch.attribute(nameless, b.DrvPath)
+		}
+	}
+	f.all = slices.DeleteFunc(f.all, func(failed failure) bool { return !lacking[failed.drv] })
+	// What ended with the others was not built.
+	r.watch.finished = append(r.watch.finished[:r.judged], slices.DeleteFunc(fresh, func(b job.DrvBuild) bool {
+		return b.Failed && f.of(b.DrvPath) < 0
+	})...)
+	r.judged = len(r.watch.finished)
+	return nil
+}
+
+// lacking says which of the derivations have an output that is not in the store.
+func (r *realisation) lacking(ctx context.Context, drvs []string) (map[string]bool, error) {
+	slices.Sort(drvs)
+	drvs = slices.DeleteFunc(slices.Compact(drvs), func(drv string) bool { return drv == "" })
+	outputs, err := r.store.Outputs(ctx, drvs...)
 	if err != nil {
 		return nil, err
 	}
-	for i := range r.watch.finished {
-		b := &r.watch.finished[i]
-		failed := false
-		for _, path := range outputs[b.DrvPath] {
-			failed = failed || !valid[path]
-		}
-		if failed && isImpure(r.store, b.DrvPath) { // whose outputs nobody remembers
-			failed = f.watch.message(b.DrvPath) != ""
-		}
-		failed = failed && !r.watch.interrupted[b.DrvPath]
-		if failed && !slices.Contains(f.drvs, b.DrvPath) {
-			f.drvs = append(f.drvs, b.DrvPath)
-		}
-		if i >= r.judged { // what was tried again has succeeded since
-			b.Failed = failed
-		}
-	}
-	r.judged = len(r.watch.finished)
-	f.findResolved(r.targets)
-	return f, nil
-}
-
-// findResolved finds which of the derivations that failed nobody needs: they were
-// built in place of others, with the inputs' paths put in.
-func (f *failures) findResolved(targets []Target) {
-	f.resolved = map[string]bool{}
-	for _, drv := range f.drvs {
-		f.resolved[drv] = true
-	}
-	for _, t := range targets {
-		if len(f.drvs) == 0 {
-			return
-		}
-		for drv := range f.needs(t.DrvPath) {
-			delete(f.resolved, drv)
-		}
-	}
-}
-
-// among says whether a derivation that failed is one of those that are needed, or
-// was built in place of one, whose name it has then.
-func (f *failures) among(needs map[string]bool, drv string) bool {
-	if !f.resolved[drv] {
-		return needs[drv]
-	}
-	for needed := range needs {
-		if job.DrvName(needed) == job.DrvName(drv) {
-			return true
-		}
-	}
-	return false
-}
-
-// message is what Nix says of a derivation that failed in being built. From 2.30
-// on, it does not say what has timed out.
-func (f *failures) message(drv string) string {
-	if message := f.watch.message(drv); message != "" {
-		return message
-	}
-	return f.watch.nameless()
-}
-
-// fetches gives the targets that failed for nothing but what could not be
-// fetched, and the derivations that were to fetch it.
-func (f *failures) fetches(targets []Target) (again []Target, drvs []string) {
-	fetching := map[string]bool{}
-	for _, drv := range f.drvs {
-		fetching[drv] = f.fetch(drv)
-	}
-	for _, t := range targets {
-		needs := f.needs(t.DrvPath)
-		var of []string
-		for _, drv := range f.drvs {
-			if f.among(needs, drv) {
-				of = append(of, drv)
-			}
-		}
-		if len(of) == 0 || slices.ContainsFunc(of, func(drv string) bool { return !fetching[drv] }) {
-			continue
-		}
-		again = append(again, t)
-		for _, drv := range of {
-			if !slices.Contains(drvs, drv) {
-				drvs = append(drvs, drv)
+	var paths []string
+	for _, byName := range outputs {
+		for _, path := range byName {
+			if path != "" {
+				paths = append(paths, path)
 			}
 		}
 	}
-	return again, drvs
+	valid, err := r.store.Valid(ctx, paths...)
+	if err != nil {
+		return nil, err
+	}
+	lacking := map[string]bool{}
+	for drv, byName := range outputs {
+		for _, path := range byName {
+			lacking[drv] = lacking[drv] || !valid[path]
+		}
+	}
+	return lacking, nil
+}
+
+// keptFrom returns the failures that keep a derivation from being built.
+func (f *failures) keptFrom(drv string) []failure {
+	needs := f.needs(drv)
+	var all []failure
+	for _, failed := range f.all {
+		if len(f.among(needs, failed.drv)) > 0 {
+			all = append(all, failed)
+		}
+	}
+	return all
 }
 
 // fetch says whether a derivation fetches something whose hash is known, and
 // failed in doing so: not since it got something else, nor since there was no
 // room or time.
-func (f *failures) fetch(drv string) bool {
-	d, err := f.store.Derivation(drv)
-	message := f.message(drv)
-	if err != nil || hint(message, f.watch.log[drv]) != "" || mismatch.MatchString(message) {
-		return false
-	}
-	out, ok := d.Outputs["out"]
-	return ok && out.Hash != "" && out.Hash != impureHash
+func (f *failures) fetch(failed failure) bool {
+	return f.node(failed.drv).fixed && hint(failed.message, f.watch.log[failed.drv]) == "" && !mismatch.MatchString(failed.message)
 }
 
-// cause names the derivation whose failure kept a target from being built, if
-// there is one.
+// maxCauses is how many derivations are named that kept a target from being built.
+const maxCauses = 1000
+
+// cause names the derivations whose failure kept a target from being built, if there are
+// any. The first one says why the target failed.
 func (f *failures) cause(result *job.TargetResult) bool {
-	if len(f.drvs) == 0 {
+	all := f.keptFrom(result.DrvPath)
+	if len(all) == 0 {
 		return false
 	}
-	needs := f.needs(result.DrvPath)
-	for _, drv := range f.drvs {
-		if f.among(needs, drv) {
-			f.blame(result, drv, f.message(drv))
-			return true
-		}
+	for _, failed := range all[:min(len(all), maxCauses)] {
+		result.Causes = append(result.Causes, failed.drv)
 	}
-	return false
+	first := f.tell(all[0])
+	result.Cause, result.Error, result.Log, result.File, result.Line = first.DrvPath, first.Error, first.Log, first.File, first.Line
+	return true
 }
 
-// blame says of a target which derivation it failed by, and how that looked.
-func (f *failures) blame(result *job.TargetResult, drv, message string) {
-	result.Cause = drv
-	result.Log = f.watch.log[drv]
-	result.File, result.Line = position(result.Log)
-	result.Error = condense(message)
+// tell says of a derivation how it failed.
+func (f *failures) tell(failed failure) job.Failure {
+	t := job.Failure{DrvPath: failed.drv, Log: f.watch.log[failed.drv], Error: condense(failed.message)}
+	t.File, t.Line = position(t.Log)
 	switch {
-	case result.Error == "":
-		result.Error = fmt.Sprintf("builder of %s failed", drv)
-	case !strings.Contains(result.Error, drv):
-		result.Error += ": " + drv
+	case t.Error == "":
+		t.Error = fmt.Sprintf("builder of %s failed", failed.drv)
+	case !strings.Contains(t.Error, failed.drv):
+		t.Error += ": " + failed.drv
 	}
-	if hint := hint(message, result.Log); hint != "" {
-		result.Error += "\n" + hint
+	if hint := hint(failed.message, t.Log); hint != "" {
+		t.Error += "\n" + hint
 	}
+	return t
 }
 
-// A message that tells of a derivation only that it needs another one.
-var dependencies = regexp.MustCompile(`(?m)^(?:Reason: )?\d+ dependenc(?:y|ies)\b.* failed`)
-
-var drvPattern = regexp.MustCompile(`/nix/store/[0-9a-z]{32}-[0-9a-zA-Z+._?=-]+\.drv`)
+// told are all failures, each with the end of its log.
+func (f *failures) told() []job.Failure {
+	const few = 10 // lines, of as many as the first failure of a target has
+	all := make([]job.Failure, 0, len(f.all))
+	for _, failed := range f.all[:min(len(f.all), maxCauses)] {
+		t := f.tell(failed)
+		t.Log = slices.Clone(t.Log[max(0, len(t.Log)-few):])
+		all = append(all, t)
+	}
+	return all
+}
 
 // explain says why a target was not built for which nothing failed in being
-// built: Nix may have refused to begin.
+// built.
 func (f *failures) explain(result *job.TargetResult) {
 	needs := f.needs(result.DrvPath)
-	for _, message := range f.watch.messages {
-		if dependencies.MatchString(message.text) {
-			continue
-		}
-		for _, drv := range drvPattern.FindAllString(message.text, -1) {
-			if needs[drv] {
-				f.blame(result, drv, message.text)
-				return
-			}
-		}
-	}
-	result.Error = f.watch.message(result.DrvPath)
-	if result.Error == "" && f.realise != nil {
-		result.Error = f.realise.Error()
+	for drv := range needs {
+		result.Error = max(result.Error, f.given[drv], f.dead[f.node(drv).host])
 	}
 	if result.Error == "" {
-		result.Error = "nix-store --realise succeeded, but its outputs are not in the store"
+		result.Error = f.reason(result.DrvPath)
 	}
 	if hint := hint(result.Error, nil); hint != "" {
 		result.Error += "\n" + hint
 	}
 }
 
-// needs gives the derivations that a derivation needs, itself included.
-func (f *failures) needs(drv string) map[string]bool {
-	needs := map[string]bool{drv: true}
-	for todo := []string{drv}; len(todo) > 0; {
-		d, err := f.store.Derivation(todo[len(todo)-1])
-		todo = todo[:len(todo)-1]
-		if err != nil {
-			continue // it is not here, so nothing of it was built
-		}
-		for input := range d.InputDerivations {
-			if !needs[input] {
-				needs[input] = true
-				todo = append(todo, input)
-			}
-		}
+// reason says why a derivation that nothing is known of was not built: Nix may have
+// refused to begin, or ended.
+func (f *failures) reason(drv string) string {
+	switch nameless, mention := f.watch.nameless(), f.watch.mention(drv); {
+	case nameless != "":
+		return nameless
+	case mention != "":
+		return mention
+	case f.err != nil:
+		return f.err.Error()
+	default:
+		return "nix-store --realise succeeded, but its outputs are not in the store"
 	}
-	return needs
 }
 
 // A fixed-output derivation that gave something else. The hashes are as Nix
@@ -255,31 +267,4 @@ func condense(message string) string {
 		return fmt.Sprintf("hash mismatch in %s: wanted %s, got %s", m[1], m[2], m[3])
 	}
 	return message
-}
-
-// hints are what to do about failures that are not the derivation's own.
-var hints = []struct {
-	sign   *regexp.Regexp
-	logged bool // the log of a builder may say so too, and mean the same
-	text   string
-}{
-	{regexp.MustCompile(`No space left on device|Disk quota exceeded`), true,
-		"The disk is full. On GitHub's runners, reclaim_disk: true removes what is preinstalled; else take a larger one."},
-	{regexp.MustCompile(`signal 9|[Kk]illed(?: signal)? terminated program|Out of memory|out of memory|Cannot allocate memory`), true,
-		"It was killed, most likely for want of memory: let Nix build fewer at a time (nix_conf: max-jobs = 1), or name a larger runner."},
-	{regexp.MustCompile(`missing system features|a '[^']+' with features {[^}]+} is required to build`), false,
-		"This machine lacks a feature: name a runner that has it (input runners), or, if this one has, say so to Nix (nix_conf: extra-system-features)."},
-	{regexp.MustCompile(`Required system: |a '[^']+' with features {} is required to build`), false,
-		"This machine builds other systems: name a runner for that one (input runners), or a remote builder (builders)."},
-	{regexp.MustCompile(`timed out after \d+ seconds`), false,
-		"It printed nothing for longer than max_silent_time, or took longer than Nix's own settings let it."},
-}
-
-func hint(message string, log []string) string {
-	for _, h := range hints {
-		if h.sign.MatchString(message) || h.logged && slices.ContainsFunc(log, h.sign.MatchString) {
-			return h.text
-		}
-	}
-	return ""
 }

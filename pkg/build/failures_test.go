@@ -205,44 +205,6 @@ func (r *replay) Realise(_ context.Context, _ []string, emit func(nix.Event)) er
 	return errors.New("some failed")
 }
 
-// Which of Nix's recorded messages tell only that something else failed, and which
-// name no derivation.
-func TestRecordedKinds(t *testing.T) {
-	for _, version := range testbench.NixVersions {
-		for name, text := range recordedFailures(t, version) {
-			// The first is of what fails, and needsTwo needs two that do.
-			number := name[len(name)-1]
-			blocked := number > '0' && (!strings.Contains(name, "needsTwo") || number > '1')
-			if got := dependencies.MatchString(text); got != blocked {
-				t.Errorf("%s, %s: it tells only of another: %t:\n%s", version, name, got, text)
-			}
-			timedOut := version == "2.34" && strings.Contains(strings.ToLower(name), "silent 0")
-			w := newWatch()
-			w.messages = []message{{text: text}}
-			if got := w.nameless(); (got != "") != timedOut || timedOut && got != text {
-				t.Errorf("%s, %s: without a name it says %q", version, name, got)
-			}
-		}
-	}
-}
-
-func TestDependencies(t *testing.T) {
-	for message, want := range map[string]bool{
-		"1 dependencies of derivation '" + drvPath("x") + "' failed to build":                                  true,
-		"Cannot build '" + drvPath("x") + "'.\nReason: 1 dependency failed.\nOutput paths:\n  " + outPath("x"): true,
-		"Cannot build '" + drvPath("x") + "'.\nReason: 12 dependencies failed.":                                true,
-		"build of '" + drvPath("x") + "' failed":                                                               false,
-		// A log says what it likes.
-		"Cannot build '" + drvPath("x") + "'.\nReason: builder failed with exit code 1.\nLast 1 log lines:\n> 3 dependencies failed": false,
-		"builder for '" + drvPath("x") + "' failed with exit code 1;\nlast 1 log lines:\n> 3 dependencies have failed":               false,
-		"": false,
-	} {
-		if got := dependencies.MatchString(message); got != want {
-			t.Errorf("%q: %t", message, got)
-		}
-	}
-}
-
 // What others say than the Nix that is recorded.
 func TestCondense(t *testing.T) {
 	const wanted, got = "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "sha256-fk+i64x6wIlznV3vxEifrWihANkggso1xrQKRSSCH4c="
@@ -304,7 +266,7 @@ func TestExplain(t *testing.T) {
 		want     string
 	}{
 		{"nothing", nil, "", "some failed"},
-		{"of another", []string{"can't begin " + drvPath("other")}, "", "some failed"},
+		{"of another", []string{"can't begin " + drvPath("other")}, "", "can't begin " + drvPath("other")},
 		{"of itself", []string{"can't begin " + drvPath("host")}, "host", "can't begin " + drvPath("host")},
 		{"of what it needs", []string{"can't begin " + drvPath("other"), "can't begin " + drvPath("lib")}, "lib", "can't begin " + drvPath("lib")},
 		{"of more than that", []string{"can't begin " + drvPath("other") + " and " + drvPath("lib")}, "lib", "can't begin " + drvPath("other") + " and " + drvPath("lib")},
@@ -327,23 +289,31 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// A builder says of another derivation why that failed, before it has.
+// forging is a store in which a builder says of others what it likes.
+type forging struct{ store }
+
+func (s *forging) Realise(_ context.Context, _ []string, emit func(nix.Event)) error {
+	say := func(text string) { emit(nix.Event{Kind: nix.ErrorMessage, Text: text}) }
+	for _, name := range []string{"bad", "good"} {
+		say("forged: " + drvPath(name))
+		emit(nix.Event{Kind: nix.BuildStarted, Path: drvPath(name)})
+		say("forged again: " + drvPath(name))
+		emit(nix.Event{Kind: nix.BuildStopped, Path: drvPath(name)})
+	}
+	say("Cannot build '" + drvPath("bad") + "'")
+	say("later: " + drvPath("bad"))
+	s.valid[outPath("good")] = true
+	return errors.New("some failed")
+}
+
+// What failed is explained by what Nix says after its build, and nothing else failed.
 func TestForgedCause(t *testing.T) {
-	const drv = "/nix/store/00000000000000000000000000000000-a.drv"
-	w := newWatch()
-	see := func(kind nix.EventKind, path, text string) {
-		w.see(nix.Event{Kind: kind, Path: path, Text: text}, false)
+	s := &forging{store{valid: map[string]bool{}}}
+	got, err := Run(t.Context(), s, targetsOf("bad", "good"), Options{Emit: func(nix.Event) {}})
+	if err != nil || outcomes(got) != "failed built" {
+		t.Fatalf("%s, %v", outcomes(got), err)
 	}
-	see(nix.ErrorMessage, "", "forged: "+drv)
-	if got := w.message(drv); got != "forged: "+drv { // nobody has said anything else
-		t.Errorf("got %q", got)
-	}
-	see(nix.BuildStarted, drv, "")
-	see(nix.ErrorMessage, "", "forged again: "+drv)
-	see(nix.BuildStopped, drv, "")
-	see(nix.ErrorMessage, "", "Cannot build '"+drv+"'")
-	see(nix.ErrorMessage, "", "later: "+drv)
-	if got, want := w.message(drv), "Cannot build '"+drv+"'"; got != want {
-		t.Errorf("got %q; want %q", got, want)
+	if want := "Cannot build '" + drvPath("bad") + "'"; got.Targets[0].Error != want {
+		t.Errorf("got %q; want %q", got.Targets[0].Error, want)
 	}
 }

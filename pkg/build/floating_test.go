@@ -91,17 +91,18 @@ func TestFloating(t *testing.T) {
 
 // What a target needs was not built in place of another's that has its name.
 func TestResolvedByName(t *testing.T) {
-	s := &store{inputs: map[string][]string{"host": {"lib"}}}
-	f := &failures{store: s, drvs: []string{drvPath("lib"), asResolved("lib"), drvPath("host")}}
-	f.findResolved(targetsOf("host", "other"))
-	needs := map[string]bool{"/nix/store/33333333333333333333333333333333-lib.drv": true, drvPath("host"): true}
-	for drv, want := range map[string]bool{drvPath("lib"): false, asResolved("lib"): true, drvPath("host"): true} {
-		if f.among(needs, drv) != want {
-			t.Errorf("%s is among what is needed: %t", drv, !want)
+	g := newGraph(&store{inputs: map[string][]string{"host": {"lib"}}})
+	g.needs(drvPath("host"))
+	g.needs(drvPath("other"))
+	other := "/nix/store/33333333333333333333333333333333-lib.drv"
+	needs := map[string]bool{other: true, drvPath("host"): true}
+	for drv, want := range map[string][]string{drvPath("lib"): nil, asResolved("lib"): {other}, drvPath("host"): {drvPath("host")}} {
+		if diff := cmp.Diff(want, g.among(needs, drv)); diff != "" {
+			t.Errorf("%s among what is needed:\n%s", drv, diff)
 		}
 	}
-	if f.among(map[string]bool{drvPath("host"): true}, asResolved("lib")) {
-		t.Error("what is not needed is")
+	if got := g.among(map[string]bool{drvPath("host"): true}, asResolved("lib")); got != nil {
+		t.Errorf("what is not needed is: %s", got)
 	}
 }
 

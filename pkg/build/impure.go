@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/org/nix-matrix/pkg/nix"
 )
@@ -12,41 +13,38 @@ import (
 // impureHash is what an impure derivation has in place of the hash of its output.
 const impureHash = "impure"
 
-// isImpure reports whether each build of a derivation makes other outputs.
-func isImpure(store Store, drv string) bool {
-	d, err := store.Derivation(drv)
-	if err != nil {
-		return false // which the build will tell
-	}
-	for _, output := range d.Outputs {
-		return output.Hash == impureHash // all of them or none
-	}
-	return false
-}
-
-// realiseOnce builds targets, those with impure derivations one by one: only who builds
-// such a derivation learns where its outputs are.
-func (r *realisation) realiseOnce(ctx context.Context, targets []Target, emit func(nix.Event)) error {
-	var errs []error
-	var pure []Target
-	var impure []string // derivations
-	for _, t := range targets {
-		switch {
-		case len(t.OutPaths) == len(t.Outputs) || !isImpure(r.store, t.DrvPath):
-			pure = append(pure, t)
-		case !r.impure[t.DrvPath] && !slices.Contains(impure, t.DrvPath):
-			impure = append(impure, t.DrvPath)
+// once realises what is asked for as for Realise, impure derivations one by one: only who
+// builds such a one learns where its outputs are. whole says that all of it was tried.
+func (r *realisation) once(ctx context.Context, todo []string, emit func(nix.Event)) (whole bool, err error) {
+	impure := map[string]bool{}
+	for _, t := range r.targets {
+		if len(t.OutPaths) < len(t.Outputs) && r.failures.node(t.DrvPath).impure {
+			impure[t.DrvPath] = true
 		}
 	}
-	if len(pure) > 0 {
-		errs = append(errs, r.store.Realise(ctx, Wanted(pure), emit))
+	var errs []error
+	var pure []string
+	var each []string // impure derivations
+	for _, output := range todo {
+		switch drv, _, _ := strings.Cut(output, "!"); {
+		case !impure[drv]:
+			pure = append(pure, output)
+		case !r.impure[drv] && !slices.Contains(each, drv):
+			each = append(each, drv)
+		}
 	}
-	for _, drv := range impure {
+	whole = !r.o.Remote
+	if len(pure) > 0 {
+		err := r.store.Realise(ctx, pure, emit)
+		errs = append(errs, err)
+		whole = whole && (err == nil || nix.WentThroughAll(err))
+	}
+	for _, drv := range each {
 		if ctx.Err() == nil {
 			errs = append(errs, r.realiseImpure(ctx, drv, emit))
 		}
 	}
-	return errors.Join(errs...)
+	return whole, errors.Join(errs...)
 }
 
 // realiseImpure builds a derivation for all targets that want outputs of it.

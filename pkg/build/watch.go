@@ -26,13 +26,18 @@ type watch struct {
 	stopped     map[string]time.Time
 	log         map[string][]string // last lines
 	messages    []message
+	round       int            // number of the call of Realise
+	ended       int            // builds
+	endedAt     map[string]int // what ended was with its last build
 	fetched     nix.Traffic
 }
 
-// A message is one of Nix's, or of a builder that says something in its name.
+// A message is an error of Nix, or of a builder that says something in its name.
 type message struct {
 	text  string
-	after int // builds that had ended before
+	round int    // in which it was said
+	ended int    // builds that had before
+	of    string // the derivation that failed, once that was looked for; empty if it names none
 }
 
 func newWatch() *watch {
@@ -42,6 +47,7 @@ func newWatch() *watch {
 		interrupted: map[string]bool{},
 		stopped:     map[string]time.Time{},
 		log:         map[string][]string{},
+		endedAt:     map[string]int{},
 	}
 }
 
@@ -68,14 +74,24 @@ func (w *watch) see(e nix.Event, stopping bool) {
 		delete(w.running, e.Path)
 		w.built[e.Path] = true
 		w.interrupted[e.Path] = stopping
+		w.ended++
+		w.endedAt[e.Path] = w.ended
 		w.stopped[e.Path] = e.Time
 		w.finished = append(w.finished, job.DrvBuild{DrvPath: e.Path, Started: started.UTC(), Seconds: e.Time.Sub(started).Seconds()})
 	case nix.ErrorMessage:
-		w.messages = append(w.messages, message{e.Text, len(w.finished)})
+		if e.Text != "" {
+			w.messages = append(w.messages, message{text: e.Text, round: w.round, ended: w.ended})
+		}
 	case nix.FetchCounted:
 		w.fetched.Add(e.Traffic)
 	case nix.FetchStarted, nix.FetchStopped, nix.WarnMessage:
 	}
+}
+
+// begin begins a round: what the last one left running does so no more.
+func (w *watch) begin() {
+	w.round++
+	clear(w.running)
 }
 
 // unfinished are the derivations whose build all was told to stop in.
@@ -87,13 +103,6 @@ func (w *watch) unfinished() []string {
 		}
 	}
 	return slices.AppendSeq(drvs, maps.Keys(w.running))
-}
-
-// forget takes back what was said of derivations that are tried again.
-func (w *watch) forget(drvs []string) {
-	w.messages = slices.DeleteFunc(w.messages, func(m message) bool {
-		return slices.ContainsFunc(drvs, func(drv string) bool { return strings.Contains(m.text, drv) }) || dependencies.MatchString(m.text)
-	})
 }
 
 // until is how many seconds after start a derivation was done; of one that was
@@ -111,29 +120,45 @@ func (w *watch) until(drv string, start time.Time) float64 {
 	return max(0, last.Sub(start).Seconds())
 }
 
-// message returns the first error message that names a derivation since its build has
-// ended, which is when Nix says why it failed, else the first that names it.
-func (w *watch) message(drv string) string {
-	ended := slices.IndexFunc(w.finished, func(b job.DrvBuild) bool { return b.DrvPath == drv })
-	var early string
-	for _, m := range w.messages {
-		switch {
-		case !strings.Contains(m.text, drv):
-		case m.after > ended:
-			return m.text
-		case early == "":
-			early = m.text
-		}
-	}
-	return early
-}
-
-// nameless returns the first of Nix's error messages that names no derivation.
+// nameless returns the first error message of the last round that is not about a
+// derivation.
 func (w *watch) nameless() string {
 	for _, m := range w.messages {
-		if !drvPattern.MatchString(m.text) && !dependencies.MatchString(m.text) {
+		if m.round == w.round && m.of == "" && !nix.OnlyOthers(m.text) {
 			return m.text
 		}
 	}
 	return ""
+}
+
+// late says whether a message was said after the build that it is about had ended, which
+// is when Nix says why it failed.
+func (w *watch) late(m *message) bool {
+	ended := w.endedAt[m.of]
+	return ended > 0 && m.ended >= ended
+}
+
+// attribute notes what the messages of the last round with a text are about.
+func (w *watch) attribute(text, drv string) {
+	for i := range w.messages {
+		if m := &w.messages[i]; m.round == w.round && m.text == text && m.of == "" {
+			m.of = drv
+		}
+	}
+}
+
+// mention returns the first error message with the name of a derivation.
+func (w *watch) mention(drv string) string {
+	for _, m := range w.messages {
+		if strings.Contains(m.text, drv) {
+			return m.text
+		}
+	}
+	return ""
+}
+
+// begun says whether the build of a derivation was begun.
+func (w *watch) begun(drv string) bool {
+	_, running := w.running[drv]
+	return running || w.built[drv]
 }

@@ -43,8 +43,11 @@ type Result struct {
 	TimedOut bool `json:"timedOut,omitempty"`
 
 	Targets []TargetResult `json:"targets"`
-	Builds  []DrvBuild     `json:"builds,omitempty"` // what was built for the targets, in the order of the end
-	Pushes  []Push         `json:"pushes,omitempty"`
+	// Failures are the derivations that failed of themselves, in the order in which they
+	// did: those of TargetResult.Causes.
+	Failures []Failure  `json:"failures,omitempty"`
+	Builds   []DrvBuild `json:"builds,omitempty"` // what was built for the targets, in the order of the end
+	Pushes   []Push     `json:"pushes,omitempty"`
 	// Imported counts the store paths that were taken from the drv pack, and
 	// Downloaded the bytes that this needed.
 	Imported   int   `json:"imported"`
@@ -77,14 +80,17 @@ type Pack struct {
 
 // A TargetResult is what became of one target.
 type TargetResult struct {
-	N         int      `json:"n"` // number in the Plan
-	Attr      string   `json:"attr"`
-	DrvPath   string   `json:"drvPath"`
-	Outcome   Outcome  `json:"outcome"`
-	Outputs   []Output `json:"outputs,omitempty"`
-	Error     string   `json:"error,omitempty"`
-	Cause     string   `json:"cause,omitempty"` // the derivation that failed first
-	Log       []string `json:"log,omitempty"`   // its last lines
+	N       int      `json:"n"` // number in the Plan
+	Attr    string   `json:"attr"`
+	DrvPath string   `json:"drvPath"`
+	Outcome Outcome  `json:"outcome"`
+	Outputs []Output `json:"outputs,omitempty"`
+	Error   string   `json:"error,omitempty"`
+	Cause   string   `json:"cause,omitempty"` // the derivation that failed first
+	// Causes are all derivations that failed of themselves and kept this one from being
+	// built, Cause first. Error, Log, File and Line are about Cause.
+	Causes    []string `json:"causes,omitempty"`
+	Log       []string `json:"log,omitempty"` // its last lines
 	Seconds   float64  `json:"seconds"`
 	Reproduce string   `json:"reproduce,omitempty"` // what to type to see it at home
 	// File and Line are the place that Log says the error is at: File relative to
@@ -94,6 +100,15 @@ type TargetResult struct {
 	Line int    `json:"line,omitempty"`
 	// PostBuild is what became of the step after the build; nil where there is none.
 	PostBuild *Step `json:"postBuild,omitempty"`
+}
+
+// A Failure is a derivation that failed in being built, or that Nix did not begin to build.
+type Failure struct {
+	DrvPath string   `json:"drvPath"`
+	Error   string   `json:"error"`
+	Log     []string `json:"log,omitempty"`  // its last lines
+	File    string   `json:"file,omitempty"` // as in a TargetResult
+	Line    int      `json:"line,omitempty"`
 }
 
 // A Step is what became of a command that is run for a target.
@@ -207,6 +222,11 @@ func (r *Result) check() error {
 			return err
 		}
 	}
+	for i := range r.Failures {
+		if err := r.Failures[i].check(); err != nil {
+			return fmt.Errorf("failure %d: %w", i, err)
+		}
+	}
 	for _, b := range r.Builds {
 		if err := valid.Derivation(b.DrvPath); err != nil {
 			return err
@@ -225,8 +245,12 @@ func (t *TargetResult) check() error {
 	if err := valid.Derivation(t.DrvPath); err != nil {
 		return err
 	}
+	causes := t.Causes
 	if t.Cause != "" {
-		if err := valid.Derivation(t.Cause); err != nil {
+		causes = append([]string{t.Cause}, causes...)
+	}
+	for _, drv := range causes {
+		if err := valid.Derivation(drv); err != nil {
 			return err
 		}
 	}
@@ -238,16 +262,27 @@ func (t *TargetResult) check() error {
 			return fmt.Errorf("%s has %d parts, which is too many", o.Path, len(o.Parts))
 		}
 	}
-	if err := checkFile(t.File); err != nil {
+	if err := checkPosition(t.File, t.Line); err != nil {
 		return err
-	}
-	if t.Line < 0 {
-		return fmt.Errorf("there is no line %d", t.Line)
 	}
 	if t.PostBuild != nil {
 		return t.PostBuild.check()
 	}
 	return nil
+}
+
+func (f *Failure) check() error {
+	if err := valid.Derivation(f.DrvPath); err != nil {
+		return err
+	}
+	return checkPosition(f.File, f.Line)
+}
+
+func checkPosition(file string, line int) error {
+	if line < 0 {
+		return fmt.Errorf("there is no line %d", line)
+	}
+	return checkFile(file)
 }
 
 // checkFile refuses what does not lead to a file of the repository. None is fine.

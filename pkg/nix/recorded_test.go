@@ -428,7 +428,7 @@ func TestParseDryRun(t *testing.T) {
 		got := map[string][]string{}
 		for _, f := range archive.Files {
 			got[f.Name] = nil
-			for path := range parseDryRun(string(f.Data)) {
+			for path := range parseDryRun(string(f.Data), " will be fetched ") {
 				got[f.Name] = append(got[f.Name], path)
 			}
 			slices.Sort(got[f.Name])

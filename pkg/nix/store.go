@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -250,7 +251,7 @@ func (n *Nix) Offered(ctx context.Context, paths []string, substituters ...strin
 		if err := n.run(cmd); err != nil {
 			return nil, fmt.Errorf("ask the substituters: %w", redactErr(err, substituters...))
 		}
-		for path := range parseDryRun(said.String()) {
+		for path := range parseDryRun(said.String(), " will be fetched ") {
 			offered[path] = true
 		}
 	}
@@ -288,21 +289,38 @@ func parseUnpacked(said string) int64 {
 	return int64(size * math.Pow(1024, float64(strings.Index("KMGT", m[2])+1)))
 }
 
-// parseDryRun gives the paths that a dry run would fetch.
-func parseDryRun(said string) map[string]bool {
-	fetched := map[string]bool{}
-	fetching := false
+// ToBuild returns the derivations that Nix would build for outputs, which are given as
+// for Realise.
+func (n *Nix) ToBuild(ctx context.Context, outputs []string) ([]string, error) {
+	built := map[string]bool{}
+	for _, piece := range chunks(outputs) {
+		var said bytes.Buffer
+		cmd := n.abroad(ctx, "nix-store", args("--realise", "--dry-run").operands(valid.Realisable, piece...))
+		cmd.Stdout, cmd.Stderr = io.Discard, &said
+		if err := n.run(cmd); err != nil {
+			return nil, fmt.Errorf("ask what is to be built: %w", err)
+		}
+		maps.Copy(built, parseDryRun(said.String(), " will be built:"))
+	}
+	return slices.Sorted(maps.Keys(built)), nil
+}
+
+// parseDryRun returns the paths that a dry run lists under a heading, such as
+// " will be fetched ".
+func parseDryRun(said, heading string) map[string]bool {
+	listed := map[string]bool{}
+	within := false
 	for line := range strings.Lines(Plain(said)) {
 		line = strings.TrimRight(line, "\n")
 		path, indented := strings.CutPrefix(line, "  /nix/store/")
 		switch {
 		case !indented:
-			fetching = strings.Contains(line, " will be fetched ")
-		case fetching:
-			fetched["/nix/store/"+path] = true
+			within = strings.Contains(line, heading)
+		case within:
+			listed["/nix/store/"+path] = true
 		}
 	}
-	return fetched
+	return listed
 }
 
 // removeAll removes a directory with a store in it, whose directories may be

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -256,14 +255,12 @@ func (d *Display) settle(now time.Time) {
 	}
 }
 
-// blame takes an error message: a derivation that it names failed.
+// blame takes an error message: the derivation that it names first failed.
 func (d *Display) blame(e nix.Event) {
-	for _, drv := range derivations.FindAllString(e.Text, -1) {
-		d.fail(drv, e.Time)
+	if named := nix.Named(e.Text); len(named) > 0 {
+		d.fail(named[0], e.Time)
 	}
 }
-
-var derivations = regexp.MustCompile(`/[0-9a-zA-Z+\-._?=/]+\.drv\b`)
 
 // fail shows the log of a derivation that failed, once.
 func (d *Display) fail(drv string, now time.Time) {
