@@ -187,7 +187,7 @@ func (g *guard) download(drv, message string) {
 	if len(all) == 0 || fileGone.MatchString(all[len(all)-1]) {
 		return
 	}
-	how := strings.TrimSpace(address.ReplaceAllString(all[len(all)-1], ""))
+	how := clip(strings.TrimSpace(address.ReplaceAllString(all[len(all)-1], "")))
 	g.alike[host+"\n"+how]++
 	if g.alike[host+"\n"+how] != maxAlike {
 		return
@@ -204,12 +204,28 @@ func (g *guard) spare() {
 	if len(f.dead) == 0 {
 		return
 	}
+	inVain := false
 	for drv := range g.watch.running {
-		if !g.lost[drv] && f.dead[f.node(drv).host] == "" {
+		switch {
+		case g.lost[drv]: // Nix has yet to say that it has ended
+		case f.dead[f.node(drv).host] == "":
 			return
+		default:
+			inVain = true
 		}
 	}
-	g.end()
+	if inVain {
+		g.end()
+	}
+}
+
+// clip bounds foreign text that is quoted in a line.
+func clip(text string) string {
+	const longest = 300
+	if text, _, _ = strings.Cut(text, "\n"); len(text) > longest {
+		text = strings.ToValidUTF8(text[:longest], "") + "…"
+	}
+	return text
 }
 
 // some joins names, the first few of them.
