@@ -441,6 +441,14 @@ func failure(t *job.TargetResult) string {
 	if len(t.Log) > 0 {
 		text += "\n> " + strings.Join(t.Log[max(0, len(t.Log)-10):], "\n> ")
 	}
+	if len(t.Causes) > 1 {
+		const most = 20
+		others := names(t.Causes[1:])
+		text += "\nFailed too: " + strings.Join(others[:min(len(others), most)], ", ")
+		if len(others) > most {
+			text += fmt.Sprintf(" and %d more", len(others)-most)
+		}
+	}
 	if t.Reproduce != "" && t.Outcome == job.Broken {
 		text += "\nTo see it at home: " + t.Reproduce
 	}

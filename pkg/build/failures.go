@@ -26,7 +26,7 @@ type failures struct {
 	watch *watch
 	all   []failure
 	given map[string]string // what to say of derivations that are not to be tried any more
-	dead  map[string]string // likewise of what is fetched from a host
+	dead  map[string]string // likewise of hosts of which no more is fetched
 	err   error             // of the last round that failed
 	// hopeless are the targets of which it was told that they can not be built any more.
 	hopeless map[string]bool
@@ -174,8 +174,8 @@ func (f *failures) fetch(failed failure) bool {
 	return f.node(failed.drv).fixed && hint(failed.message, f.watch.log[failed.drv]) == "" && !mismatch.MatchString(failed.message)
 }
 
-// maxCauses is how many derivations are named that kept a target from being built.
-const maxCauses = 1000
+// As many derivations are named that kept a target from being built, and in all.
+const maxCauses = 200
 
 // cause names the derivations whose failure kept a target from being built, if there are
 // any. The first one says why the target failed.
@@ -189,6 +189,9 @@ func (f *failures) cause(result *job.TargetResult) bool {
 	}
 	first := f.tell(all[0])
 	result.Cause, result.Error, result.Log, result.File, result.Line = first.DrvPath, first.Error, first.Log, first.File, first.Line
+	if rest := f.forsaken(result.DrvPath); rest != "" {
+		result.Error += "\n" + rest
+	}
 	return true
 }
 
@@ -223,9 +226,9 @@ func (f *failures) told() []job.Failure {
 // explain says why a target was not built for which nothing failed in being
 // built.
 func (f *failures) explain(result *job.TargetResult) {
-	needs := f.needs(result.DrvPath)
-	for drv := range needs {
-		result.Error = max(result.Error, f.given[drv], f.dead[f.node(drv).host])
+	result.Error = f.forsaken(result.DrvPath)
+	for drv := range f.needs(result.DrvPath) {
+		result.Error = max(result.Error, f.given[drv])
 	}
 	if result.Error == "" {
 		result.Error = f.reason(result.DrvPath)

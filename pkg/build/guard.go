@@ -172,7 +172,8 @@ func (g *guard) stop(ctx context.Context) {
 var (
 	hostFailed = regexp.MustCompile(`curl: \(\d+\)[^\n]*|unable to download '[^'\n]*': [^\n]*|HTTP error [^\n]*`)
 	fileGone   = regexp.MustCompile(`\b(?:404|410)\b`)
-	address    = regexp.MustCompile(`\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s"'<>]+|\b\d+ (?:ms|milliseconds|bytes)\b`)
+	// What differs between two that failed for the same.
+	different = regexp.MustCompile(` ?['"]?\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s"'<>]+['"]?| (?:after|in) \d+ (?:ms|milliseconds)\b`)
 )
 
 // download counts downloads that fail alike. When they are too many, the host is given up
@@ -187,12 +188,12 @@ func (g *guard) download(drv, message string) {
 	if len(all) == 0 || fileGone.MatchString(all[len(all)-1]) {
 		return
 	}
-	how := clip(strings.TrimSpace(address.ReplaceAllString(all[len(all)-1], "")))
+	how := clip(strings.TrimSpace(different.ReplaceAllString(all[len(all)-1], "")))
 	g.alike[host+"\n"+how]++
 	if g.alike[host+"\n"+how] != maxAlike {
 		return
 	}
-	g.failures.dead[host] = fmt.Sprintf("not fetched, since %d downloads from %s failed in the same way: %s", maxAlike, host, how)
+	g.failures.dead[host] = fmt.Sprintf("cannot fetch everything from %s: %d downloads failed in the same way: %s", host, maxAlike, how)
 	g.warn("%d downloads from %s failed in the same way (%s): the others from there are not tried now", maxAlike, host, how)
 	g.spare()
 }

@@ -181,7 +181,7 @@ func (r *realisation) downloads(ctx context.Context, at *rounds) []string {
 func (f *failures) fetches(targets []Target) (again []Target, drvs []string) {
 	for _, t := range targets {
 		kept := f.keptFrom(t.DrvPath)
-		if len(kept) == 0 && !f.forsaken(t.DrvPath) || slices.ContainsFunc(kept, func(failed failure) bool { return !f.fetch(failed) }) {
+		if len(kept) == 0 && f.forsaken(t.DrvPath) == "" || slices.ContainsFunc(kept, func(failed failure) bool { return !f.fetch(failed) }) {
 			continue
 		}
 		again = append(again, t)
@@ -194,15 +194,17 @@ func (f *failures) fetches(targets []Target) (again []Target, drvs []string) {
 	return again, drvs
 }
 
-// forsaken reports whether a derivation needs something from a host of which no more is
-// fetched.
-func (f *failures) forsaken(drv string) bool {
+// forsaken says why not all that a derivation needs from a host was fetched, if that is so.
+func (f *failures) forsaken(drv string) (why string) {
+	if len(f.dead) == 0 {
+		return ""
+	}
 	for needed := range f.needs(drv) {
-		if f.dead[f.node(needed).host] != "" {
-			return true
+		if f.of(needed) < 0 {
+			why = max(why, f.dead[f.node(needed).host])
 		}
 	}
-	return false
+	return why
 }
 
 // sleep reports whether it came to an end before the context did.

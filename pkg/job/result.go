@@ -143,6 +143,9 @@ const MinPart = 256 << 10
 // maxParts is more than a machine has packages that large.
 const maxParts = 50_000
 
+// maxFailures is more than anybody reads.
+const maxFailures = 10_000
+
 // A DrvBuild is one derivation that was built.
 type DrvBuild struct {
 	DrvPath string    `json:"drvPath"`
@@ -222,6 +225,9 @@ func (r *Result) check() error {
 			return err
 		}
 	}
+	if len(r.Failures) > maxFailures {
+		return fmt.Errorf("it has %d failures, which is too many", len(r.Failures))
+	}
 	for i := range r.Failures {
 		if err := r.Failures[i].check(); err != nil {
 			return fmt.Errorf("failure %d: %w", i, err)
@@ -246,6 +252,9 @@ func (t *TargetResult) check() error {
 		return err
 	}
 	causes := t.Causes
+	if len(causes) > maxFailures {
+		return fmt.Errorf("it has %d causes, which is too many", len(causes))
+	}
 	if t.Cause != "" {
 		causes = append([]string{t.Cause}, causes...)
 	}

@@ -2,6 +2,7 @@ package job_test
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,10 +31,11 @@ func newResult() *job.Result {
 				PostBuild: &job.Step{Outcome: job.StepFailed, Seconds: 1, Error: "exit status 2", Log: []string{"no route to host"}},
 			},
 			{
-				N: 1, Attr: "a", DrvPath: other, Outcome: job.Broken, Error: "boom", Cause: other, Log: []string{"::error::x"}, Reproduce: "nix build",
+				N: 1, Attr: "a", DrvPath: other, Outcome: job.Broken, Error: "boom", Cause: other, Causes: []string{other, drv}, Log: []string{"::error::x"}, Reproduce: "nix build",
 				File: "pkgs/a/it's.c", Line: 12,
 			},
 		},
+		Failures: []job.Failure{{DrvPath: other, Error: "boom", Log: []string{"::error::x"}, File: "a.c", Line: 1}, {DrvPath: drv, Error: "too"}},
 		Builds:   built(),
 		Pushes:   []job.Push{{Destination: "cachix:my-fleet", Paths: 1, Seconds: 1, Error: "refused", Reason: job.PushRefused, Status: 403, Optional: true, Withheld: true}},
 		Imported: 20, Downloaded: 1 << 40,
@@ -96,6 +98,8 @@ func TestParseResultRefuses(t *testing.T) {
 	for _, bad := range badDrvs {
 		refuse("the derivation "+bad, func(r *job.Result) { r.Targets[0].DrvPath = bad })
 		refuse("the cause "+bad, func(r *job.Result) { r.Targets[1].Cause = bad })
+		refuse("the further cause "+bad, func(r *job.Result) { r.Targets[1].Causes[1] = bad })
+		refuse("the failure "+bad, func(r *job.Result) { r.Failures[1].DrvPath = bad })
 		refuse("the build "+bad, func(r *job.Result) { r.Builds[0].DrvPath = bad })
 	}
 	for _, bad := range badOutputs {
@@ -110,7 +114,11 @@ func TestParseResultRefuses(t *testing.T) {
 		refuse("a push with "+what, func(r *job.Result) { r.Pushes[0] = push })
 	}
 	refuse("a negative line", func(r *job.Result) { r.Targets[1].Line = -1 })
+	refuse("a negative line of a failure", func(r *job.Result) { r.Failures[0].Line = -1 })
+	refuse("causes without end", func(r *job.Result) { r.Targets[1].Causes = slices.Repeat(r.Targets[1].Causes, 10_000) })
+	refuse("failures without end", func(r *job.Result) { r.Failures = slices.Repeat(r.Failures, 10_000) })
 	for _, bad := range badFiles {
+		refuse("the file of a failure "+bad, func(r *job.Result) { r.Failures[0].File = bad })
 		refuse("the file "+bad, func(r *job.Result) { r.Targets[1].File = bad })
 	}
 	for _, bad := range []string{"", "built", "Done", "done\n"} {

@@ -76,13 +76,16 @@ func (c *rootCause) annotation() Annotation {
 	a.Title = c.title()
 	message := []string{c.headline(func(s string) string { return s })}
 	for _, group := range c.affects() {
-		if group.how != "" && (len(c.targets) > 1 || group.targets[0].blockedBy() != "") {
-			message = append(message, group.how+": "+who(group.targets))
+		if group.how != "" && (len(c.targets)+len(c.also) > 1 || group.how == blockedByIt) {
+			message = append(message, group.how+": "+who(group.all()))
 		}
 	}
 	_, detail := c.happened()
 	log := c.log()
 	message = append(append(message, detail...), log[max(0, len(log)-logTail):]...)
+	if others := c.others(oneLine); len(others) > 0 {
+		message = append(message, c.othersTitle()+": "+list(others, "; ", 1000))
+	}
 	for _, command := range c.reproduce()[:min(1, len(c.reproduce()))] {
 		message = append(message, "To see it at home: "+command)
 	}
@@ -98,16 +101,17 @@ func (c *rootCause) title() string {
 	}
 	blocked := ""
 	for _, group := range c.affects() {
-		first := oneLine(group.targets[0].name())
+		all := group.all()
+		first := oneLine(all[0].name())
 		switch {
-		case group.targets[0].blockedBy() == "":
-			if c.drv != "" && len(group.targets) == 1 {
+		case group.how != blockedByIt:
+			if c.drv != "" && len(all) == 1 {
 				title = first // which people know better than its derivation
 			}
-		case len(group.targets) == 1:
+		case len(all) == 1:
 			blocked = " and blocks " + first
 		default:
-			blocked = " and blocks " + plural(len(group.targets), "target")
+			blocked = " and blocks " + plural(len(all), "target")
 		}
 	}
 	return title + c.what() + blocked

@@ -14,18 +14,28 @@ type rootCause struct {
 	drv        string // the derivation that failed; empty where none did
 	evaluation bool   // there was none yet
 	targets    []*TargetVerdict
+	// also are targets that it kept from being built too, which tell of another cause.
+	also []*TargetVerdict
+	// further are causes that no target tells of, as each has another one: those of the
+	// targets here.
+	further []*rootCause
+	failure *job.Failure // what is known of it beside the targets
 }
 
 // rootCauses groups the targets that failed, either those that could not be
 // evaluated or the others, by what is to blame: the derivation that failed, else
-// the error. What hits hosts comes first, then what hits most.
+// the error. What hits hosts comes first, then what hits most. Where more than one
+// derivation failed, a target is with the one that it tells of.
 func (v *Verdict) rootCauses(evaluation bool) []*rootCause {
+	failures := map[string]*job.Failure{}
+	for i := range v.Failures {
+		failures[v.Failures[i].DrvPath] = &v.Failures[i]
+	}
 	byKey := map[[2]string]*rootCause{}
 	var causes []*rootCause
-	for _, t := range v.hostsFirst(TargetFailed) {
-		if t.unevaluated() != evaluation {
-			continue
-		}
+	failed := v.hostsFirst(TargetFailed)
+	failed = slices.DeleteFunc(failed, func(t *TargetVerdict) bool { return t.unevaluated() != evaluation })
+	for _, t := range failed {
 		var drv string
 		if t.Result != nil {
 			drv = t.Result.Cause
@@ -36,21 +46,51 @@ func (v *Verdict) rootCauses(evaluation bool) []*rootCause {
 		}
 		c := byKey[key]
 		if c == nil {
-			c = &rootCause{drv: drv, evaluation: evaluation}
+			c = &rootCause{drv: drv, evaluation: evaluation, failure: failures[drv]}
 			byKey[key] = c
 			causes = append(causes, c)
 		}
 		c.targets = append(c.targets, t)
 	}
+	for _, t := range failed {
+		if t.Result == nil || t.Result.Cause == "" {
+			continue
+		}
+		own := byKey[[2]string{t.Result.Cause}]
+		for _, drv := range t.Result.Causes {
+			c := byKey[[2]string{drv}]
+			if c == nil {
+				c = &rootCause{drv: drv, failure: failures[drv]}
+				byKey[[2]string{drv}] = c
+				own.further = append(own.further, c)
+			}
+			if c != own && (len(c.also) == 0 || c.also[len(c.also)-1] != t) {
+				c.also = append(c.also, t)
+			}
+		}
+	}
 	slices.SortStableFunc(causes, func(a, b *rootCause) int {
-		return cmp.Or(cmp.Compare(b.hosts(), a.hosts()), cmp.Compare(len(b.targets), len(a.targets)))
+		return cmp.Or(cmp.Compare(b.hosts(), a.hosts()), cmp.Compare(len(b.targets)+len(b.also), len(a.targets)+len(a.also)))
 	})
 	return causes
 }
 
+// collect puts the failures of a Result with those of others; of one that more than one
+// Result tells of, that with more of its log. known are their places.
+func (v *Verdict) collect(r *job.Result, known map[string]int) {
+	for _, f := range r.Failures {
+		if n, ok := known[f.DrvPath]; !ok {
+			known[f.DrvPath] = len(v.Failures)
+			v.Failures = append(v.Failures, f)
+		} else if len(f.Log) > len(v.Failures[n].Log) {
+			v.Failures[n] = f
+		}
+	}
+}
+
 // hosts is 1 if a host is among the targets.
 func (c *rootCause) hosts() int {
-	if c.targets[0].Target.Kind.IsHost() {
+	if slices.ContainsFunc(slices.Concat(c.targets, c.also), func(t *TargetVerdict) bool { return t.Target.Kind.IsHost() }) {
 		return 1
 	}
 	return 0
@@ -58,6 +98,9 @@ func (c *rootCause) hosts() int {
 
 // what says what became of it, in few words.
 func (c *rootCause) what() string {
+	if len(c.targets) == 0 {
+		return " failed"
+	}
 	switch first := c.targets[0]; {
 	case c.evaluation:
 		return " can't be evaluated"
@@ -89,7 +132,7 @@ func (c *rootCause) headline(quote func(string) string) string {
 	if name := c.name(); name != "" {
 		line = quote(name)
 	}
-	if first := c.targets[0]; !first.stepFailed() && !first.stopped() { // else that is the reason
+	if len(c.targets) == 0 || !c.targets[0].stepFailed() && !c.targets[0].stopped() { // else that is the reason
 		line += c.what()
 	}
 	if reason, _ := c.happened(); reason != "" {
@@ -98,19 +141,43 @@ func (c *rootCause) headline(quote func(string) string) string {
 	return line
 }
 
+// others says of the causes that no target tells of, each in a line with the end of its
+// log.
+func (c *rootCause) others(quote func(string) string) []string {
+	const longest = 160
+	all := make([]string, len(c.further))
+	for i, f := range c.further {
+		all[i] = f.headline(quote)
+		if log := f.log(); len(log) > 0 {
+			all[i] += "; " + quote(clip(strings.TrimSpace(log[len(log)-1]), longest))
+		}
+	}
+	return all
+}
+
+// othersTitle introduces them.
+func (c *rootCause) othersTitle() string {
+	return plural(len(c.further), "more derivation failed", "more derivations failed")
+}
+
 // An affected is targets that a root cause took along, and how.
 type affected struct {
 	how     string // ours; empty where the headline names them
 	targets []*TargetVerdict
+	also    []*TargetVerdict // which are named with another cause too
 }
+
+func (a *affected) all() []*TargetVerdict { return slices.Concat(a.targets, a.also) }
+
+const blockedByIt = "blocked by it"
 
 // affects says who is hit, first what failed itself.
 func (c *rootCause) affects() []affected {
 	switch {
 	case c.drv == "" && len(c.targets) == 1:
-		return []affected{{"", c.targets}}
+		return []affected{{how: "", targets: c.targets}}
 	case c.drv == "":
-		return []affected{{"targets", c.targets}}
+		return []affected{{how: "targets", targets: c.targets}}
 	}
 	var itself, blocked []*TargetVerdict
 	for _, t := range c.targets {
@@ -122,10 +189,10 @@ func (c *rootCause) affects() []affected {
 	}
 	var all []affected
 	if len(itself) > 0 {
-		all = append(all, affected{"target", itself})
+		all = append(all, affected{how: "target", targets: itself})
 	}
-	if len(blocked) > 0 {
-		all = append(all, affected{"blocked by it", blocked})
+	if len(blocked)+len(c.also) > 0 {
+		all = append(all, affected{blockedByIt, blocked, c.also})
 	}
 	return all
 }
@@ -156,11 +223,13 @@ func (c *rootCause) place() (file string, line int) {
 // log gives the last lines of the build that failed.
 func (c *rootCause) log() []string {
 	const most = 100
-	t := c.hasLog()
-	if t == nil {
-		return nil
+	var log []string
+	if t := c.hasLog(); t != nil {
+		log = t.log()
+	} else if c.failure != nil {
+		log = c.failure.Log
 	}
-	all := slices.Clone(t.log()[max(0, len(t.log())-most):])
+	all := slices.Clone(log[max(0, len(log)-most):])
 	for i := range all {
 		all[i] = clip(all[i], maxForeign/most)
 	}
@@ -173,8 +242,14 @@ var logExcerpt = regexp.MustCompile(`^ *(?:[Ll]ast \d+ log lines?:$|>(?: |$)|For
 
 // message gives the error, without the log where there is one.
 func (c *rootCause) message() []string {
-	all := lines(c.targets[0].Why)
-	if c.hasLog() == nil {
+	var all []string
+	switch {
+	case len(c.targets) > 0:
+		all = lines(c.targets[0].Why)
+	case c.failure != nil:
+		all = lines(c.failure.Error)
+	}
+	if len(c.log()) == 0 {
 		return all
 	}
 	return slices.DeleteFunc(all, logExcerpt.MatchString)

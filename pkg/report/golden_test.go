@@ -121,6 +121,8 @@ var goldens = map[string]func() *Verdict{
 		}
 		return judged(p, planKey, results, needsOf(Success, Failure))
 	},
+	// More than one derivation failed that a host needs.
+	"causes":  severalCauses,
 	"hostile": func() *Verdict { return hostile("`|</code></details>\n## ❌ @octocat #1 [x](https://evil.example)\\") },
 }
 

@@ -78,6 +78,9 @@ type pageCause struct {
 	Derivation, Place string
 	Detail, Log       string
 	Open              bool // the log need not be asked for
+	OthersTitle       string
+	Others            []string
+	FoldOthers        bool
 	Reproduce         string
 	Jobs              []pageLink
 }
@@ -154,14 +157,14 @@ func (c *rootCause) page(limit int) pageCause {
 	file, line := c.place()
 	p := pageCause{
 		Title: c.headline(oneLine), Derivation: oneLine(c.drv), Detail: ending(detail, limit), Log: ending(c.log(), limit),
-		Reproduce: strings.Join(c.reproduce(), "\n"),
+		Reproduce: strings.Join(c.reproduce(), "\n"), OthersTitle: c.othersTitle(), Others: c.others(oneLine), FoldOthers: len(c.further) > openOthers,
 	}
 	if file != "" {
 		p.Place = position(file, line)
 	}
 	for _, group := range c.affects() {
 		if group.how != "" {
-			p.Hit = append(p.Hit, pageGroup{group.how, oneLine(strings.Join(targetNames(group.targets), ", "))})
+			p.Hit = append(p.Hit, pageGroup{group.how, oneLine(strings.Join(targetNames(group.all()), ", "))})
 		}
 	}
 	return p

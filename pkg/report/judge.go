@@ -288,12 +288,14 @@ func status(t *job.TargetResult) (TargetStatus, string) {
 
 // entries collects the pushes and what went wrong beside the targets.
 func (j *judgement) entries() {
+	failures := map[string]int{}
 	for i := range j.plan.Entries {
 		e := &j.plan.Entries[i]
 		r := j.results[e.ID]
 		if r == nil {
 			continue
 		}
+		j.v.collect(r, failures)
 		for _, p := range r.Pushes {
 			j.v.Pushes = append(j.v.Pushes, Push{Entry: e.Name, Push: p})
 		}

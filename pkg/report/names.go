@@ -11,6 +11,7 @@ import (
 type names struct {
 	longest int // bytes of one
 	room    int
+	spare   int // of room: for names that have been written before
 	titles  int // bytes for lines that say what happened
 }
 
@@ -19,13 +20,13 @@ const nameCost = len(blockTitle + "\n\n")
 
 // newNames finds how long names may be for all of them to fit.
 func (v *Verdict) newNames(room int) *names {
-	n := &names{room: room, titles: room / 4}
+	n := &names{titles: room / 4}
 	for _, n.longest = range []int{200, 120, 80, 48, 24} {
 		size := 0
 		for _, name := range v.failedNames() {
 			size += len(code(name, n.longest)) + nameCost
 		}
-		if size <= room {
+		if n.room, n.spare = min(size, room), max(0, room-size); size <= room {
 			break
 		}
 	}
@@ -55,17 +56,30 @@ func (t *TargetVerdict) name() string {
 
 func (n *names) of(targets []*TargetVerdict) nameList { return n.take(targetNames(targets)) }
 
-func (n *names) take(all []string) nameList {
+// again hands out names that are written elsewhere, too.
+func (n *names) again(targets []*TargetVerdict) nameList {
+	return n.within(&n.spare, targetNames(targets))
+}
+
+func (n *names) take(all []string) nameList { return n.within(&n.room, all) }
+
+func (n *names) within(room *int, all []string) nameList {
 	var l nameList
 	for i, name := range all {
 		name = code(name, n.longest)
-		if n.room -= len(name) + nameCost; n.room < 0 {
+		if *room -= len(name) + nameCost; *room < 0 {
 			l.more = len(all) - i
 			break
 		}
 		l.shown = append(l.shown, name)
 	}
 	return l
+}
+
+// add adds further names to a list.
+func (l *nameList) add(more nameList) {
+	l.shown = append(l.shown, more.shown...)
+	l.more += more.more
 }
 
 // title gives the root cause in a line, or nothing where there is no room.

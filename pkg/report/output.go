@@ -18,6 +18,10 @@ func (v *Verdict) Output(maxLen int) ([]byte, error) {
 	for i := range short.Targets {
 		short.Targets[i].Result = shortResult(short.Targets[i].Result)
 	}
+	short.Failures = slices.Clone(v.Failures)
+	for i := range short.Failures {
+		short.Failures[i].Log = nil
+	}
 	data, err := json.Marshal(&short)
 	if err != nil || len(utf16.Encode([]rune(string(data)))) <= maxLen {
 		return data, err

@@ -29,8 +29,7 @@ type nameGroup struct {
 func (b *block) names() nameList {
 	var all nameList
 	for _, g := range b.groups {
-		all.shown = append(all.shown, g.names.shown...)
-		all.more += g.names.more
+		all.add(g.names)
 	}
 	return all
 }
@@ -116,7 +115,9 @@ func (s *section) render(each int, room *int) string {
 func (n *names) blockOf(c *rootCause) block {
 	var b block
 	for _, group := range c.affects() {
-		b.groups = append(b.groups, nameGroup{group.how, n.of(group.targets)})
+		names := n.of(group.targets)
+		names.add(n.again(group.also))
+		b.groups = append(b.groups, nameGroup{group.how, names})
 	}
 	b.title = n.title(c)
 	return b
@@ -143,11 +144,31 @@ func (v *Verdict) failedSection(n *names, l map[string]string) *section {
 				}
 				b.WriteString(log)
 			}
+			b.WriteString(c.othersList(limit / 8))
 			return b.String() + reproduction(c, limit/8) + jobLinks(c.entries(), l)
 		}
 		s.blocks = append(s.blocks, block)
 	}
 	return s
+}
+
+// openOthers is how many further causes are shown without a click.
+const openOthers = 3
+
+// othersList lists the causes that no target tells of.
+func (c *rootCause) othersList(limit int) string {
+	if len(c.further) == 0 {
+		return ""
+	}
+	others := c.others(func(s string) string { return code(s, 200) })
+	for i := range others {
+		others[i] = "- " + others[i]
+	}
+	text := list(others, "\n", max(limit, 500)) + "\n\n"
+	if len(others) <= openOthers {
+		return c.othersTitle() + ":\n\n" + text
+	}
+	return folded(c.othersTitle(), text)
 }
 
 func (v *Verdict) unevaluatedSection(n *names) *section {

@@ -60,6 +60,9 @@ func (t *TargetVerdict) row() row {
 			r.Outcome = "stopped at its deadline"
 		case cause != "":
 			r.Outcome, r.Because = "blocked", cmp.Or(oneLine(job.DrvName(cause)), none)+" failed"
+			if more := len(t.Result.Causes) - 1; more > 0 {
+				r.Because += fmt.Sprintf(", and %d more", more)
+			}
 		}
 	case TargetMissing:
 		r.Outcome = "no result"

@@ -76,15 +76,16 @@ func (v *Verdict) textTable(b *strings.Builder) {
 // textCauses tells of root causes; of so many that nobody reads on, in short.
 func (v *Verdict) textCauses(b *strings.Builder, causes []*rootCause) {
 	const (
-		many     = 20
-		logTail  = 10 // lines
-		longText = 30 // lines
+		many       = 20
+		manyOthers = 100
+		logTail    = 10 // lines
+		longText   = 30 // lines
 	)
 	for i, c := range causes {
 		fmt.Fprintf(b, "✗ %s\n", c.headline(plain))
 		for _, group := range c.affects() {
 			if group.how != "" {
-				fmt.Fprintf(b, "  %s: %s\n", group.how, unarmed(oneLine(strings.Join(targetNames(group.targets), ", "))))
+				fmt.Fprintf(b, "  %s: %s\n", group.how, unarmed(oneLine(strings.Join(targetNames(group.all()), ", "))))
 			}
 		}
 		if i >= many {
@@ -101,6 +102,16 @@ func (v *Verdict) textCauses(b *strings.Builder, causes []*rootCause) {
 		if log := c.log(); len(log) > 0 {
 			fmt.Fprintf(b, "  the end of its log:\n")
 			quote(b, log[max(0, len(log)-logTail):])
+		}
+		if len(c.further) > 0 {
+			fmt.Fprintf(b, "  %s:\n", c.othersTitle())
+			others := c.others(plain)
+			for _, other := range others[:min(len(others), manyOthers)] {
+				fmt.Fprintf(b, "  - %s\n", other)
+			}
+			if len(others) > manyOthers {
+				fmt.Fprintf(b, "  - and %d more\n", len(others)-manyOthers)
+			}
 		}
 		for _, command := range c.reproduce() {
 			fmt.Fprintf(b, "  to see it at home: %s\n", plain(command))

@@ -23,13 +23,15 @@ type Verdict struct {
 	Seconds    float64 `json:"seconds"`
 	JobSeconds float64 `json:"jobSeconds"`
 
-	Targets []TargetVerdict `json:"targets"`           // all of the Plan, in its order
-	Entries []EntryProblem  `json:"entries,omitempty"` // what went wrong beside the targets
-	Jobs    []JobProblem    `json:"jobs,omitempty"`    // jobs of the workflow that did not succeed
-	Work    []Work          `json:"work,omitempty"`    // of the entries that have a Result, in the order of the Plan
-	Pushes  []Push          `json:"pushes,omitempty"`
-	Ignored []Ignored       `json:"ignored,omitempty"` // Results that don't count
-	Notices []string        `json:"notices,omitempty"` // of the Plan
+	Targets []TargetVerdict `json:"targets"` // all of the Plan, in its order
+	// Failures are the derivations that failed, as the causes of targets name them.
+	Failures []job.Failure  `json:"failures,omitempty"`
+	Entries  []EntryProblem `json:"entries,omitempty"` // what went wrong beside the targets
+	Jobs     []JobProblem   `json:"jobs,omitempty"`    // jobs of the workflow that did not succeed
+	Work     []Work         `json:"work,omitempty"`    // of the entries that have a Result, in the order of the Plan
+	Pushes   []Push         `json:"pushes,omitempty"`
+	Ignored  []Ignored      `json:"ignored,omitempty"` // Results that don't count
+	Notices  []string       `json:"notices,omitempty"` // of the Plan
 	// Change is what is different from another run, nil where none is known.
 	Change *Change `json:"change,omitempty"`
 }

@@ -1,0 +1,107 @@
+package report
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/org/nix-matrix/pkg/job"
+)
+
+// severalCauses is a verdict on five hosts that a part of 24 derivations kept from being
+// built, of which each host tells of another one first.
+func severalCauses() *Verdict {
+	p := planOf(host("a", "x86_64-linux"), host("b", "x86_64-linux"), host("c", "x86_64-linux"), host("d", "x86_64-linux"), host("e", "x86_64-linux"), pkg("part00"))
+	results := resultsOf(p)
+	failure := func(n int) job.Failure {
+		return job.Failure{
+			DrvPath: drv(fmt.Sprintf("part%02d", n)), Error: fmt.Sprintf("builder for '%s' failed with exit code %d", drv(fmt.Sprintf("part%02d", n)), n),
+			Log: []string{fmt.Sprintf("part %d: no good", n)},
+		}
+	}
+	causes := [][]int{nil, {1, 0, 2, 3}, {0, 1}, {1}, {5, 0}, {0}}
+	for n := range 24 {
+		causes[0] = append(causes[0], n)
+	}
+	for i, numbers := range causes {
+		fail(results[i], 0, drv(fmt.Sprintf("part%02d", numbers[0])), "the log of part", "its end")
+		for _, n := range numbers {
+			results[i].Targets[0].Causes = append(results[i].Targets[0].Causes, failure(n).DrvPath)
+			results[i].Failures = append(results[i].Failures, failure(n))
+		}
+	}
+	return judged(p, planKey, results, needsOf(Success, Failure))
+}
+
+// All that failed of itself is named, with all that it keeps from being built.
+func TestAllCauses(t *testing.T) {
+	t.Parallel()
+	v := severalCauses()
+	page, err := v.HTML(SummaryOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	short, err := v.Output(1 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, text := range map[string]string{"summary": v.Summary(SummaryOptions{}), "text": v.Text(), "page": string(page), "JSON": string(data), "output": string(short)} {
+		for n := range 24 {
+			if name := fmt.Sprintf("part%02d", n); !strings.Contains(text, name) {
+				t.Errorf("%s: %s is not named", what, name)
+			}
+		}
+		if !strings.Contains(text, "exit code 23") {
+			t.Errorf("%s: the reason of the last is not said", what)
+		}
+	}
+	if strings.Contains(string(short), "no good") {
+		t.Error("there are logs in the output")
+	}
+	for _, c := range v.rootCauses(false) {
+		var hit []string
+		for _, group := range c.affects() {
+			hit = append(hit, targetNames(group.all())...)
+		}
+		want := map[string]string{
+			"part00": "packages.x86_64-linux.part00 nixosConfigurations.a nixosConfigurations.c nixosConfigurations.b nixosConfigurations.e",
+			"part01": "nixosConfigurations.b nixosConfigurations.d nixosConfigurations.a nixosConfigurations.c",
+			"part05": "nixosConfigurations.e nixosConfigurations.a",
+		}[c.name()]
+		if got := strings.Join(hit, " "); got != want {
+			t.Errorf("%s hits %s, want %s", c.name(), got, want)
+		}
+	}
+}
+
+// Where there is little room, each target is named once before any is named again.
+func TestNamesOfManyCauses(t *testing.T) {
+	t.Parallel()
+	var targets []job.Target
+	for i := range 60 {
+		targets = append(targets, host(fmt.Sprintf("host%02d", i), "x86_64-linux"))
+	}
+	p := planOf(targets...)
+	results := resultsOf(p)
+	for i, r := range results {
+		fail(r, 0, drv(fmt.Sprintf("own%02d", i)), "no good")
+		r.Targets[0].Causes = []string{drv(fmt.Sprintf("own%02d", i))}
+		for n := range results {
+			r.Targets[0].Causes = append(r.Targets[0].Causes, drv(fmt.Sprintf("own%02d", n)))
+		}
+	}
+	summary := judged(p, planKey, results, nil).Summary(SummaryOptions{MaxBytes: 16 << 10})
+	if len(summary) > 16<<10 {
+		t.Errorf("the summary has %d bytes", len(summary))
+	}
+	for i := range 60 {
+		if name := fmt.Sprintf("nixosConfigurations.host%02d", i); !strings.Contains(summary, name) {
+			t.Errorf("%s is not named", name)
+		}
+	}
+}
