@@ -86,6 +86,7 @@ func (r *runner) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	how.keepGoing = how.keepGoing && !r.failFast
 	path, err := cachePath(a.cache)
 	if err != nil {
 		return err
