@@ -228,40 +228,6 @@ func (n *Nix) Outputs(ctx context.Context, drvs ...string) (map[string]map[strin
 	return outputs, d.Close()
 }
 
-// Offered says which of the paths one of the substituters has, and of what else it
-// would fetch with them. What is valid in the local store makes no difference, and
-// signatures are not judged: see Trusted.
-func (n *Nix) Offered(ctx context.Context, paths []string, substituters ...string) (map[string]bool, error) {
-	empty, err := os.MkdirTemp("", "nix-matrix-empty-")
-	if err != nil {
-		return nil, err
-	}
-	defer removeAll(empty)
-	// Nix wants no symlink on the way, and macOS has one.
-	if empty, err = filepath.EvalSymlinks(empty); err != nil {
-		return nil, err
-	}
-
-	offered := map[string]bool{}
-	for _, piece := range chunks(paths) {
-		with := args().settings(asked...).settings(Set("substituters", substituters...)).add("--store").checked(valid.Address, empty)
-		var said bytes.Buffer
-		cmd := n.abroad(ctx, "nix-store", with.add("--realise", "--dry-run").operands(valid.StorePath, piece...))
-		cmd.Stderr = &said
-		if err := n.run(cmd); err != nil {
-			return nil, fmt.Errorf("ask the substituters: %w", redactErr(err, substituters...))
-		}
-		for path := range parseDryRun(said.String(), " will be fetched ") {
-			offered[path] = true
-		}
-	}
-	return offered, nil
-}
-
-// asked makes Nix ask a binary cache for what it has, rather than believe what it
-// remembers: paths can be deleted there.
-var asked = []Option{Set("narinfo-cache-positive-ttl", "0"), Set("narinfo-cache-negative-ttl", "0")}
-
 // Forecast gives how many bytes the store will grow by what is fetched for
 // outputs, given as for Realise. What is built comes on top.
 func (n *Nix) Forecast(ctx context.Context, outputs []string) (int64, error) {

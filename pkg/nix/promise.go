@@ -1,0 +1,207 @@
+package nix
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/org/nix-matrix/internal/valid"
+)
+
+// ErrMute says that a binary cache does not answer.
+var ErrMute = errors.New("it does not answer")
+
+// Patience is how long a binary cache may take to answer a question, each of the two times
+// that it is asked. Nix itself waits for many minutes, which is right for a download.
+var Patience = 10 * time.Second
+
+// asked makes Nix ask a binary cache for what it has, rather than believe what it
+// remembers: paths can be deleted there.
+var asked = []Option{Set("narinfo-cache-positive-ttl", "0"), Set("narinfo-cache-negative-ttl", "0")}
+
+// recently makes Nix believe what it was told a moment ago.
+var recently = []Option{Set("narinfo-cache-positive-ttl", "60"), Set("narinfo-cache-negative-ttl", "60")}
+
+// impatient returns settings for a question.
+func impatient(how []Option) []Option {
+	seconds := strconv.Itoa(max(1, int(Patience.Seconds())))
+	return append(slices.Clip(how), Set("connect-timeout", seconds), Set("stalled-download-timeout", seconds), Set("download-attempts", "2"))
+}
+
+// muted is what Nix says of a binary cache before it goes on without it.
+var muted = regexp.MustCompile(`(?m)^(?:warning: )?disabling binary cache '[^']*'`)
+
+// Offered says which of the paths one of the substituters has, and of what else it
+// would fetch with them. What is valid in the local store makes no difference, and
+// signatures are not judged: see Trusted. Where a substituter does not answer, the error
+// is ErrMute, and what the others have is there beside it.
+func (n *Nix) Offered(ctx context.Context, paths []string, substituters ...string) (map[string]bool, error) {
+	offered := map[string]bool{}
+	said, err := n.dryRun(ctx, asked, paths, substituters)
+	for path := range parseDryRun(said, " will be fetched ") {
+		offered[path] = true
+	}
+	if err == nil && muted.MatchString(Plain(said)) {
+		err = fmt.Errorf("ask the substituters: %w: %s", ErrMute, lastWarning(said))
+	}
+	if err != nil && !errors.Is(err, ErrMute) {
+		return nil, err
+	}
+	return offered, err
+}
+
+// lastWarning returns the last warning of what Nix says.
+func lastWarning(said string) string {
+	const longest = 300
+	last := ""
+	for line := range strings.Lines(Plain(said)) {
+		if text, ok := strings.CutPrefix(strings.TrimSpace(line), "warning: "); ok {
+			last = text
+		}
+	}
+	return last[:min(len(last), longest)]
+}
+
+// dryRun asks what Nix would fetch of the paths if it had none, and returns what it says.
+func (n *Nix) dryRun(ctx context.Context, how []Option, paths, substituters []string) (string, error) {
+	empty, err := os.MkdirTemp("", "nix-matrix-empty-")
+	if err != nil {
+		return "", err
+	}
+	defer removeAll(empty)
+	// Nix wants no symlink on the way, and macOS has one.
+	if empty, err = filepath.EvalSymlinks(empty); err != nil {
+		return "", err
+	}
+	var all bytes.Buffer
+	for _, piece := range chunks(paths) {
+		with := args().settings(impatient(how)...).settings(Set("substituters", substituters...)).add("--store").checked(valid.Address, empty)
+		cmd := n.abroad(ctx, "nix-store", with.add("--realise", "--dry-run").operands(valid.StorePath, piece...))
+		cmd.Stderr = &all
+		if err := n.run(cmd); err != nil {
+			return "", fmt.Errorf("ask the substituters: %w", redactErr(err, substituters...))
+		}
+	}
+	return all.String(), nil
+}
+
+// Whole returns those of the paths whose whole closures the substituters have, together.
+func (n *Nix) Whole(ctx context.Context, paths []string, substituters ...string) (map[string]bool, error) {
+	said, err := n.dryRun(ctx, recently, paths, substituters)
+	if err != nil {
+		return nil, err
+	}
+	fetched, lacking := parseDryRun(said, " will be fetched "), parseDryRun(said, "don't know how to build these paths")
+	var known map[string]PathInfo
+	if len(lacking) > 0 {
+		if known, err = n.offeredInfo(ctx, fetched, substituters); err != nil {
+			return nil, err
+		}
+	}
+	broken := map[string]bool{}
+	var isBroken func(path string) bool
+	isBroken = func(path string) bool {
+		is, seen := broken[path]
+		if seen {
+			return is
+		}
+		info, found := known[path]
+		is = lacking[path] || !found && known != nil
+		broken[path] = is // of itself, it is no better
+		for _, reference := range info.References {
+			is = isBroken(reference) || is
+		}
+		broken[path] = is
+		return is
+	}
+	whole := map[string]bool{}
+	for _, path := range paths {
+		if fetched[path] && !isBroken(path) {
+			whole[path] = true
+		}
+	}
+	return whole, nil
+}
+
+// offeredInfo returns what the substituters say of paths.
+func (n *Nix) offeredInfo(ctx context.Context, paths map[string]bool, substituters []string) (map[string]PathInfo, error) {
+	known := map[string]PathInfo{}
+	for _, substituter := range substituters {
+		var ask []string
+		for path := range paths {
+			if known[path].Path == "" {
+				ask = append(ask, path)
+			}
+		}
+		for _, piece := range chunks(ask) {
+			with := args().settings(impatient(recently)...).add("path-info", "--json")
+			if n.HasJSONFormat() {
+				with.add("--json-format", "1")
+			}
+			cmd := n.abroad(ctx, "nix", with.add("--store").checked(valid.Address, substituter).operands(valid.StorePath, piece...))
+			var out bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &out, io.Discard
+			if err := n.run(cmd); err != nil {
+				if ctx.Err() != nil {
+					return nil, context.Cause(ctx)
+				}
+				continue // another one may have them
+			}
+			infos, err := parsePathInfo(out.Bytes())
+			if err != nil {
+				return nil, fmt.Errorf("read nix path-info: %w", err)
+			}
+			for path, info := range infos {
+				if info.NarHash != "" { // else it has none
+					known[path] = info
+				}
+			}
+		}
+	}
+	return known, nil
+}
+
+// undelivered is what Nix says of a file that a binary cache says it has.
+var undelivered = regexp.MustCompile(`does not exist in binary cache|HTTP error 40[34]`)
+
+// Delivers reports whether a binary cache has the contents of a path, of which it says
+// that it has it. Nix begins to download them, and is stopped.
+func (n *Nix) Delivers(ctx context.Context, substituter, path string) (bool, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	with := args().settings(impatient(recently)...).add("store", "dump-path", "--store").checked(valid.Address, substituter)
+	cmd := n.abroad(ctx, "nix", with.operands(valid.StorePath, path))
+	said := &tail{limit: 4 << 10}
+	cmd.Stderr = said
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return false, err
+	}
+	if err := cmd.Start(); err != nil {
+		return false, err
+	}
+	_, reading := io.ReadFull(out, make([]byte, 1))
+	if reading == nil {
+		cancel()
+		_ = out.Close()
+		_ = cmd.Wait() // it was told to stop
+		return true, nil
+	}
+	err = failure(cmd, cmd.Wait(), said.String())
+	switch {
+	case undelivered.MatchString(Plain(said.String())):
+		return false, nil
+	case err == nil:
+		err = errors.New("it is empty")
+	}
+	return false, fmt.Errorf("ask for %s: %w", path, redactErr(err, substituter))
+}
