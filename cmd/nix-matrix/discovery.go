@@ -55,6 +55,8 @@ type discovery struct {
 	looked   bool        // for that
 	packFile string      // for the pack of derivations, where one is wanted
 
+	provisos map[string]*decision // by target
+
 	// local says that what is valid in the store of this machine needs no
 	// building, since this machine builds.
 	local bool

@@ -31,7 +31,7 @@ type evaluation struct {
 	inPack     map[string]nix.Derivation // by path, once they were read
 	incomplete bool                      // not all could be found out
 	unread     string                    // for want of which secret nothing could be evaluated
-	places     []place                   // that were asked what they have
+	places     []*place                  // that were asked what they have
 }
 
 // A source is what is evaluated.

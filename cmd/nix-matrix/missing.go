@@ -27,16 +27,13 @@ func (d *discovery) missing(ctx context.Context, at *site, how *planner, e *eval
 	if !build {
 		return nil, nil //nolint:nilnil // nothing is missing
 	}
-	// Who does not answer, as when this machine is offline, is not waited for.
-	impatient := *at
-	impatient.with(nix.Set("download-attempts", "2"))
-	o := &offers{nix: impatient.nix, from: at.substituters(), own: outputs, saved: d.saved(ctx, at, e.source.cache, targets)}
+	o := &offers{at: at, own: outputs, saved: d.saved(ctx, at, e.source.cache, targets)}
 	switch {
 	case d.local:
 		o.store = at.store
 		fallthrough
 	case len(at.to) > 0: // which skip has asked instead
-		o.signed = d.substituters(ctx, &impatient, outputs).has
+		o.signed = d.substituters(ctx, at, outputs).has
 	case len(e.places) > 0:
 		o.signed = e.places[0].has
 	}
@@ -76,8 +73,7 @@ func planned(read []nix.Derivation) []plan.Derivation {
 
 // offers are what need not be built.
 type offers struct {
-	nix    *nix.Nix
-	from   []string // substituters
+	at     *site
 	store  *nix.Nix // whose paths are there for who builds, if not nil
 	saved  []*store.Index
 	own    []string // outputs of the targets, of which
@@ -103,6 +99,20 @@ func (d *discovery) saved(ctx context.Context, at *site, c cache.Cache, targets 
 	return all
 }
 
+// offered says which of the paths substituters have. Those that don't answer have nothing.
+func (s *site) offered(ctx context.Context, paths []string) (map[string]bool, error) {
+	from := s.answering()
+	if len(paths) == 0 || len(from) == 0 {
+		return nil, nil
+	}
+	offered, err := s.nix.Offered(ctx, paths, from...)
+	if s.silent(err) {
+		s.app.warn("Not all substituters can be asked", err)
+		err = nil
+	}
+	return offered, err
+}
+
 // offered says which paths are there for who builds. Only of the targets' own
 // outputs is it known whether they are signed by a trusted key.
 func (o *offers) offered(ctx context.Context, paths []string) (map[string]bool, error) {
@@ -123,10 +133,7 @@ func (o *offers) offered(ctx context.Context, paths []string) (map[string]bool, 
 		has[path] = has[path] || o.signed[path]
 	}
 	ask := slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return has[path] || own[path] })
-	if len(ask) == 0 || len(o.from) == 0 {
-		return has, nil
-	}
-	fetched, err := o.nix.Offered(ctx, ask, o.from...)
+	fetched, err := o.at.offered(ctx, ask)
 	for path := range fetched {
 		has[path] = has[path] || !own[path]
 	}

@@ -10,8 +10,8 @@ import (
 func TestEverywhere(t *testing.T) {
 	const out, dev = "/nix/store/00000000000000000000000000000000-a", "/nix/store/00000000000000000000000000000000-a-dev"
 	both := map[string]string{"out": out, "dev": dev}
-	has := func(paths ...string) place {
-		p := place{"here", map[string]bool{}}
+	has := func(paths ...string) *place {
+		p := newPlace("here")
 		for _, path := range paths {
 			p.has[path] = true
 		}
@@ -20,20 +20,20 @@ func TestEverywhere(t *testing.T) {
 	for name, test := range map[string]struct {
 		outputs []string
 		paths   map[string]string
-		places  []place
+		places  []*place
 		want    bool
 	}{
-		"the output is there":                 {[]string{"out"}, both, []place{has(out)}, true},
-		"all outputs are there":               {[]string{"out", "dev"}, both, []place{has(out, dev)}, true},
-		"in both places":                      {[]string{"out"}, both, []place{has(out), has(out, dev)}, true},
-		"in one of two places":                {[]string{"out"}, both, []place{has(out), has(dev)}, false},
-		"one of two outputs":                  {[]string{"out", "dev"}, both, []place{has(out)}, false},
-		"nothing is wanted":                   {nil, nil, []place{has(out)}, false},
-		"nothing is wanted of what is there":  {nil, both, []place{has(out, dev)}, false},
-		"the path is not known":               {[]string{"out"}, nil, []place{has(out)}, false},
-		"the path is not known, and of \"\"":  {[]string{"out"}, map[string]string{"out": ""}, []place{has("")}, false},
-		"one path of two is known":            {[]string{"out", "dev"}, map[string]string{"out": out}, []place{has(out)}, false},
-		"the path of another output is known": {[]string{"out"}, map[string]string{"dev": dev}, []place{has(dev)}, false},
+		"the output is there":                 {[]string{"out"}, both, []*place{has(out)}, true},
+		"all outputs are there":               {[]string{"out", "dev"}, both, []*place{has(out, dev)}, true},
+		"in both places":                      {[]string{"out"}, both, []*place{has(out), has(out, dev)}, true},
+		"in one of two places":                {[]string{"out"}, both, []*place{has(out), has(dev)}, false},
+		"one of two outputs":                  {[]string{"out", "dev"}, both, []*place{has(out)}, false},
+		"nothing is wanted":                   {nil, nil, []*place{has(out)}, false},
+		"nothing is wanted of what is there":  {nil, both, []*place{has(out, dev)}, false},
+		"the path is not known":               {[]string{"out"}, nil, []*place{has(out)}, false},
+		"the path is not known, and of \"\"":  {[]string{"out"}, map[string]string{"out": ""}, []*place{has("")}, false},
+		"one path of two is known":            {[]string{"out", "dev"}, map[string]string{"out": out}, []*place{has(out)}, false},
+		"the path of another output is known": {[]string{"out"}, map[string]string{"dev": dev}, []*place{has(dev)}, false},
 		"nobody was asked":                    {[]string{"out"}, both, nil, false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -93,9 +93,9 @@ func (d *discovery) resolve(ctx context.Context, at *site, name string, systems 
 	for _, r := range resolved {
 		paths = append(paths, r.OutPath)
 	}
-	fetched := place{has: map[string]bool{}}
+	fetched := newPlace("")
 	if !d.local && len(paths) > 0 {
-		fetched = d.substituters(ctx, &impatient, paths)
+		fetched = d.substituters(ctx, at, paths)
 	}
 	for _, system := range unknown {
 		r, ok := resolved[system]

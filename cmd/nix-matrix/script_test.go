@@ -19,6 +19,7 @@ import (
 	"github.com/org/nix-matrix/internal/testbench"
 	"github.com/org/nix-matrix/pkg/action/githubtest"
 	"github.com/org/nix-matrix/pkg/cache/actions/actionstest"
+	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/push/attic/attictest"
 )
 
@@ -26,6 +27,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"nix-matrix": func() {
 		fetchRetries = []time.Duration{time.Millisecond, time.Millisecond}
 		provisoTime = 2 * time.Second
+		nix.Patience = 2 * time.Second
 		removePause = time.Millisecond
 		main()
 	}})

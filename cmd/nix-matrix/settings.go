@@ -99,7 +99,8 @@ type site struct {
 	// elsewhere says whether a system is built by another machine.
 	elsewhere func(system string) bool
 
-	further  []string // substituters, beside those of Nix's settings
+	further  []string        // substituters, beside those of Nix's settings
+	mute     map[string]bool // substituters that don't answer
 	to       []push.Destination
 	push     push.Options
 	ssh      string   // options for it
@@ -276,7 +277,10 @@ func (s *site) reading(ctx context.Context, discovers bool, substituters, keys [
 	s.push.Secrets.Netrc = netrc + "\n" + string(own)
 	for i := range s.to {
 		to := &s.to[i]
-		if err := to.Dial(ctx, s.push.Secrets); err != nil {
+		dialing, cancel := context.WithTimeout(ctx, 2*nix.Patience) // pushing has patience of its own
+		err := to.Dial(dialing, s.push.Secrets)
+		cancel()
+		if err != nil {
 			var refused *push.RefusedError
 			if discovers && errors.As(err, &refused) && s.noSecret(to) == nil {
 				if err := s.cannotPush(to, err); err != nil {

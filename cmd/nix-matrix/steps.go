@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
@@ -99,6 +98,8 @@ type stepLog struct {
 	secrets []string
 	lines   []string
 	part    []byte
+	most    int // lines to show; 0 is all
+	said    int // lines
 }
 
 // newStepLog makes one for a script that has these variables of the secret env.
@@ -112,7 +113,18 @@ func (a *app) newStepLog(env []string) *stepLog {
 	return l
 }
 
-const stepLines = 25
+const (
+	stepLines = 25   // that are kept
+	stepLine  = 4000 // bytes of one
+)
+
+// clip bounds a text that others have made, in bytes.
+func clip(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
+}
 
 func (l *stepLog) Write(p []byte) (int, error) {
 	l.part = append(l.part, p...)
@@ -136,7 +148,13 @@ func (l *stepLog) line(text string) {
 	for _, secret := range l.secrets {
 		text = strings.ReplaceAll(text, secret, "***")
 	}
-	_, _ = l.app.show.Write([]byte(text + "\n"))
+	text = clip(text, stepLine)
+	switch l.said++; {
+	case l.most == 0 || l.said <= l.most:
+		_, _ = l.app.show.Write([]byte(text + "\n"))
+	case l.said == l.most+1:
+		_, _ = l.app.show.Write([]byte("… the rest is left out\n"))
+	}
 	if l.lines = append(l.lines, text); len(l.lines) > stepLines {
 		l.lines = l.lines[1:]
 	}
@@ -152,69 +170,6 @@ func (l *stepLog) explain(err error) error {
 		return err
 	}
 	return fmt.Errorf("%w: %s", err, l.lines[len(l.lines)-1])
-}
-
-// provisoTime is how long the user's command may take to decide about a target.
-var provisoTime = time.Minute
-
-// askProviso lets the user's command decide which targets there is work for. Where
-// it fails, the target is built.
-func (d *discovery) askProviso(ctx context.Context, at *site, targets []job.Target) {
-	if strings.TrimSpace(d.proviso) == "" {
-		return
-	}
-	const atATime = 8
-	var g errgroup.Group
-	g.SetLimit(atATime)
-	for i := range targets {
-		t := &targets[i]
-		if t.State != job.Build {
-			continue
-		}
-		g.Go(func() error {
-			at.app.show.Doing("proviso of %s", t.Name)
-			reason, err := proviso(ctx, at, d.proviso, t)
-			switch {
-			case err != nil && ctx.Err() == nil:
-				at.app.warn("proviso of "+t.Name, fmt.Errorf("it is built, since the command failed: %w", err))
-			case reason != "":
-				t.State, t.Reason = job.Skip, "proviso: "+strings.ToValidUTF8(fmt.Sprintf("%.500s", reason), "")
-			}
-			return nil
-		})
-	}
-	_ = g.Wait()
-}
-
-// proviso gives the reason to leave a target out, or nothing.
-func proviso(ctx context.Context, at *site, script string, t *job.Target) (reason string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, provisoTime)
-	defer cancel()
-	target, err := json.Marshal(t)
-	if err != nil {
-		return "", err
-	}
-	cmd, remove, err := at.app.bash(ctx, script, at.env)
-	if err != nil {
-		return "", err
-	}
-	defer remove()
-	var out bytes.Buffer
-	log := at.app.newStepLog(at.env)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(target), &out, log
-	err = cmd.Run()
-	switch {
-	case ctx.Err() != nil:
-		return "", fmt.Errorf("it did not end within %v", provisoTime)
-	case err != nil && !errors.Is(err, exec.ErrWaitDelay):
-		return "", log.explain(err)
-	}
-	for line := range strings.Lines(out.String()) {
-		if word, reason, _ := strings.Cut(strings.TrimSpace(line), " "); word == "skip" {
-			return or(strings.TrimSpace(reason), "nothing to do"), nil
-		}
-	}
-	return "", nil
 }
 
 // postBuild runs the user's command for each target that is built.

@@ -153,7 +153,7 @@ func (s *stock) offered(ctx context.Context, at *site, paths []string) (map[stri
 	if len(ask) == 0 || s.alone {
 		return has, nil
 	}
-	offered, err := at.nix.Offered(ctx, ask, at.substituters()...)
+	offered, err := at.offered(ctx, ask)
 	maps.Copy(has, offered)
 	if err != nil && ctx.Err() == nil { // what the packs have is known nevertheless
 		s.alone = true

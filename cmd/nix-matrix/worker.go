@@ -121,9 +121,9 @@ func (w *worker) work(ctx context.Context, e *job.Entry, result *job.Result) {
 		defer cancel()
 		building = limited
 	}
-	err := w.realise(building, e, session, result)
+	promised, err := w.realise(building, e, session, result)
 	late := building.Err() != nil && ctx.Err() == nil && !allOK(result)
-	w.finishPush(session, result)
+	w.finishPush(ctx, session, result, promised)
 	if w.app.inActions() {
 		spread(ctx, len(w.plan.Entries))
 	}
@@ -172,7 +172,7 @@ func (w *worker) destinations(result *job.Result) []push.Destination {
 	return to
 }
 
-func (w *worker) realise(ctx context.Context, e *job.Entry, session *push.Session, result *job.Result) error {
+func (w *worker) realise(ctx context.Context, e *job.Entry, session *push.Session, result *job.Result) (promised []string, err error) {
 	targets := make([]build.Target, len(e.Targets))
 	var drvs, held []string
 	for i, ref := range e.Targets {
@@ -190,24 +190,24 @@ func (w *worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 	if w.site.remote != "" {
 		hold, err := w.site.store.Hold(ctx, held...)
 		if err != nil {
-			return fmt.Errorf("build in %s: %w", nix.Redact(w.site.remote), err)
+			return nil, fmt.Errorf("build in %s: %w", nix.Redact(w.site.remote), err)
 		}
 		defer hold.Close()
 	}
 	if w.restore != nil {
 		if err := w.restore(ctx, drvs, result); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if w.site.remote != "" {
 		w.app.show.Doing("copying derivations to %s", nix.Redact(w.site.remote))
 		if err := w.site.nix.CopyDerivations(ctx, w.site.remote, drvs); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if w.stock != nil {
 		if err := w.stock.restore(ctx, w.site, targets, result); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	store := w.site.store.With(w.options(e)...)
@@ -252,7 +252,7 @@ func (w *worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 			w.app.show.Failed(b.DrvPath)
 		}
 	}
-	return err
+	return built.Promised, err
 }
 
 // pushUnseen has the session push what a stopped build of the derivations has built although
@@ -338,32 +338,6 @@ func (w *worker) remoteSilence() time.Duration {
 		return 0
 	}
 	return w.silence
-}
-
-// finishPush sends the outputs of what succeeded to all destinations, as far as
-// they are not there yet, and records what became of it.
-func (w *worker) finishPush(session *push.Session, result *job.Result) {
-	var paths []string
-	for _, t := range result.Targets {
-		if t.Outcome.OK() {
-			for _, o := range t.Outputs {
-				paths = append(paths, o.Path)
-			}
-			if len(w.plan.Targets[t.N].OutPaths) < len(t.Outputs) {
-				session.Built(t.DrvPath) // for what is known of it only now
-			}
-		}
-	}
-	w.app.show.Doing("pushing")
-	defer w.app.show.Doing("")
-	for _, r := range session.Finish(paths) {
-		p := job.Push{Destination: r.Destination, Paths: r.Paths, Sent: r.Sent.Paths, Bytes: r.Sent.Bytes, Seconds: r.Seconds}
-		if r.Err != nil {
-			w.site.unpushed(&p, r.Err)
-			w.app.warn("Not all was pushed", r.Err)
-		}
-		result.Pushes = append(result.Pushes, p)
-	}
 }
 
 // save keeps what was built for later runs, also where not all was.

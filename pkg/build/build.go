@@ -63,6 +63,9 @@ type Outcome struct {
 	Failures []job.Failure
 	Builds   []job.DrvBuild
 	Fetched  nix.Traffic // from substituters
+	// Promised are outputs that were built because the substituter that has them did not
+	// deliver them.
+	Promised []string
 }
 
 // Run realises the targets' derivations, which must be in the store. One that
@@ -165,7 +168,33 @@ func (r *realisation) run(ctx context.Context) error {
 			failures.explain(result)
 		}
 	}
+	if r.outcome.Promised, err = r.promised(unstopped); err != nil {
+		return err
+	}
 	return r.sizes(unstopped, after)
+}
+
+// promised returns the outputs that Nix began to fetch, and then built.
+func (r *realisation) promised(ctx context.Context) ([]string, error) {
+	if len(r.watch.promised) == 0 || len(r.watch.finished) == 0 {
+		return nil, nil
+	}
+	var drvs, paths []string
+	for _, b := range r.watch.finished {
+		if !b.Failed {
+			drvs = append(drvs, b.DrvPath)
+		}
+	}
+	outputs, err := r.store.Outputs(ctx, drvs...)
+	for _, byName := range outputs {
+		for _, path := range byName {
+			if r.watch.promised[path] {
+				paths = append(paths, path)
+			}
+		}
+	}
+	slices.Sort(paths)
+	return slices.Compact(paths), err
 }
 
 // afterwards is for questions after a build: one that was stopped gets answers, but

@@ -30,6 +30,7 @@ type watch struct {
 	ended       int            // builds
 	endedAt     map[string]int // what ended was with its last build
 	fetched     nix.Traffic
+	promised    map[string]bool // paths that Nix began to fetch
 }
 
 // A message is an error of Nix, or of a builder that says something in its name.
@@ -48,6 +49,7 @@ func newWatch() *watch {
 		stopped:     map[string]time.Time{},
 		log:         map[string][]string{},
 		endedAt:     map[string]int{},
+		promised:    map[string]bool{},
 	}
 }
 
@@ -84,7 +86,9 @@ func (w *watch) see(e nix.Event, stopping bool) {
 		}
 	case nix.FetchCounted:
 		w.fetched.Add(e.Traffic)
-	case nix.FetchStarted, nix.FetchStopped, nix.WarnMessage:
+	case nix.FetchStarted:
+		w.promised[e.Path] = true
+	case nix.FetchStopped, nix.WarnMessage:
 	}
 }
 

@@ -36,21 +36,26 @@ func Redact(address string) string {
 // redactErr takes the passwords of addresses out of what a program said.
 func redactErr(err error, addresses ...string) error {
 	var failed *Error
-	if !errors.As(err, &failed) {
-		return err
+	if errors.As(err, &failed) {
+		failed.Message = redactText(failed.Message, addresses...)
 	}
+	return err
+}
+
+// redactText takes the passwords of addresses out of a text.
+func redactText(text string, addresses ...string) string {
 	for _, address := range addresses {
 		start, end := password(address)
 		if start == end {
 			continue
 		}
 		secret := address[start:end]
-		failed.Message = strings.ReplaceAll(failed.Message, secret, "xxxxx")
+		text = strings.ReplaceAll(text, secret, "xxxxx")
 		if decoded, err := url.PathUnescape(secret); err == nil {
 			for _, form := range []string{decoded, url.PathEscape(decoded), url.QueryEscape(decoded)} {
-				failed.Message = strings.ReplaceAll(failed.Message, form, "xxxxx")
+				text = strings.ReplaceAll(text, form, "xxxxx")
 			}
 		}
 	}
-	return err
+	return text
 }

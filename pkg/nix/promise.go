@@ -17,8 +17,19 @@ import (
 	"github.com/org/nix-matrix/internal/valid"
 )
 
-// ErrMute says that a binary cache does not answer.
-var ErrMute = errors.New("it does not answer")
+// A MuteError says that substituters don't answer. What others have is there beside it.
+type MuteError struct {
+	Substituters []string
+	said         string
+}
+
+func (e *MuteError) Error() string {
+	all := make([]string, len(e.Substituters))
+	for i, substituter := range e.Substituters {
+		all[i] = Redact(substituter)
+	}
+	return fmt.Sprintf("no answer from %s: %s", strings.Join(all, ", "), e.said)
+}
 
 // Patience is how long a binary cache may take to answer a question, each of the two times
 // that it is asked. Nix itself waits for many minutes, which is right for a download.
@@ -38,32 +49,45 @@ func impatient(how []Option) []Option {
 }
 
 // muted is what Nix says of a binary cache before it goes on without it.
-var muted = regexp.MustCompile(`(?m)^(?:warning: )?disabling binary cache '[^']*'`)
+var muted = regexp.MustCompile(`(?m)^(?:warning: )?disabling binary cache '([^']*)'`)
+
+// muteError finds in what Nix says those of the substituters that it went on without; nil
+// if there is none.
+func muteError(said string, substituters []string) error {
+	said = Plain(said)
+	e := &MuteError{said: lastWarning(redactText(said, substituters...))}
+	for _, m := range muted.FindAllStringSubmatch(said, -1) {
+		for _, substituter := range substituters {
+			address, _, _ := strings.Cut(substituter, "?")
+			same := len(substituters) == 1 || strings.TrimRight(address, "/") == strings.TrimRight(m[1], "/")
+			if same && !slices.Contains(e.Substituters, substituter) {
+				e.Substituters = append(e.Substituters, substituter)
+			}
+		}
+	}
+	if e.Substituters == nil {
+		return nil
+	}
+	return e
+}
 
 // Offered says which of the paths one of the substituters has, and of what else it
 // would fetch with them. What is valid in the local store makes no difference, and
-// signatures are not judged: see Trusted. Where a substituter does not answer, the error
-// is ErrMute, and what the others have is there beside it.
+// signatures are not judged: see Trusted. Where substituters don't answer, the error is a
+// *MuteError.
 func (n *Nix) Offered(ctx context.Context, paths []string, substituters ...string) (map[string]bool, error) {
-	offered := map[string]bool{}
 	said, err := n.dryRun(ctx, asked, paths, substituters)
-	for path := range parseDryRun(said, " will be fetched ") {
-		offered[path] = true
-	}
-	if err == nil && muted.MatchString(Plain(said)) {
-		err = fmt.Errorf("ask the substituters: %w: %s", ErrMute, lastWarning(said))
-	}
-	if err != nil && !errors.Is(err, ErrMute) {
+	if err != nil {
 		return nil, err
 	}
-	return offered, err
+	return parseDryRun(said, " will be fetched "), muteError(said, substituters)
 }
 
 // lastWarning returns the last warning of what Nix says.
 func lastWarning(said string) string {
 	const longest = 300
 	last := ""
-	for line := range strings.Lines(Plain(said)) {
+	for line := range strings.Lines(said) {
 		if text, ok := strings.CutPrefix(strings.TrimSpace(line), "warning: "); ok {
 			last = text
 		}
@@ -95,6 +119,7 @@ func (n *Nix) dryRun(ctx context.Context, how []Option, paths, substituters []st
 }
 
 // Whole returns those of the paths whose whole closures the substituters have, together.
+// Where substituters don't answer, the error is a *MuteError.
 func (n *Nix) Whole(ctx context.Context, paths []string, substituters ...string) (map[string]bool, error) {
 	said, err := n.dryRun(ctx, recently, paths, substituters)
 	if err != nil {
@@ -129,7 +154,7 @@ func (n *Nix) Whole(ctx context.Context, paths []string, substituters ...string)
 			whole[path] = true
 		}
 	}
-	return whole, nil
+	return whole, muteError(said, substituters)
 }
 
 // offeredInfo returns what the substituters say of paths.

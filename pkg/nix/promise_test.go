@@ -1,6 +1,7 @@
 package nix
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -168,9 +169,12 @@ func TestMute(t *testing.T) {
 					}
 				}
 			})
-			got, err := n.Offered(t.Context(), paths, mute, "file://"+dir)
-			if !errors.Is(err, ErrMute) || !got[outs["third"]] || got[outs["absent"]] {
-				t.Errorf("%d are offered, %v", len(got), err)
+			for what, ask := range map[string]func(context.Context, []string, ...string) (map[string]bool, error){"Offered": n.Offered, "Whole": n.Whole} {
+				got, err := ask(t.Context(), paths, mute+"/?priority=10", "file://"+dir)
+				var without *MuteError
+				if !errors.As(err, &without) || len(without.Substituters) != 1 || without.Substituters[0] != mute+"/?priority=10" || !got[outs["third"]] || got[outs["absent"]] {
+					t.Errorf("%s: %d paths, %v", what, len(got), err)
+				}
 			}
 			if _, err := n.Trusted(t.Context(), paths, mute); err == nil {
 				t.Error("it has said who signed")

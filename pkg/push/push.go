@@ -212,6 +212,23 @@ func (d *Destination) Missing() bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
+// Withdraw makes a binary cache in a directory forget paths, so that the next Push sends
+// them again. It reports whether it could: others take no path that they say they have.
+func (d *Destination) Withdraw(paths []string) (bool, error) {
+	dir, ok := strings.CutPrefix(d.address, "file://")
+	if !ok {
+		return false, nil
+	}
+	dir, _, _ = strings.Cut(dir, "?")
+	for _, path := range paths {
+		hash, _, _ := strings.Cut(filepath.Base(path), "-")
+		if err := os.Remove(filepath.Join(dir, hash+".narinfo")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
 // Push sends the closures of the paths. Beside an error too, it says what the
 // destination lacked and has got, as far as that is known: of Cachix, it is not. The
 // error is a *RefusedError where the destination's answer is the reason.
@@ -240,10 +257,16 @@ func IsDerivation(path string) bool { return strings.HasSuffix(path, "!*") }
 // binaryCaches are the schemes of stores that hold compressed NARs.
 var binaryCaches = map[string]bool{"file": true, "http": true, "https": true, "s3": true}
 
+// IsBinaryCache reports whether the address of a store is that of a binary cache.
+func IsBinaryCache(address string) bool {
+	scheme, _, _ := strings.Cut(address, ":")
+	return binaryCaches[scheme]
+}
+
 // target is the address for nix copy.
 func (d *Destination) target(secrets Secrets) string {
 	address := d.address
-	if scheme, _, _ := strings.Cut(address, ":"); !binaryCaches[scheme] {
+	if !IsBinaryCache(address) {
 		return address
 	}
 	if secrets.KeyFile != "" {
