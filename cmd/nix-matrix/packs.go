@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -321,4 +322,21 @@ func (a *app) told(done saved, took time.Duration) {
 		a.show.Printf("saved %d store %s (%s) in %d %s, in %s", done.Paths, plural(done.Paths, "path", "paths"), job.Size(done.Size),
 			len(done.Packs), plural(len(done.Packs), "pack", "packs"), job.Duration(took))
 	}
+}
+
+// lostPaths are those that a save leaves out.
+type lostPaths []string
+
+func (l *lostPaths) add(path string, why error) { *l = append(*l, fmt.Sprintf("%s: %v", path, why)) }
+
+func (a *app) warnLost(lost lostPaths) {
+	const most = 5
+	if len(lost) == 0 {
+		return
+	}
+	text := strings.Join(lost[:min(len(lost), most)], "; ")
+	if more := len(lost) - most; more > 0 {
+		text += fmt.Sprintf("; and %d more", more)
+	}
+	a.warn("Some store paths are not saved", errors.New(text))
 }

@@ -127,11 +127,13 @@ func (s *saver) save(ctx context.Context, n *nix.Nix, policy store.Policy, limit
 	start := time.Now()
 	a.show.Doing("saving %d store paths", len(fresh))
 	now := saved{Packs: []string{}}
-	to := &store.Saver{Nix: n, Cache: c, ID: a.id, Seal: a.seal, Progress: func(p *store.Pack) {
+	var without lostPaths
+	to := &store.Saver{Nix: n, Cache: c, ID: a.id, Seal: a.seal, Lost: without.add, Progress: func(p *store.Pack) {
 		now.add(p)
 		a.saving(now, len(fresh))
 	}}
 	packs, err := to.Save(ctx, fresh)
+	a.warnLost(without)
 	if len(packs) == 0 {
 		return err
 	}

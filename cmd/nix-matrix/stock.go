@@ -227,12 +227,14 @@ func (s *stock) save(ctx context.Context, at *site, result *job.Result) error {
 	}
 	var done saved
 	start := time.Now()
-	to := &store.Saver{Nix: at.nix, Cache: s.cache, ID: s.app.id, Seal: s.app.seal, Progress: func(p *store.Pack) {
+	var without lostPaths
+	to := &store.Saver{Nix: at.nix, Cache: s.cache, ID: s.app.id, Seal: s.app.seal, Lost: without.add, Progress: func(p *store.Pack) {
 		result.Saved = append(result.Saved, job.Pack{Key: p.Key, Size: p.Size, Paths: len(p.Index.Records)})
 		done.add(p)
 		s.app.saving(done, len(fresh))
 	}}
 	_, err = to.Save(ctx, fresh)
+	s.app.warnLost(without)
 	s.app.told(done, time.Since(start))
 	return err
 }

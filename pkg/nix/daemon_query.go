@@ -51,7 +51,7 @@ func (d *Daemon) PathInfo(path string) (PathInfo, error) {
 		return PathInfo{}, fmt.Errorf("ask the store for %s: %w", valid.Quote(path), err)
 	}
 	if !known {
-		return PathInfo{}, fmt.Errorf("%s is not valid in the store", path)
+		return PathInfo{}, &PathError{path, errors.New("it is not valid in the store")}
 	}
 	return info, nil
 }

@@ -330,8 +330,19 @@ func (n *Nix) AddRoot(ctx context.Context, file, path string) error {
 	return nil
 }
 
+// A PathError says what is wrong with one path, where others may be fine.
+type PathError struct {
+	Path string
+	Err  error
+}
+
+func (e *PathError) Error() string { return e.Path + ": " + e.Err.Error() }
+
+func (e *PathError) Unwrap() error { return e.Err }
+
 // Export writes the export stream of valid paths, references before what refers to them.
-// What is in the store is written as it is: whoever reads it compares it with the hash.
+// What is in the store is written as it is: whoever reads it compares it with the hash. Of
+// a path that can't be read, the error is a *PathError.
 func (n *Nix) Export(ctx context.Context, dst io.Writer, infos []PathInfo) error {
 	if runtime.GOOS == "darwin" || n.remote {
 		return n.export(ctx, dst, infos)
@@ -344,13 +355,28 @@ func (n *Nix) Export(ctx context.Context, dst io.Writer, infos []PathInfo) error
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			return nar.Dump(w, filepath.Join(n.realDir(), filepath.Base(info.Path)))
+			to := &lastError{w: w}
+			if err := nar.Dump(to, filepath.Join(n.realDir(), filepath.Base(info.Path))); err != nil && to.err == nil {
+				return &PathError{info.Path, err}
+			}
+			return to.err
 		})
 		if err != nil {
 			return fmt.Errorf("export store paths: %w", err)
 		}
 	}
 	return nar.WriteEnd(dst)
+}
+
+// lastError keeps the error of writing.
+type lastError struct {
+	w   io.Writer
+	err error
+}
+
+func (l *lastError) Write(p []byte) (n int, err error) {
+	n, l.err = l.w.Write(p)
+	return n, l.err
 }
 
 // export has Nix do so, which alone knows how it names files on macOS.
@@ -364,6 +390,12 @@ func (n *Nix) export(ctx context.Context, dst io.Writer, infos []PathInfo) error
 		cmd := n.command(ctx, "nix-store", args("--export").operands(valid.StorePath, piece...))
 		cmd.Stdout = out
 		if err := n.run(cmd); err != nil {
+			var failed *Error
+			if errors.As(err, &failed) {
+				if named := Named(failed.Message); len(named) > 0 && slices.Contains(piece, named[0]) {
+					err = &PathError{named[0], err}
+				}
+			}
 			return fmt.Errorf("export store paths: %w", err)
 		}
 		if out.end != [8]byte{} || out.have != len(out.end) {

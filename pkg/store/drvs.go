@@ -124,7 +124,7 @@ func intact(ix *pack.Index, infos []nix.PathInfo) error {
 	for i := range ix.Records {
 		rec := &ix.Records[i]
 		if hash := hex.EncodeToString(rec.NarHash[:]); registered[rec.Path] != hash {
-			return fmt.Errorf("%s has changed since it was added to the store: repair it with nix-store --repair-path", rec.Path)
+			return &nix.PathError{Path: rec.Path, Err: errors.New("it has changed since it was added to the store: repair it with nix-store --repair-path")}
 		}
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -339,15 +340,56 @@ func TestSaveFails(t *testing.T) {
 	}
 }
 
-// What has changed in the store since it was registered is not saved.
-func TestSaveChanged(t *testing.T) {
-	n := inputsNix(t)
-	paths := fleet(t, n)
-	must(t, os.Chmod(paths["left"], 0o600))
-	must(t, os.WriteFile(paths["left"], []byte("something else"), 0o600))
-	packs, err := saver(n, open(t), nil).Save(t.Context(), []string{paths["low"], paths["left"]})
-	if err == nil || len(packs) > 0 || !strings.Contains(err.Error(), paths["left"]+" has changed") {
-		t.Errorf("%v, %v", packs, err)
+// A path that has changed in the store since it was registered, or is gone, is left out
+// of a save, as is what refers to it; all others are saved.
+func TestSaveWithout(t *testing.T) {
+	for what, damage := range map[string]func(path string) error{
+		"changed": func(path string) error {
+			return errors.Join(os.Chmod(path, 0o600), os.WriteFile(path, []byte("something else"), 0o600))
+		},
+		"gone": os.Remove,
+		"something else": func(path string) error {
+			return errors.Join(os.Remove(path), syscall.Mkfifo(path, 0o400))
+		},
+		"not valid": nil,
+	} {
+		for _, size := range []int64{0, 1} { // all in one pack, and each in its own
+			t.Run(fmt.Sprint(what, " ", size), func(t *testing.T) {
+				n := inputsNix(t)
+				paths := fleet(t, n)
+				closure, err := n.Requisites(t.Context(), paths["top"], paths["alone"])
+				must(t, err)
+				if damage == nil {
+					for _, name := range []string{"top", "left"} { // a path goes after what refers to it
+						run(t, "nix-store", "--delete", "--ignore-liveness", paths[name])
+					}
+				} else {
+					must(t, damage(paths["left"]))
+				}
+				s := saver(n, open(t), nil)
+				s.Size = size
+				var lost []string
+				s.Lost = func(path string, why error) {
+					lost = append(lost, path)
+					if why == nil {
+						t.Errorf("%s is lost for no reason", path)
+					}
+				}
+				packs, err := s.Save(t.Context(), closure)
+				must(t, err)
+				slices.Sort(lost)
+				want := []string{paths["left"], paths["top"]}
+				slices.Sort(want)
+				if diff := cmp.Diff(want, lost); diff != "" {
+					t.Errorf("lost:\n%s", diff)
+				}
+				want = slices.DeleteFunc(slices.Clone(closure), func(path string) bool { return slices.Contains(lost, path) })
+				slices.Sort(want)
+				if diff := cmp.Diff(want, slices.Sorted(slices.Values(NewIndex(packs...).Paths()))); diff != "" {
+					t.Errorf("saved:\n%s", diff)
+				}
+			})
+		}
 	}
 }
 

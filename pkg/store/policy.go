@@ -45,13 +45,17 @@ func (p Policy) takes(info *nix.PathInfo) bool {
 	return false
 }
 
-// New gives those of the paths, which must be valid, that a policy wants saved and that
+// New gives those of the paths, as far as they are still valid, that a policy wants saved and that
 // no pack has; and of what they need, such as the sources that they refer to, what
 // nobody has signed: else it would be nowhere. Those that are somebody else's to save are
 // left out. References stand before what refers to them.
 func New(ctx context.Context, from Nix, saved *Index, policy Policy, paths []string, others ...string) ([]string, error) {
 	fail := func(err error) ([]string, error) { return nil, fmt.Errorf("look for what is new: %w", err) }
-	infos, err := from.FullInfo(ctx, unsaved(saved, paths)...)
+	valid, err := from.Valid(ctx, unsaved(saved, paths)...)
+	if err != nil {
+		return fail(err)
+	}
+	infos, err := from.FullInfo(ctx, slices.Sorted(maps.Keys(valid))...)
 	if err != nil {
 		return fail(err)
 	}

@@ -32,28 +32,66 @@ type Saver struct {
 	Size  int64     // about how many bytes a pack has; 0 is [PackSize]
 	// Progress is told of each pack that lies in the cache, if it is not nil.
 	Progress func(*Pack)
+	// Lost is told of each path that is left out, and why, if it is not nil.
+	Lost func(path string, why error)
 }
 
-// Save puts these paths, which must be valid and given with references first, into the
-// cache. What they refer to is not saved with them. After an error those packs are given
-// that are whole in the cache.
+// maxLost is how many paths may be gone or changed before a save is given up.
+const maxLost = 100
+
+// Save puts these paths, which are given with references first, into the cache. What they
+// refer to is not saved with them. A path that is gone or has changed is left out, as is
+// what refers to it. After an error those packs are given that are whole in the cache.
 func (s *Saver) Save(ctx context.Context, paths []string) ([]*Pack, error) {
-	if len(paths) == 0 {
-		return nil, nil
+	var all []*Pack
+	lost := map[string]bool{}
+	for tries := 0; len(paths) > 0; tries++ {
+		packs, err := s.save(ctx, paths, lost)
+		all = append(all, packs...)
+		var bad *nix.PathError
+		switch {
+		case err == nil:
+			return all, nil
+		case !errors.As(err, &bad) || lost[bad.Path] || tries == maxLost || ctx.Err() != nil:
+			return all, fmt.Errorf("save: %w", err)
+		}
+		s.lose(lost, bad.Path, bad.Err)
+		saved := NewIndex(all...)
+		paths = slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return lost[path] || saved.Has(path) })
 	}
+	return all, nil
+}
+
+func (s *Saver) lose(lost map[string]bool, path string, why error) {
+	lost[path] = true
+	if s.Lost != nil {
+		s.Lost(path, why)
+	}
+}
+
+// save saves paths but for those that refer to what is lost.
+func (s *Saver) save(ctx context.Context, paths []string, lost map[string]bool) (packs []*Pack, err error) {
 	infos, err := s.Nix.FullInfo(ctx, paths...)
 	if err != nil {
-		return nil, fmt.Errorf("save: %w", err)
+		return nil, err
 	}
-	var packs []*Pack
+	infos = slices.DeleteFunc(infos, func(info nix.PathInfo) bool {
+		for _, reference := range info.References {
+			if lost[reference] && reference != info.Path {
+				s.lose(lost, info.Path, fmt.Errorf("it refers to %s", reference))
+				return true
+			}
+		}
+		return false
+	})
+	if len(infos) == 0 {
+		return nil, nil
+	}
 	err = export(ctx, s.Nix, infos, s.Seal, func(stream *pack.Stream) error {
 		packs, err = s.packs(ctx, stream, infos)
 		return err
 	})
-	if err != nil {
-		return packs, fmt.Errorf("save: %w", err)
-	}
-	return packs, nil
+	return packs, err
 }
 
 // packs makes packs and uploads them, each while the next one is made.
