@@ -279,12 +279,45 @@ func Plain(s string) string { return control.ReplaceAllString(s, "") }
 var errorLine = regexp.MustCompile(`(?m)^[ \t]*error:[ \t]*`)
 
 // Message finds in what a program wrote to stderr the part that says what went
-// wrong: the last "error:", which is the innermost, and what follows it.
+// wrong: the last "error:", which is the innermost, and what follows it. Where that is only
+// that something else could not be built, as with what is imported from a derivation, it
+// begins with what failed.
 func Message(stderr string) string {
 	text := Plain(stderr)
-	if all := errorLine.FindAllStringIndex(text, -1); all != nil {
-		text = text[all[len(all)-1][1]:]
+	errs := errorLine.FindAllStringIndex(text, -1)
+	if errs == nil {
+		return unindented(text)
 	}
+	last := unindented(text[errs[len(errs)-1][1]:])
+	if !OnlyOthers(last) {
+		return last
+	}
+	var all []string
+	for i, at := range errs[:len(errs)-1] {
+		const most = 5
+		message := unindented(indented(text[at[1]:errs[i+1][0]]))
+		if len(Named(message)) > 0 && !strings.HasPrefix(message, "…") && len(all) < most { // else it is where something was evaluated
+			all = append(all, message)
+		}
+	}
+	return strings.Join(append(all, last), "\n")
+}
+
+// indented returns the first line and those after it that Nix has set below it.
+func indented(text string) string {
+	const most = 30
+	var all []string
+	for line := range strings.Lines(text) {
+		if len(all) == most || len(all) > 0 && !strings.HasPrefix(line, " ") && line != "\n" {
+			break
+		}
+		all = append(all, line)
+	}
+	return strings.Join(all, "")
+}
+
+// unindented takes off what Nix sets before the lines of an error.
+func unindented(text string) string {
 	var kept []string
 	for line := range strings.Lines(strings.TrimSpace(text)) {
 		if !strings.HasPrefix(line, "(use '--show-trace'") {

@@ -226,6 +226,8 @@ func TestPlain(t *testing.T) {
 	}
 }
 
+const missingDrv = "/nix/store/00000000000000000000000000000000-missing.drv"
+
 func TestMessage(t *testing.T) {
 	for _, test := range []struct{ what, said, want string }{
 		{"nothing", "", ""},
@@ -234,6 +236,18 @@ func TestMessage(t *testing.T) {
 		{"the innermost", "error: a\n\n       … while b\n\n       error: c\n       d\n", "c\nd"},
 		{"no advice", "error: a\n(use '--show-trace' to show detailed location information)\n", "a"},
 		{"its own indentation", "error:\n       … while calling 'x'\n         at /f.nix:1:2:\n            1| x\n              |  ^\n", "… while calling 'x'\n  at /f.nix:1:2:\n     1| x\n       |  ^"},
+		{
+			"what something else needs, of 2.34", "building 'x'...\n" +
+				"error: Cannot build '" + missingDrv + "'.\n       Reason: builder failed with exit code 7.\n       Last 1 log lines:\n       > no good\n" +
+				"building 'y'...\nerror:\n       … while calling the 'import' builtin\n         at " + missingDrv + "\n\n" +
+				"       error: Cannot build '/nix/store/y.drv'.\n       Reason: 1 dependency failed.\n",
+			"Cannot build '" + missingDrv + "'.\nReason: builder failed with exit code 7.\nLast 1 log lines:\n> no good\nCannot build '/nix/store/y.drv'.\nReason: 1 dependency failed.",
+		},
+		{
+			"what something else needs, of 2.8", "error: builder for '" + missingDrv + "' failed with exit code 7;\n       last 1 log lines:\n       > error: no good\n" +
+				"error: 1 dependencies of derivation '/nix/store/y.drv' failed to build\n(use '--show-trace' to show detailed location information)\n",
+			"builder for '" + missingDrv + "' failed with exit code 7;\nlast 1 log lines:\n> error: no good\n1 dependencies of derivation '/nix/store/y.drv' failed to build",
+		},
 		{"a word of a line", "builder: 2 errors\nno error: none\n", "builder: 2 errors\nno error: none"},
 	} {
 		if got := Message(test.said); got != test.want {
