@@ -10,22 +10,28 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/report"
 )
 
-// pages are the files that the report on a verdict is written to. An empty name is none.
+// pages say where and how a verdict is shown. An empty file name is none.
 type pages struct {
 	summary string // Markdown; - is the standard output
 	html    string
+	json    bool // on the standard output, in place of text
 }
 
 func (p *pages) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&p.summary, "summary", "", "write the report as Markdown to `FILE`; - is the standard output")
 	cmd.Flags().StringVar(&p.html, "html", "", "write the report as one page to `FILE`, or to report.html in a directory; it needs no network and runs no script")
+	cmd.Flags().BoolVar(&p.json, "json", false, "print the verdict as JSON")
 }
 
 // check refuses names that cannot be written to, before there is any work to lose.
 func (p *pages) check() error {
+	if p.json && p.summary == "-" {
+		return usagef("--json and --summary - both write to the standard output: give --summary a file")
+	}
 	if info, err := os.Stat(p.html); p.html != "" && (err == nil && info.IsDir() || strings.HasSuffix(p.html, "/")) {
 		p.html = filepath.Join(p.html, "report.html")
 	}
@@ -48,19 +54,39 @@ func (p *pages) check() error {
 	return nil
 }
 
-// write writes the report to the files, or to out.
-func (p *pages) write(v *report.Verdict, o report.SummaryOptions, out io.Writer) error {
-	if p.summary != "" {
-		summary := v.Summary(o)
-		var err error
-		if p.summary == "-" {
-			_, err = io.WriteString(out, summary)
-		} else {
-			err = writeFile(p.summary, []byte(summary))
-		}
-		if err != nil {
-			return fmt.Errorf("write the summary: %w", err)
+// write writes the report to the files.
+func (p *pages) write(v *report.Verdict, o report.SummaryOptions) error {
+	if p.summary != "" && p.summary != "-" {
+		if err := writeFile(p.summary, []byte(v.Summary(o))); err != nil {
+			return fmt.Errorf("cannot write the summary: %w", err)
 		}
 	}
-	return writeHTML(p.html, v, o)
+	if p.html == "" {
+		return nil
+	}
+	page, err := v.HTML(o)
+	if err != nil {
+		return err
+	}
+	if err := writeFile(p.html, page); err != nil {
+		return fmt.Errorf("cannot write the report to --html: %w", err)
+	}
+	return nil
+}
+
+// print prints the verdict: as JSON, as Markdown, or as text.
+func (p *pages) print(a *app, v *report.Verdict, o report.SummaryOptions) error {
+	if p.json {
+		return a.printJSON(v)
+	}
+	text := v.Text()
+	if p.summary == "-" {
+		text = v.Summary(o)
+	}
+	for line := range strings.Lines(text) {
+		if _, err := io.WriteString(a.streams.out, action.Foreign(line)); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -49,9 +49,7 @@ brings up to date. It takes a token with the permission pull-requests: write fro
 	f.StringVar(&r.plan, "plan", a.action.Input("plan"), "`FILE` with the plan")
 	f.StringVar(&r.results, "results", a.action.Input("results"), "`DIR` with the results")
 	f.StringVar(&r.needs, "needs", a.action.Input("needs"), "what became of the jobs before: toJSON(needs), as `JSON`; @FILE, or an absolute path, is a file with it")
-	f.StringVar(&r.summary, "summary", "", "write the report as Markdown to `FILE`")
-	htmlFlag(cmd, &r.html)
-	f.BoolVar(&r.json, "json", false, "print the verdict as JSON")
+	r.pages.flags(cmd)
 	a.boolFlag(cmd, &r.comment, "comment", false, "keep the verdict in a comment on the pull request, where the token may write one")
 	r.packing.limitFlag(a, cmd)
 	a.boolFlag(cmd, &r.missingOK, "missing-ok", false, "")
@@ -66,37 +64,19 @@ type reporter struct {
 	plan    string
 	results string
 	needs   string
-	summary string
-	html    string
-	json    bool
+	pages   pages
 	comment bool
 	packing packing
 	// missingOK makes what the cache lacks an output of the step instead of a verdict.
 	missingOK bool
 }
 
-func htmlFlag(cmd *cobra.Command, to *string) {
-	cmd.Flags().StringVar(to, "html", "", "write the report as one page to `FILE`, which needs no network and runs no script")
-}
-
-// writeHTML writes the report to a file; empty is none.
-func writeHTML(file string, v *report.Verdict, o report.SummaryOptions) error {
-	if file == "" {
-		return nil
-	}
-	page, err := v.HTML(o)
-	if err != nil {
-		return err
-	}
-	if err := writeFile(file, page); err != nil {
-		return fmt.Errorf("write the report to --html: %w", err)
-	}
-	return nil
-}
-
 func (r *reporter) run(ctx context.Context) error {
 	a := r.app
 	if err := errors.Join(a.checkID(), a.loadSeal()); err != nil {
+		return err
+	}
+	if err := r.pages.check(); err != nil {
 		return err
 	}
 	if r.plan == "" {
@@ -224,12 +204,7 @@ func (r *reporter) tell(ctx context.Context, v *report.Verdict) error {
 	a := r.app
 	options := report.SummaryOptions{RunURL: a.action.RunURL(), MaxBytes: action.MaxSummary}
 	summary := v.Summary(options)
-	if r.summary != "" {
-		if err := writeFile(r.summary, []byte(summary)); err != nil {
-			return fmt.Errorf("write the summary: %w", err)
-		}
-	}
-	if err := writeHTML(r.html, v, options); err != nil {
+	if err := r.pages.write(v, options); err != nil {
 		return err
 	}
 	if err := a.action.AddSummary(summary); err != nil {
@@ -252,24 +227,11 @@ func (r *reporter) tell(ctx context.Context, v *report.Verdict) error {
 		a.comment(ctx, v)
 	}
 	a.show.Close()
-	if err := r.print(v); err != nil {
+	if err := r.pages.print(a, v, options); err != nil {
 		return err
 	}
 	if v.Status != report.Success {
 		return &redError{string(v.Status)}
 	}
 	return nil
-}
-
-func (r *reporter) print(v *report.Verdict) error {
-	out := r.app.streams.out
-	if !r.json {
-		for line := range strings.Lines(v.Text()) {
-			if _, err := fmt.Fprint(out, action.Foreign(line)); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	return r.app.printJSON(v)
 }

@@ -53,7 +53,6 @@ The plan, results and logs that stay on this machine are not.`,
 	a.setUpFlag(cmd, &r.discovery.setup)
 	a.idFlag(cmd)
 	r.pages.flags(cmd)
-	cmd.Flags().BoolVar(&r.json, "json", false, "print the verdict as JSON")
 	cmd.Flags().BoolVar(&r.failFast, "fail-fast", false, "stop at the first entry that fails")
 	cmd.Flags().StringVarP(&r.outLink, "out-link", "o", "", "link the outputs in `DIR`, by the names of the targets, and keep the garbage collector away from them")
 	cmd.Flags().StringVar(&a.cache, "cache", "", "dir:`PATH` where the plan and the results are kept (default below $XDG_CACHE_HOME)")
@@ -67,7 +66,6 @@ type runner struct {
 	discovery discovery
 	working   workingFlags
 	pages     pages
-	json      bool
 	failFast  bool
 	outLink   string
 	jobs      int
@@ -78,9 +76,6 @@ func (r *runner) run(ctx context.Context) error {
 	a := r.app
 	if err := r.pages.check(); err != nil {
 		return err
-	}
-	if r.json && r.pages.summary == "-" {
-		return usagef("--json and --summary - both write to the standard output: give --summary a file")
 	}
 	how, err := r.working.parse()
 	if err != nil {
@@ -150,28 +145,14 @@ func (r *runner) run(ctx context.Context) error {
 		a.warn("Outputs are not all linked", err)
 	}
 	a.show.Close()
-	if err := r.print(verdict); err != nil {
-		return err
-	}
-	if err := r.pages.write(verdict, report.SummaryOptions{RunURL: a.action.RunURL()}, a.streams.out); err != nil {
+	options := report.SummaryOptions{RunURL: a.action.RunURL()}
+	if err := errors.Join(r.pages.print(a, verdict, options), r.pages.write(verdict, options)); err != nil {
 		return err
 	}
 	if verdict.Status != report.Success {
 		return &redError{string(verdict.Status)}
 	}
 	return nil
-}
-
-// print prints the verdict: as JSON, as text, or not at all where the summary is printed.
-func (r *runner) print(v *report.Verdict) error {
-	switch {
-	case r.json:
-		return r.app.printJSON(v)
-	case r.pages.summary == "-":
-		return nil
-	}
-	_, err := fmt.Fprint(r.app.streams.out, v.Text())
-	return err
 }
 
 // dir is the directory for the plan and the results of this id, in that of the cache.
