@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/org/nix-matrix/pkg/action"
+	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/report"
 )
 
@@ -52,6 +53,18 @@ func (p *pages) check() error {
 		}
 	}
 	return nil
+}
+
+// origin says what a verdict on a plan is about. In a workflow, that is its commit.
+func (a *app) origin(p *job.Plan) *report.Origin {
+	if p == nil {
+		return nil
+	}
+	o := &report.Origin{Source: p.Source, Created: p.Created, Machine: p.System, Nix: p.Nix}
+	if a.action.Running() {
+		o.Repository, o.Commit = a.getenv("GITHUB_REPOSITORY"), a.getenv("GITHUB_SHA")
+	}
+	return o
 }
 
 // write writes the report to the files.

@@ -94,6 +94,7 @@ func (r *reporter) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	verdict.Origin = a.origin(plan)
 	if !verdict.Refused {
 		if plan != nil {
 			a.heads = plan.Heads

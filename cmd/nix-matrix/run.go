@@ -138,6 +138,7 @@ func (r *runner) run(ctx context.Context) error {
 		return err
 	}
 	verdict := report.Judge(plan, key, results, nil)
+	verdict.Origin = a.origin(plan)
 	if r.failFast && verdict.Cancelled && ctx.Err() == nil {
 		verdict.Notices = append(verdict.Notices, "The run was stopped at the first failure, as --fail-fast wants.")
 	}

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -37,7 +38,12 @@ var goldens = map[string]func() *Verdict{
 			r.Restored = &job.Restored{Paths: 40, Read: 30 << 20}
 			r.Saved = []job.Pack{{Key: "pack", Paths: i, Size: int64(i) << 20}}
 		}
-		return judged(p, planKey, results, needsOf(Success, Success))
+		v := judged(p, planKey, results, needsOf(Success, Success))
+		v.Origin = &Origin{
+			Repository: "org/fleet", Commit: "0123456789abcdef0123456789abcdef01234567",
+			Created: time.Date(2026, 11, 29, 8, 10, 0, 0, time.UTC), Machine: "x86_64-linux", Nix: "2.34.8",
+		}
+		return v
 	},
 	"failure": func() *Verdict {
 		p := planOf(

@@ -58,6 +58,7 @@ func hostile(s string) *Verdict {
 	v.Change = &Change{Commit: s, Branch: s, URL: s, Added: []string{s}, Removed: []string{s}, Changed: []ChangedTarget{
 		{Name: s, Before: 1, After: 2, Growths: []Growth{{s, 1, 2}, {s, 2, 1}}}, {Name: s, Broken: true},
 	}}
+	v.Origin = &Origin{Repository: s, Commit: s, Source: s, Machine: s, Nix: s}
 	return v
 }
 

@@ -53,6 +53,7 @@ type page struct {
 	*Verdict
 	Tally      string
 	RunURL     string // empty where there is none
+	About      string // likewise; see Origin
 	Sections   []pageSection
 	Unfinished []pageGroup
 	Bars       []pageBar
@@ -110,6 +111,7 @@ func (v *Verdict) page(o SummaryOptions) *page {
 		Hits: v.hits(), Totals: v.pushTotals(), Notes: v.notes(oneLine),
 	}
 	p.Folded = len(p.Rows) > openRows
+	p.About = v.Origin.line(func(s string) string { return clip(oneLine(s), 200) })
 	if linkable(o.RunURL) {
 		p.RunURL = o.RunURL
 	}

@@ -76,6 +76,9 @@ func (v *Verdict) head(runURL string, limit int) string {
 	if v.Next != "" {
 		fmt.Fprintf(&b, "%s\n\n", v.Next)
 	}
+	if origin := v.Origin.line(func(s string) string { return code(s, 200) }); origin != "" {
+		fmt.Fprintf(&b, "%s\n\n", origin)
+	}
 	if linkable(runURL) {
 		fmt.Fprintf(&b, "[The run and its logs](%s)\n\n", runURL)
 	}

@@ -13,6 +13,8 @@ type Verdict struct {
 	Status Status `json:"status"`         // Success, Failure or Cancelled
 	Reason string `json:"reason"`         // in one line; nothing foreign in it
 	Next   string `json:"next,omitempty"` // what to do about it, where that is not plain
+	// Origin says what the verdict is about, nil where nobody has told.
+	Origin *Origin `json:"origin,omitempty"`
 	// Cancelled says that the run was cancelled, whatever the Status.
 	Cancelled bool `json:"cancelled"`
 	// Refused says that the Plan that arrived was not judged, for the Reason.

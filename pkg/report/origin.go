@@ -1,0 +1,48 @@
+package report
+
+import (
+	"cmp"
+	"strings"
+	"time"
+)
+
+// An Origin says what a verdict is about, for whoever reads it later or elsewhere. What is not
+// known is empty. All of it is foreign text.
+type Origin struct {
+	Repository string    `json:"repository,omitempty"` // OWNER/NAME
+	Commit     string    `json:"commit,omitempty"`     // full hash
+	Source     string    `json:"source,omitempty"`     // what was asked for, where there is no repository
+	Created    time.Time `json:"created,omitzero"`     // of the Plan, UTC
+	Machine    string    `json:"machine,omitempty"`    // that evaluated: its system
+	Nix        string    `json:"nix,omitempty"`        // implementation and version that evaluated
+}
+
+// line returns the origin as parts of a line, each put into form by text. It is empty where
+// nothing is known.
+func (o *Origin) line(text func(string) string) string {
+	if o == nil {
+		return ""
+	}
+	const short = 12 // characters of a commit
+	var parts []string
+	where := cmp.Or(o.Repository, o.Source)
+	if where != "" && o.Commit != "" {
+		where = text(where) + " at " + text(o.Commit[:min(short, len(o.Commit))])
+	} else if where != "" {
+		where = text(where)
+	}
+	if where != "" {
+		parts = append(parts, where)
+	}
+	if !o.Created.IsZero() {
+		parts = append(parts, o.Created.UTC().Format("2006-01-02 15:04 UTC"))
+	}
+	if o.Nix != "" && o.Machine != "" {
+		nix := o.Nix
+		if nix[0] >= '0' && nix[0] <= '9' { // others bring their name
+			nix = "Nix " + nix
+		}
+		parts = append(parts, "evaluated by "+text(nix)+" on "+text(o.Machine))
+	}
+	return strings.Join(parts, ", ")
+}
