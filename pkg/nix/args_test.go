@@ -107,6 +107,9 @@ func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
 		"Nix.Offered":          {fn: n.Offered, args: []any{[]string{aPath}, []string{"https://a"}}},
 		"Nix.Trusted":          {fn: n.Trusted, args: []any{[]string{aPath}, "https://a"}},
 		"Nix.Forecast":         {fn: n.Forecast, args: []any{[]string{aDrv + "!out"}}},
+		"Nix.Whole":            {fn: n.Whole, args: []any{[]string{aPath}, []string{"https://a"}}},
+		"Nix.Delivers":         {fn: n.Delivers, args: []any{"https://a", aPath}},
+		"Nix.ToBuild":          {fn: n.ToBuild, args: []any{[]string{aDrv + "!out"}}},
 		"Nix.Hold":             {fn: n.Hold, args: []any{[]string{aPath}}},
 		"Nix.Export":           {fn: away.Export, args: []any{[]PathInfo{info}}},
 		"Nix.Derivation":       {fn: n.Derivation, args: []any{aDrv}},
@@ -140,7 +143,7 @@ func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
 
 // These take no text that was not checked, or start no program with it.
 var withoutStrings = []string{
-	"Environ", "Programs", "Redact", "Plain", "Message", "Error.Error", "Error.Unwrap", "ParseVersion", "Version.String", "Version.HasConfigShow", "Version.HasJSONFormat", "Version.HasOutputsSyntax", "Version.EvaluatesWholeFlakes",
+	"Environ", "OnlyOthers", "Named", "WentThroughAll", "MuteError.Error", "PathError.Error", "PathError.Unwrap", "Programs", "Redact", "Plain", "Message", "Error.Error", "Error.Unwrap", "ParseVersion", "Version.String", "Version.HasConfigShow", "Version.HasJSONFormat", "Version.HasOutputsSyntax", "Version.EvaluatesWholeFlakes",
 	"Version.CopiesInputs", "PathInfo.Proven", "Daemon.Trust", "Nix.Distrust", "Nix.RefusesUnproven", "Error.Signaled", "Error.HTTPStatus", "Traffic.Add", "Daemon.Close", "Daemon.StopWith", "StepEnviron",
 	"Nix.AccessTokens", "Nix.Evaluator", "Nix.Connect", "Nix.AllValid", "Nix.Import", "Nix.Local",
 }
