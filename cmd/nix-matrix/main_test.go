@@ -32,7 +32,7 @@ func TestCrashResult(t *testing.T) {
 	var log bytes.Buffer
 	a := newApp(streams{out: &log, err: &log}, func(string) string { return "" })
 	a.id = job.DefaultID
-	row := `{"name":"a","id":"ca978112ca","platform":"x86_64-linux","system":"x86_64-linux","drvPath":"/nix/store/00000000000000000000000000000000-a.drv","plan":"x","targets":[{"n":0,"attr":"a","drvPath":"/nix/store/00000000000000000000000000000000-a.drv"}]}`
+	row := `{"name":"a","id":"ca978112ca","platform":"x86_64-linux","system":"x86_64-linux","drvPath":"/nix/store/00000000000000000000000000000000-a.drv","outputs":["out"],"runner":["ubuntu-latest"],"plan":"x","targets":[{"n":0,"attr":"a","drvPath":"/nix/store/00000000000000000000000000000000-a.drv"}]}`
 	b := &builder{app: a, job: row, resultFile: file, working: workingFlags{reclaim: "auto"}, packing: packing{policy: "off", engine: "auto"}}
 	a.show = nil
 	err := b.run(t.Context())
