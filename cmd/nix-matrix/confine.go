@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// hasSecrets reports whether this program was given any, beside the token that each
-// workflow has.
+// hasSecrets reports whether this program was given any that gives access to something, beside
+// the token that each workflow has. The encryption key does not, and is never in a file.
 func (a *app) hasSecrets() bool {
-	variables := []string{netrcVariable, confVariable, envVariable, sshKeyVariable, signingKeyVariable, encryptionVariable, gitCryptVariable, "ATTIC_TOKEN", "CACHIX_AUTH_TOKEN", "CACHIX_SIGNING_KEY"}
+	variables := []string{netrcVariable, confVariable, envVariable, sshKeyVariable, signingKeyVariable, gitCryptVariable, "ATTIC_TOKEN", "CACHIX_AUTH_TOKEN", "CACHIX_SIGNING_KEY"}
 	return a.ownToken() != "" || slices.ContainsFunc(variables, func(name string) bool { return strings.TrimSpace(a.getenv(name)) != "" })
 }
 
