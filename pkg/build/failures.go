@@ -37,16 +37,15 @@ func (f *failures) of(drv string) int {
 }
 
 // subject returns the derivation that an error message is about: the first one that it
-// names, or an output of, that is needed or is being built.
+// names and that is needed, or whose output it names and whose build was begun. Else an
+// output could not be fetched, and is built.
 func (f *failures) subject(message string) string {
+	if strings.HasPrefix(message, "some substitutes ") {
+		return ""
+	}
 	for _, path := range nix.Named(message) {
 		for _, drv := range f.owner(path) {
-			if f.watch.begun(drv) {
-				return drv
-			}
-		}
-		for _, drv := range f.owner(path) {
-			if f.nodes[drv] != nil {
+			if f.watch.begun(drv) || drv == path && f.nodes[drv] != nil {
 				return drv
 			}
 		}

@@ -115,7 +115,7 @@ func (g *guard) failed(ctx context.Context, message string) {
 		f.needs(t.DrvPath)
 	}
 	drv := f.subject(message)
-	if drv == "" || g.lost[drv] {
+	if g.lost[drv] || !f.watch.begun(drv) { // else it may still be built
 		return
 	}
 	g.lost[drv] = true

@@ -289,3 +289,28 @@ func TestDeadHost(t *testing.T) {
 		})
 	}
 }
+
+// lossy is a store whose substituter has lost what it promises: lib is built then.
+type lossy struct{ building }
+
+func (s *lossy) Realise(ctx context.Context, outputs []string, emit func(nix.Event)) error {
+	emit(nix.Event{Kind: nix.FetchStarted, Path: outPath("lib"), Time: time.Now()})
+	emit(nix.Event{Kind: nix.FetchStopped, Path: outPath("lib"), Time: time.Now()})
+	emit(nix.Event{Kind: nix.ErrorMessage, Text: "unable to download " + outPath("lib"), Time: time.Now()})
+	emit(nix.Event{Kind: nix.ErrorMessage, Text: "some substitutes for the outputs of derivation '" + drvPath("lib") + "' failed", Time: time.Now()})
+	return s.building.Realise(ctx, outputs, emit)
+}
+
+// What could not be fetched can still be built.
+func TestLostContents(t *testing.T) {
+	s := &lossy{building{store: store{valid: map[string]bool{}, inputs: map[string][]string{"host": {"lib"}}}}}
+	got, err := Run(t.Context(), s, targetsOf("host"), Options{
+		Emit: func(nix.Event) {}, FailFast: true, Warn: func(text string) { t.Errorf("told: %s", text) },
+	})
+	if err != nil || outcomes(got) != "built" {
+		t.Fatalf("%s, %v", outcomes(got), err)
+	}
+	if diff := cmp.Diff([]string{outPath("lib")}, got.Promised); diff != "" {
+		t.Errorf("promised:\n%s", diff)
+	}
+}

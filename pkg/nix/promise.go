@@ -195,8 +195,9 @@ func (n *Nix) offeredInfo(ctx context.Context, paths map[string]bool, substitute
 	return known, nil
 }
 
-// undelivered is what Nix says of a file that a binary cache says it has.
-var undelivered = regexp.MustCompile(`does not exist in binary cache|HTTP error 40[34]`)
+// undelivered is what Nix says of a file that a binary cache says it has. An Attic server
+// whose storage lacks it has an internal error.
+var undelivered = regexp.MustCompile(`does not exist in binary cache|HTTP error (?:403|404|500)\b`)
 
 // Delivers reports whether a binary cache has the contents of a path, of which it says
 // that it has it. Nix begins to download them, and is stopped.

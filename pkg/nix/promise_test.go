@@ -131,7 +131,7 @@ func TestDelivers(t *testing.T) {
 		}
 		check("it is there", "file://"+dir, true)
 		check("it is there", server.URL, true)
-		for _, status = range []int{http.StatusNotFound, http.StatusForbidden} {
+		for _, status = range []int{http.StatusNotFound, http.StatusForbidden, http.StatusInternalServerError} {
 			check("it is refused", server.URL, false)
 		}
 		status = http.StatusBadRequest // which is not known
