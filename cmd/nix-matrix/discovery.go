@@ -86,7 +86,7 @@ func (d *discovery) flags(a *app, cmd *cobra.Command) {
 	f.StringVar(&d.evalMemory, "eval-memory", or(a.action.Input("eval_memory"), "0"), "memory that an evaluator may use, in `MiB`; 0 is no limit")
 	a.boolFlag(cmd, &d.reuse, "reuse-evaluation", true, "take the evaluation of the same commit of a flake with the same settings from the cache, if there is one")
 	a.boolFlag(cmd, &d.trustProved, "skip-proved", true, "leave out of a pull request that pushes nothing, as one from a fork, what the default branch has built")
-	f.StringVar(&d.runners, "runners", a.action.Input("runners"), "labels of the runners for a system, or for a feature such as kvm, a line `SYSTEM=LABEL[,LABEL]` each; meta.nixMatrix.runner of a package may choose any line by its labels, and no other runner")
+	f.StringVar(&d.runners, "runners", a.action.Input("runners"), "labels of the runners for a system, or for a feature such as kvm of x86_64-linux or aarch64-linux+kvm, a line `NAME=LABEL[,LABEL]` each; meta.nixMatrix.runner of a package may choose any line by its labels, and no other runner")
 	f.StringVar(&d.qemu, "qemu", or(a.action.Input("qemu"), string(plan.QEMUAuto)), "emulate aarch64-linux: auto, where no runner is named for it, always or never")
 	f.StringVar(&d.maxEntries, "max-entries", or(a.action.Input("max_entries"), strconv.Itoa(plan.MaxEntries)), "most entries that the matrix may have, a `NUMBER`; GitHub allows no more than 256. Beyond that, hosts of a system share jobs")
 	f.StringVar(&d.jobs, "jobs-per-system", or(a.action.Input("jobs_per_system"), "0"), "into how many jobs the targets of a system that are no hosts are split at most, a `NUMBER`; 0 is as many as shorten the run, up to 16")
@@ -363,6 +363,9 @@ func (d *discovery) group(ctx context.Context, at *site, how *planner, e *evalua
 	}
 	if refused := how.options.Runners.Refused(p.Targets); refused != "" && !d.local {
 		p.Notices = append(p.Notices, refused)
+	}
+	if unused := how.options.Runners.Unused(p.Targets); unused != "" && !d.local {
+		p.Notices = append(p.Notices, unused)
 	}
 	emulated := slices.ContainsFunc(p.Entries, func(e job.Entry) bool { return e.QEMU })
 	if emulated && !d.local {

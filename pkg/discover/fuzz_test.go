@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/org/nix-matrix/internal/nearest"
 )
 
 // follow gives lines to a worker as an evaluator would that walks two roots, and
@@ -147,7 +149,7 @@ func FuzzGlob(f *testing.F) {
 			}
 		}
 		globs[0].mayBeIn("x")
-		nearest(text, []string{"a", text, ""})
+		nearest.Hint(text, []string{"a", text, ""})
 	})
 }
 

@@ -1,10 +1,11 @@
 package discover
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/org/nix-matrix/internal/nearest"
 )
 
 // A glob chooses attribute paths. discover.nix matches it.
@@ -91,75 +92,21 @@ type GlobError struct {
 }
 
 func (e *GlobError) Error() string {
-	nearest := ""
+	names := ""
 	if len(e.Nearest) > 0 {
-		nearest = "; the nearest names are: " + strings.Join(e.Nearest, ", ")
+		names = "; the nearest names are: " + strings.Join(e.Nearest, ", ")
 	}
-	return fmt.Sprintf("nothing in %s matches %s%s", e.In, e.Glob, nearest)
+	return fmt.Sprintf("nothing in %s matches %s%s", e.In, e.Glob, names)
 }
 
 // unmatched gives an error for the first glob that has not matched anything.
 func (d *discovery) unmatched() error {
 	for _, g := range d.globs {
 		if !d.hits[g.N] {
-			return &GlobError{Glob: g.text, In: d.what(), Nearest: nearest(g.text, d.known)}
+			return &GlobError{Glob: g.text, In: d.what(), Nearest: nearest.Names(g.text, d.known, 5)}
 		}
 	}
 	return nil
-}
-
-// nearest gives the few names that are most like a text.
-func nearest(text string, names []string) []string {
-	type candidate struct {
-		name     string
-		distance int
-	}
-	names = slices.Compact(slices.Sorted(slices.Values(names)))
-	var candidates []candidate
-	for _, name := range names {
-		if name != "" {
-			candidates = append(candidates, candidate{name, distance(text, name)})
-		}
-	}
-	slices.SortStableFunc(candidates, func(a, b candidate) int { return cmp.Compare(a.distance, b.distance) })
-	const few = 5
-	var best []string
-	for _, c := range candidates[:min(few, len(candidates))] {
-		best = append(best, c.name)
-	}
-	return best
-}
-
-// distance is how many characters must be changed, added or taken away to make the
-// name of what the glob matches; what its asterisks match is free.
-func distance(glob, name string) int {
-	from, to := []rune(glob), []rune(name)
-	row := make([]int, len(to)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i, c := range from {
-		if c == '*' {
-			many := i > 0 && from[i-1] == '*' || i+1 < len(from) && from[i+1] == '*'
-			for j, d := range to {
-				if many || d != '.' {
-					row[j+1] = min(row[j+1], row[j])
-				}
-			}
-			continue
-		}
-		before := row[0]
-		row[0]++
-		for j, d := range to {
-			cost := before
-			if c != d {
-				cost++
-			}
-			before = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(to)]
 }
 
 // leftOut says whether globs leave out all of an output of a flake. Older

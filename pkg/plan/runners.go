@@ -6,12 +6,14 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/org/nix-matrix/internal/nearest"
 	"github.com/org/nix-matrix/pkg/job"
 )
 
 // Runners maps names to the labels of runners, as the workflow's input lists them. A
-// name is a system, or a feature that a builder must have, such as kvm, or anything
-// else for a runner that targets choose by its labels.
+// name is a system, a feature that a builder must have on a system, such as
+// aarch64-linux+kvm, a bare feature of x86_64-linux, such as kvm, or anything else for a
+// runner that targets choose by its labels.
 type Runners map[string][]string
 
 // ParseRunners reads lines of `name=label[,label]`.
@@ -23,8 +25,9 @@ func ParseRunners(text string) (Runners, error) {
 		}
 		system, labels, ok := strings.Cut(line, "=")
 		system = strings.TrimSpace(system)
-		if !ok || system == "" {
-			return nil, fmt.Errorf("runners: %q is not of the form system=label[,label], such as aarch64-linux=ubuntu-24.04-arm", strings.TrimSpace(line))
+		platform, feature, qualified := strings.Cut(system, "+")
+		if !ok || system == "" || qualified && (!isSystem(platform) || feature == "") {
+			return nil, fmt.Errorf("runners: %q is not of the form system=label[,label], such as aarch64-linux=ubuntu-24.04-arm, kvm=LABEL or aarch64-linux+kvm=LABEL", strings.TrimSpace(line))
 		}
 		for label := range strings.SplitSeq(labels, ",") {
 			if label = strings.TrimSpace(label); label != "" {
@@ -46,11 +49,68 @@ func (r Runners) named(t *job.Target) []string {
 		return labels
 	}
 	for _, feature := range t.Features {
-		if labels := r[feature]; len(labels) > 0 {
-			return labels
+		for _, name := range featureLines(t.System, feature) {
+			if labels := r[name]; len(labels) > 0 {
+				return labels
+			}
 		}
 	}
 	return nil
+}
+
+// isSystem reports whether the name of a line is that of a system.
+func isSystem(name string) bool {
+	cpu, os, ok := strings.Cut(name, "-")
+	return ok && cpu != "" && !strings.Contains(cpu, "+") && slices.Contains([]string{"linux", "darwin", "freebsd", "netbsd", "openbsd", "windows"}, os)
+}
+
+// featureLines returns the names of the lines for targets of a system that need a
+// feature, the most exact first. A line without a system is for the runner's own, which
+// is x86_64-linux and builds i686-linux as well.
+func featureLines(system, feature string) []string {
+	names := []string{system + "+" + feature}
+	if system == "i686-linux" {
+		names = append(names, "x86_64-linux+"+feature)
+	}
+	if (system == "x86_64-linux" || system == "i686-linux") && !isSystem(feature) && !strings.Contains(feature, "+") {
+		names = append(names, feature)
+	}
+	return names
+}
+
+// Unused returns a notice about the lines that no target is for, by its system, its
+// features or its own choice, with the nearest name that one has. It is empty if there
+// are none, and where a target failed, because nobody knows what that one needs.
+func (r Runners) Unused(targets []job.Target) string {
+	used, names := map[string]bool{}, map[string]bool{}
+	for i := range targets {
+		t := &targets[i]
+		if t.State == job.Failed {
+			return ""
+		}
+		used[t.System], names[t.System] = true, true
+		for _, feature := range t.Features {
+			lines := featureLines(t.System, feature)
+			names[lines[len(lines)-1]] = true
+			for _, name := range lines {
+				used[name] = true
+			}
+		}
+		for name, labels := range r {
+			used[name] = used[name] || sameLabels(labels, t.Runner)
+		}
+	}
+	var unused []string
+	for _, name := range slices.Sorted(maps.Keys(r)) {
+		if !used[name] {
+			unused = append(unused, name+nearest.Hint(name, slices.Collect(maps.Keys(names))))
+		}
+	}
+	if len(unused) == 0 || len(targets) == 0 {
+		return ""
+	}
+	return "No target uses these lines of the input runners, by its system, a feature that it requires or meta.nixMatrix.runner: " +
+		strings.Join(unused, ", ") + ". A feature without a system is for x86_64-linux; for another system, write SYSTEM+FEATURE=LABEL. Correct the lines, or remove them."
 }
 
 // chosen returns the labels of the runner that a flake asks for, or nil where the input
@@ -58,13 +118,17 @@ func (r Runners) named(t *job.Target) []string {
 // may not even choose a part of such a list: "self-hosted" alone is any machine of an
 // organisation.
 func (r Runners) chosen(labels []string) []string {
-	wanted := slices.Sorted(slices.Values(labels))
 	for _, name := range slices.Sorted(maps.Keys(r)) {
-		if len(wanted) > 0 && slices.Equal(slices.Sorted(slices.Values(r[name])), wanted) {
+		if sameLabels(r[name], labels) {
 			return r[name]
 		}
 	}
 	return nil
+}
+
+// sameLabels reports whether a flake that asks for labels asks for the runner of a line.
+func sameLabels(line, labels []string) bool {
+	return len(labels) > 0 && slices.Equal(slices.Sorted(slices.Values(line)), slices.Sorted(slices.Values(labels)))
 }
 
 // Refused returns a notice about the targets to build that ask for a runner which the

@@ -69,6 +69,91 @@ func TestNamedRunners(t *testing.T) {
 	}
 }
 
+// A feature without a system is one of x86_64-linux: a target of another system that needs
+// it gets the runner of its own system, or that of a line with both.
+func TestRunnersByFeature(t *testing.T) {
+	runners, err := plan.ParseRunners("kvm=kvm-x86\naarch64-linux+kvm=kvm-arm\nx86_64-linux+big-parallel=big\naarch64-linux=arm\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name, system string
+		features     []string
+		want         string
+	}{
+		{"x86", "x86_64-linux", []string{"kvm"}, "kvm-x86"},
+		{"i686", "i686-linux", []string{"kvm"}, "kvm-x86"},
+		{"arm", "aarch64-linux", []string{"kvm"}, "kvm-arm"},
+		{"darwin", "aarch64-darwin", []string{"kvm"}, "macos-latest"},
+		{"big", "x86_64-linux", []string{"big-parallel"}, "big"},
+		{"big-i686", "i686-linux", []string{"big-parallel"}, "big"},
+		{"big-arm", "aarch64-linux", []string{"big-parallel"}, "arm"},
+		{"big-darwin", "x86_64-darwin", []string{"big-parallel"}, "macos-15-intel"},
+		{"system-as-feature", "x86_64-linux", []string{"aarch64-linux"}, "ubuntu-latest"},
+		{"line-as-feature", "x86_64-linux", []string{"aarch64-linux+kvm"}, "ubuntu-latest"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			target := runnerTarget(test.name, test.features, nil)
+			target.System = test.system
+			entries, err := plan.Entries([]job.Target{target}, plan.Options{Runners: runners})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Join(entries[0].Runner, ","); got != test.want {
+				t.Errorf("the runner is %s, want %s", got, test.want)
+			}
+		})
+	}
+}
+
+func TestUnusedRunners(t *testing.T) {
+	arm := runnerTarget("arm", []string{"kvm"}, nil)
+	arm.System = "aarch64-linux"
+	metal := runnerTarget("metal", nil, []string{"metal", "self-hosted"})
+	skipped := runnerTarget("skipped", []string{"nixos-test"}, nil)
+	skipped.State = job.Skip
+	broken := job.Target{Name: "broken", State: job.Failed}
+	for _, test := range []struct {
+		name, lines string
+		targets     []job.Target
+		want        []string // nothing is no notice
+	}{
+		{"all used", "aarch64-linux=a\naarch64-linux+kvm=k\nx86_64-linux=x\nany=self-hosted,metal\nnixos-test=t", []job.Target{arm, metal, skipped}, nil},
+		{"misspelt system", "aarch-64-linux=a", []job.Target{arm}, []string{"aarch-64-linux (did you mean aarch64-linux?)"}},
+		{"feature of another system", "kvm=k", []job.Target{arm, metal}, []string{": kvm.", "SYSTEM+FEATURE=LABEL"}},
+		{"misspelt feature", "aarch64-linux+kmv=k", []job.Target{arm}, []string{"aarch64-linux+kmv (did you mean aarch64-linux+kvm?)"}},
+		{"labels that nobody asks for", "m=metal", []job.Target{metal}, []string{": m."}},
+		{"a failed target may need it", "kvm=k", []job.Target{arm, broken}, nil},
+		{"nothing there", "kvm=k", nil, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			runners, err := plan.ParseRunners(test.lines)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := runners.Unused(test.targets)
+			if (got == "") != (test.want == nil) {
+				t.Fatalf("the notice is %q", got)
+			}
+			for _, want := range test.want {
+				if !strings.Contains(got, want) {
+					t.Errorf("%q does not say %s", got, want)
+				}
+			}
+		})
+	}
+}
+
+func TestParseRunnersRefuses(t *testing.T) {
+	for _, line := range []string{"=x", "aarch64-linux", "kvm=", "+kvm=x", "aarch64-linux+=x", "kvm+aarch64-linux=x", "linux+kvm=x"} {
+		t.Run(line, func(t *testing.T) {
+			if got, err := plan.ParseRunners(line); err == nil {
+				t.Errorf("it is read as %v", got)
+			}
+		})
+	}
+}
+
 // The notice stays short whatever a flake asks for.
 func TestRefusedIsBounded(t *testing.T) {
 	var targets []job.Target
