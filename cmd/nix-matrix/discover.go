@@ -223,7 +223,10 @@ func (a *app) emit(p *job.Plan, key string, matrix []byte, planFile, drvsFile st
 // asUsage finds the errors of a discovery that its caller made.
 func asUsage(err error) error {
 	var missing *discover.MissingError
-	if errors.As(err, &missing) {
+	var glob *discover.GlobError
+	var arguments *discover.ArgumentsError
+	var request *discover.RequestError
+	if errors.As(err, &missing) || errors.As(err, &glob) || errors.As(err, &arguments) || errors.As(err, &request) {
 		return &usageError{err}
 	}
 	return err

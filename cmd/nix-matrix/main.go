@@ -49,18 +49,31 @@ func signals() <-chan os.Signal {
 
 // heed stops the program politely at the first signal, and ends it at a second Ctrl-C. Not
 // so at a SIGTERM after it: that is how a runner goes on cancelling, and the Result is
-// being written.
+// being written; nor at a Ctrl-C after another signal.
 func (a *app) heed(told <-chan os.Signal, stop context.CancelCauseFunc) {
-	stop(fmt.Errorf("%v signal received", <-told))
-	for sig := range told {
-		if sig == os.Interrupt {
-			break
-		}
+	if !second(told, stop) {
+		return
 	}
 	a.abort()
 	signal.Reset(os.Interrupt) // whoever does not want to wait for git-crypt need not
 	_ = a.secretDir.Close()
 	os.Exit(exitInterrupted)
+}
+
+// second calls stop at the first signal and reports at the second Ctrl-C that there was one.
+func second(told <-chan os.Signal, stop context.CancelCauseFunc) bool {
+	interrupts := 0
+	for sig := range told {
+		stop(fmt.Errorf("%v signal received", sig))
+		stop = func(error) {}
+		if sig == os.Interrupt {
+			interrupts++
+		}
+		if interrupts > 1 {
+			return true
+		}
+	}
+	return false
 }
 
 // onAbort sets what is done before an end the hard way, while everything else goes on; nil
@@ -110,7 +123,11 @@ func (a *app) run(ctx context.Context, args []string) int {
 	if cerr := a.secretDir.Close(); cerr != nil {
 		a.warn("Not all secrets were removed", cerr)
 	}
+	return a.exitCode(ctx, err)
+}
 
+// exitCode tells why the program ends, and returns the code that it ends with.
+func (a *app) exitCode(ctx context.Context, err error) int {
 	var usage *usageError
 	var red *redError
 	switch {
@@ -126,11 +143,14 @@ func (a *app) run(ctx context.Context, args []string) int {
 	case errors.As(err, &usage):
 		a.fail("Wrong usage", err)
 		return exitUsage
-	case errors.Is(err, nix.ErrMissing), errors.Is(err, nix.ErrUntrusted):
+	case errors.Is(err, nix.ErrMissing), errors.Is(err, nix.ErrUntrusted), errors.Is(err, nix.ErrUnreachable):
 		a.fail("Nix can't be used", err)
 		return exitUnfit
 	case errors.Is(err, action.ErrForbidden):
 		a.fail("GitHub's API can't be used", err)
+		return exitUnfit
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		a.fail("The disk is full", err)
 		return exitUnfit
 	default:
 		a.fail("nix-matrix failed", err)

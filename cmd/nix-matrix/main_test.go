@@ -2,15 +2,21 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/spf13/cobra"
 
+	"github.com/org/nix-matrix/pkg/action"
+	"github.com/org/nix-matrix/pkg/discover"
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/nix"
 )
 
 // A panic is an error, with which all that follows an error is done.
@@ -21,6 +27,80 @@ func TestCrash(t *testing.T) {
 	a.fail("nix-matrix failed", err)
 	if !strings.HasPrefix(log.String(), "nix-matrix: nix-matrix crashed: here. Please report it") || !strings.Contains(log.String(), "main_test.go") {
 		t.Errorf("got %s", &log)
+	}
+}
+
+// Each kind of error has its exit code, as --help says.
+func TestExitCodes(t *testing.T) {
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	for _, test := range []struct {
+		name string
+		err  error
+		ctx  context.Context
+		want int
+	}{
+		{"none", nil, t.Context(), 0},
+		{"red", &redError{"failure"}, t.Context(), 1},
+		{"anything else", errors.New("x"), t.Context(), 1},
+		{"usage", usagef("x"), t.Context(), 2},
+		{"missing attribute", asUsage(&discover.MissingError{}), t.Context(), 2},
+		{"glob without a match", asUsage(&discover.GlobError{}), t.Context(), 2},
+		{"arguments of a function", asUsage(&discover.ArgumentsError{Needs: []string{"x"}}), t.Context(), 2},
+		{"unreadable request", asUsage(&discover.RequestError{}), t.Context(), 2},
+		{"no Nix", nix.ErrMissing, t.Context(), 3},
+		{"no daemon", nix.ErrUnreachable, t.Context(), 3},
+		{"distrust", nix.ErrUntrusted, t.Context(), 3},
+		{"no permission at GitHub", action.ErrForbidden, t.Context(), 3},
+		{"full disk", &os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}, t.Context(), 3},
+		{"quota", &os.PathError{Op: "write", Path: "x", Err: syscall.EDQUOT}, t.Context(), 3},
+		{"interrupted", errors.New("x"), stopped, 130},
+		{"red and interrupted", &redError{"cancelled"}, stopped, 130},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var log bytes.Buffer
+			a := newApp(streams{out: &log, err: &log}, func(string) string { return "" })
+			err := test.err
+			if err != nil {
+				err = fmt.Errorf("do something: %w", err)
+			}
+			if got := a.exitCode(test.ctx, err); got != test.want {
+				t.Errorf("got %d, want %d", got, test.want)
+			}
+			var red *redError
+			if told := log.Len() > 0; told != (err != nil && !errors.As(err, &red)) {
+				t.Errorf("it said %q", &log)
+			}
+		})
+	}
+}
+
+// A Ctrl-C after a hangup is the first one: the Result is still written.
+func TestHangupThenInterrupt(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		told []os.Signal
+		hard bool
+	}{
+		{"twice Ctrl-C", []os.Signal{os.Interrupt, os.Interrupt}, true},
+		{"Ctrl-C and SIGTERM", []os.Signal{os.Interrupt, syscall.SIGTERM}, false},
+		{"hangup and Ctrl-C", []os.Signal{syscall.SIGHUP, os.Interrupt}, false},
+		{"SIGTERM and Ctrl-C", []os.Signal{syscall.SIGTERM, os.Interrupt}, false},
+		{"hangup and twice Ctrl-C", []os.Signal{syscall.SIGHUP, os.Interrupt, os.Interrupt}, true},
+		{"Ctrl-C, hangup, Ctrl-C", []os.Signal{os.Interrupt, syscall.SIGHUP, os.Interrupt}, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			told := make(chan os.Signal, len(test.told))
+			for _, sig := range test.told {
+				told <- sig
+			}
+			close(told)
+			stopped := 0
+			hard := second(told, func(error) { stopped++ })
+			if hard != test.hard || stopped != 1 {
+				t.Errorf("it ends the hard way: %v; stopped %d times", hard, stopped)
+			}
+		})
 	}
 }
 

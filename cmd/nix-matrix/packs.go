@@ -112,9 +112,13 @@ func (p *packing) open(ctx context.Context, a *app) (*nix.Nix, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := nix.Find(ctx, a.show, nix.Surroundings{Conf: conf})
-	if err != nil || p.root == "" {
-		return n, err
+	with := nix.Surroundings{Conf: conf}
+	if p.root == "" {
+		return findNix(ctx, a, with)
+	}
+	n, err := nix.Find(ctx, a.show, with)
+	if err != nil {
+		return nil, err
 	}
 	root, err := filepath.Abs(p.root)
 	if err != nil {

@@ -176,7 +176,7 @@ func (s *surroundings) open(ctx context.Context, a *app, p *job.Plan) (_ *site, 
 		return nil, err
 	}
 	at.remove = append(at.remove, remove)
-	at.nix, err = nix.Find(ctx, a.show, with)
+	at.nix, err = findNix(ctx, a, with)
 	if err != nil {
 		return nil, err
 	}
@@ -211,6 +211,15 @@ func (s *surroundings) check() error {
 		return fmt.Errorf("--store: %w: it must be one such as ssh-ng://USER@HOST, or the absolute path of a directory", err)
 	}
 	return nil
+}
+
+// findNix finds a Nix whose store can be opened.
+func findNix(ctx context.Context, a *app, with nix.Surroundings) (*nix.Nix, error) {
+	n, err := nix.Find(ctx, a.show, with)
+	if err == nil {
+		err = n.Reach(ctx)
+	}
+	return n, err
 }
 
 // warn tells of what was given and can't have any effect.

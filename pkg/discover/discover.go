@@ -147,6 +147,14 @@ func someOf(names []string) string {
 	return strings.Join(names, ", ")
 }
 
+// A RequestError says that nothing could ever be found by what was asked for: a request
+// that can't be read, or a selection that leaves nothing.
+type RequestError struct{ msg string }
+
+func (e *RequestError) Error() string { return e.msg }
+
+func requestf(format string, args ...any) error { return &RequestError{fmt.Sprintf(format, args...)} }
+
 // ArgumentsError says that what was asked for is a function that can't be called.
 type ArgumentsError struct {
 	In    string // file, or an attribute in it
@@ -219,13 +227,13 @@ func (d *discovery) nothing() error {
 	what := d.what()
 	switch {
 	case len(d.Omitted) > 0:
-		return fmt.Errorf("%s has nothing for %s, only %s: name the wanted systems with --systems (input systems)", what, strings.Join(d.o.Systems, ", "), someOf(d.Omitted))
+		return requestf("%s has nothing for %s, only %s: name the wanted systems with --systems (input systems)", what, strings.Join(d.o.Systems, ", "), someOf(d.Omitted))
 	case len(d.globs) > 0:
-		return fmt.Errorf("there is nothing to build in %s: include and exclude leave nothing", what)
+		return requestf("there is nothing to build in %s: include and exclude leave nothing", what)
 	case d.o.File != "":
-		return fmt.Errorf("there is nothing to build in %s: it has no derivation, nor a set of them that says recurseForDerivations. Name an attribute with -A", what)
+		return requestf("there is nothing to build in %s: it has no derivation, nor a set of them that says recurseForDerivations. Name an attribute with -A", what)
 	}
-	return fmt.Errorf("there is nothing to build in %s: it has none of %s. Name an attribute, such as .#hydraJobs", what, strings.Join(defaultOutputs, ", "))
+	return requestf("there is nothing to build in %s: it has none of %s. Name an attribute, such as .#hydraJobs", what, strings.Join(defaultOutputs, ", "))
 }
 
 // what is what was asked for.

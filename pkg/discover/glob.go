@@ -51,7 +51,7 @@ func readGlob(text string) ([]segment, error) {
 				segments = append(segments, anyNames)
 			}
 		case plain == 0 && pieces[0] == "" && !literal:
-			return fmt.Errorf("the glob %q has an empty name in it", text)
+			return requestf("the glob %q has an empty name in it", text)
 		default:
 			segments = append(segments, pieces)
 		}
@@ -64,7 +64,7 @@ func readGlob(text string) ([]segment, error) {
 		case '"':
 			inside, size, closed := quoted(text[at:])
 			if !closed {
-				return nil, fmt.Errorf("the glob %q has no closing quote", text)
+				return nil, requestf("the glob %q has no closing quote", text)
 			}
 			piece.WriteString(inside)
 			literal = true

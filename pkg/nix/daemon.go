@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
+	"syscall"
 
 	"github.com/nix-community/go-nix/pkg/wire"
 
@@ -91,9 +93,35 @@ func (n *Nix) Connect(ctx context.Context) (*Daemon, error) {
 	})
 	if err := d.hello(); err != nil {
 		_ = d.Close()
-		return nil, fmt.Errorf("talk to the Nix daemon, which may not be running: %w", d.explain(err))
+		return nil, d.unreachable(err)
 	}
 	return d, nil
+}
+
+// unreachable makes an error of a failed hello, which wraps [ErrUnreachable] where the
+// other side hung up: a server that can't open its store does.
+func (d *Daemon) unreachable(err error) error {
+	hungUp := slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, syscall.EPIPE, syscall.ECONNRESET, os.ErrClosed}, func(end error) bool { return errors.Is(err, end) })
+	if !hungUp {
+		return fmt.Errorf("talk to the Nix daemon: %w", d.explain(err))
+	}
+	why := Message(d.stderr.String())
+	if why == "" {
+		why = "the Nix daemon is not running, or refused this user"
+	}
+	return fmt.Errorf("%w: %s. Start the Nix daemon, as with sudo systemctl start nix-daemon, and name this user in the setting allowed-users of its nix.conf", ErrUnreachable, why)
+}
+
+// Reach returns an error that wraps [ErrUnreachable] if the store can't be opened.
+func (n *Nix) Reach(ctx context.Context) error {
+	d, err := n.Connect(ctx)
+	if err == nil {
+		_ = d.Close() // it was reached
+	}
+	if errors.Is(err, ErrUnreachable) && ctx.Err() == nil {
+		return err
+	}
+	return nil
 }
 
 // StopWith ends the connection when the context ends, unless stop is called before; then

@@ -26,6 +26,9 @@ import (
 var (
 	// ErrMissing says that no usable Nix is installed.
 	ErrMissing = errors.New("no usable Nix")
+	// ErrUnreachable says that the store can't be opened: its daemon is not there or
+	// refuses this user.
+	ErrUnreachable = errors.New("cannot reach the Nix store")
 	// ErrUntrusted says that the Nix daemon does not trust this user.
 	ErrUntrusted = errors.New("the Nix daemon does not trust this user")
 )
