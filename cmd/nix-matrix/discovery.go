@@ -184,11 +184,11 @@ func (d *discovery) planner() (*planner, error) {
 	if err != nil || jobs < 0 || jobs > plan.MaxEntries {
 		return nil, usagef("invalid value %q for --jobs-per-system: must be a number from 0 to %d", d.jobs, plan.MaxEntries)
 	}
-	if !slices.Contains([]plan.QEMU{plan.QEMUAuto, plan.QEMUAlways, plan.QEMUNever}, plan.QEMU(d.qemu)) {
-		return nil, usagef("--qemu %s: it is auto, always or never", d.qemu)
+	if err := oneOf("qemu", d.qemu, string(plan.QEMUAuto), string(plan.QEMUAlways), string(plan.QEMUNever)); err != nil {
+		return nil, err
 	}
-	if !slices.Contains([]string{"fail", "skip"}, d.onMissing) {
-		return nil, usagef("--on-missing-secret %s: it is fail or skip", d.onMissing)
+	if err := oneOf("on-missing-secret", d.onMissing, "fail", "skip"); err != nil {
+		return nil, err
 	}
 	if err := d.checkNixpkgs(); err != nil {
 		return nil, err

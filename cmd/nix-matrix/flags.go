@@ -1,11 +1,52 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/org/nix-matrix/internal/nearest"
 )
+
+// oneOf returns a usage error unless a flag has one of the values.
+func oneOf(flag, value string, values ...string) error {
+	if slices.Contains(values, value) {
+		return nil
+	}
+	last := len(values) - 1
+	return usagef("invalid value %q for --%s: must be %s or %s%s", value, flag, strings.Join(values[:last], ", "), values[last], nearest.Hint(value, values))
+}
+
+// nearestFlag returns a hint at the flag that was meant, if the error is of an unknown one.
+func nearestFlag(cmd *cobra.Command, err error) string {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) {
+		return ""
+	}
+	var names []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			names = append(names, "--"+f.Name)
+		}
+	})
+	return nearest.Hint("--"+strings.TrimLeft(unknown.GetSpecifiedName(), "-"), names)
+}
+
+// commandNames returns the names of the commands that a person may call.
+func commandNames(cmd *cobra.Command) []string {
+	var names []string
+	for _, c := range cmd.Commands() {
+		if !c.Hidden {
+			names = append(names, c.Name())
+		}
+	}
+	return names
+}
 
 // boolFlag adds a flag that is true or false, and nothing else. Its default is the
 // action's input of the same name, else the one that is given. Where the input has

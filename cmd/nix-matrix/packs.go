@@ -50,13 +50,9 @@ func (p *packing) rootFlag(cmd *cobra.Command) {
 
 const engineAuto = "auto"
 
-// checkEngine says whether there is an engine of that name.
+// checkEngine returns a usage error unless there is an engine of that name.
 func (p *packing) checkEngine() error {
-	switch p.engine {
-	case engineAuto, "direct", "protocol", "import":
-		return nil
-	}
-	return usagef("--engine %s: it is auto, direct, protocol or import", p.engine)
+	return oneOf("engine", p.engine, engineAuto, "direct", "protocol", "import")
 }
 
 // choose returns the engine that was asked for, or the fastest that is available. In a

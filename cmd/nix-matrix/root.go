@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/org/nix-matrix/internal/nearest"
 	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/cache/actions"
@@ -84,9 +85,9 @@ with underscores. Secrets are taken from the environment only.`,
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args: func(_ *cobra.Command, args []string) error {
+		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("there is no command %q; there are discover, build, report, run, restore, save, gc, unseal and version", args[0])
+				return usagef("there is no command %q%s; there are discover, build, report, run, restore, save, gc, unseal and version", args[0], nearest.Hint(args[0], commandNames(cmd)))
 			}
 			return nil
 		},
@@ -100,7 +101,7 @@ with underscores. Secrets are taken from the environment only.`,
 		if wrong := new(boolError); errors.As(err, &wrong) {
 			err = wrong
 		}
-		return usagef("%w; see %s --help", err, cmd.CommandPath())
+		return usagef("%w%s; see %s --help", err, nearestFlag(cmd, err), cmd.CommandPath())
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(newDiscover(a), newBuild(a), newReport(a), newRun(a), newRestore(a), newSave(a), newGC(a), newUnseal(a), newVersion(a), newServeDirect(a), newAfterDeath())

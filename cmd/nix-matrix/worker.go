@@ -85,10 +85,7 @@ func (o *workingFlags) parse() (working, error) {
 	if w.silence, err = duration("max-silent-time", o.silence); err != nil {
 		return w, err
 	}
-	if !slices.Contains([]string{"auto", "true", "false"}, o.reclaim) {
-		return w, usagef("--reclaim-disk %s: it is auto, true or false", o.reclaim)
-	}
-	return w, nil
+	return w, oneOf("reclaim-disk", o.reclaim, "auto", "true", "false")
 }
 
 // newResult is the Result of an entry that nothing is known of yet.

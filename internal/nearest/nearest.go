@@ -39,7 +39,7 @@ func Name(text string, names []string) string {
 	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return len(name) > longest })
 	fold := strings.ToLower(text)
 	for _, name := range Names(text, names, len(names)) {
-		near := max(1, len([]rune(text))/3)
+		near := max(1, (len([]rune(text))+1)/3)
 		if distance(fold, strings.ToLower(name)) <= near || len(text) > 2 && strings.HasPrefix(strings.ToLower(name), fold) {
 			return name
 		}

@@ -2,10 +2,13 @@ package discover
 
 import (
 	"bufio"
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"github.com/org/nix-matrix/pkg/nix"
 )
 
 // What Nix says of a file that a flake does not have: now, since 2.20, and before.
@@ -21,10 +24,46 @@ var notFetched = regexp.MustCompile(`Failed to fetch git repository 'file://([^'
 // What Nix says where there is no flake.
 var noFlake = regexp.MustCompile(`-source/flake\.nix' does not exist|could not find a flake\.nix file|is not part of a flake`)
 
+// What git and the libgit2 in Nix say of a checkout of another user.
+var notOwned = regexp.MustCompile(`repository path '([^'\n]+)' is not owned by current user|dubious ownership in repository at '([^'\n]+)'`)
+
+// What Nix says of an entry of the search path that is not there, or may not be used.
+var (
+	notInPath = regexp.MustCompile(`file '([^'\n]+)' was not found in the Nix search path`)
+	pureEval  = regexp.MustCompile(`cannot look up '<[^'\n]+>' in pure evaluation mode`)
+)
+
+// saidWith returns all that is known of an error, with what a program that Nix ran has said.
+func saidWith(err error) string {
+	var failed *nix.Error
+	if errors.As(err, &failed) && failed.Stderr != "" {
+		return err.Error() + "\n" + nix.Plain(failed.Stderr)
+	}
+	return err.Error()
+}
+
+// generalAdvice is advice that does not depend on the flake.
+func generalAdvice(flake, message string) string {
+	if m := notOwned.FindStringSubmatch(message); m != nil {
+		return "\n\nThe checkout belongs to another user, which git refuses: git config --global --add safe.directory " + shellQuote(m[1]+m[2])
+	}
+	if m := notInPath.FindStringSubmatch(message); m != nil && flake == "" {
+		name, _, _ := strings.Cut(m[1], "/")
+		return "\n\nName where it is with --nix-path " + shellQuote(name) + "=PATH (input nix_path); PATH may also be the address of a tarball"
+	}
+	if pureEval.MatchString(message) {
+		return "\n\nA flake is evaluated without a search path: use its inputs instead, or name a plain Nix file with -f (input file)"
+	}
+	return ""
+}
+
 // advice is what to add to a message of Nix about a flake that is none, or about a file
 // that lies in the work tree and that Nix does not see, since it sees only what git
 // knows, without submodules. It is empty where there is nothing to add.
 func advice(flake, message string) string {
+	if general := generalAdvice(flake, message); general != "" {
+		return general
+	}
 	if flake == "" {
 		return ""
 	}

@@ -347,7 +347,7 @@ func (c *crew) describe(err error) error {
 	if errors.Is(err, errTimeout) || errors.Is(err, nix.ErrMemory) {
 		return errors.New(c.message(err))
 	}
-	return fmt.Errorf("%w%s", err, advice(c.source.flake, err.Error()))
+	return fmt.Errorf("%w%s", err, advice(c.source.flake, saidWith(err)))
 }
 
 // outOfMemory says whether an evaluator ended for want of memory, as far as one

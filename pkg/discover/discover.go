@@ -15,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
@@ -120,13 +119,19 @@ type MissingError struct {
 	In   string // flake or file
 	Attr string
 	Have []string // its siblings' names
+
+	Nearest string // the name that was probably meant, or empty
 }
 
 func (e *MissingError) Error() string {
-	if len(e.Have) == 0 {
-		return fmt.Sprintf("%s has no attribute %s", e.In, e.Attr)
+	what := fmt.Sprintf("%s has no attribute %s", e.In, e.Attr)
+	if e.Nearest != "" {
+		what += " (did you mean " + e.Nearest + "?)"
 	}
-	return fmt.Sprintf("%s has no attribute %s; there are: %s", e.In, e.Attr, someOf(e.Have))
+	if len(e.Have) == 0 {
+		return what
+	}
+	return what + "; there are: " + someOf(e.Have)
 }
 
 // eachShown are names of attributes as a message has them.
@@ -146,14 +151,6 @@ func someOf(names []string) string {
 	}
 	return strings.Join(names, ", ")
 }
-
-// A RequestError says that nothing could ever be found by what was asked for: a request
-// that can't be read, or a selection that leaves nothing.
-type RequestError struct{ msg string }
-
-func (e *RequestError) Error() string { return e.msg }
-
-func requestf(format string, args ...any) error { return &RequestError{fmt.Sprintf(format, args...)} }
 
 // ArgumentsError says that what was asked for is a function that can't be called.
 type ArgumentsError struct {
@@ -177,11 +174,14 @@ func Run(ctx context.Context, eval Evaluator, o Options) (*Discovery, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := o.check(); err != nil {
+		return nil, err
+	}
 	memory := machineMemory()
 	if o.Workers <= 0 {
 		o.Workers = DefaultWorkers(runtime.GOMAXPROCS(0), memory)
 	}
-	d := &discovery{eval: eval, o: o, heap: initialHeap(memory/int64(o.Workers), o.MemoryLimit), host: hostPath(o.HostAttr), globs: globs, hits: map[int]bool{}, seen: map[string]bool{}, said: map[string]int{}}
+	d := &discovery{eval: eval, o: o, heap: initialHeap(memory/int64(o.Workers), o.MemoryLimit), host: hostPath(o.HostAttr), globs: globs, hits: map[int]bool{}, perhaps: map[int]bool{}, seen: map[string]bool{}, said: map[string]int{}}
 	sources := d.sources()
 	var dead error // of the first output that can't be entered at all
 	entered := 0
@@ -223,19 +223,6 @@ func Run(ctx context.Context, eval Evaluator, o Options) (*Discovery, error) {
 	return &d.Discovery, nil
 }
 
-func (d *discovery) nothing() error {
-	what := d.what()
-	switch {
-	case len(d.Omitted) > 0:
-		return requestf("%s has nothing for %s, only %s: name the wanted systems with --systems (input systems)", what, strings.Join(d.o.Systems, ", "), someOf(d.Omitted))
-	case len(d.globs) > 0:
-		return requestf("there is nothing to build in %s: include and exclude leave nothing", what)
-	case d.o.File != "":
-		return requestf("there is nothing to build in %s: it has no derivation, nor a set of them that says recurseForDerivations. Name an attribute with -A", what)
-	}
-	return requestf("there is nothing to build in %s: it has none of %s. Name an attribute, such as .#hydraJobs", what, strings.Join(defaultOutputs, ", "))
-}
-
 // what is what was asked for.
 func (d *discovery) what() string {
 	switch {
@@ -254,10 +241,13 @@ type discovery struct {
 	heap  int64
 	host  []string // path of a NixOS host's target
 	globs []glob
-	hits  map[int]bool    // globs that have matched something
-	known []string        // names that globs might have meant
-	seen  map[string]bool // attributes, since installables may overlap
-	said  map[string]int  // how often a line was logged
+	hits  map[int]bool // globs that have matched something
+	// perhaps are globs that may match something of a system that is not wanted.
+	perhaps map[int]bool
+	closed  []closedEvent
+	known   []string        // names that globs might have meant
+	seen    map[string]bool // attributes, since installables may overlap
+	said    map[string]int  // how often a line was logged
 
 	before   int // attributes in the sources before
 	walkedTo int // attributes
@@ -360,13 +350,6 @@ func newRoot(attr string, escaped bool) root {
 	}
 	r.Path = SplitAttr(attr)
 	return r
-}
-
-func fileExpr(file string) string {
-	if abs, err := filepath.Abs(file); err == nil {
-		file = abs
-	}
-	return "import (/. + " + quote(file) + ")"
 }
 
 // outputError says that the value of a source can't be evaluated. With an older

@@ -12,9 +12,10 @@
 #
 # Other events: the names in a set (names, omitted, others, unnameable), in parts,
 # and then that it is entered, or misses an attribute that was requested; that all sets are listed which the schema of flakes
-# knows (listed); a root is entered (root) and found; a file is a function that needs
+# knows (listed); the names of packages, where an attribute is missed (near); a root is entered (root) and found; a file is a function that needs
 # arguments (needs); the position of a package whose meta says that it is
-# unavailable, before its drvPath tells why; an attribute is no target (passed) or
+# unavailable, before its drvPath tells why; a set that was requested, or is in one, is not
+# entered (closed); an attribute is no target (passed) or
 # one that can't be (failed); what belongs to a target but may fail (about, meta).
 # The walk ends with done: an evaluator that has not said that has not finished.
 #
@@ -587,10 +588,18 @@ let
       (if v.recurseForDerivations or true == false then null else children at deep null v)
     else if isAttrs v && (schema.recurse or false || v.recurseForDerivations or false == true) then
       children at anything null v
-    else if at.choice.taken && schema.named or false then
-      say "passed" (kindOf v)
     else
-      null;
+      seq (if at.choice.taken && schema.named or false then say "passed" (kindOf v) else null) (
+        if isAttrs v && at.root.required && length at.position <= 2 then
+          say "closed" {
+            inherit (at) path;
+            names = firsts 20 (filter (name: badName name == null) (attrNames v));
+          }
+        else
+          null
+      );
+
+  firsts = most: list: genList (elemAt list) (if length list < most then length list else most);
 
   children =
     at: schema: keys: v:
@@ -640,7 +649,8 @@ let
           seq
             (say "entered" {
               inherit (at) path;
-              hits = unique (concatMap (x: x.choice.hits) found ++ concatMap (x: meant x.choice) omitted);
+              hits = unique (concatMap (x: x.choice.hits) found);
+              perhaps = unique (concatMap (x: meant x.choice) omitted);
             })
             (
               each (
@@ -717,7 +727,16 @@ let
     else if !root.required && hopeless (chooseAll everything (base ++ root.path)) then
       null
     else if found == [ ] then
-      (if root.required then seq (sayAll "others" direct.have) (say "missing" direct.missing) else null)
+      (
+        if root.required then
+          seq (sayAll "others" direct.have) (
+            seq (sayAll "near" (concatMap (c: if length c.missing == 3 then c.have else [ ]) (tail candidates))) (
+              say "missing" direct.missing
+            )
+          )
+        else
+          null
+      )
     else
       seq
         (say "found" {

@@ -99,11 +99,21 @@ func (e *GlobError) Error() string {
 	return fmt.Sprintf("nothing in %s matches %s%s", e.In, e.Glob, names)
 }
 
-// unmatched gives an error for the first glob that has not matched anything.
+// unmatched returns an error for the first glob that has not matched anything. One that may
+// match something of a system that is not wanted is no error if there is anything to build.
 func (d *discovery) unmatched() error {
 	for _, g := range d.globs {
-		if !d.hits[g.N] {
-			return &GlobError{Glob: g.text, In: d.what(), Nearest: nearest.Names(g.text, d.known, 5)}
+		if d.hits[g.N] {
+			continue
+		}
+		err := &GlobError{Glob: g.text, In: d.what(), Nearest: nearest.Names(g.text, d.known, 5)}
+		switch {
+		case !d.perhaps[g.N]:
+			return err
+		case len(d.Targets) == 0:
+			return requestf("%w. Left out because of their system: %s; to look there too, name more systems with --systems (input systems)", err, someOf(d.Omitted))
+		case d.o.Log != nil:
+			d.o.Log(fmt.Sprintf("%v, unless it is of a system that is not wanted (%s)", err, someOf(d.Omitted)))
 		}
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/org/nix-matrix/internal/nearest"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 )
@@ -81,8 +82,14 @@ type (
 		Hits   []int    `json:"hits"`   // globs that match here
 	}
 	enteredEvent struct {
-		Path []string `json:"path"`
-		Hits []int    `json:"hits"`
+		Path    []string `json:"path"`
+		Hits    []int    `json:"hits"`
+		Perhaps []int    `json:"perhaps"` // globs that may match something in what is omitted
+	}
+	// closedEvent tells of a set that is not entered.
+	closedEvent struct {
+		Path  []string `json:"path"`
+		Names []string `json:"names"` // in it, the first of them
 	}
 	// unnameable is an attribute whose name is not the one that it has, but like it.
 	unnameable struct {
@@ -101,6 +108,7 @@ type contents struct {
 	names      []string // that are walked to
 	omitted    []string // because of the system
 	others     []string // that globs leave out
+	near       []string // of packages, where an attribute is missed
 	unnameable []unnameable
 }
 
@@ -213,6 +221,8 @@ func (w *worker) event(kind string, data []byte) (err error) {
 			return nil // they are only to choose the nearest from
 		}
 		return w.some(&w.set.others, data)
+	case "near":
+		return w.some(&w.set.near, data)
 	case "unnameable":
 		var part []unnameable
 		part, err = read[[]unnameable](data)
@@ -250,6 +260,14 @@ func (w *worker) event(kind string, data []byte) (err error) {
 			return err
 		}
 		w.unavailable = &at
+	case "closed":
+		var e closedEvent
+		if e, err = read[closedEvent](data); err != nil {
+			return err
+		}
+		if len(c.closed) < maxClosed {
+			c.closed = append(c.closed, e)
+		}
 	case "passed":
 		var kind string
 		if kind, err = read[string](data); err != nil {
@@ -298,7 +316,14 @@ func (w *worker) event(kind string, data []byte) (err error) {
 		if path, err = read[[]string](data); err != nil {
 			return err
 		}
-		c.fail(&MissingError{In: c.source.name, Attr: shown(path), Have: eachShown(w.set.others)})
+		if len(path) == 0 {
+			return errors.New("nothing")
+		}
+		have := eachShown(w.set.others)
+		c.fail(&MissingError{
+			In: c.source.name, Attr: shown(path), Have: have,
+			Nearest: nearest.Name(path[len(path)-1], append(have, eachShown(w.set.near)...)),
+		})
 	case "needs":
 		var needs []string
 		if needs, err = read[[]string](data); err != nil {
@@ -380,6 +405,9 @@ func (w *worker) entered(set position, e enteredEvent) {
 	in := w.set
 	w.set = contents{}
 	c.hit(e.Hits)
+	for _, n := range e.Perhaps {
+		c.perhaps[n] = true
+	}
 	for _, name := range in.omitted {
 		c.omit(set.child(name), append(slices.Clone(e.Path), name))
 	}

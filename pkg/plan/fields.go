@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/itchyny/gojq"
+
+	"github.com/org/nix-matrix/internal/nearest"
 )
 
 // An expression is a jq expression over the object that stands for a target. jq takes a
@@ -62,7 +64,8 @@ func (e *expression) err() error {
 	if e.unknown == "" {
 		return nil
 	}
-	return fmt.Errorf("there is no field %q: a target has %s", e.unknown, strings.Join(slices.Sorted(maps.Keys(e.target)), ", "))
+	fields := slices.Sorted(maps.Keys(e.target))
+	return fmt.Errorf("there is no field %q%s: a target has %s", e.unknown, nearest.Hint(e.unknown, fields), strings.Join(fields, ", "))
 }
 
 // watch has all accesses to fields in a part of a query tell of them.
