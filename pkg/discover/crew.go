@@ -49,6 +49,9 @@ type crew struct {
 	last    *position  // the set that was listed last before an evaluator died
 	skip    []position // sets that can't be listed
 	waiting []span
+	owed    []position // that have thrown in evaluators that ended before they told why
+	catch   bool       // evaluators go on after what throws, and tell why at the end
+	exact   int        // assertions that were evaluated once more for their places
 	workers []*worker
 	retried map[string]bool // positions that were at fault in an evaluator that had others before
 	told    map[string]bool // positions of what is left out, and of what has no name that can be told
@@ -59,47 +62,8 @@ type crew struct {
 	err     error
 }
 
-// A span is a part of the walk.
-type span struct {
-	from  *bound    // nil is the beginning
-	until *position // before it; nil is the end
-}
-
-// A worker is an evaluator.
-type worker struct {
-	span
-	crew   *crew
-	nonce  string
-	cancel context.CancelCauseFunc
-	result error
-
-	listing bool
-	started time.Time
-	reached time.Time // when it was where it begins
-	last    time.Time // when it told something
-	at      position  // what it is at
-	depth   int       // length of the path of the root, once it is found
-	path    []string  // of what it is at, as the user sees it
-	wanted  bool      // what it is at
-	alive   []int     // globs that may match something below
-	name    string    // of the derivation, if it told
-	system  string
-	// unavailable is where the package is defined whose own meta says that it is
-	// unavailable, as far as that says.
-	unavailable *string
-	set         contents // of the set that it will enter
-	cursor      *bound   // behind it is what it has yet to do
-	told        int      // number of the record of what it is at, from 1
-	finished    int
-	begun       bool // it tells
-	done        bool // it has told all
-	dying       bool
-	stopped     bool // by us, since the rest is another's
-	said        map[string]int
-}
-
 func newCrew(d *discovery, s source) *crew {
-	c := &crew{discovery: d, source: s, most: d.o.Workers, ended: make(chan *worker, d.o.Workers), retried: map[string]bool{}, told: map[string]bool{}, waiting: []span{{}}}
+	c := &crew{discovery: d, source: s, most: d.o.Workers, ended: make(chan *worker, d.o.Workers), retried: map[string]bool{}, told: map[string]bool{}, waiting: []span{{}}, catch: true}
 	for n, r := range s.roots {
 		c.items = append(c.items, position{root: n})
 		c.known = append(c.known, shown(append(slices.Clone(s.base), r.Path...)))
@@ -152,6 +116,9 @@ func (c *crew) assign(ctx context.Context) bool {
 	for ctx.Err() == nil && len(c.workers) < c.most && (c.listed || len(c.workers) == 0) {
 		s, ok := c.next()
 		if !ok {
+			s, ok = c.settle()
+		}
+		if !ok {
 			break
 		}
 		c.start(ctx, s)
@@ -164,6 +131,12 @@ func (c *crew) next() (span, bool) {
 	for len(c.waiting) > 0 {
 		s := c.waiting[0]
 		c.waiting = c.waiting[1:]
+		if s.only != nil {
+			if len(s.only) > 0 {
+				return s, true
+			}
+			continue
+		}
 		first, end := c.within(s.from, s.until)
 		if first == end {
 			continue
@@ -172,7 +145,7 @@ func (c *crew) next() (span, bool) {
 		half := (first + end + 1) / 2
 		if len(c.workers)+1 < c.most && len(c.waiting) == 0 && half < end && float64(end-half)*c.pace() > float64(c.startup/2) {
 			middle := c.items[half]
-			c.waiting = append(c.waiting, span{&bound{Path: middle}, s.until})
+			c.waiting = append(c.waiting, span{from: &bound{Path: middle}, until: s.until})
 			s.until = &middle
 		}
 		return s, true
@@ -186,7 +159,7 @@ func (c *crew) share() (s span, ok bool) {
 	var busiest *worker
 	var most float64
 	for _, w := range c.workers {
-		if w.reached.IsZero() || w.stopped || time.Since(w.reached) < patience {
+		if w.reached.IsZero() || w.stopped || w.done || w.only != nil || time.Since(w.reached) < patience {
 			continue
 		}
 		first, end := c.within(w.cursor, w.until)
@@ -205,7 +178,7 @@ func (c *crew) share() (s span, ok bool) {
 		return span{}, false
 	}
 	middle := c.items[end-part]
-	s = span{&bound{Path: middle}, busiest.until}
+	s = span{from: &bound{Path: middle}, until: busiest.until}
 	busiest.until = &middle
 	return s, true
 }
@@ -220,12 +193,6 @@ func (c *crew) within(from *bound, until *position) (first, end int) {
 		end = sort.Search(len(c.items), func(i int) bool { return c.items[i].compare(*until) >= 0 })
 	}
 	return first, max(first, end)
-}
-
-// pace is how long the evaluator takes for an item, in nanoseconds; one that it
-// is at counts, as it takes as long already.
-func (w *worker) pace() float64 {
-	return max(1, float64(time.Since(w.reached))/float64(w.finished+1))
 }
 
 // pace is how long an item took until now.
@@ -246,6 +213,7 @@ func (c *crew) start(ctx context.Context, s span) {
 		span: s, crew: c, cursor: s.from, depth: -1, listing: !c.listed, started: now, last: now, said: map[string]int{},
 		nonce: "nix-matrix-" + strings.ToLower(rand.Text()),
 	}
+	w.messages = newMessages(w.nonce)
 	ctx, w.cancel = context.WithCancelCause(ctx)
 	c.workers = append(c.workers, w)
 	e := nix.Evaluation{
@@ -253,6 +221,7 @@ func (c *crew) start(ctx context.Context, s span) {
 		Attr:        c.source.attr(),
 		Expr:        c.source.expr,
 		Path:        c.o.NixPath,
+		Printed:     w.messages,
 		Apply:       "(" + walker + ") (" + text + ") " + w.arguments(),
 		MemoryLimit: c.o.MemoryLimit,
 		InitialHeap: c.heap,
@@ -269,23 +238,6 @@ func (c *crew) start(ctx context.Context, s span) {
 		c.ended <- w
 		return nil
 	})
-}
-
-func (w *worker) arguments() string {
-	c := w.crew
-	args := "{ }"
-	if c.source.flake == "" {
-		args = c.arguments()
-	}
-	return fmt.Sprintf("{ nonce = %s; systems = %s; currentSystem = %s; base = %s; roots = %s; flake = %t; host = %s; args = %s; globs = %s; meta = %t; list = %t; listed = %s; from = %s; until = %s; skip = %s; }",
-		quote(w.nonce), fromJSON(c.o.Systems), quote(c.o.System), fromJSON(append([]string{}, c.source.base...)), fromJSON(c.source.roots), c.source.flake != "",
-		fromJSON(c.host), args, fromJSON(append([]glob{}, c.globs...)), c.o.Meta, w.listing, fromJSON(c.last), fromJSON(w.from), fromJSON(w.until), fromJSON(append([]position{}, c.skip...)))
-}
-
-// stop ends an evaluator.
-func (w *worker) stop(why error) {
-	w.stopped = errors.Is(why, nix.ErrEnough)
-	w.cancel(why)
 }
 
 // supervise ends what takes too long.
@@ -309,11 +261,12 @@ func (c *crew) bury(ctx context.Context, w *worker) {
 		c.done += w.finished
 	}
 	err := w.result
+	explained := c.explain(w)
 	switch {
-	case err == nil || w.stopped || c.err != nil || ctx.Err() != nil:
+	case err == nil || w.done && explained || w.stopped || c.err != nil || ctx.Err() != nil:
 	case w.done: // nothing is left of it, but perhaps not all that it made is in the store
 		c.Incomplete = true
-	case !w.begun && w.from == nil && len(c.skip) == 0:
+	case !w.begun && w.from == nil && w.only == nil && len(c.skip) == 0:
 		if !c.source.absent(err) {
 			c.fail(&outputError{c.source.name, c.describe(err)})
 		}
@@ -321,23 +274,23 @@ func (c *crew) bury(ctx context.Context, w *worker) {
 		at := w.at
 		c.last = &at
 		c.skip = append(c.skip, at)
-		c.blame(w, at, err)
+		c.blame(w, w.spot, err)
 		c.waiting = append(c.waiting, w.span)
 	case w.at.root == beforeAll.root:
 		c.waiting = append(c.waiting, w.span) // for one that need not list
 	case !w.begun || w.from != nil && !w.from.before(w.at):
-		c.lose(w, err)
+		c.lose(w, nil, err)
 	case w.told == 0 && w.finished > 0 && c.outOfMemory(err) && !c.retried[w.at.String()]:
 		// Perhaps it is not this one that needs so much, but all until now.
 		c.retried[w.at.String()] = true
-		c.waiting = append(c.waiting, span{&bound{Path: w.at}, w.until})
+		c.waiting = append(c.waiting, w.rest(false))
 	default:
 		if w.told == 0 {
-			c.blame(w, w.at, err)
+			c.blame(w, w.spot, err)
 		} else { // it is only its description that is not known
 			c.Incomplete = true
 		}
-		c.waiting = append(c.waiting, span{&bound{Path: w.at, After: true}, w.until})
+		c.waiting = append(c.waiting, w.rest(true))
 	}
 }
 
@@ -365,31 +318,38 @@ func (c *crew) outOfMemory(err error) bool {
 }
 
 // blame records that an attribute can't be evaluated, or is not to be.
-func (c *crew) blame(w *worker, at position, err error) {
-	c.hit(w.alive)
-	if !w.wanted { // but perhaps a set in which a glob would have matched something
+func (c *crew) blame(w *worker, s spot, err error) {
+	c.hit(s.alive)
+	if !s.wanted { // but perhaps a set in which a glob would have matched something
 		c.Incomplete = true
-		w.log(fmt.Sprintf("%s is passed over, it can't be evaluated: %s", shown(w.path), c.message(err)))
+		w.log(fmt.Sprintf("%s is passed over, it can't be evaluated: %s", shown(s.path), c.message(err)))
 		return
 	}
-	if len(w.path) == 0 && w.name == "" { // all of a file
+	if len(s.path) == 0 && s.name == "" { // all of a file
 		c.fail(&outputError{c.source.name, c.describe(err)})
 		return
 	}
-	t := c.failed(c.source, w.path, w.name, err)
-	if w.unavailable != nil && !t.Kind.IsHost() {
-		if reason, ok := refusedFor(t.Error, w.name, *w.unavailable, w.system); ok {
-			t = c.refused(c.source, w.path, w.name, w.system, reason)
+	t := c.failed(c.source, s.path, s.name, err)
+	if s.unavailable != nil && !t.Kind.IsHost() {
+		if reason, ok := refusedFor(t.Error, s.name, *s.unavailable, s.system); ok {
+			t = c.refused(c.source, s.path, s.name, s.system, reason)
 		}
 	}
-	c.records = append(c.records, record{at: at, path: w.path, target: t})
+	c.records = append(c.records, record{at: s.at, path: s.path, target: t})
 }
 
-// lose records all that a span has as failed, since an evaluator did not come to
-// its beginning, where another one was.
-func (c *crew) lose(w *worker, err error) {
-	first, end := c.within(w.from, w.until)
-	for _, at := range c.items[first:end] {
+// lose records all that a span has as failed, or what it has below a position, since an
+// evaluator did not come to its beginning, where another one was.
+func (c *crew) lose(w *worker, below *position, err error) {
+	lost := w.before(w.only)
+	if w.only == nil {
+		first, end := c.within(w.from, w.until)
+		lost = c.items[first:end]
+	}
+	for _, at := range lost {
+		if below != nil && !below.holds(at) {
+			continue
+		}
 		r := c.source.roots[at.root]
 		path := slices.Concat(c.source.base, r.Path, at.path)
 		c.records = append(c.records, record{at: at, path: path, target: c.failed(c.source, path, "", err)})
@@ -430,10 +390,15 @@ func (c *crew) progress(path []string) {
 	}
 	left := 0
 	for _, s := range c.waiting {
-		first, end := c.within(s.from, s.until)
-		left += end - first
+		if s.only == nil {
+			first, end := c.within(s.from, s.until)
+			left += end - first
+		}
 	}
 	for _, w := range c.workers {
+		if w.only != nil {
+			continue
+		}
 		first, end := c.within(w.cursor, w.until)
 		left += end - first
 		if !w.listing && w.cursor != nil && w.cursor.After && w.told == 0 {

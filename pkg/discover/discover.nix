@@ -19,6 +19,13 @@
 # one that can't be (failed); what belongs to a target but may fail (about, meta).
 # The walk ends with done: an evaluator that has not said that has not finished.
 #
+# What throws, or asserts in vain, does not end the evaluator: the attribute is
+# announced as thrown, and the walk continues. tryEval drops the message, therefore the
+# value of the walk is a list that has for each thrown attribute, in this order, the
+# nonce and the failing walk once more. `nix eval` prints an error within a list in
+# place of the item: [ "NONCE" «error: …» … ]. Before each of them comes again. Where Nix
+# fails at the first instead, that error is its message.
+#
 # No line is longer than 1 MiB, and all of it is UTF-8: newer versions of Nix end
 # when they meet anything else in JSON, and tryEval does not catch that.
 text: # text.nix
@@ -40,6 +47,8 @@ text: # text.nix
   from, # null, or { path = POSITION; after = bool; }: begin there, or after it
   until, # null, or the position to end before
   skip, # positions that are known to kill
+  only, # null, or the positions to walk to as nested sets: { "N" = { NAME = { }; }; }
+  catch, # whether to continue after what throws
 }:
 value:
 let
@@ -92,6 +101,23 @@ let
   say = event: data: trace "${nonce} ${event} ${toJSON data}" null;
 
   each = f: foldl' (_: x: seq (f x) null) null;
+
+  # Walks to what is at a position, or says that it has thrown. Returns the walks to
+  # repeat for their messages.
+  attempt =
+    list: walk:
+    let
+      tried = tryEval walk;
+      thrown = if tried.value == null then [ ] else tried.value;
+    in
+    if !catch then
+      seq walk [ ]
+    else if tried.success then
+      thrown
+    else if list then
+      [ ] # it throws again when it is walked to
+    else
+      seq (say "thrown" null) [ walk ];
 
   # Says a list in parts.
   sayAll =
@@ -546,7 +572,7 @@ let
   narrow =
     bounds: name:
     let
-      inherit (bounds) from until;
+      inherit (bounds) from until only;
       first = from != null && name == head from.path;
       final = until != null && name == head until;
     in
@@ -555,12 +581,14 @@ let
       || first && tail from.path == [ ] && from.after
       || until != null && head until < name
       || final && tail until == [ ]
+      || only != null && !(only ? ${name})
     then
       null
     else
       {
         from = if first && tail from.path != [ ] then from // { path = tail from.path; } else null;
         until = if final then tail until else null;
+        only = if only == null || only.${name} == { } then null else only.${name};
       };
 
   # at is where a walk is: in which root, at which position, on which path of the
@@ -653,7 +681,7 @@ let
               perhaps = unique (concatMap (x: meant x.choice) omitted);
             })
             (
-              each (
+              concatMap (
                 x:
                 let
                   bounds = narrow at.bounds x.name;
@@ -665,9 +693,9 @@ let
                   };
                 in
                 if bounds == null || elem position skip || at.list && !(schema ? of) then
-                  null
+                  [ ]
                 else
-                  seq (announce below schema) (walk below schema (call v.${x.name}))
+                  seq (announce below schema) (attempt at.list (walk below schema (call v.${x.name})))
               ) entered
             )
         );
@@ -754,28 +782,45 @@ let
             walk (at // { inherit path choice; }) schema value
         );
 
+  # The number of a root is no name.
+  narrowRoot =
+    bounds: n:
+    let
+      here = narrow (bounds // { only = null; }) n;
+      below = bounds.only.${toString n};
+    in
+    if here == null || bounds.only == null then
+      here
+    else if !(bounds.only ? ${toString n}) then
+      null
+    else
+      here // { only = if below == { } then null else below; };
+
   walkRoots =
     list: bounds:
-    each (
+    concatMap (
       n:
       let
         root = elemAt roots n;
-        here = narrow bounds n;
+        here = narrowRoot bounds n;
         position = [ n ];
       in
       if here == null || elem position skip then
-        null
+        [ ]
       else
         seq
           (say "root" {
             inherit n;
             path = base ++ root.path;
           })
-          (enter {
-            inherit root position list;
-            bounds = here;
-          })
+          (
+            attempt list (enter {
+              inherit root position list;
+              bounds = here;
+            })
+          )
     ) (genList (n: n) (length roots));
+  thrown = walkRoots false { inherit from until only; };
 in
 # A file that can't be evaluated at all ends the walk before it begins.
 seq (if flake then null else value) (
@@ -792,9 +837,10 @@ seq (if flake then null else value) (
                 after = true;
               };
           until = null;
+          only = null;
         })
         (say "listed" null)
     else
       null
-  ) (seq (walkRoots false { inherit from until; }) (say "done" null))
+  ) (seq thrown (seq (say "done" null) (concatMap (again: [ nonce (seq (say "again" null) again) ]) thrown)))
 )

@@ -123,6 +123,12 @@ func (w *worker) line(line string) bool {
 	_, told, ours := strings.Cut(line, w.nonce+" ")
 	switch {
 	case w.stopped || w.crew.err != nil:
+	case ours && w.done: // what it tells of an attribute the second time is known
+		w.last = time.Now()
+		if told == "again null" {
+			w.again++
+			clear(w.said)
+		}
 	case ours:
 		w.last = time.Now()
 		kind, data, _ := strings.Cut(told, " ")
@@ -239,8 +245,11 @@ func (w *worker) event(kind string, data []byte) (err error) {
 			return fmt.Errorf("it is not in root %d", w.at.root)
 		}
 		w.entered(position{w.at.root, e.Path[w.depth:]}, e)
+	case "thrown":
+		w.threw()
 	case "done":
 		w.done = true
+		clear(w.said)
 	case "omit":
 		if err = w.hit(data); err != nil {
 			return err
@@ -373,8 +382,7 @@ func (w *worker) hit(data []byte) error {
 // announced notes what the evaluator is at from now on.
 func (w *worker) announced(at position, e atEvent) {
 	c := w.crew
-	w.at, w.path, w.wanted, w.alive = at, e.Path, e.Wanted, e.Alive
-	w.name, w.system, w.unavailable, w.told = "", "", nil, 0
+	w.spot = spot{at: at, path: e.Path, wanted: e.Wanted, alive: e.Alive}
 	if w.begun && c.startup == 0 {
 		c.startup = time.Since(w.started)
 	}
@@ -393,6 +401,9 @@ func (w *worker) announced(at position, e atEvent) {
 		w.reached = time.Now()
 	}
 	w.cursor = &bound{Path: at, After: true}
+	if w.only != nil {
+		return // another one was there before
+	}
 	if c.walkedTo++; c.walkedTo > maxAttributes {
 		c.tooMany()
 	}

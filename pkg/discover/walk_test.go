@@ -142,11 +142,11 @@ func TestStderrHeldOpen(t *testing.T) {
 		ref := flake(t, `{ packages.x86_64-linux = {
 			a = builtins.seq (builtins.exec [ "/bin/sh" "-c" "sleep 600 >/dev/null & echo $! >>`+pids+`; echo null" ]) (d "a");
 			b = builtins.trace (builtins.concatStringsSep "" (builtins.genList (_: "x") 3000000)) (d "b");
-			c = throw "c";
+			c = builtins.abort "c";
 			d = d "d";
 		}; }`)
 		got, d, c := observe(t, n, Options{Installables: []string{ref + "#packages"}, Workers: 1})
-		want := []string{"package packages.x86_64-linux.a build", "package packages.x86_64-linux.b build", "package packages.x86_64-linux.c failed: c", "package packages.x86_64-linux.d build"}
+		want := []string{"package packages.x86_64-linux.a build", "package packages.x86_64-linux.b build", "package packages.x86_64-linux.c failed: evaluation aborted with the following error message: 'c'", "package packages.x86_64-linux.d build"}
 		if diff := cmp.Diff(want, got); diff != "" || d.Incomplete || c.started != 2 {
 			t.Errorf("%d evaluators, incomplete %v:\n%s", c.started, d.Incomplete, diff)
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,6 +29,10 @@ type Evaluation struct {
 	Path []string
 	// Apply is a Nix function of the value. It must give something small.
 	Apply string
+	// Printed gets the value as Nix prints it for people, with errors in place of
+	// list items that fail where Nix knows that. If it is nil, nobody sees the value,
+	// and an item that fails is an error.
+	Printed io.Writer
 	// MemoryLimit is how many bytes of memory the evaluator may use; 0 is no
 	// limit. Programs that it starts don't count.
 	MemoryLimit int64
@@ -60,13 +65,22 @@ const memoryInterval = 50 * time.Millisecond
 func (n *Nix) Eval(ctx context.Context, e Evaluation, line func(string) bool) error {
 	cmd := n.command(ctx, "nix", n.evaluation(e))
 	said := &tail{limit: 16 << 10}
-	stderr, err := pipeTo(cmd, &lineWriter{line: func(text string) {
+	stderr, err := pipeTo(&cmd.Stderr, &lineWriter{line: func(text string) {
 		if !line(text) {
 			_, _ = said.Write([]byte(text[:min(len(text), 8<<10)] + "\n")) // which takes everything
 		}
 	}})
 	if err != nil {
 		return fmt.Errorf("cannot evaluate: %w", err)
+	}
+	pipes := []*pipe{stderr}
+	if e.Printed != nil {
+		stdout, err := pipeTo(&cmd.Stdout, e.Printed)
+		if err != nil {
+			stderr.started(err)
+			return fmt.Errorf("cannot evaluate: %w", err)
+		}
+		pipes = append(pipes, stdout)
 	}
 	if e.MemoryLimit > 0 {
 		// Where memory can't be watched, the evaluator limits itself, after it has
@@ -83,12 +97,14 @@ func (n *Nix) Eval(ctx context.Context, e Evaluation, line func(string) bool) er
 		}
 		return politely()
 	}
-	if err = stderr.start(); err == nil {
+	if err = startPiped(cmd, pipes...); err == nil {
 		var exceeded atomic.Bool
 		stop := watchMemory(cmd, e.MemoryLimit, &exceeded)
 		err = cmd.Wait()
 		stop()
-		stderr.finish()
+		for _, p := range pipes {
+			p.finish()
+		}
 		if err != nil && ctx.Err() == nil && e.MemoryLimit > 0 && (exceeded.Load() || strings.Contains(said.String(), "error: out of memory")) {
 			return &Error{
 				Program: filepath.Base(cmd.Path),
@@ -102,7 +118,10 @@ func (n *Nix) Eval(ctx context.Context, e Evaluation, line func(string) bool) er
 
 // evaluation are the arguments of an evaluator.
 func (n *Nix) evaluation(e Evaluation) *arguments {
-	with := args("eval", "--json")
+	with := args("eval")
+	if e.Printed == nil {
+		with.add("--json")
+	}
 	if e.Flake == "" && e.Expr == "" {
 		with.err = errors.New("there is nothing to evaluate")
 	}

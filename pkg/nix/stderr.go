@@ -11,32 +11,39 @@ import (
 	"time"
 )
 
-// A stderrPipe reads all that a program writes to its stderr. A pipe of package exec
+// A pipe reads all that a program writes to a stream. A pipe of package exec
 // is closed some time after the program has ended, when another process still has it
 // open or its reader is slow, and what was in it then is lost.
-type stderrPipe struct {
-	cmd         *exec.Cmd
+type pipe struct {
 	read, write *os.File
 	to          io.Writer
 	finished    chan struct{}
 }
 
-func pipeTo(cmd *exec.Cmd, to io.Writer) (*stderrPipe, error) {
+// pipeTo makes a pipe of a stream of a program that is yet to be started.
+func pipeTo(stream *io.Writer, to io.Writer) (*pipe, error) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	cmd.Stderr = write
-	return &stderrPipe{cmd, read, write, to, make(chan struct{})}, nil
+	*stream = write
+	return &pipe{read, write, to, make(chan struct{})}, nil
 }
 
-// start starts the program.
-func (p *stderrPipe) start() error {
-	err := p.cmd.Start()
+// startPiped starts a program whose streams are pipes.
+func startPiped(cmd *exec.Cmd, pipes ...*pipe) error {
+	err := cmd.Start()
+	for _, p := range pipes {
+		p.started(err)
+	}
+	return err
+}
+
+func (p *pipe) started(err error) {
 	_ = p.write.Close() // the program has its own
 	if err != nil {
 		_ = p.read.Close() // of which nothing was read
-		return err
+		return
 	}
 	go func() {
 		defer close(p.finished)
@@ -45,11 +52,10 @@ func (p *stderrPipe) start() error {
 			p.drain()
 		}
 	}()
-	return nil
 }
 
 // finish waits, after the program has ended, until all that it wrote was read.
-func (p *stderrPipe) finish() {
+func (p *pipe) finish() {
 	_ = p.read.SetReadDeadline(time.Now()) // else the reader waits for other processes
 	<-p.finished
 	_ = p.read.Close() // of which all was read
@@ -57,7 +63,7 @@ func (p *stderrPipe) finish() {
 
 // drain reads what is in the pipe. That is all that a program wrote that has ended, and
 // no more than a pipe can hold, since others may go on.
-func (p *stderrPipe) drain() {
+func (p *pipe) drain() {
 	const most = 1 << 20
 	_ = p.read.SetReadDeadline(time.Time{}) // which a pipe has
 	conn, err := p.read.SyscallConn()
