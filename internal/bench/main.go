@@ -46,6 +46,7 @@ var measures = []measure{
 	{"entry", (*bench).entry},
 	{"unchanged", (*bench).unchanged},
 	{"aborts", (*bench).aborts},
+	{"throws", (*bench).throws},
 	{"separate", (*bench).separate},
 	{"handover", (*bench).handover},
 	{"missing", (*bench).missing},
