@@ -48,6 +48,8 @@ var measures = []measure{
 	{"aborts", (*bench).aborts},
 	{"throws", (*bench).throws},
 	{"separate", (*bench).separate},
+	{"shared", (*bench).shared},
+	{"asked", (*bench).asked},
 	{"handover", (*bench).handover},
 	{"missing", (*bench).missing},
 	{"plan", (*bench).plan},

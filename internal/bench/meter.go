@@ -45,6 +45,14 @@ func (s series) took() []time.Duration {
 	return all
 }
 
+func (s series) cpu() []time.Duration {
+	all := make([]time.Duration, len(s))
+	for i, m := range s {
+		all[i] = m.CPU
+	}
+	return all
+}
+
 // middle is the run that took the median time.
 func (s series) middle() *metered {
 	sorted := slices.SortedFunc(slices.Values(s), func(a, b *metered) int { return cmp.Compare(a.Took, b.Took) })

@@ -225,6 +225,7 @@ func (c *crew) start(ctx context.Context, s span) {
 		Apply:       "(" + walker + ") (" + text + ") " + w.arguments(),
 		MemoryLimit: c.o.MemoryLimit,
 		InitialHeap: c.heap,
+		Used:        &w.memory,
 	}
 	c.group.Go(func() error {
 		defer w.cancel(nil)

@@ -181,7 +181,14 @@ func Run(ctx context.Context, eval Evaluator, o Options) (*Discovery, error) {
 	if o.Workers <= 0 {
 		o.Workers = DefaultWorkers(runtime.GOMAXPROCS(0), memory)
 	}
-	d := &discovery{eval: eval, o: o, heap: initialHeap(memory/int64(o.Workers), o.MemoryLimit), host: hostPath(o.HostAttr), globs: globs, hits: map[int]bool{}, perhaps: map[int]bool{}, seen: map[string]bool{}, said: map[string]int{}}
+	share := memory / int64(o.Workers)
+	if o.Log != nil {
+		o.Log(chosen(o.Workers, o.MemoryLimit, memory))
+	}
+	d := &discovery{
+		eval: eval, o: o, heap: initialHeap(share, o.MemoryLimit), memoryShare: share, host: hostPath(o.HostAttr), globs: globs,
+		hits: map[int]bool{}, perhaps: map[int]bool{}, seen: map[string]bool{}, said: map[string]int{},
+	}
 	sources := d.sources()
 	var dead error // of the first output that can't be entered at all
 	entered := 0
@@ -236,12 +243,13 @@ func (d *discovery) what() string {
 
 type discovery struct {
 	Discovery
-	eval  Evaluator
-	o     Options
-	heap  int64
-	host  []string // path of a NixOS host's target
-	globs []glob
-	hits  map[int]bool // globs that have matched something
+	eval        Evaluator
+	o           Options
+	heap        int64
+	memoryShare int64    // of the machine's memory for an evaluator, in bytes; 0 if that is not known
+	host        []string // path of a NixOS host's target
+	globs       []glob
+	hits        map[int]bool // globs that have matched something
 	// perhaps are globs that may match something of a system that is not wanted.
 	perhaps map[int]bool
 	closed  []closedEvent

@@ -400,6 +400,11 @@ func (w *worker) announced(at position, e atEvent) {
 	if w.reached.IsZero() {
 		w.reached = time.Now()
 	}
+	if w.outgrown() {
+		c.waiting = append(c.waiting, span{from: &bound{Path: at}, until: w.until})
+		w.stop(nix.ErrEnough) // a smaller one goes on
+		return
+	}
 	w.cursor = &bound{Path: at, After: true}
 	if w.only != nil {
 		return // another one was there before

@@ -147,7 +147,7 @@ func TestStderrHeldOpen(t *testing.T) {
 		}; }`)
 		got, d, c := observe(t, n, Options{Installables: []string{ref + "#packages"}, Workers: 1})
 		want := []string{"package packages.x86_64-linux.a build", "package packages.x86_64-linux.b build", "package packages.x86_64-linux.c failed: evaluation aborted with the following error message: 'c'", "package packages.x86_64-linux.d build"}
-		if diff := cmp.Diff(want, got); diff != "" || d.Incomplete || c.started != 2 {
+		if diff := cmp.Diff(want, got); diff != "" || d.Incomplete || c.started < 2 || c.started > 3 { // b takes so much memory that another one may go on
 			t.Errorf("%d evaluators, incomplete %v:\n%s", c.started, d.Incomplete, diff)
 		}
 	})

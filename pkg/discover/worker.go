@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/org/nix-matrix/pkg/nix"
@@ -60,6 +61,10 @@ type worker struct {
 	dying    bool
 	stopped  bool // by us, since the rest is another's
 	said     map[string]int
+
+	memory  atomic.Int64  // bytes that it has
+	initial int64         // of them, when its first item was done
+	lead    time.Duration // that this took
 
 	thrown   []spot // what has thrown
 	again    int    // how many of those it has begun to evaluate once more

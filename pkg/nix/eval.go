@@ -36,6 +36,9 @@ type Evaluation struct {
 	// MemoryLimit is how many bytes of memory the evaluator may use; 0 is no
 	// limit. Programs that it starts don't count.
 	MemoryLimit int64
+	// Used is kept at how many bytes of memory the evaluator has, as far as the system
+	// tells. It may be nil.
+	Used *atomic.Int64
 	// InitialHeap is how many bytes an evaluator takes before it looks for garbage
 	// the first time; 0 leaves that to Nix. A variable GC_INITIAL_HEAP_SIZE of the
 	// user's goes before it.
@@ -99,7 +102,7 @@ func (n *Nix) Eval(ctx context.Context, e Evaluation, line func(string) bool) er
 	}
 	if err = startPiped(cmd, pipes...); err == nil {
 		var exceeded atomic.Bool
-		stop := watchMemory(cmd, e.MemoryLimit, &exceeded)
+		stop := watchMemory(cmd, e.MemoryLimit, e.Used, &exceeded)
 		err = cmd.Wait()
 		stop()
 		for _, p := range pipes {
@@ -153,10 +156,10 @@ func (e *Error) Signaled() bool {
 	return ok && status.Signaled()
 }
 
-// watchMemory kills a process that uses more than limit bytes of memory, where
-// the system tells how much that is.
-func watchMemory(cmd *exec.Cmd, limit int64, exceeded *atomic.Bool) (stop func()) {
-	if limit <= 0 {
+// watchMemory notes how many bytes of memory a process uses, and kills it if these are
+// more than limit, where the system tells how many they are.
+func watchMemory(cmd *exec.Cmd, limit int64, current *atomic.Int64, exceeded *atomic.Bool) (stop func()) {
+	if limit <= 0 && current == nil {
 		return func() {}
 	}
 	ended := make(chan struct{})
@@ -174,7 +177,10 @@ func watchMemory(cmd *exec.Cmd, limit int64, exceeded *atomic.Bool) (stop func()
 			if !ok {
 				return
 			}
-			if used > limit {
+			if current != nil {
+				current.Store(used)
+			}
+			if limit > 0 && used > limit {
 				exceeded.Store(true)
 				_ = cmd.Process.Kill() // which may have ended meanwhile
 				return
