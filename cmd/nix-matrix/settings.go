@@ -146,6 +146,11 @@ func (s *surroundings) open(ctx context.Context, a *app, p *job.Plan) (_ *site, 
 	if at.to, err = destinations(s.push); err != nil {
 		return nil, err
 	}
+	for _, address := range s.substituters {
+		if err := push.CheckForm(address); err != nil {
+			return nil, usagef("substituters: %w", err)
+		}
+	}
 	for _, to := range at.to {
 		if s.store != "" && to.NeedsFiles() {
 			return nil, usagef("--push %s: Cachix's program pushes what is on this machine, and with --store nothing is: leave one of them out", to.Name)

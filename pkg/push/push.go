@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -67,10 +68,37 @@ var schemes = map[string]bool{
 	"file": true, "http": true, "https": true, "s3": true, "ssh": true, "ssh-ng": true, "local": true, "unix": true,
 }
 
+// cachixHost is the address that Cachix serves a cache at.
+var cachixHost = regexp.MustCompile(`^https?://([A-Za-z0-9-]+)\.cachix\.org/?(?:\?|$)`)
+
+// CheckForm returns an error if a person who knows other addresses may have written the
+// address of a binary cache, which Nix would take for another one, or for a directory here.
+func CheckForm(address string) error {
+	dir, file := strings.CutPrefix(address, "file://")
+	switch {
+	case file && !strings.HasPrefix(dir, "/"):
+		return fmt.Errorf("%q names a host, not a directory. Write file:///%s", nix.Redact(address), nix.Redact(dir))
+	case strings.HasPrefix(address, "/"):
+		return fmt.Errorf("%q has no scheme. Write file://%s", address, address)
+	case bareHost.MatchString(address):
+		return fmt.Errorf("%q has no scheme. Write https://%s", address, address)
+	}
+	return nil
+}
+
+// bareHost is the name of a server without a scheme, perhaps with a path.
+var bareHost = regexp.MustCompile(`^[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+(:[0-9]+)?(/[^ :@]*)?$`)
+
 // Parse reads the address of a destination.
 func Parse(address string) (Destination, error) {
 	scheme, rest, ok := strings.Cut(address, ":")
 	name := nix.Redact(address)
+	if err := CheckForm(address); err != nil {
+		return Destination{}, fmt.Errorf("push: %w", err)
+	}
+	if host := cachixHost.FindStringSubmatch(address); host != nil {
+		return Destination{}, fmt.Errorf("push: %q: Cachix takes no pushes by its address. Write cachix:%s", name, host[1])
+	}
 	switch {
 	case !ok || rest == "":
 		return Destination{}, fmt.Errorf("push: %q is not the address of a binary cache; write for example attic:https://SERVER/CACHE, cachix:NAME, s3://BUCKET, https://HOST or file:///DIR", name)

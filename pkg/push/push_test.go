@@ -57,7 +57,7 @@ func TestParseRefuses(t *testing.T) {
 	for address, want := range map[string]string{
 		"":                            "cachix:NAME",
 		"my-fleet":                    "cachix:NAME",
-		"/srv/cache":                  "cachix:NAME",
+		"/srv/cache":                  "file:///srv/cache",
 		"s3:":                         "cachix:NAME",
 		"cachix:":                     "cachix:NAME",
 		"cachix:a/b":                  "cachix:my-fleet",
@@ -114,4 +114,28 @@ func (*calls) Closure(context.Context, ...string) (map[string]nix.PathInfo, erro
 
 func (*calls) NAR(context.Context, string) (io.ReadCloser, error) {
 	return nil, errors.New("not asked for")
+}
+
+// An address in the form of another tool is refused with the form that is meant.
+func TestParseForms(t *testing.T) {
+	for _, test := range []struct{ address, want string }{
+		{"https://my-fleet.cachix.org", "Write cachix:my-fleet"},
+		{"https://my-fleet.cachix.org/", "Write cachix:my-fleet"},
+		{"file://srv/cache", "Write file:///srv/cache"},
+		{"file://srv", "Write file:///srv"},
+		{"/srv/cache", "Write file:///srv/cache"},
+		{"cache.example.org", "Write https://cache.example.org"},
+		{"cache.example.org:8080/x", "Write https://cache.example.org:8080/x"},
+		{"https://cachix.org.example.org", ""},
+		{"https://cache.example.org", ""},
+		{"file:///srv/cache", ""},
+		{"cachix:my-fleet", ""},
+	} {
+		t.Run(test.address, func(t *testing.T) {
+			_, err := Parse(test.address)
+			if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want %q", err, test.want)
+			}
+		})
+	}
 }
