@@ -58,7 +58,7 @@ func (o *workingFlags) flags(a *app, cmd *cobra.Command) {
 	f.StringVar(&o.timeout, "timeout", or(a.action.Input("timeout"), a.defaultTimeout()),
 		"how long an entry may take, such as 5h20m; what is finished by then is pushed, and a rerun goes on from there")
 	f.StringVar(&o.silence, "max-silent-time", a.action.Input("max_silent_time"), "how long a builder may print nothing, as a `TIME`")
-	f.BoolVar(&o.keepGoing, "keep-going", a.action.Input("keep_going") != "false",
+	a.boolFlag(cmd, &o.keepGoing, "keep-going", true,
 		"go on with what else an entry needs when none of its targets can be built any more, for later runs to start from")
 	f.StringVar(&o.post, "post-build", a.action.Input("post_build"),
 		"bash `SCRIPT` to run for each target that is built, with NIX_MATRIX_OUT, _OUTPUTS, _ATTR, _NAME, _HOST, _KIND, _SYSTEM and _DRV in its environment")
