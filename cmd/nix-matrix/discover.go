@@ -12,7 +12,7 @@ import (
 
 	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/cache"
-	"github.com/org/nix-matrix/pkg/discover"
+	"github.com/org/nix-matrix/pkg/evaluate"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/plan"
@@ -222,10 +222,10 @@ func (a *app) emit(p *job.Plan, key string, matrix []byte, planFile, drvsFile st
 
 // asUsage finds the errors of a discovery that its caller made.
 func asUsage(err error) error {
-	var missing *discover.MissingError
-	var glob *discover.GlobError
-	var arguments *discover.ArgumentsError
-	var request *discover.RequestError
+	var missing *evaluate.MissingError
+	var glob *evaluate.GlobError
+	var arguments *evaluate.ArgumentsError
+	var request *evaluate.RequestError
 	if errors.As(err, &missing) || errors.As(err, &glob) || errors.As(err, &arguments) || errors.As(err, &request) {
 		return &usageError{err}
 	}

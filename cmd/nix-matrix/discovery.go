@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/org/nix-matrix/pkg/cache"
-	"github.com/org/nix-matrix/pkg/discover"
+	"github.com/org/nix-matrix/pkg/evaluate"
 	"github.com/org/nix-matrix/pkg/git"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
@@ -375,10 +375,10 @@ func (d *discovery) group(ctx context.Context, at *site, how *planner, e *evalua
 }
 
 // options are what to discover, and how.
-func (d *discovery) options(at *site) (*discover.Options, error) {
+func (d *discovery) options(at *site) (*evaluate.Options, error) {
 	show := at.app.show
 	var attr string // that is being evaluated
-	o := &discover.Options{
+	o := &evaluate.Options{
 		Installables: d.installables,
 		File:         d.file,
 		Attrs:        d.attrs,
@@ -418,14 +418,14 @@ func (d *discovery) options(at *site) (*discover.Options, error) {
 }
 
 // arguments reads arguments for functions.
-func arguments(flag string, lines []string) ([]discover.Arg, error) {
-	var args []discover.Arg
+func arguments(flag string, lines []string) ([]evaluate.Arg, error) {
+	var args []evaluate.Arg
 	for _, line := range lines {
 		name, value, ok := strings.Cut(line, "=")
 		if !ok || name == "" {
 			return nil, usagef("--%s %s: it is of the form NAME=VALUE", flag, line)
 		}
-		args = append(args, discover.Arg{Name: strings.TrimSpace(name), Value: value})
+		args = append(args, evaluate.Arg{Name: strings.TrimSpace(name), Value: value})
 	}
 	return args, nil
 }

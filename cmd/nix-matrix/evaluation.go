@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/org/nix-matrix/pkg/cache"
-	"github.com/org/nix-matrix/pkg/discover"
+	"github.com/org/nix-matrix/pkg/evaluate"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/pack"
@@ -22,7 +22,7 @@ import (
 
 // An evaluation is what there is, from evaluators or from the cache.
 type evaluation struct {
-	discover.Kept
+	evaluate.Kept
 	source   *source
 	recalled bool // from the cache
 	// packed says that the derivations are not in the store, but their pack is in
@@ -45,7 +45,7 @@ type source struct {
 }
 
 // source finds out what is to be evaluated.
-func (d *discovery) source(ctx context.Context, at *site, c cache.Cache, o *discover.Options) *source {
+func (d *discovery) source(ctx context.Context, at *site, c cache.Cache, o *evaluate.Options) *source {
 	s := &source{app: at.app, cache: c}
 	refs := o.Flakes()
 	if len(refs) == 0 || c == nil {
@@ -77,9 +77,9 @@ func (s *source) recall(ctx context.Context) *evaluation {
 	if errors.Is(err, cache.ErrMiss) {
 		return nil
 	}
-	var kept *discover.Kept
+	var kept *evaluate.Kept
 	if err == nil {
-		kept, err = discover.ParseKept(data)
+		kept, err = evaluate.ParseKept(data)
 	}
 	if err != nil {
 		s.app.warn("All is evaluated, since what was evaluated before can't be had", err)
@@ -103,7 +103,7 @@ func (e *evaluation) keep(ctx context.Context, p *job.Plan) {
 	}
 	data, err := e.Marshal()
 	if err == nil {
-		_, err = discover.ParseKept(data)
+		_, err = evaluate.ParseKept(data)
 	}
 	if err == nil {
 		sum := sha256.Sum256(data)
@@ -132,14 +132,14 @@ func toBuild(p *job.Plan) []string {
 
 // evaluate starts evaluators. What they would download of the flakes' inputs comes
 // from the cache as far as it is there.
-func (d *discovery) evaluate(ctx context.Context, at *site, s *source, o *discover.Options) (*evaluation, error) {
+func (d *discovery) evaluate(ctx context.Context, at *site, s *source, o *evaluate.Options) (*evaluation, error) {
 	a, n := at.app, at.nix
 	there := s.fetchInputs(ctx, n)
 	a.show.Doing("evaluating %s", d.asked())
-	found, err := discover.Run(ctx, n, *o)
+	found, err := evaluate.Run(ctx, n, *o)
 	unread := d.unread(err, o.Explain)
 	if d.onMissing == "skip" && strings.HasPrefix(unread, job.NeedsSecret) {
-		found, err = &discover.Discovery{}, nil
+		found, err = &evaluate.Evaluation{}, nil
 	}
 	if err != nil {
 		if unread != "" {
@@ -148,7 +148,7 @@ func (d *discovery) evaluate(ctx context.Context, at *site, s *source, o *discov
 		return nil, asUsage(err)
 	}
 	s.keepInputs(ctx, n, there)
-	e := &evaluation{source: s, unread: unread, incomplete: found.Incomplete, Kept: discover.Kept{
+	e := &evaluation{source: s, unread: unread, incomplete: found.Incomplete, Kept: evaluate.Kept{
 		Omitted: found.Omitted,
 		Passed:  found.Passed,
 		Plan: &job.Plan{

@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/org/nix-matrix/pkg/action"
-	"github.com/org/nix-matrix/pkg/discover"
+	"github.com/org/nix-matrix/pkg/evaluate"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 )
@@ -44,10 +44,10 @@ func TestExitCodes(t *testing.T) {
 		{"red", &redError{"failure"}, t.Context(), 1},
 		{"anything else", errors.New("x"), t.Context(), 1},
 		{"usage", usagef("x"), t.Context(), 2},
-		{"missing attribute", asUsage(&discover.MissingError{}), t.Context(), 2},
-		{"glob without a match", asUsage(&discover.GlobError{}), t.Context(), 2},
-		{"arguments of a function", asUsage(&discover.ArgumentsError{Needs: []string{"x"}}), t.Context(), 2},
-		{"unreadable request", asUsage(&discover.RequestError{}), t.Context(), 2},
+		{"missing attribute", asUsage(&evaluate.MissingError{}), t.Context(), 2},
+		{"glob without a match", asUsage(&evaluate.GlobError{}), t.Context(), 2},
+		{"arguments of a function", asUsage(&evaluate.ArgumentsError{Needs: []string{"x"}}), t.Context(), 2},
+		{"unreadable request", asUsage(&evaluate.RequestError{}), t.Context(), 2},
 		{"no Nix", nix.ErrMissing, t.Context(), 3},
 		{"no daemon", nix.ErrUnreachable, t.Context(), 3},
 		{"distrust", nix.ErrUntrusted, t.Context(), 3},

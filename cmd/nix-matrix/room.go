@@ -13,9 +13,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/org/nix-matrix/pkg/build"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/realise"
 )
 
 // preinstalled are the large trees of GitHub's own runner images that neither a
@@ -40,7 +40,7 @@ func (a *app) hosted() bool { return a.getenv("RUNNER_ENVIRONMENT") == "github-h
 // makeRoom foresees whether the room for an entry will be short, says so, and
 // removes what is preinstalled if it may, all while the build goes on and no longer
 // than that. Nobody waits for it: what runs as root can't be ended by us.
-func (w *worker) makeRoom(ctx context.Context, store *nix.Nix, targets []build.Target) {
+func (w *worker) makeRoom(ctx context.Context, store *nix.Nix, targets []realise.Target) {
 	if w.site.remote != "" {
 		return
 	}
@@ -53,8 +53,8 @@ func (w *worker) makeRoom(ctx context.Context, store *nix.Nix, targets []build.T
 }
 
 // short foresees whether there is too little room, and says so.
-func (w *worker) short(ctx context.Context, store *nix.Nix, targets []build.Target) bool {
-	need, err := store.Forecast(ctx, build.Wanted(targets))
+func (w *worker) short(ctx context.Context, store *nix.Nix, targets []realise.Target) bool {
+	need, err := store.Forecast(ctx, realise.Wanted(targets))
 	if err != nil {
 		return false // the build itself will say what is wrong
 	}

@@ -9,11 +9,11 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/org/nix-matrix/pkg/build"
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/plan"
+	"github.com/org/nix-matrix/pkg/realise"
 	"github.com/org/nix-matrix/pkg/store"
 )
 
@@ -65,7 +65,7 @@ func (b *builder) stock(ctx context.Context, c cache.Cache, e *job.Entry) (*stoc
 
 // restore brings what the build of the targets takes and the packs have. The error is
 // the end of ctx.
-func (s *stock) restore(ctx context.Context, at *site, targets []build.Target, result *job.Result) error {
+func (s *stock) restore(ctx context.Context, at *site, targets []realise.Target, result *job.Result) error {
 	err := s.bring(ctx, at, targets, result)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -76,7 +76,7 @@ func (s *stock) restore(ctx context.Context, at *site, targets []build.Target, r
 	return nil
 }
 
-func (s *stock) bring(ctx context.Context, at *site, targets []build.Target, result *job.Result) error {
+func (s *stock) bring(ctx context.Context, at *site, targets []realise.Target, result *job.Result) error {
 	ctx, done := context.WithCancel(ctx) // an engine that is not used ends with it
 	defer done()
 	_ = s.loading.Wait()

@@ -13,11 +13,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/org/nix-matrix/pkg/action"
-	"github.com/org/nix-matrix/pkg/build"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/pack"
 	"github.com/org/nix-matrix/pkg/push"
+	"github.com/org/nix-matrix/pkg/realise"
 	"github.com/org/nix-matrix/pkg/report"
 )
 
@@ -170,10 +170,10 @@ func (w *worker) destinations(result *job.Result) []push.Destination {
 }
 
 func (w *worker) realise(ctx context.Context, e *job.Entry, session *push.Session, result *job.Result) (promised []string, err error) {
-	targets := make([]build.Target, len(e.Targets))
+	targets := make([]realise.Target, len(e.Targets))
 	var drvs, held []string
 	for i, ref := range e.Targets {
-		t := build.Target{N: ref.N, Target: w.plan.Targets[ref.N]}
+		t := realise.Target{N: ref.N, Target: w.plan.Targets[ref.N]}
 		targets[i] = t
 		drvs = append(drvs, t.DrvPath)
 		held = slices.AppendSeq(held, maps.Values(t.OutPaths))
@@ -219,7 +219,7 @@ func (w *worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 		w.app.show.Verify(store.Has)
 	}
 	w.app.show.Doing("asking Nix what is to be built")
-	built, err := build.Run(ctx, store, targets, build.Options{
+	built, err := realise.Run(ctx, store, targets, realise.Options{
 		Emit: func(event nix.Event) {
 			w.app.show.See(event, w.showLogs)
 			if event.Kind == nix.BuildStopped {

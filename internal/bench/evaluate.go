@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/org/nix-matrix/pkg/discover"
+	"github.com/org/nix-matrix/pkg/evaluate"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 )
@@ -75,7 +75,7 @@ func (b *bench) runDiscovery(ctx context.Context, n *nix.Nix, flake string, attr
 		return 0, err
 	}
 	start := time.Now()
-	found, err := discover.Run(ctx, n, discover.Options{Installables: []string{flake}, Systems: []string{n.System}, System: n.System})
+	found, err := evaluate.Run(ctx, n, evaluate.Options{Installables: []string{flake}, Systems: []string{n.System}, System: n.System})
 	took := time.Since(start)
 	if err != nil {
 		return 0, err

@@ -94,7 +94,7 @@ var isBlocked = regexp.MustCompile(`\d+ dependenc(y|ies)\b.* failed`)
 
 // What is known of a failure comes from these events, with Nix alone and with a
 // daemon, which quotes what fails further down. The messages are recorded for
-// those who read them, see pkg/build.
+// those who read them, see pkg/realise.
 func TestFailures(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		version := filepath.Base(t.Name())

@@ -1,0 +1,143 @@
+package evaluate
+
+import (
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/org/nix-matrix/internal/nearest"
+)
+
+// A RequestError says that nothing could ever be found by what was requested: a request
+// that can't be read, or a selection that leaves nothing.
+type RequestError struct{ err error }
+
+func (e *RequestError) Error() string { return e.err.Error() }
+func (e *RequestError) Unwrap() error { return e.err }
+
+func requestf(format string, args ...any) error { return &RequestError{fmt.Errorf(format, args...)} }
+
+// Systems that Nix builds for, for a misspelt one.
+var knownSystems = []string{
+	"x86_64-linux", "aarch64-linux", "i686-linux", "armv7l-linux", "armv6l-linux", "riscv64-linux", "powerpc64le-linux",
+	"x86_64-darwin", "aarch64-darwin", "x86_64-freebsd",
+}
+
+// systemPattern is what systems look like: CPU-OS.
+var systemPattern = regexp.MustCompile(`^[A-Za-z0-9_]+-[A-Za-z0-9_]+$`)
+
+// searchPath is an entry of Nix's search path, such as <nixpkgs> or <nixpkgs/nixos>.
+var searchPath = regexp.MustCompile(`^<[A-Za-z0-9._+-]+(/[A-Za-z0-9._+-]+)*>$`)
+
+// check returns an error if the options ask for what can't be.
+func (o *Options) check() error {
+	for _, system := range o.Systems {
+		if !systemPattern.MatchString(system) {
+			return requestf("invalid value %q for --systems: must be a system such as x86_64-linux%s", system, nearest.Hint(system, knownSystems))
+		}
+	}
+	for _, attr := range o.Attrs {
+		if attr == "" {
+			return requestf("invalid value \"\" for --attr: must be an attribute path. Leave out -A (input attr) to look at all of %s", o.File)
+		}
+		if err := checkAttr(attr, attr); err != nil {
+			return err
+		}
+	}
+	for _, installable := range o.Installables {
+		ref, attr, _ := strings.Cut(installable, "#")
+		switch {
+		case installable == "":
+			return requestf("invalid installable \"\": must be FLAKE or FLAKE#ATTR. Write . for the flake in this directory")
+		case searchPath.MatchString(ref):
+			return requestf("invalid installable %q: an entry of the search path is no flake. Name it with -f (input file)", installable)
+		case attr != "":
+			if err := checkAttr(strings.TrimPrefix(attr, "."), installable); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// checkAttr returns an error if an attribute path, with the outputs that may be chosen,
+// can't be read.
+func checkAttr(attr, in string) error {
+	if m := chosenOutputs.FindStringIndex(attr); m != nil {
+		attr = attr[:m[0]]
+	}
+	quoted, name := false, 0
+	for i, c := range attr {
+		switch {
+		case c == '"':
+			quoted = !quoted
+			name++
+		case quoted:
+		case c == '^':
+			return requestf("invalid attribute path in %q: after ^ go the names of outputs, as in ATTR^out,doc or ATTR^*. Put a name that has ^ in it in double quotes", in)
+		case c == '.' && name == 0:
+			return requestf("invalid attribute path in %q: there is an empty name before character %d. Remove the dot, or write the empty name as \"\"", in, i+1)
+		case c == '.':
+			name = 0
+		default:
+			name++
+		}
+	}
+	if quoted {
+		return requestf("invalid attribute path in %q: it has no closing quote. Add a double quote", in)
+	}
+	return nil
+}
+
+// fileExpr returns the expression of a file's value, or of that of a search path's entry.
+func fileExpr(file string) string {
+	if searchPath.MatchString(file) {
+		return "import " + file
+	}
+	if abs, err := filepath.Abs(file); err == nil {
+		file = abs
+	}
+	return "import (/. + " + quote(file) + ")"
+}
+
+// nothing returns the error of a discovery without a target.
+func (d *evaluation) nothing() error {
+	what := d.what()
+	switch {
+	case len(d.Omitted) > 0:
+		var hints []string
+		for _, system := range d.o.Systems {
+			hints = append(hints, system+nearest.Hint(system, knownSystems))
+		}
+		return requestf("%s has nothing for %s, only %s: name the wanted systems with --systems (input systems)", what, strings.Join(hints, ", "), someOf(d.Omitted))
+	case len(d.globs) > 0:
+		return requestf("there is nothing to build in %s: include and exclude leave nothing", what)
+	case d.closedNames() != nil:
+		how := "with an installable such as " + what
+		if d.o.File != "" {
+			how = "with -A (input attr)"
+		}
+		return requestf("there is nothing to build in %s: sets are entered only if they say recurseForDerivations = true. Name one of these %s: %s", what, how, someOf(d.closedNames()))
+	case len(d.Passed) > 0:
+		return requestf("there is nothing to build in %s, only what is neither a derivation nor a set of them: %s. Name an attribute that is one", what, someOf(d.Passed))
+	case d.o.File != "":
+		return requestf("there is nothing to build in %s: it has no derivation, nor a set of them that says recurseForDerivations. Name an attribute with -A", what)
+	}
+	return requestf("there is nothing to build in %s: it has none of %s. Name an attribute, such as .#hydraJobs", what, strings.Join(defaultOutputs, ", "))
+}
+
+// closedNames returns the attribute paths that could be named next: of what is in sets
+// that were requested, and not entered.
+func (d *evaluation) closedNames() []string {
+	var names []string
+	for _, set := range d.closed {
+		for _, name := range set.Names {
+			names = append(names, shown(append(set.Path[:len(set.Path):len(set.Path)], name)))
+		}
+	}
+	return names
+}
+
+// maxClosed is how many sets that are not entered are remembered.
+const maxClosed = 5

@@ -1,0 +1,63 @@
+package realise
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/org/nix-matrix/pkg/nix"
+)
+
+// impureHash is what an impure derivation has in place of the hash of its output.
+const impureHash = "impure"
+
+// once realises what is asked for as for Realise, impure derivations one by one: only who
+// builds such a one learns where its outputs are. whole says that all of it was tried.
+func (r *realisation) once(ctx context.Context, todo []string, emit func(nix.Event)) (whole bool, err error) {
+	impure := map[string]bool{}
+	for _, t := range r.targets {
+		if len(t.OutPaths) < len(t.Outputs) && r.failures.node(t.DrvPath).impure {
+			impure[t.DrvPath] = true
+		}
+	}
+	var errs []error
+	var pure []string
+	var each []string // impure derivations
+	for _, output := range todo {
+		switch drv, _, _ := strings.Cut(output, "!"); {
+		case !impure[drv]:
+			pure = append(pure, output)
+		case !r.impure[drv] && !slices.Contains(each, drv):
+			each = append(each, drv)
+		}
+	}
+	whole = !r.o.Remote
+	if len(pure) > 0 {
+		err := r.store.Realise(ctx, pure, emit)
+		errs = append(errs, err)
+		whole = whole && (err == nil || nix.WentThroughAll(err))
+	}
+	for _, drv := range each {
+		if ctx.Err() == nil {
+			errs = append(errs, r.realiseImpure(ctx, drv, emit))
+		}
+	}
+	return whole, errors.Join(errs...)
+}
+
+// realiseImpure builds a derivation for all targets that want outputs of it.
+func (r *realisation) realiseImpure(ctx context.Context, drv string, emit func(nix.Event)) error {
+	built, err := r.store.RealiseImpure(ctx, drv, emit)
+	if err != nil {
+		return err
+	}
+	r.impure[drv] = true
+	for i, t := range r.targets {
+		if t.DrvPath == drv {
+			r.outputs[i] = maps.Clone(built)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,109 @@
+package realise
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/org/nix-matrix/pkg/nix"
+)
+
+// maxLog is how much of a derivation's log is kept, in bytes.
+const maxLog = 256 << 20
+
+// logs writes the logs of derivations to files while they are built, and keeps
+// those that failed. A log that can't be written is no reason to fail.
+type logs struct {
+	dir  string
+	open map[string]*logFile
+}
+
+type logFile struct {
+	f    *os.File
+	w    *bufio.Writer
+	size int
+}
+
+// newLogs makes the directory ready, which has no logs of before then.
+func newLogs(dir string) *logs {
+	if dir != "" {
+		_ = os.RemoveAll(dir)
+	}
+	return &logs{dir: dir, open: map[string]*logFile{}}
+}
+
+func (l *logs) path(drv string) string {
+	name := strings.ReplaceAll(strings.TrimSuffix(filepath.Base(drv), ".drv"), "?", "_") // which artifacts don't take
+	return filepath.Join(l.dir, name+".log")
+}
+
+func (l *logs) see(e nix.Event) {
+	if l.dir == "" {
+		return
+	}
+	switch e.Kind {
+	case nix.BuildLine:
+		l.write(e.Path, e.Text)
+	case nix.BuildStopped:
+		l.end(e.Path)
+	case nix.BuildStarted, nix.FetchStarted, nix.FetchStopped, nix.FetchCounted, nix.ErrorMessage, nix.WarnMessage:
+	}
+}
+
+func (l *logs) write(drv, line string) {
+	file := l.open[drv]
+	if file == nil {
+		file = &logFile{}
+		l.open[drv] = file
+		if err := os.MkdirAll(l.dir, 0o750); err != nil {
+			return
+		}
+		f, err := os.Create(l.path(drv))
+		if err != nil {
+			return
+		}
+		file.f, file.w = f, bufio.NewWriterSize(f, 64<<10)
+	}
+	if file.w == nil || file.size > maxLog {
+		return
+	}
+	if file.size += len(line) + 1; file.size > maxLog {
+		line = fmt.Sprintf("… the log is longer than %d MiB", maxLog>>20)
+	}
+	_, _ = file.w.WriteString(line)
+	_ = file.w.WriteByte('\n')
+}
+
+func (l *logs) end(drv string) {
+	if file := l.open[drv]; file != nil && file.f != nil {
+		_ = file.w.Flush()
+		_ = file.f.Close()
+	}
+	delete(l.open, drv)
+}
+
+// keep removes the logs of what did not fail.
+func (l *logs) keep(failed []string) {
+	if l.dir == "" {
+		return
+	}
+	kept := map[string]bool{}
+	for _, drv := range failed {
+		kept[l.path(drv)] = true
+	}
+	files, _ := filepath.Glob(filepath.Join(l.dir, "*.log"))
+	for _, file := range files {
+		if !kept[file] {
+			_ = os.Remove(file)
+		}
+	}
+	_ = os.Remove(l.dir) // if it is empty
+}
+
+func (l *logs) close() {
+	for drv := range l.open {
+		l.end(drv)
+	}
+}

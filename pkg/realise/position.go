@@ -1,0 +1,69 @@
+package realise
+
+import (
+	"io/fs"
+	"path"
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+// How programs say where an error is. The path and the line are the groups file
+// and line.
+var positions = []*regexp.Regexp{
+	// compilers: src/a.c:12:5: fatal error: …, tests/test_a.py:12: AssertionError
+	regexp.MustCompile(`(?:^|\s)(?P<file>[^\s:"'<>()]+\.\w+):(?P<line>\d{1,7})(?::\d+)?:\s+(?:fatal )?\w*[eE]rror\b`),
+	// Go, whose compiler says nothing but errors
+	regexp.MustCompile(`^(?P<file>[^\s:"'<>()]+\.go):(?P<line>\d{1,7}):\d+: `),
+	// Rust
+	regexp.MustCompile(`^\s*--> (?P<file>[^\s:"'<>()]+\.\w+):(?P<line>\d{1,7}):\d+$`),
+	// Python
+	regexp.MustCompile(`^\s*File "(?P<file>[^":<>]+\.\w+)", line (?P<line>\d{1,7})\b`),
+	// Nix
+	regexp.MustCompile(`\bat (?P<file>/nix/store/[0-9a-z]{32}-source/[^\s:"'<>()]+):(?P<line>\d{1,7})(?::\d+)?\b`),
+}
+
+// Where a derivation's source is unpacked, and where Nix has that of a flake.
+var roots = regexp.MustCompile(`^(?:` +
+	`/build/[^/]+/|` +
+	`(?:/private)?/tmp/nix-build-[^/]+/[^/]+/|` +
+	`/nix/var/nix/builds/[^/]+/[^/]+/|` +
+	`/nix/store/[0-9a-z]{32}-source/|` +
+	`(?:\./)?source/)`)
+
+// position finds in the last lines of a log where the error is: in the last line
+// that looks like that. The file is relative to the root of the source, and
+// without "." or ".." in it; empty where no line tells of a file there.
+func position(log []string) (file string, line int) {
+	for i := len(log) - 1; i >= 0; i-- {
+		for _, p := range positions {
+			found := p.FindStringSubmatch(log[i])
+			if found == nil || i > 0 && isWarning(log[i-1], log[i]) {
+				continue
+			}
+			file, ok := inSource(found[p.SubexpIndex("file")])
+			line, err := strconv.Atoi(found[p.SubexpIndex("line")])
+			if ok && err == nil && line > 0 {
+				return file, line
+			}
+		}
+	}
+	return "", 0
+}
+
+// isWarning says whether a position of Rust's compiler, which stands in a line
+// after what it is the position of, is a warning's.
+func isWarning(before, line string) bool {
+	return strings.HasPrefix(strings.TrimSpace(line), "-->") && strings.HasPrefix(strings.TrimSpace(before), "warning")
+}
+
+// inSource gives a path relative to the root of the source, if it is below that.
+func inSource(file string) (string, bool) {
+	const longest = 1000
+	if len(file) > longest || strings.ContainsFunc(file, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return "", false
+	}
+	file = path.Clean(file[len(roots.FindString(file)):])
+	return file, file != "." && fs.ValidPath(file)
+}
