@@ -173,7 +173,7 @@ func (a *app) savePlan(ctx context.Context, c cache.Cache, data []byte) (string,
 		return keys(0), nil
 	}
 	stored := a.seal.Seal(planDocument, data)
-	key, err := store.SaveOnce(ctx, c, keys, bytes.NewReader(stored), int64(len(stored)), func(blob cache.Blob) bool {
+	key, err := cache.SaveOnce(ctx, c, keys, bytes.NewReader(stored), int64(len(stored)), func(blob cache.Blob) bool {
 		found, err := cache.ReadAll(ctx, blob, int64(len(stored)))
 		if err == nil {
 			found, err = a.seal.Open(planDocument, found)

@@ -323,7 +323,7 @@ func (t *tally) add(size int64) {
 }
 
 // tallies counts what goes and what stays of the given kinds.
-func (g *collector) tallies(all []collected, kinds ...gc.Kind) (gone, kept tally) {
+func (g *collector) tallies(all []collected, kinds ...job.KeyKind) (gone, kept tally) {
 	for i := range all {
 		c := &all[i]
 		for _, kind := range kinds {
@@ -341,31 +341,31 @@ func (g *collector) tallies(all []collected, kinds ...gc.Kind) (gone, kept tally
 
 func (g *collector) printTable(out io.Writer, all []collected, verb string) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	row := func(name string, kinds ...gc.Kind) {
+	row := func(name string, kinds ...job.KeyKind) {
 		gone, kept := g.tallies(all, kinds...)
 		if gone.Count+kept.Count > 0 || name == "all" {
 			fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%s\n", name, gone.Count, job.Size(gone.Bytes), kept.Count, job.Size(kept.Bytes))
 		}
 	}
 	fmt.Fprintf(w, "KIND\t%s\tSIZE\tKEPT\tSIZE\n", strings.ToUpper(verb))
-	for _, kind := range gc.Kinds {
+	for _, kind := range job.KeyKinds {
 		row(string(kind), kind)
 	}
-	row("all", gc.Kinds...)
+	row("all", job.KeyKinds...)
 	return w.Flush()
 }
 
 func (g *collector) printJSON(all []collected) error {
 	type entry struct {
-		Key     string    `json:"key"`
-		Kind    gc.Kind   `json:"kind"`
-		Ref     string    `json:"ref,omitempty"`
-		Size    int64     `json:"size"`
-		Created time.Time `json:"created"`
-		Used    time.Time `json:"used"`
-		Removed bool      `json:"removed"` // or would be
-		Why     string    `json:"why,omitempty"`
-		Error   string    `json:"error,omitempty"`
+		Key     string      `json:"key"`
+		Kind    job.KeyKind `json:"kind"`
+		Ref     string      `json:"ref,omitempty"`
+		Size    int64       `json:"size"`
+		Created time.Time   `json:"created"`
+		Used    time.Time   `json:"used"`
+		Removed bool        `json:"removed"` // or would be
+		Why     string      `json:"why,omitempty"`
+		Error   string      `json:"error,omitempty"`
 	}
 	told := struct {
 		DryRun  bool    `json:"dryRun"`
@@ -383,7 +383,7 @@ func (g *collector) printJSON(all []collected) error {
 		}
 		told.Entries = append(told.Entries, e)
 	}
-	told.Removed, told.Kept = g.tallies(all, gc.Kinds...)
+	told.Removed, told.Kept = g.tallies(all, job.KeyKinds...)
 	return g.app.printJSON(told)
 }
 

@@ -15,7 +15,6 @@ import (
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/report"
-	"github.com/org/nix-matrix/pkg/store"
 )
 
 // The jobs of a run hand each other the plan and the Results through the cache first, and as
@@ -41,7 +40,7 @@ func (a *app) saveResult(ctx context.Context, c cache.Cache, result *job.Result)
 	if err == nil {
 		_, attempt := a.runNumber()
 		data = a.seal.Seal(resultDocument, data)
-		_, err = store.SaveOnce(ctx, c, func(try int) string {
+		_, err = cache.SaveOnce(ctx, c, func(try int) string {
 			return fmt.Sprintf("%s%d-%d", a.resultPrefix(result.Entry), attempt, try)
 		}, bytes.NewReader(data), int64(len(data)), func(cache.Blob) bool { return false })
 	}
