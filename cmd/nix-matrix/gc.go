@@ -16,8 +16,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/gc"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/store"
@@ -50,7 +52,7 @@ Exits with 1 if something could not be removed, with 3 if the token may not even
   GITHUB_REPOSITORY=me/fleet ` + action.GitHubVariable + `=$(gh auth token) nix-matrix gc --cache actions --dry-run`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("gc takes no %q: it looks at all that was stored with --id", args[0])
+				return usage.Errorf("gc takes no %q: it looks at all that was stored with --id", args[0])
 			}
 			return nil
 		},
@@ -68,6 +70,7 @@ Exits with 1 if something could not be removed, with 3 if the token may not even
 
 type collector struct {
 	app    *app
+	docs   *documents.Store
 	keep   string
 	budget string
 	dryRun bool
@@ -84,11 +87,11 @@ type shelf interface {
 
 func (g *collector) run(ctx context.Context) error {
 	a := g.app
-	if err := errors.Join(a.checkID(), a.loadSeal()); err != nil {
+	var err error
+	if g.docs, err = a.documents(nil); err != nil {
 		return err
 	}
 	rules := gc.Rules{ID: a.id, Now: time.Now(), Proposed: action.ProposedRef}
-	var err error
 	if rules.Keep, err = days("keep", g.keep); err != nil {
 		return err
 	}
@@ -99,7 +102,7 @@ func (g *collector) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.show.Doing("looking at what there is")
+	a.log.Doing("looking at what there is")
 	entries, err := s.list(ctx, a.id+"-")
 	if err != nil {
 		return err
@@ -115,7 +118,7 @@ func (g *collector) run(ctx context.Context) error {
 		all = append(all, collected{Decision: d})
 	}
 	failed := !g.dryRun && g.collect(ctx, s, all)
-	a.show.Close()
+	a.log.Close()
 	if err := errors.Join(ctx.Err(), g.print(all)); err != nil {
 		return err
 	}
@@ -140,12 +143,12 @@ func (g *collector) named(ctx context.Context, entries []gc.Entry) map[string]ma
 	named := map[string]map[string]bool{}
 	unread := map[string]bool{}
 	for _, e := range indexes {
-		if e.Ref != "" && !slices.Contains(a.trust().Refs(), e.Ref) {
+		if e.Ref != "" && !slices.Contains(g.docs.Trust.Refs(), e.Ref) {
 			continue
 		}
-		ix, err := store.Read(ctx, c, e.Key, a.seal)
+		ix, err := store.Read(ctx, c, e.Key, g.docs.Seal)
 		if err != nil {
-			a.warn("Packs stay, since it is not known whether an index names them", err)
+			a.log.Warn("Packs stay, since it is not known whether an index names them", err)
 			unread[e.Ref] = true
 			continue
 		}
@@ -169,7 +172,7 @@ func (a *app) shelf() (shelf, error) {
 		}
 		files, ok := c.(cache.Collectable)
 		if !ok {
-			return nil, usagef("--cache %s: nothing can be removed there", a.cache)
+			return nil, usage.Errorf("--cache %s: nothing can be removed there", a.cache)
 		}
 		return dirShelf{files}, nil
 	}
@@ -183,7 +186,7 @@ func (a *app) shelf() (shelf, error) {
 // gitHub is GitHub's API.
 func (a *app) gitHub() (*action.GitHub, error) {
 	config := a.action.GitHubConfig()
-	config.Log = a.show.Printf
+	config.Log = a.log.Printf
 	return action.NewGitHub(config)
 }
 
@@ -235,7 +238,7 @@ var removePause = time.Second
 
 // collect removes what is to go, and says whether some of it could not be.
 func (g *collector) collect(ctx context.Context, s shelf, all []collected) (failed bool) {
-	show := g.app.show
+	show := g.app.log
 	total := going(all)
 	done := 0
 	for i := range all {
@@ -253,11 +256,11 @@ func (g *collector) collect(ctx context.Context, s shelf, all []collected) (fail
 		switch left := total - done; {
 		case c.removed || ctx.Err() != nil:
 		case left > 0 && (errors.Is(c.err, action.ErrForbidden) || errors.Is(c.err, action.ErrLimited)):
-			g.app.warn("Not all was removed", fmt.Errorf("%w (%d more are left for the same reason)", c.err, left))
+			g.app.log.Warn("Not all was removed", fmt.Errorf("%w (%d more are left for the same reason)", c.err, left))
 			return true
 		default:
 			failed = true
-			g.app.warn("Not all was removed", c.err)
+			g.app.log.Warn("Not all was removed", c.err)
 		}
 	}
 	return failed
@@ -397,7 +400,7 @@ func days(flag, value string) (time.Duration, error) {
 	} else if d, err := time.ParseDuration(value); err == nil && d >= 0 {
 		return d, nil
 	}
-	return 0, usagef("--%s %s: it is a time such as 7d or 36h", flag, value)
+	return 0, usage.Errorf("--%s %s: it is a time such as 7d or 36h", flag, value)
 }
 
 var sizePattern = regexp.MustCompile(`^(\d+(?:\.\d+)?) ?(?:([KMGT])(i?)B?|B)?$`)
@@ -409,7 +412,7 @@ func sizeOf(flag, value string) (int64, error) {
 	}
 	m := sizePattern.FindStringSubmatch(value)
 	if m == nil {
-		return 0, usagef("--%s %s: it is a size such as 500MB, 5GB or 5GiB", flag, value)
+		return 0, usage.Errorf("--%s %s: it is a size such as 500MB, 5GB or 5GiB", flag, value)
 	}
 	unit := 1000.
 	if m[3] != "" {
@@ -418,7 +421,7 @@ func sizeOf(flag, value string) (int64, error) {
 	n, err := strconv.ParseFloat(m[1], 64)
 	n *= math.Pow(unit, float64(strings.Index(" KMGT", or(m[2], " "))))
 	if err != nil || n > math.MaxInt64/2 {
-		return 0, usagef("--%s %s: that is too large", flag, value)
+		return 0, usage.Errorf("--%s %s: that is too large", flag, value)
 	}
 	return int64(n), nil
 }

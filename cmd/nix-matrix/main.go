@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/nix"
 )
@@ -115,20 +116,20 @@ func (s *streams) width() int {
 
 // run is the program. It alone decides the exit code.
 func (a *app) run(ctx context.Context, args []string) int {
-	defer a.show.Close()
+	defer a.log.Close()
 	root := newRoot(a)
 	root.SetArgs(args)
 	err := execute(ctx, root)
-	a.show.Close()
+	a.log.Close()
 	if cerr := a.secretDir.Close(); cerr != nil {
-		a.warn("Not all secrets were removed", cerr)
+		a.log.Warn("Not all secrets were removed", cerr)
 	}
 	return a.exitCode(ctx, err)
 }
 
 // exitCode tells why the program ends, and returns the code that it ends with.
 func (a *app) exitCode(ctx context.Context, err error) int {
-	var usage *usageError
+	var wrong *usage.Error
 	var red *redError
 	switch {
 	case err == nil:
@@ -140,7 +141,7 @@ func (a *app) exitCode(ctx context.Context, err error) int {
 	case ctx.Err() != nil:
 		a.fail("Interrupted", fmt.Errorf("interrupted: %w", context.Cause(ctx))) // what it has led to tells nothing more
 		return exitInterrupted
-	case errors.As(err, &usage):
+	case errors.As(err, &wrong):
 		a.fail("Wrong usage", err)
 		return exitUsage
 	case errors.Is(err, nix.ErrMissing), errors.Is(err, nix.ErrUntrusted), errors.Is(err, nix.ErrUnreachable):
@@ -188,14 +189,6 @@ func (a *app) fail(title string, err error) {
 	}
 	a.action.Annotate(action.LevelError, title, err.Error())
 }
-
-// usageError is a mistake of who called us.
-type usageError struct{ err error }
-
-func (e *usageError) Error() string { return e.err.Error() }
-func (e *usageError) Unwrap() error { return e.err }
-
-func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
 // redError says that the program did its work, and the result is not green.
 type redError struct{ verdict string }

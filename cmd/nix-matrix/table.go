@@ -1,11 +1,7 @@
 package main
 
 import (
-	"fmt"
-	"strings"
-
 	"github.com/org/nix-matrix/pkg/job"
-	"github.com/org/nix-matrix/pkg/progress"
 	"github.com/org/nix-matrix/pkg/report"
 )
 
@@ -15,7 +11,7 @@ const maxOutlook = 64 << 10
 
 // tell shows the Plan on the log: first what is built, and last what needs somebody
 // to look at it.
-func tell(show *progress.Display, p *job.Plan) {
+func tell(show *jobLog, p *job.Plan) {
 	outlook := report.NewOutlook(p, show.Width())
 	for _, lines := range [][]string{outlook.Entries, outlook.Skipped, outlook.Counts} {
 		for _, line := range lines {
@@ -26,16 +22,7 @@ func tell(show *progress.Display, p *job.Plan) {
 		show.Bad("%s", line)
 	}
 	for _, notice := range p.Notices {
-		show.Warn("%s", notice)
+		show.Warnf("%s", notice)
 	}
 	show.Printf("%s", outlook.Total)
-}
-
-// some names the first of many.
-func some(names []string) string {
-	const most = 20
-	if more := len(names) - most; more > 0 {
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), more)
-	}
-	return strings.Join(names, ", ")
 }

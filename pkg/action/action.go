@@ -263,3 +263,10 @@ func Foreign(line string) string {
 func ForeignJSON(data []byte) []byte {
 	return bytes.ReplaceAll(data, []byte("##["), []byte(`#\u0023[`))
 }
+
+// RunNumber returns GitHub's numbers of the run and of its attempt, 0 outside of one.
+func (a *Action) RunNumber() (run int64, attempt int) {
+	run, _ = strconv.ParseInt(a.getenv("GITHUB_RUN_ID"), 10, 64)
+	attempt, _ = strconv.Atoi(a.getenv("GITHUB_RUN_ATTEMPT"))
+	return run, attempt
+}

@@ -157,8 +157,8 @@ func RecordPrefix(id, seal, workflow string) string {
 }
 
 // RecordKey returns the key of the record of an attempt of a run.
-func RecordKey(id, seal, workflow, run, attempt string) string {
-	return RecordPrefix(id, seal, workflow) + run + "-" + attempt
+func RecordKey(id, seal, workflow string, run int64, attempt int) string {
+	return fmt.Sprintf("%s%d-%d", RecordPrefix(id, seal, workflow), run, attempt)
 }
 
 // EvaluationPrefix begins the keys of the evaluations of one source with the same settings,

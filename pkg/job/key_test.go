@@ -91,7 +91,7 @@ func TestKeys(t *testing.T) {
 		{job.KeyPlan, job.PlanKey(id, seal, data)(3), "nix-matrix-plan3-0123456789abcdef-44136fa355b3678a1146ad16f7e8649e"},
 		{job.KeyDrvs, job.DrvsKey(id, hex32)(1), "nix-matrix-drvs1-" + hex32},
 		{job.KeyResult, job.ResultKey(id, 123, "0123456789", 2)(1), "nix-matrix-result-123-0123456789-2-1"},
-		{job.KeyRecord, job.RecordKey(id, "", "o/r/.github/workflows/ci.yml", "12", "1"), "nix-matrix-record-b3240ccc--12-1"},
+		{job.KeyRecord, job.RecordKey(id, "", "o/r/.github/workflows/ci.yml", 12, 1), "nix-matrix-record-b3240ccc--12-1"},
 		{job.KeyEvaluation, job.EvaluationKey(id, hex32, data), "nix-matrix-evaluation-" + hex32 + "-44136fa355b3678a"},
 		{job.KeyInputs, job.InputsPrefix(id, seal) + hex32 + "-" + hex32, "nix-matrix-inputs-" + seal + "-" + hex32 + "-" + hex32},
 		{job.KeyIndex, job.IndexPrefix(id) + "1++x86_64-linux+local+0.0", "nix-matrix-index-1++x86_64-linux+local+0.0"},

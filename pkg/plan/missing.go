@@ -8,17 +8,11 @@ import (
 	"slices"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/nix"
 )
 
 // A Derivation is a node of the graph of derivations.
-type Derivation struct {
-	// Outputs are store paths by name, empty where they are known only after the
-	// build.
-	Outputs map[string]string
-	// Inputs are the derivations that it needs, with the names of the outputs that it
-	// takes of each; none for all that there are.
-	Inputs map[string][]string
-}
+type Derivation = nix.Derivation
 
 // A Source knows what FindMissing asks for.
 type Source struct {
