@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/org/nix-matrix/internal/child"
 	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/nix"
 )
@@ -55,6 +56,7 @@ func (a *app) heed(told <-chan os.Signal, stop context.CancelCauseFunc) {
 		return
 	}
 	a.abort()
+	child.EndAll()
 	signal.Reset(os.Interrupt) // whoever does not want to wait for git-crypt need not
 	_ = a.secretDir.Close()
 	os.Exit(exitInterrupted)

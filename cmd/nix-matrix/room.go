@@ -4,15 +4,14 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/org/nix-matrix/internal/child"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/realise"
@@ -98,9 +97,8 @@ func (a *app) reclaim(ctx context.Context) {
 	if os.Geteuid() != 0 {
 		args = append([]string{"sudo", "-n"}, args...)
 	}
-	cmd := exec.CommandContext(ctx, "nice", append([]string{"-n", "19"}, args...)...)
+	cmd := child.Command(ctx, stepGrace, "nice", append([]string{"-n", "19"}, args...)...)
 	cmd.Env = nix.Environ()
-	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() == nil {
 			a.warn("What is preinstalled could not be removed", err)

@@ -28,6 +28,11 @@ trying things out, and for repeating at home what failed in CI.
 The plan and the results are kept below the directory of --cache. See "nix-matrix
 discover --help" for what an INSTALLABLE is.
 
+Ctrl-C stops the builds, pushes what is built and reports the rest as cancelled; a
+second one ends everything at once. Nothing that is started here can ask a question at
+the terminal: an ssh key with a passphrase needs an agent, and a new host a line in
+known_hosts.
+
 ` + secretsHelp + `
 The plan, results and logs that stay on this machine are not.`,
 		Example: `  nix-matrix run                                  # the flake in this directory

@@ -10,11 +10,11 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/org/nix-matrix/internal/child"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 )
@@ -75,19 +75,18 @@ func (a *app) takeOver(file string, secrets []string) error {
 	return nil
 }
 
+// stepGrace is how long a script may take to stop after it was told to.
+const stepGrace = time.Second
+
 // bash prepares a script as a workflow's step would have it, with variables beside
-// the environment, which has no secret of ours. The context ends it and what it
-// started.
-func (a *app) bash(ctx context.Context, script string, env []string) (cmd *exec.Cmd, remove func(), err error) {
+// the environment, which has no secret of ours.
+func (a *app) bash(ctx context.Context, script string, env []string) (cmd *child.Cmd, remove func(), err error) {
 	file, remove, err := a.secretDir.File([]byte(script + "\n")) // no argument, since it may have secrets too
 	if err != nil {
 		return nil, nil, err
 	}
-	cmd = exec.CommandContext(ctx, "bash", "--noprofile", "--norc", "-eo", "pipefail", file)
+	cmd = child.Command(ctx, stepGrace, "bash", "--noprofile", "--norc", "-eo", "pipefail", file)
 	cmd.Env = append(nix.StepEnviron(), env...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-	cmd.WaitDelay = time.Second
 	return cmd, remove, nil
 }
 
