@@ -249,7 +249,7 @@ func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Resul
 		}}
 	a.show.Start(1)
 	w.work(ctx, planned, result)
-	a.show.Finish(result.Outcome.OK())
+	a.show.Finish(result.Outcome != job.Broken)
 	return notHanded
 }
 

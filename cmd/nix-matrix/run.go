@@ -190,7 +190,7 @@ func (r *runner) work(ctx context.Context, w *worker, dir string) ([]*job.Result
 			result := a.newResult(entry, w.key)
 			results[i] = result
 			w.work(ctx, entry, result)
-			a.show.Finish(result.Outcome.OK())
+			a.show.Finish(result.Outcome != job.Broken)
 			a.announce(result)
 			if r.failFast && !result.Outcome.OK() {
 				stop()

@@ -95,7 +95,7 @@ func (w *watch) see(e nix.Event, stopping bool) {
 			delete(w.fetching, e.Path)
 			w.spans = append(w.spans, span{e.Path, started, e.Time})
 		}
-	case nix.WarnMessage:
+	case nix.FetchProgress, nix.WarnMessage:
 	}
 }
 
