@@ -97,6 +97,7 @@ func (a *app) discover(ctx context.Context, d *discovery, planOut, drvsOut strin
 	if err != nil {
 		return err
 	}
+	a.inFiles = planOut != "" && drvsOut != ""
 	planOut, drvsOut = or(planOut, filepath.Join(dir, "plan.json")), or(drvsOut, filepath.Join(dir, "drvs.pack"))
 	d.packFile = drvsOut
 
@@ -137,14 +138,19 @@ func (a *app) discover(ctx context.Context, d *discovery, planOut, drvsOut strin
 	return a.emit(p, key, matrix, planOut, drvsOut, printJSON)
 }
 
-// handoverFailed is what becomes of an error of the cache: in GitHub Actions
-// there is an artifact besides.
+// handoverFailed is what becomes of an error of the cache: it is none where files have all
+// that is handed over, which in GitHub Actions become artifacts.
 func (a *app) handoverFailed(err error) error {
-	if a.action.Running() {
+	switch {
+	case a.action.Running():
 		a.warn("The Actions cache could not be written, an artifact has to do", err)
 		return nil
+	case a.inFiles && diskFull(err):
+		a.warn("The cache could not be written, so build needs --plan and --drvs", err)
+		return nil
+	default:
+		return err
 	}
-	return err
 }
 
 func (a *app) packDrvs(ctx context.Context, n *nix.Nix, c cache.Cache, p *job.Plan, file string) (*job.DrvPack, error) {

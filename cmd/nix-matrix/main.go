@@ -151,13 +151,17 @@ func (a *app) exitCode(ctx context.Context, err error) int {
 	case errors.Is(err, action.ErrForbidden):
 		a.fail("GitHub's API can't be used", err)
 		return exitUnfit
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case diskFull(err):
 		a.fail("The disk is full", err)
 		return exitUnfit
 	default:
 		a.fail("nix-matrix failed", err)
 		return exitRed
 	}
+}
+
+func diskFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 func execute(ctx context.Context, root *cobra.Command) (err error) {

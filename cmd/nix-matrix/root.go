@@ -38,6 +38,7 @@ type app struct {
 
 	heads     []string      // commits of the checkouts that were evaluated
 	kept      sync.Once     // it was said why nothing is kept
+	inFiles   bool          // files that the user named have all that discovery hands over
 	secretDir secretdir.Dir // for files with secrets
 
 	mu      sync.Mutex

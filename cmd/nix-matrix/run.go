@@ -7,10 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/org/nix-matrix/pkg/cache"
 	cachedir "github.com/org/nix-matrix/pkg/cache/dir"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/report"
@@ -91,11 +93,7 @@ func (r *runner) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	dir, err := r.dir(path)
-	if err != nil {
-		return err
-	}
-	c, err := cachedir.New(path)
+	c, dir, err := r.openCache(path)
 	if err != nil {
 		return err
 	}
@@ -133,15 +131,12 @@ func (r *runner) run(ctx context.Context) error {
 		return err
 	}
 	if err := writeFile(filepath.Join(dir, "plan.json"), data); err != nil {
-		return fmt.Errorf("keep the plan: %w", err)
+		a.warn("The plan is not kept", err)
 	}
 	tell(a.show, plan)
 	key := job.PlanKey(a.id, "", data)(0)
 	w := &worker{app: a, site: at, plan: plan, key: key, working: how, showLogs: r.logs, keepLogs: filepath.Join(dir, "logs")}
-	results, err := r.work(ctx, w, filepath.Join(dir, "results"))
-	if err != nil {
-		return err
-	}
+	results := r.work(ctx, w, filepath.Join(dir, "results"))
 	verdict := report.Judge(plan, key, results, nil)
 	verdict.Origin = a.origin(plan)
 	if r.failFast && verdict.Cancelled && ctx.Err() == nil {
@@ -161,21 +156,35 @@ func (r *runner) run(ctx context.Context) error {
 	return nil
 }
 
+// openCache opens the cache in a directory, and makes a place there for the plan and the
+// results. A disk that is full is no error: nothing is kept, then.
+func (r *runner) openCache(path string) (c cache.Cache, dir string, err error) {
+	dir, err = r.dir(path)
+	if err == nil {
+		c, err = cachedir.New(path)
+	}
+	if diskFull(err) {
+		r.app.warn("Nothing is kept for later runs", err)
+		return nil, dir, nil
+	}
+	return c, dir, err
+}
+
 // dir is the directory for the plan and the results of this id, in that of the cache.
 // Those of the last run are removed.
 func (r *runner) dir(cache string) (string, error) {
 	dir := filepath.Join(cache, "run", r.app.id)
 	if err := os.RemoveAll(dir); err != nil {
-		return "", fmt.Errorf("remove the results of the last run: %w", err)
+		return dir, fmt.Errorf("remove the results of the last run: %w", err)
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "results"), 0o750); err != nil {
-		return "", fmt.Errorf("make a place for the results: %w", err)
+		return dir, fmt.Errorf("make a place for the results: %w", err)
 	}
 	return dir, nil
 }
 
-// work builds all entries, some of them at a time.
-func (r *runner) work(ctx context.Context, w *worker, dir string) ([]*job.Result, error) {
+// work builds all entries, some of them at a time, and keeps the results in a directory.
+func (r *runner) work(ctx context.Context, w *worker, dir string) []*job.Result {
 	a := r.app
 	a.show.Start(len(w.plan.Entries))
 	results := make([]*job.Result, len(w.plan.Entries))
@@ -200,5 +209,8 @@ func (r *runner) work(ctx context.Context, w *worker, dir string) ([]*job.Result
 		})
 	}
 	_ = g.Wait()
-	return results, errors.Join(errs...)
+	if errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil }); len(errs) > 0 {
+		a.warn(fmt.Sprintf("%d of %d results are not kept", len(errs), len(results)), errs[0])
+	}
+	return results
 }
