@@ -54,7 +54,7 @@ func (w *worker) repair(ctx context.Context, p *job.Push, paths []string) error 
 	paths = slices.Compact(slices.Sorted(slices.Values(paths)))
 	limited, cancel := context.WithTimeout(ctx, lookedTime)
 	defer cancel()
-	lost, _ := w.site.undelivered(limited, paths[:min(len(paths), maxLooked)], to.Substituter) // else it is not known to have lost them
+	lost, _ := undelivered(limited, w.site.nix, paths[:min(len(paths), maxLooked)], to.Substituter) // else it is not known to have lost them
 	if len(lost) == 0 {
 		return nil
 	}

@@ -105,7 +105,7 @@ func (s *site) offered(ctx context.Context, paths []string) (map[string]bool, er
 	if len(paths) == 0 || len(from) == 0 {
 		return nil, nil
 	}
-	offered, err := s.nix.Offered(ctx, paths, from...)
+	offered, err := s.asking().Offered(ctx, paths, from...)
 	if s.silent(err) {
 		s.app.warn("Not all substituters can be asked", err)
 		err = nil

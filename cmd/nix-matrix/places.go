@@ -99,6 +99,9 @@ func (d *discovery) substituters(ctx context.Context, at *site, paths []string) 
 	return p
 }
 
+// asking is the Nix that asks substituters, in a discovery each question once.
+func (s *site) asking() *nix.Nix { return s.nix.Remember(s.answers) }
+
 // answering are the substituters that have not been asked in vain.
 func (s *site) answering() []string {
 	return slices.DeleteFunc(s.substituters(), func(substituter string) bool { return s.mute[substituter] })
@@ -124,13 +127,13 @@ func (d *discovery) ask(ctx context.Context, at *site, p *place, paths []string,
 	if len(paths) == 0 || at.mute[substituter] {
 		return nil
 	}
-	offered, err := at.nix.Offered(ctx, paths, substituter)
+	offered, err := at.asking().Offered(ctx, paths, substituter)
 	if at.silent(err) || err != nil {
 		return err
 	}
 	paths = slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return !offered[path] })
 	if signed && len(paths) > 0 {
-		if offered, err = at.nix.Trusted(ctx, paths, substituter); err != nil {
+		if offered, err = at.asking().Trusted(ctx, paths, substituter); err != nil {
 			return err
 		}
 	}
@@ -151,7 +154,7 @@ func (d *discovery) complete(ctx context.Context, at *site, p *place) error {
 	}
 	from := slices.Concat(slices.Collect(maps.Values(p.from)), at.answering())
 	slices.Sort(from)
-	whole, err := at.nix.Whole(ctx, has, slices.Compact(from)...)
+	whole, err := at.asking().Whole(ctx, has, slices.Compact(from)...)
 	if at.silent(err) {
 		at.app.warn("Not all substituters can be asked", err)
 	} else if err != nil {
@@ -194,7 +197,7 @@ func (d *discovery) delivered(ctx context.Context, at *site, p *place, paths []s
 	paths = paths[:min(len(paths), maxLooked)]
 	limited, cancel := context.WithTimeout(ctx, lookedTime)
 	defer cancel()
-	lost, err := at.undelivered(limited, paths, substituter)
+	lost, err := undelivered(limited, at.asking(), paths, substituter)
 	for _, path := range lost {
 		delete(p.has, path)
 	}
@@ -209,7 +212,7 @@ func (d *discovery) delivered(ctx context.Context, at *site, p *place, paths []s
 
 // undelivered returns those of the paths that a binary cache says it has and does not
 // deliver.
-func (s *site) undelivered(ctx context.Context, paths []string, substituter string) ([]string, error) {
+func undelivered(ctx context.Context, n *nix.Nix, paths []string, substituter string) ([]string, error) {
 	const atATime = 8
 	lost := make([]bool, len(paths))
 	var g errgroup.Group
@@ -219,7 +222,7 @@ func (s *site) undelivered(ctx context.Context, paths []string, substituter stri
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			delivers, err := s.nix.Delivers(ctx, substituter, path)
+			delivers, err := n.Delivers(ctx, substituter, path)
 			lost[i] = err == nil && !delivers
 			return err
 		})

@@ -101,6 +101,7 @@ type site struct {
 
 	further  []string        // substituters, beside those of Nix's settings
 	mute     map[string]bool // substituters that don't answer
+	answers  string          // directory for what they have answered to discovery
 	to       []push.Destination
 	push     push.Options
 	ssh      string   // options for it
@@ -170,6 +171,9 @@ func (s *surroundings) open(ctx context.Context, a *app, p *job.Plan) (_ *site, 
 	with := nix.Surroundings{Env: at.env, SSH: ssh.options}
 	conf := a.getenv(confVariable)
 	if s.evaluates {
+		if at.answers, err = a.secretDir.Dir(); err != nil {
+			return nil, err
+		}
 		fetch := a.fetching(ssh.options)
 		conf, with.Nixpkgs = fetch.conf+conf, s.nixpkgs
 		if with.Fetch, err = at.gitEnv(fetch); err != nil {

@@ -51,8 +51,9 @@ type Nix struct {
 	secrets []string // variables for programs that talk to other stores
 	conf    string   // lines as of a nix.conf
 	options []Option
-	remote  bool  // the store is on another machine
-	err     error // why no program can be run
+	remote  bool   // the store is on another machine
+	answers string // directory for what substituters have answered, see Remember
+	err     error  // why no program can be run
 	// programs are known without an evaluator, and nixpkgs is the flake that has others.
 	programs []Program
 	nixpkgs  string
