@@ -169,7 +169,7 @@ func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Resul
 		Options: options, Host: a.host, Access: config, Docs: b.docs, Hooks: scripts, Log: a.log,
 		SetUp: b.setup, PlanFile: b.planFile, DrvsFile: b.drvsFile, Policy: policy, Engine: b.packing.engine,
 	}).Build(ctx, entry, result)
-	a.log.Finish(err == nil && result.Outcome.OK())
+	a.log.Finish(err == nil && result.Outcome != job.Broken)
 	return err
 }
 

@@ -88,6 +88,7 @@ func (a *app) discover(ctx context.Context, flags *discoverFlags, planOut, drvsO
 		} else {
 			dir, err = a.secretDir.Dir()
 		}
+		options.InFiles = planOut != "" && drvsOut != ""
 		planOut, drvsOut = or(planOut, filepath.Join(dir, "plan.json")), or(drvsOut, filepath.Join(dir, "drvs.pack"))
 		options.PackFile = drvsOut
 		return err
@@ -130,7 +131,10 @@ func (a *app) openDiscovery(ctx context.Context, flags *discoverFlags, options d
 		options.Evaluate.Systems = defaultSystems
 	}
 	options.Public = a.action.Public
-	if err := with(&options); err != nil {
+	if options.Answers, err = a.secretDir.Dir(); err == nil {
+		err = with(&options)
+	}
+	if err != nil {
 		env.Close()
 		return nil, nil, err
 	}

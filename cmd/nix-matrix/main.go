@@ -15,8 +15,10 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/org/nix-matrix/internal/child"
 	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/action"
+	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
@@ -56,6 +58,7 @@ func (a *app) heed(told <-chan os.Signal, stop context.CancelCauseFunc) {
 		return
 	}
 	a.abort()
+	child.EndAll()
 	signal.Reset(os.Interrupt) // whoever does not want to wait for git-crypt need not
 	_ = a.secretDir.Close()
 	os.Exit(exitInterrupted)
@@ -150,7 +153,7 @@ func (a *app) exitCode(ctx context.Context, err error) int {
 	case errors.Is(err, action.ErrForbidden):
 		a.fail("GitHub's API can't be used", err)
 		return exitUnfit
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case documents.DiskFull(err):
 		a.fail("The disk is full", err)
 		return exitUnfit
 	default:

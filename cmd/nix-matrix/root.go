@@ -96,6 +96,10 @@ every host and package once, in parallel, and never evaluates twice.
   gc         removes from the cache what nobody will look for any more
   unseal     shows what was sealed with encryption_key
 
+A derivation is what Nix builds. A target is a host, a package or whatever else you ask for
+by an attribute: a derivation, with all others that it needs. An entry is a row of the
+matrix, with one target or several; in GitHub Actions it is one job.
+
 Exit codes: 0 done (for report and run: green), 1 something is red, 2 wrong
 usage, 3 the environment is not usable (no Nix, a Nix daemon that is away or refuses
 this user, no permission, a full disk), 130 interrupted by a signal (what was finished

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -14,6 +15,7 @@ import (
 	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/available"
 	"github.com/org/nix-matrix/pkg/build"
+	"github.com/org/nix-matrix/pkg/cache"
 	cachedir "github.com/org/nix-matrix/pkg/cache/dir"
 	"github.com/org/nix-matrix/pkg/discover"
 	"github.com/org/nix-matrix/pkg/documents"
@@ -32,6 +34,11 @@ trying things out, and for repeating at home what failed in CI.
 
 The plan and the results are kept below the directory of --cache. See "nix-matrix
 discover --help" for what an INSTALLABLE is.
+
+Ctrl-C stops the builds, pushes what is built and reports the rest as cancelled; a
+second one ends everything at once. Nothing that is started here can ask a question at
+the terminal: an ssh key with a passphrase needs an agent, and a new host a line in
+known_hosts.
 
 ` + secretsHelp + `
 The plan, results and logs that stay on this machine are not.`,
@@ -95,16 +102,13 @@ func (r *runner) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	dir, err := r.dir(path)
+	c, dir, err := r.openCache(path)
 	if err != nil {
 		return err
 	}
 	how.ShowLogs, how.KeepLogs = r.logs, filepath.Join(dir, "logs")
-	docs, err := a.documents(nil)
+	docs, err := a.documents(c)
 	if err != nil {
-		return err
-	}
-	if docs.Cache, err = cachedir.New(path); err != nil {
 		return err
 	}
 	scripts, err := a.hooks()
@@ -129,7 +133,7 @@ func (r *runner) run(ctx context.Context) error {
 		return err
 	}
 	if err := documents.WriteFile(filepath.Join(dir, "plan.json"), data); err != nil {
-		return fmt.Errorf("keep the plan: %w", err)
+		a.log.Warn("The plan is not kept", err)
 	}
 	tell(a.log, plan)
 	key := job.PlanKey(a.id, "", data)(0)
@@ -137,10 +141,7 @@ func (r *runner) run(ctx context.Context) error {
 		Options: how, Env: env, Plan: plan, Hooks: scripts, Log: a.log,
 		Finder: &available.Finder{Nix: env.Here, Substituters: env.Substituters, Log: a.log},
 	}
-	results, err := r.work(ctx, w, key, filepath.Join(dir, "results"))
-	if err != nil {
-		return err
-	}
+	results := r.work(ctx, w, key, filepath.Join(dir, "results"))
 	verdict := report.Judge(plan, key, results, nil)
 	verdict.Origin = a.origin(plan)
 	if r.failFast && verdict.Cancelled && ctx.Err() == nil {
@@ -160,21 +161,35 @@ func (r *runner) run(ctx context.Context) error {
 	return nil
 }
 
+// openCache opens the cache in a directory, and makes a place there for the plan and the
+// results. A disk that is full is no error: nothing is kept, then.
+func (r *runner) openCache(path string) (c cache.Cache, dir string, err error) {
+	dir, err = r.dir(path)
+	if err == nil {
+		c, err = cachedir.New(path)
+	}
+	if documents.DiskFull(err) {
+		r.app.log.Warn("Nothing is kept for later runs", err)
+		return nil, dir, nil
+	}
+	return c, dir, err
+}
+
 // dir is the directory for the plan and the results of this id, in that of the cache.
 // Those of the last run are removed.
 func (r *runner) dir(cache string) (string, error) {
 	dir := filepath.Join(cache, "run", r.app.id)
 	if err := os.RemoveAll(dir); err != nil {
-		return "", fmt.Errorf("remove the results of the last run: %w", err)
+		return dir, fmt.Errorf("remove the results of the last run: %w", err)
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "results"), 0o750); err != nil {
-		return "", fmt.Errorf("make a place for the results: %w", err)
+		return dir, fmt.Errorf("make a place for the results: %w", err)
 	}
 	return dir, nil
 }
 
 // work builds all entries, some of them at a time.
-func (r *runner) work(ctx context.Context, w *build.Worker, key, dir string) ([]*job.Result, error) {
+func (r *runner) work(ctx context.Context, w *build.Worker, key, dir string) []*job.Result {
 	a := r.app
 	a.log.Start(len(w.Plan.Entries))
 	results := make([]*job.Result, len(w.Plan.Entries))
@@ -190,7 +205,7 @@ func (r *runner) work(ctx context.Context, w *build.Worker, key, dir string) ([]
 			result := a.newResult(entry, key)
 			results[i] = result
 			w.Work(ctx, entry, result)
-			a.log.Finish(result.Outcome.OK())
+			a.log.Finish(result.Outcome != job.Broken)
 			a.announce(result)
 			if r.failFast && !result.Outcome.OK() {
 				stop()
@@ -200,5 +215,8 @@ func (r *runner) work(ctx context.Context, w *build.Worker, key, dir string) ([]
 		})
 	}
 	_ = g.Wait()
-	return results, errors.Join(errs...)
+	if errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil }); len(errs) > 0 {
+		a.log.Warn(fmt.Sprintf("%d of %d results are not kept", len(errs), len(results)), errs[0])
+	}
+	return results
 }

@@ -22,6 +22,9 @@ type Finder struct {
 	Nix          func() *nix.Nix
 	Substituters func() []string // addresses of all that Nix fetches from
 	Log          Log
+	// Answers is a directory for what substituters have answered, so that each question is asked
+	// once; empty to ask anew.
+	Answers string
 
 	mute map[string]bool // substituters that do not answer
 }
@@ -79,6 +82,9 @@ func (f *Finder) Substituted(ctx context.Context, paths []string) *Place {
 	return p
 }
 
+// asking returns the Nix that asks substituters.
+func (f *Finder) asking() *nix.Nix { return f.Nix().Remember(f.Answers) }
+
 // answering are the substituters that have not been asked in vain.
 func (f *Finder) answering() []string {
 	return slices.DeleteFunc(f.Substituters(), func(substituter string) bool { return f.mute[substituter] })
@@ -104,13 +110,13 @@ func (f *Finder) ask(ctx context.Context, p *Place, paths []string, substituter 
 	if len(paths) == 0 || f.mute[substituter] {
 		return nil
 	}
-	offered, err := f.Nix().Offered(ctx, paths, substituter)
+	offered, err := f.asking().Offered(ctx, paths, substituter)
 	if f.silent(err) || err != nil {
 		return err
 	}
 	paths = slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return !offered[path] })
 	if signed && len(paths) > 0 {
-		if offered, err = f.Nix().Trusted(ctx, paths, substituter); err != nil {
+		if offered, err = f.asking().Trusted(ctx, paths, substituter); err != nil {
 			return err
 		}
 	}
@@ -131,7 +137,7 @@ func (f *Finder) complete(ctx context.Context, p *Place) error {
 	}
 	from := slices.Concat(slices.Collect(maps.Values(p.from)), f.answering())
 	slices.Sort(from)
-	whole, err := f.Nix().Whole(ctx, has, slices.Compact(from)...)
+	whole, err := f.asking().Whole(ctx, has, slices.Compact(from)...)
 	if f.silent(err) {
 		f.Log.Warn("Not all substituters can be asked", err)
 	} else if err != nil {
@@ -196,7 +202,7 @@ func (f *Finder) Undelivered(ctx context.Context, paths []string, substituter st
 			if limited.Err() != nil {
 				return context.Cause(limited)
 			}
-			delivers, err := f.Nix().Delivers(limited, substituter, path)
+			delivers, err := f.asking().Delivers(limited, substituter, path)
 			lost[i] = err == nil && !delivers
 			return err
 		})
@@ -221,7 +227,7 @@ func (f *Finder) Offered(ctx context.Context, paths []string) (map[string]bool, 
 	if len(paths) == 0 || len(from) == 0 {
 		return nil, nil
 	}
-	offered, err := f.Nix().Offered(ctx, paths, from...)
+	offered, err := f.asking().Offered(ctx, paths, from...)
 	if f.silent(err) {
 		f.Log.Warn("Not all substituters can be asked", err)
 		err = nil

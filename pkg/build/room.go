@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -13,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/org/nix-matrix/internal/child"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/realise"
@@ -95,9 +95,8 @@ func (w *Worker) reclaim(ctx context.Context) {
 	if os.Geteuid() != 0 {
 		args = append([]string{"sudo", "-n"}, args...)
 	}
-	cmd := exec.CommandContext(ctx, "nice", append([]string{"-n", "19"}, args...)...)
+	cmd := child.Command(ctx, time.Second, "nice", append([]string{"-n", "19"}, args...)...)
 	cmd.Env = nix.Environ()
-	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() == nil {
 			w.Log.Warn("What is preinstalled could not be removed", err)

@@ -48,6 +48,11 @@ type Options struct {
 	PackFile string
 	// Public reports whether anybody can read the repository of the job.
 	Public func(context.Context) bool
+	// InFiles says that files which the user named have all that is handed over, so that a full disk
+	// below the cache is no error.
+	InFiles bool
+	// Answers is a directory for what substituters have answered, see [available.Finder].
+	Answers string
 	// Version names this program in the fingerprint of an evaluation.
 	Version string
 }
@@ -80,7 +85,7 @@ type Discovery struct {
 // that are evaluated.
 func New(host *access.Host, env *access.Nix, docs *documents.Store, runner *hooks.Runner, log Log, o Options) *Discovery {
 	d := &Discovery{Options: o, host: host, env: env, docs: docs, hooks: runner, log: log}
-	d.finder = &available.Finder{Nix: env.Here, Substituters: env.Substituters, Log: log}
+	d.finder = &available.Finder{Nix: env.Here, Substituters: env.Substituters, Log: log, Answers: o.Answers}
 	var attr string // that is being evaluated
 	e := &d.Evaluate
 	e.System = env.System

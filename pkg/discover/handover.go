@@ -3,6 +3,7 @@ package discover
 import (
 	"context"
 
+	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/store"
 )
@@ -33,14 +34,21 @@ func (d *Discovery) HandOver(ctx context.Context, p *job.Plan, planFile string) 
 	return key, d.handoverFailed(err)
 }
 
-// handoverFailed returns the error of a cache that could not be written, unless the run has an
-// artifact besides.
+// handoverFailed returns the error of a cache that could not be written, unless files have all that is
+// handed over, which in GitHub Actions become artifacts.
 func (d *Discovery) handoverFailed(err error) error {
-	if err != nil && d.host.Running {
+	switch {
+	case err == nil:
+		return nil
+	case d.host.Running:
 		d.log.Warn("The Actions cache could not be written, an artifact has to do", err)
 		return nil
+	case d.InFiles && documents.DiskFull(err):
+		d.log.Warn("The cache could not be written, so build needs --plan and --drvs", err)
+		return nil
+	default:
+		return err
 	}
-	return err
 }
 
 func (d *Discovery) packDrvs(ctx context.Context, p *job.Plan) (*job.DrvPack, error) {

@@ -11,12 +11,18 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/pack"
 )
+
+// DiskFull reports whether an error says that a disk is full, or a quota used up.
+func DiskFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
 
 // WriteFile writes a whole file or nothing. The umask says who may read it.
 func WriteFile(name string, data []byte) (err error) {

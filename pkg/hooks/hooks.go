@@ -11,9 +11,9 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
+	"github.com/org/nix-matrix/internal/child"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/secretdir"
 )
@@ -80,18 +80,18 @@ func takeOver(file string, secrets []string) error {
 	return nil
 }
 
+// grace is how long a script may take to stop after it was told to.
+const grace = time.Second
+
 // bash prepares a script as a workflow's step would have it, with variables beside
 // the environment, which has no secret of ours. The context ends it and what it
 // started.
-func (r *Runner) bash(ctx context.Context, script string, env ...string) (cmd *exec.Cmd, remove func(), err error) {
+func (r *Runner) bash(ctx context.Context, script string, env ...string) (cmd *child.Cmd, remove func(), err error) {
 	file, remove, err := r.Secrets.File([]byte(script + "\n")) // no argument, since it may have secrets too
 	if err != nil {
 		return nil, nil, err
 	}
-	cmd = exec.CommandContext(ctx, "bash", "--noprofile", "--norc", "-eo", "pipefail", file)
+	cmd = child.Command(ctx, grace, "bash", "--noprofile", "--norc", "-eo", "pipefail", file)
 	cmd.Env = slices.Concat(nix.StepEnviron(), r.Env, env)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-	cmd.WaitDelay = time.Second
 	return cmd, remove, nil
 }
