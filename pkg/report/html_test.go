@@ -48,7 +48,7 @@ func TestPageInABrowser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := serve(t, map[string]string{"/page": string(page), "/1280": fmt.Sprintf(measure, 1280), "/390": fmt.Sprintf(measure, 390)}, "")
+	server := serve(t, map[string]string{"/page": string(page), "/readme": readmePage(t), "/1280": fmt.Sprintf(measure, 1280), "/390": fmt.Sprintf(measure, 390)}, "")
 	for _, width := range []int{1280, 390} {
 		var found struct {
 			Width, Scroll, Bars, Rows int
@@ -73,7 +73,7 @@ func TestPageInABrowser(t *testing.T) {
 			t.Errorf("%d: %.4f of the window is red, in %.4f of it is something", width, red, ink)
 		}
 		if *update && width == 1280 {
-			keep(t, shot)
+			keep(t, testbench.Screenshot(t, server+"/readme", width, 1050))
 		}
 	}
 }
@@ -95,6 +95,27 @@ func share(shot image.Image) (red, ink float64) {
 	}
 	all := float64(b.Dx() * b.Dy())
 	return red / all, ink / all
+}
+
+// readmePage is the page in the picture of the README: that of a pull request that makes one
+// derivation fail, with what it rebuilds.
+func readmePage(t *testing.T) string {
+	t.Helper()
+	v := fleet()
+	v.Change = &Change{
+		Commit: "0123456789abcdef0123456789abcdef01234567", Branch: "main", URL: runURL, Rebuild: 61, Unchanged: 49,
+		Changed: []ChangedTarget{
+			{Name: "nixosConfigurations.berlin-web", Before: 1610 << 20, After: 1684 << 20, Growths: []Growth{{"linux", 201 << 20, 262 << 20}, {"go", 0, 29 << 20}, {"perl", 77 << 20, 61 << 20}}},
+			{Name: "nixosConfigurations.lisbon-web", Before: 1583 << 20},
+			{Name: "nixosConfigurations.oslo-proxy", Before: 1402 << 20},
+		},
+		Added: []string{"packages.x86_64-linux.website"},
+	}
+	page, err := v.HTML(SummaryOptions{RunURL: runURL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(page)
 }
 
 // keep writes the picture of the README.
