@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bufio"
 	"context"
 	"encoding/gob"
 	"errors"
@@ -293,18 +292,14 @@ func testKilled(t *testing.T, name string) {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestRestoreProcess$", "-test.count", "1")
 		cmd.Env = append(os.Environ(), restoreProcess+"="+file, restoreEngine+"="+name)
-		out, err := cmd.StdoutPipe()
-		must(t, err)
-		must(t, cmd.Start())
-		lines := bufio.NewReader(out)
+		lines, kill, wait := startReaped(t, cmd)
 		if line, err := lines.ReadString('\n'); line != restoreProcess+"\n" {
 			t.Fatalf("it said %q, %v", line, err)
 		}
 		start := time.Now()
-		kill := time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
-		_, _ = io.Copy(io.Discard, lines)
-		ended = cmd.Wait() == nil
-		kill.Stop()
+		timer := time.AfterFunc(after, kill)
+		ended = wait() == nil
+		timer.Stop()
 		return ended, time.Since(start)
 	}
 	ended, took := restore(time.Hour)

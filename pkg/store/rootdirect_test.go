@@ -24,7 +24,8 @@ import (
 const serveDirect = "serve-direct"
 
 // actAs has the test binary be another program: sudo, which lets everybody be root
-// and hands on no environment; the process that runs as root; or one that is killed.
+// and hands on no environment; the process that runs as root; one that is killed; or one
+// that waits for all that such a one has started.
 func actAs(m *testing.M) {
 	switch {
 	case filepath.Base(os.Args[0]) == "sudo":
@@ -34,6 +35,11 @@ func actAs(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+		os.Exit(0)
+	case len(os.Args) > 2 && os.Args[1] == reapCommand:
+		os.Exit(reap(os.Args[2:]))
+	case len(os.Args) == 4 && os.Args[1] == orphanCommand:
+		orphan(os.Args[2], os.Args[3])
 		os.Exit(0)
 	case len(os.Args) == 3 && os.Args[1] == holdLock:
 		holdLocks(os.Args[2])
@@ -86,11 +92,12 @@ func multiUser(t *testing.T, c *closure) (n *nix.Nix, user *testbench.MultiUser,
 // Who may not write to the store restores as root, and what is there then is root's.
 func TestDirectAsRoot(t *testing.T) {
 	c := kinds(t)
-	n, _, restore := multiUser(t, c)
+	n, user, restore := multiUser(t, c)
 	out, err := restore(os.ModeSetuid | 0o755).CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "the direct engine can't be used: ") {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	user.AwaitIdle(t)
 	c.check(t, n, Engine{})
 	for _, path := range c.paths() {
 		info, err := os.Lstat(path)
@@ -138,33 +145,24 @@ func TestDirectOfUser(t *testing.T) {
 // The process of root's ends with the one that it is for, and leaves nothing.
 func TestDirectAsRootKilled(t *testing.T) {
 	c := kinds(t)
-	n, _, restore := multiUser(t, c)
+	n, user, restore := multiUser(t, c)
 	random := testbench.Random(t)
 	for range 5 {
-		cmd := restore(os.ModeSetuid | 0o755)
-		out, err := cmd.StdoutPipe()
-		must(t, err)
-		must(t, cmd.Start())
-		lines := bufio.NewReader(out)
-		_, err = lines.ReadString('\n')
+		lines, kill, wait := startReaped(t, restore(os.ModeSetuid|0o755))
+		_, err := lines.ReadString('\n')
 		must(t, err)
 		time.Sleep(time.Duration(random.IntN(int(300 * time.Millisecond))))
-		_ = cmd.Process.Kill()
-		_, _ = io.Copy(io.Discard, lines)
-		_ = cmd.Wait()
-		for range 1000 {
-			if err = noTempDir(t); err == nil {
-				break
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
-		must(t, err)
+		kill()
+		_ = wait()
+		user.AwaitIdle(t)
+		must(t, noTempDir(t))
 		verify(t)
 	}
 	out, err := restore(os.ModeSetuid | 0o755).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	user.AwaitIdle(t)
 	c.checkBut(t, n, func(info *nix.PathInfo) { info.Signatures = nil })
 }
 
