@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/org/nix-matrix/pkg/job"
-	"github.com/org/nix-matrix/pkg/store"
+	"github.com/org/nix-matrix/pkg/storecache"
 )
 
 // Merge brings the indexes up to date with what the entries of a run have saved, restored and not
@@ -77,24 +77,24 @@ func (c *Cache) mergeIndex(ctx context.Context, system string, results []*job.Re
 	if !changed {
 		return nil
 	}
-	packs := make([]*store.Pack, len(saved))
+	packs := make([]*storecache.Pack, len(saved))
 	errs := make([]error, len(saved))
 	var g errgroup.Group
 	const atOnce = 8
 	g.SetLimit(atOnce)
 	for i, p := range saved {
 		g.Go(func() error {
-			packs[i], errs[i] = store.FindPack(ctx, c.Docs.Cache, p.Key, c.Docs.Seal)
+			packs[i], errs[i] = storecache.FindPack(ctx, c.Docs.Cache, p.Key, c.Docs.Seal)
 			return nil
 		})
 	}
 	_ = g.Wait()
-	packs = slices.DeleteFunc(packs, func(p *store.Pack) bool { return p == nil })
+	packs = slices.DeleteFunc(packs, func(p *storecache.Pack) bool { return p == nil })
 	needed := ix.Without(lost...)
 	if !c.Docs.Trust.Shared {
 		needed = needed.Since(now.Add(-forgotten))
 	}
-	merged := store.NewIndex(append(packs, needed.Packs...)...).Within(limit)
+	merged := storecache.NewIndex(append(packs, needed.Packs...)...).Within(limit)
 	errs = append(errs, c.keepIndex(ctx, system, merged))
 	return errors.Join(errs...)
 }
