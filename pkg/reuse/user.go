@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/org/nix-matrix/pkg/documents"
+	"github.com/org/nix-matrix/pkg/engine"
 	"github.com/org/nix-matrix/pkg/git"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/storecache"
@@ -42,7 +43,7 @@ func (u *UserBuild) Restore(ctx context.Context, n *nix.Nix, choice EngineChoice
 	return restored, nil
 }
 
-func (u *UserBuild) restore(ctx context.Context, n *nix.Nix, engine storecache.Engine, paths []string) (restored storecache.Restored, err error) {
+func (u *UserBuild) restore(ctx context.Context, n *nix.Nix, engine engine.Engine, paths []string) (restored storecache.Restored, err error) {
 	if u.Docs.Cache == nil {
 		return restored, nil
 	}

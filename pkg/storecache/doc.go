@@ -7,19 +7,14 @@
 //     [RestoreInputs].
 //   - Store packs have what was built, or all that a build took, for later runs. [New]
 //     says which paths are new, a [Saver] puts them into packs of about [PackSize], an
-//     [Index] says what lies where, and a [Restorer] brings closures back by an [Engine].
+//     [Index] says what lies where, and a [Restorer] brings closures back by an engine (see
+//     package engine).
 //
 // What comes from a cache is hostile until it is checked: of a path only that content
 // becomes valid which has the hash in the index, and the content address if the index
 // says that it has one; and what refers to a path that did not come does not become valid
 // either. Where the writers of the packs are not trusted, an [Acceptance] leaves out the
 // paths that nothing but the index vouches for.
-//
-// # Engines
-//
-// An engine adds paths to a store: [Protocol] as Nix itself does it, [Import] by
-// `nix-store --import`, [Direct] by unpacking them itself and having Nix register them,
-// and [DirectAsRoot] the same with the help of a process that runs as root.
 //
 // # Index
 //

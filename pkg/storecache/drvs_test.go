@@ -18,10 +18,7 @@ import (
 	"github.com/org/nix-matrix/pkg/pack"
 )
 
-func TestMain(m *testing.M) {
-	actAs(m)
-	testbench.PrivateProcess(m)
-}
+func TestMain(m *testing.M) { testbench.PrivateProcess(m) }
 
 func open(t *testing.T) cache.Cache {
 	t.Helper()

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/engine"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/pack"
 )
@@ -23,8 +24,8 @@ type memory struct {
 	valid map[string]string
 }
 
-func (m *memory) engine() Engine {
-	return Engine{Name: "memory", Parallel: 4, Begin: func(context.Context, []nix.PathInfo) (Sink, error) { return m, nil }}
+func (m *memory) engine() engine.Engine {
+	return engine.Engine{Name: "memory", Parallel: 4, Begin: func(context.Context, []nix.PathInfo) (engine.Sink, error) { return m, nil }}
 }
 
 func (m *memory) Add(_ context.Context, info nix.PathInfo, nar io.Reader) error {

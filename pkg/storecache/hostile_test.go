@@ -14,6 +14,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/org/nix-matrix/pkg/pack"
+
+	"github.com/org/nix-matrix/pkg/nix/nixtest"
 )
 
 // narWords are strings as they stand in a NAR.
@@ -101,17 +103,15 @@ func packOfNARs(t *testing.T, key string, paths []string, nars []string) (*Pack,
 // Whoever may write to the cache can say that a path is what he has made: what is no NAR
 // is not restored, by no engine, and nothing else is harmed.
 func TestHostilePacks(t *testing.T) {
-	n := newest(t)
+	n := nixtest.Newest(t)
 	for name, nar := range hostileNARs() {
-		for _, engine := range engineNames {
+		for engine, e := range engines(t, n) {
 			outside := filepath.Join(os.TempDir(), "evil")
-			useMemory(t, "")
+			nixtest.UseMemory(t, "")
 			evil, good := pathOf("evil"), pathOf("good")
 			p, data := packOfNARs(t, "pack", []string{good, evil}, []string{narFile("good"), nar})
 			c := open(t)
 			must(t, c.Save(t.Context(), p.Key, bytes.NewReader(data), p.Size))
-			e, err := engineNamed(t.Context(), n, engine)
-			must(t, err)
 			r := &Restorer{Nix: n, Engine: e, Cache: c, Index: NewIndex(p)}
 			if _, err := r.Restore(t.Context(), good, evil); err == nil {
 				t.Errorf("%s, %s: it was restored", name, engine)
@@ -124,11 +124,11 @@ func TestHostilePacks(t *testing.T) {
 			if _, err := os.Lstat(outside); err == nil {
 				t.Errorf("%s, %s: it got out", name, engine)
 			}
-			verify(t)
+			nixtest.Verify(t)
 			if _, err := r.Restore(t.Context(), good); err != nil {
 				t.Errorf("%s, %s: what is good: %v", name, engine, err)
 			}
-			if names := inStore(t); engine == "direct" && strings.Join(names, " ") != filepath.Base(good) {
+			if names := nixtest.InStore(t); engine == "direct" && strings.Join(names, " ") != filepath.Base(good) {
 				t.Errorf("%s, %s: the store has %q", name, engine, names)
 			}
 		}

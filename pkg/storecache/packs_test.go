@@ -19,7 +19,9 @@ import (
 	"github.com/org/nix-matrix/internal/testbench"
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/cache/dir"
+	"github.com/org/nix-matrix/pkg/engine"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/nix/nixtest"
 	"github.com/org/nix-matrix/pkg/pack"
 )
 
@@ -51,7 +53,7 @@ in rec {
 }`), 0o600))
 	paths := map[string]string{}
 	for _, name := range []string{"left", "right", "top", "alone"} {
-		paths[name] = run(t, "nix-build", dir, "-A", name, "-o", filepath.Join(dir, "result-"+name))
+		paths[name] = nixtest.Run(t, "nix-build", dir, "-A", name, "-o", filepath.Join(dir, "result-"+name))
 	}
 	closure, err := n.Requisites(t.Context(), paths["top"])
 	must(t, err)
@@ -62,8 +64,8 @@ in rec {
 	if len(paths) != 6 {
 		t.Fatal(paths)
 	}
-	run(t, "nix-store", "--generate-binary-cache-key", "test-1", filepath.Join(dir, "secret"), filepath.Join(dir, "public"))
-	run(t, "nix", "store", "sign", "--key-file", filepath.Join(dir, "secret"), paths["left"])
+	nixtest.Run(t, "nix-store", "--generate-binary-cache-key", "test-1", filepath.Join(dir, "secret"), filepath.Join(dir, "public"))
+	nixtest.Run(t, "nix", "store", "sign", "--key-file", filepath.Join(dir, "secret"), paths["left"])
 	return paths
 }
 
@@ -85,7 +87,7 @@ func everything(t *testing.T, n *nix.Nix, paths ...string) map[string]any {
 	if n.HasJSONFormat() {
 		args = append(args, "--json-format", "1")
 	}
-	out := run(t, "nix", append(args, paths...)...)
+	out := nixtest.Run(t, "nix", append(args, paths...)...)
 	byPath := map[string]map[string]any{}
 	if strings.HasPrefix(out, "{") {
 		must(t, json.Unmarshal([]byte(out), &byPath))
@@ -118,15 +120,17 @@ func saver(n *nix.Nix, c cache.Cache, key *pack.Key) *Saver {
 }
 
 // engines are those that can be had here.
-func engines(t *testing.T, n *nix.Nix) map[string]Engine {
+func engines(t *testing.T, n *nix.Nix) map[string]engine.Engine {
 	t.Helper()
-	return map[string]Engine{"import": Import(n), "protocol": Protocol(n), "direct": mustDirect(t, n)}
+	direct, err := engine.Direct(t.Context(), n)
+	must(t, err)
+	return map[string]engine.Engine{"import": engine.Import(n), "protocol": engine.Protocol(n), "direct": direct}
 }
 
 // What one store has saved another one restores, with all versions of Nix and each
 // engine, from packs in clear and sealed ones.
 func TestPacks(t *testing.T) {
-	eachNix(t, func(t *testing.T, n *nix.Nix) {
+	nixtest.Each(t, func(t *testing.T, n *nix.Nix) {
 		paths := fleet(t, n)
 		closure, err := n.Requisites(t.Context(), slices.Sorted(maps.Values(paths))...)
 		must(t, err)
@@ -175,7 +179,7 @@ func TestPacks(t *testing.T) {
 				if got, err = r.Restore(t.Context(), paths["top"]); err != nil || got.Paths != 0 || got.Bytes != 0 {
 					t.Errorf("%s: a second time: %+v, %v", name, got, err)
 				}
-				run(t, "nix-store", "--verify", "--check-contents")
+				nixtest.Run(t, "nix-store", "--verify", "--check-contents")
 			}
 		}
 	})
@@ -203,14 +207,14 @@ func TestStockTools(t *testing.T) {
 		return infos
 	}
 	want := known(n)
-	eachNix(t, func(t *testing.T, n *nix.Nix) {
+	nixtest.Each(t, func(t *testing.T, n *nix.Nix) {
 		for _, p := range packs {
-			run(t, "sh", "-c", zstd+` -dc <"$0" | nix-store --import`, filepath.Join(c, p.Key))
+			nixtest.Run(t, "sh", "-c", zstd+` -dc <"$0" | nix-store --import`, filepath.Join(c, p.Key))
 		}
 		if diff := cmp.Diff(want, known(n)); diff != "" {
 			t.Error(diff)
 		}
-		run(t, "nix-store", "--verify", "--check-contents")
+		nixtest.Run(t, "nix-store", "--verify", "--check-contents")
 	})
 }
 
@@ -249,7 +253,7 @@ func TestLostPacks(t *testing.T) {
 		if got.Paths != 4 || valid[paths["top"]] || valid[paths["left"]] || !valid[paths["right"]] || !valid[paths["alone"]] {
 			t.Errorf("%s: %+v, valid are %v", name, got, valid)
 		}
-		run(t, "nix-store", "--verify", "--check-contents")
+		nixtest.Run(t, "nix-store", "--verify", "--check-contents")
 		r.Cache = c
 		if got, err = r.Restore(t.Context(), paths["top"]); err != nil || got.Paths != 2 {
 			t.Errorf("%s: with the pack: %+v, %v", name, got, err)
@@ -266,12 +270,12 @@ func TestSubstituted(t *testing.T) {
 	packs, err := saver(n, c, nil).Save(t.Context(), []string{paths["right"], paths["large"], paths["top"]})
 	must(t, err)
 	binary := "file://" + t.TempDir()
-	run(t, "nix", "copy", "--to", binary, paths["left"])
+	nixtest.Run(t, "nix", "copy", "--to", binary, paths["left"])
 	for _, substituters := range []string{binary, ""} {
 		testbench.UseStore(t, t.TempDir())
 		r := &Restorer{
 			Nix:    n.With(nix.Set("substituters", strings.Fields(substituters)...), nix.Set("require-sigs", "false")),
-			Engine: Protocol(n), Cache: c, Index: NewIndex(packs...),
+			Engine: engine.Protocol(n), Cache: c, Index: NewIndex(packs...),
 		}
 		got, err := r.Restore(t.Context(), paths["top"])
 		must(t, err)
@@ -361,7 +365,7 @@ func TestSaveWithout(t *testing.T) {
 				must(t, err)
 				if damage == nil {
 					for _, name := range []string{"top", "left"} { // a path goes after what refers to it
-						run(t, "nix-store", "--delete", "--ignore-liveness", paths[name])
+						nixtest.Run(t, "nix-store", "--delete", "--ignore-liveness", paths[name])
 					}
 				} else {
 					must(t, damage(paths["left"]))

@@ -18,6 +18,7 @@ import (
 
 	"github.com/org/nix-matrix/internal/testbench"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/nix/nixtest"
 )
 
 // Of what packs have, a store that does not trust their writers gets what has a content
@@ -26,8 +27,8 @@ func TestProven(t *testing.T) {
 	n := inputsNix(t)
 	paths := fleet(t, n)
 	dir := t.TempDir()
-	run(t, "nix-store", "--generate-binary-cache-key", "signs-1", filepath.Join(dir, "secret"), filepath.Join(dir, "public"))
-	run(t, "nix", "store", "sign", "--key-file", filepath.Join(dir, "secret"), paths["left"])
+	nixtest.Run(t, "nix-store", "--generate-binary-cache-key", "signs-1", filepath.Join(dir, "secret"), filepath.Join(dir, "public"))
+	nixtest.Run(t, "nix", "store", "sign", "--key-file", filepath.Join(dir, "secret"), paths["left"])
 	public, err := os.ReadFile(filepath.Join(dir, "public"))
 	must(t, err)
 	c := open(t)
@@ -78,7 +79,7 @@ func TestProven(t *testing.T) {
 						t.Errorf("%s: %s is not there", engine, name)
 					}
 				}
-				verify(t)
+				nixtest.Verify(t)
 			}
 		})
 	}
@@ -157,22 +158,20 @@ const (
 // What a pack says is addressed by its content has that content, by every engine and
 // also where the writers of the packs are trusted.
 func TestForgedAddresses(t *testing.T) {
-	n := newest(t)
+	n := nixtest.Newest(t)
 	for _, test := range addressedPaths {
 		t.Run(test.name, func(t *testing.T) {
-			for _, engine := range engineNames {
+			for engine, e := range engines(t, n) {
 				for _, accepts := range []Acceptance{Everything(), Proven()} {
-					useMemory(t, "")
+					nixtest.UseMemory(t, "")
 					p, data := packOfNARs(t, "pack", []string{test.path, pathOf("user")}, []string{test.nar, narFile("user")})
 					p.Index.Records[0].CA = test.ca
 					p.Index.Records[1].References = []string{test.path}
 					c := open(t)
 					must(t, c.Save(t.Context(), p.Key, bytes.NewReader(data), p.Size))
-					e, err := engineNamed(t.Context(), n, engine)
-					must(t, err)
 					ix, _ := NewIndex(p).Accepting(accepts)
 					r := &Restorer{Nix: n, Engine: e, Cache: c, Index: ix}
-					_, err = r.Restore(t.Context(), test.path, pathOf("user"))
+					_, err := r.Restore(t.Context(), test.path, pathOf("user"))
 					if errors.Is(err, ErrSource) == test.good && ix.Has(test.path) {
 						t.Errorf("%s: %v", engine, err)
 					}
@@ -181,7 +180,7 @@ func TestForgedAddresses(t *testing.T) {
 					if valid[test.path] != test.good || valid[pathOf("user")] != (test.good && accepts.everything) {
 						t.Errorf("%s: valid are %v", engine, valid)
 					}
-					verify(t)
+					nixtest.Verify(t)
 				}
 			}
 		})
@@ -190,7 +189,7 @@ func TestForgedAddresses(t *testing.T) {
 
 // The same of what is handed over as a drv pack.
 func TestForgedHandOver(t *testing.T) {
-	eachNix(t, func(t *testing.T, n *nix.Nix) {
+	nixtest.Each(t, func(t *testing.T, n *nix.Nix) {
 		for _, test := range addressedPaths {
 			testbench.UseStore(t, t.TempDir())
 			p, data := packOfNARs(t, "pack", []string{test.path}, []string{test.nar})

@@ -14,16 +14,17 @@ import (
 
 	"github.com/org/nix-matrix/internal/nar"
 	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/engine"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/pack"
 )
 
-// ahead is how many segments are asked for before anybody reads them: few where they are
-// read as they come, which is a bound for memory. Where a path waits for others, its bytes
-// and those behind it had better come meanwhile.
-func (e *Engine) ahead() int {
+// prefetch returns how many segments are asked for before a worker reads them: few where
+// they are read as they come, which bounds the memory. Where a path waits for others, its
+// bytes and those behind it should come meanwhile.
+func prefetch(ordered bool) int {
 	const few, many = 4, 16
-	if e.Ordered {
+	if ordered {
 		return many
 	}
 	return few
@@ -35,7 +36,7 @@ const atOnce = 8
 // A Restorer brings paths from packs into a store.
 type Restorer struct {
 	Nix    RestoreNix
-	Engine Engine
+	Engine engine.Engine
 	Cache  cache.Cache
 	Index  *Index
 	// Progress is told of what was added, if it is not nil.
@@ -180,7 +181,7 @@ func (r *Restorer) restore(ctx context.Context, wanted map[string]place) (restor
 	for _, info := range infos {
 		w.became[info.Path] = &outcome{done: make(chan struct{})}
 	}
-	opened := make(chan *fetch, r.Engine.ahead())
+	opened := make(chan *fetch, prefetch(r.Engine.Ordered))
 	var g errgroup.Group
 	g.Go(func() error {
 		defer close(opened)
@@ -209,7 +210,7 @@ func (r *Restorer) restore(ctx context.Context, wanted map[string]place) (restor
 // work is what those who read segments share.
 type work struct {
 	*Restorer
-	sink   Sink
+	sink   engine.Sink
 	became map[string]*outcome
 
 	mu       sync.Mutex
@@ -334,7 +335,7 @@ func (w *work) segment(ctx context.Context, f *fetch) error {
 			continue
 		}
 		if err := w.sink.Add(ctx, info, content); err != nil {
-			var one *refusedError
+			var one *engine.RefusedError
 			switch {
 			case errors.Is(err, pack.ErrCorrupt), errors.Is(err, pack.ErrRead), errors.Is(err, nar.ErrMalformed):
 				return w.lost(ctx, f.pack, err)
@@ -403,7 +404,7 @@ func (w *work) hopeless(info *nix.PathInfo) bool {
 }
 
 // refuse notes that the store does not take a path. The first time tells why.
-func (w *work) refuse(err *refusedError) {
+func (w *work) refuse(err *engine.RefusedError) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.refused == nil {

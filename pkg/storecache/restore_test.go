@@ -8,7 +8,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,38 +17,9 @@ import (
 
 	"github.com/org/nix-matrix/internal/testbench"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/nix/nixtest"
 	"github.com/org/nix-matrix/pkg/pack"
 )
-
-// eachNix runs a test with each version of Nix, on an empty store.
-func eachNix(t *testing.T, test func(*testing.T, *nix.Nix)) {
-	t.Helper()
-	for _, version := range testbench.NixVersions {
-		path := testbench.NixPath(t, version)
-		t.Run(version, func(t *testing.T) {
-			t.Setenv("PATH", path+string(os.PathListSeparator)+os.Getenv("PATH"))
-			t.Setenv("HOME", t.TempDir())
-			t.Setenv("NIX_CONFIG", "extra-experimental-features = nix-command")
-			testbench.UseStore(t, t.TempDir())
-			n, err := nix.Find(t.Context(), io.Discard, nix.Surroundings{})
-			must(t, err)
-			test(t, n)
-		})
-	}
-}
-
-// run gives the stdout of a program, without its last newline.
-func run(t *testing.T, program string, args ...string) string {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), program, args...)
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%s %q: %v\n%s", program, args, err, stderr.String())
-	}
-	return strings.TrimSuffix(string(out), "\n")
-}
 
 // sample makes three derivations: base; one that takes base and a file; and one
 // that takes an output that was built and signed. The closure of all is packed.
@@ -61,7 +31,7 @@ func sample(t *testing.T, n *nix.Nix) (file string, packed *DrvPack, drvs map[st
 	const d = `d = name: args: derivation { inherit name args; system = "x86_64-linux"; builder = "/bin/sh"; };`
 	instantiate := func(expr string) string {
 		t.Helper()
-		return run(t, "nix-instantiate", "--add-root", filepath.Join(dir, "root"), "--expr", "let "+d+" in "+expr)
+		return nixtest.Run(t, "nix-instantiate", "--add-root", filepath.Join(dir, "root"), "--expr", "let "+d+" in "+expr)
 	}
 	resolve := func(root string) string {
 		t.Helper()
@@ -69,9 +39,9 @@ func sample(t *testing.T, n *nix.Nix) (file string, packed *DrvPack, drvs map[st
 		must(t, err)
 		return path
 	}
-	built := run(t, "nix-store", "--realise", resolve(instantiate(`d "built" [ "-c" "echo built >$out" ]`)))
-	run(t, "nix-store", "--generate-binary-cache-key", "test-1", filepath.Join(dir, "secret"), filepath.Join(dir, "public"))
-	run(t, "nix", "store", "sign", "--key-file", filepath.Join(dir, "secret"), built)
+	built := nixtest.Run(t, "nix-store", "--realise", resolve(instantiate(`d "built" [ "-c" "echo built >$out" ]`)))
+	nixtest.Run(t, "nix-store", "--generate-binary-cache-key", "test-1", filepath.Join(dir, "secret"), filepath.Join(dir, "public"))
+	nixtest.Run(t, "nix", "store", "sign", "--key-file", filepath.Join(dir, "secret"), built)
 	drvs = map[string]string{
 		"base":  resolve(instantiate(`d "base" [ ]`)),
 		"takes": resolve(instantiate(`d "takes" [ "${d "base" [ ]}" ` + source + ` ]`)),
@@ -97,7 +67,7 @@ func known(t *testing.T, n *nix.Nix, path string) string {
 	if !n.HasOutputsSyntax() && strings.HasSuffix(path, ".drv") {
 		args = append(args, "--derivation")
 	}
-	out := run(t, "nix", append(args, path)...)
+	out := nixtest.Run(t, "nix", append(args, path)...)
 	type info struct {
 		CA         string
 		Signatures []string
@@ -118,7 +88,7 @@ func known(t *testing.T, n *nix.Nix, path string) string {
 
 // What another store gets is proven as it was in the first one.
 func TestRestoreKeepsProofs(t *testing.T) {
-	eachNix(t, func(t *testing.T, n *nix.Nix) {
+	nixtest.Each(t, func(t *testing.T, n *nix.Nix) {
 		file, packed, drvs := sample(t, n)
 		all := slices.Sorted(maps.Values(drvs))
 		before := map[string]string{}
@@ -157,7 +127,7 @@ func TestRestoreKeepsProofs(t *testing.T) {
 		if diff := cmp.Diff(before, after); diff != "" {
 			t.Error(diff)
 		}
-		run(t, "nix-store", "--verify", "--check-contents")
+		nixtest.Run(t, "nix-store", "--verify", "--check-contents")
 	})
 }
 
@@ -199,7 +169,7 @@ func (i *inverted) Read(p []byte) (int, error) {
 // never there.
 func TestRestoreBroken(t *testing.T) {
 	reset := errors.New("connection reset")
-	eachNix(t, func(t *testing.T, n *nix.Nix) {
+	nixtest.Each(t, func(t *testing.T, n *nix.Nix) {
 		file, packed, drvs := sample(t, n)
 		all := slices.Sorted(maps.Values(drvs))
 		closure, err := n.Requisites(t.Context(), all...)
@@ -223,13 +193,13 @@ func TestRestoreBroken(t *testing.T) {
 			if len(valid) == len(closure) {
 				t.Errorf("%s: all is there", name)
 			}
-			run(t, "nix-store", "--verify", "--check-contents")
+			nixtest.Run(t, "nix-store", "--verify", "--check-contents")
 
 			// Another source helps.
 			src.fail = false
 			_, err = RestoreDrvs(t.Context(), n, src, packed.SHA256, all, nil, Everything())
 			must(t, err)
-			run(t, "nix-store", "--verify", "--check-contents")
+			nixtest.Run(t, "nix-store", "--verify", "--check-contents")
 		}
 
 		// What the store says is not the pack's fault.

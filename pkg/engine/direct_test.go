@@ -1,4 +1,4 @@
-package storecache
+package engine
 
 import (
 	"context"
@@ -20,6 +20,7 @@ import (
 	"github.com/org/nix-matrix/internal/nar"
 	"github.com/org/nix-matrix/internal/testbench"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/nix/nixtest"
 )
 
 func mustDirect(t *testing.T, n *nix.Nix) Engine {
@@ -29,25 +30,14 @@ func mustDirect(t *testing.T, n *nix.Nix) Engine {
 	return e
 }
 
-// newest is Nix as it is today, with an empty store in memory.
-func newest(t *testing.T) *nix.Nix {
-	t.Helper()
-	t.Setenv("PATH", testbench.NixPath(t, "2.34")+string(os.PathListSeparator)+os.Getenv("PATH"))
-	t.Setenv("HOME", t.TempDir())
-	useMemory(t, "")
-	n, err := nix.Find(t.Context(), io.Discard, nix.Surroundings{})
-	must(t, err)
-	return n
-}
-
 func TestDirect(t *testing.T) { testEngine(t, mustDirect) }
 
 // The garbage collector leaves alone what is being restored, and removes what was left
 // over, as the next restore does.
 func TestDirectGarbage(t *testing.T) {
 	c := kinds(t)
-	eachNix(t, func(t *testing.T, n *nix.Nix) {
-		useMemory(t, "")
+	nixtest.Each(t, func(t *testing.T, n *nix.Nix) {
+		nixtest.UseMemory(t, "")
 		e := mustDirect(t, n)
 		leftOver := filepath.Join("/nix/store", tempName())
 		leave := func() {
@@ -71,15 +61,15 @@ func TestDirectGarbage(t *testing.T) {
 			must(t, sink.Add(t.Context(), info, c.open(info)))
 		}
 		leave()
-		run(t, "nix-store", "--gc")
+		nixtest.Run(t, "nix-store", "--gc")
 		gone("the garbage collector")
 		must(t, sink.Finish(t.Context(), c.Infos))
-		run(t, "nix-store", "--gc")
+		nixtest.Run(t, "nix-store", "--gc")
 		c.check(t, n, e)
 		must(t, sink.Close())
 		must(t, second.Close())
-		run(t, "nix-store", "--gc")
-		if names := inStore(t); len(names) != 0 {
+		nixtest.Run(t, "nix-store", "--gc")
+		if names := nixtest.InStore(t); len(names) != 0 {
 			t.Errorf("the store has %q", names)
 		}
 	})
@@ -88,21 +78,21 @@ func TestDirectGarbage(t *testing.T) {
 // Two restores of the same at once share the work, and neither fails.
 func TestTwice(t *testing.T) {
 	c := kinds(t)
-	n := newest(t)
+	n := nixtest.Newest(t)
 	for _, name := range engineNames {
 		for range 3 {
-			useMemory(t, "")
+			nixtest.UseMemory(t, "")
 			_, err := n.AllValid(t.Context()) // Nix can't make a store twice at once
 			must(t, err)
 			e, err := engineNamed(t.Context(), n, name)
 			must(t, err)
 			var g errgroup.Group
 			for range 2 {
-				g.Go(func() error { return add(t, e, c.Infos, c.open, nil) })
+				g.Go(func() error { return add(t.Context(), e, c.Infos, c.open, nil) })
 			}
 			must(t, g.Wait())
 			c.check(t, n, e)
-			if names := inStore(t); len(names) != len(c.Infos) {
+			if names := nixtest.InStore(t); len(names) != len(c.Infos) {
 				t.Errorf("%s: the store has %q", name, names)
 			}
 		}
@@ -112,7 +102,7 @@ func TestTwice(t *testing.T) {
 // A path that somebody else makes is waited for, and left alone when it is valid then.
 func TestDirectLocks(t *testing.T) {
 	c := kinds(t)
-	n := newest(t)
+	n := nixtest.Newest(t)
 	e := mustDirect(t, n)
 	sink, err := e.Begin(t.Context(), c.Infos)
 	must(t, err)
@@ -167,8 +157,8 @@ func TestDirectLocks(t *testing.T) {
 	if is, err := os.Lstat(info.Path); err != nil || !os.SameFile(was, is) {
 		t.Errorf("%s was replaced: %v", info.Path, err)
 	}
-	verify(t)
-	for _, name := range inStore(t) {
+	nixtest.Verify(t)
+	for _, name := range nixtest.InStore(t) {
 		if strings.HasSuffix(name, ".lock") {
 			t.Errorf("%s is left", name)
 		}
@@ -217,18 +207,18 @@ func TestDirectStaleLock(t *testing.T) {
 // What can't be registered leaves nothing, and does not disturb others.
 func TestDirectUnregistered(t *testing.T) {
 	c := kinds(t)
-	eachNix(t, func(t *testing.T, n *nix.Nix) {
-		useMemory(t, "")
+	nixtest.Each(t, func(t *testing.T, n *nix.Nix) {
+		nixtest.UseMemory(t, "")
 		var infos []nix.PathInfo
 		for _, info := range c.Infos { // none has a content address
 			if info.Path == c.named["plain"] || info.Path == c.named["many"] {
 				infos = append(infos, info)
 			}
 		}
-		if err := add(t, mustDirect(t, n), infos, c.open, nil); err == nil || !strings.Contains(err.Error(), "-text") {
+		if err := add(t.Context(), mustDirect(t, n), infos, c.open, nil); err == nil || !strings.Contains(err.Error(), "-text") {
 			t.Errorf("a reference is missing: %v", err)
 		}
-		if names := inStore(t); len(names) != 0 {
+		if names := nixtest.InStore(t); len(names) != 0 {
 			t.Errorf("the store has %q", names)
 		}
 	})
@@ -244,25 +234,25 @@ func TestFullDisk(t *testing.T) {
 
 func testFullDisk(t *testing.T, name string) {
 	c := kinds(t)
-	n := newest(t)
+	n := nixtest.Newest(t)
 	failed := map[bool]int{}
 	for kilobytes := 1 << 10; ; kilobytes += kilobytes / 4 {
-		dir := useMemory(t, fmt.Sprintf("size=%dk", kilobytes))
+		dir := nixtest.UseMemory(t, fmt.Sprintf("size=%dk", kilobytes))
 		e, err := engineNamed(t.Context(), n, name)
 		if err == nil {
-			err = add(t, e, c.Infos, c.open, nil)
+			err = add(t.Context(), e, c.Infos, c.open, nil)
 		}
 		failed[err != nil]++
 		if err == nil {
 			break
 		}
 		must(t, unix.Mount("", dir, "", unix.MS_REMOUNT, "size=1g"))
-		verify(t)
+		nixtest.Verify(t)
 		e, err = engineNamed(t.Context(), n, name)
 		must(t, err)
-		must(t, add(t, e, missing(t, n, c.Infos), c.open, nil))
+		must(t, addMissing(t.Context(), n, e, c))
 		c.checkBut(t, n, forgets(name))
-		if names := inStore(t); name == "direct" && len(names) != len(c.Infos) {
+		if names := nixtest.InStore(t); name == "direct" && len(names) != len(c.Infos) {
 			t.Errorf("%d kB: the store has %q", kilobytes, names)
 		}
 	}
@@ -282,7 +272,7 @@ func TestKilled(t *testing.T) {
 func testKilled(t *testing.T, name string) {
 	const kills = 50
 	c := kinds(t)
-	n := newest(t)
+	n := nixtest.Newest(t)
 	file := filepath.Join(t.TempDir(), "closure")
 	c.save(t, file)
 	random := testbench.Random(t)
@@ -290,10 +280,8 @@ func testKilled(t *testing.T, name string) {
 	// restore is killed after a while, unless it has come to its end.
 	restore := func(after time.Duration) (ended bool, took time.Duration) {
 		t.Helper()
-		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestRestoreProcess$", "-test.count", "1")
-		cmd.Env = append(os.Environ(), restoreProcess+"="+file, restoreEngine+"="+name)
-		lines, kill, wait := startReaped(t, cmd)
-		if line, err := lines.ReadString('\n'); line != restoreProcess+"\n" {
+		lines, kill, wait := startReaped(t, exec.CommandContext(t.Context(), os.Args[0], restoreCommand, file, name))
+		if line, err := lines.ReadString('\n'); line != "ready\n" {
 			t.Fatalf("it said %q, %v", line, err)
 		}
 		start := time.Now()
@@ -306,35 +294,32 @@ func testKilled(t *testing.T, name string) {
 	if !ended {
 		t.Fatal("it failed")
 	}
-	useMemory(t, "")
+	nixtest.UseMemory(t, "")
 	killed := 0
 	for killed < kills {
 		ended, _ := restore(time.Duration(random.Int64N(int64(took))))
 		if ended {
-			useMemory(t, "")
+			nixtest.UseMemory(t, "")
 			continue
 		}
 		killed++
-		verify(t)
+		nixtest.Verify(t)
 	}
 	e, err := engineNamed(t.Context(), n, name)
 	must(t, err)
-	must(t, add(t, e, missing(t, n, c.Infos), c.open, nil))
+	must(t, addMissing(t.Context(), n, e, c))
 	c.checkBut(t, n, func(info *nix.PathInfo) {
 		forgets(name)(info)
 		info.Signatures = nil // between its registration and its signatures, a path has none
 	})
-	for _, name := range inStore(t) {
+	for _, name := range nixtest.InStore(t) {
 		if strings.HasSuffix(name, tempSuffix) {
 			t.Errorf("%s is left", name)
 		}
 	}
 }
 
-const (
-	restoreProcess = "NIX_MATRIX_TEST_RESTORE"
-	restoreEngine  = "NIX_MATRIX_TEST_ENGINE"
-)
+const restoreCommand = "restore"
 
 var engineNames = []string{"direct", "protocol", "import"}
 
@@ -349,16 +334,14 @@ func engineNamed(ctx context.Context, n *nix.Nix, name string) (Engine, error) {
 	}
 }
 
-// missing leaves out what is valid, as is done where it is really restored.
-func missing(t *testing.T, n *nix.Nix, infos []nix.PathInfo) []nix.PathInfo {
-	t.Helper()
-	var paths []string
-	for _, info := range infos {
-		paths = append(paths, info.Path)
+// addMissing adds paths that are not valid, as a restore does.
+func addMissing(ctx context.Context, n *nix.Nix, e Engine, c *closure) error {
+	valid, err := n.Valid(ctx, c.paths()...)
+	if err != nil {
+		return err
 	}
-	valid, err := n.Valid(t.Context(), paths...)
-	must(t, err)
-	return slices.DeleteFunc(slices.Clone(infos), func(i nix.PathInfo) bool { return valid[i.Path] })
+	infos := slices.DeleteFunc(slices.Clone(c.Infos), func(i nix.PathInfo) bool { return valid[i.Path] })
+	return add(ctx, e, infos, c.open, nil)
 }
 
 // forgets gives what an engine can't carry.
@@ -370,26 +353,30 @@ func forgets(name string) func(*nix.PathInfo) {
 	}
 }
 
-// TestRestoreProcess is the process that others kill.
-func TestRestoreProcess(t *testing.T) {
-	file := os.Getenv(restoreProcess)
-	if file == "" {
-		t.Skip("it is for other tests")
-	}
+// restoreSaved restores a saved closure in a process that tests kill.
+func restoreSaved(ctx context.Context, file, engine string) error {
 	var c closure
 	f, err := os.Open(file)
-	must(t, err)
-	must(t, gob.NewDecoder(f).Decode(&c))
-	n, err := nix.Find(t.Context(), io.Discard, nix.Surroundings{})
-	must(t, err)
-	fmt.Println(restoreProcess)
-	e, err := engineNamed(t.Context(), n, os.Getenv(restoreEngine))
+	if err == nil {
+		err = gob.NewDecoder(f).Decode(&c)
+	}
+	if err != nil {
+		return err
+	}
+	n, err := nix.Find(ctx, io.Discard, nix.Surroundings{})
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	e, err := engineNamed(ctx, n, engine)
 	if err != nil {
 		fmt.Println(err)
-		e, err = DirectAsRoot(t.Context(), n, os.Args[0], serveDirect)
+		e, err = DirectAsRoot(ctx, n, os.Args[0], serveDirect)
 	}
-	must(t, err)
-	must(t, add(t, e, missing(t, n, c.Infos), c.open, nil))
+	if err != nil {
+		return err
+	}
+	return addMissing(ctx, n, e, &c)
 }
 
 func (c *closure) save(t *testing.T, file string) {
@@ -402,11 +389,11 @@ func (c *closure) save(t *testing.T, file string) {
 
 // Who may not write to the store is told so.
 func TestDirectRefused(t *testing.T) {
-	n := newest(t)
+	n := nixtest.Newest(t)
 	if _, err := Direct(t.Context(), n.At("ssh-ng://nowhere")); err == nil || !strings.Contains(err.Error(), "another machine") {
 		t.Errorf("got %v", err)
 	}
-	run(t, "nix-store", "--init")
+	nixtest.Run(t, "nix-store", "--init")
 	must(t, unix.Mount("", "/nix", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""))
 	if _, err := Direct(t.Context(), n); err == nil || !strings.Contains(err.Error(), "read-only file system") {
 		t.Errorf("got %v", err)
@@ -416,7 +403,7 @@ func TestDirectRefused(t *testing.T) {
 // Infos come from a cache, and go to a program that reads them line by line.
 func TestDirectHostile(t *testing.T) {
 	c := kinds(t)
-	n := newest(t)
+	n := nixtest.Newest(t)
 	e := mustDirect(t, n)
 	good := c.Infos[0]
 	for name, change := range map[string]func(*nix.PathInfo){

@@ -1,4 +1,4 @@
-package storecache
+package engine
 
 import (
 	"context"
@@ -7,9 +7,7 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// An Engine adds paths to a Nix store. There are three, which differ in what they
-// need and how fast they are, and leave the same behind, but for what import can't
-// carry.
+// An Engine adds paths to a Nix store.
 type Engine struct {
 	Name string
 	// Ordered says that a path may be added only after those that it refers to.
@@ -30,7 +28,7 @@ type Sink interface {
 	// Add adds one of the paths that the engine began with. The NAR has NarSize bytes
 	// and then ends; its reader checks it against the hash before it gives the last of
 	// them. After an error of the reader, which is wrapped by that of Add, nothing is
-	// left of the path and others can still be added, as they can after a refusedError.
+	// left of the path and others can still be added, as they can after a [RefusedError].
 	// After any other error the sink is of no more use. The goroutines that call it are
 	// as many as the engine takes paths at a time.
 	Add(ctx context.Context, info nix.PathInfo, nar io.Reader) error
@@ -42,8 +40,10 @@ type Sink interface {
 	Close() error
 }
 
-// A refusedError says that the store does not take this one path from us.
-type refusedError struct{ err error }
+// A RefusedError is the error of a store that does not take this one path from us.
+type RefusedError struct{ Err error }
 
-func (e *refusedError) Error() string { return e.err.Error() }
-func (e *refusedError) Unwrap() error { return e.err }
+func (e *RefusedError) Error() string { return e.Err.Error() }
+
+// Unwrap returns what the store said.
+func (e *RefusedError) Unwrap() error { return e.Err }

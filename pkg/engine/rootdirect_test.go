@@ -1,4 +1,4 @@
-package storecache
+package engine
 
 import (
 	"bufio"
@@ -19,36 +19,47 @@ import (
 
 	"github.com/org/nix-matrix/internal/testbench"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/nix/nixtest"
 )
 
 const serveDirect = "serve-direct"
 
-// actAs has the test binary be another program: sudo, which lets everybody be root
-// and hands on no environment; the process that runs as root; one that is killed; or one
-// that waits for all that such a one has started.
-func actAs(m *testing.M) {
-	switch {
-	case filepath.Base(os.Args[0]) == "sudo":
+func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == "sudo" {
 		os.Exit(sudo(os.Args[1:]))
-	case len(os.Args) == 3 && os.Args[1] == serveDirect:
-		if err := ServeDirect(context.Background(), os.Stdin, os.Stdout, os.Args[2]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	case len(os.Args) > 2 && os.Args[1] == reapCommand:
-		os.Exit(reap(os.Args[2:]))
-	case len(os.Args) == 4 && os.Args[1] == orphanCommand:
-		orphan(os.Args[2], os.Args[3])
-		os.Exit(0)
-	case len(os.Args) == 3 && os.Args[1] == holdLock:
-		holdLocks(os.Args[2])
-		os.Exit(0)
-	case os.Getenv(restoreProcess) != "":
-		os.Exit(m.Run())
 	}
+	if len(os.Args) > 2 {
+		actAs(os.Args[1], os.Args[2:])
+	}
+	testbench.PrivateProcess(m)
 }
 
+// actAs has the test binary be another program: the one that runs as root; one that is
+// killed; or one that waits for all that such a one has started.
+func actAs(command string, args []string) {
+	var err error
+	switch command {
+	case serveDirect:
+		err = ServeDirect(context.Background(), os.Stdin, os.Stdout, args[0])
+	case restoreCommand:
+		err = restoreSaved(context.Background(), args[0], args[1])
+	case reapCommand:
+		os.Exit(reap(args))
+	case orphanCommand:
+		orphan(args[0], args[1])
+	case holdLock:
+		holdLocks(args[0])
+	default:
+		return
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// sudo lets everybody be root, and hands on no environment.
 func sudo(args []string) int {
 	os.Unsetenv("GOTRACEBACK") // which Go itself has set
 	if len(args) < 3 || args[0] != "-n" || args[1] != "--" || !filepath.IsAbs(args[2]) || len(os.Environ()) > 0 {
@@ -68,7 +79,7 @@ func sudo(args []string) int {
 // a password, and how that one restores.
 func multiUser(t *testing.T, c *closure) (n *nix.Nix, user *testbench.MultiUser, restore func(mode os.FileMode) *exec.Cmd) {
 	t.Helper()
-	n = newest(t)
+	n = nixtest.Newest(t)
 	bin := t.TempDir()
 	program, err := os.ReadFile("/proc/self/exe")
 	must(t, err)
@@ -81,8 +92,8 @@ func multiUser(t *testing.T, c *closure) (n *nix.Nix, user *testbench.MultiUser,
 		t.Helper()
 		must(t, os.WriteFile(filepath.Join(bin, "sudo"), program, 0o755))
 		must(t, os.Chmod(filepath.Join(bin, "sudo"), mode))
-		cmd := exec.CommandContext(t.Context(), self, "-test.run", "^TestRestoreProcess$", "-test.count", "1")
-		cmd.Env = append(os.Environ(), restoreProcess+"="+file, restoreEngine+"=direct", "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+		cmd := exec.CommandContext(t.Context(), self, restoreCommand, file, "direct")
+		cmd.Env = append(os.Environ(), "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 		cmd.Dir = "/"
 		m.AsUser(cmd)
 		return cmd
@@ -106,7 +117,7 @@ func TestDirectAsRoot(t *testing.T) {
 			t.Errorf("%s belongs to %d", path, uid)
 		}
 	}
-	if names := inStore(t); len(names) != len(c.Infos) {
+	if names := nixtest.InStore(t); len(names) != len(c.Infos) {
 		t.Errorf("the store has %q", names)
 	}
 
@@ -135,9 +146,9 @@ func TestDirectOfUser(t *testing.T) {
 			t.Errorf("%s belongs to %d", path, uid)
 		}
 	}
-	run(t, "nix-store", "--store", root, "--verify", "--check-contents")
-	run(t, "nix-store", append([]string{"--store", root, "--check-validity"}, c.paths()...)...)
-	if names := inStore(t); len(names) != 0 {
+	nixtest.Run(t, "nix-store", "--store", root, "--verify", "--check-contents")
+	nixtest.Run(t, "nix-store", append([]string{"--store", root, "--check-validity"}, c.paths()...)...)
+	if names := nixtest.InStore(t); len(names) != 0 {
 		t.Errorf("the store has %q", names)
 	}
 }
@@ -156,7 +167,7 @@ func TestDirectAsRootKilled(t *testing.T) {
 		_ = wait()
 		user.AwaitIdle(t)
 		must(t, noTempDir(t))
-		verify(t)
+		nixtest.Verify(t)
 	}
 	out, err := restore(os.ModeSetuid | 0o755).CombinedOutput()
 	if err != nil {
@@ -168,7 +179,7 @@ func TestDirectAsRootKilled(t *testing.T) {
 
 func noTempDir(t *testing.T) error {
 	t.Helper()
-	for _, name := range inStore(t) {
+	for _, name := range nixtest.InStore(t) {
 		if strings.HasSuffix(name, tempSuffix) {
 			return fmt.Errorf("%s is left", name)
 		}
@@ -262,7 +273,7 @@ func said(kind byte, number uint32, data []byte) []byte {
 // left.
 func TestServeHostile(t *testing.T) {
 	c := kinds(t)
-	n := newest(t)
+	n := nixtest.Newest(t)
 	e := mustDirect(t, n)
 	infos, err := json.Marshal(c.Infos)
 	must(t, err)
@@ -299,14 +310,14 @@ func TestServeHostile(t *testing.T) {
 		"a cut message":      {[][]byte{begin[:len(begin)-1]}, true, ""},
 		"a huge message":     {[][]byte{begin, append(head(nil, msgData, 0)[:headSize-4], 0xff, 0xff, 0xff, 0xff)}, true, "b0: "},
 	} {
-		useMemory(t, "")
+		nixtest.UseMemory(t, "")
 		answers, err := talk(t, e, test.messages...)
 		if (err != nil) != test.fails || !strings.HasPrefix(answers, test.answers) {
 			t.Errorf("%s: %v, %q", name, err, answers)
 		}
 		valid, err := n.Valid(t.Context(), c.paths()...)
 		must(t, err)
-		if names := inStore(t); len(names) != len(valid) || (len(valid) > 0) != (name == "a path") {
+		if names := nixtest.InStore(t); len(names) != len(valid) || (len(valid) > 0) != (name == "a path") {
 			t.Errorf("%s: %d paths are valid, the store has %q", name, len(valid), names)
 		}
 	}

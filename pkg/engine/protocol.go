@@ -1,4 +1,4 @@
-package storecache
+package engine
 
 import (
 	"context"
@@ -60,7 +60,7 @@ func (p *protocol) Add(_ context.Context, info nix.PathInfo, nar io.Reader) erro
 		case p.ctx.Err() != nil:
 			err = context.Cause(p.ctx)
 		case errors.Is(err, nix.ErrUntrusted):
-			err = &refusedError{err}
+			err = &RefusedError{err}
 		}
 	}
 	return err

@@ -1,7 +1,8 @@
-package storecache
+package engine
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,11 +19,18 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"github.com/org/nix-matrix/internal/testbench"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/nix/nixtest"
 )
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
 
 // A closure is what engines add in the tests, in reference order.
 type closure struct {
@@ -53,7 +61,7 @@ func kinds(t *testing.T) *closure {
 		inherit name; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/bin:/usr/bin"; args = [ "-ec" script ];
 	}; in `
 	build := func(expr string) []string {
-		return strings.Fields(run(t, "nix-build", "--no-out-link", "--expr", start+expr))
+		return strings.Fields(nixtest.Run(t, "nix-build", "--no-out-link", "--expr", start+expr))
 	}
 	paths := build(`let
 		source = builtins.path { name = "source"; path = ` + filepath.Join(dir, "source") + `; };
@@ -71,18 +79,18 @@ func kinds(t *testing.T) *closure {
 	in [ (make "file" "echo ${everything} >$out; chmod +x $out") (make "link" "ln -s ${many} $out") ]`)
 	// Known by its content, and refers to what is not.
 	refer := func(name, to string) string {
-		return run(t, "nix-instantiate", "--eval", "--read-write-mode", "--raw", "--expr",
+		return nixtest.Run(t, "nix-instantiate", "--eval", "--read-write-mode", "--raw", "--expr",
 			`builtins.toFile "`+name+`" "${builtins.storePath "`+to+`"}"`)
 	}
 	late := refer("late", paths[0])
 	after := build(`make "after" "echo ${builtins.storePath "` + late + `"} >$out"`)[0]
-	paths = append(paths, refer("last", after), run(t, "nix-store", "--query", "--deriver", after))
+	paths = append(paths, refer("last", after), nixtest.Run(t, "nix-store", "--query", "--deriver", after))
 
 	signed := []string{after, paths[1]}
 	for _, key := range []string{"one-1", "two-1"} {
 		secret := filepath.Join(dir, key)
-		run(t, "nix-store", "--generate-binary-cache-key", key, secret, secret+".public")
-		run(t, "nix", append([]string{"store", "sign", "--recursive", "--key-file", secret}, signed...)...)
+		nixtest.Run(t, "nix-store", "--generate-binary-cache-key", key, secret, secret+".public")
+		nixtest.Run(t, "nix", append([]string{"store", "sign", "--recursive", "--key-file", secret}, signed...)...)
 		signed = signed[1:]
 	}
 	c := &closure{NARs: map[string][]byte{}, named: map[string]string{}}
@@ -118,18 +126,16 @@ func (c *closure) paths() []string {
 
 // add adds paths through an engine, as many at a time as it takes, in any order that
 // it takes. open gives the NARs; those whose error is expected are left out.
-func add(t *testing.T, e Engine, infos []nix.PathInfo, open func(nix.PathInfo) io.Reader, expected error) error {
-	t.Helper()
-	sink, err := e.Begin(t.Context(), infos)
+func add(ctx context.Context, e Engine, infos []nix.PathInfo, open func(nix.PathInfo) io.Reader, expected error) error {
+	sink, err := e.Begin(ctx, infos)
 	if err != nil {
 		return err
 	}
-	err = addTo(t, e, sink, infos, open, expected)
+	err = addTo(ctx, e, sink, infos, open, expected)
 	return errors.Join(err, sink.Close())
 }
 
-func addTo(t *testing.T, e Engine, sink Sink, infos []nix.PathInfo, open func(nix.PathInfo) io.Reader, expected error) error {
-	t.Helper()
+func addTo(ctx context.Context, e Engine, sink Sink, infos []nix.PathInfo, open func(nix.PathInfo) io.Reader, expected error) error {
 	order := slices.Clone(infos)
 	if !e.Ordered {
 		rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
@@ -157,7 +163,7 @@ func addTo(t *testing.T, e Engine, sink Sink, infos []nix.PathInfo, open func(ni
 					}
 				}
 			}
-			err := sink.Add(t.Context(), info, open(info))
+			err := sink.Add(ctx, info, open(info))
 			if err != nil {
 				lost.Store(info.Path, true)
 			}
@@ -184,7 +190,7 @@ func addTo(t *testing.T, e Engine, sink Sink, infos []nix.PathInfo, open func(ni
 		}
 		whole = append(whole, info)
 	}
-	return sink.Finish(t.Context(), whole)
+	return sink.Finish(ctx, whole)
 }
 
 func (c *closure) open(info nix.PathInfo) io.Reader { return bytes.NewReader(c.NARs[info.Path]) }
@@ -209,19 +215,13 @@ func (c *closure) checkBut(t *testing.T, n *nix.Nix, forget func(*nix.PathInfo))
 	if diff := cmp.Diff(want, got, cmp.Transformer("sorted", func(s []string) []string { return slices.Sorted(slices.Values(s)) })); diff != "" {
 		t.Error(diff)
 	}
-	if out := run(t, "nix", "path-info", "--all", "--json"); strings.Contains(out, `"ultimate":true`) {
+	if out := nixtest.Run(t, "nix", "path-info", "--all", "--json"); strings.Contains(out, `"ultimate":true`) {
 		t.Errorf("paths are said to be built here: %s", out)
 	}
 	for _, path := range c.paths() {
 		checkMetadata(t, path)
 	}
-	verify(t)
-}
-
-// verify lets Nix check each file of the store.
-func verify(t *testing.T) {
-	t.Helper()
-	run(t, "nix-store", "--verify", "--check-contents")
+	nixtest.Verify(t)
 }
 
 // checkMetadata checks that files are as Nix leaves them.
@@ -243,31 +243,6 @@ func checkMetadata(t *testing.T, path string) {
 	}))
 }
 
-// inStore are the names in the store's directory, but for what Nix has there itself.
-func inStore(t *testing.T) []string {
-	t.Helper()
-	entries, err := os.ReadDir("/nix/store")
-	must(t, err)
-	var names []string
-	for _, entry := range entries {
-		if entry.Name() != ".links" {
-			names = append(names, entry.Name())
-		}
-	}
-	return names
-}
-
-// useMemory makes the store an empty one in memory, and gives its directory. With a
-// size, there is no room for more.
-func useMemory(t *testing.T, size string) string {
-	t.Helper()
-	dir := t.TempDir()
-	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, size))
-	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
-	testbench.UseStore(t, dir)
-	return dir
-}
-
 // testEngine is the contract that every engine keeps, with each version of Nix.
 func TestProtocol(t *testing.T) {
 	testEngine(t, func(_ *testing.T, n *nix.Nix) Engine { return Protocol(n) })
@@ -280,13 +255,13 @@ func TestImport(t *testing.T) {
 func testEngine(t *testing.T, find func(*testing.T, *nix.Nix) Engine) {
 	c := kinds(t)
 	boom := errors.New("boom")
-	eachNix(t, func(t *testing.T, n *nix.Nix) {
+	nixtest.Each(t, func(t *testing.T, n *nix.Nix) {
 		t.Run("all", func(t *testing.T) {
-			useMemory(t, "")
+			nixtest.UseMemory(t, "")
 			e := find(t, n)
-			must(t, add(t, e, c.Infos, c.open, nil))
+			must(t, add(t.Context(), e, c.Infos, c.open, nil))
 			c.check(t, n, e)
-			if names := inStore(t); len(names) != len(c.Infos) {
+			if names := nixtest.InStore(t); len(names) != len(c.Infos) {
 				t.Errorf("the store has %q", names)
 			}
 			// And again: what is valid stays as it is, to the inode.
@@ -299,7 +274,7 @@ func testEngine(t *testing.T, find func(*testing.T, *nix.Nix) Engine) {
 			for _, path := range c.paths() {
 				before[path] = stat(path)
 			}
-			must(t, add(t, e, c.Infos, c.open, nil))
+			must(t, add(t.Context(), e, c.Infos, c.open, nil))
 			for path, info := range before {
 				if !os.SameFile(info, stat(path)) {
 					t.Errorf("%s was replaced", path)
@@ -308,23 +283,23 @@ func testEngine(t *testing.T, find func(*testing.T, *nix.Nix) Engine) {
 			c.check(t, n, e)
 		})
 		t.Run("nothing", func(t *testing.T) {
-			useMemory(t, "")
+			nixtest.UseMemory(t, "")
 			must(t, os.MkdirAll("/nix/store", 0o755))
-			must(t, add(t, find(t, n), nil, nil, nil))
-			if names := inStore(t); len(names) != 0 {
+			must(t, add(t.Context(), find(t, n), nil, nil, nil))
+			if names := nixtest.InStore(t); len(names) != 0 {
 				t.Errorf("the store has %q", names)
 			}
 		})
 		t.Run("in part", func(t *testing.T) {
-			useMemory(t, "")
+			nixtest.UseMemory(t, "")
 			e := find(t, n)
 			for _, part := range [][]nix.PathInfo{c.Infos[:1], c.Infos[:len(c.Infos)/2], c.Infos} {
-				must(t, add(t, e, part, c.open, nil))
+				must(t, add(t.Context(), e, part, c.open, nil))
 			}
 			c.check(t, n, e)
 		})
 		t.Run("over leftovers", func(t *testing.T) {
-			useMemory(t, "")
+			nixtest.UseMemory(t, "")
 			e := find(t, n)
 			must(t, os.MkdirAll("/nix/store", 0o755))
 			for i, path := range c.paths() {
@@ -338,15 +313,15 @@ func testEngine(t *testing.T, find func(*testing.T, *nix.Nix) Engine) {
 					must(t, os.Symlink("/etc/passwd", path))
 				}
 			}
-			must(t, add(t, e, c.Infos, c.open, nil))
+			must(t, add(t.Context(), e, c.Infos, c.open, nil))
 			c.check(t, n, e)
 		})
 		for _, name := range []string{"source", "plain", "many", "late"} {
 			t.Run("broken "+name, func(t *testing.T) {
-				useMemory(t, "")
+				nixtest.UseMemory(t, "")
 				e := find(t, n)
 				path := c.named[name]
-				if err := add(t, e, c.Infos, func(info nix.PathInfo) io.Reader {
+				if err := add(t.Context(), e, c.Infos, func(info nix.PathInfo) io.Reader {
 					nar := c.NARs[info.Path]
 					if info.Path == path {
 						return io.MultiReader(bytes.NewReader(nar[:len(nar)/2]), iotest.ErrReader(boom))
@@ -362,24 +337,24 @@ func testEngine(t *testing.T, find func(*testing.T, *nix.Nix) Engine) {
 				if valid[path] {
 					t.Errorf("half of %s is valid", path)
 				}
-				if names := inStore(t); !e.Ordered && len(names) != len(valid) {
+				if names := nixtest.InStore(t); !e.Ordered && len(names) != len(valid) {
 					t.Errorf("%d paths are valid, and the store has %q", len(valid), names)
 				}
-				verify(t)
+				nixtest.Verify(t)
 				// The next one gets it all.
-				must(t, add(t, e, c.Infos, c.open, nil))
+				must(t, add(t.Context(), e, c.Infos, c.open, nil))
 				c.check(t, n, e)
 			})
 		}
 		t.Run("given up", func(t *testing.T) {
-			useMemory(t, "")
+			nixtest.UseMemory(t, "")
 			e := find(t, n)
 			sink, err := e.Begin(t.Context(), c.Infos)
 			must(t, err)
 			must(t, sink.Add(t.Context(), c.Infos[0], c.open(c.Infos[0])))
 			must(t, sink.Close())
-			verify(t)
-			must(t, add(t, e, c.Infos, c.open, nil))
+			nixtest.Verify(t)
+			must(t, add(t.Context(), e, c.Infos, c.open, nil))
 			c.check(t, n, e)
 		})
 	})

@@ -1,4 +1,4 @@
-package storecache
+package engine
 
 import (
 	"bufio"
@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/nix/nixtest"
 )
 
 const holdLock = "hold-lock"
@@ -88,7 +89,7 @@ func restoreAll(ctx context.Context, e Engine, c *closure) error {
 // whether he locks it himself, has Nix add it, or another process that runs as root does.
 func TestLockWaitEnds(t *testing.T) {
 	c := kinds(t)
-	n := newest(t)
+	n := nixtest.Newest(t)
 	bin := t.TempDir()
 	program, err := os.ReadFile("/proc/self/exe")
 	must(t, err)
@@ -106,7 +107,7 @@ func TestLockWaitEnds(t *testing.T) {
 			"none":            func(i *nix.PathInfo) bool { return i.CA == "" },
 		} {
 			t.Run(name+", "+kind, func(t *testing.T) {
-				useMemory(t, "")
+				nixtest.UseMemory(t, "")
 				_, err := n.AllValid(t.Context()) // makes the store
 				must(t, err)
 				var path string
@@ -133,8 +134,8 @@ func TestLockWaitEnds(t *testing.T) {
 					err = restoreAll(t.Context(), e, c)
 				}
 				must(t, err)
-				verify(t)
-				for _, name := range inStore(t) {
+				nixtest.Verify(t)
+				for _, name := range nixtest.InStore(t) {
 					if strings.HasSuffix(name, tempSuffix) {
 						t.Errorf("%s is left", name)
 					}

@@ -1,4 +1,4 @@
-package storecache
+package engine
 
 import (
 	"bufio"
