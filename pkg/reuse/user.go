@@ -130,7 +130,7 @@ func (u *UserBuild) save(ctx context.Context, n *nix.Nix, policy storecache.Poli
 	if len(packs) == 0 {
 		return err
 	}
-	own = storecache.NewIndex(append(packs, own.Packs...)...).Within(limit)
+	own, _ = own.Update(storecache.Update{Saved: packs, Limit: limit})
 	if kept := u.keepIndex(ctx, n.System, own); kept != nil {
 		return errors.Join(err, kept) // so nobody finds them
 	}

@@ -115,11 +115,6 @@ func (ix *Index) Without(keys ...string) *Index {
 	return newIndex(ix.accepts, slices.DeleteFunc(slices.Clone(ix.Packs), func(p *Pack) bool { return slices.Contains(keys, p.Key) }))
 }
 
-// Since gives an index of the packs of which a path was needed since then.
-func (ix *Index) Since(then time.Time) *Index {
-	return newIndex(ix.accepts, slices.DeleteFunc(slices.Clone(ix.Packs), func(p *Pack) bool { return p.Used.Before(then) }))
-}
-
 // Within gives an index of packs that have no more than so many bytes together: those
 // that were needed last, as far as there is room for each. With no limit, which is 0, it
 // is all of them.

@@ -129,8 +129,55 @@ func TestWithin(t *testing.T) {
 	if without := ix.Without("new", "unknown"); !slices.Equal(keysOf(without), []string{"old", "newest"}) || without.Has(pathOf("new")) {
 		t.Errorf("without new: %v", keysOf(without))
 	}
-	if since := ix.Since(now.Add(time.Hour)); !slices.Equal(keysOf(since), []string{"newest", "new"}) || since.Has(pathOf("old")) {
-		t.Errorf("since an hour later: %v", keysOf(since))
+}
+
+func TestUpdate(t *testing.T) {
+	now := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+	of := func(name string, age time.Duration) *Pack {
+		p, _ := packOf(t, name, nil, name)
+		p.Size, p.Used = 100, now.Add(-age)
+		return p
+	}
+	for name, test := range map[string]struct {
+		update  Update
+		want    string // keys, with a * those used now
+		changed bool
+	}{
+		"nothing":           {Update{}, "day week", false},
+		"used":              {Update{Used: []string{"week"}}, "week* day", true},
+		"used not long ago": {Update{Used: []string{"day"}}, "day* week", false},
+		"used, not ours":    {Update{Used: []string{"other"}}, "day week", false},
+		"lost":              {Update{Lost: []string{"day", "other"}}, "week", true},
+		"lost, not ours":    {Update{Lost: []string{"other"}}, "day week", false},
+		"saved":             {Update{Saved: []*Pack{of("new", 0)}}, "new* day week", true},
+		"saved again":       {Update{Saved: []*Pack{of("week", 0)}}, "week* day", true},
+		"forgotten":         {Update{Forget: 48 * time.Hour}, "day", false},
+		"used in time":      {Update{Forget: 48 * time.Hour, Used: []string{"week"}}, "week* day", true},
+		"no room":           {Update{Limit: 200, Saved: []*Pack{of("new", 0)}}, "new* day", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ix := NewIndex(of("week", 7*24*time.Hour), of("day", 24*time.Hour))
+			before, err := ix.Marshal(nil)
+			must(t, err)
+			test.update.Now = now
+			updated, changed := ix.Update(test.update)
+			var got []string
+			for _, p := range updated.Within(0).Packs {
+				key := p.Key
+				if p.Used.Equal(now) {
+					key += "*"
+				}
+				got = append(got, key)
+			}
+			if strings.Join(got, " ") != test.want || changed != test.changed {
+				t.Errorf("got %q, %v", got, changed)
+			}
+			after, err := ix.Marshal(nil)
+			must(t, err)
+			if !bytes.Equal(before, after) {
+				t.Error("the index that is updated has changed")
+			}
+		})
 	}
 }
 
