@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/org/nix-matrix/pkg/engine"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/storecache"
 )
@@ -139,6 +140,6 @@ func restore(ctx context.Context, n *nix.Nix, file, sum, drv string) (*storecach
 	}
 	defer pack.Close()
 	start := time.Now()
-	restored, err := storecache.RestoreDrvs(ctx, n, pack, sum, []string{drv}, nil, storecache.Everything())
+	restored, err := storecache.RestoreDrvs(ctx, n, engine.Protocol(n), pack, sum, []string{drv}, nil, storecache.Everything())
 	return &restored, time.Since(start), err
 }

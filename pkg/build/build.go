@@ -9,6 +9,7 @@ import (
 	"github.com/org/nix-matrix/pkg/access"
 	"github.com/org/nix-matrix/pkg/available"
 	"github.com/org/nix-matrix/pkg/documents"
+	"github.com/org/nix-matrix/pkg/engine"
 	"github.com/org/nix-matrix/pkg/hooks"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
@@ -133,7 +134,7 @@ func (b *Builder) restore(ctx context.Context, n *nix.Nix, accept storecache.Acc
 			errs = append(errs, err)
 			continue
 		}
-		got, err := storecache.RestoreDrvs(ctx, n, src, plan.Drvs.SHA256, drvs, b.Docs.Seal, accept)
+		got, err := storecache.RestoreDrvs(ctx, n, engine.Protocol(n), src, plan.Drvs.SHA256, drvs, b.Docs.Seal, accept)
 		if err == nil {
 			result.Imported, result.Downloaded = got.Paths, got.Bytes
 			b.Log.Printf("%d derivations and sources imported, %s read", got.Paths, job.Size(got.Bytes))

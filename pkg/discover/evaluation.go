@@ -13,6 +13,7 @@ import (
 	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/available"
 	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/engine"
 	"github.com/org/nix-matrix/pkg/evaluate"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
@@ -187,7 +188,7 @@ func (s *source) inputPaths() []string {
 }
 
 // fetchInputs restores inputs from the cache, and gives those that are there then.
-func (s *source) fetchInputs(ctx context.Context, n storecache.Nix) map[string]bool {
+func (s *source) fetchInputs(ctx context.Context, n *nix.Nix) map[string]bool {
 	paths := s.inputPaths()
 	if len(paths) == 0 {
 		return nil
@@ -196,7 +197,7 @@ func (s *source) fetchInputs(ctx context.Context, n storecache.Nix) map[string]b
 	if err == nil && len(there) < len(paths) {
 		s.d.log.Doing("fetching the flake's inputs from the cache")
 		var got storecache.Restored
-		if got, err = storecache.RestoreInputs(ctx, n, s.d.docs.Cache, s.d.docs.ID, paths, s.d.docs.Seal); got.Paths > 0 {
+		if got, err = storecache.RestoreInputs(ctx, n, engine.Protocol(n), s.d.docs.Cache, s.d.docs.ID, paths, s.d.docs.Seal); got.Paths > 0 {
 			s.d.log.Printf("%d flake %s from the cache, %s read", got.Paths, text.Noun(got.Paths, "input", "inputs"), job.Size(got.Bytes))
 		}
 		if err == nil && got.Paths > 0 {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/org/nix-matrix/internal/nar"
 	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/engine"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/pack"
@@ -26,7 +27,6 @@ type Nix interface {
 	Requisites(ctx context.Context, paths ...string) ([]string, error)
 	FullInfo(ctx context.Context, paths ...string) ([]nix.PathInfo, error)
 	Export(ctx context.Context, dst io.Writer, infos []nix.PathInfo) error
-	Add(ctx context.Context, infos []nix.PathInfo, open func(nix.PathInfo) (io.Reader, error)) error
 	Valid(ctx context.Context, paths ...string) (map[string]bool, error)
 }
 
@@ -183,7 +183,7 @@ type Restored struct {
 // signatures and content addresses, leaving out what is valid already. sum is the
 // hash of the pack's index from the Plan, seal what the pack is sealed with. A path
 // that is needed and not accepted is an error that wraps [ErrUnproven].
-func RestoreDrvs(ctx context.Context, to Nix, src pack.Source, sum string, drvs []string, seal *pack.Key, accepts Acceptance) (Restored, error) {
+func RestoreDrvs(ctx context.Context, to RestoreNix, by engine.Engine, src pack.Source, sum string, drvs []string, seal *pack.Key, accepts Acceptance) (Restored, error) {
 	index, err := pack.ReadIndex(ctx, src, sum, seal)
 	if err != nil {
 		return Restored{}, fmt.Errorf("%w: %w", ErrSource, err)
@@ -192,7 +192,7 @@ func RestoreDrvs(ctx context.Context, to Nix, src pack.Source, sum string, drvs 
 	if err != nil {
 		return Restored{}, fmt.Errorf("%w: %w", ErrSource, err)
 	}
-	restored, err := restore(ctx, to, src, index, numbers, accepts)
+	restored, err := restoreRecords(ctx, to, by, src, index, numbers, accepts)
 	if err != nil {
 		return restored, fmt.Errorf("restore derivations: %w", err)
 	}
@@ -202,9 +202,9 @@ func RestoreDrvs(ctx context.Context, to Nix, src pack.Source, sum string, drvs 
 // ErrUnproven is wrapped by the errors that say that a path of a pack is not accepted.
 var ErrUnproven = errors.New("it has neither a content address nor a signature by a trusted key")
 
-// restore adds the records of these numbers to the store, but for those that are
-// valid already.
-func restore(ctx context.Context, to Nix, src pack.Source, index *pack.Index, numbers []int, accepts Acceptance) (Restored, error) {
+// restoreRecords adds the records of these numbers to the store, but for those that are
+// valid already. What they refer to is among them, or valid.
+func restoreRecords(ctx context.Context, to RestoreNix, by engine.Engine, src pack.Source, index *pack.Index, numbers []int, accepts Acceptance) (Restored, error) {
 	paths := make([]string, len(numbers))
 	for i, n := range numbers {
 		paths[i] = index.Records[n].Path
@@ -213,36 +213,21 @@ func restore(ctx context.Context, to Nix, src pack.Source, index *pack.Index, nu
 	if err != nil {
 		return Restored{}, err
 	}
-	numbers = slices.DeleteFunc(numbers, func(n int) bool { return valid[index.Records[n].Path] })
-	if len(numbers) == 0 {
-		return Restored{}, nil
-	}
-	infos := make([]nix.PathInfo, len(numbers))
-	for i, n := range numbers {
+	only := &Pack{Size: src.Size(), Index: index}
+	wanted := map[string]place{}
+	for _, n := range numbers {
 		rec := &index.Records[n]
+		if valid[rec.Path] {
+			continue
+		}
 		if !accepts.accepts(rec) {
 			return Restored{}, fmt.Errorf("the pack has %s: %w", rec.Path, ErrUnproven)
 		}
-		infos[i] = pathInfo(rec)
+		wanted[rec.Path] = place{only, n}
 	}
-	records, err := index.NewReader(ctx, src, numbers)
-	if err != nil {
-		return Restored{}, err
-	}
-	defer records.Close()
-	err = to.Add(ctx, infos, func(info nix.PathInfo) (io.Reader, error) {
-		if _, err := records.Next(); err != nil { // infos have the same order
-			return nil, err
-		}
-		return checked(&info, records)
-	})
-	if errors.Is(err, pack.ErrCorrupt) || errors.Is(err, pack.ErrRead) || errors.Is(err, nar.ErrMalformed) {
-		err = fmt.Errorf("%w: %w", ErrSource, err)
-	}
-	if err != nil {
-		return Restored{}, err
-	}
-	return Restored{Paths: len(infos), Bytes: records.BytesRead}, nil
+	open := func(context.Context, *Pack) (pack.Source, error) { return src, nil }
+	got, err := newTransfer(by, open, nil).run(ctx, wanted)
+	return Restored{Paths: got.Paths, Size: got.Size, Bytes: got.Bytes}, err
 }
 
 // ReadDrvs reads all derivations in a drv pack, by their paths. Those that can't be

@@ -14,6 +14,7 @@ import (
 	"github.com/org/nix-matrix/internal/testbench"
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/cache/dir"
+	"github.com/org/nix-matrix/pkg/engine"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/pack"
 )
@@ -100,17 +101,17 @@ func TestHandOver(t *testing.T) {
 			t.Errorf("%s is %v in the store, %v in the pack", drv, inStore[i], inPack[drv])
 		}
 	}
-	got, err := RestoreDrvs(t.Context(), n, blob, packed.SHA256, drvs[:1], nil, Everything())
+	got, err := RestoreDrvs(t.Context(), n, engine.Protocol(n), blob, packed.SHA256, drvs[:1], nil, Everything())
 	must(t, err)
 	if got.Paths != 2 || got.Bytes > 2000 {
 		t.Errorf("a and base: got %+v", got)
 	}
-	got, err = RestoreDrvs(t.Context(), n, blob, packed.SHA256, drvs, nil, Everything())
+	got, err = RestoreDrvs(t.Context(), n, engine.Protocol(n), blob, packed.SHA256, drvs, nil, Everything())
 	must(t, err)
 	if got.Paths != 2 {
 		t.Errorf("b and the source: got %+v", got)
 	}
-	got, err = RestoreDrvs(t.Context(), n, blob, packed.SHA256, drvs, nil, Everything())
+	got, err = RestoreDrvs(t.Context(), n, engine.Protocol(n), blob, packed.SHA256, drvs, nil, Everything())
 	must(t, err)
 	if got.Paths != 0 || got.Bytes != 0 {
 		t.Errorf("all is there, but got %+v", got)
@@ -120,7 +121,7 @@ func TestHandOver(t *testing.T) {
 	if len(closure) != 4 {
 		t.Errorf("the closure is %v", closure)
 	}
-	if _, err := RestoreDrvs(t.Context(), n, blob, packed.SHA256, []string{"/nix/store/00000000000000000000000000000000-nosuch.drv"}, nil, Everything()); !errors.Is(err, ErrSource) {
+	if _, err := RestoreDrvs(t.Context(), n, engine.Protocol(n), blob, packed.SHA256, []string{"/nix/store/00000000000000000000000000000000-nosuch.drv"}, nil, Everything()); !errors.Is(err, ErrSource) {
 		t.Errorf("what the pack does not hold: %v", err)
 	}
 
@@ -129,7 +130,7 @@ func TestHandOver(t *testing.T) {
 	f, err := File(file)
 	must(t, err)
 	defer f.Close()
-	got, err = RestoreDrvs(t.Context(), n, f, packed.SHA256, drvs, nil, Everything())
+	got, err = RestoreDrvs(t.Context(), n, engine.Protocol(n), f, packed.SHA256, drvs, nil, Everything())
 	must(t, err)
 	if got.Paths != 4 {
 		t.Errorf("from the file: got %+v", got)
@@ -137,10 +138,10 @@ func TestHandOver(t *testing.T) {
 	testbench.UseStore(t, t.TempDir())
 	blob, err = c.Open(t.Context(), sealedKey)
 	must(t, err)
-	if _, err := RestoreDrvs(t.Context(), n, blob, sealed.SHA256, drvs, nil, Everything()); !errors.Is(err, ErrSource) || !errors.Is(err, pack.ErrKey) {
+	if _, err := RestoreDrvs(t.Context(), n, engine.Protocol(n), blob, sealed.SHA256, drvs, nil, Everything()); !errors.Is(err, ErrSource) || !errors.Is(err, pack.ErrKey) {
 		t.Errorf("a sealed pack without the key: %v", err)
 	}
-	got, err = RestoreDrvs(t.Context(), n, blob, sealed.SHA256, drvs, seal, Everything())
+	got, err = RestoreDrvs(t.Context(), n, engine.Protocol(n), blob, sealed.SHA256, drvs, seal, Everything())
 	must(t, err)
 	if got.Paths != 4 {
 		t.Errorf("from a sealed pack: got %+v", got)
@@ -149,7 +150,7 @@ func TestHandOver(t *testing.T) {
 	cut, err := File(file)
 	must(t, err)
 	defer cut.Close()
-	if _, err := RestoreDrvs(t.Context(), n, cut, packed.SHA256, drvs, nil, Everything()); !errors.Is(err, ErrSource) {
+	if _, err := RestoreDrvs(t.Context(), n, engine.Protocol(n), cut, packed.SHA256, drvs, nil, Everything()); !errors.Is(err, ErrSource) {
 		t.Errorf("half a pack: %v", err)
 	}
 

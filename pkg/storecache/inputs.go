@@ -9,6 +9,7 @@ import (
 
 	"github.com/org/nix-matrix/internal/storepath"
 	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/engine"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/pack"
 )
@@ -17,7 +18,7 @@ import (
 // inputs are, to the store: what was saved for the same ones, else the newest that
 // was saved at all, which may have some of them. Of what a pack says only that is
 // taken which the path itself proves.
-func RestoreInputs(ctx context.Context, to Nix, from cache.Cache, id string, paths []string, seal *pack.Key) (Restored, error) {
+func RestoreInputs(ctx context.Context, to RestoreNix, by engine.Engine, from cache.Cache, id string, paths []string, seal *pack.Key) (Restored, error) {
 	same := inputsPrefix(id, seal, paths)
 	blob, err := from.Open(ctx, same, same, inputsStart(id, seal))
 	if errors.Is(err, cache.ErrMiss) {
@@ -38,7 +39,7 @@ func RestoreInputs(ctx context.Context, to Nix, from cache.Cache, id string, pat
 			numbers = append(numbers, n)
 		}
 	}
-	restored, err := restore(ctx, to, blob, index, numbers, Proven())
+	restored, err := restoreRecords(ctx, to, by, blob, index, numbers, Proven())
 	if err != nil {
 		return restored, fmt.Errorf("restore flake inputs: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/org/nix-matrix/internal/storepath"
 	"github.com/org/nix-matrix/internal/testbench"
+	"github.com/org/nix-matrix/pkg/engine"
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
@@ -30,12 +31,12 @@ func TestInputs(t *testing.T) {
 	must(t, SaveInputs(t.Context(), n, c, "test", paths, paths[:1], nil)) // as somebody else did
 
 	testbench.UseStore(t, t.TempDir())
-	got, err := RestoreInputs(t.Context(), n, c, "test", paths[1:], nil) // of another lock
+	got, err := RestoreInputs(t.Context(), n, engine.Protocol(n), c, "test", paths[1:], nil) // of another lock
 	must(t, err)
 	if got.Paths != 0 {
 		t.Errorf("%d paths come from a pack that has none of them", got.Paths)
 	}
-	got, err = RestoreInputs(t.Context(), n, c, "test", paths, nil)
+	got, err = RestoreInputs(t.Context(), n, engine.Protocol(n), c, "test", paths, nil)
 	must(t, err)
 	valid, err := n.Valid(t.Context(), paths...)
 	must(t, err)
@@ -49,7 +50,7 @@ func TestInputs(t *testing.T) {
 	if nar := [sha256.Size]byte(sum); infos[0].CA != storepath.SourceCA(nar) || storepath.Source(nar) != paths[0] {
 		t.Errorf("%+v", infos[0])
 	}
-	if got, err = RestoreInputs(t.Context(), n, c, "other", paths, nil); err != nil || got.Paths != 0 {
+	if got, err = RestoreInputs(t.Context(), n, engine.Protocol(n), c, "other", paths, nil); err != nil || got.Paths != 0 {
 		t.Errorf("another id has %d paths, %v", got.Paths, err)
 	}
 }
@@ -61,7 +62,7 @@ func TestUnprovenInputs(t *testing.T) {
 	c := open(t)
 	must(t, SaveInputs(t.Context(), n, c, "test", paths, paths, nil))
 	testbench.UseStore(t, t.TempDir())
-	if got, err := RestoreInputs(t.Context(), n, c, "test", paths, nil); err != nil || got.Paths != 0 {
+	if got, err := RestoreInputs(t.Context(), n, engine.Protocol(n), c, "test", paths, nil); err != nil || got.Paths != 0 {
 		t.Errorf("%d paths are restored, %v", got.Paths, err)
 	}
 }

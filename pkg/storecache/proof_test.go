@@ -17,6 +17,7 @@ import (
 	"github.com/nix-community/go-nix/pkg/nixbase32"
 
 	"github.com/org/nix-matrix/internal/testbench"
+	"github.com/org/nix-matrix/pkg/engine"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/nix/nixtest"
 )
@@ -198,7 +199,7 @@ func TestForgedHandOver(t *testing.T) {
 			must(t, c.Save(t.Context(), p.Key, bytes.NewReader(data), p.Size))
 			blob, err := c.Open(t.Context(), p.Key)
 			must(t, err)
-			_, err = restore(t.Context(), n, blob, p.Index, []int{0}, Everything())
+			_, err = restoreRecords(t.Context(), n, engine.Protocol(n), blob, p.Index, []int{0}, Everything())
 			if (err == nil) != test.good {
 				t.Errorf("%s: %v", test.name, err)
 			}
@@ -221,7 +222,7 @@ func TestUnprovenHandOver(t *testing.T) {
 	must(t, err)
 	defer src.Close()
 	// What was built and signed is not proven without the key.
-	if _, err := RestoreDrvs(t.Context(), n, src, packed.SHA256, all, nil, Proven()); !errors.Is(err, ErrUnproven) || !strings.Contains(fmt.Sprint(err), "-built:") {
+	if _, err := RestoreDrvs(t.Context(), n, engine.Protocol(n), src, packed.SHA256, all, nil, Proven()); !errors.Is(err, ErrUnproven) || !strings.Contains(fmt.Sprint(err), "-built:") {
 		t.Errorf("%v", err)
 	}
 	valid, err := n.Valid(t.Context(), all...)
@@ -229,7 +230,7 @@ func TestUnprovenHandOver(t *testing.T) {
 	if diff := cmp.Diff(map[string]bool{}, valid); diff != "" {
 		t.Error(diff)
 	}
-	got, err := RestoreDrvs(t.Context(), n, src, packed.SHA256, []string{drvs["takes"]}, nil, Proven())
+	got, err := RestoreDrvs(t.Context(), n, engine.Protocol(n), src, packed.SHA256, []string{drvs["takes"]}, nil, Proven())
 	must(t, err)
 	if got.Paths != 3 {
 		t.Errorf("%+v", got)

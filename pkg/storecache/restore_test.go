@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/org/nix-matrix/internal/testbench"
+	"github.com/org/nix-matrix/pkg/engine"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/nix/nixtest"
 	"github.com/org/nix-matrix/pkg/pack"
@@ -115,7 +116,7 @@ func TestRestoreKeepsProofs(t *testing.T) {
 		f, err := File(file)
 		must(t, err)
 		defer f.Close()
-		got, err := RestoreDrvs(t.Context(), n, f, packed.SHA256, all, nil, Everything())
+		got, err := RestoreDrvs(t.Context(), n, engine.Protocol(n), f, packed.SHA256, all, nil, Everything())
 		must(t, err)
 		if got.Paths != len(closure) || got.Bytes == 0 || got.Bytes > packed.Size {
 			t.Errorf("got %+v", got)
@@ -184,7 +185,7 @@ func TestRestoreBroken(t *testing.T) {
 			must(t, err)
 			defer f.Close()
 			src := &flaky{Source: f, wrong: wrong}
-			_, err = RestoreDrvs(t.Context(), flakyNix{n, src}, src, packed.SHA256, all, nil, Everything())
+			_, err = RestoreDrvs(t.Context(), n, beginning(n, func(s engine.Sink) engine.Sink { src.fail = true; return s }), src, packed.SHA256, all, nil, Everything())
 			if !errors.Is(err, ErrSource) || name == "lost" && !errors.Is(err, reset) {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -197,7 +198,7 @@ func TestRestoreBroken(t *testing.T) {
 
 			// Another source helps.
 			src.fail = false
-			_, err = RestoreDrvs(t.Context(), n, src, packed.SHA256, all, nil, Everything())
+			_, err = RestoreDrvs(t.Context(), n, engine.Protocol(n), src, packed.SHA256, all, nil, Everything())
 			must(t, err)
 			nixtest.Run(t, "nix-store", "--verify", "--check-contents")
 		}
@@ -207,27 +208,31 @@ func TestRestoreBroken(t *testing.T) {
 		f, err := File(file)
 		must(t, err)
 		defer f.Close()
-		if _, err := RestoreDrvs(t.Context(), liar{n}, f, packed.SHA256, all, nil, Everything()); err == nil || errors.Is(err, ErrSource) || !strings.Contains(err.Error(), "hash mismatch") {
+		lying := beginning(n, func(s engine.Sink) engine.Sink { return liar{s} })
+		if _, err := RestoreDrvs(t.Context(), n, lying, f, packed.SHA256, all, nil, Everything()); err == nil || errors.Is(err, ErrSource) || !strings.Contains(err.Error(), "hash mismatch") {
 			t.Errorf("a wrong hash: %v", err)
 		}
 	})
 }
 
-// flakyNix has the records break, after the index was read.
-type flakyNix struct {
-	*nix.Nix
-	src *flaky
-}
-
-func (n flakyNix) Add(ctx context.Context, infos []nix.PathInfo, open func(nix.PathInfo) (io.Reader, error)) error {
-	n.src.fail = true
-	return n.Nix.Add(ctx, infos, open)
+// beginning is an engine whose sinks are those that change makes of them.
+func beginning(n *nix.Nix, change func(engine.Sink) engine.Sink) engine.Engine {
+	e := engine.Protocol(n)
+	begin := e.Begin
+	e.Begin = func(ctx context.Context, infos []nix.PathInfo) (engine.Sink, error) {
+		sink, err := begin(ctx, infos)
+		if err != nil {
+			return nil, err
+		}
+		return change(sink), nil
+	}
+	return e
 }
 
 // liar names a wrong hash.
-type liar struct{ *nix.Nix }
+type liar struct{ engine.Sink }
 
-func (n liar) Add(ctx context.Context, infos []nix.PathInfo, open func(nix.PathInfo) (io.Reader, error)) error {
-	infos[1].NarHash = infos[0].NarHash
-	return n.Nix.Add(ctx, infos, open)
+func (l liar) Add(ctx context.Context, info nix.PathInfo, nar io.Reader) error {
+	info.NarHash = strings.Repeat("0", 64)
+	return l.Sink.Add(ctx, info, nar)
 }
