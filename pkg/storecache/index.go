@@ -5,14 +5,11 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/org/nix-matrix/pkg/cache"
@@ -165,20 +162,15 @@ func (ix *Index) Paths() []string {
 
 // Marshal gives the document, sealed unless the key is nil.
 func (ix *Index) Marshal(key *pack.Key) ([]byte, error) {
-	data, err := json.Marshal(indexJSON{indexVersion, ix.Packs})
+	data, err := pack.CompressJSON(indexJSON{indexVersion, ix.Packs})
 	if err != nil {
 		return nil, fmt.Errorf("write index: %w", err)
 	}
 	return key.Seal(indexDocument, wrap(data)), nil
 }
 
-// wrap makes a document of JSON.
+// wrap makes a document of compressed JSON.
 func wrap(data []byte) []byte {
-	enc, err := zstd.NewWriter(nil)
-	if err != nil {
-		panic(err) // without options there is none
-	}
-	data = enc.EncodeAll(data, nil)
 	sum := sha256.Sum256(data)
 	return slices.Concat([]byte(indexMagic), sum[:], data)
 }
@@ -197,14 +189,9 @@ func ParseIndex(data []byte, key *pack.Key) (*Index, error) {
 	if !ok || len(rest) < sha256.Size || sha256.Sum256(rest[sha256.Size:]) != [sha256.Size]byte(rest) {
 		return nil, fmt.Errorf("%w: not an index, or one that was changed", pack.ErrCorrupt)
 	}
-	dec, err := zstd.NewReader(bytes.NewReader(rest[sha256.Size:]), zstd.WithDecoderMaxMemory(maxIndex), zstd.WithDecoderConcurrency(1))
-	if err != nil {
-		return nil, err
-	}
-	defer dec.Close()
 	var doc indexJSON
-	if err := json.NewDecoder(io.LimitReader(dec, maxIndex)).Decode(&doc); err != nil {
-		return nil, fmt.Errorf("%w: the index can't be read: %w", pack.ErrCorrupt, err)
+	if err := pack.DecompressJSON(rest[sha256.Size:], maxIndex, &doc); err != nil {
+		return nil, err
 	}
 	if doc.Version != indexVersion {
 		return nil, fmt.Errorf("the index has version %d, this nix-matrix reads version %d", doc.Version, indexVersion)

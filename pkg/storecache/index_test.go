@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/org/nix-matrix/internal/nar"
 	"github.com/org/nix-matrix/pkg/cache"
@@ -244,10 +245,12 @@ func FuzzStoreIndex(f *testing.F) {
 	p, _ := packOf(f, "one", nil, "low", "top:low")
 	data, err := json.Marshal(indexJSON{indexVersion, []*Pack{p}})
 	must(f, err)
+	enc, err := zstd.NewWriter(nil)
+	must(f, err)
 	f.Add(data)
 	f.Add([]byte(`{"version":1,"packs":[null,{"key":"a","size":1,"index":null}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		ix, err := ParseIndex(wrap(data), nil)
+		ix, err := ParseIndex(wrap(enc.EncodeAll(data, nil)), nil)
 		if err != nil {
 			return
 		}
