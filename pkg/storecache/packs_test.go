@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -115,6 +114,13 @@ func everything(t *testing.T, n *nix.Nix, paths ...string) map[string]any {
 	return all
 }
 
+func infosOf(t *testing.T, n *nix.Nix, paths ...string) []nix.PathInfo {
+	t.Helper()
+	infos, err := n.FullInfo(t.Context(), paths...)
+	must(t, err)
+	return infos
+}
+
 func saver(n *nix.Nix, c cache.Cache, key *pack.Key) *Saver {
 	return &Saver{Nix: n, Cache: c, ID: "test", Seal: key}
 }
@@ -144,9 +150,9 @@ func TestPacks(t *testing.T) {
 		var all []saved
 		for _, key := range []*pack.Key{nil, secret} {
 			to := saved{open(t), IndexKey{ID: "test", System: "x86_64-linux", Seal: key}}
-			low, err := saver(n, to.cache, key).Save(t.Context(), closure[:2])
+			low, err := saver(n, to.cache, key).Save(t.Context(), infosOf(t, n, closure[:2]...))
 			must(t, err)
-			high, err := saver(n, to.cache, key).Save(t.Context(), closure[2:])
+			high, err := saver(n, to.cache, key).Save(t.Context(), infosOf(t, n, closure[2:]...))
 			must(t, err)
 			must(t, NewIndex(append(high, low...)...).Keep(t.Context(), to.cache, to.key, "refs/heads/main", "1"))
 			all = append(all, to)
@@ -195,7 +201,7 @@ func TestStockTools(t *testing.T) {
 	c := t.TempDir()
 	files, err := dir.New(c)
 	must(t, err)
-	packs, err := saver(n, files, nil).Save(t.Context(), closure)
+	packs, err := saver(n, files, nil).Save(t.Context(), infosOf(t, n, closure...))
 	must(t, err)
 	known := func(n *nix.Nix) []nix.PathInfo {
 		t.Helper()
@@ -236,7 +242,7 @@ func TestLostPacks(t *testing.T) {
 	c := open(t)
 	var packs []*Pack
 	for _, name := range []string{"low", "left", "right", "large", "top", "alone"} {
-		one, err := saver(n, c, nil).Save(t.Context(), []string{paths[name]})
+		one, err := saver(n, c, nil).Save(t.Context(), infosOf(t, n, paths[name]))
 		must(t, err)
 		packs = append(packs, one...)
 	}
@@ -267,7 +273,7 @@ func TestSubstituted(t *testing.T) {
 	n := inputsNix(t)
 	paths := fleet(t, n)
 	c := open(t)
-	packs, err := saver(n, c, nil).Save(t.Context(), []string{paths["right"], paths["large"], paths["top"]})
+	packs, err := saver(n, c, nil).Save(t.Context(), infosOf(t, n, paths["right"], paths["large"], paths["top"]))
 	must(t, err)
 	binary := "file://" + t.TempDir()
 	nixtest.Run(t, "nix", "copy", "--to", binary, paths["left"])
@@ -292,9 +298,9 @@ func TestInterleaved(t *testing.T) {
 	n := inputsNix(t)
 	paths := fleet(t, n)
 	c := open(t)
-	one, err := saver(n, c, nil).Save(t.Context(), []string{paths["low"], paths["right"], paths["top"]})
+	one, err := saver(n, c, nil).Save(t.Context(), infosOf(t, n, paths["low"], paths["right"], paths["top"]))
 	must(t, err)
-	two, err := saver(n, c, nil).Save(t.Context(), []string{paths["left"], paths["large"]})
+	two, err := saver(n, c, nil).Save(t.Context(), infosOf(t, n, paths["left"], paths["large"]))
 	must(t, err)
 	ix := NewIndex(append(one, two...)...)
 	seen := map[string]bool{}
@@ -321,89 +327,6 @@ func TestInterleaved(t *testing.T) {
 	}
 }
 
-// What can't be saved to its end leaves an error and the packs that are whole.
-func TestSaveFails(t *testing.T) {
-	n := inputsNix(t)
-	paths := fleet(t, n)
-	closure, err := n.Requisites(t.Context(), paths["top"])
-	must(t, err)
-	for name, s := range map[string]*Saver{
-		"export": {Nix: broken{n}, Cache: open(t), ID: "test"},
-		"cache":  {Nix: n, Cache: full{open(t)}, ID: "test"},
-	} {
-		s.Size = 1 << 20
-		packs, err := s.Save(t.Context(), closure)
-		if err == nil || !strings.HasPrefix(err.Error(), "save: ") {
-			t.Errorf("%s: %v", name, err)
-		}
-		for _, p := range packs {
-			if _, err := s.Cache.Open(t.Context(), p.Key); err != nil {
-				t.Errorf("%s: %v", name, err)
-			}
-		}
-	}
-}
-
-// A path that has changed in the store since it was registered, or is gone, is left out
-// of a save, as is what refers to it; all others are saved.
-func TestSaveWithout(t *testing.T) {
-	for what, damage := range map[string]func(path string) error{
-		"changed": func(path string) error {
-			return errors.Join(os.Chmod(path, 0o600), os.WriteFile(path, []byte("something else"), 0o600))
-		},
-		"gone": os.Remove,
-		"something else": func(path string) error {
-			return errors.Join(os.Remove(path), syscall.Mkfifo(path, 0o400))
-		},
-		"not valid": nil,
-	} {
-		for _, size := range []int64{0, 1} { // all in one pack, and each in its own
-			t.Run(fmt.Sprint(what, " ", size), func(t *testing.T) {
-				n := inputsNix(t)
-				paths := fleet(t, n)
-				closure, err := n.Requisites(t.Context(), paths["top"], paths["alone"])
-				must(t, err)
-				if damage == nil {
-					for _, name := range []string{"top", "left"} { // a path goes after what refers to it
-						nixtest.Run(t, "nix-store", "--delete", "--ignore-liveness", paths[name])
-					}
-				} else {
-					must(t, damage(paths["left"]))
-				}
-				s := saver(n, open(t), nil)
-				s.Size = size
-				var lost []string
-				s.Lost = func(path string, why error) {
-					lost = append(lost, path)
-					if why == nil {
-						t.Errorf("%s is lost for no reason", path)
-					}
-				}
-				packs, err := s.Save(t.Context(), closure)
-				must(t, err)
-				slices.Sort(lost)
-				want := []string{paths["left"], paths["top"]}
-				slices.Sort(want)
-				if diff := cmp.Diff(want, lost); diff != "" {
-					t.Errorf("lost:\n%s", diff)
-				}
-				want = slices.DeleteFunc(slices.Clone(closure), func(path string) bool { return slices.Contains(lost, path) })
-				slices.Sort(want)
-				if diff := cmp.Diff(want, slices.Sorted(slices.Values(NewIndex(packs...).Paths()))); diff != "" {
-					t.Errorf("saved:\n%s", diff)
-				}
-			})
-		}
-	}
-}
-
-// full is a cache that takes no more.
-type full struct{ cache.Cache }
-
-func (full) Save(context.Context, string, io.ReaderAt, int64) error {
-	return errors.New("no more room")
-}
-
 // Two who save the same have it once.
 func TestSavedTwice(t *testing.T) {
 	n := inputsNix(t)
@@ -414,7 +337,7 @@ func TestSavedTwice(t *testing.T) {
 	for _, k := range []*pack.Key{nil, key} {
 		var keys []string
 		for range 2 {
-			packs, err := saver(n, c, k).Save(t.Context(), []string{paths["low"], paths["left"]})
+			packs, err := saver(n, c, k).Save(t.Context(), infosOf(t, n, paths["low"], paths["left"]))
 			must(t, err)
 			if len(packs) != 1 {
 				t.Fatal(packs)

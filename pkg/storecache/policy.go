@@ -10,19 +10,19 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// A Policy says what is saved of what is new.
+// A Policy decides which new paths are saved.
 type Policy string
 
 const (
-	// Built is what no public cache has: outputs that nobody else has signed.
+	// Built saves what no public cache has: outputs that nobody else has signed.
 	Built Policy = "built"
-	// All is everything but derivations.
+	// All saves everything but derivations.
 	All Policy = "all"
-	// Off is nothing.
+	// Off saves nothing.
 	Off Policy = "off"
 )
 
-// ParsePolicy reads a policy.
+// ParsePolicy returns the policy of a name.
 func ParsePolicy(text string) (Policy, error) {
 	switch p := Policy(text); p {
 	case Built, All, Off:
@@ -32,7 +32,7 @@ func ParsePolicy(text string) (Policy, error) {
 	}
 }
 
-// takes says whether a path is saved that is new.
+// takes reports whether a new path is saved.
 func (p Policy) takes(info *nix.PathInfo) bool {
 	switch p {
 	case All:
@@ -45,24 +45,31 @@ func (p Policy) takes(info *nix.PathInfo) bool {
 	return false
 }
 
-// New gives those of the paths, as far as they are still valid, that a policy wants saved and that
-// no pack has; and of what they need, such as the sources that they refer to, what
-// nobody has signed: else it would be nowhere. Those that are somebody else's to save are
-// left out. References stand before what refers to them.
-func New(ctx context.Context, from Nix, saved *Index, policy Policy, paths []string, others ...string) ([]string, error) {
-	fail := func(err error) ([]string, error) { return nil, fmt.Errorf("look for what is new: %w", err) }
+// New returns the infos of the paths that a policy wants saved and that no pack has, as far
+// as they are still valid; and of paths that they need and nobody has signed, such as the
+// sources that they refer to, because no other place has these. Paths that others save are
+// left out. References stand before the paths that refer to them.
+func New(ctx context.Context, from Nix, saved *Index, policy Policy, paths []string, others ...string) ([]nix.PathInfo, error) {
+	fail := func(err error) ([]nix.PathInfo, error) { return nil, fmt.Errorf("look for what is new: %w", err) }
 	valid, err := from.Valid(ctx, unsaved(saved, paths)...)
 	if err != nil {
 		return fail(err)
 	}
-	infos, err := from.FullInfo(ctx, slices.Sorted(maps.Keys(valid))...)
-	if err != nil {
+	known := map[string]nix.PathInfo{}
+	ask := func(paths []string) error {
+		infos, err := from.FullInfo(ctx, paths...)
+		for _, info := range infos {
+			known[info.Path] = info
+		}
+		return err
+	}
+	if err := ask(slices.Sorted(maps.Keys(valid))); err != nil {
 		return fail(err)
 	}
 	wanted := map[string]bool{}
-	for i := range infos {
-		if policy.takes(&infos[i]) {
-			wanted[infos[i].Path] = true
+	for path, info := range known {
+		if policy.takes(&info) {
+			wanted[path] = true
 		}
 	}
 	if len(wanted) == 0 {
@@ -73,20 +80,20 @@ func New(ctx context.Context, from Nix, saved *Index, policy Policy, paths []str
 		return fail(err)
 	}
 	closure = unsaved(saved, closure)
-	if infos, err = from.FullInfo(ctx, closure...); err != nil {
+	if err := ask(slices.DeleteFunc(slices.Clone(closure), func(path string) bool { return valid[path] })); err != nil {
 		return fail(err)
 	}
-	var fresh []string
-	for i, path := range closure {
-		if (wanted[path] || len(infos[i].Signatures) == 0) && !slices.Contains(others, path) {
-			fresh = append(fresh, path)
+	var fresh []nix.PathInfo
+	for _, path := range closure {
+		if info := known[path]; (wanted[path] || len(info.Signatures) == 0) && !slices.Contains(others, path) {
+			fresh = append(fresh, info)
 		}
 	}
 	return fresh, nil
 }
 
-// unsaved are the paths that no pack has, but for derivations, which whoever evaluates
-// has.
+// unsaved returns the paths that no pack has, but for derivations, which every discovery
+// makes.
 func unsaved(saved *Index, paths []string) []string {
 	return slices.DeleteFunc(slices.Clone(paths), func(path string) bool {
 		return saved.saved(path) || strings.HasSuffix(path, ".drv")

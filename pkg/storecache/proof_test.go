@@ -35,7 +35,7 @@ func TestProven(t *testing.T) {
 	c := open(t)
 	closure, err := n.Requisites(t.Context(), slices.Collect(maps.Values(paths))...)
 	must(t, err)
-	packs, err := saver(n, c, nil).Save(t.Context(), closure)
+	packs, err := saver(n, c, nil).Save(t.Context(), infosOf(t, n, closure...))
 	must(t, err)
 	stranger, _, err := signature.GenerateKeypair("signs-1", nil)
 	must(t, err)

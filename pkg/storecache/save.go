@@ -40,14 +40,14 @@ type Saver struct {
 // maxLost is how many paths may be gone or changed before a save is given up.
 const maxLost = 100
 
-// Save puts these paths, which are given with references first, into the cache. What they
-// refer to is not saved with them. A path that is gone or has changed is left out, as is
-// what refers to it. After an error those packs are given that are whole in the cache.
-func (s *Saver) Save(ctx context.Context, paths []string) ([]*Pack, error) {
+// Save puts paths, given with references first, into the cache. The paths that they refer to
+// are not saved with them. A path that is gone or has changed is left out, as is each path
+// that refers to it. After an error, the packs that are whole in the cache are returned.
+func (s *Saver) Save(ctx context.Context, infos []nix.PathInfo) ([]*Pack, error) {
 	var all []*Pack
 	lost := map[string]bool{}
-	for tries := 0; len(paths) > 0; tries++ {
-		packs, err := s.save(ctx, paths, lost)
+	for tries := 0; len(infos) > 0; tries++ {
+		packs, err := s.save(ctx, infos)
 		all = append(all, packs...)
 		var bad *nix.PathError
 		switch {
@@ -58,7 +58,9 @@ func (s *Saver) Save(ctx context.Context, paths []string) ([]*Pack, error) {
 		}
 		s.lose(lost, bad.Path, bad.Err)
 		saved := NewIndex(all...)
-		paths = slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return lost[path] || saved.Has(path) })
+		infos = slices.DeleteFunc(slices.Clone(infos), func(info nix.PathInfo) bool {
+			return lost[info.Path] || saved.Has(info.Path) || s.refersTo(lost, &info)
+		})
 	}
 	return all, nil
 }
@@ -70,24 +72,18 @@ func (s *Saver) lose(lost map[string]bool, path string, why error) {
 	}
 }
 
-// save saves paths but for those that refer to what is lost.
-func (s *Saver) save(ctx context.Context, paths []string, lost map[string]bool) (packs []*Pack, err error) {
-	infos, err := s.Nix.FullInfo(ctx, paths...)
-	if err != nil {
-		return nil, err
-	}
-	infos = slices.DeleteFunc(infos, func(info nix.PathInfo) bool {
-		for _, reference := range info.References {
-			if lost[reference] && reference != info.Path {
-				s.lose(lost, info.Path, fmt.Errorf("it refers to %s", reference))
-				return true
-			}
+// refersTo loses a path that refers to a lost one.
+func (s *Saver) refersTo(lost map[string]bool, info *nix.PathInfo) bool {
+	for _, reference := range info.References {
+		if lost[reference] && reference != info.Path {
+			s.lose(lost, info.Path, fmt.Errorf("it refers to %s", reference))
+			return true
 		}
-		return false
-	})
-	if len(infos) == 0 {
-		return nil, nil
 	}
+	return false
+}
+
+func (s *Saver) save(ctx context.Context, infos []nix.PathInfo) (packs []*Pack, err error) {
 	err = export(ctx, s.Nix, infos, s.Seal, func(stream *pack.Stream) error {
 		packs, err = s.packs(ctx, stream, infos)
 		return err
