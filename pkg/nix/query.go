@@ -2,6 +2,7 @@ package nix
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/nix-community/go-nix/pkg/nixhash"
+
 	"github.com/org/nix-matrix/internal/storepath"
 	"github.com/org/nix-matrix/internal/valid"
 )
@@ -17,13 +20,13 @@ import (
 // A PathInfo is what the store knows of a valid path.
 type PathInfo struct {
 	Path       string
-	NarHash    string // sha256; base16, but from Closure
+	NarHash    string // sha256, base16
 	NarSize    int64  // bytes
 	Deriver    string // store path or empty
 	References []string
 	Signatures []string // NAME:BASE64
 	CA         string   // content address or empty
-	Ultimate   bool     // it was built here; known to FullInfo only
+	Ultimate   bool     // the path was built here; known to FullInfo only
 }
 
 // StorePath gives the store path that an argument is, lies in, or leads to, as ./result
@@ -72,8 +75,8 @@ func (n *Nix) Requisites(ctx context.Context, paths ...string) ([]string, error)
 	return all, nil
 }
 
-// Closure gives what the store knows of the closure of the paths, signatures and
-// content addresses too. The hashes are as `nix path-info` writes them.
+// Closure returns what the store knows of the closure of the paths, signatures and content
+// addresses too.
 func (n *Nix) Closure(ctx context.Context, paths ...string) (map[string]PathInfo, error) {
 	closure := make(map[string]PathInfo, len(paths))
 	for _, piece := range chunks(paths) {
@@ -117,12 +120,30 @@ func parsePathInfo(out []byte) (map[string]PathInfo, error) {
 		if i == nil { // not valid
 			continue
 		}
+		hash, err := hexHash(i.NarHash)
+		if err != nil {
+			return nil, fmt.Errorf("the NAR hash of %s: %w", valid.Quote(path), err)
+		}
 		infos[path] = PathInfo{
-			Path: path, NarHash: i.NarHash, NarSize: i.NarSize, Deriver: i.Deriver,
+			Path: path, NarHash: hash, NarSize: i.NarSize, Deriver: i.Deriver,
 			References: i.References, Signatures: i.Signatures, CA: i.CA,
 		}
 	}
 	return infos, nil
+}
+
+// hexHash returns a SHA-256 in base16 that Nix writes in any of its forms. No hash remains
+// none.
+func hexHash(text string) (string, error) {
+	if text == "" {
+		return "", nil
+	}
+	algorithm := nixhash.SHA256
+	hash, err := nixhash.ParseAny(text, &algorithm)
+	if err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(hash.Digest()), nil
 }
 
 // Valid says which of the paths are valid in the store.
@@ -143,7 +164,7 @@ func (n *Nix) Valid(ctx context.Context, paths ...string) (map[string]bool, erro
 	return there, nil
 }
 
-// Outputs gives the outputs of derivations by name. The path of one that is known
+// Outputs returns the outputs of derivations by name. The path of one that is known
 // only after the build is empty until then.
 func (n *Nix) Outputs(ctx context.Context, drvs ...string) (map[string]map[string]string, error) {
 	outputs := make(map[string]map[string]string, len(drvs))
@@ -154,12 +175,8 @@ func (n *Nix) Outputs(ctx context.Context, drvs ...string) (map[string]map[strin
 	if err != nil {
 		return nil, err
 	}
-	for _, drv := range drvs {
-		if outputs[drv] == nil {
-			if outputs[drv], err = d.OutputMap(drv); err != nil {
-				return nil, d.explain(errors.Join(err, d.Close()))
-			}
-		}
+	if outputs, err = d.outputMaps(drvs); err != nil {
+		return nil, d.explain(errors.Join(err, d.Close()))
 	}
 	return outputs, d.Close()
 }

@@ -61,6 +61,18 @@ func TestQueries(t *testing.T) {
 		if len(infos[0].NarHash) != 64 || infos[0].NarHash == infos[1].NarHash {
 			t.Errorf("the hashes are %s and %s", infos[0].NarHash, infos[1].NarHash)
 		}
+		closure, err := n.Closure(ctx, outs["second"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]PathInfo{}
+		for _, info := range infos {
+			info.Ultimate = false
+			want[info.Path] = info
+		}
+		if diff := cmp.Diff(want, closure, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("the closure is another one:\n%s", diff)
+		}
 		if _, err := n.FullInfo(ctx, outs["second"], outs["fails"]); err == nil {
 			t.Error("there is something to tell of what is not valid")
 		}
@@ -160,16 +172,18 @@ func TestCachix(t *testing.T) {
 
 func TestParsePathInfo(t *testing.T) {
 	want := map[string]PathInfo{"/a": {
-		Path: "/a", NarHash: "sha256-x", NarSize: 7, Deriver: "/a.drv", References: []string{"/b"}, Signatures: []string{"k:s"}, CA: "text:sha256:y",
+		Path: "/a", NarHash: strings.Repeat("00", 32), NarSize: 7, Deriver: "/a.drv", References: []string{"/b"}, Signatures: []string{"k:s"}, CA: "text:sha256:y",
 	}}
-	const fields = `"narHash":"sha256-x","narSize":7,"deriver":"/a.drv","references":["/b"],"signatures":["k:s"],"ca":"text:sha256:y"`
+	const fields = `"narHash":"sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","narSize":7,"deriver":"/a.drv","references":["/b"],"signatures":["k:s"],"ca":"text:sha256:y"`
 	for _, out := range []string{`[{"path":"/a",` + fields + `}]`, `{"/a":{` + fields + `,"version":1},"/gone":null}`} {
 		got, err := parsePathInfo([]byte(out))
 		if diff := cmp.Diff(want, got); err != nil || diff != "" {
 			t.Errorf("%s: %v\n%s", out, err, diff)
 		}
 	}
-	if got, err := parsePathInfo([]byte("nonsense")); err == nil {
-		t.Errorf("nonsense is %v", got)
+	for _, out := range []string{"nonsense", `{"/a":{"narHash":"sha256-x"}}`} {
+		if got, err := parsePathInfo([]byte(out)); err == nil {
+			t.Errorf("%s is %v", out, got)
+		}
 	}
 }

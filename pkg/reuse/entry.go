@@ -201,22 +201,15 @@ func (e *EntryCache) Save(ctx context.Context, n *nix.Nix, result *job.Result) e
 	return err
 }
 
-// builtOutputs are the outputs of derivations that are in the store.
+// builtOutputs returns the outputs of derivations that are in the store.
 func builtOutputs(ctx context.Context, n *nix.Nix, drvs []string) ([]string, error) {
-	outputs, err := n.Outputs(ctx, drvs...)
-	if err != nil {
-		return nil, err
-	}
+	outputs, err := n.ValidOutputs(ctx, drvs...)
 	var paths []string
-	for _, byName := range outputs {
-		for _, path := range byName {
-			if path != "" {
-				paths = append(paths, path)
-			}
-		}
+	for _, valid := range outputs {
+		paths = append(paths, valid.Paths...)
 	}
-	valid, err := n.Valid(ctx, paths...)
-	return slices.Sorted(maps.Keys(valid)), err
+	slices.Sort(paths)
+	return paths, err
 }
 
 // Warn tells what the cache has failed to do.
