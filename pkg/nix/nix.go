@@ -50,8 +50,9 @@ type Nix struct {
 	secrets []string // variables for programs that talk to other stores
 	conf    string   // lines as of a nix.conf
 	options []Option
-	remote  bool  // the store is on another machine
-	err     error // why no program can be run
+	remote  bool          // the store is on another machine
+	err     error         // why no program can be run
+	grace   time.Duration // stopGrace if 0
 	// programs are known without an evaluator, and nixpkgs is the flake that has others.
 	programs []Program
 	nixpkgs  string
@@ -214,14 +215,15 @@ func (n *Nix) program(ctx context.Context, program string, with *arguments) *exe
 	}
 	conf := []string{os.Getenv("NIX_CONFIG"), n.conf, "extra-experimental-features = nix-command flakes"}
 	cmd.Env = append(slices.Clone(n.env), "NIX_CONFIG="+strings.TrimLeft(strings.Join(conf, "\n"), "\n"))
+	grace := cmp.Or(n.grace, stopGrace)
 	cmd.Cancel = func() error {
 		// Nix misses a signal that comes just before it begins to wait.
-		for again := stopGrace / 8; again < stopGrace; again *= 2 {
+		for again := grace / 8; again < grace; again *= 2 {
 			time.AfterFunc(again, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })
 		}
 		return cmd.Process.Signal(syscall.SIGTERM)
 	}
-	cmd.WaitDelay = stopGrace
+	cmd.WaitDelay = grace
 	return cmd
 }
 
