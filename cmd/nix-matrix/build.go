@@ -228,6 +228,9 @@ func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Resul
 		return err
 	}
 	defer at.close()
+	if err := at.reach(ctx); err != nil {
+		return err
+	}
 	if err := at.sign(); err != nil {
 		return err
 	}

@@ -72,9 +72,9 @@ every host and package once, in parallel, and never evaluates twice.
   unseal     shows what was sealed with encryption_key
 
 Exit codes: 0 done (for report and run: green), 1 something is red, 2 wrong
-usage, 3 the environment is not usable (no Nix, a Nix daemon that is away or refuses
-this user, no permission, a full disk), 130 interrupted by a signal (what was finished
-is pushed and reported nonetheless).
+usage, 3 the environment is not usable (no Nix, a Nix daemon or a --store that is away
+or refuses this user, no permission, a full disk), 130 interrupted by a signal (what was
+finished is pushed and reported nonetheless).
 
 In GitHub Actions, each flag's default is the action's input of the same name
 with underscores. Secrets are taken from the environment only.`,

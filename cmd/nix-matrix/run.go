@@ -105,6 +105,9 @@ func (r *runner) run(ctx context.Context) error {
 		return err
 	}
 	defer at.close()
+	if err := at.reach(ctx); err != nil {
+		return err
+	}
 	if d := &r.discovery; len(d.systems) == 0 {
 		if d.systems = d.surroundings.buildable(at.nix); d.systems != nil {
 			d.buildable = true

@@ -1,21 +1,17 @@
 package main
 
 import (
-	"bytes"
+	"cmp"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/crypto/ssh"
-	"golang.org/x/crypto/ssh/knownhosts"
 	"golang.org/x/sys/unix"
 
 	"github.com/org/nix-matrix/internal/valid"
@@ -146,11 +142,6 @@ func (s *surroundings) open(ctx context.Context, a *app, p *job.Plan) (_ *site, 
 	if at.to, err = destinations(s.push); err != nil {
 		return nil, err
 	}
-	for _, address := range s.substituters {
-		if err := push.CheckForm(address); err != nil {
-			return nil, usagef("substituters: %w", err)
-		}
-	}
 	for _, to := range at.to {
 		if s.store != "" && to.NeedsFiles() {
 			return nil, usagef("--push %s: Cachix's program pushes what is on this machine, and with --store nothing is: leave one of them out", to.Name)
@@ -205,17 +196,14 @@ func (s *surroundings) open(ctx context.Context, a *app, p *job.Plan) (_ *site, 
 // check finds what is neither an address nor a key before Nix would.
 func (s *surroundings) check() error {
 	for flag, err := range map[string]error{
-		"substituters":        valid.All(valid.Substituter, s.substituters...),
+		"substituters":        cmp.Or(valid.All(push.CheckForm, s.substituters...), valid.All(valid.Substituter, s.substituters...)),
 		"trusted-public-keys": valid.All(valid.Key, s.publicKeys...),
 	} {
 		if err != nil {
 			return fmt.Errorf("--%s: %w", flag, err)
 		}
 	}
-	if err := valid.Address(s.store); s.store != "" && err != nil {
-		return fmt.Errorf("--store: %w: it must be one such as ssh-ng://USER@HOST, or the absolute path of a directory", err)
-	}
-	return nil
+	return checkStore(s.store)
 }
 
 // findNix finds a Nix whose store can be opened.
@@ -343,46 +331,6 @@ func (s *site) substituters() []string {
 	return slices.Compact(all)
 }
 
-// sshAccess is how programs log in to other machines.
-type sshAccess struct {
-	options  string   // for programs that this process starts
-	builders []string // for a daemon, which has its own environment
-}
-
-// ssh makes the key and the known hosts available.
-func (s *surroundings) ssh(at *site) (*sshAccess, error) {
-	access := &sshAccess{builders: s.builders}
-	key, err := at.secretFile(at.app.getenv(sshKeyVariable))
-	if err != nil {
-		return nil, err
-	}
-	hosts, err := at.secretFile(s.knownHosts)
-	if err != nil {
-		return nil, err
-	}
-	var options []string
-	if own := at.app.getenv("NIX_SSHOPTS"); own != "" {
-		options = append(options, own)
-	}
-	if key != "" {
-		options = append(options, "-i", key, "-o", "IdentitiesOnly=yes")
-	}
-	if hosts != "" {
-		options = append(options, "-o", "UserKnownHostsFile="+hosts, "-o", "StrictHostKeyChecking=yes")
-	}
-	if key != "" || hosts != "" || at.app.action.Running() {
-		options = append(options, "-o", "BatchMode=yes") // nobody is there to answer a question
-	}
-	access.options = strings.Join(options, " ")
-	access.builders = make([]string, len(s.builders))
-	for i, line := range s.builders {
-		if access.builders[i], err = withKeys(line, key, s.knownHosts); err != nil {
-			return nil, &usageError{err}
-		}
-	}
-	return access, nil
-}
-
 func destinations(addresses []string) ([]push.Destination, error) {
 	var all []push.Destination
 	for _, address := range addresses {
@@ -410,60 +358,4 @@ func duration(flag, value string) (time.Duration, error) {
 		return 0, usagef("--%s %s: it is a time such as 90m or 1h30m", flag, value)
 	}
 	return d, nil
-}
-
-// hostKey gives the key of the host that an address is of, as a builder wants it,
-// or nothing if it is not among the known ones.
-func hostKey(address, knownHosts string) string {
-	if !strings.Contains(address, "://") {
-		address = "ssh://" + address
-	}
-	u, err := url.Parse(address)
-	if err != nil {
-		return ""
-	}
-	names := []string{u.Hostname(), knownhosts.Normalize(u.Host)}
-	for rest := []byte(knownHosts); ; {
-		var marker string
-		var hosts []string
-		var key ssh.PublicKey
-		marker, hosts, key, _, rest, err = ssh.ParseKnownHosts(rest)
-		if err != nil { // no more of them
-			return ""
-		}
-		if marker == "" && slices.ContainsFunc(hosts, func(host string) bool { return slices.Contains(names, host) }) {
-			return base64.StdEncoding.EncodeToString(bytes.TrimSpace(ssh.MarshalAuthorizedKey(key)))
-		}
-	}
-}
-
-var errBuilder = errors.New("not a remote builder as nix.conf has it, such as ssh-ng://USER@HOST x86_64-linux")
-
-// withKeys gives a builder its key and its host's key, since the daemon that logs
-// in there knows nothing of ours. The fields are address, systems, key file, jobs,
-// speed, features, mandatory features, host key.
-func withKeys(line, keyFile, knownHosts string) (string, error) {
-	const fieldKey, fieldHost = 2, 7
-	fields := strings.Fields(line)
-	if len(fields) == 0 || strings.HasPrefix(fields[0], "@") || len(fields) > fieldHost+1 {
-		if len(fields) == 1 {
-			return fields[0], nil // a file of the machine that has some: @/etc/nix/machines
-		}
-		return "", fmt.Errorf("builders: %q is %w", line, errBuilder)
-	}
-	set := func(n int, value string) {
-		for len(fields) <= n {
-			fields = append(fields, "-")
-		}
-		if fields[n] == "-" {
-			fields[n] = value
-		}
-	}
-	if keyFile != "" {
-		set(fieldKey, keyFile)
-	}
-	if key := hostKey(fields[0], knownHosts); key != "" {
-		set(fieldHost, key)
-	}
-	return strings.Join(fields, " "), nil
 }

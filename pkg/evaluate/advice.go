@@ -22,7 +22,7 @@ var notThere = []*regexp.Regexp{
 var notFetched = regexp.MustCompile(`Failed to fetch git repository 'file://([^'\n]+)'`)
 
 // What Nix says where there is no flake.
-var noFlake = regexp.MustCompile(`-source/flake\.nix' does not exist|could not find a flake\.nix file|is not part of a flake`)
+var noFlake = regexp.MustCompile(`-source/flake\.nix' does not exist|could not find a flake\.nix file|unable to find a flake|is not part of a flake`)
 
 // What git and the libgit2 in Nix say of a checkout of another user.
 var notOwned = regexp.MustCompile(`repository path '([^'\n]+)' is not owned by current user|dubious ownership in repository at '([^'\n]+)'`)

@@ -50,7 +50,7 @@ type Nix struct {
 	secrets []string // variables for programs that talk to other stores
 	conf    string   // lines as of a nix.conf
 	options []Option
-	remote  bool          // the store is on another machine
+	remote  string        // address of the store; empty for this machine's
 	err     error         // why no program can be run
 	grace   time.Duration // stopGrace if 0
 	// programs are known without an evaluator, and nixpkgs is the flake that has others.
@@ -131,7 +131,7 @@ func (n *Nix) With(options ...Option) *Nix {
 func (n *Nix) At(store string) *Nix {
 	at := *n
 	at.env = append(slices.Clone(n.env), "NIX_REMOTE="+store)
-	at.remote, at.err = true, cmp.Or(n.err, valid.Address(store))
+	at.remote, at.err = store, cmp.Or(n.err, valid.Address(store))
 	return &at
 }
 
