@@ -160,7 +160,7 @@ func (l *stepLog) line(text string) {
 	}
 }
 
-// explain adds the last of what was said to how a script ended.
+// explain adds the last of what was said to how a script ended, and what to do about it.
 func (l *stepLog) explain(err error) error {
 	if len(l.part) > 0 {
 		l.line(string(l.part))
@@ -169,7 +169,11 @@ func (l *stepLog) explain(err error) error {
 	if len(l.lines) == 0 {
 		return err
 	}
-	return fmt.Errorf("%w: %s", err, l.lines[len(l.lines)-1])
+	err = fmt.Errorf("%w: %s", err, l.lines[len(l.lines)-1])
+	if foreign := nix.ForeignProgram(l.lines...); foreign != "" {
+		err = fmt.Errorf("%w. %s", err, foreign)
+	}
+	return err
 }
 
 // postBuild runs the user's command for each target that is built.

@@ -51,6 +51,9 @@ func generalAdvice(flake, message string) string {
 		name, _, _ := strings.Cut(m[1], "/")
 		return "\n\nName where it is with --nix-path " + shellQuote(name) + "=PATH (input nix_path); PATH may also be the address of a tarball"
 	}
+	if foreign := nix.ForeignProgram(message); foreign != "" { // in what is imported from a derivation
+		return "\n\n" + foreign
+	}
 	if pureEval.MatchString(message) {
 		return "\n\nA flake is evaluated without a search path: use its inputs instead, or name a plain Nix file with -f (input file)"
 	}
