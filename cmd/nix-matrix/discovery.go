@@ -337,7 +337,8 @@ func (d *discovery) group(ctx context.Context, at *site, how *planner, e *evalua
 		return err
 	}
 	for _, t := range p.Targets {
-		if at.elsewhere(t.System) && len(how.options.Runners[t.System]) == 0 {
+		here := d.local && !plan.HasRunner(t.System) // for which there need be none
+		if (here || at.elsewhere(t.System)) && len(how.options.Runners[t.System]) == 0 {
 			how.options.Runners[t.System] = plan.AnyRunner
 		}
 	}

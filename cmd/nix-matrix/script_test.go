@@ -29,6 +29,9 @@ func TestMain(m *testing.M) {
 		provisoTime = 2 * time.Second
 		nix.Patience = 2 * time.Second
 		removePause = time.Millisecond
+		if dir := os.Getenv("BINFMT_DIR"); dir != "" {
+			binfmtDir = dir
+		}
 		main()
 	}})
 }

@@ -110,7 +110,6 @@ func (a *app) newResult(e *job.Entry, plan string) *job.Result {
 // besides. What goes wrong is in the Result.
 func (w *worker) work(ctx context.Context, e *job.Entry, result *job.Result) {
 	result.Error = ""
-	result.Emulated = w.emulated(e)
 	session := push.Start(ctx, w.site.store, w.destinations(result), w.site.push)
 	building := ctx
 	if w.timeout > 0 {
@@ -146,9 +145,18 @@ func allOK(result *job.Result) bool {
 	return len(result.Targets) > 0 && !slices.ContainsFunc(result.Targets, func(t job.TargetResult) bool { return !t.Outcome.OK() })
 }
 
-// emulated says whether an entry is built under qemu.
-func (w *worker) emulated(e *job.Entry) bool {
-	return e.QEMU && e.System != w.site.nix.System && !w.site.elsewhere(e.System)
+// needsEmulator reports whether this machine needs an emulator to build an entry.
+func (w *worker) needsEmulator(e *job.Entry) bool {
+	return (e.QEMU || slices.Contains(w.emulated(), e.System)) && e.System != w.site.nix.System && !w.site.elsewhere(e.System)
+}
+
+// emulated returns the systems whose programs an emulator runs where the store builds, as
+// far as that is known: of another machine nothing is.
+func (w *worker) emulated() []string {
+	if w.site.remote != "" {
+		return nil
+	}
+	return slices.DeleteFunc(emulated(), func(system string) bool { return system == w.site.nix.System })
 }
 
 // destinations returns those that we have the means to push to. The Result says which
@@ -234,12 +242,14 @@ func (w *worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 		FailFast: !w.keepGoing,
 		Remote:   w.site.remote != "",
 		Silence:  w.remoteSilence(),
+		Emulated: w.emulated(),
 		Logs:     logs,
 	})
 	if ctx.Err() != nil && len(w.site.to) > 0 {
 		w.pushUnseen(context.WithoutCancel(ctx), session, drvs)
 	}
 	result.Targets, result.Failures, result.Builds = built.Targets, built.Failures, built.Builds
+	result.Emulated = slices.ContainsFunc(built.Builds, func(b job.DrvBuild) bool { return b.Emulated })
 	if w.stock != nil {
 		w.stock.fetched(result)
 	}
@@ -322,7 +332,7 @@ func (w *worker) options(e *job.Entry) []nix.Option {
 	// Entries that are built side by side on one machine wait for each other's
 	// locks; Nix looks at them every five seconds.
 	options = append(options, nix.Set("build-poll-interval", "1"))
-	if platforms := w.site.nix.Setting("extra-platforms"); w.emulated(e) && !slices.Contains(platforms, e.System) {
+	if platforms := w.site.nix.Setting("extra-platforms"); w.needsEmulator(e) && !slices.Contains(platforms, e.System) {
 		options = append(options, nix.Set("extra-platforms", append(platforms, e.System)...))
 	}
 	return options

@@ -35,7 +35,7 @@ type Result struct {
 	Error    string    `json:"error,omitempty"` // what went wrong outside of any target
 	Started  time.Time `json:"started"`
 	Finished time.Time `json:"finished"`
-	Emulated bool      `json:"emulated,omitempty"` // built under qemu
+	Emulated bool      `json:"emulated,omitempty"` // one of Builds is
 	Runner   string    `json:"runner,omitempty"`   // name of the machine
 	URL      string    `json:"url,omitempty"`      // of the job's page, or of the run's where that is not known
 	// TimedOut says that the entry's own deadline came: what is stopped was not
@@ -92,6 +92,7 @@ type TargetResult struct {
 	Causes    []string `json:"causes,omitempty"`
 	Log       []string `json:"log,omitempty"` // its last lines
 	Seconds   float64  `json:"seconds"`
+	Emulated  bool     `json:"emulated,omitempty"`  // one of the Builds for it is
 	Reproduce string   `json:"reproduce,omitempty"` // what to type to see it at home
 	// File and Line are the place that Log says the error is at: File relative to
 	// the repository, without "." or ".." in it; empty where Log names none. Line
@@ -152,6 +153,8 @@ type DrvBuild struct {
 	Started time.Time `json:"started"`
 	Seconds float64   `json:"seconds"`
 	Failed  bool      `json:"failed,omitempty"`
+	// Emulated says that the machine ran its programs by an emulator, such as qemu.
+	Emulated bool `json:"emulated,omitempty"`
 }
 
 // A Push is what was sent to one binary cache.

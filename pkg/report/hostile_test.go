@@ -46,7 +46,7 @@ func hostile(s string) *Verdict {
 	results[3].Targets[0].Error, results[3].Targets[0].Reproduce, results[3].Targets[0].File = s, s, s
 	results[3].Targets[0].Causes = []string{s, "/nix/store/x-" + s}
 	results[3].Failures = []job.Failure{{DrvPath: "/nix/store/x-" + s, Error: s, Log: []string{s, s}, File: s}}
-	results[2].Emulated = true
+	emulate(results[2])
 	results[2].Targets[0].PostBuild = &job.Step{Outcome: job.StepSkipped, Error: s}
 	results[3].Targets[1].PostBuild = &job.Step{Outcome: job.StepFailed, Error: s, Log: []string{s, s}}
 	results[2].Pushes = []job.Push{{Destination: s, Error: s, Optional: true}}

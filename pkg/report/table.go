@@ -69,7 +69,7 @@ func (t *TargetVerdict) row() row {
 	default:
 		r.Outcome = string(t.Status)
 	}
-	if t.Emulated && t.Result != nil {
+	if t.Emulated {
 		r.Outcome += ", emulated"
 	}
 	if t.skippedStep() != "" {
