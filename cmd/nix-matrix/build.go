@@ -241,7 +241,7 @@ func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Resul
 	if stock != nil {
 		stock.plan, stock.accept = plan, accept
 	}
-	w := &worker{app: a, stock: stock, site: at, plan: plan, key: entry.Plan, working: how, showLogs: true, keepLogs: b.logsDir,
+	w := &worker{app: a, stock: stock, site: at, plan: plan, key: entry.Plan, working: how, showLogs: true, keepLogs: b.logsDir, artifact: a.action.Running(),
 		restore: func(ctx context.Context, drvs []string, result *job.Result) error {
 			a.show.Doing("fetching derivations")
 			err := b.restore(ctx, at.nix, accept, c, plan, slices.Concat(drvs, programs), result)

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/push"
@@ -64,4 +68,51 @@ func (s *site) unpushed(p *job.Push, err error) {
 	}
 	p.Withheld = s.withheld && p.Reason != ""
 	p.Optional = p.Withheld || !s.required
+}
+
+// pushUnseen has the session push what a stopped build of the derivations has built although
+// no event said so: Nix's log lags behind Nix, and the rest of it is lost with the process.
+func (w *worker) pushUnseen(ctx context.Context, session *push.Session, drvs []string) {
+	ctx, cancel := context.WithTimeout(ctx, push.Grace)
+	defer cancel()
+	built, err := w.builtHere(ctx, drvs)
+	if err != nil {
+		w.app.show.Warn("cannot ask for all that was built before the stop: %v", err)
+	}
+	for _, drv := range built {
+		session.Built(drv)
+	}
+}
+
+// builtHere returns the derivations, of those given and all that they need, with outputs
+// that the store has built itself.
+func (w *worker) builtHere(ctx context.Context, drvs []string) ([]string, error) {
+	closure, err := w.site.nix.Requisites(ctx, drvs...)
+	if err != nil {
+		return nil, err
+	}
+	closure = slices.DeleteFunc(closure, func(path string) bool { return !strings.HasSuffix(path, ".drv") })
+	outputs, err := w.site.store.Outputs(ctx, closure...)
+	if err != nil {
+		return nil, err
+	}
+	var paths []string
+	for _, byName := range outputs {
+		paths = slices.AppendSeq(paths, maps.Values(byName))
+	}
+	valid, err := w.site.store.Valid(ctx, slices.DeleteFunc(paths, func(path string) bool { return path == "" })...)
+	if err != nil {
+		return nil, err
+	}
+	infos, err := w.site.store.FullInfo(ctx, slices.Collect(maps.Keys(valid))...)
+	if err != nil {
+		return nil, err
+	}
+	here := map[string]bool{}
+	for i := range infos {
+		here[infos[i].Path] = infos[i].Ultimate
+	}
+	return slices.DeleteFunc(closure, func(drv string) bool {
+		return !slices.ContainsFunc(slices.Collect(maps.Values(outputs[drv])), func(path string) bool { return here[path] })
+	}), nil
 }

@@ -30,6 +30,7 @@ type worker struct {
 	working
 	showLogs bool
 	keepLogs string // directory for the logs of what failed
+	artifact bool   // which are uploaded from there
 	// restore brings the derivations into the store of this machine; nil when they
 	// are there.
 	restore func(ctx context.Context, drvs []string, result *job.Result) error
@@ -249,6 +250,7 @@ func (w *worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 		w.pushUnseen(context.WithoutCancel(ctx), session, drvs)
 	}
 	result.Targets, result.Failures, result.Builds = built.Targets, built.Failures, built.Builds
+	w.placeLogs(e, result.Failures)
 	result.Emulated = slices.ContainsFunc(built.Builds, func(b job.DrvBuild) bool { return b.Emulated })
 	if w.stock != nil {
 		w.stock.fetched(result)
@@ -260,53 +262,6 @@ func (w *worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 		}
 	}
 	return built.Promised, err
-}
-
-// pushUnseen has the session push what a stopped build of the derivations has built although
-// no event said so: Nix's log lags behind Nix, and the rest of it is lost with the process.
-func (w *worker) pushUnseen(ctx context.Context, session *push.Session, drvs []string) {
-	ctx, cancel := context.WithTimeout(ctx, push.Grace)
-	defer cancel()
-	built, err := w.builtHere(ctx, drvs)
-	if err != nil {
-		w.app.show.Warn("cannot ask for all that was built before the stop: %v", err)
-	}
-	for _, drv := range built {
-		session.Built(drv)
-	}
-}
-
-// builtHere returns the derivations, of those given and all that they need, with outputs
-// that the store has built itself.
-func (w *worker) builtHere(ctx context.Context, drvs []string) ([]string, error) {
-	closure, err := w.site.nix.Requisites(ctx, drvs...)
-	if err != nil {
-		return nil, err
-	}
-	closure = slices.DeleteFunc(closure, func(path string) bool { return !strings.HasSuffix(path, ".drv") })
-	outputs, err := w.site.store.Outputs(ctx, closure...)
-	if err != nil {
-		return nil, err
-	}
-	var paths []string
-	for _, byName := range outputs {
-		paths = slices.AppendSeq(paths, maps.Values(byName))
-	}
-	valid, err := w.site.store.Valid(ctx, slices.DeleteFunc(paths, func(path string) bool { return path == "" })...)
-	if err != nil {
-		return nil, err
-	}
-	infos, err := w.site.store.FullInfo(ctx, slices.Collect(maps.Keys(valid))...)
-	if err != nil {
-		return nil, err
-	}
-	here := map[string]bool{}
-	for i := range infos {
-		here[infos[i].Path] = infos[i].Ultimate
-	}
-	return slices.DeleteFunc(closure, func(drv string) bool {
-		return !slices.ContainsFunc(slices.Collect(maps.Values(outputs[drv])), func(path string) bool { return here[path] })
-	}), nil
 }
 
 // fetchRetries are the pauses before what could not be fetched is tried again.
@@ -394,7 +349,7 @@ func (a *app) announce(r *job.Result) {
 	}
 	for i := range r.Targets {
 		if t := &r.Targets[i]; t.Outcome == job.Broken {
-			a.action.AnnotateAt(action.LevelError, t.Attr, failure(t), t.File, t.Line)
+			a.action.AnnotateAt(action.LevelError, t.Attr, failure(r, t), t.File, t.Line)
 		}
 	}
 }
@@ -409,15 +364,15 @@ func (a *app) explain(r *job.Result) {
 	}
 	for i := range r.Targets {
 		if t := &r.Targets[i]; !t.Outcome.OK() {
-			a.show.Printf("%s", indent(t.Attr+": "+failure(t)))
+			a.show.Printf("%s", indent(t.Attr+": "+failure(r, t)))
 		}
 	}
 }
 
 func indent(text string) string { return "  " + strings.ReplaceAll(text, "\n", "\n  ") }
 
-// failure says in one paragraph why a target failed.
-func failure(t *job.TargetResult) string {
+// failure says in one paragraph why a target of a Result failed.
+func failure(r *job.Result, t *job.TargetResult) string {
 	text := t.Error
 	if len(t.Log) > 0 {
 		text += "\n> " + strings.Join(t.Log[max(0, len(t.Log)-10):], "\n> ")
@@ -431,7 +386,14 @@ func failure(t *job.TargetResult) string {
 		}
 	}
 	if t.Reproduce != "" && t.Outcome == job.Broken {
-		text += "\nTo see it at home: " + t.Reproduce
+		text += "\nReproduce locally: " + t.Reproduce
+	}
+	for i := range r.Failures {
+		if f := &r.Failures[i]; f.DrvPath == t.Cause {
+			for _, where := range report.WholeLog(f) {
+				text += "\nIts log: " + where
+			}
+		}
 	}
 	return text
 }

@@ -93,7 +93,7 @@ type TargetResult struct {
 	Log       []string `json:"log,omitempty"` // its last lines
 	Seconds   float64  `json:"seconds"`
 	Emulated  bool     `json:"emulated,omitempty"`  // one of the Builds for it is
-	Reproduce string   `json:"reproduce,omitempty"` // what to type to see it at home
+	Reproduce string   `json:"reproduce,omitempty"` // what to type to reproduce it
 	// File and Line are the place that Log says the error is at: File relative to
 	// the repository, without "." or ".." in it; empty where Log names none. Line
 	// counts from 1; 0 is unknown.
@@ -107,9 +107,16 @@ type TargetResult struct {
 type Failure struct {
 	DrvPath string   `json:"drvPath"`
 	Error   string   `json:"error"`
-	Log     []string `json:"log,omitempty"`  // its last lines
-	File    string   `json:"file,omitempty"` // as in a TargetResult
+	Log     []string `json:"log,omitempty"`    // its last lines
+	Silent  bool     `json:"silent,omitempty"` // it was begun, and printed nothing
+	File    string   `json:"file,omitempty"`   // as in a TargetResult
 	Line    int      `json:"line,omitempty"`
+	// LogFile has the whole log: a path on the machine that built, or a file of the run's
+	// artifact LogArtifact; empty where none was kept.
+	LogFile     string `json:"logFile,omitempty"`
+	LogArtifact string `json:"logArtifact,omitempty"`
+	// NixLog says that nix log shows the log on the machine that built.
+	NixLog bool `json:"nixLog,omitempty"`
 }
 
 // A Step is what became of a command that is run for a target.
@@ -286,6 +293,11 @@ func (t *TargetResult) check() error {
 func (f *Failure) check() error {
 	if err := valid.Derivation(f.DrvPath); err != nil {
 		return err
+	}
+	for _, name := range []string{f.LogFile, f.LogArtifact} {
+		if err := valid.Line(name, MaxText); err != nil {
+			return fmt.Errorf("the log: %w", err)
+		}
 	}
 	return checkPosition(f.File, f.Line)
 }

@@ -170,6 +170,9 @@ func (r *realisation) run(ctx context.Context) error {
 	}
 	r.logs.keep(kept)
 	r.outcome.Failures = failures.told()
+	for i := range r.outcome.Failures {
+		r.outcome.Failures[i].LogFile = r.logs.file(r.outcome.Failures[i].DrvPath)
+	}
 	for i := range r.targets {
 		t, result := &r.targets[i], &r.outcome.Targets[i]
 		result.Error = ""

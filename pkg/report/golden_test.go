@@ -57,6 +57,8 @@ var goldens = map[string]func() *Verdict{
 		fail(results[2], 0, drv("openssl-3.0.13"), "checking for perl... no", "make: *** [all] Error 2")
 		emulate(results[2])
 		fail(results[4], 1, drv("b"), "  indented", "\tby a tab", "10%\r50%\r100%")
+		results[0].Failures = []job.Failure{{DrvPath: drv("openssl-3.0.13"), LogFile: "0123-openssl-3.0.13.log", LogArtifact: "nix-matrix.log.1a2b"}}
+		results[4].Failures = []job.Failure{{DrvPath: drv("b"), LogFile: "/home/me/.cache/nix-matrix/cache/run/nix-matrix/logs/1a2b/0123-b.log", NixLog: true}}
 		results[1].Pushes = []job.Push{{Destination: "cachix:fleet", Paths: 412, Seconds: 31, Error: "401 Unauthorized: the token has expired"}}
 		results[1].Error = "push to cachix:fleet: 401 Unauthorized:\nthe token has expired"
 		results[3].Plan = otherPlanKey

@@ -140,7 +140,7 @@ func (t *TargetVerdict) log() []string {
 	}
 }
 
-// reproduce is what to type to see at home what became of the target, if that can
+// reproduce is what to type to see elsewhere what became of the target, if that can
 // be. The Plan's word counts for more than the worker's.
 func (t *TargetVerdict) reproduce() string {
 	if t.stepFailed() || t.stopped() {
