@@ -48,6 +48,11 @@ func (p *packing) rootFlag(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&p.root, "store", "", "a store in `ROOT`/nix/store, in place of this machine's")
 }
 
+// savePolicy returns what is saved, or a usage error.
+func (p *packing) savePolicy() (store.Policy, error) {
+	return store.Policy(p.policy), oneOf("store-cache", p.policy, string(store.Built), string(store.All), string(store.Off))
+}
+
 const engineAuto = "auto"
 
 // checkEngine returns a usage error unless there is an engine of that name.

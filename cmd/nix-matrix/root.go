@@ -169,7 +169,7 @@ func cachePath(name string) (string, error) {
 	case kind == "dir" && path != "":
 		return path, nil
 	case name != "":
-		return "", usagef("--cache %s: it is either actions or dir:PATH", name)
+		return "", usagef("--cache %s: it is either actions or dir:PATH%s", name, nearest.Hint(kind, []string{"actions", "dir"}))
 	}
 	base, err := os.UserCacheDir()
 	if err != nil {

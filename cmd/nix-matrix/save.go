@@ -54,9 +54,9 @@ func (s *saver) run(ctx context.Context, args []string) error {
 	if err := errors.Join(a.checkID(), a.loadSeal()); err != nil {
 		return err
 	}
-	policy, err := store.ParsePolicy(s.policy)
+	policy, err := s.savePolicy()
 	if err != nil {
-		return usagef("--store-cache: %w", err)
+		return err
 	}
 	limit, err := sizeOf("store-cache-limit", s.limit)
 	if err != nil {

@@ -45,9 +45,9 @@ func (a *app) defaultPolicy() store.Policy {
 
 // stock begins to look for what was saved; nil where nothing is to go through the cache.
 func (b *builder) stock(ctx context.Context, c cache.Cache, e *job.Entry) (*stock, error) {
-	policy, err := store.ParsePolicy(b.packing.policy)
+	policy, err := b.packing.savePolicy()
 	if err != nil {
-		return nil, usagef("--store-cache: %w", err)
+		return nil, err
 	}
 	if err := b.packing.checkEngine(); err != nil {
 		return nil, err

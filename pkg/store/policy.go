@@ -22,16 +22,6 @@ const (
 	Off Policy = "off"
 )
 
-// ParsePolicy reads a policy.
-func ParsePolicy(text string) (Policy, error) {
-	switch p := Policy(text); p {
-	case Built, All, Off:
-		return p, nil
-	default:
-		return "", fmt.Errorf("it is built, all or off, not %q", text)
-	}
-}
-
 // takes says whether a path is saved that is new.
 func (p Policy) takes(info *nix.PathInfo) bool {
 	switch p {
