@@ -244,6 +244,9 @@ func TestWorkflows(t *testing.T) {
 		if !slices.ContainsFunc(r.uploaded(), func(name string) bool { return strings.HasPrefix(name, "nix-matrix.log.") }) {
 			t.Errorf("the whole log is not among the artifacts %q", r.uploaded())
 		}
+		if named := regexp.MustCompile("Its log: `\\S+-notado.toml.log in the artifact (\\S+)`").FindStringSubmatch(r.summary("nix/report")); named == nil || !slices.Contains(r.uploaded(), named[1]) {
+			t.Errorf("the summary does not name the artifact with the log: %q of %q", named, r.uploaded())
+		}
 		_, pushed := cachix.pushed(t)
 		for _, host := range []string{"hetzner", "nixsl", "notado", "pi3"} {
 			if got, want := pushed["nixos-system-"+host+"-24.11"] != "", host != "notado"; got != want {
