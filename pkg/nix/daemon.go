@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -91,7 +92,11 @@ func (n *Nix) Connect(ctx context.Context) (*Daemon, error) {
 	d.close = sync.OnceValue(func() error {
 		stop()
 		_ = d.in.Close()
-		return cmd.Wait()
+		err := cmd.Wait()
+		if errors.Is(err, exec.ErrWaitDelay) { // it has ended well, and left a process behind
+			return nil
+		}
+		return err
 	})
 	if err := d.hello(); err != nil {
 		_ = d.Close()
