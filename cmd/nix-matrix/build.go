@@ -143,6 +143,9 @@ func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Resul
 		return err
 	}
 	options.ShowLogs, options.KeepLogs = true, b.logsDir
+	if a.action.Running() {
+		options.LogArtifact = a.id + ".log."
+	}
 	config, err := b.access.parse()
 	if err != nil {
 		return err

@@ -122,11 +122,7 @@ func (p *packing) rootFlag(cmd *cobra.Command) {
 
 // parsePolicy returns what is saved.
 func (p *packing) parsePolicy() (storecache.Policy, error) {
-	policy, err := storecache.ParsePolicy(p.policy)
-	if err != nil {
-		return "", usage.Errorf("--store-cache: %w", err)
-	}
-	return policy, nil
+	return storecache.Policy(p.policy), oneOf("store-cache", p.policy, string(storecache.Built), string(storecache.All), string(storecache.Off))
 }
 
 // defaultPolicy is what is saved of a build: at home, a store stays as it is.

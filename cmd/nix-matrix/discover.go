@@ -123,6 +123,12 @@ func (a *app) openDiscovery(ctx context.Context, flags *discoverFlags, options d
 	if err != nil {
 		return nil, nil, err
 	}
+	if options.Local {
+		if err := env.Reach(ctx); err != nil {
+			env.Close()
+			return nil, nil, err
+		}
+	}
 	if len(options.Evaluate.Systems) == 0 {
 		options.Evaluate.Systems = env.Buildable()
 		options.Buildable = options.Evaluate.Systems != nil

@@ -101,9 +101,9 @@ by an attribute: a derivation, with all others that it needs. An entry is a row 
 matrix, with one target or several; in GitHub Actions it is one job.
 
 Exit codes: 0 done (for report and run: green), 1 something is red, 2 wrong
-usage, 3 the environment is not usable (no Nix, a Nix daemon that is away or refuses
-this user, no permission, a full disk), 130 interrupted by a signal (what was finished
-is pushed and reported nonetheless).
+usage, 3 the environment is not usable (no Nix, a Nix daemon or a --store that is away
+or refuses this user, no permission, a full disk), 130 interrupted by a signal (what was
+finished is pushed and reported nonetheless).
 
 In GitHub Actions, each flag's default is the action's input of the same name
 with underscores. Secrets are taken from the environment only.`,
@@ -198,7 +198,7 @@ func cachePath(name string) (string, error) {
 	case kind == "dir" && path != "":
 		return path, nil
 	case name != "":
-		return "", usage.Errorf("--cache %s: it is either actions or dir:PATH", name)
+		return "", usage.Errorf("--cache %s: it is either actions or dir:PATH%s", name, nearest.Hint(kind, []string{"actions", "dir"}))
 	}
 	base, err := os.UserCacheDir()
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/org/nix-matrix/internal/testbench"
+	"github.com/org/nix-matrix/pkg/access"
 	"github.com/org/nix-matrix/pkg/action/githubtest"
 	"github.com/org/nix-matrix/pkg/cache/actions/actionstest"
 	"github.com/org/nix-matrix/pkg/nix"
@@ -29,6 +30,9 @@ func TestMain(m *testing.M) {
 		provisoTime = 2 * time.Second
 		nix.Patience = 2 * time.Second
 		removePause = time.Millisecond
+		if dir := os.Getenv("BINFMT_DIR"); dir != "" {
+			access.BinfmtDir = dir
+		}
 		main()
 	}})
 }

@@ -25,7 +25,7 @@ func (a *app) announce(r *job.Result) {
 	}
 	for i := range r.Targets {
 		if t := &r.Targets[i]; t.Outcome == job.Broken {
-			a.action.AnnotateAt(action.LevelError, t.Attr, failure(t), t.File, t.Line)
+			a.action.AnnotateAt(action.LevelError, t.Attr, failure(r, t), t.File, t.Line)
 		}
 	}
 }
@@ -40,15 +40,15 @@ func (a *app) explain(r *job.Result) {
 	}
 	for i := range r.Targets {
 		if t := &r.Targets[i]; !t.Outcome.OK() {
-			a.log.Printf("%s", indent(t.Attr+": "+failure(t)))
+			a.log.Printf("%s", indent(t.Attr+": "+failure(r, t)))
 		}
 	}
 }
 
 func indent(text string) string { return "  " + strings.ReplaceAll(text, "\n", "\n  ") }
 
-// failure says in one paragraph why a target failed.
-func failure(t *job.TargetResult) string {
+// failure says in one paragraph why a target of a Result failed.
+func failure(r *job.Result, t *job.TargetResult) string {
 	text := t.Error
 	if len(t.Log) > 0 {
 		text += "\n> " + strings.Join(t.Log[max(0, len(t.Log)-10):], "\n> ")
@@ -62,7 +62,14 @@ func failure(t *job.TargetResult) string {
 		}
 	}
 	if t.Reproduce != "" && t.Outcome == job.Broken {
-		text += "\nTo see it at home: " + t.Reproduce
+		text += "\nReproduce locally: " + t.Reproduce
+	}
+	for i := range r.Failures {
+		if f := &r.Failures[i]; f.DrvPath == t.Cause {
+			for _, where := range report.WholeLog(f) {
+				text += "\nIts log: " + where
+			}
+		}
 	}
 	return text
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -105,7 +106,7 @@ func TestWorkflows(t *testing.T) {
 			if got := r.step("nixosConfigurations.hetzner", "Set up emulation"); got != "" {
 				t.Errorf("emulation was set up for x86_64: %s", got)
 			}
-			if !strings.Contains(r.summary("report"), "| `nixosConfigurations.pi3` | `aarch64-linux` | built, emulated |") {
+			if !regexp.MustCompile("(?m)^\\| `nixosConfigurations\\.pi3`[^|]* \\| `aarch64-linux` \\| built, emulated \\|").MatchString(r.summary("report")) {
 				t.Error("the summary does not say that pi3 was built emulated")
 			}
 		})
@@ -242,6 +243,9 @@ func TestWorkflows(t *testing.T) {
 		}
 		if !slices.ContainsFunc(r.uploaded(), func(name string) bool { return strings.HasPrefix(name, "nix-matrix.log.") }) {
 			t.Errorf("the whole log is not among the artifacts %q", r.uploaded())
+		}
+		if named := regexp.MustCompile("Its log: `\\S+-notado.toml.log in the artifact (\\S+)`").FindStringSubmatch(r.summary("nix/report")); named == nil || !slices.Contains(r.uploaded(), named[1]) {
+			t.Errorf("the summary does not name the artifact with the log: %q of %q", named, r.uploaded())
 		}
 		_, pushed := cachix.pushed(t)
 		for _, host := range []string{"hetzner", "nixsl", "notado", "pi3"} {

@@ -1,9 +1,10 @@
 // Package testbench finds the real programs that tests run against, which
-// scripts/testbench installs. A test that asks for a part that is not there is
-// skipped, or fails if NIX_MATRIX_REQUIRE_PARTS is 1.
+// scripts/testbench installs. A test that asks for a part that is not there, or for what
+// only root may do, is skipped, or fails if NIX_MATRIX_REQUIRE_PARTS is 1.
 package testbench
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -51,12 +52,25 @@ func Program(t testing.TB, name string) string {
 
 func missing(t testing.TB, part string) {
 	t.Helper()
-	if os.Getenv("NIX_MATRIX_REQUIRE_PARTS") == "1" {
-		t.Fatalf("%s is missing: run `make test`", part)
+	lack(t, part+" is missing: run `make test`")
+}
+
+// NeedsRoot is for a test that cannot do what only root may: err says what that was.
+func NeedsRoot(t testing.TB, err error) {
+	t.Helper()
+	lack(t, fmt.Sprintf("it needs root: %v", err))
+}
+
+func lack(t testing.TB, why string) {
+	t.Helper()
+	if required() {
+		t.Fatalf("%s", why)
 		return
 	}
-	t.Skipf("%s is missing: run `make test`", part)
+	t.Skipf("%s", why)
 }
+
+func required() bool { return os.Getenv("NIX_MATRIX_REQUIRE_PARTS") == "1" }
 
 // GoProgram builds one of the programs in the module internal/testbench/programs
 // and is its path.

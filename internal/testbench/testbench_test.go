@@ -40,9 +40,13 @@ func TestPath(t *testing.T) {
 		skipped, failed bool
 	}{{"", true, false}, {"1", false, true}} {
 		t.Setenv("NIX_MATRIX_REQUIRE_PARTS", test.require)
-		for _, ask := range []func(testing.TB, string) string{testbench.Path, testbench.Program} {
+		for _, ask := range []func(testing.TB){
+			func(t testing.TB) { testbench.Path(t, "no-such-part") },
+			func(t testing.TB) { testbench.Program(t, "no-such-part") },
+			func(t testing.TB) { testbench.NeedsRoot(t, os.ErrPermission) },
+		} {
 			r := &recorder{TB: t}
-			ask(r, "no-such-part")
+			ask(r)
 			if r.skipped != test.skipped || r.failed != test.failed {
 				t.Errorf("with %q: skipped %v, failed %v", test.require, r.skipped, r.failed)
 			}

@@ -4,6 +4,7 @@
 package access
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -181,22 +182,42 @@ func (h *Host) reach(ctx context.Context, with nix.Surroundings) (*nix.Nix, erro
 // check finds what is neither an address nor a key before Nix would.
 func (c *Config) check() error {
 	for flag, err := range map[string]error{
-		"substituters":        valid.All(valid.Substituter, c.Substituters...),
+		"substituters":        cmp.Or(valid.All(push.CheckForm, c.Substituters...), valid.All(valid.Substituter, c.Substituters...)),
 		"trusted-public-keys": valid.All(valid.Key, c.PublicKeys...),
 	} {
 		if err != nil {
 			return usage.Errorf("--%s: %w", flag, err)
 		}
 	}
-	for _, address := range c.Substituters {
-		if err := push.CheckForm(address); err != nil {
-			return usage.Errorf("substituters: %w", err)
-		}
+	return checkStore(c.Store)
+}
+
+// checkStore returns an error if the value of --store is no address of a store that Nix
+// builds in. None is fine.
+func checkStore(address string) error {
+	if address == "" {
+		return nil
 	}
-	if err := valid.Address(c.Store); c.Store != "" && err != nil {
+	if err := valid.Address(address); err != nil {
 		return usage.Errorf("--store: %w: it must be one such as ssh-ng://USER@HOST, or the absolute path of a directory", err)
 	}
+	shown := nix.Redact(address)
+	switch scheme, _, _ := strings.Cut(address, "://"); scheme {
+	case "ssh":
+		return usage.Errorf("--store: Nix does not build in the store of another machine by ssh://. Write ssh-ng%s", strings.TrimPrefix(shown, scheme))
+	case "http", "https", "s3", "file":
+		return usage.Errorf("--store: %q is a binary cache, where nothing can be built. Name it with --substituters or --push", shown)
+	}
 	return nil
+}
+
+// Reach returns an error that wraps [nix.ErrUnreachable] if a store on another machine
+// can't be opened.
+func (n *Nix) Reach(ctx context.Context) error {
+	if n.Remote == "" {
+		return nil // Open has opened it
+	}
+	return n.Store.Reach(ctx)
 }
 
 // warn tells of settings that cannot have any effect.

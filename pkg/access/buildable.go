@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// binfmtDir is where Linux lists the programs that it runs by an interpreter.
-var binfmtDir = "/proc/sys/fs/binfmt_misc"
+// BinfmtDir is where Linux lists the programs that it runs by an interpreter.
+var BinfmtDir = "/proc/sys/fs/binfmt_misc"
 
 // Buildable returns the systems that this machine builds for: its own, those that Nix's
 // settings name, those of the remote builders, and those that the kernel emulates. It returns
@@ -22,7 +22,7 @@ func (n *Nix) Buildable() []string {
 	for _, line := range lines {
 		systems = append(systems, builderSystems(line, n.System)...)
 	}
-	systems = append(systems, emulated()...)
+	systems = append(systems, Emulated()...)
 	slices.Sort(systems[1:])
 	var each []string
 	for _, system := range systems {
@@ -59,11 +59,11 @@ func builderSystems(line, own string) []string {
 	return strings.Split(fields[1], ",")
 }
 
-// emulated returns the Linux systems whose programs the kernel runs by an interpreter, such as
+// Emulated returns the Linux systems whose programs the kernel runs by an interpreter, such as
 // qemu's, under the names that qemu's and NixOS's registrations use.
-func emulated() []string {
+func Emulated() []string {
 	var systems []string
-	files, _ := filepath.Glob(filepath.Join(binfmtDir, "*")) // the pattern is ours
+	files, _ := filepath.Glob(filepath.Join(BinfmtDir, "*")) // the pattern is ours
 	for _, file := range files {
 		name := filepath.Base(file)
 		system := strings.TrimPrefix(name, "qemu-") + "-linux"

@@ -9,8 +9,8 @@ import (
 )
 
 func TestEmulated(t *testing.T) {
-	binfmtDir = t.TempDir()
-	t.Cleanup(func() { binfmtDir = "/proc/sys/fs/binfmt_misc" })
+	BinfmtDir = t.TempDir()
+	t.Cleanup(func() { BinfmtDir = "/proc/sys/fs/binfmt_misc" })
 	for name, text := range map[string]string{
 		"status":        "enabled\n",
 		"register":      "",
@@ -20,11 +20,11 @@ func TestEmulated(t *testing.T) {
 		"riscv64-linux": "enabled\ninterpreter /run/binfmt/riscv64-linux\n",
 		"python3.11":    "enabled\n",
 	} {
-		if err := os.WriteFile(filepath.Join(binfmtDir, name), []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(BinfmtDir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if diff := cmp.Diff([]string{"aarch64-linux", "riscv64-linux"}, emulated()); diff != "" {
+	if diff := cmp.Diff([]string{"aarch64-linux", "riscv64-linux"}, Emulated()); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/org/nix-matrix/internal/testbench"
 	"github.com/org/nix-matrix/pkg/action"
 )
 
@@ -246,7 +247,7 @@ func TestStateDir(t *testing.T) {
 		"other user's": {func(t *testing.T, base string) {
 			mkdir(t, base+"/nix-matrix/id", 0o700)
 			if err := os.Chown(base+"/nix-matrix/id", 1001, 1001); err != nil {
-				t.Skipf("it takes root: %v", err)
+				testbench.NeedsRoot(t, err)
 			}
 		}, false},
 	} {

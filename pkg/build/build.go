@@ -65,6 +65,9 @@ func (b *Builder) Build(ctx context.Context, entry *job.Entry, result *job.Resul
 		return err
 	}
 	defer env.Close()
+	if err := env.Reach(ctx); err != nil {
+		return err
+	}
 	if err := env.Sign(); err != nil {
 		return err
 	}

@@ -26,16 +26,17 @@ import (
 
 // Options say how entries are built.
 type Options struct {
-	Timeout   time.Duration   // of an entry; 0 is none
-	MaxSilent time.Duration   // of a builder; 0 is none
-	KeepGoing bool            // where no target can be built any more
-	Retries   []time.Duration // pauses before failed downloads are tried again
-	Reclaim   string          // disk space: auto, true or false
-	PostBuild hooks.PostBuild
-	ShowLogs  bool   // lines of builders
-	KeepLogs  string // directory for the whole logs of what failed, empty for none
-	Hosted    bool   // on a runner of GitHub's
-	Spread    bool   // entries that end together do not write to the cache at once
+	Timeout     time.Duration   // of an entry; 0 is none
+	MaxSilent   time.Duration   // of a builder; 0 is none
+	KeepGoing   bool            // where no target can be built any more
+	Retries     []time.Duration // pauses before failed downloads are tried again
+	Reclaim     string          // disk space: auto, true or false
+	PostBuild   hooks.PostBuild
+	ShowLogs    bool   // lines of builders
+	KeepLogs    string // directory for the whole logs of what failed, empty for none
+	LogArtifact string // begins the name of the artifact with the logs, empty without one
+	Hosted      bool   // on a runner of GitHub's
+	Spread      bool   // entries that end together do not write to the cache at once
 }
 
 // Log is where a person sees what happens.
@@ -86,7 +87,6 @@ func NewResult(e *job.Entry, plan, runner, url string) *job.Result {
 // script. What goes wrong is in the Result.
 func (w *Worker) Work(ctx context.Context, e *job.Entry, result *job.Result) {
 	result.Error = ""
-	result.Emulated = w.emulated(e)
 	session := push.Start(ctx, w.Env.Store, w.destinations(result), w.Env.Push)
 	building := ctx
 	if w.Timeout > 0 {
@@ -122,9 +122,18 @@ func allOK(result *job.Result) bool {
 	return len(result.Targets) > 0 && !slices.ContainsFunc(result.Targets, func(t job.TargetResult) bool { return !t.Outcome.OK() })
 }
 
-// emulated says whether an entry is built under qemu.
-func (w *Worker) emulated(e *job.Entry) bool {
-	return e.QEMU && e.System != w.Env.Nix.System && !w.Env.Elsewhere(e.System)
+// needsEmulator reports whether this machine needs an emulator to build an entry.
+func (w *Worker) needsEmulator(e *job.Entry) bool {
+	return (e.QEMU || slices.Contains(w.emulated(), e.System)) && e.System != w.Env.Nix.System && !w.Env.Elsewhere(e.System)
+}
+
+// emulated returns the systems whose programs an emulator runs where the store builds, as
+// far as that is known: of another machine nothing is.
+func (w *Worker) emulated() []string {
+	if w.Env.Remote != "" {
+		return nil
+	}
+	return slices.DeleteFunc(access.Emulated(), func(system string) bool { return system == w.Env.Nix.System })
 }
 
 // destinations returns those that we have the means to push to. The Result says which
@@ -210,12 +219,15 @@ func (w *Worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 		FailFast: !w.KeepGoing,
 		Remote:   w.Env.Remote != "",
 		Silence:  w.remoteSilence(),
+		Emulated: w.emulated(),
 		Logs:     logs,
 	})
 	if ctx.Err() != nil && len(w.Env.Destinations) > 0 {
 		w.pushUnseen(context.WithoutCancel(ctx), session, drvs)
 	}
 	result.Targets, result.Failures, result.Builds = built.Targets, built.Failures, built.Builds
+	w.placeLogs(e, result.Failures)
+	result.Emulated = slices.ContainsFunc(built.Builds, func(b job.DrvBuild) bool { return b.Emulated })
 	if w.Entry != nil {
 		w.Entry.MarkFetched(result)
 	}
@@ -272,7 +284,7 @@ func (w *Worker) options(e *job.Entry) []nix.Option {
 	// Entries that are built side by side on one machine wait for each other's
 	// locks; Nix looks at them every five seconds.
 	options = append(options, nix.Set("build-poll-interval", "1"))
-	if platforms := w.Env.Nix.Setting("extra-platforms"); w.emulated(e) && !slices.Contains(platforms, e.System) {
+	if platforms := w.Env.Nix.Setting("extra-platforms"); w.needsEmulator(e) && !slices.Contains(platforms, e.System) {
 		options = append(options, nix.Set("extra-platforms", append(platforms, e.System)...))
 	}
 	return options

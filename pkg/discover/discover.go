@@ -273,7 +273,8 @@ func (d *Discovery) group(ctx context.Context, e *evaluation, p *job.Plan) (err 
 		return err
 	}
 	for _, t := range p.Targets {
-		if d.env.Elsewhere(t.System) && len(d.Planning.Runners[t.System]) == 0 {
+		here := d.Local && !plan.HasRunner(t.System) // for which there need be none
+		if (here || d.env.Elsewhere(t.System)) && len(d.Planning.Runners[t.System]) == 0 {
 			d.Planning.Runners[t.System] = plan.AnyRunner
 		}
 	}

@@ -22,7 +22,7 @@ var notThere = []*regexp.Regexp{
 var notFetched = regexp.MustCompile(`Failed to fetch git repository 'file://([^'\n]+)'`)
 
 // What Nix says where there is no flake.
-var noFlake = regexp.MustCompile(`-source/flake\.nix' does not exist|could not find a flake\.nix file|is not part of a flake`)
+var noFlake = regexp.MustCompile(`-source/flake\.nix' does not exist|could not find a flake\.nix file|unable to find a flake|is not part of a flake`)
 
 // What git and the libgit2 in Nix say of a checkout of another user.
 var notOwned = regexp.MustCompile(`repository path '([^'\n]+)' is not owned by current user|dubious ownership in repository at '([^'\n]+)'`)
@@ -50,6 +50,9 @@ func generalAdvice(flake, message string) string {
 	if m := notInPath.FindStringSubmatch(message); m != nil && flake == "" {
 		name, _, _ := strings.Cut(m[1], "/")
 		return "\n\nName where it is with --nix-path " + shellQuote(name) + "=PATH (input nix_path); PATH may also be the address of a tarball"
+	}
+	if foreign := nix.ForeignProgram(message); foreign != "" { // in what is imported from a derivation
+		return "\n\n" + foreign
 	}
 	if pureEval.MatchString(message) {
 		return "\n\nA flake is evaluated without a search path: use its inputs instead, or name a plain Nix file with -f (input file)"

@@ -110,7 +110,11 @@ func (d *evaluation) nothing() error {
 		for _, system := range d.o.Systems {
 			hints = append(hints, system+nearest.Hint(system, knownSystems))
 		}
-		return requestf("%s has nothing for %s, only %s: name the wanted systems with --systems (input systems)", what, strings.Join(hints, ", "), someOf(d.Omitted))
+		only := ""
+		if d.Omitted[0] != "" { // else it is all of the file
+			only = ", only " + someOf(d.Omitted)
+		}
+		return requestf("%s has nothing for %s%s: name the wanted systems with --systems (input systems)", what, strings.Join(hints, ", "), only)
 	case len(d.globs) > 0:
 		return requestf("there is nothing to build in %s: include and exclude leave nothing", what)
 	case d.closedNames() != nil:

@@ -223,7 +223,7 @@ func (a *about) describe(t *job.Target) {
 
 func oneLine(s string) string { return strings.Join(strings.Fields(nix.Plain(s)), " ") }
 
-// reproduce says what to type to build a target at home, nothing where a command line
+// reproduce says what to type to build a target elsewhere, nothing where a command line
 // can't say it.
 func (d *evaluation) reproduce(s source, path []string) string {
 	attr, ok := typed(d.whole(path))

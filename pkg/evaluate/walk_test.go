@@ -113,25 +113,6 @@ func TestLongTraces(t *testing.T) {
 	})
 }
 
-// Who reads more slowly than programs are waited for hears all the same of every target.
-func TestSlowReader(t *testing.T) {
-	n := useNix(t, "2.34")
-	ref := flake(t, `{ packages.x86_64-linux = builtins.listToAttrs (builtins.genList (n: rec { name = "p${toString (100 + n)}"; value = if n == 0 then builtins.trace "slowly" (d name) else d name; }) 80); }`) // what is told of them fits into a pipe
-	o := with(n, Options{Installables: []string{ref + "#packages"}, Workers: 1})
-	o.Log = func(line string) {
-		if line == "trace: slowly" {
-			time.Sleep(4 * time.Second)
-		}
-	}
-	d, err := Run(t.Context(), n, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := summary(d); len(got) != 80 || strings.Contains(strings.Join(got, " "), "failed") || d.Incomplete {
-		t.Errorf("%d targets, incomplete %v: %v", len(got), d.Incomplete, got)
-	}
-}
-
 // What is left in the background with an evaluator's stderr neither delays nor hides
 // anything.
 func TestStderrHeldOpen(t *testing.T) {

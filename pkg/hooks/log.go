@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"strings"
+
+	"github.com/org/nix-matrix/pkg/nix"
 )
 
 // A scriptLog shows what a script says, and keeps the last of it, without secrets. A
@@ -75,7 +77,7 @@ func (l *scriptLog) line(text string) {
 	}
 }
 
-// explain adds the last of what was said to how a script ended.
+// explain adds the last of what was said to how a script ended, and what to do about it.
 func (l *scriptLog) explain(err error) error {
 	if len(l.part) > 0 {
 		l.line(string(l.part))
@@ -84,5 +86,9 @@ func (l *scriptLog) explain(err error) error {
 	if len(l.lines) == 0 {
 		return err
 	}
-	return fmt.Errorf("%w: %s", err, l.lines[len(l.lines)-1])
+	err = fmt.Errorf("%w: %s", err, l.lines[len(l.lines)-1])
+	if foreign := nix.ForeignProgram(l.lines...); foreign != "" {
+		err = fmt.Errorf("%w. %s", err, foreign)
+	}
+	return err
 }

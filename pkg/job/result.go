@@ -35,7 +35,7 @@ type Result struct {
 	Error    string    `json:"error,omitempty"` // what went wrong outside of any target
 	Started  time.Time `json:"started"`
 	Finished time.Time `json:"finished"`
-	Emulated bool      `json:"emulated,omitempty"` // built under qemu
+	Emulated bool      `json:"emulated,omitempty"` // one of Builds is
 	Runner   string    `json:"runner,omitempty"`   // name of the machine
 	URL      string    `json:"url,omitempty"`      // of the job's page, or of the run's where that is not known
 	// TimedOut says that the entry's own deadline came: what is stopped was not
@@ -92,7 +92,8 @@ type TargetResult struct {
 	Causes    []string `json:"causes,omitempty"`
 	Log       []string `json:"log,omitempty"`       // its last lines
 	Seconds   float64  `json:"seconds"`             // in which something that it needs was built or fetched
-	Reproduce string   `json:"reproduce,omitempty"` // what to type to see it at home
+	Emulated  bool     `json:"emulated,omitempty"`  // one of the Builds for it is
+	Reproduce string   `json:"reproduce,omitempty"` // what to type to reproduce it
 	// File and Line are the place that Log says the error is at: File relative to
 	// the repository, without "." or ".." in it; empty where Log names none. Line
 	// counts from 1; 0 is unknown.
@@ -106,9 +107,16 @@ type TargetResult struct {
 type Failure struct {
 	DrvPath string   `json:"drvPath"`
 	Error   string   `json:"error"`
-	Log     []string `json:"log,omitempty"`  // its last lines
-	File    string   `json:"file,omitempty"` // as in a TargetResult
+	Log     []string `json:"log,omitempty"`    // its last lines
+	Silent  bool     `json:"silent,omitempty"` // it was begun, and printed nothing
+	File    string   `json:"file,omitempty"`   // as in a TargetResult
 	Line    int      `json:"line,omitempty"`
+	// LogFile has the whole log: a path on the machine that built, or a file of the run's
+	// artifact LogArtifact; empty where none was kept.
+	LogFile     string `json:"logFile,omitempty"`
+	LogArtifact string `json:"logArtifact,omitempty"`
+	// NixLog says that nix log shows the log on the machine that built.
+	NixLog bool `json:"nixLog,omitempty"`
 }
 
 // A Step is what became of a command that is run for a target.
@@ -152,6 +160,8 @@ type DrvBuild struct {
 	Started time.Time `json:"started"`
 	Seconds float64   `json:"seconds"`
 	Failed  bool      `json:"failed,omitempty"`
+	// Emulated says that the machine ran its programs by an emulator, such as qemu.
+	Emulated bool `json:"emulated,omitempty"`
 }
 
 // A Push is what was sent to one binary cache.
@@ -283,6 +293,11 @@ func (t *TargetResult) check() error {
 func (f *Failure) check() error {
 	if err := valid.Derivation(f.DrvPath); err != nil {
 		return err
+	}
+	for _, name := range []string{f.LogFile, f.LogArtifact} {
+		if err := valid.Line(name, MaxText); err != nil {
+			return fmt.Errorf("the log: %w", err)
+		}
 	}
 	return checkPosition(f.File, f.Line)
 }

@@ -9,7 +9,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
+	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -89,27 +92,47 @@ func (n *Nix) Connect(ctx context.Context) (*Daemon, error) {
 	d.close = sync.OnceValue(func() error {
 		stop()
 		_ = d.in.Close()
-		return cmd.Wait()
+		err := cmd.Wait()
+		if errors.Is(err, exec.ErrWaitDelay) { // it has ended well, and left a process behind
+			return nil
+		}
+		return err
 	})
 	if err := d.hello(); err != nil {
 		_ = d.Close()
-		return nil, d.unreachable(err)
+		return nil, n.unreachable(d, err)
 	}
 	return d, nil
 }
 
 // unreachable makes an error of a failed hello, which wraps [ErrUnreachable] where the
 // other side hung up: a server that can't open its store does.
-func (d *Daemon) unreachable(err error) error {
+func (n *Nix) unreachable(d *Daemon, err error) error {
 	hungUp := slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, syscall.EPIPE, syscall.ECONNRESET, os.ErrClosed}, func(end error) bool { return errors.Is(err, end) })
 	if !hungUp {
 		return fmt.Errorf("talk to the Nix daemon: %w", d.explain(err))
 	}
-	why := Message(d.stderr.String())
-	if why == "" {
-		why = "the Nix daemon is not running, or refused this user"
+	why := whyHungUp(d.stderr.String())
+	if n.remote != "" {
+		return fmt.Errorf("%w %s: %s. Check its address (input store), the ssh key (ssh_key), the host's key (ssh_known_hosts) and that Nix is installed there",
+			ErrUnreachable, Redact(n.remote), cmp.Or(why, "it does not answer"))
 	}
-	return fmt.Errorf("%w: %s. Start the Nix daemon, as with sudo systemctl start nix-daemon, and name this user in the setting allowed-users of its nix.conf", ErrUnreachable, why)
+	return fmt.Errorf("%w: %s. Start the Nix daemon, as with sudo systemctl start nix-daemon, and name this user in the setting allowed-users of its nix.conf",
+		ErrUnreachable, cmp.Or(why, "the Nix daemon is not running, or refused this user"))
+}
+
+// eofLine is what a server says that talks to another one, which hung up.
+var eofLine = regexp.MustCompile(`(?m)^error: (?:unexpected )?(?:EOF|end-of-file)\b.*\n?`)
+
+// whyHungUp returns in a line why a server that wrote this to stderr hung up: its error,
+// or else the last lines, which are ssh's. It is empty if that is not known.
+func whyHungUp(stderr string) string {
+	const most = 3
+	all := lines([]byte(Message(eofLine.ReplaceAllString(Plain(stderr), ""))))
+	for i := range all {
+		all[i] = strings.TrimRight(all[i], ".")
+	}
+	return strings.Join(all[max(0, len(all)-most):], "; ")
 }
 
 // Reach returns an error that wraps [ErrUnreachable] if the store can't be opened.

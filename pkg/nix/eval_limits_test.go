@@ -3,9 +3,10 @@ package nix
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -75,48 +76,38 @@ func TestEvalEnds(t *testing.T) {
 	})
 }
 
-// All that an evaluator writes is given on, although the reader is slower than programs
-// are waited for, and whoever else has its stderr.
+// All that an evaluator writes is given on, although the reader goes on only when the
+// evaluator is gone, and whoever else has its stderr.
 func TestEvalHearsAll(t *testing.T) {
 	t.Setenv("NIX_CONFIG", os.Getenv("NIX_CONFIG")+"\nallow-unsafe-native-code-during-evaluation = true")
 	eachNix(t, func(t *testing.T, n *Nix) {
-		for _, test := range []struct {
-			background string
-			delay      time.Duration
-		}{{"true", stopGrace + time.Second}, {"sleep 600", 0}, {"yes", 0}} {
-			pid := filepath.Join(t.TempDir(), "pid")
-			expr := `builtins.seq (builtins.exec [ "/bin/sh" "-c" "` + test.background + ` >&2 & echo $! >` + pid + `; echo null" ])
-				(builtins.foldl' (_: n: builtins.trace "word ${toString n}" n) 0 (builtins.genList (n: n) 2000))` // which a pipe holds
-			heard := 0
+		n.grace = 1 // so that nobody is waited for
+		for _, background := range []string{"true", "sleep 600", "yes"} {
+			expr := `let pids = builtins.exec [ "/bin/sh" "-c" "` + background + ` >&2 & echo [ $! $PPID ]" ]; in
+				builtins.foldl' (_: n: builtins.trace "word ${toString n}" n) 0 (builtins.trace "pids ${toString pids}" (builtins.genList (n: n) 2000))` // which a pipe holds
+			var other, evaluator, heard int
 			err := n.Eval(t.Context(), Evaluation{Expr: expr, Apply: "x: x"}, func(line string) bool {
+				if _, pids, ok := strings.Cut(line, "pids "); ok {
+					if _, err := fmt.Sscan(pids, &other, &evaluator); err != nil {
+						t.Error(err)
+					}
+				}
 				if strings.Contains(line, "word ") {
-					if heard == 0 {
-						time.Sleep(test.delay)
+					for background == "true" && evaluator > 0 && syscall.Kill(evaluator, 0) == nil { // with yes the pipe may be full, for which it waits
+						runtime.Gosched()
 					}
 					heard++
 				}
 				return true
 			})
-			if err != nil || heard != 2000 {
-				t.Errorf("beside %q: %d of 2000 words, %v", test.background, heard, err)
+			if err != nil || heard != 2000 || other == 0 {
+				t.Errorf("beside %q: %d of 2000 words, %v", background, heard, err)
 			}
-			kill(t, pid)
+			if other > 0 {
+				_ = syscall.Kill(other, syscall.SIGKILL) // which may have ended
+			}
 		}
 	})
-}
-
-// kill ends the process whose number is in a file, unless it has ended.
-func kill(t *testing.T, file string) {
-	t.Helper()
-	data, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = syscall.Kill(pid, syscall.SIGKILL)
 }
 
 func TestEvalSearchPath(t *testing.T) {

@@ -45,6 +45,8 @@ type Event struct {
 	Time time.Time
 	Path string
 	Text string // without control sequences
+	// Remote says of BuildStarted that a remote builder builds.
+	Remote bool
 	Traffic
 }
 
@@ -92,7 +94,8 @@ type count struct {
 // progressStep is how many bytes arrive before it is told: Nix tells of each 8 KiB.
 const progressStep = 1 << 20
 
-// A line of the log. Of the fields, only the first matters to us.
+// A line of the log. Of the fields, only the first two matter to us: of a build, the
+// derivation and the remote builder, "" for none.
 type logLine struct {
 	Action string            `json:"action"`
 	ID     uint64            `json:"id"`
@@ -141,10 +144,10 @@ func (r *logReader) line(line string) {
 	}
 	switch l.Action {
 	case "start":
-		e := Event{Time: r.now(), Path: l.field()}
+		e := Event{Time: r.now(), Path: l.field(0)}
 		switch l.Type {
 		case activityBuild:
-			e.Kind = BuildStarted
+			e.Kind, e.Remote = BuildStarted, l.field(1) != ""
 		case activitySubstitute:
 			e.Kind = FetchStarted
 		case activityRealise, activityCopies:
@@ -184,7 +187,7 @@ func (r *logReader) line(line string) {
 	case "result":
 		r.count(&l)
 		if e, ok := r.active[l.ID]; ok && l.Type == resultBuildLogLine {
-			r.emit(Event{Kind: BuildLine, Time: r.now(), Path: e.Path, Text: Plain(l.field())})
+			r.emit(Event{Kind: BuildLine, Time: r.now(), Path: e.Path, Text: Plain(l.field(0))})
 		}
 	case "msg":
 		text := l.Msg
@@ -258,10 +261,10 @@ func unquoted(text string) string {
 	return text
 }
 
-func (l *logLine) field() string {
+func (l *logLine) field(n int) string {
 	var s string
-	if len(l.Fields) > 0 {
-		_ = json.Unmarshal(l.Fields[0], &s) // not a string: no event of ours
+	if len(l.Fields) > n {
+		_ = json.Unmarshal(l.Fields[n], &s) // not a string: no event of ours
 	}
 	return s
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os/exec"
 	"regexp"
+	"slices"
 )
 
 var (
@@ -17,6 +18,18 @@ var (
 	// A path in a message may be that of a sandbox, DRV.chroot.
 	namedPath = regexp.MustCompile(`/nix/store/[0-9a-z]{32}-(?:[0-9a-zA-Z+._?=-]+\.drv\b|[0-9a-zA-Z+._?=-]+)`)
 )
+
+// foreignProgram matches what Linux and macOS say of a program for another machine.
+var foreignProgram = regexp.MustCompile(`(?i)exec format error|bad CPU type in executable`)
+
+// ForeignProgram returns what to do about a program that this machine can't run, or "" where
+// none of the texts, which are messages and lines of logs, tells of one.
+func ForeignProgram(texts ...string) string {
+	if !slices.ContainsFunc(texts, foreignProgram.MatchString) {
+		return ""
+	}
+	return "A program for another system can't run here: use a runner or a remote builder of that system, or register an emulator with binfmt_misc, as docker/setup-qemu-action does."
+}
 
 // OnlyOthers reports whether an error message of Nix says no more than that other
 // derivations failed.

@@ -51,9 +51,10 @@ type Nix struct {
 	secrets []string // variables for programs that talk to other stores
 	conf    string   // lines as of a nix.conf
 	options []Option
-	remote  bool   // the store is on another machine
-	answers string // directory for what substituters have answered, see Remember
-	err     error  // why no program can be run
+	remote  string        // address of the store; empty for this machine's
+	answers string        // directory for what substituters have answered, see Remember
+	err     error         // why no program can be run
+	grace   time.Duration // stopGrace if 0
 	// programs are known without an evaluator, and nixpkgs is the flake that has others.
 	programs []Program
 	nixpkgs  string
@@ -132,7 +133,7 @@ func (n *Nix) With(options ...Option) *Nix {
 func (n *Nix) At(store string) *Nix {
 	at := *n
 	at.env = append(slices.Clone(n.env), "NIX_REMOTE="+store)
-	at.remote, at.err = true, cmp.Or(n.err, valid.Address(store))
+	at.remote, at.err = store, cmp.Or(n.err, valid.Address(store))
 	return &at
 }
 
@@ -210,7 +211,8 @@ func (n *Nix) abroad(ctx context.Context, program literal, with *arguments) *chi
 // program prepares a program whose end the context brings about politely: Nix
 // then stops its builders and releases its locks. With invalid arguments it does not start.
 func (n *Nix) program(ctx context.Context, program string, with *arguments) *child.Cmd {
-	cmd := child.Command(ctx, stopGrace, program, with.words...)
+	grace := cmp.Or(n.grace, stopGrace)
+	cmd := child.Command(ctx, grace, program, with.words...)
 	if with.err != nil {
 		cmd.Err = with.err
 	}
@@ -218,7 +220,7 @@ func (n *Nix) program(ctx context.Context, program string, with *arguments) *chi
 	cmd.Env = append(slices.Clone(n.env), "NIX_CONFIG="+strings.TrimLeft(strings.Join(conf, "\n"), "\n"))
 	cmd.Cancel = func() error {
 		// Nix misses a signal that comes just before it begins to wait.
-		for again := stopGrace / 8; again < stopGrace; again *= 2 {
+		for again := grace / 8; again < grace; again *= 2 {
 			time.AfterFunc(again, func() { _ = cmd.Terminate() })
 		}
 		return cmd.Terminate()

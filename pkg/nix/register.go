@@ -20,7 +20,7 @@ const opAddSignatures = 37
 // the directory where the files of its paths are. Whether this user may is seen only
 // when it is tried.
 func (n *Nix) Local() (local *Nix, dir string, err error) {
-	if n.remote {
+	if n.remote != "" {
 		return nil, "", errors.New("the store is that of another machine")
 	}
 	address, query, _ := strings.Cut(n.Text("store"), "?")

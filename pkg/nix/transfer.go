@@ -29,7 +29,7 @@ func (n *Nix) NAR(ctx context.Context, path string) (io.ReadCloser, error) {
 // dump writes a NAR. A program for each of many paths costs more than all the
 // rest of pushing them; but only Nix itself knows how it names files on macOS.
 func (n *Nix) dump(ctx context.Context, w io.Writer, path string) error {
-	if runtime.GOOS != "darwin" && !n.remote {
+	if runtime.GOOS != "darwin" && n.remote == "" {
 		file, err := n.realFile(path)
 		if err != nil {
 			return err
@@ -57,7 +57,7 @@ func (r *narReader) Close() error {
 // What is in the store is written as it is: whoever reads it compares it with the hash. Of
 // a path that can't be read, the error is a *PathError.
 func (n *Nix) Export(ctx context.Context, dst io.Writer, infos []PathInfo) error {
-	if runtime.GOOS == "darwin" || n.remote {
+	if runtime.GOOS == "darwin" || n.remote != "" {
 		return n.export(ctx, dst, infos)
 	}
 	for _, info := range infos {

@@ -33,6 +33,9 @@ var defaultRunners = map[string]struct {
 	"x86_64-darwin":  {labels: []string{"macos-15-intel"}},
 }
 
+// HasRunner reports whether a system has a runner unless one is named.
+func HasRunner(system string) bool { return len(defaultRunners[system].labels) > 0 }
+
 // nativeRunners are those that GitHub has for systems that are emulated by default.
 var nativeRunners = map[string]string{"aarch64-linux": "ubuntu-24.04-arm"}
 

@@ -184,6 +184,7 @@ func (f *failures) cause(result *job.TargetResult) bool {
 func (f *failures) tell(failed failure) job.Failure {
 	t := job.Failure{DrvPath: failed.drv, Log: f.watch.log[failed.drv], Error: condense(failed.message)}
 	t.File, t.Line = position(t.Log)
+	t.Silent = len(t.Log) == 0 && f.watch.begun(failed.drv) && !f.node(failed.drv).builtin
 	switch {
 	case t.Error == "":
 		t.Error = fmt.Sprintf("builder of %s failed", failed.drv)

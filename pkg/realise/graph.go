@@ -26,6 +26,8 @@ type node struct {
 	outputs []string            // paths
 	fixed   bool                // the hash of its output is known, so that it may use the network
 	impure  bool                // each of its builds makes other outputs, which nobody remembers
+	system  string              // of the machine that its builder is for
+	builtin bool                // the builder is Nix itself, wherever that runs
 	host    string              // from which it fetches then, if that is known
 }
 
@@ -43,7 +45,7 @@ func (g *graph) node(drv string) *node {
 	if err != nil {
 		return n // it is not here, so nothing of it was built
 	}
-	n.inputs = d.InputDerivations
+	n.inputs, n.system, n.builtin = d.InputDerivations, d.Platform, strings.HasPrefix(d.Builder, "builtin:")
 	for _, output := range d.Outputs {
 		n.impure = output.Hash == impureHash // all of them or none
 		if output.Path != "" {

@@ -3,6 +3,8 @@ package realise
 import (
 	"regexp"
 	"slices"
+
+	"github.com/org/nix-matrix/pkg/nix"
 )
 
 // hints are what to do about failures that are not the derivation's own.
@@ -24,6 +26,9 @@ var hints = []struct {
 }
 
 func hint(message string, log []string) string {
+	if foreign := nix.ForeignProgram(append(slices.Clone(log), message)...); foreign != "" {
+		return foreign
+	}
 	for _, h := range hints {
 		if h.sign.MatchString(message) || h.logged && slices.ContainsFunc(log, h.sign.MatchString) {
 			return h.text

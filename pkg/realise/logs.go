@@ -102,6 +102,17 @@ func (l *logs) keep(failed []string) {
 	_ = os.Remove(l.dir) // if it is empty
 }
 
+// file returns the name of the file with the log of a derivation, or "" if there is none.
+func (l *logs) file(drv string) string {
+	if l.dir == "" {
+		return ""
+	}
+	if _, err := os.Stat(l.path(drv)); err != nil {
+		return ""
+	}
+	return l.path(drv)
+}
+
 func (l *logs) close() {
 	for drv := range l.open {
 		l.end(drv)

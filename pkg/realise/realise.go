@@ -51,6 +51,8 @@ type Options struct {
 	// it ends all builds when one fails, and has its own idea of how long a builder may
 	// print nothing.
 	Remote bool
+	// Emulated are the systems whose programs an emulator runs on this machine.
+	Emulated []string
 	// Silence is how long a builder of a remote store may print nothing; 0 is for ever.
 	Silence time.Duration
 	// Logs is the directory for the logs of derivations that failed, one file
@@ -78,6 +80,7 @@ func Run(ctx context.Context, store Store, targets []Target, o Options) (*Outcom
 	defer r.logs.close()
 	err := r.run(ctx)
 	r.outcome.Builds, r.outcome.Fetched = r.watch.finished, r.watch.fetched
+	r.emulated()
 	if err != nil {
 		r.logs.keep(append(r.failedOrUnknown(), r.watch.unfinished()...))
 	}
@@ -87,6 +90,27 @@ func Run(ctx context.Context, store Store, targets []Target, o Options) (*Outcom
 		}
 	}
 	return r.outcome, err
+}
+
+// emulated notes which builds were emulated, by what is known of each of them, and which
+// targets they were for.
+func (r *realisation) emulated() {
+	if len(r.o.Emulated) == 0 {
+		return
+	}
+	for i := range r.outcome.Builds {
+		b := &r.outcome.Builds[i]
+		n := r.failures.node(b.DrvPath)
+		if b.Emulated = r.watch.here[b.DrvPath] && !n.builtin && slices.Contains(r.o.Emulated, n.system); !b.Emulated {
+			continue
+		}
+		for j := range r.outcome.Targets {
+			t := &r.outcome.Targets[j]
+			if len(r.failures.among(r.failures.needs(t.DrvPath), b.DrvPath)) > 0 {
+				t.Emulated = t.Outcome != job.Present && t.Outcome != job.Fetched
+			}
+		}
+	}
 }
 
 // failedOrUnknown are the derivations that failed, and those of which the store
@@ -146,6 +170,9 @@ func (r *realisation) run(ctx context.Context) error {
 	}
 	r.logs.keep(kept)
 	r.outcome.Failures = failures.told()
+	for i := range r.outcome.Failures {
+		r.outcome.Failures[i].LogFile = r.logs.file(r.outcome.Failures[i].DrvPath)
+	}
 	r.ownTimes(time.Now())
 	for i := range r.targets {
 		t, result := &r.targets[i], &r.outcome.Targets[i]

@@ -18,6 +18,7 @@ const (
 // watch keeps what the events say.
 type watch struct {
 	running  map[string]time.Time
+	here     map[string]bool // builds that no remote builder did, the last time
 	finished []job.DrvBuild
 	built    map[string]bool
 	// interrupted are the builds that ended after all was told to stop: that
@@ -45,6 +46,7 @@ type message struct {
 func newWatch() *watch {
 	return &watch{
 		running:     map[string]time.Time{},
+		here:        map[string]bool{},
 		built:       map[string]bool{},
 		interrupted: map[string]bool{},
 		fetching:    map[string]time.Time{},
@@ -57,7 +59,8 @@ func newWatch() *watch {
 func (w *watch) see(e nix.Event, stopping bool) {
 	switch e.Kind {
 	case nix.BuildStarted:
-		w.running[e.Path] = e.Time
+		_, within := w.running[e.Path] // the builder tells of its own build too
+		w.running[e.Path], w.here[e.Path] = e.Time, !e.Remote && (!within || w.here[e.Path])
 		delete(w.log, e.Path)
 	case nix.BuildLine:
 		text := e.Text

@@ -83,11 +83,17 @@ func (c *rootCause) annotation() Annotation {
 	_, detail := c.happened()
 	log := c.log()
 	message = append(append(message, detail...), log[max(0, len(log)-logTail):]...)
+	if c.silent() {
+		message = append(message, printedNothing)
+	}
 	if others := c.others(oneLine); len(others) > 0 {
 		message = append(message, c.othersTitle()+": "+list(others, "; ", 1000))
 	}
 	for _, command := range c.reproduce()[:min(1, len(c.reproduce()))] {
-		message = append(message, "To see it at home: "+command)
+		message = append(message, "Reproduce locally: "+command)
+	}
+	for _, where := range c.wholeLog() {
+		message = append(message, "Its log: "+where)
 	}
 	a.Message = strings.Join(message, "\n")
 	return a

@@ -82,7 +82,7 @@ func (v *Verdict) collect(r *job.Result, known map[string]int) {
 		if n, ok := known[f.DrvPath]; !ok {
 			known[f.DrvPath] = len(v.Failures)
 			v.Failures = append(v.Failures, f)
-		} else if len(f.Log) > len(v.Failures[n].Log) {
+		} else if known := &v.Failures[n]; len(f.Log) > len(known.Log) || len(f.Log) == len(known.Log) && known.LogFile == "" {
 			v.Failures[n] = f
 		}
 	}
@@ -236,6 +236,38 @@ func (c *rootCause) log() []string {
 	return lines(strings.Join(all, "\n"))
 }
 
+// silent says that what failed printed nothing.
+func (c *rootCause) silent() bool {
+	failed := c.failure != nil && c.failure.Silent || len(c.targets) > 0 && c.targets[0].stepFailed()
+	return failed && len(c.log()) == 0
+}
+
+const printedNothing = "It printed nothing."
+
+// WholeLog returns the commands and files that show all of the log of what failed.
+func WholeLog(f *job.Failure) []string {
+	var all []string
+	if f.NixLog {
+		all = append(all, "nix log "+oneLine(f.DrvPath))
+	}
+	switch file := oneLine(f.LogFile); {
+	case file == "":
+	case f.LogArtifact != "":
+		all = append(all, file+" in the artifact "+oneLine(f.LogArtifact))
+	default:
+		all = append(all, file)
+	}
+	return all
+}
+
+// wholeLog is that of a root cause.
+func (c *rootCause) wholeLog() []string {
+	if c.failure == nil || c.evaluation {
+		return nil
+	}
+	return WholeLog(c.failure)
+}
+
 // What Nix puts of the log into an error, and how to see all of it on a machine
 // that is gone.
 var logExcerpt = regexp.MustCompile(`^ *(?:[Ll]ast \d+ log lines?:$|>(?: |$)|For full logs, run|nix log /)`)
@@ -303,7 +335,7 @@ func (c *rootCause) entries() []string {
 	return all
 }
 
-// reproduce gives what to type at home, for the first few targets.
+// reproduce returns what to type elsewhere, for the first few targets.
 func (c *rootCause) reproduce() []string {
 	const few = 3
 	var all []string

@@ -105,3 +105,37 @@ func TestNamesOfManyCauses(t *testing.T) {
 		}
 	}
 }
+
+// Where there is no log, what failed has printed nothing, or it was never begun.
+func TestSilent(t *testing.T) {
+	for what, test := range map[string]struct {
+		set  func(*job.Result)
+		want int
+	}{
+		"a build":   {func(r *job.Result) { r.Failures[0].Silent = true }, 1},
+		"not begun": {func(*job.Result) {}, 0},
+		"a step": {func(r *job.Result) {
+			r.Targets[0].PostBuild = &job.Step{Outcome: job.StepFailed, Error: "exit status 1"}
+		}, 1},
+		"a step's log":  {func(r *job.Result) { r.Targets[0].PostBuild = &job.Step{Outcome: job.StepFailed, Log: []string{"no"}} }, 0},
+		"another's log": {func(r *job.Result) { r.Failures[0].Silent, r.Failures[0].Log = true, []string{"no"} }, 0},
+	} {
+		t.Run(what, func(t *testing.T) {
+			p := planOf(pkg("a"))
+			results := resultsOf(p)
+			fail(results[0], 0, drv("a"))
+			results[0].Failures = []job.Failure{{DrvPath: drv("a")}}
+			test.set(results[0])
+			v := judged(p, planKey, results, nil)
+			page, err := v.HTML(SummaryOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for form, text := range map[string]string{"text": v.Text(), "summary": v.Summary(SummaryOptions{}), "page": string(page), "annotation": v.Annotations()[0].Message} {
+				if got := strings.Count(strings.ToLower(text), "it printed nothing"); got != test.want {
+					t.Errorf("%s: %d times, want %d:\n%s", form, got, test.want, text)
+				}
+			}
+		})
+	}
+}

@@ -97,8 +97,7 @@ func TestRecord(t *testing.T) {
 	for _, r := range results {
 		r.Builds = nil
 	}
-	results[0].Emulated = true
-	results[0].Builds = []job.DrvBuild{{DrvPath: drv("gcc-1"), Seconds: 90.4}, {DrvPath: p.Targets[1].DrvPath, Seconds: 5, Failed: true}}
+	results[0].Builds = []job.DrvBuild{{DrvPath: drv("gcc-1"), Seconds: 90.4, Emulated: true}, {DrvPath: p.Targets[1].DrvPath, Seconds: 5, Failed: true}}
 	results[1].Builds = []job.DrvBuild{{DrvPath: drv("gcc-2"), Seconds: 30}, {DrvPath: drv("quick-1"), Seconds: 0.2}, {DrvPath: drv("odd"), Seconds: math.NaN()}}
 	v := judged(p, planKey, results, nil)
 

@@ -106,6 +106,17 @@ func resultsOf(p *job.Plan) []*job.Result {
 	return results
 }
 
+// emulate makes a Result one of builds under emulation.
+func emulate(r *job.Result) {
+	r.Emulated = true
+	for i := range r.Builds {
+		r.Builds[i].Emulated = true
+	}
+	for i := range r.Targets {
+		r.Targets[i].Emulated = true
+	}
+}
+
 const runURL = "https://github.com/org/fleet/actions/runs/7"
 
 func jobURL(i int) string { return fmt.Sprintf("%s/job/%d", runURL, 4000+i) }

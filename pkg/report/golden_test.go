@@ -31,7 +31,7 @@ var goldens = map[string]func() *Verdict{
 		results[0].Targets[1].Outcome = job.Fetched
 		results[1].Outcome = job.Present
 		results[1].Targets[0].Outcome, results[1].Targets[0].Seconds = job.Present, 0
-		results[2].Emulated = true
+		emulate(results[2])
 		for i, r := range results {
 			r.Pushes = []job.Push{{Destination: "cachix:fleet", Paths: 100 + i, Seconds: 4}, {Destination: "s3://cache", Paths: 100 + i, Sent: 7 * i, Bytes: int64(i) << 23, Seconds: 2.5}}
 			r.Fetched, r.FetchedBytes = 800*i, int64(i)<<30
@@ -55,8 +55,10 @@ var goldens = map[string]func() *Verdict{
 		results := resultsOf(p)
 		fail(results[0], 0, drv("openssl-3.0.13"), "checking for perl... no", "", "\x1b[31mconfigure: error:\x1b[0m perl is needed", "make: *** [all] Error 2")
 		fail(results[2], 0, drv("openssl-3.0.13"), "checking for perl... no", "make: *** [all] Error 2")
-		results[2].Emulated = true
+		emulate(results[2])
 		fail(results[4], 1, drv("b"), "  indented", "\tby a tab", "10%\r50%\r100%")
+		results[0].Failures = []job.Failure{{DrvPath: drv("openssl-3.0.13"), LogFile: "0123-openssl-3.0.13.log", LogArtifact: "nix-matrix.log.1a2b"}}
+		results[4].Failures = []job.Failure{{DrvPath: drv("b"), LogFile: "/home/me/.cache/nix-matrix/cache/run/nix-matrix/logs/1a2b/0123-b.log", NixLog: true}}
 		results[1].Pushes = []job.Push{{Destination: "cachix:fleet", Paths: 412, Seconds: 31, Error: "401 Unauthorized: the token has expired"}}
 		results[1].Error = "push to cachix:fleet: 401 Unauthorized:\nthe token has expired"
 		results[3].Plan = otherPlanKey
@@ -83,13 +85,14 @@ var goldens = map[string]func() *Verdict{
 		results[0].Targets[0].PostBuild = &job.Step{Outcome: job.StepFailed, Seconds: 3, Error: "exit status 255", Log: []string{"ssh: connect to host nas port 22: No route to host"}}
 		results[0].Outcome = job.Broken
 		for _, r := range results[1:3] {
-			r.Emulated, r.TimedOut, r.Outcome = true, true, job.Cancelled
+			emulate(r)
+			r.TimedOut, r.Outcome = true, job.Cancelled
 			r.Error = "5h45m after the start (input timeout)"
 			r.Targets[0].Outcome, r.Targets[0].Outputs = job.Cancelled, nil
 		}
 		results[3].Targets[0].PostBuild = &job.Step{Outcome: job.StepSkipped, Error: "DEPLOY_KEY is not set, as in a pull request from a fork"}
 		results[4].Targets[0].PostBuild = &job.Step{Outcome: job.StepDone, Seconds: 5}
-		results[3].Emulated = true
+		emulate(results[3])
 		fail(results[5], 0, drv("nginx"), "cc -c src/a.c", "src/a.c:12:5: error: expected ';'")
 		fail(results[5], 1, drv("nginx"), "cc -c src/a.c", "src/a.c:12:5: error: expected ';'")
 		results[5].Targets[0].File, results[5].Targets[0].Line = "src/a.c", 12

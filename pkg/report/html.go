@@ -78,7 +78,9 @@ type pageCause struct {
 	Hit               []pageGroup
 	Derivation, Place string
 	Detail, Log       string
-	Open              bool // the log need not be asked for
+	Silent            string   // in place of Log
+	WholeLog          []string // where it is
+	Open              bool     // the log need not be asked for
 	OthersTitle       string
 	Others            []string
 	FoldOthers        bool
@@ -163,6 +165,10 @@ func (c *rootCause) page(limit int) pageCause {
 	}
 	if file != "" {
 		p.Place = position(file, line)
+	}
+	p.WholeLog = c.wholeLog()
+	if c.silent() {
+		p.Silent = printedNothing
 	}
 	for _, group := range c.affects() {
 		if group.how != "" {

@@ -170,8 +170,8 @@ func (j *judgement) target(n int, entry *job.Entry) TargetVerdict {
 	t.Entry = entry.Name
 	r := j.results[entry.ID]
 	if r != nil {
-		t.Emulated = r.Emulated
 		t.Result, t.Why = find(r, n, &t.Target)
+		t.Emulated = t.Result != nil && t.Result.Emulated
 	}
 	if t.Result == nil {
 		j.missing(&t, entry, r)

@@ -69,7 +69,7 @@ var nativeRunners = map[string]string{
 func (v *Verdict) emulated(quote func(string) string) map[string]string {
 	by := map[string][]*TargetVerdict{}
 	for _, t := range v.hostsFirst() {
-		if t.Emulated && t.Result != nil && t.Result.Outcome != job.Present && t.Result.Outcome != job.Fetched {
+		if t.Emulated {
 			runner := t.Target.System + "=" + cmp.Or(nativeRunners[t.Target.System], "LABEL")
 			by[runner] = append(by[runner], t)
 		}

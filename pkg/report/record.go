@@ -93,7 +93,7 @@ func times(plan *job.Plan, results []*job.Result, before map[string]float64) map
 		}
 		for _, b := range r.Builds {
 			if took := seconds(b.Seconds).Seconds(); !b.Failed && took >= leastTime {
-				all[job.TimeKey(b.DrvPath, entry.System, r.Emulated)] = math.Round(took)
+				all[job.TimeKey(b.DrvPath, entry.System, b.Emulated)] = math.Round(took)
 			}
 		}
 	}

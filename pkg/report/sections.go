@@ -144,6 +144,9 @@ func (v *Verdict) failedSection(n *names, l map[string]string) *section {
 				}
 				b.WriteString(log)
 			}
+			if c.silent() {
+				b.WriteString(printedNothing + "\n\n")
+			}
 			b.WriteString(c.othersList(limit / 8))
 			return b.String() + reproduction(c, limit/8) + jobLinks(c.entries(), l)
 		}
@@ -193,10 +196,14 @@ func (c *rootCause) detail(title string) []string {
 }
 
 func reproduction(c *rootCause, limit int) string {
+	text := ""
 	if block := excerpt(c.reproduce(), max(limit, 500), false); block != "" {
-		return "To see it at home:\n\n" + block
+		text = "Reproduce locally:\n\n" + block
 	}
-	return ""
+	for _, where := range c.wholeLog() {
+		text += "Its log: " + code(where, 500) + "\n\n"
+	}
+	return text
 }
 
 // fewJobs is how many jobs an error links to.

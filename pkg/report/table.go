@@ -69,7 +69,7 @@ func (t *TargetVerdict) row() row {
 	default:
 		r.Outcome = string(t.Status)
 	}
-	if t.Emulated && t.Result != nil {
+	if t.Emulated {
 		r.Outcome += ", emulated"
 	}
 	if t.skippedStep() != "" {
@@ -107,7 +107,7 @@ const tableFrame = 400
 func (v *Verdict) table(limit int, l map[string]string) string {
 	const (
 		many   = 30
-		header = "| Target | System | Outcome | Time | Closure | Binary cache | Output |\n|---|---|---|--:|--:|---|---|\n"
+		header = "| Target | System | Outcome | Time | Closure | Binary cache |\n|---|---|---|--:|--:|---|\n"
 	)
 	if len(v.Targets) == 0 {
 		return ""
@@ -124,7 +124,11 @@ func (v *Verdict) table(limit int, l map[string]string) string {
 		if r.Because != "" {
 			outcome += ": " + cell(r.Because, 200)
 		}
-		rows = append(rows, fmt.Sprintf("| %s | %s | %s | %s | %s | %s | %s |\n", cell(r.Name, 200), cell(r.System, 40), outcome, r.Time, r.Closure, cell(r.Caches, 200), cell(r.OutPath, 300)))
+		name := cell(r.Name, 200)
+		if r.OutPath != "" {
+			name += "<br>" + cell(r.OutPath, 300)
+		}
+		rows = append(rows, fmt.Sprintf("| %s | %s | %s | %s | %s | %s |\n", name, cell(r.System, 40), outcome, r.Time, r.Closure, cell(r.Caches, 200)))
 	}
 	text := cutRows(header, rows, limit, "target")
 	if len(rows) > many {

@@ -103,6 +103,9 @@ func (v *Verdict) textCauses(b *strings.Builder, causes []*rootCause) {
 			fmt.Fprintf(b, "  the end of its log:\n")
 			quote(b, log[max(0, len(log)-logTail):])
 		}
+		if c.silent() {
+			fmt.Fprintf(b, "  it printed nothing\n")
+		}
 		if len(c.further) > 0 {
 			fmt.Fprintf(b, "  %s:\n", c.othersTitle())
 			others := c.others(plain)
@@ -114,7 +117,10 @@ func (v *Verdict) textCauses(b *strings.Builder, causes []*rootCause) {
 			}
 		}
 		for _, command := range c.reproduce() {
-			fmt.Fprintf(b, "  to see it at home: %s\n", plain(command))
+			fmt.Fprintf(b, "  reproduce locally: %s\n", plain(command))
+		}
+		for _, where := range c.wholeLog() {
+			fmt.Fprintf(b, "  its log: %s\n", plain(where))
 		}
 		b.WriteString("\n")
 	}

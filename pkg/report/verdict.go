@@ -90,7 +90,7 @@ type TargetVerdict struct {
 	N        int               `json:"n"` // number in the Plan
 	Target   job.Target        `json:"target"`
 	Entry    string            `json:"entry,omitempty"`    // name of the entry that builds it
-	Emulated bool              `json:"emulated,omitempty"` // was built under qemu
+	Emulated bool              `json:"emulated,omitempty"` // something was built for it by an emulator, such as qemu
 	Result   *job.TargetResult `json:"result,omitempty"`   // nil where none counts
 	Status   TargetStatus      `json:"status"`
 	// Why is the reason of a skip, the error of a failure (both foreign text), or
@@ -140,7 +140,7 @@ func (t *TargetVerdict) log() []string {
 	}
 }
 
-// reproduce is what to type to see at home what became of the target, if that can
+// reproduce is what to type to see elsewhere what became of the target, if that can
 // be. The Plan's word counts for more than the worker's.
 func (t *TargetVerdict) reproduce() string {
 	if t.stepFailed() || t.stopped() {

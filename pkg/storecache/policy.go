@@ -22,16 +22,6 @@ const (
 	Off Policy = "off"
 )
 
-// ParsePolicy returns the policy of a name.
-func ParsePolicy(text string) (Policy, error) {
-	switch p := Policy(text); p {
-	case Built, All, Off:
-		return p, nil
-	default:
-		return "", fmt.Errorf("it is built, all or off, not %q", text)
-	}
-}
-
 // takes reports whether a new path is saved.
 func (p Policy) takes(info *nix.PathInfo) bool {
 	switch p {
