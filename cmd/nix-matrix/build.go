@@ -10,11 +10,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/pack"
 	"github.com/org/nix-matrix/pkg/store"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 func newBuild(a *app) *cobra.Command {
@@ -157,7 +157,7 @@ func (b *builder) writeResult(result *job.Result) error {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(b.app.streams.out, "%s\n", action.ForeignJSON(data))
+		_, err = fmt.Fprintf(b.app.streams.out, "%s\n", text.NoCommandsJSON(data))
 		return err
 	default:
 		return writeResult(b.resultFile, result, b.app.seal)
@@ -308,7 +308,7 @@ func (b *builder) restore(ctx context.Context, n store.Nix, accept store.Accepta
 		got, err := store.RestoreDrvs(ctx, n, src, plan.Drvs.SHA256, drvs, b.app.seal, accept)
 		if err == nil {
 			result.Imported, result.Downloaded = got.Paths, got.Bytes
-			b.app.show.Printf("%d derivations and sources imported, %s read", got.Paths, job.Size(got.Bytes))
+			b.app.show.Printf("%d derivations and sources imported, %s read", got.Paths, text.Size(got.Bytes))
 			return nil
 		}
 		if errors.Is(err, store.ErrUnproven) {

@@ -18,6 +18,7 @@ import (
 	"github.com/org/nix-matrix/pkg/plan"
 	"github.com/org/nix-matrix/pkg/report"
 	"github.com/org/nix-matrix/pkg/store"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 func newDiscover(a *app) *cobra.Command {
@@ -216,7 +217,7 @@ func (a *app) emit(p *job.Plan, key string, matrix []byte, planFile, drvsFile st
 	if !printJSON {
 		return nil
 	}
-	_, err := fmt.Fprintf(a.streams.out, "%s\n", action.ForeignJSON(matrix))
+	_, err := fmt.Fprintf(a.streams.out, "%s\n", text.NoCommandsJSON(matrix))
 	return err
 }
 

@@ -19,8 +19,8 @@ import (
 	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/gc"
-	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/store"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 func newGC(a *app) *cobra.Command {
@@ -303,7 +303,7 @@ func (g *collector) print(all []collected) error {
 			if c.Ref != "" {
 				line += " of " + c.Ref
 			}
-			if _, err := fmt.Fprintln(out, action.Foreign(fmt.Sprintf("%s (%s): %s", line, job.Size(c.Size), c.Why))); err != nil {
+			if _, err := fmt.Fprintln(out, text.NoCommands(fmt.Sprintf("%s (%s): %s", line, text.Size(c.Size), c.Why))); err != nil {
 				return err
 			}
 		}
@@ -344,7 +344,7 @@ func (g *collector) printTable(out io.Writer, all []collected, verb string) erro
 	row := func(name string, kinds ...gc.Kind) {
 		gone, kept := g.tallies(all, kinds...)
 		if gone.Count+kept.Count > 0 || name == "all" {
-			fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%s\n", name, gone.Count, job.Size(gone.Bytes), kept.Count, job.Size(kept.Bytes))
+			fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%s\n", name, gone.Count, text.Size(gone.Bytes), kept.Count, text.Size(kept.Bytes))
 		}
 	}
 	fmt.Fprintf(w, "KIND\t%s\tSIZE\tKEPT\tSIZE\n", strings.ToUpper(verb))

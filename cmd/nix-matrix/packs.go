@@ -15,10 +15,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/org/nix-matrix/pkg/cache"
-	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/pack"
 	"github.com/org/nix-matrix/pkg/store"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // packing is what a user can say of how paths go through the cache.
@@ -287,14 +287,14 @@ func (a *app) spare(title string, err error) {
 
 // restoring shows how far a restore is.
 func (a *app) restoring(done store.Restored) {
-	a.show.Doing("restoring: %d paths, %s", done.Paths, job.Size(done.Size))
+	a.show.Doing("restoring: %d paths, %s", done.Paths, text.Size(done.Size))
 }
 
 // restored tells what a restore has brought.
 func (a *app) restored(got store.Restored, took time.Duration) {
 	if got.Paths > 0 {
-		a.show.Printf("restored %d store %s (%s) from %d %s, %s read, in %s", got.Paths, plural(got.Paths, "path", "paths"), job.Size(got.Size),
-			len(got.Packs), plural(len(got.Packs), "pack", "packs"), job.Size(got.Bytes), job.Duration(took))
+		a.show.Printf("restored %d store %s (%s) from %d %s, %s read, in %s", got.Paths, plural(got.Paths, "path", "paths"), text.Size(got.Size),
+			len(got.Packs), plural(len(got.Packs), "pack", "packs"), text.Size(got.Bytes), text.Duration(took))
 	}
 }
 
@@ -313,14 +313,14 @@ func (s *saved) add(p *store.Pack) {
 
 // saving shows how far a save is.
 func (a *app) saving(done saved, of int) {
-	a.show.Doing("saving: %d of %d store paths, %s", done.Paths, of, job.Size(done.Size))
+	a.show.Doing("saving: %d of %d store paths, %s", done.Paths, of, text.Size(done.Size))
 }
 
 // told tells what was saved.
 func (a *app) told(done saved, took time.Duration) {
 	if done.Paths > 0 {
-		a.show.Printf("saved %d store %s (%s) in %d %s, in %s", done.Paths, plural(done.Paths, "path", "paths"), job.Size(done.Size),
-			len(done.Packs), plural(len(done.Packs), "pack", "packs"), job.Duration(took))
+		a.show.Printf("saved %d store %s (%s) in %d %s, in %s", done.Paths, plural(done.Paths, "path", "paths"), text.Size(done.Size),
+			len(done.Packs), plural(len(done.Packs), "pack", "packs"), text.Duration(took))
 	}
 }
 

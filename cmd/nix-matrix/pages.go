@@ -10,9 +10,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/report"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // pages say where and how a verdict is shown. An empty file name is none.
@@ -92,12 +92,12 @@ func (p *pages) print(a *app, v *report.Verdict, o report.SummaryOptions) error 
 	if p.json {
 		return a.printJSON(v)
 	}
-	text := v.Text()
+	shown := v.Text()
 	if p.summary == "-" {
-		text = v.Summary(o)
+		shown = v.Summary(o)
 	}
-	for line := range strings.Lines(text) {
-		if _, err := io.WriteString(a.streams.out, action.Foreign(line)); err != nil {
+	for line := range strings.Lines(shown) {
+		if _, err := io.WriteString(a.streams.out, text.NoCommands(line)); err != nil {
 			return err
 		}
 	}

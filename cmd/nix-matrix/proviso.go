@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/org/nix-matrix/pkg/job"
-	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // provisoTime is how long the user's command may take to decide about a target.
@@ -120,9 +120,9 @@ func (a *provisoAnswer) Write(p []byte) (int, error) {
 
 // end is that of a line.
 func (a *provisoAnswer) end() {
-	word, reason, _ := strings.Cut(strings.TrimSpace(nix.Plain(string(a.line))), " ")
+	word, reason, _ := strings.Cut(strings.TrimSpace(text.Plain(string(a.line))), " ")
 	if word == "skip" && a.reason == "" {
-		a.reason = or(clip(strings.TrimSpace(reason), provisoReason), "nothing to do")
+		a.reason = or(text.Clip(strings.TrimSpace(reason), provisoReason), "nothing to do")
 	}
 	a.line = a.line[:0]
 }

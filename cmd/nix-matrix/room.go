@@ -13,9 +13,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/realise"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // preinstalled are the large trees of GitHub's own runner images that neither a
@@ -62,7 +62,7 @@ func (w *worker) short(ctx context.Context, store *nix.Nix, targets []realise.Ta
 	if err != nil || free >= need+spare/10 {
 		return err == nil && w.app.hosted() && free < need+spare
 	}
-	w.app.warn("The disk may be too small", fmt.Errorf("%s is free at /nix/store, and %s will be fetched, besides what is built", job.Size(free), job.Size(need)))
+	w.app.warn("The disk may be too small", fmt.Errorf("%s is free at /nix/store, and %s will be fetched, besides what is built", text.Size(free), text.Size(need)))
 	return true
 }
 
@@ -108,5 +108,5 @@ func (a *app) reclaim(ctx context.Context) {
 		return
 	}
 	after, _ := freeSpace("/nix/store")
-	a.show.Printf("made room: %s more is free", job.Size(max(0, after-before)))
+	a.show.Printf("made room: %s more is free", text.Size(max(0, after-before)))
 }

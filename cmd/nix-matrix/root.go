@@ -23,6 +23,7 @@ import (
 	"github.com/org/nix-matrix/pkg/pack"
 	"github.com/org/nix-matrix/pkg/progress"
 	"github.com/org/nix-matrix/pkg/secretdir"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // app is what all commands share.
@@ -51,7 +52,7 @@ func newApp(s streams, getenv func(string) string) *app {
 		streams:   s,
 		getenv:    getenv,
 		action:    github,
-		show:      progress.New(s.err, getenv, action.Foreign, progress.Groups(github.Running())),
+		show:      progress.New(s.err, getenv, text.NoCommands, progress.Groups(github.Running())),
 	}
 }
 
@@ -197,7 +198,7 @@ func (a *app) printJSON(v any) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(a.streams.out, "%s\n", action.ForeignJSON(data))
+	_, err = fmt.Fprintf(a.streams.out, "%s\n", text.NoCommandsJSON(data))
 	return err
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // The user's own steps are scripts for bash, as a workflow's are: what they do is
@@ -118,14 +119,6 @@ const (
 	stepLine  = 4000 // bytes of one
 )
 
-// clip bounds a text that others have made, in bytes.
-func clip(text string, most int) string {
-	if len(text) <= most {
-		return text
-	}
-	return strings.ToValidUTF8(text[:most], "") + "…"
-}
-
 func (l *stepLog) Write(p []byte) (int, error) {
 	l.part = append(l.part, p...)
 	for {
@@ -139,23 +132,23 @@ func (l *stepLog) Write(p []byte) (int, error) {
 	}
 }
 
-func (l *stepLog) line(text string) {
-	if secret, ok := strings.CutPrefix(strings.TrimSpace(text), "::add-mask::"); ok && secret != "" {
+func (l *stepLog) line(said string) {
+	if secret, ok := strings.CutPrefix(strings.TrimSpace(said), "::add-mask::"); ok && secret != "" {
 		l.secrets = append(l.secrets, secret)
 		l.app.action.Mask(secret)
 		return
 	}
 	for _, secret := range l.secrets {
-		text = strings.ReplaceAll(text, secret, "***")
+		said = strings.ReplaceAll(said, secret, "***")
 	}
-	text = clip(text, stepLine)
+	said = text.Clip(said, stepLine)
 	switch l.said++; {
 	case l.most == 0 || l.said <= l.most:
-		_, _ = l.app.show.Write([]byte(text + "\n"))
+		_, _ = l.app.show.Write([]byte(said + "\n"))
 	case l.said == l.most+1:
 		_, _ = l.app.show.Write([]byte("… the rest is left out\n"))
 	}
-	if l.lines = append(l.lines, text); len(l.lines) > stepLines {
+	if l.lines = append(l.lines, said); len(l.lines) > stepLines {
 		l.lines = l.lines[1:]
 	}
 }

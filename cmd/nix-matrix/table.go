@@ -1,12 +1,10 @@
 package main
 
 import (
-	"fmt"
-	"strings"
-
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/progress"
 	"github.com/org/nix-matrix/pkg/report"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // maxOutlook is how much of a job's summary discovery takes, in bytes. The report's
@@ -31,11 +29,5 @@ func tell(show *progress.Display, p *job.Plan) {
 	show.Printf("%s", outlook.Total)
 }
 
-// some names the first of many.
-func some(names []string) string {
-	const most = 20
-	if more := len(names) - most; more > 0 {
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), more)
-	}
-	return strings.Join(names, ", ")
-}
+// some returns the first of many names, and the number of the others.
+func some(names []string) string { return text.Some(names, 20) }

@@ -13,6 +13,7 @@ import (
 	"github.com/org/nix-matrix/pkg/gitcrypt"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // What git, ssh and Nix say when a server does not let them read. With a 404 GitHub
@@ -42,7 +43,7 @@ var (
 // that is missing, which [job.NeedsSecret] then begins, or one that was refused.
 func (d *discovery) explain(a *app) func(*nix.Error) string {
 	return func(failed *nix.Error) string {
-		said := nix.Plain(failed.Stderr)
+		said := text.Plain(failed.Stderr)
 		if file := encryptedFile(said); file != "" {
 			if strings.TrimSpace(a.getenv(gitCryptVariable)) == "" {
 				return job.NeedsSecret + "git_crypt_key (" + gitCryptVariable + "), since " + file + " is encrypted with git-crypt"

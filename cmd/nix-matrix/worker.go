@@ -19,6 +19,7 @@ import (
 	"github.com/org/nix-matrix/pkg/push"
 	"github.com/org/nix-matrix/pkg/realise"
 	"github.com/org/nix-matrix/pkg/report"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // A worker makes Results of entries.
@@ -128,7 +129,7 @@ func (w *worker) work(ctx context.Context, e *job.Entry, result *job.Result) {
 	switch {
 	case late:
 		result.TimedOut = true
-		result.Error = fmt.Sprintf("the deadline came %s after the start (input timeout); what was finished is kept, and a rerun goes on from there", job.Duration(w.timeout))
+		result.Error = fmt.Sprintf("the deadline came %s after the start (input timeout); what was finished is kept, and a rerun goes on from there", text.Duration(w.timeout))
 	case err == nil:
 	case ctx.Err() != nil:
 		result.Error = "the build was stopped"
@@ -373,7 +374,7 @@ func outcome(ctx context.Context, result *job.Result) job.Outcome {
 // announce shows in a line what became of an entry, and puts what went wrong on
 // the run's page.
 func (a *app) announce(r *job.Result) {
-	took := job.Duration(r.Finished.Sub(r.Started))
+	took := text.Duration(r.Finished.Sub(r.Started))
 	if r.Outcome.OK() {
 		a.show.Good("%s: %s, %d %s built in %s", r.Name, r.Outcome, len(r.Builds), plural(len(r.Builds), "derivation", "derivations"), took)
 	} else {

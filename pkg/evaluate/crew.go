@@ -222,7 +222,7 @@ func (c *crew) start(ctx context.Context, s span) {
 		Expr:        c.source.expr,
 		Path:        c.o.NixPath,
 		Printed:     w.messages,
-		Apply:       "(" + walker + ") (" + text + ") " + w.arguments(),
+		Apply:       "(" + walker + ") (" + textNix + ") " + w.arguments(),
 		MemoryLimit: c.o.MemoryLimit,
 		InitialHeap: c.heap,
 		Used:        &w.memory,

@@ -29,7 +29,7 @@ var (
 	//go:embed evaluate.nix
 	walker string
 	//go:embed text.nix
-	text string
+	textNix string
 )
 
 // Evaluator is what a discovery needs of Nix.

@@ -118,7 +118,7 @@ func (o *Options) Fingerprint(evaluator string, identities []string) string {
 		System, HostAttr  string
 		Include, Exclude  []string
 		AllowEmpty, Meta  bool
-	}{keptVersion, walker + text, evaluator, identities, o.Installables, o.Systems, o.System, o.HostAttr, o.Include, o.Exclude, o.AllowEmpty, o.Meta})
+	}{keptVersion, walker + textNix, evaluator, identities, o.Installables, o.Systems, o.System, o.HostAttr, o.Include, o.Exclude, o.AllowEmpty, o.Meta})
 	if err != nil {
 		panic(err) // texts only
 	}

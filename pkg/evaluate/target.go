@@ -11,6 +11,7 @@ import (
 
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // A record is what became of a position.
@@ -87,7 +88,7 @@ func gate(t job.Target) job.Target {
 		return t
 	}
 	return job.Target{
-		Attr: cut(t.Attr), Name: cut(t.Name), Kind: t.Kind, Host: cut(t.Host), State: job.Failed, Reproduce: t.Reproduce,
+		Attr: text.Clip(t.Attr, maxShown), Name: text.Clip(t.Name, maxShown), Kind: t.Kind, Host: text.Clip(t.Host, maxShown), State: job.Failed, Reproduce: t.Reproduce,
 		Error: fmt.Sprintf("it can't be a target: %v. Correct the attribute, or leave it out with --exclude (input exclude)", err),
 	}
 }
@@ -105,16 +106,10 @@ func (d *evaluation) builtOn(system string) string {
 }
 
 // shown is an attribute path as a message has it.
-func shown(path []string) string { return cut(JoinAttr(path)) }
+func shown(path []string) string { return text.Clip(JoinAttr(path), maxShown) }
 
-// cut leaves of a text of any length as much as a message may have.
-func cut(text string) string {
-	const most = 300
-	if len(text) <= most {
-		return text
-	}
-	return strings.ToValidUTF8(text[:most], "") + "…"
-}
+// maxShown is how many bytes of a foreign text a message may have.
+const maxShown = 300
 
 // refused makes a target of a package that is not to be built.
 func (d *evaluation) refused(s source, path []string, name, system, reason string) job.Target {
@@ -209,19 +204,17 @@ type about struct {
 }
 
 func (a *about) describe(t *job.Target) {
-	t.Description = oneLine(strings.Join(a.Description, " "))
+	t.Description = text.Words(strings.Join(a.Description, " "))
 	if runes := []rune(t.Description); len(runes) > job.MaxDescription {
 		t.Description = strings.TrimSpace(string(runes[:job.MaxDescription-1])) + "…"
 	}
-	t.Features = strings.Fields(oneLine(strings.Join(a.Features, " ")))
+	t.Features = strings.Fields(text.Words(strings.Join(a.Features, " ")))
 	for _, label := range a.Runner {
-		if label = oneLine(label); label != "" {
+		if label = text.Words(label); label != "" {
 			t.Runner = append(t.Runner, label)
 		}
 	}
 }
-
-func oneLine(s string) string { return strings.Join(strings.Fields(nix.Plain(s)), " ") }
 
 // reproduce says what to type to build a target at home, nothing where a command line
 // can't say it.

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // An Entry is what a cache has stored under a key. A cache with scopes may have the
@@ -171,7 +171,7 @@ func (r *Rules) fit(decisions []Decision, newest map[place]int) {
 			return
 		}
 		if d.Why == "" && !base {
-			d.Why = fmt.Sprintf("over the budget of %s, and not used for %s", job.Size(r.Budget), age(r.Now.Sub(d.Used)))
+			d.Why = fmt.Sprintf("over the budget of %s, and not used for %s", text.Size(r.Budget), age(r.Now.Sub(d.Used)))
 			total -= d.Size
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/nix-community/go-nix/pkg/wire"
 
 	"github.com/org/nix-matrix/internal/valid"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // Numbers of the worker protocol (src/libstore/worker-protocol.hh). We offer version
@@ -363,7 +364,7 @@ func (d *Daemon) errorMessage() error {
 	if err := d.skip("sns"); err != nil {
 		return err
 	}
-	text, err := wire.ReadString(d.r, maxString)
+	said, err := wire.ReadString(d.r, maxString)
 	if err != nil {
 		return err
 	}
@@ -380,7 +381,7 @@ func (d *Daemon) errorMessage() error {
 	if err != nil {
 		return err
 	}
-	return &serverError{text: Plain(text)}
+	return &serverError{text: text.Plain(said)}
 }
 
 // A serverError is what the server says of an operation.

@@ -15,6 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/org/nix-matrix/internal/testbench"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 var record = flag.Bool("record", false, "record anew what Nix says")
@@ -153,7 +154,7 @@ func checkRecorded(t *testing.T, events []Event) {
 	if want := (Traffic{1, 120}); fetched != want {
 		t.Errorf("counted %+v as fetched, want %+v", fetched, want)
 	}
-	if errors != Plain(errors) {
+	if errors != text.Plain(errors) {
 		t.Errorf("there is colour in %q", errors)
 	}
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/org/nix-matrix/internal/nar"
 	"github.com/org/nix-matrix/internal/storepath"
 	"github.com/org/nix-matrix/internal/valid"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // A PathInfo is what the store knows of a valid path.
@@ -244,7 +245,7 @@ var unpackedPattern = regexp.MustCompile(`([0-9.]+) ([KMGT])iB unpacked\)`)
 
 // parseUnpacked gives the bytes that a dry run says will be unpacked.
 func parseUnpacked(said string) int64 {
-	m := unpackedPattern.FindStringSubmatch(Plain(said))
+	m := unpackedPattern.FindStringSubmatch(text.Plain(said))
 	if m == nil {
 		return 0
 	}
@@ -276,7 +277,7 @@ func (n *Nix) ToBuild(ctx context.Context, outputs []string) ([]string, error) {
 func parseDryRun(said, heading string) map[string]bool {
 	listed := map[string]bool{}
 	within := false
-	for line := range strings.Lines(Plain(said)) {
+	for line := range strings.Lines(text.Plain(said)) {
 		line = strings.TrimRight(line, "\n")
 		path, indented := strings.CutPrefix(line, "  /nix/store/")
 		switch {

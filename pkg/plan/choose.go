@@ -11,6 +11,7 @@ import (
 	"github.com/itchyny/gojq"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // A Chooser decides by jq expressions which targets are wanted and what they are
@@ -108,7 +109,7 @@ func (c *Chooser) name(ctx context.Context, t *job.Target, meta map[string]any) 
 	}
 	label, ok := value.(string)
 	if ok {
-		label = strings.TrimSpace(strings.Map(visible, label))
+		label = text.Line(label)
 	}
 	if label == "" || len(label) > maxLabel {
 		return fmt.Errorf("label_builds gives %s for %s, and should give a text of at most %d characters", gojq.Preview(value), t.Name, maxLabel)

@@ -8,10 +8,10 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 const (
@@ -67,18 +67,6 @@ type buildLog struct {
 	dropped       bool     // they had to make room
 	told          bool     // its log was shown in a piece
 	failed        bool
-}
-
-// cut makes a line short enough to be kept and shown.
-func cut(line string) string {
-	if len(line) <= keptBytes {
-		return line
-	}
-	end := keptBytes
-	for end > keptBytes-utf8.UTFMax && !utf8.RuneStart(line[end]) {
-		end--
-	}
-	return line[:end] + "…" // a copy: the whole line may be large
 }
 
 // add takes a line.
@@ -192,7 +180,7 @@ func (d *Display) buildLine(e nix.Event) {
 		l = d.logs.of[e.Path]
 	}
 	for line := range strings.SplitSeq(strings.TrimSuffix(e.Text, "\n"), "\n") {
-		line = cut(line)
+		line = text.Clip(line, keptBytes)
 		if !l.told {
 			l.add(line)
 		}
@@ -273,7 +261,7 @@ func (d *Display) fail(drv string, now time.Time) {
 	d.logs.remove(drv)
 	d.closeGap(l)
 	if l.told {
-		d.printf("%s: failed after %s; its log is above", l.name, job.Duration(l.took(now)))
+		d.printf("%s: failed after %s; its log is above", l.name, text.Duration(l.took(now)))
 		return
 	}
 	d.tell(l, "failed after", now)
@@ -301,7 +289,7 @@ func (d *Display) flush() {
 
 // tell shows the end of a log in a piece, and drops it.
 func (d *Display) tell(l *buildLog, how string, now time.Time) {
-	title := fmt.Sprintf("%s: %s %s", l.name, how, job.Duration(l.took(now)))
+	title := fmt.Sprintf("%s: %s %s", l.name, how, text.Duration(l.took(now)))
 	lines, left := l.end(), l.said-len(l.last)
 	if l.dropped {
 		title += fmt.Sprintf(", with %s lines of log, which had to make room", number(l.said))
@@ -322,7 +310,7 @@ func (d *Display) tell(l *buildLog, how string, now time.Time) {
 // group writes lines under a title, without anything between them.
 func (d *Display) group(title string, lines []string) {
 	var b bytes.Buffer
-	title = d.clean(strings.ReplaceAll(nix.Plain(title), "\n", " "))
+	title = d.clean(strings.ReplaceAll(text.Plain(title), "\n", " "))
 	before := "  "
 	if d.groups {
 		before = ""
@@ -330,7 +318,7 @@ func (d *Display) group(title string, lines []string) {
 	}
 	b.WriteString(title + "\n")
 	for _, line := range lines {
-		b.WriteString(before + d.clean(nix.Plain(line)) + "\n")
+		b.WriteString(before + d.clean(text.Plain(line)) + "\n")
 	}
 	if d.groups {
 		b.WriteString("::endgroup::\n")

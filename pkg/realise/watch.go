@@ -8,6 +8,7 @@ import (
 
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 const (
@@ -59,11 +60,7 @@ func (w *watch) see(e nix.Event, stopping bool) {
 		w.running[e.Path] = e.Time
 		delete(w.log, e.Path)
 	case nix.BuildLine:
-		text := e.Text
-		if len(text) > lineBytes {
-			text = strings.ToValidUTF8(text[:lineBytes], "") + "…"
-		}
-		kept := append(w.log[e.Path], text)
+		kept := append(w.log[e.Path], text.Clip(e.Text, lineBytes))
 		if len(kept) > logLines {
 			kept = kept[1:]
 		}

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"strings"
+
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // An Annotation is a message on the page of the run. Title and Message are
@@ -37,11 +39,11 @@ func (v *Verdict) Annotations() []Annotation {
 	}
 	for _, p := range v.Entries {
 		if p.Status == Failure {
-			errs = append(errs, Annotation{Title: oneLine(cmp.Or(p.Name, p.Entry)), Message: strings.Join(lines(p.Message), "\n")})
+			errs = append(errs, Annotation{Title: text.Line(cmp.Or(p.Name, p.Entry)), Message: strings.Join(text.Lines(p.Message), "\n")})
 		}
 	}
 	if missing := v.hostsFirst(TargetMissing); len(missing) > 0 {
-		errs = append(errs, Annotation{Title: plural(len(missing), "target") + " without a result", Message: who(missing)})
+		errs = append(errs, Annotation{Title: text.Plural(len(missing), "target") + " without a result", Message: who(missing)})
 	}
 	if v.Status == Failure && len(errs) == 0 {
 		errs = append(errs, Annotation{Title: "nix-matrix", Message: v.Reason})
@@ -51,10 +53,10 @@ func (v *Verdict) Annotations() []Annotation {
 	}
 	warnings = append(warnings, v.spared()...)
 	for _, r := range v.Ignored {
-		warnings = append(warnings, Annotation{Title: "A result does not count", Message: oneLine(cmp.Or(r.Name, r.Entry)) + ": " + r.Why})
+		warnings = append(warnings, Annotation{Title: "A result does not count", Message: text.Line(cmp.Or(r.Name, r.Entry)) + ": " + r.Why})
 	}
 	for _, notice := range v.Notices {
-		notices = append(notices, Annotation{Title: "nix-matrix", Message: oneLine(notice)})
+		notices = append(notices, Annotation{Title: "nix-matrix", Message: text.Line(notice)})
 	}
 	return append(append(atLevel("error", errs), atLevel("warning", warnings)...), atLevel("notice", notices)...)
 }
@@ -64,7 +66,7 @@ func who(targets []*TargetVerdict) string {
 	const longest = 1000
 	names := targetNames(targets)
 	for i := range names {
-		names[i] = oneLine(names[i])
+		names[i] = text.Line(names[i])
 	}
 	return list(names, ", ", longest)
 }
@@ -83,7 +85,7 @@ func (c *rootCause) annotation() Annotation {
 	_, detail := c.happened()
 	log := c.log()
 	message = append(append(message, detail...), log[max(0, len(log)-logTail):]...)
-	if others := c.others(oneLine); len(others) > 0 {
+	if others := c.others(text.Line); len(others) > 0 {
 		message = append(message, c.othersTitle()+": "+list(others, "; ", 1000))
 	}
 	for _, command := range c.reproduce()[:min(1, len(c.reproduce()))] {
@@ -95,14 +97,14 @@ func (c *rootCause) annotation() Annotation {
 
 // title says what failed, and how much that blocks.
 func (c *rootCause) title() string {
-	title := plural(len(c.targets), "target")
+	title := text.Plural(len(c.targets), "target")
 	if name := c.name(); name != "" {
 		title = name
 	}
 	blocked := ""
 	for _, group := range c.affects() {
 		all := group.all()
-		first := oneLine(all[0].name())
+		first := text.Line(all[0].name())
 		switch {
 		case group.how != blockedByIt:
 			if c.drv != "" && len(all) == 1 {
@@ -111,7 +113,7 @@ func (c *rootCause) title() string {
 		case len(all) == 1:
 			blocked = " and blocks " + first
 		default:
-			blocked = " and blocks " + plural(len(all), "target")
+			blocked = " and blocks " + text.Plural(len(all), "target")
 		}
 	}
 	return title + c.what() + blocked
@@ -125,8 +127,8 @@ func atLevel(level string, all []Annotation) []Annotation {
 	}
 	for i := range all {
 		all[i].Level = level
-		all[i].Title = clip(all[i].Title, 200)
-		all[i].Message = cmp.Or(clip(all[i].Message, longest), all[i].Title)
+		all[i].Title = text.Clip(all[i].Title, 200)
+		all[i].Message = cmp.Or(text.Clip(all[i].Message, longest), all[i].Title)
 	}
 	return all
 }

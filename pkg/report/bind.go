@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // A Refusal says why a Plan is not judged. Such a verdict is red.
@@ -129,14 +130,14 @@ func (n Needs) renamed(ids []string) bool {
 
 // ambiguous is the Refusal where jobs name two Plans for one id.
 func ambiguous(id string, a, b claim) *Refusal {
-	who := fmt.Sprintf("The job %s names", code(a.job, 100))
+	who := fmt.Sprintf("The job %s names", text.Code(a.job, 100))
 	if a.job != b.job {
-		who = fmt.Sprintf("The jobs %s and %s name", code(a.job, 100), code(b.job, 100))
+		who = fmt.Sprintf("The jobs %s and %s name", text.Code(a.job, 100), text.Code(b.job, 100))
 	}
 	return &Refusal{
 		Reason: "two uses of nix-matrix in this workflow have the same id",
 		Next: fmt.Sprintf("%s two plans of the id %s, and what one of them stores the other overwrites. Give each use an `id` of its own, in all of its jobs.",
-			who, code(id, 100)),
+			who, text.Code(id, 100)),
 	}
 }
 
@@ -150,7 +151,7 @@ func otherPlan(plan *job.Plan, id string, made claim) *Refusal {
 		Reason: "the plan that arrived is not the one that discovery made",
 		Next: fmt.Sprintf("The job %s names the plan %s, and the artifact %s has %s. If this workflow uses nix-matrix twice, give each use an `id` of its own: "+
 			"with the same `id` they overwrite each other's artifacts. If not, somebody has replaced the artifact: run all jobs again, and see who can write artifacts in this run.",
-			code(made.job, 100), code(made.key, 200), code(id+".plan", 100), of),
+			text.Code(made.job, 100), text.Code(made.key, 200), text.Code(id+".plan", 100), of),
 	}
 }
 
@@ -163,7 +164,7 @@ func sameEntries(plan *job.Plan, outputs map[string]string) *Refusal {
 		if n, err := strconv.Atoi(count); err == nil {
 			says = strconv.Itoa(n)
 		}
-		return &Refusal{Reason: fmt.Sprintf("the plan has %s, and the count of discovery is %s", plural(len(plan.Entries), "entry", "entries"), says), Next: next}
+		return &Refusal{Reason: fmt.Sprintf("the plan has %s, and the count of discovery is %s", text.Plural(len(plan.Entries), "entry", "entries"), says), Next: next}
 	}
 	matrix := outputs["matrix"]
 	if strings.TrimSpace(matrix) == "" {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // A rootCause is one thing that went wrong and the targets that it took along.
@@ -117,9 +118,9 @@ func (c *rootCause) what() string {
 func (c *rootCause) name() string {
 	switch {
 	case c.drv != "":
-		return cmp.Or(oneLine(job.DrvName(c.drv)), none)
+		return cmp.Or(text.Line(job.DrvName(c.drv)), text.None)
 	case len(c.targets) == 1:
-		return cmp.Or(oneLine(c.targets[0].name()), none)
+		return cmp.Or(text.Line(c.targets[0].name()), text.None)
 	default:
 		return ""
 	}
@@ -128,7 +129,7 @@ func (c *rootCause) name() string {
 // headline is the root cause in a line. quote makes foreign text fit for where
 // the line stands.
 func (c *rootCause) headline(quote func(string) string) string {
-	line := plural(len(c.targets), "target")
+	line := text.Plural(len(c.targets), "target")
 	if name := c.name(); name != "" {
 		line = quote(name)
 	}
@@ -149,7 +150,7 @@ func (c *rootCause) others(quote func(string) string) []string {
 	for i, f := range c.further {
 		all[i] = f.headline(quote)
 		if log := f.log(); len(log) > 0 {
-			all[i] += "; " + quote(clip(strings.TrimSpace(log[len(log)-1]), longest))
+			all[i] += "; " + quote(text.Clip(strings.TrimSpace(log[len(log)-1]), longest))
 		}
 	}
 	return all
@@ -157,7 +158,7 @@ func (c *rootCause) others(quote func(string) string) []string {
 
 // othersTitle introduces them.
 func (c *rootCause) othersTitle() string {
-	return plural(len(c.further), "more derivation failed", "more derivations failed")
+	return text.Plural(len(c.further), "more derivation failed", "more derivations failed")
 }
 
 // An affected is targets that a root cause took along, and how.
@@ -213,7 +214,7 @@ func (c *rootCause) place() (file string, line int) {
 		if t.Result == nil || t.stepFailed() {
 			continue
 		}
-		if file := oneLine(t.Result.File); file != "" {
+		if file := text.Line(t.Result.File); file != "" {
 			return file, max(0, t.Result.Line)
 		}
 	}
@@ -222,7 +223,10 @@ func (c *rootCause) place() (file string, line int) {
 
 // log gives the last lines of the build that failed.
 func (c *rootCause) log() []string {
-	const most = 100
+	const (
+		most   = 100
+		maxLog = 256 << 10 // bytes
+	)
 	var log []string
 	if t := c.hasLog(); t != nil {
 		log = t.log()
@@ -231,9 +235,9 @@ func (c *rootCause) log() []string {
 	}
 	all := slices.Clone(log[max(0, len(log)-most):])
 	for i := range all {
-		all[i] = clip(all[i], maxForeign/most)
+		all[i] = text.Clip(all[i], maxLog/most)
 	}
-	return lines(strings.Join(all, "\n"))
+	return text.Lines(strings.Join(all, "\n"))
 }
 
 // What Nix puts of the log into an error, and how to see all of it on a machine
@@ -245,9 +249,9 @@ func (c *rootCause) message() []string {
 	var all []string
 	switch {
 	case len(c.targets) > 0:
-		all = lines(c.targets[0].Why)
+		all = text.Lines(c.targets[0].Why)
 	case c.failure != nil:
-		all = lines(c.failure.Error)
+		all = text.Lines(c.failure.Error)
 	}
 	if len(c.log()) == 0 {
 		return all
@@ -273,14 +277,14 @@ func (c *rootCause) happened() (reason string, detail []string) {
 	if len(all) == 0 {
 		return "", nil
 	}
-	reason, detail = oneLine(all[0]), slices.DeleteFunc(slices.Clone(all[1:]), outputPaths.MatchString)
-	if text, ok := strings.CutPrefix(reason, "error: "); ok && reason != oneLine(c.drv) {
-		reason = text
+	reason, detail = text.Line(all[0]), slices.DeleteFunc(slices.Clone(all[1:]), outputPaths.MatchString)
+	if rest, ok := strings.CutPrefix(reason, "error: "); ok && reason != text.Line(c.drv) {
+		reason = rest
 	}
-	if cannotBuild.MatchString(reason) && len(detail) > 0 && strings.HasPrefix(oneLine(detail[0]), "Reason: ") {
-		reason, detail = strings.TrimPrefix(oneLine(detail[0]), "Reason: "), detail[1:]
+	if cannotBuild.MatchString(reason) && len(detail) > 0 && strings.HasPrefix(text.Line(detail[0]), "Reason: ") {
+		reason, detail = strings.TrimPrefix(text.Line(detail[0]), "Reason: "), detail[1:]
 	}
-	if drv := oneLine(c.drv); drv != "" {
+	if drv := text.Line(c.drv); drv != "" {
 		reason = itself.ReplaceAllLiteralString(strings.ReplaceAll(reason, drv, "\x00"), "")
 	}
 	if short := strings.TrimRight(reason, " ;:."); short != "" {
@@ -289,7 +293,7 @@ func (c *rootCause) happened() (reason string, detail []string) {
 	if reason == "" || len(reason) > longest || c.evaluation && len(detail) > 0 {
 		detail = all // else it is to be read in pieces
 	}
-	return clip(reason, longest), lines(strings.Join(detail, "\n"))
+	return text.Clip(reason, longest), text.Lines(strings.Join(detail, "\n"))
 }
 
 // entries names those of the targets, each once.
@@ -308,7 +312,7 @@ func (c *rootCause) reproduce() []string {
 	const few = 3
 	var all []string
 	for _, t := range c.targets[:min(few, len(c.targets))] {
-		if command := oneLine(t.reproduce()); command != "" {
+		if command := text.Line(t.reproduce()); command != "" {
 			all = append(all, command)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // A Change is what is different from the Record of the default branch.
@@ -110,7 +111,7 @@ func (c *Change) Markdown(limit int, o SummaryOptions) string {
 	if len(c.Changed) > 0 {
 		rows := make([]string, len(c.Changed))
 		for i, t := range c.Changed {
-			rows[i] = fmt.Sprintf("| %s | %s | %s |\n", cell(t.Name, longest), t.sizes(), t.growths(func(name string) string { return cell(name, longest/2) }))
+			rows[i] = fmt.Sprintf("| %s | %s | %s |\n", text.Cell(t.Name, longest), t.sizes(), t.growths(func(name string) string { return text.Cell(name, longest/2) }))
 		}
 		b.WriteString("| Changed | Closure | What grew and shrank |\n|---|---|---|\n" + tableRows(rows, limit/2) + "\n")
 	}
@@ -123,7 +124,7 @@ func (c *Change) Markdown(limit int, o SummaryOptions) string {
 		}
 		names := make([]string, len(group.names))
 		for i, name := range group.names {
-			names[i] = code(name, longest)
+			names[i] = text.Code(name, longest)
 		}
 		fmt.Fprintf(&b, "%s: %s\n\n", group.what, list(names, ", ", limit/4))
 	}
@@ -154,29 +155,29 @@ func (c *Change) tally() string {
 			parts = append(parts, fmt.Sprintf("%d %s", count.n, count.what))
 		}
 	}
-	text := cmp.Or(strings.Join(parts, ", "), "nothing is there")
+	line := cmp.Or(strings.Join(parts, ", "), "nothing is there")
 	if c.Rebuild >= 0 {
-		text += fmt.Sprintf("; %s to build that nobody had", plural(c.Rebuild, "derivation"))
+		line += fmt.Sprintf("; %s to build that nobody had", text.Plural(c.Rebuild, "derivation"))
 	}
-	return text
+	return line
 }
 
 // of names what it is compared with.
 func (c *Change) of(name func(string) string) string {
 	const short = 8
-	text := name(cmp.Or(c.Branch, "the default branch"))
+	line := name(cmp.Or(c.Branch, "the default branch"))
 	if c.Commit != "" {
-		text += " at " + name(c.Commit[:min(len(c.Commit), short)])
+		line += " at " + name(start(c.Commit, short))
 	}
-	return text
+	return line
 }
 
 func (c *Change) base(o SummaryOptions) string {
-	text := c.of(func(name string) string { return code(name, 100) })
+	line := c.of(func(name string) string { return text.Code(name, 100) })
 	if o.owns(c.URL) {
-		text = "[" + text + "](" + c.URL + ")"
+		line = "[" + line + "](" + c.URL + ")"
 	}
-	return text
+	return line
 }
 
 func (t *ChangedTarget) sizes() string {
@@ -196,16 +197,16 @@ func (t *ChangedTarget) growths(name func(string) string) string {
 	for _, g := range t.Growths {
 		parts = append(parts, name(g.Package)+" "+signed(g.by()))
 	}
-	return cmp.Or(strings.Join(parts, ", "), none)
+	return cmp.Or(strings.Join(parts, ", "), text.None)
 }
 
 // signed is a difference of bytes.
 func signed(bytes int64) string {
 	switch {
 	case bytes > 0:
-		return "+" + job.Size(bytes)
+		return "+" + text.Size(bytes)
 	case bytes < 0:
-		return "−" + job.Size(-bytes)
+		return "−" + text.Size(-bytes)
 	}
 	return "±0"
 }

@@ -9,26 +9,6 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-func TestLines(t *testing.T) {
-	t.Parallel()
-	for in, want := range map[string][]string{
-		"":                             nil,
-		" \n\n\t\n":                    nil,
-		"a":                            {"a"},
-		"\na\n\n  b  \n\n":             {"a", "", "  b"},
-		"a\r\nb\r\n":                   {"a", "b"},
-		"10%\r100%\r\n":                {"100%"},
-		"\x1b[1;31merror:\x1b[0m\tfoo": {"error: foo"},
-		"\x1b]0;title\x07a\x1b(B":      {"a"},
-		"\tx\n        y":               {"        x", "        y"},
-		"a\x00\u202eb\ufeff":           {"ab"},
-	} {
-		if diff := cmp.Diff(want, lines(in)); diff != "" {
-			t.Errorf("%q (-want +got):\n%s", in, diff)
-		}
-	}
-}
-
 func TestExcerpt(t *testing.T) {
 	t.Parallel()
 	all := strings.Split("one two three four five six seven eight nine ten", " ")

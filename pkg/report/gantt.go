@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // bars gives the entries that took longest, at most so many, in the order of their
@@ -74,12 +75,12 @@ func (v *Verdict) gantt(limit int) string {
 			tag = "crit"
 		}
 		// The mark at the front keeps a name from being one of Mermaid's words.
-		fmt.Fprintf(&b, "    %s %s, %s :%s, %s, %ds\n", w.mark(), unarmedLabel(w.Entry), job.Duration(seconds(w.Seconds)),
+		fmt.Fprintf(&b, "    %s %s, %s :%s, %s, %ds\n", w.mark(), unarmedLabel(w.Entry), text.Duration(seconds(w.Seconds)),
 			tag, midnight.Add(seconds(w.Start)).Format(time.DateTime), max(1, int(seconds(w.Seconds).Seconds())))
 	}
 	b.WriteString("```\n\n")
 	if left > 0 {
-		fmt.Fprintf(&b, "And %s.\n\n", plural(left, "entry that took less", "entries that took less"))
+		fmt.Fprintf(&b, "And %s.\n\n", text.Plural(left, "entry that took less", "entries that took less"))
 	}
 	return b.String()
 }
@@ -88,10 +89,10 @@ func (v *Verdict) gantt(limit int) string {
 // digits and a few other characters are sure to have no meaning.
 func unarmedLabel(s string) string {
 	const longest = 48
-	return clip(strings.Map(func(r rune) rune {
+	return text.Clip(strings.Map(func(r rune) rune {
 		if unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune(" ._-+/@", r) {
 			return r
 		}
 		return '_'
-	}, oneLine(s)), longest)
+	}, text.Line(s)), longest)
 }

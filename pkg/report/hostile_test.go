@@ -11,9 +11,10 @@ import (
 	"github.com/yuin/goldmark"
 	"github.com/yuin/goldmark/ast"
 	"github.com/yuin/goldmark/extension"
-	"github.com/yuin/goldmark/text"
+	gmtext "github.com/yuin/goldmark/text"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // hostile is a verdict in which every text that comes from outside is s.
@@ -70,7 +71,7 @@ func structure(md string) string {
 	source := []byte(md)
 	var b strings.Builder
 	depth := 0
-	_ = ast.Walk(markdown.Parser().Parse(text.NewReader(source)), func(n ast.Node, entering bool) (ast.WalkStatus, error) {
+	_ = ast.Walk(markdown.Parser().Parse(gmtext.NewReader(source)), func(n ast.Node, entering bool) (ast.WalkStatus, error) {
 		if !entering {
 			depth--
 			return ast.WalkContinue, nil
@@ -124,7 +125,7 @@ func checkHostile(t *testing.T, s string) {
 	md := v.Summary(SummaryOptions{RunURL: runURL})
 	// Whether a text is empty once what nobody sees is gone, has several lines, or is
 	// shortened, changes the structure; nothing else may.
-	if len(lines(s)) == 1 && len(s) < 200 && !strings.ContainsAny(s, "\r\n") && !logExcerpt.MatchString(lines(s)[0]) {
+	if len(text.Lines(s)) == 1 && len(s) < 200 && !strings.ContainsAny(s, "\r\n") && !logExcerpt.MatchString(text.Lines(s)[0]) {
 		if diff := cmp.Diff(structure(hostile("x").Summary(SummaryOptions{RunURL: runURL})), structure(md)); diff != "" {
 			t.Errorf("%q gets out of its code (-harmless +hostile):\n%s\n%s", s, diff, md)
 		}
@@ -319,9 +320,9 @@ func TestCodeSpans(t *testing.T) {
 		"a|b":          `a\|b`,
 		"\x1b[1ma\tb ": "`a b`",
 	} {
-		got := code(content, 100)
+		got := text.Code(content, 100)
 		if strings.Contains(content, "|") {
-			got = strings.Trim(cell(content, 100), "`")
+			got = strings.Trim(text.Cell(content, 100), "`")
 		}
 		if got != want {
 			t.Errorf("%q: %s, want %s", content, got, want)

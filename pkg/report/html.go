@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"html/template"
 	"strings"
+
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 var (
@@ -18,16 +20,16 @@ var (
 	pageCSS string
 
 	pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
-		"line":     oneLine, // of all foreign text that is one
-		"plural":   plural,
+		"line":     text.Line, // of all foreign text that is one
+		"plural":   text.Plural,
 		"took":     duration,
 		"style":    func() template.CSS { return template.CSS(pageCSS) }, //nolint:gosec // it is ours
 		"styleSum": styleSum,
 
 		"changeTitle": func() string { return changeTitle },
-		"against":     func(c *Change) string { return c.of(oneLine) + ": " + c.tally() },
+		"against":     func(c *Change) string { return c.of(text.Line) + ": " + c.tally() },
 		"sizes":       func(t ChangedTarget) string { return t.sizes() },
-		"growths":     func(t ChangedTarget) string { return t.growths(oneLine) },
+		"growths":     func(t ChangedTarget) string { return t.growths(text.Line) },
 	}).Parse(pageHTML))
 )
 
@@ -108,10 +110,10 @@ func (v *Verdict) page(o SummaryOptions) *page {
 	)
 	p := &page{
 		Verdict: v, Tally: v.counts(), Rows: v.rows(), URLs: v.links(o),
-		Hits: v.hits(), Totals: v.pushTotals(), Notes: v.notes(oneLine),
+		Hits: v.hits(), Totals: v.pushTotals(), Notes: v.notes(text.Line),
 	}
 	p.Folded = len(p.Rows) > openRows
-	p.About = v.Origin.line(func(s string) string { return clip(oneLine(s), 200) })
+	p.About = v.Origin.line(func(s string) string { return text.Clip(text.Line(s), 200) })
 	if linkable(o.RunURL) {
 		p.RunURL = o.RunURL
 	}
@@ -131,7 +133,7 @@ func (v *Verdict) page(o SummaryOptions) *page {
 	}
 	beside := pageSection{Title: "Errors beside the targets"}
 	for _, e := range v.Entries {
-		beside.Causes = append(beside.Causes, pageCause{Title: oneLine(cmp.Or(e.Name, e.Entry)), Detail: ending(lines(e.Message), each), Jobs: p.jobs(e.Name)})
+		beside.Causes = append(beside.Causes, pageCause{Title: text.Line(cmp.Or(e.Name, e.Entry)), Detail: ending(text.Lines(e.Message), each), Jobs: p.jobs(e.Name)})
 	}
 	p.Sections = append(p.Sections, beside)
 	for _, push := range v.Pushes {
@@ -141,10 +143,10 @@ func (v *Verdict) page(o SummaryOptions) *page {
 	}
 	for _, t := range v.hostsFirst(TargetMissing, TargetCancelled) {
 		if last := len(p.Unfinished) - 1; last >= 0 && p.Unfinished[last].How == t.Why {
-			p.Unfinished[last].Names += ", " + oneLine(t.name())
+			p.Unfinished[last].Names += ", " + text.Line(t.name())
 			continue
 		}
-		p.Unfinished = append(p.Unfinished, pageGroup{t.Why, oneLine(t.name())})
+		p.Unfinished = append(p.Unfinished, pageGroup{t.Why, text.Line(t.name())})
 	}
 	var bars []Work
 	bars, p.MoreBars = v.bars(mostBars)
@@ -158,15 +160,15 @@ func (c *rootCause) page(limit int) pageCause {
 	_, detail := c.happened()
 	file, line := c.place()
 	p := pageCause{
-		Title: c.headline(oneLine), Derivation: oneLine(c.drv), Detail: ending(detail, limit), Log: ending(c.log(), limit),
-		Reproduce: strings.Join(c.reproduce(), "\n"), OthersTitle: c.othersTitle(), Others: c.others(oneLine), FoldOthers: len(c.further) > openOthers,
+		Title: c.headline(text.Line), Derivation: text.Line(c.drv), Detail: ending(detail, limit), Log: ending(c.log(), limit),
+		Reproduce: strings.Join(c.reproduce(), "\n"), OthersTitle: c.othersTitle(), Others: c.others(text.Line), FoldOthers: len(c.further) > openOthers,
 	}
 	if file != "" {
 		p.Place = position(file, line)
 	}
 	for _, group := range c.affects() {
 		if group.how != "" {
-			p.Hit = append(p.Hit, pageGroup{group.how, oneLine(strings.Join(targetNames(group.all()), ", "))})
+			p.Hit = append(p.Hit, pageGroup{group.how, text.Line(strings.Join(targetNames(group.all()), ", "))})
 		}
 	}
 	return p
@@ -177,7 +179,7 @@ func (p *page) jobs(entries ...string) []pageLink {
 	var links []pageLink
 	for _, entry := range entries {
 		if address := p.URLs[entry]; address != "" && len(links) < fewJobs {
-			links = append(links, pageLink{oneLine(entry), address})
+			links = append(links, pageLink{text.Line(entry), address})
 		}
 	}
 	return links
@@ -185,9 +187,9 @@ func (p *page) jobs(entries ...string) []pageLink {
 
 // ending is the last lines, as much as fits into limit bytes.
 func ending(all []string, limit int) string {
-	taken, _, left := clipLines(all, limit, false)
+	taken, _, left := text.ClipLines(all, limit, false)
 	if left > 0 {
-		taken = append([]string{fmt.Sprintf("… %s left out …", plural(left, "line"))}, taken...)
+		taken = append([]string{fmt.Sprintf("… %s left out …", text.Plural(left, "line"))}, taken...)
 	}
 	return strings.Join(taken, "\n")
 }

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"strings"
+
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // names hands out the names of what failed, as code spans within a number of
@@ -24,7 +26,7 @@ func (v *Verdict) newNames(room int) *names {
 	for _, n.longest = range []int{200, 120, 80, 48, 24} {
 		size := 0
 		for _, name := range v.failedNames() {
-			size += len(code(name, n.longest)) + nameCost
+			size += len(text.Code(name, n.longest)) + nameCost
 		}
 		if n.room, n.spare = min(size, room), max(0, room-size); size <= room {
 			break
@@ -66,7 +68,7 @@ func (n *names) take(all []string) nameList { return n.within(&n.room, all) }
 func (n *names) within(room *int, all []string) nameList {
 	var l nameList
 	for i, name := range all {
-		name = code(name, n.longest)
+		name = text.Code(name, n.longest)
 		if *room -= len(name) + nameCost; *room < 0 {
 			l.more = len(all) - i
 			break
@@ -84,7 +86,7 @@ func (l *nameList) add(more nameList) {
 
 // title gives the root cause in a line, or nothing where there is no room.
 func (n *names) title(c *rootCause) string {
-	title := c.headline(func(s string) string { return code(s, max(n.longest, 80)) })
+	title := c.headline(func(s string) string { return text.Code(s, max(n.longest, 80)) })
 	if n.titles -= len(title); n.titles < 0 {
 		return ""
 	}
@@ -98,11 +100,11 @@ type nameList struct {
 }
 
 func (l nameList) inline() string {
-	text := strings.Join(l.shown, ", ")
+	line := strings.Join(l.shown, ", ")
 	if l.more > 0 {
-		text += fmt.Sprintf(" and %d more", l.more)
+		line += fmt.Sprintf(" and %d more", l.more)
 	}
-	return text
+	return line
 }
 
 // paragraph says how so many are hit, in a sentence of its own.
@@ -115,7 +117,7 @@ func (l nameList) paragraph(how string) string {
 	how = strings.ToUpper(how[:1]) + how[1:] + ": "
 	switch {
 	case len(l.shown) == 0:
-		return fmt.Sprintf("%s%s\n\n", how, plural(count, "target"))
+		return fmt.Sprintf("%s%s\n\n", how, text.Plural(count, "target"))
 	case count <= open:
 		return how + l.inline() + "\n\n"
 	default:

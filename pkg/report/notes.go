@@ -52,11 +52,11 @@ func (v *Verdict) slower(quote func(string) string) string {
 	if len(names) == 0 {
 		return ""
 	}
-	text := "took much longer than the last time on the default branch: " + strings.Join(names, ", ")
+	line := "took much longer than the last time on the default branch: " + strings.Join(names, ", ")
 	if more := len(all) - len(names); more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
+		line += fmt.Sprintf(" and %d more", more)
 	}
-	return text
+	return line
 }
 
 // nativeRunners are labels of GitHub's own runners.
@@ -110,11 +110,11 @@ func few(targets []*TargetVerdict, quote func(string) string) string {
 	for _, name := range targetNames(targets[:min(most, len(targets))]) {
 		names = append(names, quote(name))
 	}
-	text := strings.Join(names, ", ")
+	line := strings.Join(names, ", ")
 	if more := len(targets) - len(names); more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
+		line += fmt.Sprintf(" and %d more", more)
 	}
-	return text
+	return line
 }
 
 // position writes a place in a file as compilers do.

@@ -9,6 +9,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // An Outlook is a Plan in a few lines, before anything is built. No line holds what
@@ -45,7 +46,7 @@ func NewOutlook(p *job.Plan, width int) Outlook {
 		w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, "KIND\tSYSTEM\tBUILD\tSKIPPED\tFAILED\tENTRIES")
 		for _, c := range countTargets(p) {
-			fmt.Fprintf(w, "%s\t%s\t%5d\t%7d\t%6d\t%7d\n", c.kind, cmp.Or(brief(c.system, longestName), none), c.build, c.skipped, c.failed, len(c.entries))
+			fmt.Fprintf(w, "%s\t%s\t%5d\t%7d\t%6d\t%7d\n", c.kind, cmp.Or(brief(c.system, longestName), text.None), c.build, c.skipped, c.failed, len(c.entries))
 		}
 		_ = w.Flush() // a strings.Builder takes everything
 		o.Counts = strings.Split(strings.TrimSuffix(table.String(), "\n"), "\n")
@@ -86,27 +87,27 @@ func OutlookMarkdown(p *job.Plan, limit int) string {
 	fmt.Fprintf(&b, "## nix-matrix: %s\n\n", total(p))
 	var counts, entries []string
 	for _, c := range countTargets(p) {
-		counts = append(counts, fmt.Sprintf("| %s | %s | %d | %d | %d | %d |\n", c.kind, cell(c.system, 40), c.build, c.skipped, c.failed, len(c.entries)))
+		counts = append(counts, fmt.Sprintf("| %s | %s | %d | %d | %d | %d |\n", c.kind, text.Cell(c.system, 40), c.build, c.skipped, c.failed, len(c.entries)))
 	}
 	b.WriteString(cutRows("| Kind | System | Build | Skipped | Failed | Entries |\n|---|---|--:|--:|--:|--:|\n", counts, limit/8, "kind"))
-	failed := failures(p, code)
+	failed := failures(p, text.Code)
 	for i := range failed {
 		failed[i] = "- " + failed[i]
 	}
 	b.WriteString(bullets("Could not be evaluated", failed, limit/4))
 	var skipped []string
 	for _, g := range skippedGroups(p) {
-		skipped = append(skipped, fmt.Sprintf("- %s: %s", code(g.reason, 300), markdownNames(g.names)))
+		skipped = append(skipped, fmt.Sprintf("- %s: %s", text.Code(g.reason, 300), markdownNames(g.names)))
 	}
 	if len(skipped) > 0 {
-		b.WriteString(folded(plural(count(p, job.Skip), "target")+" skipped", list(skipped, "\n", limit/4)+"\n\n"))
+		b.WriteString(folded(text.Plural(count(p, job.Skip), "target")+" skipped", list(skipped, "\n", limit/4)+"\n\n"))
 	}
 	for i := range p.Entries {
 		e := &p.Entries[i]
-		entries = append(entries, fmt.Sprintf("| %s | %s | %s |\n", cell(e.Name, 200), cell(systemOf(p, e), 100), pipes.Replace(markdownNames(entryNames(p, e)))))
+		entries = append(entries, fmt.Sprintf("| %s | %s | %s |\n", text.Cell(e.Name, 200), text.Cell(systemOf(p, e), 100), text.EscapePipes(markdownNames(entryNames(p, e)))))
 	}
 	if len(entries) > 0 {
-		b.WriteString(folded(plural(len(entries), "entry", "entries"), cutRows("| Entry | System | Targets |\n|---|---|---|\n", entries, limit/4, "entry")))
+		b.WriteString(folded(text.Plural(len(entries), "entry", "entries"), cutRows("| Entry | System | Targets |\n|---|---|---|\n", entries, limit/4, "entry")))
 	}
 	return b.String()
 }
@@ -114,7 +115,7 @@ func OutlookMarkdown(p *job.Plan, limit int) string {
 // total is the Plan in a line.
 func total(p *job.Plan) string {
 	return fmt.Sprintf("%d to build in %s, %d skipped, %d failed to evaluate",
-		count(p, job.Build), plural(len(p.Entries), "entry", "entries"), count(p, job.Skip), count(p, job.Failed))
+		count(p, job.Build), text.Plural(len(p.Entries), "entry", "entries"), count(p, job.Skip), count(p, job.Failed))
 }
 
 func count(p *job.Plan, state job.State) int {
@@ -178,7 +179,7 @@ func failures(p *job.Plan, quote func(string, int) string) []string {
 			continue
 		}
 		line := fmt.Sprintf("%s can't be evaluated", quote(cmp.Or(t.Name, t.Attr), 2*longestName))
-		if message := lines(t.Error); len(message) > 0 {
+		if message := text.Lines(t.Error); len(message) > 0 {
 			line += ": " + quote(message[0], 300)
 		}
 		if place := position(source(t.Error)); place != "" {
@@ -196,9 +197,9 @@ func detail(p *job.Plan, failed []string) {
 		if p.Targets[i].State != job.Failed {
 			continue
 		}
-		message := lines(p.Targets[i].Error)
+		message := text.Lines(p.Targets[i].Error)
 		for _, line := range message[min(1, len(message)):min(fullLines, len(message))] {
-			failed[n] += strings.TrimRight("\n| "+unarmed(clip(line, 300)), " ")
+			failed[n] += strings.TrimRight("\n| "+text.NoCommandsWithin(text.Clip(line, 300)), " ")
 		}
 		n++
 	}
@@ -212,7 +213,8 @@ var storeSource = regexp.MustCompile(`^/nix/store/[0-9a-z]{32}-source/`)
 
 // source finds the place that a message of Nix names first.
 func source(message string) (file string, line int) {
-	m := place.FindStringSubmatch(clip(message, maxForeign))
+	const maxMessage = 256 << 10
+	m := place.FindStringSubmatch(text.Clip(message, maxMessage))
 	if m == nil {
 		return "", 0
 	}
@@ -249,7 +251,7 @@ func skippedGroups(p *job.Plan) []skippedGroup {
 
 // systemOf says what an entry is built for, and how long that took the last time.
 func systemOf(p *job.Plan, e *job.Entry) string {
-	system := cmp.Or(brief(e.System, longestName), none)
+	system := cmp.Or(brief(e.System, longestName), text.None)
 	if e.QEMU {
 		system += ", emulated"
 	}
@@ -275,9 +277,9 @@ func entryNames(p *job.Plan, e *job.Entry) []string {
 }
 
 // brief is foreign text as a part of a line, of at most limit bytes.
-func brief(s string, limit int) string { return unarmed(clip(oneLine(s), limit)) }
+func brief(s string, limit int) string { return text.NoCommandsWithin(text.Clip(text.Line(s), limit)) }
 
-func shownName(name string) string { return cmp.Or(brief(name, longestName), none) }
+func shownName(name string) string { return cmp.Or(brief(name, longestName), text.None) }
 
 // fit adds to a line as many names as fit into so many columns, but one at least.
 func fit(line string, names []string, width int) string {
@@ -309,11 +311,11 @@ func atMost(all []string, most int, indent string) []string {
 func markdownNames(names []string) string {
 	var all []string
 	for _, name := range names[:min(mostNames, len(names))] {
-		all = append(all, code(name, longestName))
+		all = append(all, text.Code(name, longestName))
 	}
-	text := strings.Join(all, ", ")
+	line := strings.Join(all, ", ")
 	if more := len(names) - len(all); more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
+		line += fmt.Sprintf(" and %d more", more)
 	}
-	return text
+	return line
 }

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"strings"
+
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // A section lists failures, each in a block of its own.
@@ -39,11 +41,11 @@ func (b *block) head() string {
 	if b.title == "" {
 		return b.names().block()
 	}
-	text := blockTitle + b.title + "\n\n"
+	md := blockTitle + b.title + "\n\n"
 	for _, g := range b.groups {
-		text += g.names.paragraph(g.how)
+		md += g.names.paragraph(g.how)
 	}
-	return text
+	return md
 }
 
 // line is the block without a body, in a line.
@@ -51,13 +53,13 @@ func (b *block) line() string {
 	if b.title == "" {
 		return b.names().inline()
 	}
-	text := b.title
+	md := b.title
 	for _, g := range b.groups {
 		if g.how != "" {
-			text += "; " + g.how + ": " + g.names.inline()
+			md += "; " + g.how + ": " + g.names.inline()
 		}
 	}
-	return text
+	return md
 }
 
 const (
@@ -132,10 +134,10 @@ func (v *Verdict) failedSection(n *names, l map[string]string) *section {
 		block.body = func(limit int) string {
 			var b strings.Builder
 			if c.drv != "" {
-				fmt.Fprintf(&b, "Derivation: %s\n\n", code(c.drv, 300))
+				fmt.Fprintf(&b, "Derivation: %s\n\n", text.Code(c.drv, 300))
 			}
 			if file, line := c.place(); file != "" {
-				fmt.Fprintf(&b, "The log names %s.\n\n", code(position(file, line), 300))
+				fmt.Fprintf(&b, "The log names %s.\n\n", text.Code(position(file, line), 300))
 			}
 			b.WriteString(excerpt(c.detail(block.title), limit/4, true))
 			if log := excerpt(c.log(), limit/2, false); log != "" {
@@ -160,15 +162,15 @@ func (c *rootCause) othersList(limit int) string {
 	if len(c.further) == 0 {
 		return ""
 	}
-	others := c.others(func(s string) string { return code(s, 200) })
+	others := c.others(func(s string) string { return text.Code(s, 200) })
 	for i := range others {
 		others[i] = "- " + others[i]
 	}
-	text := list(others, "\n", max(limit, 500)) + "\n\n"
+	md := list(others, "\n", max(limit, 500)) + "\n\n"
 	if len(others) <= openOthers {
-		return c.othersTitle() + ":\n\n" + text
+		return c.othersTitle() + ":\n\n" + md
 	}
-	return folded(c.othersTitle(), text)
+	return folded(c.othersTitle(), md)
 }
 
 func (v *Verdict) unevaluatedSection(n *names) *section {
@@ -207,7 +209,7 @@ func jobLinks(entries []string, l map[string]string) string {
 	var links []string
 	for _, entry := range entries {
 		if address := l[entry]; address != "" && len(links) < fewJobs {
-			links = append(links, "["+code(entry, 100)+"]("+address+")")
+			links = append(links, "["+text.Code(entry, 100)+"]("+address+")")
 		}
 	}
 	if len(links) == 0 {
@@ -221,7 +223,7 @@ func (v *Verdict) entriesSection(n *names, l map[string]string) *section {
 	for _, p := range v.Entries {
 		groups := []nameGroup{{"", n.take([]string{cmp.Or(p.Name, p.Entry)})}}
 		s.blocks = append(s.blocks, block{groups: groups, body: func(limit int) string {
-			return excerpt(lines(p.Message), limit*3/4, true) + jobLinks([]string{p.Name}, l)
+			return excerpt(text.Lines(p.Message), limit*3/4, true) + jobLinks([]string{p.Name}, l)
 		}})
 	}
 	return s

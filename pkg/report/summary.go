@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // MaxSummary is how large a step's summary may be on GitHub, in bytes.
@@ -76,7 +78,7 @@ func (v *Verdict) head(runURL string, limit int) string {
 	if v.Next != "" {
 		fmt.Fprintf(&b, "%s\n\n", v.Next)
 	}
-	if origin := v.Origin.line(func(s string) string { return code(s, 200) }); origin != "" {
+	if origin := v.Origin.line(func(s string) string { return text.Code(s, 200) }); origin != "" {
 		fmt.Fprintf(&b, "%s\n\n", origin)
 	}
 	if linkable(runURL) {
@@ -85,7 +87,7 @@ func (v *Verdict) head(runURL string, limit int) string {
 	var jobs []string
 	for _, p := range v.Jobs {
 		how := map[Status]string{Failure: "failed", Cancelled: "was cancelled", Skipped: "was skipped"}[p.Result]
-		jobs = append(jobs, code(p.Job, 100)+" "+cmp.Or(how, "did not succeed"))
+		jobs = append(jobs, text.Code(p.Job, 100)+" "+cmp.Or(how, "did not succeed"))
 	}
 	if len(jobs) > 0 {
 		fmt.Fprintf(&b, "Jobs: %s\n\n", list(jobs, ", ", limit))
@@ -178,7 +180,7 @@ func (v *Verdict) missing(n *names) string {
 
 func (v *Verdict) notices(limit int) string {
 	const longest = 2000
-	notices := v.notes(func(s string) string { return code(s, longest) })
+	notices := v.notes(func(s string) string { return text.Code(s, longest) })
 	for i := range notices {
 		notices[i] = "- " + notices[i]
 	}
@@ -188,7 +190,7 @@ func (v *Verdict) notices(limit int) string {
 func (v *Verdict) ignored(limit int) string {
 	ignored := make([]string, len(v.Ignored))
 	for i, r := range v.Ignored {
-		ignored[i] = fmt.Sprintf("- %s: %s", code(cmp.Or(r.Name, r.Entry), 200), r.Why)
+		ignored[i] = fmt.Sprintf("- %s: %s", text.Code(cmp.Or(r.Name, r.Entry), 200), r.Why)
 	}
 	return bullets("Results that don't count", ignored, limit)
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // A row of the table of targets, before it is written for somebody.
@@ -43,7 +44,7 @@ func (v *Verdict) rows() []row {
 
 // row describes a target.
 func (t *TargetVerdict) row() row {
-	r := row{Entry: t.Entry, Name: t.name(), System: t.Target.System, Status: t.Status, Time: none, Closure: none}
+	r := row{Entry: t.Entry, Name: t.name(), System: t.Target.System, Status: t.Status, Time: text.None, Closure: text.None}
 	switch t.Status {
 	case TargetPresent:
 		r.Outcome = "in the store"
@@ -59,7 +60,7 @@ func (t *TargetVerdict) row() row {
 		case t.stopped():
 			r.Outcome = "stopped at its deadline"
 		case cause != "":
-			r.Outcome, r.Because = "blocked", cmp.Or(oneLine(job.DrvName(cause)), none)+" failed"
+			r.Outcome, r.Because = "blocked", cmp.Or(text.Line(job.DrvName(cause)), text.None)+" failed"
 			if more := len(t.Result.Causes) - 1; more > 0 {
 				r.Because += fmt.Sprintf(", and %d more", more)
 			}
@@ -122,15 +123,15 @@ func (v *Verdict) table(limit int, l map[string]string) string {
 			}
 		}
 		if r.Because != "" {
-			outcome += ": " + cell(r.Because, 200)
+			outcome += ": " + text.Cell(r.Because, 200)
 		}
-		rows = append(rows, fmt.Sprintf("| %s | %s | %s | %s | %s | %s | %s |\n", cell(r.Name, 200), cell(r.System, 40), outcome, r.Time, r.Closure, cell(r.Caches, 200), cell(r.OutPath, 300)))
+		rows = append(rows, fmt.Sprintf("| %s | %s | %s | %s | %s | %s | %s |\n", text.Cell(r.Name, 200), text.Cell(r.System, 40), outcome, r.Time, r.Closure, text.Cell(r.Caches, 200), text.Cell(r.OutPath, 300)))
 	}
-	text := cutRows(header, rows, limit, "target")
+	md := cutRows(header, rows, limit, "target")
 	if len(rows) > many {
-		return folded(plural(len(rows), "target"), text)
+		return folded(text.Plural(len(rows), "target"), md)
 	}
-	return "### Targets\n\n" + text
+	return "### Targets\n\n" + md
 }
 
 // cutRows is a table of as many rows as fit into limit bytes, and the number of
@@ -141,12 +142,12 @@ func cutRows(header string, rows []string, limit int, what string) string {
 		size += len(rows[shown])
 		shown++
 	}
-	text := ""
+	md := ""
 	if shown > 0 {
-		text = header + strings.Join(rows[:shown], "") + "\n"
+		md = header + strings.Join(rows[:shown], "") + "\n"
 	}
 	if left := len(rows) - shown; left > 0 {
-		text += fmt.Sprintf("%s left out, since there are too many.\n\n", plural(left, "more "+what+" is", "more "+what+"s are"))
+		md += fmt.Sprintf("%s left out, since there are too many.\n\n", text.Plural(left, "more "+what+" is", "more "+what+"s are"))
 	}
-	return text
+	return md
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // TimeLine shows what the time of an entry went into, for the end of its log: a
@@ -36,7 +37,7 @@ func TimeLine(r *job.Result) string {
 	slices.SortStableFunc(spans, func(a, b timeSpan) int { return cmp.Compare(a.offset, b.offset) })
 
 	var b strings.Builder
-	fmt.Fprintf(&b, "%8s %7s  %-*s%s  DERIVATION\n", "START", "TOOK", columns-len(job.Duration(total)), "0s", job.Duration(total))
+	fmt.Fprintf(&b, "%8s %7s  %-*s%s  DERIVATION\n", "START", "TOOK", columns-len(text.Duration(total)), "0s", text.Duration(total))
 	for _, s := range spans {
 		scale := columns / float64(total)
 		from := min(int(float64(s.offset)*scale), columns-1)
@@ -46,10 +47,10 @@ func TimeLine(r *job.Result) string {
 		if s.failed {
 			mark = "✗ "
 		}
-		fmt.Fprintf(&b, "%8s %7s  %s  %s%s\n", "+"+job.Duration(s.offset), job.Duration(s.took), bar, mark, s.name)
+		fmt.Fprintf(&b, "%8s %7s  %s  %s%s\n", "+"+text.Duration(s.offset), text.Duration(s.took), bar, mark, s.name)
 	}
 	if left := all - len(spans); left > 0 {
-		fmt.Fprintf(&b, "and %s\n", plural(left, "shorter one", "shorter ones"))
+		fmt.Fprintf(&b, "and %s\n", text.Plural(left, "shorter one", "shorter ones"))
 	}
 	return b.String()
 }
@@ -74,7 +75,7 @@ func timeSpans(r *job.Result) []timeSpan {
 		spans[i] = timeSpan{
 			offset: max(0, b.Started.Sub(begin)),
 			took:   seconds(b.Seconds),
-			name:   unarmed(clip(oneLine(job.DrvName(b.DrvPath)), 100)),
+			name:   text.NoCommandsWithin(text.Clip(text.Line(job.DrvName(b.DrvPath)), 100)),
 			failed: b.Failed,
 		}
 	}
