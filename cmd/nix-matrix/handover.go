@@ -14,8 +14,8 @@ import (
 
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/job"
-	"github.com/org/nix-matrix/pkg/report"
 	"github.com/org/nix-matrix/pkg/store"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // The jobs of a run hand each other the plan and the Results through the cache first, and as
@@ -66,7 +66,7 @@ func spread(ctx context.Context, entries int) {
 
 // planData returns the JSON of the plan that the discover job names in needs: from the cache,
 // else from the file that the artifact is in.
-func (r *reporter) planData(ctx context.Context, c cache.Cache, needs report.Needs) ([]byte, error) {
+func (r *reporter) planData(ctx context.Context, c cache.Cache, needs verdict.Needs) ([]byte, error) {
 	if key := needs.PlanKey(r.app.id); key != "" && c != nil {
 		data, err := fromCache(ctx, c, key)
 		if err == nil {

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/nix"
-	"github.com/org/nix-matrix/pkg/report"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // An outPath is an output of a target that is done.
@@ -17,7 +17,7 @@ type outPath struct{ name, path string }
 
 // outPaths returns the outputs of the targets that are done, by the names of the targets, with
 // the output's name behind it where that is not out.
-func outPaths(v *report.Verdict) []outPath {
+func outPaths(v *verdict.Verdict) []outPath {
 	var all []outPath
 	add := func(target, output, path string) {
 		if output != "out" {
@@ -91,7 +91,7 @@ func link(ctx context.Context, n *nix.Nix, dir string, outputs []outPath) (count
 }
 
 // tellOutputs says where the outputs are: all of a few, or where the links are.
-func (r *runner) tellOutputs(ctx context.Context, n *nix.Nix, v *report.Verdict) error {
+func (r *runner) tellOutputs(ctx context.Context, n *nix.Nix, v *verdict.Verdict) error {
 	outputs := outPaths(v)
 	if r.outLink != "" {
 		count, err := link(ctx, n, r.outLink, outputs)

@@ -12,7 +12,7 @@ import (
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/push"
-	"github.com/org/nix-matrix/pkg/report"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // recordPrefix begins the keys of the records of this use of nix-matrix, in this workflow.
@@ -85,7 +85,7 @@ func (d *discovery) record(ctx context.Context, a *app, c cache.Cache) *job.Reco
 // compare adds to the verdict what is different from the default branch's last run,
 // and, in a run of the default branch, leaves a new record. That it can't changes no
 // verdict.
-func (r *reporter) compare(ctx context.Context, v *report.Verdict, plan *job.Plan, results []*job.Result) {
+func (r *reporter) compare(ctx context.Context, v *verdict.Verdict, plan *job.Plan, results []*job.Result) {
 	a := r.app
 	if plan == nil || a.cache == "" && !a.action.Running() {
 		return

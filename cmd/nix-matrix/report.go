@@ -14,6 +14,7 @@ import (
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/report"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 func newReport(a *app) *cobra.Command {
@@ -86,7 +87,7 @@ func (r *reporter) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	verdict, plan, results, err := r.judge(ctx)
+	v, plan, results, err := r.judge(ctx)
 	if errors.Is(err, errNoHandover) {
 		a.show.Printf("%v: trying the artifacts of the run", err)
 		return a.action.SetOutput("handover", "missing")
@@ -94,20 +95,20 @@ func (r *reporter) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	verdict.Origin = a.origin(plan)
-	if !verdict.Refused {
+	v.Origin = a.origin(plan)
+	if !v.Refused {
 		if plan != nil {
 			a.heads = plan.Heads
 		}
-		r.compare(ctx, verdict, plan, results)
+		r.compare(ctx, v, plan, results)
 		r.stock(ctx, limit, plan, results)
 	}
-	return r.tell(ctx, verdict)
+	return r.tell(ctx, v)
 }
 
 // judge reads needs, plan and results, and returns the verdict on them. With missingOK, the
 // error is errNoHandover where the artifacts of the run may have more.
-func (r *reporter) judge(ctx context.Context) (*report.Verdict, *job.Plan, []*job.Result, error) {
+func (r *reporter) judge(ctx context.Context) (*verdict.Verdict, *job.Plan, []*job.Result, error) {
 	a := r.app
 	needs, err := r.readNeeds()
 	if err != nil {
@@ -124,7 +125,7 @@ func (r *reporter) judge(ctx context.Context) (*report.Verdict, *job.Plan, []*jo
 		return nil, nil, nil, err
 	}
 	if refusal != nil {
-		return report.Refuse(refusal, needs), nil, nil, nil
+		return verdict.Refuse(refusal, needs), nil, nil, nil
 	}
 	if plan == nil && r.missingOK {
 		return nil, nil, nil, fmt.Errorf("the plan was %w", errNoHandover)
@@ -138,11 +139,11 @@ func (r *reporter) judge(ctx context.Context) (*report.Verdict, *job.Plan, []*jo
 			result.Plan = key
 		}
 	}
-	return report.Judge(plan, key, results, needs), plan, results, nil
+	return verdict.Judge(plan, key, results, needs), plan, results, nil
 }
 
 // readNeeds reads what became of the jobs before. In a workflow there must be some.
-func (r *reporter) readNeeds() (report.Needs, error) {
+func (r *reporter) readNeeds() (verdict.Needs, error) {
 	text := []byte(r.needs)
 	file, isFile := strings.CutPrefix(r.needs, "@")
 	if isFile || strings.HasPrefix(r.needs, "/") {
@@ -151,7 +152,7 @@ func (r *reporter) readNeeds() (report.Needs, error) {
 			return nil, fmt.Errorf("cannot read --needs: %w", err)
 		}
 	}
-	needs, err := report.ParseNeeds(text)
+	needs, err := verdict.ParseNeeds(text)
 	if err != nil {
 		return nil, &usageError{err}
 	}
@@ -163,7 +164,7 @@ func (r *reporter) readNeeds() (report.Needs, error) {
 
 // readPlan reads the plan and makes its key, as one of this use of nix-matrix. In a
 // workflow, a plan that is not there or can't be judged is for the verdict to say.
-func (r *reporter) readPlan(ctx context.Context, c cache.Cache, needs report.Needs) (plan *job.Plan, key string, refusal *report.Refusal, err error) {
+func (r *reporter) readPlan(ctx context.Context, c cache.Cache, needs verdict.Needs) (plan *job.Plan, key string, refusal *verdict.Refusal, err error) {
 	a := r.app
 	data, err := r.planData(ctx, c, needs)
 	if errors.Is(err, fs.ErrNotExist) && a.action.Running() {
@@ -176,7 +177,7 @@ func (r *reporter) readPlan(ctx context.Context, c cache.Cache, needs report.Nee
 	case err != nil && !a.action.Running():
 		return nil, "", nil, err
 	case err != nil:
-		return nil, "", &report.Refusal{ //nolint:nilerr // the verdict tells of it
+		return nil, "", &verdict.Refusal{ //nolint:nilerr // the verdict tells of it
 			Reason: "the plan that arrived can't be read",
 			Next:   "All jobs need the same version of nix-matrix and the same `encryption_key`. If they have that, somebody has replaced the artifact: run all jobs again.",
 			Detail: err.Error(),
@@ -185,7 +186,7 @@ func (r *reporter) readPlan(ctx context.Context, c cache.Cache, needs report.Nee
 	key = job.PlanKey(a.id, a.seal.Fingerprint(), data)(0)
 	// The attempt may be an earlier one: who runs failed jobs again keeps the plan.
 	if run, attempt := a.runNumber(); a.action.Running() && (plan.Run != run || plan.Attempt > attempt) {
-		refusal = &report.Refusal{
+		refusal = &verdict.Refusal{
 			Reason: "the plan that arrived is of another run",
 			Next:   fmt.Sprintf("It was made in the run %d, attempt %d, and this is the run %d, attempt %d. Run all jobs again.", plan.Run, plan.Attempt, run, attempt),
 		}
@@ -201,20 +202,20 @@ func (a *app) runNumber() (run int64, attempt int) {
 }
 
 // tell gives the verdict in all the places where it is looked for.
-func (r *reporter) tell(ctx context.Context, v *report.Verdict) error {
+func (r *reporter) tell(ctx context.Context, v *verdict.Verdict) error {
 	a := r.app
 	options := report.SummaryOptions{RunURL: a.action.RunURL(), MaxBytes: action.MaxSummary}
-	summary := v.Summary(options)
+	summary := report.Summary(v, options)
 	if err := r.pages.write(v, options); err != nil {
 		return err
 	}
 	if err := a.action.AddSummary(summary); err != nil {
 		return fmt.Errorf("add to the job's summary: %w", err)
 	}
-	for _, annotation := range v.Annotations() {
+	for _, annotation := range report.Annotations(v) {
 		a.action.AnnotateAt(action.Level(annotation.Level), annotation.Title, annotation.Message, annotation.File, annotation.Line)
 	}
-	if err := a.action.SetOutput("success", strconv.FormatBool(v.Status == report.Success)); err != nil {
+	if err := a.action.SetOutput("success", strconv.FormatBool(v.Status == verdict.Success)); err != nil {
 		return fmt.Errorf("set the output success: %w", err)
 	}
 	results, err := v.Output(job.MaxMatrix)
@@ -231,7 +232,7 @@ func (r *reporter) tell(ctx context.Context, v *report.Verdict) error {
 	if err := r.pages.print(a, v, options); err != nil {
 		return err
 	}
-	if v.Status != report.Success {
+	if v.Status != verdict.Success {
 		return &redError{string(v.Status)}
 	}
 	return nil

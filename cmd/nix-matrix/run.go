@@ -14,6 +14,7 @@ import (
 	cachedir "github.com/org/nix-matrix/pkg/cache/dir"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/report"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 func newRun(a *app) *cobra.Command {
@@ -137,21 +138,21 @@ func (r *runner) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	verdict := report.Judge(plan, key, results, nil)
-	verdict.Origin = a.origin(plan)
-	if r.failFast && verdict.Cancelled && ctx.Err() == nil {
-		verdict.Notices = append(verdict.Notices, "The run was stopped at the first failure, as --fail-fast wants.")
+	v := verdict.Judge(plan, key, results, nil)
+	v.Origin = a.origin(plan)
+	if r.failFast && v.Cancelled && ctx.Err() == nil {
+		v.Notices = append(v.Notices, "The run was stopped at the first failure, as --fail-fast wants.")
 	}
-	if err := r.tellOutputs(context.WithoutCancel(ctx), at.nix, verdict); err != nil {
+	if err := r.tellOutputs(context.WithoutCancel(ctx), at.nix, v); err != nil {
 		a.warn("Outputs are not all linked", err)
 	}
 	a.show.Close()
 	options := report.SummaryOptions{RunURL: a.action.RunURL()}
-	if err := errors.Join(r.pages.print(a, verdict, options), r.pages.write(verdict, options)); err != nil {
+	if err := errors.Join(r.pages.print(a, v, options), r.pages.write(v, options)); err != nil {
 		return err
 	}
-	if verdict.Status != report.Success {
-		return &redError{string(verdict.Status)}
+	if v.Status != verdict.Success {
+		return &redError{string(v.Status)}
 	}
 	return nil
 }

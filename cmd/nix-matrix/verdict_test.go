@@ -19,7 +19,7 @@ import (
 	"github.com/org/nix-matrix/internal/testbench"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/pack"
-	"github.com/org/nix-matrix/pkg/report"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // A gate is a run of a workflow at its end: what the report finds, as files, and what
@@ -30,7 +30,7 @@ type gate struct {
 	run     int64
 	attempt int // of the report; that of discovery may be an earlier one
 	plan    *job.Plan
-	needs   report.Needs
+	needs   verdict.Needs
 	files   map[string][]byte // by name, "plan.json" and "results/…", as they arrive
 	good    bool              // all is done
 	faults  int               // how many things may go wrong yet
@@ -105,14 +105,14 @@ func (g *gate) finish() {
 	must(err)
 	g.files["plan.json"] = g.key.Seal(planDocument, data)
 	planKey := job.PlanKey(g.plan.ID, g.key.Fingerprint(), data)(g.random.IntN(2))
-	built := report.Success
+	built := verdict.Success
 	for i := range g.plan.Entries {
-		if result := g.result(&g.plan.Entries[i], planKey); result != report.Success && !g.lenient {
+		if result := g.result(&g.plan.Entries[i], planKey); result != verdict.Success && !g.lenient {
 			built = result
 		}
 	}
 	if len(g.plan.Entries) == 0 {
-		built = report.Skipped
+		built = verdict.Skipped
 	}
 	matrix, err := json.Marshal(g.plan.Matrix(planKey))
 	must(err)
@@ -120,7 +120,7 @@ func (g *gate) finish() {
 	if len(g.plan.Entries) > 0 && g.random.IntN(3) == 0 {
 		delete(outputs, "plan") // the rows name it too
 	}
-	g.needs = report.Needs{"discover": {Result: report.Success, Outputs: outputs}, "build": {Result: built, Outputs: map[string]string{}}}
+	g.needs = verdict.Needs{"discover": {Result: verdict.Success, Outputs: outputs}, "build": {Result: built, Outputs: map[string]string{}}}
 }
 
 func must(err error) {
@@ -206,9 +206,9 @@ func (g *gate) done(e *job.Entry, planKey string) *job.Result {
 }
 
 // result leaves the Result of an entry, and says how its job ends.
-func (g *gate) result(e *job.Entry, planKey string) report.Status {
+func (g *gate) result(e *job.Entry, planKey string) verdict.Status {
 	r := g.done(e, planKey)
-	how, status := g.random.IntN(16), report.Failure
+	how, status := g.random.IntN(16), verdict.Failure
 	if how < 9 && !g.fault() {
 		how = 9
 	}
@@ -218,7 +218,7 @@ func (g *gate) result(e *job.Entry, planKey string) report.Status {
 		at.Outcome, at.Outputs, at.Cause, at.Error, r.Outcome = job.Broken, nil, at.DrvPath, "builder failed with exit code 1", job.Broken
 	case 2:
 		at.Outcome, at.Outputs, at.Error, r.Outcome, r.Error = job.Cancelled, nil, "the build was stopped", job.Cancelled, "the build was stopped"
-		status = report.Cancelled
+		status = verdict.Cancelled
 	case 3: // the worker was killed
 		r.Outcome, r.Error, r.Finished, r.Targets, r.Pushes = job.Broken, "the worker ended before it could say anything", r.Started, nil, nil
 	case 4:
@@ -229,13 +229,13 @@ func (g *gate) result(e *job.Entry, planKey string) report.Status {
 	case 6:
 		at.Outcome, at.Outputs, at.Error, r.Outcome, r.TimedOut, r.Error = job.Cancelled, nil, "the build was stopped", job.Broken, true, "the deadline came"
 	case 7: // the machine was lost
-		return report.Failure
+		return verdict.Failure
 	case 8: // the deadline came while it pushed
 		r.TimedOut, r.Outcome, r.Error = true, job.Broken, "the deadline came"
 	default:
-		status = report.Success
+		status = verdict.Success
 	}
-	if status == report.Success && g.random.IntN(6) == 0 { // it was run again, and had failed at first
+	if status == verdict.Success && g.random.IntN(6) == 0 { // it was run again, and had failed at first
 		first := *g.done(e, planKey)
 		first.Started, first.Finished = first.Started.Add(-2*time.Hour), first.Finished.Add(-2*time.Hour)
 		first.Outcome, first.Error, first.Targets = job.Broken, "the hand-over failed", nil
@@ -257,7 +257,7 @@ func (g *gate) names(prefix string) []string {
 }
 
 // judge has the command read what is there, and returns its verdict.
-func (g *gate) judge(t *testing.T) *report.Verdict {
+func (g *gate) judge(t *testing.T) *verdict.Verdict {
 	t.Helper()
 	dir := filepath.Join(g.dir, crand.Text())
 	must(os.Mkdir(dir, 0o700))
@@ -281,7 +281,7 @@ func (g *gate) judge(t *testing.T) *report.Verdict {
 	v, _, _, err := r.judge(t.Context())
 	var usage *usageError
 	if errors.As(err, &usage) {
-		return &report.Verdict{Status: report.Failure, Reason: err.Error()}
+		return &verdict.Verdict{Status: verdict.Failure, Reason: err.Error()}
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -291,29 +291,29 @@ func (g *gate) judge(t *testing.T) *report.Verdict {
 
 // evidence checks that a green verdict is on what the run was to do, and has evidence of
 // each target.
-func (g *gate) evidence(t *testing.T, v *report.Verdict) {
+func (g *gate) evidence(t *testing.T, v *verdict.Verdict) {
 	t.Helper()
-	if v.Status != report.Success {
+	if v.Status != verdict.Success {
 		return
 	}
 	if len(v.Targets) != len(g.plan.Targets) {
 		t.Errorf("green on %d targets, and there are %d", len(v.Targets), len(g.plan.Targets))
 		return
 	}
-	for i, verdict := range v.Targets {
+	for i, got := range v.Targets {
 		want := g.plan.Targets[i]
 		switch {
-		case verdict.Target.Attr != want.Attr || verdict.Target.DrvPath != want.DrvPath:
-			t.Errorf("%s is taken for %s", verdict.Target.Attr, want.Attr)
-		case want.State == job.Skip && verdict.Status == report.TargetSkipped:
+		case got.Target.Attr != want.Attr || got.Target.DrvPath != want.DrvPath:
+			t.Errorf("%s is taken for %s", got.Target.Attr, want.Attr)
+		case want.State == job.Skip && got.Status == verdict.TargetSkipped:
 			if want.Available && !want.HasPaths() {
 				t.Errorf("%s is there already, and nobody knows where", want.Attr)
 			}
-		case want.State != job.Build || verdict.Result == nil || !verdict.Result.Outcome.OK():
-			t.Errorf("%s is %s, and green: %+v", want.Attr, want.State, verdict)
+		case want.State != job.Build || got.Result == nil || !got.Result.Outcome.OK():
+			t.Errorf("%s is %s, and green: %+v", want.Attr, want.State, got)
 		default:
 			var names []string
-			for _, o := range verdict.Result.Outputs {
+			for _, o := range got.Result.Outputs {
 				names = append(names, o.Name)
 				if known := want.OutPaths[o.Name]; o.Path == "" || known != "" && known != o.Path {
 					t.Errorf("%s has the output %s at %s, not at %s", want.Attr, o.Name, o.Path, known)
@@ -350,7 +350,7 @@ func TestVerdictHolds(t *testing.T) {
 		g := newGate(random, p, key, random.IntN(3))
 		g.dir = dir
 		before := g.judge(t)
-		if green := before.Status == report.Success; green != g.good {
+		if green := before.Status == verdict.Success; green != g.good {
 			t.Fatalf("the run is good: %t, and the verdict is %s: %s", g.good, before.Status, before.Reason)
 		}
 		g.evidence(t, before)
@@ -360,11 +360,11 @@ func TestVerdictHolds(t *testing.T) {
 			return
 		}
 		after := changed.judge(t)
-		if after.Status == report.Success && !g.good {
+		if after.Status == verdict.Success && !g.good {
 			t.Errorf("%s makes a run green whose verdict was %s: %s", attack, before.Status, before.Reason)
 		}
 		changed.evidence(t, after)
-		seen[fmt.Sprintf("%t to %t", g.good, after.Status == report.Success)]++
+		seen[fmt.Sprintf("%t to %t", g.good, after.Status == verdict.Success)]++
 		seen[attack]++
 	}
 	for name, p := range protections {

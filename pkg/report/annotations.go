@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // An Annotation is a message on the page of the run. Title and Message are
@@ -27,9 +28,10 @@ const maxAnnotations = 10
 // the root causes, then errors beside the targets, and targets without a result.
 // There are at most ten of each level; if there were more, the last one says how
 // many.
-func (v *Verdict) Annotations() []Annotation {
+func Annotations(of *verdict.Verdict) []Annotation {
+	v := view{of}
 	var errs, warnings, notices []Annotation
-	if v.Status == Failure && v.Next != "" {
+	if v.Status == verdict.Failure && v.Next != "" {
 		errs = append(errs, Annotation{Title: "nix-matrix", Message: v.Reason + "\n" + v.Next})
 	}
 	for _, evaluation := range []bool{false, true} {
@@ -38,14 +40,14 @@ func (v *Verdict) Annotations() []Annotation {
 		}
 	}
 	for _, p := range v.Entries {
-		if p.Status == Failure {
+		if p.Status == verdict.Failure {
 			errs = append(errs, Annotation{Title: text.Line(cmp.Or(p.Name, p.Entry)), Message: strings.Join(text.Lines(p.Message), "\n")})
 		}
 	}
-	if missing := v.hostsFirst(TargetMissing); len(missing) > 0 {
+	if missing := v.HostsFirst(verdict.TargetMissing); len(missing) > 0 {
 		errs = append(errs, Annotation{Title: text.Plural(len(missing), "target") + " without a result", Message: who(missing)})
 	}
-	if v.Status == Failure && len(errs) == 0 {
+	if v.Status == verdict.Failure && len(errs) == 0 {
 		errs = append(errs, Annotation{Title: "nix-matrix", Message: v.Reason})
 	}
 	if v.Cancelled {
@@ -62,7 +64,7 @@ func (v *Verdict) Annotations() []Annotation {
 }
 
 // who names targets, in one line.
-func who(targets []*TargetVerdict) string {
+func who(targets []*verdict.Target) string {
 	const longest = 1000
 	names := targetNames(targets)
 	for i := range names {
@@ -104,7 +106,7 @@ func (c *rootCause) title() string {
 	blocked := ""
 	for _, group := range c.affects() {
 		all := group.all()
-		first := text.Line(all[0].name())
+		first := text.Line(all[0].Name())
 		switch {
 		case group.how != blockedByIt:
 			if c.drv != "" && len(all) == 1 {

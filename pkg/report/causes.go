@@ -8,15 +8,16 @@ import (
 
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // A rootCause is one thing that went wrong and the targets that it took along.
 type rootCause struct {
 	drv        string // the derivation that failed; empty where none did
 	evaluation bool   // there was none yet
-	targets    []*TargetVerdict
+	targets    []*verdict.Target
 	// also are targets that it kept from being built too, which tell of another cause.
-	also []*TargetVerdict
+	also []*verdict.Target
 	// further are causes that no target tells of, as each has another one: those of the
 	// targets here.
 	further []*rootCause
@@ -27,15 +28,15 @@ type rootCause struct {
 // evaluated or the others, by what is to blame: the derivation that failed, else
 // the error. What hits hosts comes first, then what hits most. Where more than one
 // derivation failed, a target is with the one that it tells of.
-func (v *Verdict) rootCauses(evaluation bool) []*rootCause {
+func (v view) rootCauses(evaluation bool) []*rootCause {
 	failures := map[string]*job.Failure{}
 	for i := range v.Failures {
 		failures[v.Failures[i].DrvPath] = &v.Failures[i]
 	}
 	byKey := map[[2]string]*rootCause{}
 	var causes []*rootCause
-	failed := v.hostsFirst(TargetFailed)
-	failed = slices.DeleteFunc(failed, func(t *TargetVerdict) bool { return t.unevaluated() != evaluation })
+	failed := v.HostsFirst(verdict.TargetFailed)
+	failed = slices.DeleteFunc(failed, func(t *verdict.Target) bool { return t.Unevaluated() != evaluation })
 	for _, t := range failed {
 		var drv string
 		if t.Result != nil {
@@ -76,26 +77,15 @@ func (v *Verdict) rootCauses(evaluation bool) []*rootCause {
 	return causes
 }
 
-// collect puts the failures of a Result with those of others; of one that more than one
-// Result tells of, that with more of its log. known are their places.
-func (v *Verdict) collect(r *job.Result, known map[string]int) {
-	for _, f := range r.Failures {
-		if n, ok := known[f.DrvPath]; !ok {
-			known[f.DrvPath] = len(v.Failures)
-			v.Failures = append(v.Failures, f)
-		} else if len(f.Log) > len(v.Failures[n].Log) {
-			v.Failures[n] = f
-		}
-	}
-}
-
 // hosts is 1 if a host is among the targets.
 func (c *rootCause) hosts() int {
-	if slices.ContainsFunc(slices.Concat(c.targets, c.also), func(t *TargetVerdict) bool { return t.Target.Kind.IsHost() }) {
+	if slices.ContainsFunc(slices.Concat(c.targets, c.also), func(t *verdict.Target) bool { return t.Target.Kind.IsHost() }) {
 		return 1
 	}
 	return 0
 }
+
+const postBuildFailed = "post_build failed"
 
 // what says what became of it, in few words.
 func (c *rootCause) what() string {
@@ -105,9 +95,9 @@ func (c *rootCause) what() string {
 	switch first := c.targets[0]; {
 	case c.evaluation:
 		return " can't be evaluated"
-	case first.stepFailed():
+	case first.StepFailed():
 		return ": " + postBuildFailed
-	case first.stopped():
+	case first.PastDeadline():
 		return " stopped at the deadline"
 	default:
 		return " failed"
@@ -120,7 +110,7 @@ func (c *rootCause) name() string {
 	case c.drv != "":
 		return cmp.Or(text.Line(job.DrvName(c.drv)), text.None)
 	case len(c.targets) == 1:
-		return cmp.Or(text.Line(c.targets[0].name()), text.None)
+		return cmp.Or(text.Line(c.targets[0].Name()), text.None)
 	default:
 		return ""
 	}
@@ -133,7 +123,7 @@ func (c *rootCause) headline(quote func(string) string) string {
 	if name := c.name(); name != "" {
 		line = quote(name)
 	}
-	if len(c.targets) == 0 || !c.targets[0].stepFailed() && !c.targets[0].stopped() { // else that is the reason
+	if len(c.targets) == 0 || !c.targets[0].StepFailed() && !c.targets[0].PastDeadline() { // else that is the reason
 		line += c.what()
 	}
 	if reason, _ := c.happened(); reason != "" {
@@ -164,11 +154,11 @@ func (c *rootCause) othersTitle() string {
 // An affected is targets that a root cause took along, and how.
 type affected struct {
 	how     string // ours; empty where the headline names them
-	targets []*TargetVerdict
-	also    []*TargetVerdict // which are named with another cause too
+	targets []*verdict.Target
+	also    []*verdict.Target // which are named with another cause too
 }
 
-func (a *affected) all() []*TargetVerdict { return slices.Concat(a.targets, a.also) }
+func (a *affected) all() []*verdict.Target { return slices.Concat(a.targets, a.also) }
 
 const blockedByIt = "blocked by it"
 
@@ -180,9 +170,9 @@ func (c *rootCause) affects() []affected {
 	case c.drv == "":
 		return []affected{{how: "targets", targets: c.targets}}
 	}
-	var itself, blocked []*TargetVerdict
+	var itself, blocked []*verdict.Target
 	for _, t := range c.targets {
-		if t.blockedBy() == "" {
+		if t.BlockedBy() == "" {
 			itself = append(itself, t)
 		} else {
 			blocked = append(blocked, t)
@@ -199,9 +189,9 @@ func (c *rootCause) affects() []affected {
 }
 
 // hasLog gives a target that has the log of the build that failed, or none.
-func (c *rootCause) hasLog() *TargetVerdict {
+func (c *rootCause) hasLog() *verdict.Target {
 	for _, t := range c.targets {
-		if len(t.log()) > 0 {
+		if len(t.Log()) > 0 {
 			return t
 		}
 	}
@@ -211,7 +201,7 @@ func (c *rootCause) hasLog() *TargetVerdict {
 // place is where in the repository the log says the error is.
 func (c *rootCause) place() (file string, line int) {
 	for _, t := range c.targets {
-		if t.Result == nil || t.stepFailed() {
+		if t.Result == nil || t.StepFailed() {
 			continue
 		}
 		if file := text.Line(t.Result.File); file != "" {
@@ -229,7 +219,7 @@ func (c *rootCause) log() []string {
 	)
 	var log []string
 	if t := c.hasLog(); t != nil {
-		log = t.log()
+		log = t.Log()
 	} else if c.failure != nil {
 		log = c.failure.Log
 	}
@@ -312,7 +302,7 @@ func (c *rootCause) reproduce() []string {
 	const few = 3
 	var all []string
 	for _, t := range c.targets[:min(few, len(c.targets))] {
-		if command := text.Line(t.reproduce()); command != "" {
+		if command := text.Line(t.Reproduce()); command != "" {
 			all = append(all, command)
 		}
 	}

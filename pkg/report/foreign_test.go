@@ -5,8 +5,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/org/nix-matrix/pkg/job"
 )
 
 func TestExcerpt(t *testing.T) {
@@ -45,27 +43,6 @@ func TestDurationsAndSizes(t *testing.T) {
 	for bytes, want := range map[int64]string{-1: "–", 0: "–", 3 << 29: "1.5 GiB", 5 << 20: "5.0 MiB"} {
 		if got := size(bytes); got != want {
 			t.Errorf("%v: %s, want %s", bytes, got, want)
-		}
-	}
-}
-
-func TestTheOutputThatStandsForATarget(t *testing.T) {
-	t.Parallel()
-	outputs := func(names ...string) *job.TargetResult {
-		r := &job.TargetResult{}
-		for _, name := range names {
-			r.Outputs = append(r.Outputs, job.Output{Name: name, Path: name})
-		}
-		return r
-	}
-	for want, v := range map[string]TargetVerdict{
-		"out": {Status: TargetBuilt, Result: outputs("dev", "out", "man")},
-		"bin": {Status: TargetBuilt, Result: outputs("bin", "dev")},
-		"":    {Status: TargetFailed, Target: job.Target{OutPaths: map[string]string{"out": "x"}}},
-		"lib": {Status: TargetSkipped, Target: job.Target{OutPaths: map[string]string{"man": "man", "lib": "lib"}}},
-	} {
-		if got := v.output().Path; got != want {
-			t.Errorf("%q, want %q", got, want)
 		}
 	}
 }

@@ -10,11 +10,12 @@ import (
 
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // bars gives the entries that took longest, at most so many, in the order of their
 // start, and how many it leaves out. Of one alone there is nothing to compare.
-func (v *Verdict) bars(most int) (bars []Work, left int) {
+func (v view) bars(most int) (bars []verdict.Work, left int) {
 	for _, w := range v.Work {
 		if w.Seconds > 0 {
 			bars = append(bars, w)
@@ -24,14 +25,14 @@ func (v *Verdict) bars(most int) (bars []Work, left int) {
 		return nil, 0
 	}
 	left = max(0, len(bars)-most)
-	slices.SortStableFunc(bars, func(a, b Work) int { return cmp.Compare(b.Seconds, a.Seconds) })
+	slices.SortStableFunc(bars, func(a, b verdict.Work) int { return cmp.Compare(b.Seconds, a.Seconds) })
 	bars = bars[:len(bars)-left]
-	slices.SortStableFunc(bars, func(a, b Work) int { return cmp.Compare(a.Start, b.Start) })
+	slices.SortStableFunc(bars, func(a, b verdict.Work) int { return cmp.Compare(a.Start, b.Start) })
 	return bars, left
 }
 
 // mark shows how an entry ended.
-func (w *Work) mark() string {
+func mark(w verdict.Work) string {
 	switch {
 	case w.Outcome.OK():
 		return "✓"
@@ -44,7 +45,7 @@ func (w *Work) mark() string {
 
 // gantt shows in at most limit bytes when which entry was worked on, as a Mermaid
 // diagram. Its axis counts from the start of the first one.
-func (v *Verdict) gantt(limit int) string {
+func (v view) gantt(limit int) string {
 	const (
 		most  = 30
 		bar   = 150 // bytes of one, at most
@@ -75,8 +76,8 @@ func (v *Verdict) gantt(limit int) string {
 			tag = "crit"
 		}
 		// The mark at the front keeps a name from being one of Mermaid's words.
-		fmt.Fprintf(&b, "    %s %s, %s :%s, %s, %ds\n", w.mark(), unarmedLabel(w.Entry), text.Duration(seconds(w.Seconds)),
-			tag, midnight.Add(seconds(w.Start)).Format(time.DateTime), max(1, int(seconds(w.Seconds).Seconds())))
+		fmt.Fprintf(&b, "    %s %s, %s :%s, %s, %ds\n", mark(w), unarmedLabel(w.Entry), text.Duration(verdict.Seconds(w.Seconds)),
+			tag, midnight.Add(verdict.Seconds(w.Start)).Format(time.DateTime), max(1, int(verdict.Seconds(w.Seconds).Seconds())))
 	}
 	b.WriteString("```\n\n")
 	if left > 0 {

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 var (
@@ -27,9 +28,9 @@ var (
 		"styleSum": styleSum,
 
 		"changeTitle": func() string { return changeTitle },
-		"against":     func(c *Change) string { return c.of(text.Line) + ": " + c.tally() },
-		"sizes":       func(t ChangedTarget) string { return t.sizes() },
-		"growths":     func(t ChangedTarget) string { return t.growths(text.Line) },
+		"against":     func(c *verdict.Change) string { return change{c}.of(text.Line) + ": " + change{c}.tally() },
+		"sizes":       sizes,
+		"growths":     func(t verdict.ChangedTarget) string { return growths(t, text.Line) },
 	}).Parse(pageHTML))
 )
 
@@ -42,7 +43,8 @@ func styleSum() string {
 // HTML gives the verdict as a page that needs no network and runs no script, with
 // what the Summary has. It shows all targets, whatever o.MaxBytes says, and of logs
 // their end.
-func (v *Verdict) HTML(o SummaryOptions) ([]byte, error) {
+func HTML(of *verdict.Verdict, o SummaryOptions) ([]byte, error) {
+	v := view{of}
 	var b bytes.Buffer
 	if err := pageTemplate.Execute(&b, v.page(o)); err != nil {
 		return nil, fmt.Errorf("write the page of the report: %w", err)
@@ -52,7 +54,7 @@ func (v *Verdict) HTML(o SummaryOptions) ([]byte, error) {
 
 // A page is what page.html shows.
 type page struct {
-	*Verdict
+	*verdict.Verdict
 	Tally      string
 	RunURL     string // empty where there is none
 	About      string // likewise; see Origin
@@ -65,7 +67,7 @@ type page struct {
 	URLs       map[string]string // of jobs, by Entry.Name
 	Hits       []string
 	Totals     []*pushTotal
-	PushErrors []Push
+	PushErrors []verdict.Push
 	Notes      []string
 }
 
@@ -96,12 +98,12 @@ type pageGroup struct{ How, Names string }
 
 // A pageBar is an entry in the time line.
 type pageBar struct {
-	Work
+	verdict.Work
 	Mark        string
 	Left, Width string // in percent of the whole
 }
 
-func (v *Verdict) page(o SummaryOptions) *page {
+func (v view) page(o SummaryOptions) *page {
 	const (
 		mostBars = 100
 		allLogs  = 4 << 20 // bytes, of all causes together
@@ -109,11 +111,11 @@ func (v *Verdict) page(o SummaryOptions) *page {
 		openRows = 100
 	)
 	p := &page{
-		Verdict: v, Tally: v.counts(), Rows: v.rows(), URLs: v.links(o),
+		Verdict: v.Verdict, Tally: v.counts(), Rows: v.rows(), URLs: v.links(o),
 		Hits: v.hits(), Totals: v.pushTotals(), Notes: v.notes(text.Line),
 	}
 	p.Folded = len(p.Rows) > openRows
-	p.About = v.Origin.line(func(s string) string { return text.Clip(text.Line(s), 200) })
+	p.About = originLine(v.Origin, func(s string) string { return text.Clip(text.Line(s), 200) })
 	if linkable(o.RunURL) {
 		p.RunURL = o.RunURL
 	}
@@ -141,17 +143,17 @@ func (v *Verdict) page(o SummaryOptions) *page {
 			p.PushErrors = append(p.PushErrors, push)
 		}
 	}
-	for _, t := range v.hostsFirst(TargetMissing, TargetCancelled) {
+	for _, t := range v.HostsFirst(verdict.TargetMissing, verdict.TargetCancelled) {
 		if last := len(p.Unfinished) - 1; last >= 0 && p.Unfinished[last].How == t.Why {
-			p.Unfinished[last].Names += ", " + text.Line(t.name())
+			p.Unfinished[last].Names += ", " + text.Line(t.Name())
 			continue
 		}
-		p.Unfinished = append(p.Unfinished, pageGroup{t.Why, text.Line(t.name())})
+		p.Unfinished = append(p.Unfinished, pageGroup{t.Why, text.Line(t.Name())})
 	}
-	var bars []Work
+	var bars []verdict.Work
 	bars, p.MoreBars = v.bars(mostBars)
 	for _, w := range bars {
-		p.Bars = append(p.Bars, pageBar{w, w.mark(), percent(w.Start, v.Seconds), percent(w.Seconds, v.Seconds)})
+		p.Bars = append(p.Bars, pageBar{w, mark(w), percent(w.Start, v.Seconds), percent(w.Seconds, v.Seconds)})
 	}
 	return p
 }

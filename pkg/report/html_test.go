@@ -14,6 +14,7 @@ import (
 	"golang.org/x/net/html"
 
 	"github.com/org/nix-matrix/internal/testbench"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // measure opens a page in a frame of a width and tells of what it looks like there.
@@ -44,7 +45,7 @@ onload = () => {
 // nothing is wider than the window, and no script runs.
 func TestPageInABrowser(t *testing.T) {
 	v := fleet()
-	page, err := v.HTML(SummaryOptions{RunURL: runURL})
+	page, err := HTML(v, SummaryOptions{RunURL: runURL})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,9 +113,9 @@ func keep(t *testing.T, shot image.Image) {
 }
 
 // checkPage looks for what foreign text must never become on the page.
-func checkPage(t *testing.T, s string, v *Verdict) {
+func checkPage(t *testing.T, s string, v *verdict.Verdict) {
 	t.Helper()
-	data, err := v.HTML(SummaryOptions{RunURL: runURL})
+	data, err := HTML(v, SummaryOptions{RunURL: runURL})
 	if err != nil {
 		t.Fatalf("%q: %v", s, err)
 	}
@@ -132,9 +133,9 @@ func checkPage(t *testing.T, s string, v *Verdict) {
 }
 
 // elements are those of the page in order, with their attributes.
-func elements(t *testing.T, v *Verdict) []string {
+func elements(t *testing.T, v *verdict.Verdict) []string {
 	t.Helper()
-	data, err := v.HTML(SummaryOptions{RunURL: runURL})
+	data, err := HTML(v, SummaryOptions{RunURL: runURL})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,10 +2,9 @@ package report
 
 import (
 	"fmt"
-	"math"
-	"time"
 
 	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // folded hides Markdown behind a line of our own.
@@ -28,19 +27,10 @@ func excerpt(all []string, limit int, both bool) string {
 
 // duration shows seconds that a document tells.
 func duration(s float64) string {
-	if d := seconds(s); d > 0 {
+	if d := verdict.Seconds(s); d > 0 {
 		return text.Duration(d)
 	}
 	return text.None
-}
-
-// seconds takes seconds that a document tells, which may be any number.
-func seconds(s float64) time.Duration {
-	const most = 1e8
-	if math.IsNaN(s) || s <= 0 {
-		return 0
-	}
-	return time.Duration(min(s, most) * float64(time.Second))
 }
 
 // size shows bytes that a document tells.

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // names hands out the names of what failed, as code spans within a number of
@@ -21,7 +22,7 @@ type names struct {
 const nameCost = len(blockTitle + "\n\n")
 
 // newNames finds how long names may be for all of them to fit.
-func (v *Verdict) newNames(room int) *names {
+func (v view) newNames(room int) *names {
 	n := &names{titles: room / 4}
 	for _, n.longest = range []int{200, 120, 80, 48, 24} {
 		size := 0
@@ -35,31 +36,26 @@ func (v *Verdict) newNames(room int) *names {
 	return n
 }
 
-func (v *Verdict) failedNames() []string {
-	all := targetNames(v.hostsFirst(TargetFailed, TargetMissing, TargetCancelled))
+func (v view) failedNames() []string {
+	all := targetNames(v.HostsFirst(verdict.TargetFailed, verdict.TargetMissing, verdict.TargetCancelled))
 	for _, p := range v.Entries {
 		all = append(all, cmp.Or(p.Name, p.Entry))
 	}
 	return all
 }
 
-func targetNames(targets []*TargetVerdict) []string {
+func targetNames(targets []*verdict.Target) []string {
 	all := make([]string, len(targets))
 	for i, t := range targets {
-		all[i] = t.name()
+		all[i] = t.Name()
 	}
 	return all
 }
 
-// name is what a person calls a target.
-func (t *TargetVerdict) name() string {
-	return cmp.Or(t.Target.Name, t.Target.Attr, fmt.Sprintf("target %d", t.N))
-}
-
-func (n *names) of(targets []*TargetVerdict) nameList { return n.take(targetNames(targets)) }
+func (n *names) of(targets []*verdict.Target) nameList { return n.take(targetNames(targets)) }
 
 // again hands out names that are written elsewhere, too.
-func (n *names) again(targets []*TargetVerdict) nameList {
+func (n *names) again(targets []*verdict.Target) nameList {
 	return n.within(&n.spare, targetNames(targets))
 }
 

@@ -8,11 +8,12 @@ import (
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // notes are the Plan's notices, and what is to be said about good results. quote
 // makes foreign text fit for where they stand.
-func (v *Verdict) notes(quote func(string) string) []string {
+func (v view) notes(quote func(string) string) []string {
 	ours := v.emulated(quote)
 	var notes []string
 	for _, notice := range v.Notices {
@@ -32,19 +33,19 @@ func (v *Verdict) notes(quote func(string) string) []string {
 
 // slower names the entries that took much longer to build than when the default branch
 // did the last time, the worst first; empty if there are none.
-func (v *Verdict) slower(quote func(string) string) string {
+func (v view) slower(quote func(string) string) string {
 	const (
 		most  = 5
 		times = 1.5 // as long, at least
 		least = 60  // seconds more
 	)
-	var all []Work
+	var all []verdict.Work
 	for _, w := range v.Work {
 		if w.Outcome == job.Built && w.Before > 0 && w.Seconds >= times*w.Before && w.Seconds >= w.Before+least {
 			all = append(all, w)
 		}
 	}
-	slices.SortStableFunc(all, func(a, b Work) int { return cmp.Compare(b.Seconds-b.Before, a.Seconds-a.Before) })
+	slices.SortStableFunc(all, func(a, b verdict.Work) int { return cmp.Compare(b.Seconds-b.Before, a.Seconds-a.Before) })
 	var names []string
 	for _, w := range all[:min(most, len(all))] {
 		names = append(names, fmt.Sprintf("%s %s (%s)", quote(w.Entry), duration(w.Seconds), duration(w.Before)))
@@ -66,9 +67,9 @@ var nativeRunners = map[string]string{
 
 // emulated says what was built under emulation, and how not to, by the line of
 // the input runners.
-func (v *Verdict) emulated(quote func(string) string) map[string]string {
-	by := map[string][]*TargetVerdict{}
-	for _, t := range v.hostsFirst() {
+func (v view) emulated(quote func(string) string) map[string]string {
+	by := map[string][]*verdict.Target{}
+	for _, t := range v.HostsFirst() {
 		if t.Emulated && t.Result != nil && t.Result.Outcome != job.Present && t.Result.Outcome != job.Fetched {
 			runner := t.Target.System + "=" + cmp.Or(nativeRunners[t.Target.System], "LABEL")
 			by[runner] = append(by[runner], t)
@@ -82,17 +83,17 @@ func (v *Verdict) emulated(quote func(string) string) map[string]string {
 }
 
 // skippedStep says why the step after the build was skipped; empty if it was not.
-func (t *TargetVerdict) skippedStep() string {
+func skippedStep(t *verdict.Target) string {
 	if t.Result == nil || t.Result.PostBuild == nil || t.Result.PostBuild.Outcome != job.StepSkipped {
 		return ""
 	}
 	return cmp.Or(t.Result.PostBuild.Error, "no reason was given")
 }
 
-func (v *Verdict) skippedSteps(quote func(string) string) []string {
-	by := map[string][]*TargetVerdict{}
-	for _, t := range v.hostsFirst() {
-		if why := t.skippedStep(); why != "" {
+func (v view) skippedSteps(quote func(string) string) []string {
+	by := map[string][]*verdict.Target{}
+	for _, t := range v.HostsFirst() {
+		if why := skippedStep(t); why != "" {
 			by[why] = append(by[why], t)
 		}
 	}
@@ -104,7 +105,7 @@ func (v *Verdict) skippedSteps(quote func(string) string) []string {
 }
 
 // few names some of the targets.
-func few(targets []*TargetVerdict, quote func(string) string) string {
+func few(targets []*verdict.Target, quote func(string) string) string {
 	const most = 10
 	var names []string
 	for _, name := range targetNames(targets[:min(most, len(targets))]) {

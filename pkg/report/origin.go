@@ -3,25 +3,14 @@ package report
 import (
 	"cmp"
 	"strings"
-	"time"
 
 	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// An Origin says what a verdict is about, for whoever reads it later or elsewhere. What is not
-// known is empty. All of it is foreign text.
-type Origin struct {
-	Repository string    `json:"repository,omitempty"` // OWNER/NAME
-	Commit     string    `json:"commit,omitempty"`     // full hash
-	Source     string    `json:"source,omitempty"`     // what was asked for, where there is no repository
-	Created    time.Time `json:"created,omitzero"`     // of the Plan, UTC
-	Machine    string    `json:"machine,omitempty"`    // that evaluated: its system
-	Nix        string    `json:"nix,omitempty"`        // implementation and version that evaluated
-}
-
-// line returns the origin as parts of a line, each put into form by quote. It is empty where
+// originLine returns the origin as parts of a line, each put into form by quote. It is empty where
 // nothing is known.
-func (o *Origin) line(quote func(string) string) string {
+func originLine(o *verdict.Origin, quote func(string) string) string {
 	if o == nil {
 		return ""
 	}

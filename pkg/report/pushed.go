@@ -7,6 +7,7 @@ import (
 
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // A pushTotal is what all entries sent to one binary cache.
@@ -39,7 +40,7 @@ func amount(paths string, bytes int64) string {
 func (t *pushTotal) Red() int { return t.Failed - t.Spared }
 
 // pushTotals adds the pushes up, by destination in the order of the first push.
-func (v *Verdict) pushTotals() []*pushTotal {
+func (v view) pushTotals() []*pushTotal {
 	by := map[string]*pushTotal{}
 	var totals []*pushTotal
 	for _, p := range v.Pushes {
@@ -65,15 +66,15 @@ func (v *Verdict) pushTotals() []*pushTotal {
 }
 
 // hits says what the caches spared and what they did not, in lines.
-func (v *Verdict) hits() []string {
+func (v view) hits() []string {
 	var paths, built, fetched int
 	var read, unpacked int64
-	var restored, saved Traffic
+	var restored, saved verdict.Traffic
 	for _, w := range v.Work {
 		paths, built, read = paths+w.Imported, built+w.Built, read+w.Downloaded
 		fetched, unpacked = fetched+w.Fetched, unpacked+w.FetchedBytes
-		restored.add(w.Restored.Paths, w.Restored.Bytes)
-		saved.add(w.Saved.Paths, w.Saved.Bytes)
+		restored.Add(w.Restored.Paths, w.Restored.Bytes)
+		saved.Add(w.Saved.Paths, w.Saved.Bytes)
 	}
 	var all []string
 	if hits := v.Counts.Skipped + v.Counts.Fetched + v.Counts.Present; hits > 0 {
@@ -99,7 +100,7 @@ func (v *Verdict) hits() []string {
 
 // caches shows what came from caches and what went to which binary cache, in about
 // twice limit bytes.
-func (v *Verdict) caches(limit int) string {
+func (v view) caches(limit int) string {
 	hits := v.hits()
 	for i := range hits {
 		hits[i] = "- " + hits[i]
@@ -129,7 +130,7 @@ func (v *Verdict) caches(limit int) string {
 }
 
 // textPushed is the same for a log.
-func (v *Verdict) textPushed(b *strings.Builder) {
+func (v view) textPushed(b *strings.Builder) {
 	for _, t := range v.pushTotals() {
 		if t.Failed < t.Entries {
 			uploaded := ""
@@ -141,13 +142,13 @@ func (v *Verdict) textPushed(b *strings.Builder) {
 	}
 	for i := range v.Pushes {
 		if p := &v.Pushes[i]; p.Error != "" {
-			fmt.Fprintf(b, "not pushed to %s%s: %s: %s\n", plain(p.Destination), p.kind(), plain(p.Entry), plain(p.Error))
+			fmt.Fprintf(b, "not pushed to %s%s: %s: %s\n", plain(p.Destination), kind(p), plain(p.Entry), plain(p.Error))
 		}
 	}
 }
 
 // kind marks a push whose failure does not count.
-func (p *Push) kind() string {
+func kind(p *verdict.Push) string {
 	switch {
 	case p.Withheld:
 		return " (optional, since GitHub gives the run no secrets)"
@@ -160,18 +161,18 @@ func (p *Push) kind() string {
 
 // unpushed returns a line for each push that failed: of those that are optional, or not, or
 // of both kinds.
-func (v *Verdict) unpushed(optional ...bool) []string {
+func (v view) unpushed(optional ...bool) []string {
 	var all []string
 	for i := range v.Pushes {
 		if p := &v.Pushes[i]; p.Error != "" && slices.Contains(optional, p.Optional) {
-			all = append(all, fmt.Sprintf("- %s to %s%s: %s", text.Code(p.Entry, 200), text.Code(p.Destination, 200), p.kind(), text.Code(p.Error, 1000)))
+			all = append(all, fmt.Sprintf("- %s to %s%s: %s", text.Code(p.Entry, 200), text.Code(p.Destination, 200), kind(p), text.Code(p.Error, 1000)))
 		}
 	}
 	return all
 }
 
 // spared gives a warning for each way in which pushes failed that don't count.
-func (v *Verdict) spared() []Annotation {
+func (v view) spared() []Annotation {
 	type failure struct{ destination, why string }
 	by := map[failure]int{}
 	var all []Annotation

@@ -125,7 +125,7 @@ func (n *names) blockOf(c *rootCause) block {
 	return b
 }
 
-func (v *Verdict) failedSection(n *names, l map[string]string) *section {
+func (v view) failedSection(n *names, l map[string]string) *section {
 	s := &section{title: "Failed"}
 	causes := v.rootCauses(false)
 	const open = 3 // so few are read without a click
@@ -173,7 +173,7 @@ func (c *rootCause) othersList(limit int) string {
 	return folded(c.othersTitle(), md)
 }
 
-func (v *Verdict) unevaluatedSection(n *names) *section {
+func (v view) unevaluatedSection(n *names) *section {
 	s := &section{title: "Could not be evaluated"}
 	for _, c := range v.rootCauses(true) {
 		block := n.blockOf(c)
@@ -218,7 +218,7 @@ func jobLinks(entries []string, l map[string]string) string {
 	return "The job and its log: " + strings.Join(links, ", ") + "\n\n"
 }
 
-func (v *Verdict) entriesSection(n *names, l map[string]string) *section {
+func (v view) entriesSection(n *names, l map[string]string) *section {
 	s := &section{title: "Errors beside the targets"}
 	for _, p := range v.Entries {
 		groups := []nameGroup{{"", n.take([]string{cmp.Or(p.Name, p.Entry)})}}

@@ -3,19 +3,19 @@ package report
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // A row of the table of targets, before it is written for somebody.
 type row struct {
 	Entry, Name   string
 	System        string
-	Status        TargetStatus
+	Status        verdict.TargetStatus
 	Outcome       string // ours
 	Because       string // foreign
 	Time, Closure string
@@ -24,7 +24,7 @@ type row struct {
 }
 
 // rows describe all targets, and to which binary caches each of them went.
-func (v *Verdict) rows() []row {
+func (v view) rows() []row {
 	went := map[string][]string{}
 	for _, p := range v.Pushes {
 		if p.Error == "" && !slices.Contains(went[p.Entry], p.Destination) {
@@ -32,8 +32,8 @@ func (v *Verdict) rows() []row {
 		}
 	}
 	rows := make([]row, 0, len(v.Targets))
-	for _, t := range v.hostsFirst() {
-		r := t.row()
+	for _, t := range v.HostsFirst() {
+		r := rowOf(t)
 		if t.Result != nil && t.Result.Outcome.OK() {
 			r.Caches = strings.Join(went[t.Entry], ", ")
 		}
@@ -42,22 +42,22 @@ func (v *Verdict) rows() []row {
 	return rows
 }
 
-// row describes a target.
-func (t *TargetVerdict) row() row {
-	r := row{Entry: t.Entry, Name: t.name(), System: t.Target.System, Status: t.Status, Time: text.None, Closure: text.None}
+// rowOf describes a target.
+func rowOf(t *verdict.Target) row {
+	r := row{Entry: t.Entry, Name: t.Name(), System: t.Target.System, Status: t.Status, Time: text.None, Closure: text.None}
 	switch t.Status {
-	case TargetPresent:
+	case verdict.TargetPresent:
 		r.Outcome = "in the store"
-	case TargetSkipped:
+	case verdict.TargetSkipped:
 		r.Outcome, r.Because = "skipped", t.Why
-	case TargetFailed:
+	case verdict.TargetFailed:
 		r.Outcome = "failed"
-		switch cause := t.blockedBy(); {
-		case t.unevaluated():
+		switch cause := t.BlockedBy(); {
+		case t.Unevaluated():
 			r.Outcome = "can't be evaluated"
-		case t.stepFailed():
+		case t.StepFailed():
 			r.Outcome = postBuildFailed
-		case t.stopped():
+		case t.PastDeadline():
 			r.Outcome = "stopped at its deadline"
 		case cause != "":
 			r.Outcome, r.Because = "blocked", cmp.Or(text.Line(job.DrvName(cause)), text.None)+" failed"
@@ -65,7 +65,7 @@ func (t *TargetVerdict) row() row {
 				r.Because += fmt.Sprintf(", and %d more", more)
 			}
 		}
-	case TargetMissing:
+	case verdict.TargetMissing:
 		r.Outcome = "no result"
 	default:
 		r.Outcome = string(t.Status)
@@ -73,10 +73,10 @@ func (t *TargetVerdict) row() row {
 	if t.Emulated && t.Result != nil {
 		r.Outcome += ", emulated"
 	}
-	if t.skippedStep() != "" {
+	if skippedStep(t) != "" {
 		r.Outcome += ", post_build skipped"
 	}
-	out := t.output()
+	out := t.Output()
 	r.OutPath, r.Closure = out.Path, size(out.Closure)
 	if t.Result != nil {
 		r.Time = duration(t.Result.Seconds)
@@ -84,28 +84,11 @@ func (t *TargetVerdict) row() row {
 	return r
 }
 
-// output gives the output that stands for a target: "out", or else the first.
-func (t *TargetVerdict) output() job.Output {
-	if t.Result != nil && len(t.Result.Outputs) > 0 {
-		outputs := t.Result.Outputs
-		return outputs[max(0, slices.IndexFunc(outputs, func(o job.Output) bool { return o.Name == "out" }))]
-	}
-	if t.Status != TargetSkipped {
-		return job.Output{}
-	}
-	for _, name := range append([]string{"out"}, slices.Sorted(maps.Keys(t.Target.OutPaths))...) {
-		if path := t.Target.OutPaths[name]; path != "" {
-			return job.Output{Name: name, Path: path}
-		}
-	}
-	return job.Output{}
-}
-
 // tableFrame is what the table takes around its rows, in bytes.
 const tableFrame = 400
 
 // table shows all targets, or as many as fit with their rows into limit bytes.
-func (v *Verdict) table(limit int, l map[string]string) string {
+func (v view) table(limit int, l map[string]string) string {
 	const (
 		many   = 30
 		header = "| Target | System | Outcome | Time | Closure | Binary cache | Output |\n|---|---|---|--:|--:|---|---|\n"
@@ -116,7 +99,7 @@ func (v *Verdict) table(limit int, l map[string]string) string {
 	rows := make([]string, 0, len(v.Targets))
 	for _, r := range v.rows() {
 		outcome := r.Outcome
-		if r.Status == TargetFailed || r.Status == TargetMissing {
+		if r.Status == verdict.TargetFailed || r.Status == verdict.TargetMissing {
 			outcome = "**" + outcome + "**"
 			if address := l[r.Entry]; address != "" {
 				outcome = "[" + outcome + "](" + address + ")"

@@ -7,13 +7,15 @@ import (
 	"text/tabwriter"
 
 	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // Text gives the verdict for a terminal or a log: a table of the targets, or of
 // those that are not done where they are many, what failed and why, and as the
 // last line the verdict. Foreign text in it starts no workflow command of GitHub
 // Actions.
-func (v *Verdict) Text() string {
+func Text(of *verdict.Verdict) string {
+	v := view{of}
 	var b strings.Builder
 	v.textTable(&b)
 	v.textCauses(&b, v.rootCauses(false))
@@ -46,11 +48,11 @@ func (v *Verdict) Text() string {
 	return b.String() + verdict + "\n"
 }
 
-func (v *Verdict) textTable(b *strings.Builder) {
+func (v view) textTable(b *strings.Builder) {
 	const many = 100
-	targets := v.hostsFirst()
+	targets := v.HostsFirst()
 	if len(targets) > many {
-		targets = v.hostsFirst(TargetFailed, TargetMissing, TargetCancelled)
+		targets = v.HostsFirst(verdict.TargetFailed, verdict.TargetMissing, verdict.TargetCancelled)
 	}
 	if len(targets) == 0 {
 		return
@@ -58,9 +60,9 @@ func (v *Verdict) textTable(b *strings.Builder) {
 	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "OUTCOME\tTIME\tCLOSURE\tSYSTEM\tTARGET")
 	for _, t := range targets {
-		r := t.row()
+		r := rowOf(t)
 		because := plain(r.Because)
-		if t.Status == TargetMissing || t.Status == TargetCancelled {
+		if t.Status == verdict.TargetMissing || t.Status == verdict.TargetCancelled {
 			because = t.Why
 		}
 		if because != "" {
@@ -76,7 +78,7 @@ func (v *Verdict) textTable(b *strings.Builder) {
 }
 
 // textCauses tells of root causes; of so many that nobody reads on, in short.
-func (v *Verdict) textCauses(b *strings.Builder, causes []*rootCause) {
+func (v view) textCauses(b *strings.Builder, causes []*rootCause) {
 	const (
 		many       = 20
 		manyOthers = 100

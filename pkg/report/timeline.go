@@ -10,6 +10,7 @@ import (
 
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // TimeLine shows what the time of an entry went into, for the end of its log: a
@@ -74,7 +75,7 @@ func timeSpans(r *job.Result) []timeSpan {
 	for i, b := range r.Builds {
 		spans[i] = timeSpan{
 			offset: max(0, b.Started.Sub(begin)),
-			took:   seconds(b.Seconds),
+			took:   verdict.Seconds(b.Seconds),
 			name:   text.NoCommandsWithin(text.Clip(text.Line(job.DrvName(b.DrvPath)), 100)),
 			failed: b.Failed,
 		}

@@ -1,4 +1,4 @@
-package report
+package verdict
 
 import (
 	"cmp"
@@ -56,7 +56,7 @@ func (v *Verdict) Record(about job.Record, plan *job.Plan, results []*job.Result
 }
 
 // proved says whether it is known that a target builds.
-func (t *TargetVerdict) proved() bool {
+func (t *Target) proved() bool {
 	switch t.Status {
 	case TargetBuilt, TargetFetched, TargetPresent:
 		return true
@@ -67,11 +67,11 @@ func (t *TargetVerdict) proved() bool {
 	}
 }
 
-func (t *TargetVerdict) record(was *job.RecordTarget) job.RecordTarget {
+func (t *Target) record(was *job.RecordTarget) job.RecordTarget {
 	r := job.RecordTarget{
 		Attr: t.Target.Attr, Name: t.Target.Name, Kind: t.Target.Kind, System: t.Target.System, DrvPath: t.Target.DrvPath,
 	}
-	out := t.output()
+	out := t.Output()
 	r.Closure, r.Parts = out.Closure, out.Parts
 	if r.Closure == 0 && was != nil && was.DrvPath == r.DrvPath {
 		r.Closure, r.Parts = was.Closure, was.Parts
@@ -92,7 +92,7 @@ func times(plan *job.Plan, results []*job.Result, before map[string]float64) map
 			continue
 		}
 		for _, b := range r.Builds {
-			if took := seconds(b.Seconds).Seconds(); !b.Failed && took >= leastTime {
+			if took := Seconds(b.Seconds).Seconds(); !b.Failed && took >= leastTime {
 				all[job.TimeKey(b.DrvPath, entry.System, r.Emulated)] = math.Round(took)
 			}
 		}

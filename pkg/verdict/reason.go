@@ -1,4 +1,4 @@
-package report
+package verdict
 
 import (
 	"fmt"
@@ -47,7 +47,7 @@ func (j *judgement) failures() []string {
 	v := j.v
 	unevaluated := 0
 	for i := range v.Targets {
-		if v.Targets[i].unevaluated() {
+		if v.Targets[i].Unevaluated() {
 			unevaluated++
 		}
 	}

@@ -1,4 +1,4 @@
-package report
+package verdict
 
 import (
 	"cmp"
@@ -42,7 +42,7 @@ const (
 // the path of each output that the Plan wants.
 func Judge(plan *job.Plan, planKey string, results []*job.Result, needs Needs) *Verdict {
 	j := &judgement{
-		v:         &Verdict{Cancelled: needs.cancelled(), Targets: []TargetVerdict{}},
+		v:         &Verdict{Cancelled: needs.cancelled(), Targets: []Target{}},
 		plan:      plan,
 		needs:     needs,
 		discovery: needs.discovery(planKey),
@@ -149,8 +149,8 @@ func (j *judgement) targets() {
 }
 
 // target judges the target number n, which entry builds. There may be none.
-func (j *judgement) target(n int, entry *job.Entry) TargetVerdict {
-	t := TargetVerdict{N: n, Target: j.plan.Targets[n]}
+func (j *judgement) target(n int, entry *job.Entry) Target {
+	t := Target{N: n, Target: j.plan.Targets[n]}
 	switch t.Target.State {
 	case job.Skip:
 		t.Status, t.Why = TargetSkipped, t.Target.Reason
@@ -190,7 +190,7 @@ func (j *judgement) target(n int, entry *job.Entry) TargetVerdict {
 }
 
 // missing says why there is no TargetResult.
-func (j *judgement) missing(t *TargetVerdict, entry *job.Entry, r *job.Result) {
+func (j *judgement) missing(t *Target, entry *job.Entry, r *job.Result) {
 	t.Status = TargetMissing
 	switch {
 	case j.v.Cancelled && (r == nil || wasCancelled(r) || unfinished(r)):
@@ -357,10 +357,10 @@ func (j *judgement) times() {
 			Fetched: max(r.Fetched, 0), FetchedBytes: max(r.FetchedBytes, 0),
 		}
 		if r.Restored != nil {
-			w.Restored.add(r.Restored.Paths, r.Restored.Read)
+			w.Restored.Add(r.Restored.Paths, r.Restored.Read)
 		}
 		for _, p := range r.Saved {
-			w.Saved.add(p.Paths, p.Size)
+			w.Saved.Add(p.Paths, p.Size)
 		}
 		if took := j.plan.Took[r.Entry].Seconds; took > 0 {
 			w.Before = took

@@ -1,4 +1,4 @@
-package report
+package verdict
 
 import (
 	"encoding/json"
@@ -28,7 +28,7 @@ func (v *Verdict) Output(maxLen int) ([]byte, error) {
 	}
 	return json.Marshal(&Verdict{
 		Status: v.Status, Reason: v.Reason, Next: v.Next, Cancelled: v.Cancelled, Counts: v.Counts,
-		Seconds: v.Seconds, JobSeconds: v.JobSeconds, Targets: []TargetVerdict{},
+		Seconds: v.Seconds, JobSeconds: v.JobSeconds, Targets: []Target{},
 	})
 }
 

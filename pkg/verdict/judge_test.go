@@ -1,4 +1,4 @@
-package report
+package verdict_test
 
 import (
 	"slices"
@@ -9,11 +9,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 func TestJudge(t *testing.T) {
 	t.Parallel()
-	good := needsOf(Success, Success)
+	good := needsOf(verdict.Success, verdict.Success)
 	one := func() *job.Plan { return planOf(host("pi3", "aarch64-linux")) }
 	two := func() *job.Plan { return planOf(host("pi3", "aarch64-linux"), pkg("a"), pkg("b")) }
 
@@ -21,20 +22,20 @@ func TestJudge(t *testing.T) {
 		name    string
 		plan    *job.Plan
 		results func(all []*job.Result) []*job.Result
-		needs   Needs
+		needs   verdict.Needs
 
-		status Status
-		counts Counts
+		status verdict.Status
+		counts verdict.Counts
 		reason string // occurs in it
 		why    string // occurs in one of the targets' whys, or an entry's message
 	}{
 		{
 			name: "the command line has no needs", plan: one(),
-			status: Success, counts: Counts{Built: 1}, reason: "the only target is done",
+			status: verdict.Success, counts: verdict.Counts{Built: 1}, reason: "the only target is done",
 		},
 		{
 			name: "an empty plan on the command line", plan: planOf(),
-			status: Success, reason: "nothing to build",
+			status: verdict.Success, reason: "nothing to build",
 		},
 		{
 			name: "fetched and present are good", plan: two(), needs: good,
@@ -42,7 +43,7 @@ func TestJudge(t *testing.T) {
 				all[0].Targets[0].Outcome, all[1].Targets[0].Outcome = job.Fetched, job.Present
 				return all
 			},
-			status: Success, counts: Counts{Built: 1, Fetched: 1, Present: 1}, reason: "all 3 targets are done",
+			status: verdict.Success, counts: verdict.Counts{Built: 1, Fetched: 1, Present: 1}, reason: "all 3 targets are done",
 		},
 		{
 			name: "an outcome of the future is no good one", plan: one(), needs: good,
@@ -50,7 +51,7 @@ func TestJudge(t *testing.T) {
 				all[0].Targets[0].Outcome = "dreamt"
 				return all
 			},
-			status: Failure, counts: Counts{Failed: 1}, why: `"dreamt"`,
+			status: verdict.Failure, counts: verdict.Counts{Failed: 1}, why: `"dreamt"`,
 		},
 		{
 			name: "another derivation", plan: one(), needs: good,
@@ -58,7 +59,7 @@ func TestJudge(t *testing.T) {
 				all[0].Targets[0].DrvPath = drv("other")
 				return all
 			},
-			status: Failure, counts: Counts{Missing: 1}, why: whyOtherDrv,
+			status: verdict.Failure, counts: verdict.Counts{Missing: 1}, why: verdict.WhyOtherDrv,
 		},
 		{
 			name: "another attribute", plan: one(), needs: good,
@@ -66,7 +67,7 @@ func TestJudge(t *testing.T) {
 				all[0].Targets[0].Attr = "packages.other"
 				return all
 			},
-			status: Failure, counts: Counts{Missing: 1}, why: whyOtherDrv,
+			status: verdict.Failure, counts: verdict.Counts{Missing: 1}, why: verdict.WhyOtherDrv,
 		},
 		{
 			name: "another number", plan: one(), needs: good,
@@ -74,7 +75,7 @@ func TestJudge(t *testing.T) {
 				all[0].Targets[0].N = 7
 				return all
 			},
-			status: Failure, counts: Counts{Missing: 1}, why: whyUnmentioned,
+			status: verdict.Failure, counts: verdict.Counts{Missing: 1}, why: verdict.WhyUnmentioned,
 		},
 		{
 			name: "a target that another entry vouches for", plan: two(), needs: good,
@@ -82,7 +83,7 @@ func TestJudge(t *testing.T) {
 				all[0].Targets = append(all[0].Targets, all[1].Targets...)
 				return all[:1]
 			},
-			status: Failure, counts: Counts{Built: 1, Missing: 2}, why: whyNoResult,
+			status: verdict.Failure, counts: verdict.Counts{Built: 1, Missing: 2}, why: verdict.WhyNoResult,
 		},
 		{
 			name: "a target told of twice, once badly", plan: one(), needs: good,
@@ -92,7 +93,7 @@ func TestJudge(t *testing.T) {
 				all[0].Targets = []job.TargetResult{all[0].Targets[0], bad, all[0].Targets[0]}
 				return all
 			},
-			status: Failure, counts: Counts{Failed: 1},
+			status: verdict.Failure, counts: verdict.Counts{Failed: 1},
 		},
 		{
 			name: "of another run", plan: one(), needs: good,
@@ -100,7 +101,7 @@ func TestJudge(t *testing.T) {
 				all[0].Plan = otherPlanKey
 				return all
 			},
-			status: Failure, counts: Counts{Missing: 1}, why: whyOtherPlan,
+			status: verdict.Failure, counts: verdict.Counts{Missing: 1}, why: verdict.WhyOtherPlan,
 		},
 		{
 			name: "a rerun mended it", plan: one(), needs: good,
@@ -111,7 +112,7 @@ func TestJudge(t *testing.T) {
 				all[0].Finished = first.Finished.Add(time.Hour)
 				return append(all, &first)
 			},
-			status: Success, counts: Counts{Built: 1},
+			status: verdict.Success, counts: verdict.Counts{Built: 1},
 		},
 		{
 			name: "a rerun broke it", plan: one(), needs: good,
@@ -122,7 +123,7 @@ func TestJudge(t *testing.T) {
 				second.Finished = second.Finished.Add(time.Hour)
 				return []*job.Result{&second, all[0]}
 			},
-			status: Failure, counts: Counts{Failed: 1},
+			status: verdict.Failure, counts: verdict.Counts{Failed: 1},
 		},
 		{
 			name: "an unknown entry does no harm", plan: one(), needs: good,
@@ -131,7 +132,7 @@ func TestJudge(t *testing.T) {
 				stray.Entry, stray.Outcome = "stray", job.Broken
 				return append(all, &stray, nil)
 			},
-			status: Success, counts: Counts{Built: 1},
+			status: verdict.Success, counts: verdict.Counts{Built: 1},
 		},
 		{
 			name: "a push error that the worker did not make an error", plan: one(), needs: good,
@@ -139,7 +140,7 @@ func TestJudge(t *testing.T) {
 				all[0].Pushes = []job.Push{{Destination: "cachix:fleet", Error: "401"}}
 				return all
 			},
-			status: Failure, counts: Counts{Built: 1}, reason: "1 entry has an error of its own", why: "push to cachix:fleet: 401",
+			status: verdict.Failure, counts: verdict.Counts{Built: 1}, reason: "1 entry has an error of its own", why: "push to cachix:fleet: 401",
 		},
 		{
 			name: "an optional push error", plan: one(), needs: good,
@@ -147,7 +148,7 @@ func TestJudge(t *testing.T) {
 				all[0].Pushes = []job.Push{{Destination: "cachix:fleet", Error: "401", Optional: true}}
 				return all
 			},
-			status: Success, counts: Counts{Built: 1},
+			status: verdict.Success, counts: verdict.Counts{Built: 1},
 		},
 		{
 			name: "an optional push error, and one that counts", plan: one(), needs: good,
@@ -155,7 +156,7 @@ func TestJudge(t *testing.T) {
 				all[0].Pushes = []job.Push{{Destination: "cachix:fleet", Error: "401", Optional: true}, {Destination: "s3://cache", Error: "403"}}
 				return all
 			},
-			status: Failure, counts: Counts{Built: 1}, why: "push to s3://cache: 403",
+			status: verdict.Failure, counts: verdict.Counts{Built: 1}, why: "push to s3://cache: 403",
 		},
 		{
 			name: "the step after the build failed", plan: one(), needs: good,
@@ -163,17 +164,17 @@ func TestJudge(t *testing.T) {
 				all[0].Targets[0].PostBuild = &job.Step{Outcome: job.StepFailed, Error: "exit status 1"}
 				return all
 			},
-			status: Failure, counts: Counts{Failed: 1}, why: "post_build failed: exit status 1\n",
+			status: verdict.Failure, counts: verdict.Counts{Failed: 1}, why: "post_build failed: exit status 1\n",
 		},
 		{
-			name: "the step after the build failed, as the worker has it", plan: one(), needs: needsOf(Success, Failure),
+			name: "the step after the build failed, as the worker has it", plan: one(), needs: needsOf(verdict.Success, verdict.Failure),
 			results: func(all []*job.Result) []*job.Result {
 				t := &all[0].Targets[0]
 				t.PostBuild = &job.Step{Outcome: job.StepFailed, Error: "post_build failed: exit status 1"}
 				t.Outcome, t.Error, all[0].Outcome = job.Broken, t.PostBuild.Error, job.Broken
 				return all
 			},
-			status: Failure, counts: Counts{Failed: 1}, reason: "1 of 1 target failed", why: "post_build failed: exit status 1\n",
+			status: verdict.Failure, counts: verdict.Counts{Failed: 1}, reason: "1 of 1 target failed", why: "post_build failed: exit status 1\n",
 		},
 		{
 			name: "the step after the build failed in one of two results", plan: one(), needs: good,
@@ -183,103 +184,103 @@ func TestJudge(t *testing.T) {
 				all[0].Targets = []job.TargetResult{all[0].Targets[0], bad, all[0].Targets[0]}
 				return all
 			},
-			status: Failure, counts: Counts{Failed: 1}, why: "post_build failed: no error was given",
+			status: verdict.Failure, counts: verdict.Counts{Failed: 1}, why: "post_build failed: no error was given",
 		},
 		{
-			name: "the deadline came", plan: two(), needs: needsOf(Success, Failure),
+			name: "the deadline came", plan: two(), needs: needsOf(verdict.Success, verdict.Failure),
 			results: func(all []*job.Result) []*job.Result {
 				all[1].TimedOut, all[1].Outcome, all[1].Error = true, job.Cancelled, "after 5h45m"
 				all[1].Targets[1].Outcome = job.Cancelled
 				return all
 			},
-			status: Failure, counts: Counts{Built: 2, Failed: 1}, reason: "1 of 3 targets failed", why: whyDeadline + "\nafter 5h45m\n",
+			status: verdict.Failure, counts: verdict.Counts{Built: 2, Failed: 1}, reason: "1 of 3 targets failed", why: verdict.WhyDeadline + "\nafter 5h45m\n",
 		},
 		{
-			name: "the deadline came, and the worker calls that a failure", plan: one(), needs: needsOf(Success, Failure),
+			name: "the deadline came, and the worker calls that a failure", plan: one(), needs: needsOf(verdict.Success, verdict.Failure),
 			results: func(all []*job.Result) []*job.Result {
 				all[0].TimedOut, all[0].Outcome = true, job.Broken
 				all[0].Targets[0].Outcome, all[0].Targets[0].Error = job.Broken, "the deadline has come"
 				return all
 			},
-			status: Failure, counts: Counts{Failed: 1}, reason: "1 of 1 target failed", why: whyDeadline + "\nthe deadline has come\n",
+			status: verdict.Failure, counts: verdict.Counts{Failed: 1}, reason: "1 of 1 target failed", why: verdict.WhyDeadline + "\nthe deadline has come\n",
 		},
 		{
-			name: "the deadline came after a failure", plan: one(), needs: needsOf(Success, Failure),
+			name: "the deadline came after a failure", plan: one(), needs: needsOf(verdict.Success, verdict.Failure),
 			results: func(all []*job.Result) []*job.Result {
 				fail(all[0], 0, drv("openssl"))
 				all[0].TimedOut = true
 				return all
 			},
-			status: Failure, counts: Counts{Failed: 1}, reason: "1 of 1 target failed, 1 entry has an error of its own", why: whyDeadline + "\n",
+			status: verdict.Failure, counts: verdict.Counts{Failed: 1}, reason: "1 of 1 target failed, 1 entry has an error of its own", why: verdict.WhyDeadline + "\n",
 		},
 		{
-			name: "the deadline came before any target", plan: one(), needs: needsOf(Success, Failure),
+			name: "the deadline came before any target", plan: one(), needs: needsOf(verdict.Success, verdict.Failure),
 			results: func(all []*job.Result) []*job.Result {
 				all[0].TimedOut, all[0].Outcome, all[0].Targets = true, job.Cancelled, nil
 				return all
 			},
-			status: Failure, counts: Counts{Missing: 1}, reason: "1 of 1 target has no result, 1 entry has an error of its own", why: whyDeadline + "\n" + whyDeadline,
+			status: verdict.Failure, counts: verdict.Counts{Missing: 1}, reason: "1 of 1 target has no result, 1 entry has an error of its own", why: verdict.WhyDeadline + "\n" + verdict.WhyDeadline,
 		},
 		{
-			name: "the deadline came, and the run was cancelled", plan: one(), needs: needsOf(Success, Cancelled),
+			name: "the deadline came, and the run was cancelled", plan: one(), needs: needsOf(verdict.Success, verdict.Cancelled),
 			results: func(all []*job.Result) []*job.Result {
 				all[0].TimedOut, all[0].Outcome, all[0].Targets[0].Outcome = true, job.Cancelled, job.Cancelled
 				return all
 			},
-			status: Failure, counts: Counts{Failed: 1}, reason: "besides, the run was cancelled",
+			status: verdict.Failure, counts: verdict.Counts{Failed: 1}, reason: "besides, the run was cancelled",
 		},
 		{
-			name: "the hand-over failed", plan: two(), needs: needsOf(Success, Failure),
+			name: "the hand-over failed", plan: two(), needs: needsOf(verdict.Success, verdict.Failure),
 			results: func(all []*job.Result) []*job.Result {
 				all[1].Targets, all[1].Outcome, all[1].Error = nil, job.Broken, "no pack"
 				return all
 			},
-			status: Failure, counts: Counts{Built: 1, Missing: 2}, reason: "2 of 3 targets have no result, 1 entry has an error", why: whyUnmentioned,
+			status: verdict.Failure, counts: verdict.Counts{Built: 1, Missing: 2}, reason: "2 of 3 targets have no result, 1 entry has an error", why: verdict.WhyUnmentioned,
 		},
 		{
-			name: "a job failed after all was well", plan: one(), needs: needsOf(Success, Failure),
-			status: Failure, counts: Counts{Built: 1}, reason: "a job that the gate waits for failed",
+			name: "a job failed after all was well", plan: one(), needs: needsOf(verdict.Success, verdict.Failure),
+			status: verdict.Failure, counts: verdict.Counts{Built: 1}, reason: "a job that the gate waits for failed",
 		},
 		{
-			name: "discovery failed behind its plan", plan: one(), needs: needsOf(Failure, Skipped),
+			name: "discovery failed behind its plan", plan: one(), needs: needsOf(verdict.Failure, verdict.Skipped),
 			results: func([]*job.Result) []*job.Result { return nil },
-			status:  Failure, counts: Counts{Missing: 1}, reason: "1 of 1 target has no result, discovery failed",
+			status:  verdict.Failure, counts: verdict.Counts{Missing: 1}, reason: "1 of 1 target has no result, discovery failed",
 		},
 		{
-			name: "a job says something new", plan: one(), needs: Needs{"discover": {Result: "paused", Outputs: good["discover"].Outputs}},
-			status: Failure, counts: Counts{Built: 1},
+			name: "a job says something new", plan: one(), needs: verdict.Needs{"discover": {Result: "paused", Outputs: good["discover"].Outputs}},
+			status: verdict.Failure, counts: verdict.Counts{Built: 1},
 		},
 		{
-			name: "cancelled with one done", plan: two(), needs: needsOf(Success, Cancelled),
+			name: "cancelled with one done", plan: two(), needs: needsOf(verdict.Success, verdict.Cancelled),
 			results: func(all []*job.Result) []*job.Result { return all[:1] },
-			status:  Cancelled, counts: Counts{Built: 1, Cancelled: 2}, reason: "the run was cancelled with 1 of 3 targets done", why: whyNeverEnded,
+			status:  verdict.Cancelled, counts: verdict.Counts{Built: 1, Cancelled: 2}, reason: "the run was cancelled with 1 of 3 targets done", why: verdict.WhyNeverEnded,
 		},
 		{
-			name: "cancelled, and one failed before", plan: two(), needs: needsOf(Success, Failure),
+			name: "cancelled, and one failed before", plan: two(), needs: needsOf(verdict.Success, verdict.Failure),
 			results: func(all []*job.Result) []*job.Result {
 				fail(all[1], 0, drv("openssl"))
 				all[1].Targets[1].Outcome = job.Cancelled
 				return all[1:]
 			},
-			status: Failure, counts: Counts{Failed: 1, Cancelled: 2}, reason: "1 of 3 targets failed; besides, the run was cancelled", why: whyStopped,
+			status: verdict.Failure, counts: verdict.Counts{Failed: 1, Cancelled: 2}, reason: "1 of 3 targets failed; besides, the run was cancelled", why: verdict.WhyStopped,
 		},
 		{
-			name: "cancelled, and the worker was killed", plan: one(), needs: needsOf(Success, Cancelled),
+			name: "cancelled, and the worker was killed", plan: one(), needs: needsOf(verdict.Success, verdict.Cancelled),
 			results: func(all []*job.Result) []*job.Result {
 				r := all[0]
 				r.Outcome, r.Error, r.Finished, r.Targets = job.Broken, "the worker ended early", r.Started, nil
 				return all
 			},
-			status: Cancelled, counts: Counts{Cancelled: 1}, why: whyNeverEnded,
+			status: verdict.Cancelled, counts: verdict.Counts{Cancelled: 1}, why: verdict.WhyNeverEnded,
 		},
 		{
-			name: "the worker was killed", plan: one(), needs: needsOf(Success, Failure),
+			name: "the worker was killed", plan: one(), needs: needsOf(verdict.Success, verdict.Failure),
 			results: func(all []*job.Result) []*job.Result {
 				r := all[0]
 				r.Outcome, r.Error, r.Finished, r.Targets = job.Broken, "the worker ended early", r.Started, nil
 				return all
 			},
-			status: Failure, counts: Counts{Missing: 1}, reason: "1 entry has an error of its own", why: "the worker ended early",
+			status: verdict.Failure, counts: verdict.Counts{Missing: 1}, reason: "1 entry has an error of its own", why: "the worker ended early",
 		},
 		{
 			name: "stopped on the command line", plan: two(),
@@ -287,16 +288,16 @@ func TestJudge(t *testing.T) {
 				all[0].Outcome, all[0].Targets[0].Outcome, all[0].Error = job.Cancelled, job.Cancelled, "the build was stopped"
 				return all[:1]
 			},
-			status: Cancelled, counts: Counts{Cancelled: 3}, reason: "0 of 3 targets",
+			status: verdict.Cancelled, counts: verdict.Counts{Cancelled: 3}, reason: "0 of 3 targets",
 		},
 		{
-			name: "stopped, which makes a job fail whose run goes on", plan: two(), needs: needsOf(Success, Failure),
+			name: "stopped, which makes a job fail whose run goes on", plan: two(), needs: needsOf(verdict.Success, verdict.Failure),
 			results: func(all []*job.Result) []*job.Result {
 				all[1].Outcome, all[1].Error = job.Cancelled, "the build was stopped"
 				all[1].Targets[0].Outcome, all[1].Targets[1].Outcome = job.Built, job.Cancelled
 				return all
 			},
-			status: Cancelled, counts: Counts{Built: 2, Cancelled: 1}, reason: "2 of 3 targets", why: whyStopped,
+			status: verdict.Cancelled, counts: verdict.Counts{Built: 2, Cancelled: 1}, reason: "2 of 3 targets", why: verdict.WhyStopped,
 		},
 		{
 			name: "all built, then stopped while pushing", plan: one(),
@@ -304,87 +305,87 @@ func TestJudge(t *testing.T) {
 				all[0].Outcome, all[0].Error = job.Cancelled, "stopped at the push"
 				return all
 			},
-			status: Cancelled, counts: Counts{Built: 1}, reason: "though the only target is done", why: "stopped at the push",
+			status: verdict.Cancelled, counts: verdict.Counts{Built: 1}, reason: "though the only target is done", why: "stopped at the push",
 		},
 		{
-			name: "all done, then cancelled", plan: one(), needs: needsOf(Success, Cancelled),
-			status: Cancelled, counts: Counts{Built: 1}, reason: "though the only target is done",
+			name: "all done, then cancelled", plan: one(), needs: needsOf(verdict.Success, verdict.Cancelled),
+			status: verdict.Cancelled, counts: verdict.Counts{Built: 1}, reason: "though the only target is done",
 		},
 		{
 			name: "the matrix was dropped", plan: two(),
-			needs: Needs{
-				"find":  {Result: Success, Outputs: map[string]string{"count": "2", "plan": planKey}},
-				"build": {Result: Failure},
+			needs: verdict.Needs{
+				"find":  {Result: verdict.Success, Outputs: map[string]string{"count": "2", "plan": planKey}},
+				"build": {Result: verdict.Failure},
 			},
 			results: func([]*job.Result) []*job.Result { return nil },
-			status:  Failure, counts: Counts{Missing: 3}, reason: "contains the value of a secret", why: whyNoMatrix,
+			status:  verdict.Failure, counts: verdict.Counts{Missing: 3}, reason: "contains the value of a secret", why: verdict.WhyNoMatrix,
 		},
 		{
 			name: "the matrix was dropped, and it was the only output", plan: one(),
-			needs:   Needs{"discover": {Result: Success}, "build": {Result: Skipped}},
+			needs:   verdict.Needs{"discover": {Result: verdict.Success}, "build": {Result: verdict.Skipped}},
 			results: func([]*job.Result) []*job.Result { return nil },
-			status:  Failure, reason: "contains the value of a secret",
+			status:  verdict.Failure, reason: "contains the value of a secret",
 		},
 		{
 			name: "the matrix is empty", plan: one(),
-			needs:   Needs{"discover": {Result: Success, Outputs: map[string]string{"matrix": " ", "count": "1"}}},
+			needs:   verdict.Needs{"discover": {Result: verdict.Success, Outputs: map[string]string{"matrix": " ", "count": "1"}}},
 			results: func([]*job.Result) []*job.Result { return nil },
-			status:  Failure, reason: "contains the value of a secret",
+			status:  verdict.Failure, reason: "contains the value of a secret",
 		},
 		{
 			name: "another job without outputs, and one with a plan of its own", plan: one(),
-			needs: Needs{
-				"find":      {Result: Success, Outputs: map[string]string{"matrix": thePlan, "count": thePlan, "plan": planKey}},
-				"terraform": {Result: Success, Outputs: map[string]string{"plan": "2 to add"}},
-				"build":     {Result: Success, Outputs: map[string]string{}},
+			needs: verdict.Needs{
+				"find":      {Result: verdict.Success, Outputs: map[string]string{"matrix": thePlan, "count": thePlan, "plan": planKey}},
+				"terraform": {Result: verdict.Success, Outputs: map[string]string{"plan": "2 to add"}},
+				"build":     {Result: verdict.Success, Outputs: map[string]string{}},
 			},
-			status: Success, counts: Counts{Built: 1},
+			status: verdict.Success, counts: verdict.Counts{Built: 1},
 		},
 		{
 			name: "outputs that the user renamed", plan: one(),
-			needs:  Needs{"discover": {Result: Success, Outputs: map[string]string{"jobs": "{}"}}, "build": {Result: Success}},
-			status: Failure, reason: "discovery names none",
+			needs:  verdict.Needs{"discover": {Result: verdict.Success, Outputs: map[string]string{"jobs": "{}"}}, "build": {Result: verdict.Success}},
+			status: verdict.Failure, reason: "discovery names none",
 		},
 		{
 			name: "nothing to build, and discovery is not among the needs", plan: planOf(skipped(pkg("a"), "it is there")),
-			needs:  Needs{"build": {Result: Skipped}},
-			status: Failure, reason: "no job in needs names one",
+			needs:  verdict.Needs{"build": {Result: verdict.Skipped}},
+			status: verdict.Failure, reason: "no job in needs names one",
 		},
 		{
 			name: "nothing to build, and discovery does not export its plan", plan: planOf(),
-			needs:  Needs{"find": {Result: Success, Outputs: map[string]string{"matrix": thePlan, "count": thePlan}}, "build": {Result: Skipped}},
-			status: Failure, reason: "discovery names none",
+			needs:  verdict.Needs{"find": {Result: verdict.Success, Outputs: map[string]string{"matrix": thePlan, "count": thePlan}}, "build": {Result: verdict.Skipped}},
+			status: verdict.Failure, reason: "discovery names none",
 		},
 		{
 			name: "nothing to build, and discovery has another id", plan: planOf(),
-			needs:  Needs{"find": {Result: Success, Outputs: map[string]string{"matrix": thePlan, "count": thePlan, "plan": planKey}}, "build": {Result: Skipped}},
-			status: Success, reason: "nothing to build",
+			needs:  verdict.Needs{"find": {Result: verdict.Success, Outputs: map[string]string{"matrix": thePlan, "count": thePlan, "plan": planKey}}, "build": {Result: verdict.Skipped}},
+			status: verdict.Success, reason: "nothing to build",
 		},
 		{
 			name: "only the rows of the matrix name the plan", plan: two(),
-			needs:  Needs{"find": {Result: Success, Outputs: map[string]string{"matrix": thePlan}}, "build": {Result: Success}},
-			status: Success, counts: Counts{Built: 3},
+			needs:  verdict.Needs{"find": {Result: verdict.Success, Outputs: map[string]string{"matrix": thePlan}}, "build": {Result: verdict.Success}},
+			status: verdict.Success, counts: verdict.Counts{Built: 3},
 		},
 		{
 			name:   "no plan, cancelled, and discovery has another id",
-			needs:  Needs{"find": {Result: Cancelled}, "build": {Result: Skipped}},
-			status: Cancelled, reason: "before there was a plan",
+			needs:  verdict.Needs{"find": {Result: verdict.Cancelled}, "build": {Result: verdict.Skipped}},
+			status: verdict.Cancelled, reason: "before there was a plan",
 		},
 		{
 			name:   "no plan, and discovery has another id",
-			needs:  Needs{"find": {Result: Failure}, "build": {Result: Skipped}},
-			status: Failure, reason: "there is no plan",
+			needs:  verdict.Needs{"find": {Result: verdict.Failure}, "build": {Result: verdict.Skipped}},
+			status: verdict.Failure, reason: "there is no plan",
 		},
 		{
-			name: "no plan, and nothing known", status: Failure, reason: "there is no plan",
+			name: "no plan, and nothing known", status: verdict.Failure, reason: "there is no plan",
 		},
 		{
 			name: "no plan, though discovery succeeded", needs: good,
-			status: Failure, reason: "though its job succeeded",
+			status: verdict.Failure, reason: "though its job succeeded",
 		},
 		{
-			name: "no plan, discovery cancelled, lint failed", needs: Needs{"discover": {Result: Cancelled}, "lint": {Result: Failure}},
-			status: Failure, reason: "it was cancelled, and another job failed",
+			name: "no plan, discovery cancelled, lint failed", needs: verdict.Needs{"discover": {Result: verdict.Cancelled}, "lint": {Result: verdict.Failure}},
+			status: verdict.Failure, reason: "it was cancelled, and another job failed",
 		},
 		{
 			name: "a target that no entry has", needs: good,
@@ -393,7 +394,7 @@ func TestJudge(t *testing.T) {
 				p.Targets = append(p.Targets, pkg("a"))
 				return p
 			}(),
-			status: Failure, counts: Counts{Built: 1, Missing: 1}, why: whyNoEntry,
+			status: verdict.Failure, counts: verdict.Counts{Built: 1, Missing: 1}, why: verdict.WhyNoEntry,
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -446,7 +447,7 @@ func TestOfTwoResultsAtATimeTheWorseCounts(t *testing.T) {
 		results := append(resultsOf(p), resultsOf(p)...)
 		spoil(results[1])
 		for _, results := range [][]*job.Result{results, reversed(results)} {
-			if v := judged(p, planKey, results, nil); v.Status != Failure {
+			if v := judged(p, planKey, results, nil); v.Status != verdict.Failure {
 				t.Errorf("the better one counts: %s", v.Reason)
 			}
 		}
@@ -460,10 +461,10 @@ func TestIgnoredResultsAreNamed(t *testing.T) {
 	results = append(results, resultsOf(p)...)
 	results[1].Plan = otherPlanKey
 	results[2].Entry, results[2].Name = "stray", "stray one"
-	v := judged(p, planKey, results, needsOf(Success, Success))
-	want := []Ignored{
-		{Entry: p.Entries[0].ID, Name: "nixosConfigurations.pi3", Why: ofOtherPlan},
-		{Entry: "stray", Name: "stray one", Why: ofUnknownEntry},
+	v := judged(p, planKey, results, needsOf(verdict.Success, verdict.Success))
+	want := []verdict.Ignored{
+		{Entry: p.Entries[0].ID, Name: "nixosConfigurations.pi3", Why: verdict.OfOtherPlan},
+		{Entry: "stray", Name: "stray one", Why: verdict.OfUnknownEntry},
 	}
 	if diff := cmp.Diff(want, v.Ignored); diff != "" {
 		t.Error(diff)
@@ -489,11 +490,11 @@ func TestTimes(t *testing.T) {
 func TestParseNeeds(t *testing.T) {
 	t.Parallel()
 	for _, nothing := range []string{"", " \n", "null", "{}"} {
-		if needs, err := ParseNeeds([]byte(nothing)); err != nil || len(needs) != 0 {
+		if needs, err := verdict.ParseNeeds([]byte(nothing)); err != nil || len(needs) != 0 {
 			t.Errorf("%q: %v, %v", nothing, needs, err)
 		}
 	}
-	needs, err := ParseNeeds([]byte(`{
+	needs, err := verdict.ParseNeeds([]byte(`{
 	  "discover": {"result": "success", "outputs": {"matrix": "{}", "count": "0"}},
 	  "build": {"result": "skipped", "outputs": {}},
 	  "act": {"result": "cancelled", "outputs": null}
@@ -501,16 +502,16 @@ func TestParseNeeds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Needs{
-		"discover": {Result: Success, Outputs: map[string]string{"matrix": "{}", "count": "0"}},
-		"build":    {Result: Skipped, Outputs: map[string]string{}},
-		"act":      {Result: Cancelled},
+	want := verdict.Needs{
+		"discover": {Result: verdict.Success, Outputs: map[string]string{"matrix": "{}", "count": "0"}},
+		"build":    {Result: verdict.Skipped, Outputs: map[string]string{}},
+		"act":      {Result: verdict.Cancelled},
 	}
 	if diff := cmp.Diff(want, needs); diff != "" {
 		t.Error(diff)
 	}
 	for _, bad := range []string{`[]`, `{"a": {}}`, `{"a": {"result": "great"}}`, `{"a": {"result": "success", "outputs": {"x": 1}}}`, `{`} {
-		if needs, err := ParseNeeds([]byte(bad)); err == nil || !strings.Contains(err.Error(), "toJSON(needs)") {
+		if needs, err := verdict.ParseNeeds([]byte(bad)); err == nil || !strings.Contains(err.Error(), "toJSON(needs)") {
 			t.Errorf("%s: %v, %v", bad, needs, err)
 		}
 	}

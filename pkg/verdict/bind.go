@@ -1,4 +1,4 @@
-package report
+package verdict
 
 import (
 	"encoding/json"
@@ -187,7 +187,7 @@ func sameEntries(plan *job.Plan, outputs map[string]string) *Refusal {
 // Refuse returns the verdict on a run whose Plan is not judged.
 func Refuse(r *Refusal, needs Needs) *Verdict {
 	j := &judgement{
-		v:         &Verdict{Cancelled: needs.cancelled(), Targets: []TargetVerdict{}, Refused: true},
+		v:         &Verdict{Cancelled: needs.cancelled(), Targets: []Target{}, Refused: true},
 		needs:     needs,
 		discovery: needs.discovery(""),
 	}
