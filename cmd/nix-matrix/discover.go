@@ -194,7 +194,7 @@ func (a *app) emit(p *job.Plan, key string, matrix []byte, planFile, drvsFile st
 			a.action.Annotate(action.LevelError, t.Name+" can't be evaluated", t.Error)
 		}
 	}
-	for _, notice := range p.Notices {
+	for _, notice := range report.Notices(p) {
 		a.action.Annotate(action.LevelNotice, "", notice)
 	}
 	if err := a.action.AddSummary(report.OutlookMarkdown(p, maxOutlook)); err != nil {

@@ -367,9 +367,10 @@ func (d *discovery) group(ctx context.Context, at *site, how *planner, e *evalua
 	if unused := how.options.Runners.Unused(p.Targets); unused != "" && !d.local {
 		p.Notices = append(p.Notices, unused)
 	}
-	emulated := slices.ContainsFunc(p.Entries, func(e job.Entry) bool { return e.QEMU })
-	if emulated && !d.local {
-		p.Notices = append(p.Notices, "aarch64-linux is emulated, which is slow. If your plan has the runner, name it in the input runners: aarch64-linux=ubuntu-24.04-arm")
+	for i := range p.Entries {
+		if e := &p.Entries[i]; e.QEMU && !d.local && !slices.Contains(p.Emulated, e.System) {
+			p.Emulated = append(p.Emulated, e.System)
+		}
 	}
 	return nil
 }

@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/org/nix-matrix/pkg/cache"
@@ -139,17 +138,17 @@ func (d *discovery) evaluate(ctx context.Context, at *site, s *source, o *evalua
 	a.show.Doing("evaluating %s", d.asked())
 	found, err := evaluate.Run(ctx, n, *o)
 	unread := d.unread(err, o.Explain)
-	if d.onMissing == "skip" && strings.HasPrefix(unread, job.NeedsSecret) {
+	if d.onMissing == "skip" && unread.NeedsSecret != "" {
 		found, err = &evaluate.Evaluation{}, nil
 	}
 	if err != nil {
-		if unread != "" {
-			err = fmt.Errorf("%s: %w", unread, err)
+		if unread.Text != "" {
+			err = fmt.Errorf("%s: %w", unread.Text, err)
 		}
 		return nil, asUsage(err)
 	}
 	s.keepInputs(ctx, n, there)
-	e := &evaluation{source: s, unread: unread, incomplete: found.Incomplete, Kept: evaluate.Kept{
+	e := &evaluation{source: s, unread: unread.Text, incomplete: found.Incomplete, Kept: evaluate.Kept{
 		Omitted: found.Omitted,
 		Passed:  found.Passed,
 		Plan: &job.Plan{
@@ -165,7 +164,7 @@ func (d *discovery) evaluate(ctx context.Context, at *site, s *source, o *evalua
 	if o.Meta {
 		e.Meta = found.Meta
 	}
-	if unread != "" {
+	if unread.Text != "" {
 		return e, nil // its flakes can't be read either
 	}
 	for _, flake := range o.Flakes() {

@@ -188,7 +188,7 @@ func (w *worker) postBuild(ctx context.Context, result *job.Result) {
 				t.PostBuild = nil
 				t.Outcome, t.Error = job.Cancelled, "post_build was stopped"
 			default:
-				t.Outcome, t.Error, t.Log = job.Broken, t.PostBuild.Error, t.PostBuild.Log
+				t.Outcome, t.Error, t.Log = job.Broken, "post_build failed: "+t.PostBuild.Error, t.PostBuild.Log
 			}
 		}
 	}
@@ -219,7 +219,7 @@ func (w *worker) unfit(result *job.Result) string {
 func (w *worker) postStep(ctx context.Context, t *job.TargetResult) *job.Step {
 	start := time.Now()
 	failed := func(err error) *job.Step {
-		return &job.Step{Outcome: job.StepFailed, Seconds: time.Since(start).Seconds(), Error: "post_build failed: " + err.Error()}
+		return &job.Step{Outcome: job.StepFailed, Seconds: time.Since(start).Seconds(), Error: err.Error()}
 	}
 	target := &w.plan.Targets[t.N]
 	paths := map[string]string{}

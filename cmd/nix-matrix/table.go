@@ -23,7 +23,7 @@ func tell(show *progress.Display, p *job.Plan) {
 	for _, line := range outlook.Failed {
 		show.Bad("%s", line)
 	}
-	for _, notice := range p.Notices {
+	for _, notice := range report.Notices(p) {
 		show.Warn("%s", notice)
 	}
 	show.Printf("%s", outlook.Total)

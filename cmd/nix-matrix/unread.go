@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/action"
+	"github.com/org/nix-matrix/pkg/evaluate"
 	"github.com/org/nix-matrix/pkg/gitcrypt"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
@@ -39,16 +40,22 @@ var (
 	filePattern = regexp.MustCompile(`(?m)file '([^'\n]+)' cannot be represented|\bat (\S[^\n]*?):\d+(?::\d+)?:?$`)
 )
 
-// explain gives what knows when it is for a secret that an evaluator failed: for one
-// that is missing, which [job.NeedsSecret] then begins, or one that was refused.
-func (d *discovery) explain(a *app) func(*nix.Error) string {
-	return func(failed *nix.Error) string {
+// needsSecret returns the explanation that a secret is missing: that of an input, which travels
+// in a variable.
+func needsSecret(input, variable, why string) evaluate.Explanation {
+	return evaluate.Explanation{Text: fmt.Sprintf("needs a secret: %s (%s), %s", input, variable, why), NeedsSecret: input}
+}
+
+// explain returns a function that knows when an evaluator failed because a secret is missing
+// or was refused.
+func (d *discovery) explain(a *app) func(*nix.Error) evaluate.Explanation {
+	return func(failed *nix.Error) evaluate.Explanation {
 		said := text.Plain(failed.Stderr)
 		if file := encryptedFile(said); file != "" {
 			if strings.TrimSpace(a.getenv(gitCryptVariable)) == "" {
-				return job.NeedsSecret + "git_crypt_key (" + gitCryptVariable + "), since " + file + " is encrypted with git-crypt"
+				return needsSecret("git_crypt_key", gitCryptVariable, "since "+file+" is encrypted with git-crypt")
 			}
-			return file + " is encrypted with git-crypt and not with the git_crypt_key that was given, or Nix has it so in its cache of sources (~/.cache/nix)"
+			return evaluate.Explanation{Text: file + " is encrypted with git-crypt and not with the git_crypt_key that was given, or Nix has it so in its cache of sources (~/.cache/nix)"}
 		}
 		var m []string
 		if gitFailed.MatchString(failed.Message) {
@@ -64,7 +71,7 @@ func (d *discovery) explain(a *app) func(*nix.Error) string {
 			}
 		}
 		if m == nil {
-			return ""
+			return evaluate.Explanation{}
 		}
 		address := strings.Join(m[1:], "")
 		for _, m := range repository.FindAllStringSubmatch(said, -1) {
@@ -137,10 +144,10 @@ func (a *app) ownToken() string {
 }
 
 // refused says by which secret an address would be read.
-func (a *app) refused(address string) string {
+func (a *app) refused(address string) evaluate.Explanation {
 	u, err := url.Parse(address)
 	if err != nil {
-		return ""
+		return evaluate.Explanation{}
 	}
 	login := u.User != nil
 	u.User = nil
@@ -156,30 +163,30 @@ func (a *app) refused(address string) string {
 	case host.MatchString(a.getenv(netrcVariable)):
 		input = "the password in netrc"
 	case login:
-		return ""
+		return evaluate.Explanation{}
 	default:
-		return fmt.Sprintf("%s%s (%s), to read %s", job.NeedsSecret, input, variable, u)
+		return needsSecret(input, variable, "to read "+u.String())
 	}
-	return fmt.Sprintf("%s was refused: it may not read %s", input, u)
+	return evaluate.Explanation{Text: fmt.Sprintf("%s was refused: it may not read %s", input, u)}
 }
 
 // refusedBySSH says by which secret one would log in to a host.
-func (a *app) refusedBySSH(host string) string {
+func (a *app) refusedBySSH(host string) evaluate.Explanation {
 	switch {
 	case strings.TrimSpace(a.getenv(sshKeyVariable)) != "":
-		return "ssh_key was refused by " + host
+		return evaluate.Explanation{Text: "ssh_key was refused by " + host}
 	case a.getenv("SSH_AUTH_SOCK") != "":
-		return "" // who has an agent has keys
+		return evaluate.Explanation{} // who has an agent has keys
 	}
-	return fmt.Sprintf("%sssh_key (%s), to log in to %s", job.NeedsSecret, sshKeyVariable, host)
+	return needsSecret("ssh_key", sshKeyVariable, "to log in to "+host)
 }
 
 // unread explains why the whole of what was asked for could not be evaluated, if it
 // is for a secret.
-func (d *discovery) unread(err error, explain func(*nix.Error) string) string {
+func (d *discovery) unread(err error, explain func(*nix.Error) evaluate.Explanation) evaluate.Explanation {
 	var failed *nix.Error
 	if !errors.As(err, &failed) {
-		return ""
+		return evaluate.Explanation{}
 	}
 	return explain(failed)
 }
@@ -189,7 +196,7 @@ func (d *discovery) unread(err error, explain func(*nix.Error) string) string {
 func (d *discovery) skipUnread(targets []job.Target) {
 	for i := range targets {
 		t := &targets[i]
-		if d.onMissing == "skip" && t.State == job.Failed && strings.HasPrefix(t.Error, job.NeedsSecret) {
+		if d.onMissing == "skip" && t.State == job.Failed && t.NeedsSecret != "" {
 			t.State = job.Skip
 			t.Reason, _, _ = strings.Cut(t.Error, "\n")
 			t.Error = ""

@@ -224,7 +224,7 @@ func (g *gate) result(e *job.Entry, planKey string) verdict.Status {
 	case 4:
 		r.Pushes[0].Error, r.Outcome = "401 Unauthorized", job.Broken
 	case 5:
-		at.PostBuild = &job.Step{Outcome: job.StepFailed, Error: "post_build failed: exit status 1"}
+		at.PostBuild = &job.Step{Outcome: job.StepFailed, Error: "exit status 1"}
 		at.Outcome, at.Error, r.Outcome = job.Broken, at.PostBuild.Error, job.Broken
 	case 6:
 		at.Outcome, at.Outputs, at.Error, r.Outcome, r.TimedOut, r.Error = job.Cancelled, nil, "the build was stopped", job.Broken, true, "the deadline came"

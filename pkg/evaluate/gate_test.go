@@ -207,12 +207,12 @@ func TestLongMessages(t *testing.T) {
 // That a secret is missing is not for a flake to say.
 func TestThrowsLikeAMissingSecret(t *testing.T) {
 	d := &evaluation{}
-	failed := &nix.Error{Message: job.NeedsSecret + "ssh_key", Err: context.Canceled}
-	if got := d.failed(source{flake: "."}, []string{"packages", "a", "b"}, "", failed); strings.HasPrefix(got.Error, job.NeedsSecret) || !strings.Contains(got.Error, "ssh_key") {
+	failed := &nix.Error{Message: "needs a secret: ssh_key", Err: context.Canceled}
+	if got := d.failed(source{flake: "."}, []string{"packages", "a", "b"}, "", failed); got.NeedsSecret != "" || !strings.Contains(got.Error, "ssh_key") {
 		t.Errorf("%+v", got)
 	}
-	d.o.Explain = func(*nix.Error) string { return job.NeedsSecret + "ssh_key" }
-	if got := d.failed(source{flake: "."}, []string{"packages", "a", "b"}, "", failed); !strings.HasPrefix(got.Error, job.NeedsSecret) {
+	d.o.Explain = func(*nix.Error) Explanation { return Explanation{"needs a secret: ssh_key", "ssh_key"} }
+	if got := d.failed(source{flake: "."}, []string{"packages", "a", "b"}, "", failed); got.NeedsSecret != "ssh_key" || !strings.HasPrefix(got.Error, "needs a secret: ssh_key\n") {
 		t.Errorf("%+v", got)
 	}
 }

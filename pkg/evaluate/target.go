@@ -115,7 +115,7 @@ const maxShown = 300
 func (d *evaluation) refused(s source, path []string, name, system, reason string) job.Target {
 	t := d.classify(path, name)
 	t.State = job.Skip
-	t.Reason = job.Because + "it " + reason
+	t.Refused, t.Reason = true, "because it "+reason
 	t.System = system
 	t.Reproduce = d.reproduce(s, path)
 	return gate(t)
@@ -126,33 +126,32 @@ func (d *evaluation) refused(s source, path []string, name, system, reason strin
 func (d *evaluation) failed(s source, path []string, name string, err error) job.Target {
 	t := d.classify(path, name)
 	t.State = job.Failed
-	message := strings.ToValidUTF8(fmt.Sprintf("%.15000s", d.message(err)), "\ufffd") // it may quote what is no text
-	t.Error = message + advice(s.flake, message)
+	message, secret := d.message(err)
+	message = strings.ToValidUTF8(fmt.Sprintf("%.15000s", message), "\ufffd") // it may quote what is no text
+	t.Error, t.NeedsSecret = message+advice(s.flake, message), secret
 	t.Reproduce = d.reproduce(s, path)
 	return gate(t)
 }
 
-// message says what an evaluator died of.
-func (d *evaluation) message(err error) string {
+// message returns why an evaluator failed, and the input whose secret is missing where that
+// is the reason.
+func (d *evaluation) message(err error) (message, secret string) {
 	var failed *nix.Error
 	switch {
 	case errors.Is(err, errTimeout):
-		return "evaluation took longer than " + duration(d.o.Timeout)
+		return "evaluation took longer than " + duration(d.o.Timeout), ""
 	case !errors.As(err, &failed):
-		return err.Error()
+		return err.Error(), ""
 	case errors.Is(err, nix.ErrMemory):
-		return failed.Message + "; raise eval_memory"
+		return failed.Message + "; raise eval_memory", ""
 	}
-	message := strings.TrimSpace(ours.ReplaceAllLiteralString(failed.Message, ""))
+	message = strings.TrimSpace(ours.ReplaceAllLiteralString(failed.Message, ""))
 	if d.o.Explain != nil {
-		if why := d.o.Explain(failed); why != "" {
-			return why + "\n" + message
+		if why := d.o.Explain(failed); why.Text != "" {
+			return why.Text + "\n" + message, why.NeedsSecret
 		}
 	}
-	if strings.HasPrefix(message, job.NeedsSecret) { // which is not for a flake to say
-		return "error: " + message
-	}
-	return message
+	return message, ""
 }
 
 // ours is a place in evaluate.nix, and an excerpt from it, which is none of the user's

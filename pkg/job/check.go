@@ -43,6 +43,7 @@ func (t *Target) Check() error {
 		field("features", list(word, t.Features)),
 		field("runner", list(label, t.Runner)),
 		field("reproduce", valid.Line(t.Reproduce, MaxText)),
+		field("needsSecret", optional(valid.Name, t.NeedsSecret)),
 		field("error", checkText(t.Error)),
 		field("reason", checkText(t.Reason)),
 	)
@@ -50,14 +51,20 @@ func (t *Target) Check() error {
 
 // checkState checks that there is what the state needs.
 func (t *Target) checkState() error {
+	if t.Refused && t.State != Skip {
+		return errors.New("it is refused, and not skipped")
+	}
 	switch t.State {
 	case Failed:
 		return nil
 	case Skip:
-		if strings.HasPrefix(t.Reason, Because) || strings.HasPrefix(t.Reason, NeedsSecret) {
+		if t.Refused || t.NeedsSecret != "" {
 			return nil
 		}
 	case Build:
+		if t.NeedsSecret != "" {
+			return errors.New("it is built, and needs a secret that is missing")
+		}
 	default:
 		return fmt.Errorf("unknown state %s", valid.Quote(string(t.State)))
 	}

@@ -51,6 +51,8 @@ type Plan struct {
 	// Programs are those that workers need to push and may not have on PATH, once for
 	// each system of a worker's machine.
 	Programs []Program `json:"programs,omitempty"`
+	// Emulated are the systems that runners emulate because no native runner is named.
+	Emulated []string `json:"emulated,omitempty"`
 	// Notices are remarks for the user about the plan as a whole, such as which
 	// systems were left out.
 	Notices []string `json:"notices,omitempty"`
@@ -97,7 +99,7 @@ type Target struct {
 	Kind      Kind              `json:"kind"`
 	Host      string            `json:"host,omitempty"` // of a Kind that is a host
 	System    string            `json:"system,omitempty"`
-	DrvPath   string            `json:"drvPath,omitempty"`  // empty where nothing was instantiated: of Failed, and of Skip [Because] of the package or for what it [NeedsSecret]
+	DrvPath   string            `json:"drvPath,omitempty"`  // empty where nothing was instantiated: of Failed, and where it is Refused or NeedsSecret
 	Outputs   []string          `json:"outputs,omitempty"`  // the outputs wanted
 	OutPaths  map[string]string `json:"outPaths,omitempty"` // by output; absent where unknown before the build
 	Reproduce string            `json:"reproduce,omitempty"`
@@ -109,6 +111,12 @@ type Target struct {
 
 	State  State  `json:"state"`
 	Reason string `json:"reason,omitempty"` // of Skip
+	// Refused says that it is skipped because its own package forbids to build it, as one
+	// that is broken. Such a target has no derivation.
+	Refused bool `json:"refused,omitempty"`
+	// NeedsSecret is the input whose secret is missing, where a target failed or is skipped
+	// because it cannot be evaluated without. Such a target has no derivation.
+	NeedsSecret string `json:"needsSecret,omitempty"`
 	// Available says that it is skipped since its outputs are where they are wanted.
 	Available bool   `json:"available,omitempty"`
 	Error     string `json:"error,omitempty"` // of Failed: Nix's message
@@ -155,6 +163,9 @@ func ParsePlan(data []byte) (*Plan, error) {
 		if err := CheckID(id); err != nil {
 			return nil, fmt.Errorf("plan: took: %w", err)
 		}
+	}
+	if err := valid.All(valid.System, p.Emulated...); err != nil {
+		return nil, fmt.Errorf("plan: emulated: %w", err)
 	}
 	if err := CheckSources(p.Substituters, p.PublicKeys); err != nil {
 		return nil, fmt.Errorf("plan: %w", err)
@@ -230,14 +241,6 @@ func (p *Plan) EntryByID(id string) (*Entry, bool) {
 	}
 	return nil, false
 }
-
-// Because begins the Reason of a target that its own package forbids to build, as
-// one that is broken. Such a target has no derivation.
-const Because = "because "
-
-// NeedsSecret begins the Error, or the Reason, of a target that can't be evaluated
-// since a secret is missing. Such a target has no derivation.
-const NeedsSecret = "needs a secret: "
 
 // HasPaths reports whether the Plan wants an output of the target, and knows the paths
 // of all that it wants.

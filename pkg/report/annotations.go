@@ -30,7 +30,7 @@ const maxAnnotations = 10
 // many.
 func Annotations(of *verdict.Verdict) []Annotation {
 	v := view{of}
-	var errs, warnings, notices []Annotation
+	var errs, warnings, infos []Annotation
 	if v.Status == verdict.Failure && v.Next != "" {
 		errs = append(errs, Annotation{Title: "nix-matrix", Message: v.Reason + "\n" + v.Next})
 	}
@@ -57,10 +57,10 @@ func Annotations(of *verdict.Verdict) []Annotation {
 	for _, r := range v.Ignored {
 		warnings = append(warnings, Annotation{Title: "A result does not count", Message: text.Line(cmp.Or(r.Name, r.Entry)) + ": " + r.Why})
 	}
-	for _, notice := range v.Notices {
-		notices = append(notices, Annotation{Title: "nix-matrix", Message: text.Line(notice)})
+	for _, notice := range notices(v.Notices, v.Emulated) {
+		infos = append(infos, Annotation{Title: "nix-matrix", Message: text.Line(notice)})
 	}
-	return append(append(atLevel("error", errs), atLevel("warning", warnings)...), atLevel("notice", notices)...)
+	return append(append(atLevel("error", errs), atLevel("warning", warnings)...), atLevel("notice", infos)...)
 }
 
 // who names targets, in one line.

@@ -97,7 +97,7 @@ func (c *rootCause) what() string {
 		return " can't be evaluated"
 	case first.StepFailed():
 		return ": " + postBuildFailed
-	case first.PastDeadline():
+	case first.TimedOut:
 		return " stopped at the deadline"
 	default:
 		return " failed"
@@ -123,7 +123,7 @@ func (c *rootCause) headline(quote func(string) string) string {
 	if name := c.name(); name != "" {
 		line = quote(name)
 	}
-	if len(c.targets) == 0 || !c.targets[0].StepFailed() && !c.targets[0].PastDeadline() { // else that is the reason
+	if len(c.targets) == 0 || !c.targets[0].StepFailed() && !c.targets[0].TimedOut { // else that is the reason
 		line += c.what()
 	}
 	if reason, _ := c.happened(); reason != "" {

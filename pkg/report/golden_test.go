@@ -79,7 +79,7 @@ var goldens = map[string]func() *verdict.Verdict{
 			host("nas", "x86_64-linux"), host("pi3", "aarch64-linux"), host("pi4", "aarch64-linux"), host("router", "x86_64-linux"), host("vault", "x86_64-linux"),
 			pkg("nginx"), pkg("website"),
 		)
-		p.Notices = []string{"aarch64-linux is emulated, which is slow. If your plan has the runner, name it in the input runners: aarch64-linux=ubuntu-24.04-arm", "Another one."}
+		p.Notices, p.Emulated = []string{"Another one."}, []string{"aarch64-linux"}
 		results := resultsOf(p)
 		results[0].Targets[0].PostBuild = &job.Step{Outcome: job.StepFailed, Seconds: 3, Error: "exit status 255", Log: []string{"ssh: connect to host nas port 22: No route to host"}}
 		results[0].Outcome = job.Broken

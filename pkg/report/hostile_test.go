@@ -31,7 +31,7 @@ func hostile(s string) *verdict.Verdict {
 		bad(host("a", "")), bad(host("b", "")), bad(host("c", "")), bad(unevaluated(host("d", ""), s)),
 		bad(skipped(pkg("e"), s)), bad(pkg("f")), bad(pkg("g")),
 	)
-	p.Notices = []string{s}
+	p.Notices, p.Emulated = []string{s}, []string{s}
 	for i := range p.Entries {
 		p.Entries[i].Name, p.Entries[i].ID = s, fmt.Sprintf("entry%d", i)
 	}

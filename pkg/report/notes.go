@@ -16,19 +16,29 @@ import (
 func (v view) notes(quote func(string) string) []string {
 	ours := v.emulated(quote)
 	var notes []string
-	for _, notice := range v.Notices {
-		if !slices.ContainsFunc(slices.Collect(maps.Keys(ours)), func(runner string) bool { return strings.Contains(notice, runner) }) {
-			notes = append(notes, quote(notice))
-		}
+	unsaid := slices.DeleteFunc(slices.Clone(v.Emulated), func(system string) bool { return ours[system] != "" })
+	for _, notice := range notices(v.Notices, unsaid) {
+		notes = append(notes, quote(notice))
 	}
-	for _, runner := range slices.Sorted(maps.Keys(ours)) {
-		notes = append(notes, ours[runner])
+	for _, system := range slices.Sorted(maps.Keys(ours)) {
+		notes = append(notes, ours[system])
 	}
 	notes = append(notes, v.skippedSteps(quote)...)
 	if slower := v.slower(quote); slower != "" {
 		notes = append(notes, slower)
 	}
 	return notes
+}
+
+// Notices returns the remarks about a Plan for a person: its own, and what follows from it.
+func Notices(p *job.Plan) []string { return notices(p.Notices, p.Emulated) }
+
+func notices(own, emulated []string) []string {
+	all := slices.Clone(own)
+	for _, system := range emulated {
+		all = append(all, fmt.Sprintf("%s is emulated, which is slow. If your plan has the runner, name it in the input runners: %s", system, nativeRunner(system)))
+	}
+	return all
 }
 
 // slower names the entries that took much longer to build than when the default branch
@@ -65,19 +75,20 @@ var nativeRunners = map[string]string{
 	"aarch64-linux": "ubuntu-24.04-arm", "x86_64-linux": "ubuntu-latest", "aarch64-darwin": "macos-latest",
 }
 
-// emulated says what was built under emulation, and how not to, by the line of
-// the input runners.
+// nativeRunner returns the line of the input runners for a system.
+func nativeRunner(system string) string { return system + "=" + cmp.Or(nativeRunners[system], "LABEL") }
+
+// emulated returns which targets of a system were built under emulation, and how not to.
 func (v view) emulated(quote func(string) string) map[string]string {
 	by := map[string][]*verdict.Target{}
 	for _, t := range v.HostsFirst() {
 		if t.Emulated && t.Result != nil && t.Result.Outcome != job.Present && t.Result.Outcome != job.Fetched {
-			runner := t.Target.System + "=" + cmp.Or(nativeRunners[t.Target.System], "LABEL")
-			by[runner] = append(by[runner], t)
+			by[t.Target.System] = append(by[t.Target.System], t)
 		}
 	}
 	notes := map[string]string{}
-	for runner, targets := range by {
-		notes[runner] = fmt.Sprintf("built under emulation (qemu), which is slow: %s; name a native runner with the input runners: %s", few(targets, quote), quote(runner))
+	for system, targets := range by {
+		notes[system] = fmt.Sprintf("built under emulation (qemu), which is slow: %s; name a native runner with the input runners: %s", few(targets, quote), quote(nativeRunner(system)))
 	}
 	return notes
 }

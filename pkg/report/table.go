@@ -57,7 +57,7 @@ func rowOf(t *verdict.Target) row {
 			r.Outcome = "can't be evaluated"
 		case t.StepFailed():
 			r.Outcome = postBuildFailed
-		case t.PastDeadline():
+		case t.TimedOut:
 			r.Outcome = "stopped at its deadline"
 		case cause != "":
 			r.Outcome, r.Because = "blocked", cmp.Or(text.Line(job.DrvName(cause)), text.None)+" failed"

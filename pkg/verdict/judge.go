@@ -59,7 +59,7 @@ func Judge(plan *job.Plan, planKey string, results []*job.Result, needs Needs) *
 			return Refuse(refusal, needs)
 		}
 	}
-	j.v.Notices = plan.Notices
+	j.v.Notices, j.v.Emulated = plan.Notices, plan.Emulated
 	j.choose(planKey, results)
 	for _, r := range j.results {
 		j.stopped = j.stopped || wasCancelled(r)
@@ -178,7 +178,7 @@ func (j *judgement) target(n int, entry *job.Entry) Target {
 		return t
 	}
 	if late(r, t.Result) {
-		t.Status, t.Why = TargetFailed, deadline(r, t.Result)
+		t.Status, t.TimedOut, t.Why = TargetFailed, true, deadline(r, t.Result)
 		return t
 	}
 	if good(t.Result) && !evident(t.Result, &t.Target) {
@@ -267,8 +267,7 @@ func deadline(r *job.Result, t *job.TargetResult) string {
 
 func status(t *job.TargetResult) (TargetStatus, string) {
 	if stepFailed(t) {
-		why := strings.TrimPrefix(strings.TrimPrefix(cmp.Or(t.PostBuild.Error, t.Error), postBuildFailed), ": ")
-		return TargetFailed, postBuildFailed + ": " + cmp.Or(why, "no error was given")
+		return TargetFailed, postBuildFailed + ": " + cmp.Or(t.PostBuild.Error, t.Error, "no error was given")
 	}
 	switch t.Outcome {
 	case job.Built:

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/org/nix-matrix/pkg/job"
@@ -37,8 +36,9 @@ type Verdict struct {
 	Jobs     []JobProblem   `json:"jobs,omitempty"`    // jobs of the workflow that did not succeed
 	Work     []Work         `json:"work,omitempty"`    // of the entries that have a Result, in the order of the Plan
 	Pushes   []Push         `json:"pushes,omitempty"`
-	Ignored  []Ignored      `json:"ignored,omitempty"` // Results that don't count
-	Notices  []string       `json:"notices,omitempty"` // of the Plan
+	Ignored  []Ignored      `json:"ignored,omitempty"`  // Results that don't count
+	Notices  []string       `json:"notices,omitempty"`  // of the Plan
+	Emulated []string       `json:"emulated,omitempty"` // of the Plan
 	// Change is what is different from another run, nil where none is known.
 	Change *Change `json:"change,omitempty"`
 }
@@ -98,6 +98,8 @@ type Target struct {
 	Emulated bool              `json:"emulated,omitempty"` // was built under qemu
 	Result   *job.TargetResult `json:"result,omitempty"`   // nil where none counts
 	Status   TargetStatus      `json:"status"`
+	// TimedOut says that the deadline of its entry came before it was done.
+	TimedOut bool `json:"timedOut,omitempty"`
 	// Why is the reason of a skip, the error of a failure (both foreign text), or
 	// says why a target is cancelled or missing. Empty otherwise.
 	Why string `json:"why,omitempty"`
@@ -150,11 +152,6 @@ func (t *Target) BlockedBy() string {
 // StepFailed says that it was built, and the step after that failed.
 func (t *Target) StepFailed() bool { return t.Result != nil && stepFailed(t.Result) }
 
-// PastDeadline says that the deadline of its entry came.
-func (t *Target) PastDeadline() bool {
-	return t.Status == TargetFailed && !t.Unevaluated() && strings.HasPrefix(t.Why, whyDeadline)
-}
-
 // Log is that of what failed.
 func (t *Target) Log() []string {
 	switch {
@@ -170,7 +167,7 @@ func (t *Target) Log() []string {
 // Reproduce is what to type to see at home what became of the target, if that can
 // be. The Plan's word counts for more than the worker's.
 func (t *Target) Reproduce() string {
-	if t.StepFailed() || t.PastDeadline() {
+	if t.StepFailed() || t.TimedOut {
 		return ""
 	}
 	if t.Target.Reproduce == "" && t.Result != nil {

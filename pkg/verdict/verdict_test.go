@@ -27,3 +27,20 @@ func TestTheOutputThatStandsForATarget(t *testing.T) {
 		}
 	}
 }
+
+// That the deadline came, or that a step failed, is for fields to say: what a builder writes
+// means nothing.
+func TestSentencesMeanNothing(t *testing.T) {
+	t.Parallel()
+	p := planOf(pkg("a"))
+	for message, timedOut := range map[string]bool{verdict.WhyDeadline: false, "post_build failed: x": false, "x": true} {
+		results := resultsOf(p)
+		fail(results[0], 0, "", message)
+		results[0].Targets[0].Error = message
+		results[0].TimedOut = timedOut
+		got := judged(p, planKey, results, nil).Targets[0]
+		if got.Status != verdict.TargetFailed || got.TimedOut != timedOut || got.StepFailed() {
+			t.Errorf("with the error %q: %+v", message, got)
+		}
+	}
+}
