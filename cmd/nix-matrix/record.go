@@ -99,11 +99,7 @@ func (r *reporter) compare(ctx context.Context, v *verdict.Verdict, plan *job.Pl
 	}
 	before := a.readRecord(ctx, c)
 	if before != nil {
-		missing := plan.Missing
-		if missing == 0 && len(plan.Entries) > 0 {
-			missing = -1
-		}
-		v.Change = v.Compare(before, missing)
+		v.Change = v.Compare(before, plan)
 	}
 	branch, own := a.trust().LeavesRecord()
 	if !own {

@@ -134,11 +134,6 @@ func (r *reporter) judge(ctx context.Context) (*verdict.Verdict, *job.Plan, []*j
 	if !complete && r.missingOK {
 		return nil, nil, nil, fmt.Errorf("not all results were %w", errNoHandover)
 	}
-	for _, result := range results {
-		if job.SamePlan(result.Plan, key) {
-			result.Plan = key
-		}
-	}
 	return verdict.Judge(plan, key, results, needs), plan, results, nil
 }
 
@@ -177,19 +172,11 @@ func (r *reporter) readPlan(ctx context.Context, c cache.Cache, needs verdict.Ne
 	case err != nil && !a.action.Running():
 		return nil, "", nil, err
 	case err != nil:
-		return nil, "", &verdict.Refusal{ //nolint:nilerr // the verdict tells of it
-			Reason: "the plan that arrived can't be read",
-			Next:   "All jobs need the same version of nix-matrix and the same `encryption_key`. If they have that, somebody has replaced the artifact: run all jobs again.",
-			Detail: err.Error(),
-		}, nil
+		return nil, "", verdict.Unreadable(err), nil
 	}
 	key = job.PlanKey(a.id, a.seal.Fingerprint(), data)(0)
-	// The attempt may be an earlier one: who runs failed jobs again keeps the plan.
-	if run, attempt := a.runNumber(); a.action.Running() && (plan.Run != run || plan.Attempt > attempt) {
-		refusal = &verdict.Refusal{
-			Reason: "the plan that arrived is of another run",
-			Next:   fmt.Sprintf("It was made in the run %d, attempt %d, and this is the run %d, attempt %d. Run all jobs again.", plan.Run, plan.Attempt, run, attempt),
-		}
+	if run, attempt := a.runNumber(); a.action.Running() {
+		refusal = verdict.OtherRun(plan, run, attempt)
 	}
 	return plan, key, refusal, nil
 }

@@ -184,6 +184,27 @@ func sameEntries(plan *job.Plan, outputs map[string]string) *Refusal {
 	return nil
 }
 
+// Unreadable returns the Refusal of a Plan that arrived and cannot be read.
+func Unreadable(err error) *Refusal {
+	return &Refusal{
+		Reason: "the plan that arrived cannot be read",
+		Next:   "All jobs need the same version of nix-matrix and the same `encryption_key`. If they have that, somebody has replaced the artifact: run all jobs again.",
+		Detail: err.Error(),
+	}
+}
+
+// OtherRun returns the Refusal of a Plan that is not of a run, nil if it is. The attempt of
+// the Plan may be an earlier one: a rerun of failed jobs keeps it.
+func OtherRun(plan *job.Plan, run int64, attempt int) *Refusal {
+	if plan.Run == run && plan.Attempt <= attempt {
+		return nil
+	}
+	return &Refusal{
+		Reason: "the plan that arrived is of another run",
+		Next:   fmt.Sprintf("It was made in the run %d, attempt %d, and this is the run %d, attempt %d. Run all jobs again.", plan.Run, plan.Attempt, run, attempt),
+	}
+}
+
 // Refuse returns the verdict on a run whose Plan is not judged.
 func Refuse(r *Refusal, needs Needs) *Verdict {
 	j := &judgement{

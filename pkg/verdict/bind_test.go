@@ -169,3 +169,34 @@ func TestGreenNeedsEvidence(t *testing.T) {
 		})
 	}
 }
+
+func TestOtherRun(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		planRun, run         int64
+		planAttempt, attempt int
+		refused              bool
+	}{
+		{7, 7, 1, 1, false},
+		{7, 7, 1, 2, false}, // failed jobs ran again
+		{7, 7, 2, 1, true},
+		{6, 7, 1, 1, true},
+		{0, 7, 0, 1, true},
+	} {
+		refusal := verdict.OtherRun(&job.Plan{Run: test.planRun, Attempt: test.planAttempt}, test.run, test.attempt)
+		if (refusal != nil) != test.refused {
+			t.Errorf("%+v: %+v", test, refusal)
+		}
+	}
+}
+
+// A Plan has the same name at each try to store it.
+func TestResultsOfAnotherTryCount(t *testing.T) {
+	t.Parallel()
+	p := planOf(pkg("a"))
+	results := resultsOf(p)
+	results[0].Plan = strings.Replace(planKey, "plan0", "plan2", 1)
+	if v := judged(p, planKey, results, nil); v.Status != verdict.Success {
+		t.Errorf("it is %s: %s", v.Status, v.Reason)
+	}
+}

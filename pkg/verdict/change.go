@@ -47,9 +47,12 @@ func (g Growth) By() int64 { return g.After - g.Before }
 // maxGrowths is how many packages are named of a target.
 const maxGrowths = 5
 
-// Compare says what is different from the Record of another run.
-func (v *Verdict) Compare(base *job.Record, rebuild int) *Change {
-	c := &Change{Commit: base.Commit, Branch: base.Branch, URL: base.URL, Rebuild: rebuild}
+// Compare returns what is different from the Record of another run in that of the Plan.
+func (v *Verdict) Compare(base *job.Record, plan *job.Plan) *Change {
+	c := &Change{Commit: base.Commit, Branch: base.Branch, URL: base.URL, Rebuild: plan.Missing}
+	if plan.Missing == 0 && len(plan.Entries) > 0 {
+		c.Rebuild = -1
+	}
 	before := make(map[string]*job.RecordTarget, len(base.Targets))
 	for i := range base.Targets {
 		before[base.Targets[i].Attr] = &base.Targets[i]

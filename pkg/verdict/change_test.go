@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
@@ -23,5 +24,14 @@ func TestCompare(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, changed().Change); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestCompareKnowsWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	for want, p := range map[int]*job.Plan{-1: planOf(pkg("a")), 0: planOf(skipped(pkg("a"), "it is there"))} {
+		if got := judged(p, planKey, nil, nil).Compare(mainRun(), p).Rebuild; got != want {
+			t.Errorf("%d to build, want %d", got, want)
+		}
 	}
 }

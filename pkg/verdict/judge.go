@@ -93,7 +93,7 @@ func (j *judgement) choose(planKey string, results []*job.Result) {
 		}
 		_, known := j.plan.EntryByID(r.Entry)
 		switch {
-		case r.Plan != planKey:
+		case !job.SamePlan(r.Plan, planKey):
 			j.elsewhere[r.Entry] = true
 			j.ignore(r, ofOtherPlan)
 		case !known:

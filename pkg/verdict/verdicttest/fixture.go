@@ -234,7 +234,8 @@ func Changed() *verdict.Verdict {
 	out := &results[1].Targets[0].Outputs[0]
 	out.Closure += 30 << 20
 	out.Parts = map[string]int64{"linux": 150 << 20, "perl": 30 << 20, "firmware": 7 << 20, "go": 1 << 20}
+	p.Missing = 17
 	v := Judged(p, PlanKey, results, NeedsOf(verdict.Success, verdict.Success))
-	v.Change = v.Compare(MainRun(), 17)
+	v.Change = v.Compare(MainRun(), p)
 	return v
 }
