@@ -76,8 +76,8 @@ type collector struct {
 
 // A shelf is a cache that things can be taken from.
 type shelf interface {
-	list(ctx context.Context, prefix string) ([]gc.Entry, error)
-	remove(ctx context.Context, e gc.Entry) error
+	list(ctx context.Context, prefix string) ([]action.CacheEntry, error)
+	remove(ctx context.Context, e action.CacheEntry) error
 	// defaultRef is the default branch's, empty where there are none.
 	defaultRef(ctx context.Context) (string, error)
 }
@@ -127,7 +127,7 @@ func (g *collector) run(ctx context.Context) error {
 
 // named are the packs that the newest indexes name, of each ref whose indexes this job may
 // and can read.
-func (g *collector) named(ctx context.Context, entries []gc.Entry) map[string]map[string]bool {
+func (g *collector) named(ctx context.Context, entries []action.CacheEntry) map[string]map[string]bool {
 	a := g.app
 	indexes := gc.Indexes(entries, a.id)
 	if len(indexes) == 0 {
@@ -189,17 +189,12 @@ func (a *app) gitHub() (*action.GitHub, error) {
 
 type actionsShelf struct{ api *action.GitHub }
 
-func (s actionsShelf) list(ctx context.Context, prefix string) ([]gc.Entry, error) {
-	found, err := s.api.Caches(ctx, prefix)
-	entries := make([]gc.Entry, len(found))
-	for i, e := range found {
-		entries[i] = gc.Entry(e)
-	}
-	return entries, err
+func (s actionsShelf) list(ctx context.Context, prefix string) ([]action.CacheEntry, error) {
+	return s.api.Caches(ctx, prefix)
 }
 
-func (s actionsShelf) remove(ctx context.Context, e gc.Entry) error {
-	return s.api.RemoveCache(ctx, action.CacheEntry(e))
+func (s actionsShelf) remove(ctx context.Context, e action.CacheEntry) error {
+	return s.api.RemoveCache(ctx, e)
 }
 
 func (s actionsShelf) defaultRef(ctx context.Context) (string, error) {
@@ -209,16 +204,18 @@ func (s actionsShelf) defaultRef(ctx context.Context) (string, error) {
 
 type dirShelf struct{ files cache.Collectable }
 
-func (s dirShelf) list(ctx context.Context, prefix string) ([]gc.Entry, error) {
+func (s dirShelf) list(ctx context.Context, prefix string) ([]action.CacheEntry, error) {
 	found, err := s.files.List(ctx, prefix)
-	entries := make([]gc.Entry, len(found))
+	entries := make([]action.CacheEntry, len(found))
 	for i, f := range found {
-		entries[i] = gc.Entry{Key: f.Key, Size: f.Size, Created: f.Saved, Used: f.Saved}
+		entries[i] = action.CacheEntry{Key: f.Key, Size: f.Size, Created: f.Saved, Used: f.Saved}
 	}
 	return entries, err
 }
 
-func (s dirShelf) remove(ctx context.Context, e gc.Entry) error { return s.files.Remove(ctx, e.Key) }
+func (s dirShelf) remove(ctx context.Context, e action.CacheEntry) error {
+	return s.files.Remove(ctx, e.Key)
+}
 
 func (s dirShelf) defaultRef(context.Context) (string, error) { return "", nil }
 
@@ -248,7 +245,7 @@ func (g *collector) collect(ctx context.Context, s shelf, all []collected) (fail
 		}
 		done++
 		show.Doing("removing %d of %d", done, total)
-		c.err = s.remove(ctx, c.Entry)
+		c.err = s.remove(ctx, c.CacheEntry)
 		c.removed = c.err == nil
 		switch left := total - done; {
 		case c.removed || ctx.Err() != nil:

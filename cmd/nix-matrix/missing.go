@@ -38,9 +38,8 @@ func (d *discovery) missing(ctx context.Context, at *site, how *planner, e *eval
 		o.signed = e.places[0].has
 	}
 	missing, err := plan.FindMissing(ctx, targets, plan.Source{
-		Derivations: func(ctx context.Context, drvs []string) ([]plan.Derivation, error) {
-			read, err := e.derivations(ctx, at, d.packFile, drvs)
-			return planned(read), err
+		Derivations: func(ctx context.Context, drvs []string) ([]nix.Derivation, error) {
+			return e.derivations(ctx, at, d.packFile, drvs)
 		},
 		Offered: o.offered,
 	})
@@ -60,15 +59,6 @@ func (d *discovery) missing(ctx context.Context, at *site, how *planner, e *eval
 	count := missing.Count()
 	at.app.show.Printf("  %d %s to build, as far as is known", count, plural(count, "derivation", "derivations"))
 	return missing, nil
-}
-
-// planned gives derivations as planning wants them.
-func planned(read []nix.Derivation) []plan.Derivation {
-	all := make([]plan.Derivation, len(read))
-	for i := range read {
-		all[i] = plan.Derivation(read[i])
-	}
-	return all
 }
 
 // offers are what need not be built.

@@ -96,11 +96,8 @@ func (s *stock) bring(ctx context.Context, at *site, targets []realise.Target, r
 		return err
 	}
 	missing, err := plan.FindMissing(ctx, wanted, plan.Source{
-		Derivations: func(ctx context.Context, drvs []string) ([]plan.Derivation, error) {
-			read, err := at.nix.Derivations(ctx, drvs)
-			return planned(read), err
-		},
-		Offered: func(ctx context.Context, paths []string) (map[string]bool, error) { return s.offered(ctx, at, paths) },
+		Derivations: at.nix.Derivations,
+		Offered:     func(ctx context.Context, paths []string) (map[string]bool, error) { return s.offered(ctx, at, paths) },
 	})
 	if ctx.Err() != nil {
 		return context.Cause(ctx)

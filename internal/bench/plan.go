@@ -153,15 +153,8 @@ func planner(ctx context.Context) error {
 	}
 	start := time.Now()
 	missing, err := plan.FindMissing(ctx, p.Targets, plan.Source{
-		Derivations: func(ctx context.Context, drvs []string) ([]plan.Derivation, error) {
-			read, err := n.Derivations(ctx, drvs)
-			all := make([]plan.Derivation, len(read))
-			for i := range read {
-				all[i] = plan.Derivation(read[i])
-			}
-			return all, err
-		},
-		Offered: func(context.Context, []string) (map[string]bool, error) { return map[string]bool{}, nil },
+		Derivations: n.Derivations,
+		Offered:     func(context.Context, []string) (map[string]bool, error) { return map[string]bool{}, nil },
 	})
 	if err != nil {
 		return err

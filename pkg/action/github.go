@@ -95,7 +95,8 @@ func NewGitHub(c GitHubConfig) (*GitHub, error) {
 	return &GitHub{config: c, client: client, owner: owner, name: name}, nil
 }
 
-// A CacheEntry is one of the Actions cache, of whichever ref.
+// A CacheEntry is an entry of a cache. The Actions cache may have one of the same key for
+// several refs; another cache has neither ID nor Ref.
 type CacheEntry struct {
 	ID      int64
 	Key     string

@@ -8,23 +8,14 @@ import (
 	"slices"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/nix"
 )
-
-// A Derivation is a node of the graph of derivations.
-type Derivation struct {
-	// Outputs are store paths by name, empty where they are known only after the
-	// build.
-	Outputs map[string]string
-	// Inputs are the derivations that it needs, with the names of the outputs that it
-	// takes of each; none for all that there are.
-	Inputs map[string][]string
-}
 
 // A Source knows what FindMissing asks for.
 type Source struct {
 	// Derivations reads derivations, in the order given. What it can't read is empty,
 	// and in the error beside the others.
-	Derivations func(ctx context.Context, drvs []string) ([]Derivation, error)
+	Derivations func(ctx context.Context, drvs []string) ([]nix.Derivation, error)
 	// Offered says which of the store paths need no building, and may say so of others.
 	Offered func(ctx context.Context, paths []string) (map[string]bool, error)
 }
@@ -126,7 +117,7 @@ func FindMissing(ctx context.Context, targets []job.Target, from Source) (*Missi
 				of.system = cmp.Or(of.system, n.system)
 				n.inputs = append(n.inputs, of)
 			}
-			n.drv = Derivation{} // which is large
+			n.drv = nix.Derivation{} // which is large
 		}
 		level = next
 	}
@@ -147,8 +138,8 @@ type node struct {
 	path    string
 	system  string // of a target that needs it
 	read    bool
-	drv     Derivation // until it is missing
-	wanted  []string   // outputs
+	drv     nix.Derivation // until it is missing
+	wanted  []string       // outputs
 	missing bool
 	inputs  []*node // once it is missing
 	number  int32   // then, in the end

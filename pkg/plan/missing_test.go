@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/plan"
 )
 
@@ -32,8 +33,8 @@ func outOf(name, output string) string {
 	return "/nix/store/" + strings.Repeat("1", 32) + "-" + name + "-" + output
 }
 
-func (g graph) derivations(_ context.Context, drvs []string) ([]plan.Derivation, error) {
-	all := make([]plan.Derivation, len(drvs))
+func (g graph) derivations(_ context.Context, drvs []string) ([]nix.Derivation, error) {
+	all := make([]nix.Derivation, len(drvs))
 	var err error
 	for i, drv := range drvs {
 		name := strings.TrimSuffix(job.DrvName(drv), ".drv")
@@ -42,7 +43,7 @@ func (g graph) derivations(_ context.Context, drvs []string) ([]plan.Derivation,
 			err = fmt.Errorf("no %s", name)
 			continue
 		}
-		all[i] = plan.Derivation{
+		all[i] = nix.Derivation{
 			Outputs: map[string]string{"out": outOf(name, "out"), "doc": outOf(name, "doc")},
 			Inputs:  map[string][]string{},
 		}
