@@ -96,7 +96,7 @@ func (b *builder) run(ctx context.Context) error {
 		return err
 	}
 	if interrupted := *result; b.resultFile != "-" { // whose reader may be what is waited for
-		interrupted.Outcome, interrupted.Error = job.Cancelled, "the worker was told twice to stop"
+		interrupted.Outcome, interrupted.Error = job.OutcomeCancelled, "the worker was told twice to stop"
 		a.onAbort(func() { _ = b.writeResult(&interrupted) })
 	}
 	err = b.build(ctx, entry, result)

@@ -190,7 +190,7 @@ func (a *app) savePlan(ctx context.Context, c cache.Cache, data []byte) (string,
 // emit sets the outputs, and prints the matrix if printJSON is true.
 func (a *app) emit(p *job.Plan, key string, matrix []byte, planFile, drvsFile string, printJSON bool) error {
 	for _, t := range p.Targets {
-		if t.State == job.Failed {
+		if t.State == job.StateFailed {
 			a.action.Annotate(action.LevelError, t.Name+" can't be evaluated", t.Error)
 		}
 	}

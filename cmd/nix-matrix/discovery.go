@@ -324,7 +324,7 @@ func (d *discovery) omitted(attrs []string) string {
 func evaluated(targets []job.Target) []string {
 	var names []string
 	for i := range targets {
-		if targets[i].State != job.Failed {
+		if targets[i].State != job.StateFailed {
 			names = append(names, targets[i].Name)
 		}
 	}

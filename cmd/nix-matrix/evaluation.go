@@ -92,7 +92,7 @@ func (s *source) recall(ctx context.Context) *evaluation {
 // in, if there is one.
 func (e *evaluation) keep(ctx context.Context, p *job.Plan) {
 	s := e.source
-	failed := slices.ContainsFunc(e.Plan.Targets, func(t job.Target) bool { return t.State == job.Failed })
+	failed := slices.ContainsFunc(e.Plan.Targets, func(t job.Target) bool { return t.State == job.StateFailed })
 	known := e.recalled && (p.Drvs == nil || e.Plan.Drvs != nil)
 	if s.key == "" || failed || known || e.incomplete || e.unread != "" || !s.app.keeps() {
 		return
@@ -118,7 +118,7 @@ func (e *evaluation) keep(ctx context.Context, p *job.Plan) {
 func toBuild(p *job.Plan) []string {
 	var drvs []string
 	for _, t := range p.Targets {
-		if t.State == job.Build {
+		if t.State == job.StateBuild {
 			drvs = append(drvs, t.DrvPath)
 		}
 	}

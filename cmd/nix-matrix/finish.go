@@ -19,7 +19,7 @@ func (w *worker) finishPush(ctx context.Context, session *push.Session, result *
 			if t.Outcome.OK() {
 				paths = append(paths, o.Path)
 			}
-			if t.Outcome == job.Built {
+			if t.Outcome == job.OutcomeBuilt {
 				promised = append(promised, o.Path)
 			}
 		}

@@ -19,7 +19,7 @@ func (d *discovery) missing(ctx context.Context, at *site, how *planner, e *eval
 	var outputs []string // of the targets themselves
 	build := false
 	for i := range targets {
-		if targets[i].State == job.Build {
+		if targets[i].State == job.StateBuild {
 			build = true
 			outputs = slices.AppendSeq(outputs, maps.Values(targets[i].OutPaths))
 		}
@@ -77,7 +77,7 @@ func (d *discovery) saved(ctx context.Context, at *site, c cache.Cache, targets 
 	}
 	systems := map[string]bool{}
 	for i := range targets {
-		if targets[i].State == job.Build {
+		if targets[i].State == job.StateBuild {
 			systems[targets[i].System] = true
 		}
 	}

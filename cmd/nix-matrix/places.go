@@ -20,7 +20,7 @@ import (
 func (d *discovery) skip(ctx context.Context, at *site, targets []job.Target) ([]*place, error) {
 	var paths []string
 	for _, t := range targets {
-		if t.State == job.Build {
+		if t.State == job.StateBuild {
 			paths = slices.AppendSeq(paths, maps.Values(t.OutPaths))
 		}
 	}
@@ -46,8 +46,8 @@ func (d *discovery) skip(ctx context.Context, at *site, targets []job.Target) ([
 	}
 	for i := range targets {
 		t := &targets[i]
-		if t.State == job.Build && everywhere(t, places) {
-			t.State, t.Available = job.Skip, true
+		if t.State == job.StateBuild && everywhere(t, places) {
+			t.State, t.Available = job.StateSkip, true
 			t.Reason = places[0].name
 		}
 	}

@@ -56,7 +56,7 @@ func (d *discovery) machines(at *site, how *planner, p *job.Plan) []string {
 	for i := range p.Targets {
 		t := &p.Targets[i]
 		switch {
-		case t.State != job.Build:
+		case t.State != job.StateBuild:
 		case at.elsewhere(t.System) && len(how.options.Runners[t.System]) == 0, t.System == "i686-linux", how.options.EmulatesTarget(t):
 			systems[runner] = true
 		case at.elsewhere(t.System): // on a runner that may be anything

@@ -46,7 +46,7 @@ func (d *discovery) askProviso(ctx context.Context, at *site, targets []job.Targ
 	for i := range targets {
 		t := &targets[i]
 		key := t.Attr + "\n" + t.DrvPath
-		if t.State != job.Build || d.provisos[key] != nil {
+		if t.State != job.StateBuild || d.provisos[key] != nil {
 			continue
 		}
 		made := &decision{}
@@ -64,8 +64,8 @@ func (d *discovery) askProviso(ctx context.Context, at *site, targets []job.Targ
 	for i := range targets {
 		t := &targets[i]
 		made := d.provisos[t.Attr+"\n"+t.DrvPath]
-		if t.State == job.Build && made != nil && made.err == nil && made.reason != "" {
-			t.State, t.Reason = job.Skip, "proviso: "+made.reason
+		if t.State == job.StateBuild && made != nil && made.err == nil && made.reason != "" {
+			t.State, t.Reason = job.StateSkip, "proviso: "+made.reason
 		}
 	}
 }

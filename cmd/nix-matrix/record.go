@@ -66,8 +66,8 @@ func (d *discovery) skipProved(ctx context.Context, at *site, c cache.Cache, tar
 	}
 	for i := range targets {
 		t := &targets[i]
-		if _, proved := record.Proved[job.DrvHash(t.DrvPath)]; proved && t.State == job.Build {
-			t.State, t.Reason = job.Skip, "built by "+or(record.Branch, "the default branch")+" already"
+		if _, proved := record.Proved[job.DrvHash(t.DrvPath)]; proved && t.State == job.StateBuild {
+			t.State, t.Reason = job.StateSkip, "built by "+or(record.Branch, "the default branch")+" already"
 		}
 	}
 }

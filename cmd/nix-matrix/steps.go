@@ -178,7 +178,7 @@ func (w *worker) postBuild(ctx context.Context, result *job.Result) {
 		case unfit != "":
 			t.PostBuild = &job.Step{Outcome: job.StepSkipped, Error: unfit}
 		case ctx.Err() != nil:
-			t.Outcome, t.Error = job.Cancelled, "it was stopped before post_build"
+			t.Outcome, t.Error = job.OutcomeCancelled, "it was stopped before post_build"
 		default:
 			w.app.show.Doing("post_build of %s", t.Attr)
 			t.PostBuild = w.postStep(ctx, t)
@@ -186,9 +186,9 @@ func (w *worker) postBuild(ctx context.Context, result *job.Result) {
 			case t.PostBuild.Outcome != job.StepFailed:
 			case ctx.Err() != nil: // it is not to blame
 				t.PostBuild = nil
-				t.Outcome, t.Error = job.Cancelled, "post_build was stopped"
+				t.Outcome, t.Error = job.OutcomeCancelled, "post_build was stopped"
 			default:
-				t.Outcome, t.Error, t.Log = job.Broken, "post_build failed: "+t.PostBuild.Error, t.PostBuild.Log
+				t.Outcome, t.Error, t.Log = job.OutcomeFailed, "post_build failed: "+t.PostBuild.Error, t.PostBuild.Log
 			}
 		}
 	}

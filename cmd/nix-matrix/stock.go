@@ -164,8 +164,8 @@ func (s *stock) offered(ctx context.Context, at *site, paths []string) (map[stri
 func (s *stock) fetched(result *job.Result) {
 	for i := range result.Targets {
 		t := &result.Targets[i]
-		if t.Outcome == job.Present && slices.ContainsFunc(t.Outputs, func(o job.Output) bool { return s.came[o.Path] }) {
-			t.Outcome = job.Fetched
+		if t.Outcome == job.OutcomePresent && slices.ContainsFunc(t.Outputs, func(o job.Output) bool { return s.came[o.Path] }) {
+			t.Outcome = job.OutcomeFetched
 		}
 	}
 }

@@ -196,8 +196,8 @@ func (d *discovery) unread(err error, explain func(*nix.Error) evaluate.Explanat
 func (d *discovery) skipUnread(targets []job.Target) {
 	for i := range targets {
 		t := &targets[i]
-		if d.onMissing == "skip" && t.State == job.Failed && t.NeedsSecret != "" {
-			t.State = job.Skip
+		if d.onMissing == "skip" && t.State == job.StateFailed && t.NeedsSecret != "" {
+			t.State = job.StateSkip
 			t.Reason, _, _ = strings.Cut(t.Error, "\n")
 			t.Error = ""
 		}

@@ -131,7 +131,7 @@ func must(err error) {
 
 func (g *gate) target(n int, idle bool) job.Target {
 	name := fmt.Sprintf("t%d", n)
-	t := job.Target{Attr: "packages.x86_64-linux." + name, Name: name, Kind: job.Package, System: "x86_64-linux", State: job.Build, DrvPath: storePath(g.random, name) + ".drv", OutPaths: map[string]string{}}
+	t := job.Target{Attr: "packages.x86_64-linux." + name, Name: name, Kind: job.Package, System: "x86_64-linux", State: job.StateBuild, DrvPath: storePath(g.random, name) + ".drv", OutPaths: map[string]string{}}
 	t.Outputs = [][]string{{"out"}, {"out", "dev"}, {"bin", "out", "man"}}[g.random.IntN(3)]
 	for _, output := range t.Outputs {
 		if g.random.IntN(5) > 0 {
@@ -144,15 +144,15 @@ func (g *gate) target(n int, idle bool) job.Target {
 	}
 	switch g.random.IntN(kinds) {
 	case 0:
-		t.State, t.Reason = job.Skip, "built by main already"
+		t.State, t.Reason = job.StateSkip, "built by main already"
 		if t.HasPaths() && g.random.IntN(2) == 0 {
 			t.Available, t.Reason = true, "at cachix:fleet"
 		}
 	case 1, 2:
 		if g.fault() {
-			t = job.Target{Attr: t.Attr, Name: t.Name, Kind: t.Kind, State: job.Failed, Error: "error: undefined variable 'x'"}
+			t = job.Target{Attr: t.Attr, Name: t.Name, Kind: t.Kind, State: job.StateFailed, Error: "error: undefined variable 'x'"}
 		} else if idle {
-			t.State, t.Reason = job.Skip, "proviso: nothing to do"
+			t.State, t.Reason = job.StateSkip, "proviso: nothing to do"
 		}
 	}
 	return t
@@ -171,7 +171,7 @@ func (g *gate) fault() bool {
 // group makes entries of what is to be built.
 func (g *gate) group() {
 	for n, t := range g.plan.Targets {
-		if t.State != job.Build {
+		if t.State != job.StateBuild {
 			continue
 		}
 		ref := job.Ref{N: n, Attr: t.Attr, DrvPath: t.DrvPath}
@@ -189,9 +189,9 @@ func (g *gate) group() {
 // done is the Result of an entry of which all targets are done, as a worker makes it.
 func (g *gate) done(e *job.Entry, planKey string) *job.Result {
 	start := time.Date(2026, 9, 1, 12, g.random.IntN(60), 0, 0, time.UTC)
-	r := &job.Result{Version: job.Version, Plan: planKey, Entry: e.ID, Name: e.Name, Outcome: job.Built, Started: start, Finished: start.Add(time.Minute), Targets: []job.TargetResult{}}
+	r := &job.Result{Version: job.Version, Plan: planKey, Entry: e.ID, Name: e.Name, Outcome: job.OutcomeBuilt, Started: start, Finished: start.Add(time.Minute), Targets: []job.TargetResult{}}
 	for _, ref := range e.Targets {
-		t := job.TargetResult{N: ref.N, Attr: ref.Attr, DrvPath: ref.DrvPath, Outcome: []job.Outcome{job.Built, job.Fetched, job.Present}[g.random.IntN(3)]}
+		t := job.TargetResult{N: ref.N, Attr: ref.Attr, DrvPath: ref.DrvPath, Outcome: []job.Outcome{job.OutcomeBuilt, job.OutcomeFetched, job.OutcomePresent}[g.random.IntN(3)]}
 		for _, output := range g.plan.Targets[ref.N].Outputs {
 			path := g.plan.Targets[ref.N].OutPaths[output]
 			if path == "" {
@@ -215,30 +215,30 @@ func (g *gate) result(e *job.Entry, planKey string) verdict.Status {
 	at := &r.Targets[g.random.IntN(len(r.Targets))]
 	switch how {
 	case 0, 1:
-		at.Outcome, at.Outputs, at.Cause, at.Error, r.Outcome = job.Broken, nil, at.DrvPath, "builder failed with exit code 1", job.Broken
+		at.Outcome, at.Outputs, at.Cause, at.Error, r.Outcome = job.OutcomeFailed, nil, at.DrvPath, "builder failed with exit code 1", job.OutcomeFailed
 	case 2:
-		at.Outcome, at.Outputs, at.Error, r.Outcome, r.Error = job.Cancelled, nil, "the build was stopped", job.Cancelled, "the build was stopped"
+		at.Outcome, at.Outputs, at.Error, r.Outcome, r.Error = job.OutcomeCancelled, nil, "the build was stopped", job.OutcomeCancelled, "the build was stopped"
 		status = verdict.Cancelled
 	case 3: // the worker was killed
-		r.Outcome, r.Error, r.Finished, r.Targets, r.Pushes = job.Broken, "the worker ended before it could say anything", r.Started, nil, nil
+		r.Outcome, r.Error, r.Finished, r.Targets, r.Pushes = job.OutcomeFailed, "the worker ended before it could say anything", r.Started, nil, nil
 	case 4:
-		r.Pushes[0].Error, r.Outcome = "401 Unauthorized", job.Broken
+		r.Pushes[0].Error, r.Outcome = "401 Unauthorized", job.OutcomeFailed
 	case 5:
 		at.PostBuild = &job.Step{Outcome: job.StepFailed, Error: "exit status 1"}
-		at.Outcome, at.Error, r.Outcome = job.Broken, at.PostBuild.Error, job.Broken
+		at.Outcome, at.Error, r.Outcome = job.OutcomeFailed, at.PostBuild.Error, job.OutcomeFailed
 	case 6:
-		at.Outcome, at.Outputs, at.Error, r.Outcome, r.TimedOut, r.Error = job.Cancelled, nil, "the build was stopped", job.Broken, true, "the deadline came"
+		at.Outcome, at.Outputs, at.Error, r.Outcome, r.TimedOut, r.Error = job.OutcomeCancelled, nil, "the build was stopped", job.OutcomeFailed, true, "the deadline came"
 	case 7: // the machine was lost
 		return verdict.Failure
 	case 8: // the deadline came while it pushed
-		r.TimedOut, r.Outcome, r.Error = true, job.Broken, "the deadline came"
+		r.TimedOut, r.Outcome, r.Error = true, job.OutcomeFailed, "the deadline came"
 	default:
 		status = verdict.Success
 	}
 	if status == verdict.Success && g.random.IntN(6) == 0 { // it was run again, and had failed at first
 		first := *g.done(e, planKey)
 		first.Started, first.Finished = first.Started.Add(-2*time.Hour), first.Finished.Add(-2*time.Hour)
-		first.Outcome, first.Error, first.Targets = job.Broken, "the hand-over failed", nil
+		first.Outcome, first.Error, first.Targets = job.OutcomeFailed, "the hand-over failed", nil
 		g.write("results/first-"+e.ID+".json", &first)
 	}
 	g.write("results/"+e.ID+".json", r)
@@ -305,11 +305,11 @@ func (g *gate) evidence(t *testing.T, v *verdict.Verdict) {
 		switch {
 		case got.Target.Attr != want.Attr || got.Target.DrvPath != want.DrvPath:
 			t.Errorf("%s is taken for %s", got.Target.Attr, want.Attr)
-		case want.State == job.Skip && got.Status == verdict.TargetSkipped:
+		case want.State == job.StateSkip && got.Status == verdict.TargetSkipped:
 			if want.Available && !want.HasPaths() {
 				t.Errorf("%s is there already, and nobody knows where", want.Attr)
 			}
-		case want.State != job.Build || got.Result == nil || !got.Result.Outcome.OK():
+		case want.State != job.StateBuild || got.Result == nil || !got.Result.Outcome.OK():
 			t.Errorf("%s is %s, and green: %+v", want.Attr, want.State, got)
 		default:
 			var names []string

@@ -97,7 +97,7 @@ func (a *app) newResult(e *job.Entry, plan string) *job.Result {
 		Plan:     plan,
 		Entry:    e.ID,
 		Name:     e.Name,
-		Outcome:  job.Broken,
+		Outcome:  job.OutcomeFailed,
 		Error:    "the worker ended before it could say anything: it was killed, or the machine was lost",
 		Started:  now,
 		Finished: now,
@@ -351,8 +351,8 @@ func (w *worker) save(ctx context.Context, result *job.Result) {
 
 // outcome is the worst of an entry's targets, or what happened beside them.
 func outcome(ctx context.Context, result *job.Result) job.Outcome {
-	worst := job.Present
-	rank := []job.Outcome{job.Present, job.Fetched, job.Built, job.Cancelled, job.Broken}
+	worst := job.OutcomePresent
+	rank := []job.Outcome{job.OutcomePresent, job.OutcomeFetched, job.OutcomeBuilt, job.OutcomeCancelled, job.OutcomeFailed}
 	for _, t := range result.Targets {
 		if slices.Index(rank, t.Outcome) > slices.Index(rank, worst) {
 			worst = t.Outcome
@@ -360,12 +360,12 @@ func outcome(ctx context.Context, result *job.Result) job.Outcome {
 	}
 	failed := result.Error != "" || slices.ContainsFunc(result.Pushes, func(p job.Push) bool { return p.Error != "" && !p.Optional })
 	switch {
-	case worst == job.Broken:
-		return job.Broken
+	case worst == job.OutcomeFailed:
+		return job.OutcomeFailed
 	case ctx.Err() != nil && (failed || !worst.OK()):
-		return job.Cancelled
+		return job.OutcomeCancelled
 	case failed:
-		return job.Broken
+		return job.OutcomeFailed
 	default:
 		return worst
 	}
@@ -384,7 +384,7 @@ func (a *app) announce(r *job.Result) {
 		a.action.Annotate(action.LevelError, r.Name, r.Error)
 	}
 	for i := range r.Targets {
-		if t := &r.Targets[i]; t.Outcome == job.Broken {
+		if t := &r.Targets[i]; t.Outcome == job.OutcomeFailed {
 			a.action.AnnotateAt(action.LevelError, t.Attr, failure(t), t.File, t.Line)
 		}
 	}
@@ -421,7 +421,7 @@ func failure(t *job.TargetResult) string {
 			text += fmt.Sprintf(" and %d more", len(others)-most)
 		}
 	}
-	if t.Reproduce != "" && t.Outcome == job.Broken {
+	if t.Reproduce != "" && t.Outcome == job.OutcomeFailed {
 		text += "\nTo see it at home: " + t.Reproduce
 	}
 	return text

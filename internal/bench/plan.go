@@ -145,7 +145,7 @@ func planner(ctx context.Context) error {
 	p := &job.Plan{Targets: make([]job.Target, planTargets)}
 	for i := range p.Targets {
 		name := fmt.Sprint("packages.x86_64-linux.p", i)
-		t := job.Target{Attr: name, Name: name, Kind: job.Package, System: "x86_64-linux", DrvPath: planDrv(i, ".drv"), Outputs: []string{"out"}, State: job.Build}
+		t := job.Target{Attr: name, Name: name, Kind: job.Package, System: "x86_64-linux", DrvPath: planDrv(i, ".drv"), Outputs: []string{"out"}, State: job.StateBuild}
 		if i%(planTargets/planHosts) == 0 {
 			t.Kind, t.Host = job.NixOS, name
 		}

@@ -324,7 +324,7 @@ func TestWorkflows(t *testing.T) {
 		want["discover"] = "success"
 		r.expect(want)
 		if diff := cmp.Diff(map[string]job.Outcome{
-			"nixosConfigurations.first": job.Cancelled, "nixosConfigurations.second": job.Cancelled,
+			"nixosConfigurations.first": job.OutcomeCancelled, "nixosConfigurations.second": job.OutcomeCancelled,
 		}, r.results()); diff != "" {
 			t.Errorf("results, - want + got:\n%s", diff)
 		}
@@ -352,7 +352,7 @@ func TestWorkflows(t *testing.T) {
 			r.wait()
 			r.expect(all("success", "", "discover", "nixosConfigurations.first", "nixosConfigurations.second", "report"))
 			for entry, outcome := range r.results() {
-				if got := r.step(entry, "nix-matrix, from artifacts"); got != "success" || outcome != job.Built {
+				if got := r.step(entry, "nix-matrix, from artifacts"); got != "success" || outcome != job.OutcomeBuilt {
 					t.Errorf("%s is %s, from artifacts: %q", entry, outcome, got)
 				}
 			}

@@ -62,7 +62,7 @@ func ParseKept(data []byte) (*Kept, error) {
 	}
 	for i := range plan.Targets {
 		// What there is to do is not for the cache to say.
-		if t := &plan.Targets[i]; t.State == job.Failed || t.Available || t.State == job.Skip && !t.Refused {
+		if t := &plan.Targets[i]; t.State == job.StateFailed || t.Available || t.State == job.StateSkip && !t.Refused {
 			return nil, fmt.Errorf("read evaluation: %q is decided already", t.Attr)
 		}
 	}

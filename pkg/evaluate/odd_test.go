@@ -242,10 +242,10 @@ func TestWantedOutputs(t *testing.T) {
 				_, d := look(t, n, Options{Installables: []string{ref + attr + test.installable}})
 				target := d.Targets[0]
 				got := strings.Join(target.Outputs, " ")
-				if target.State == job.Failed {
+				if target.State == job.StateFailed {
 					got = target.Error
 				}
-				if len(d.Targets) != 1 || !strings.Contains(got, test.want) || got == "" || target.State == job.Build && got != test.want {
+				if len(d.Targets) != 1 || !strings.Contains(got, test.want) || got == "" || target.State == job.StateBuild && got != test.want {
 					t.Errorf("got %s %q, want %q", target.State, got, test.want)
 				}
 				if len(target.OutPaths) != len(target.Outputs) {
@@ -337,7 +337,7 @@ func TestBuiltinSystem(t *testing.T) {
 			t.Fatalf("%v, omitted %v", d.Targets, d.Omitted)
 		}
 		for _, target := range d.Targets {
-			if target.State != job.Build || target.System != test.want {
+			if target.State != job.StateBuild || target.System != test.want {
 				t.Errorf("for %v: %s on %s: %s", test.systems, target.State, target.System, target.Error)
 			}
 		}

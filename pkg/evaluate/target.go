@@ -63,7 +63,7 @@ type described struct {
 // target makes a target of what was found.
 func (d *evaluation) target(s source, path []string, name string, found described) job.Target {
 	t := d.classify(path, name)
-	t.State = job.Build
+	t.State = job.StateBuild
 	t.System = found.System
 	t.DrvPath = found.DrvPath
 	t.Outputs = found.Outputs
@@ -88,7 +88,7 @@ func gate(t job.Target) job.Target {
 		return t
 	}
 	return job.Target{
-		Attr: text.Clip(t.Attr, maxShown), Name: text.Clip(t.Name, maxShown), Kind: t.Kind, Host: text.Clip(t.Host, maxShown), State: job.Failed, Reproduce: t.Reproduce,
+		Attr: text.Clip(t.Attr, maxShown), Name: text.Clip(t.Name, maxShown), Kind: t.Kind, Host: text.Clip(t.Host, maxShown), State: job.StateFailed, Reproduce: t.Reproduce,
 		Error: fmt.Sprintf("it can't be a target: %v. Correct the attribute, or leave it out with --exclude (input exclude)", err),
 	}
 }
@@ -114,7 +114,7 @@ const maxShown = 300
 // refused makes a target of a package that is not to be built.
 func (d *evaluation) refused(s source, path []string, name, system, reason string) job.Target {
 	t := d.classify(path, name)
-	t.State = job.Skip
+	t.State = job.StateSkip
 	t.Refused, t.Reason = true, "because it "+reason
 	t.System = system
 	t.Reproduce = d.reproduce(s, path)
@@ -125,7 +125,7 @@ func (d *evaluation) refused(s source, path []string, name, system, reason strin
 // evaluated.
 func (d *evaluation) failed(s source, path []string, name string, err error) job.Target {
 	t := d.classify(path, name)
-	t.State = job.Failed
+	t.State = job.StateFailed
 	message, secret := d.message(err)
 	message = strings.ToValidUTF8(fmt.Sprintf("%.15000s", message), "\ufffd") // it may quote what is no text
 	t.Error, t.NeedsSecret = message+advice(s.flake, message), secret

@@ -51,17 +51,17 @@ func (t *Target) Check() error {
 
 // checkState checks that there is what the state needs.
 func (t *Target) checkState() error {
-	if t.Refused && t.State != Skip {
+	if t.Refused && t.State != StateSkip {
 		return errors.New("it is refused, and not skipped")
 	}
 	switch t.State {
-	case Failed:
+	case StateFailed:
 		return nil
-	case Skip:
+	case StateSkip:
 		if t.Refused || t.NeedsSecret != "" {
 			return nil
 		}
-	case Build:
+	case StateBuild:
 		if t.NeedsSecret != "" {
 			return errors.New("it is built, and needs a secret that is missing")
 		}

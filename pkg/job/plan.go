@@ -87,9 +87,9 @@ type State string
 
 // The states of a target in the Plan.
 const (
-	Build  State = "build"  // an entry builds it
-	Skip   State = "skip"   // nothing to do, because of Reason
-	Failed State = "failed" // could not be evaluated, because of Error
+	StateBuild  State = "build"  // an entry builds it
+	StateSkip   State = "skip"   // nothing to do, because of Reason
+	StateFailed State = "failed" // could not be evaluated, because of Error
 )
 
 // A Target is an attribute path with its derivation.
@@ -99,7 +99,7 @@ type Target struct {
 	Kind      Kind              `json:"kind"`
 	Host      string            `json:"host,omitempty"` // of a Kind that is a host
 	System    string            `json:"system,omitempty"`
-	DrvPath   string            `json:"drvPath,omitempty"`  // empty where nothing was instantiated: of Failed, and where it is Refused or NeedsSecret
+	DrvPath   string            `json:"drvPath,omitempty"`  // empty where nothing was instantiated: of StateFailed, and where it is Refused or NeedsSecret
 	Outputs   []string          `json:"outputs,omitempty"`  // the outputs wanted
 	OutPaths  map[string]string `json:"outPaths,omitempty"` // by output; absent where unknown before the build
 	Reproduce string            `json:"reproduce,omitempty"`
@@ -110,7 +110,7 @@ type Target struct {
 	Runner      []string `json:"runner,omitempty"`      // meta.nixMatrix.runner: labels of the runner that it asks for, which the entry has only if the workflow lists them
 
 	State  State  `json:"state"`
-	Reason string `json:"reason,omitempty"` // of Skip
+	Reason string `json:"reason,omitempty"` // of StateSkip
 	// Refused says that it is skipped because its own package forbids to build it, as one
 	// that is broken. Such a target has no derivation.
 	Refused bool `json:"refused,omitempty"`
@@ -119,7 +119,7 @@ type Target struct {
 	NeedsSecret string `json:"needsSecret,omitempty"`
 	// Available says that it is skipped since its outputs are where they are wanted.
 	Available bool   `json:"available,omitempty"`
-	Error     string `json:"error,omitempty"` // of Failed: Nix's message
+	Error     string `json:"error,omitempty"` // of StateFailed: Nix's message
 }
 
 var commitPattern = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)

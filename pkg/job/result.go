@@ -15,15 +15,15 @@ type Outcome string
 
 // The outcomes. An entry's is the worst of its targets', in this order.
 const (
-	Built     Outcome = "built"     // built here
-	Fetched   Outcome = "fetched"   // a substituter had it
-	Present   Outcome = "present"   // was in the store already
-	Broken    Outcome = "failed"    // did not build, or something that it needs didn't
-	Cancelled Outcome = "cancelled" // stopped by a signal
+	OutcomeBuilt     Outcome = "built"     // built here
+	OutcomeFetched   Outcome = "fetched"   // a substituter had it
+	OutcomePresent   Outcome = "present"   // was in the store already
+	OutcomeFailed    Outcome = "failed"    // did not build, or something that it needs didn't
+	OutcomeCancelled Outcome = "cancelled" // stopped by a signal
 )
 
 // OK reports whether the outcome is a good one.
-func (o Outcome) OK() bool { return o == Built || o == Fetched || o == Present }
+func (o Outcome) OK() bool { return o == OutcomeBuilt || o == OutcomeFetched || o == OutcomePresent }
 
 // A Result is what became of one entry. The worker writes it whatever happens.
 type Result struct {
@@ -316,7 +316,7 @@ func (s *Step) check() error {
 }
 
 func (o Outcome) check() error {
-	if !o.OK() && o != Broken && o != Cancelled {
+	if !o.OK() && o != OutcomeFailed && o != OutcomeCancelled {
 		return fmt.Errorf("unknown outcome %q", o)
 	}
 	return nil

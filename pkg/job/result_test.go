@@ -21,17 +21,17 @@ func newResult() *job.Result {
 		Version: job.Version,
 		Plan:    "nix-matrix-plan0-0",
 		Entry:   "7f3a", Name: "nixosConfigurations.pi3",
-		Outcome: job.Broken, Error: "error: boom",
+		Outcome: job.OutcomeFailed, Error: "error: boom",
 		Started: start, Finished: start.Add(time.Minute), Emulated: true, TimedOut: true,
 		Runner: "GitHub Actions 3", URL: "https://github.com/org/repo/actions/runs/1",
 		Targets: []job.TargetResult{
 			{
-				N: 0, Attr: "nixosConfigurations.pi3", DrvPath: drv, Outcome: job.Built, Seconds: 2,
+				N: 0, Attr: "nixosConfigurations.pi3", DrvPath: drv, Outcome: job.OutcomeBuilt, Seconds: 2,
 				Outputs:   []job.Output{{Name: "out", Path: outPath, Size: 1, Closure: 2}},
 				PostBuild: &job.Step{Outcome: job.StepFailed, Seconds: 1, Error: "exit status 2", Log: []string{"no route to host"}},
 			},
 			{
-				N: 1, Attr: "a", DrvPath: other, Outcome: job.Broken, Error: "boom", Cause: other, Causes: []string{other, drv}, Log: []string{"::error::x"}, Reproduce: "nix build",
+				N: 1, Attr: "a", DrvPath: other, Outcome: job.OutcomeFailed, Error: "boom", Cause: other, Causes: []string{other, drv}, Log: []string{"::error::x"}, Reproduce: "nix build",
 				File: "pkgs/a/it's.c", Line: 12,
 			},
 		},
@@ -131,8 +131,8 @@ func TestParseResultRefuses(t *testing.T) {
 
 func TestOutcomeOK(t *testing.T) {
 	for outcome, want := range map[job.Outcome]bool{
-		job.Built: true, job.Fetched: true, job.Present: true,
-		job.Broken: false, job.Cancelled: false, "": false, "success": false,
+		job.OutcomeBuilt: true, job.OutcomeFetched: true, job.OutcomePresent: true,
+		job.OutcomeFailed: false, job.OutcomeCancelled: false, "": false, "success": false,
 	} {
 		if outcome.OK() != want {
 			t.Errorf("%q is OK: %t", outcome, !want)

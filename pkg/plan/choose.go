@@ -58,7 +58,7 @@ func parseError(name, text string, err error) error {
 // is none, the expressions see an empty one.
 func (c *Chooser) Choose(ctx context.Context, targets []job.Target, metas []json.RawMessage) (wanted []job.Target, left []string, err error) {
 	for n, t := range targets {
-		if t.State == job.Failed {
+		if t.State == job.StateFailed {
 			wanted = append(wanted, t)
 			continue
 		}

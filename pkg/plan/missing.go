@@ -89,7 +89,7 @@ func FindMissing(ctx context.Context, targets []job.Target, from Source) (*Missi
 	w := &walk{from: from, nodes: map[string]*node{}, offered: map[string]bool{}}
 	var level []want
 	for i := range targets {
-		if t := &targets[i]; t.State == job.Build {
+		if t := &targets[i]; t.State == job.StateBuild {
 			var n *node
 			level, n = w.want(level, nil, t.DrvPath, t.Outputs)
 			n.system = t.System

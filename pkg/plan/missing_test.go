@@ -92,7 +92,7 @@ func offer(names []string, asked *[][]string) func(context.Context, []string) (m
 func build(kind job.Kind, name string) job.Target {
 	return job.Target{
 		Attr: "packages.x86_64-linux." + name, Name: name, Kind: kind, Host: name, System: "x86_64-linux",
-		DrvPath: drvOf(name), Outputs: []string{"out"}, State: job.Build,
+		DrvPath: drvOf(name), Outputs: []string{"out"}, State: job.StateBuild,
 	}
 }
 
@@ -124,7 +124,7 @@ func TestFindMissing(t *testing.T) {
 			targets = append(targets, build(job.Package, name))
 		}
 		skipped := build(job.Package, "tool")
-		skipped.State = job.Skip
+		skipped.State = job.StateSkip
 		m, err := plan.FindMissing(t.Context(), append(targets, skipped), plan.Source{Derivations: g.derivations, Offered: offer(test.offered, nil)})
 		if err != nil {
 			t.Errorf("%s: %v", test.what, err)
@@ -426,9 +426,9 @@ func TestEntriesOfAny(t *testing.T) {
 		for i := range count {
 			target := build([]job.Kind{job.Package, job.Check, job.NixOS}[random.IntN(3)], fmt.Sprint("n", random.IntN(2*count)))
 			target.System = []string{"x86_64-linux", "aarch64-linux"}[random.IntN(2)]
-			target.State = []job.State{job.Build, job.Build, job.Skip}[random.IntN(3)]
+			target.State = []job.State{job.StateBuild, job.StateBuild, job.StateSkip}[random.IntN(3)]
 			target.Name = fmt.Sprint(target.Name, " ", i)
-			if target.State == job.Build && target.Kind.IsHost() {
+			if target.State == job.StateBuild && target.Kind.IsHost() {
 				hosts[target.DrvPath] = true
 			}
 			targets = append(targets, target)
@@ -484,7 +484,7 @@ func checkEntries(t *testing.T, targets []job.Target, entries []job.Entry, hosts
 		}
 		for i, r := range e.Targets {
 			target := targets[r.N]
-			if target.State != job.Build || in[r.N] != "" {
+			if target.State != job.StateBuild || in[r.N] != "" {
 				t.Fatalf("target %d is in %q and in %q", r.N, in[r.N], e.ID)
 			}
 			in[r.N] = e.ID
@@ -507,7 +507,7 @@ func checkEntries(t *testing.T, targets []job.Target, entries []job.Entry, hosts
 		t.Fatalf("%d hosts have no entry of their own", hosts)
 	}
 	for n := range targets {
-		if targets[n].State == job.Build && in[n] == "" {
+		if targets[n].State == job.StateBuild && in[n] == "" {
 			t.Fatalf("target %d is in no entry", n)
 		}
 	}

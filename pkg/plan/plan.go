@@ -160,7 +160,7 @@ func grouped(targets []job.Target, runners Runners) (hosts, others []*members) {
 	for _, whole := range []bool{true, false} {
 		for n := range targets {
 			t := &targets[n]
-			if t.State != job.Build || t.Kind.IsHost() != whole {
+			if t.State != job.StateBuild || t.Kind.IsHost() != whole {
 				continue
 			}
 			g, isHost := hostDrvs[t.DrvPath]

@@ -20,12 +20,12 @@ func drvPath(n int) string { return fmt.Sprintf("/nix/store/%032d-d.drv", n) }
 func host(n int, attr string) job.Target {
 	return job.Target{
 		Attr: attr, Name: attr, Kind: job.NixOS, Host: attr[strings.LastIndexByte(attr, '.')+1:],
-		System: "x86_64-linux", DrvPath: drvPath(n), Outputs: []string{"out"}, State: job.Build,
+		System: "x86_64-linux", DrvPath: drvPath(n), Outputs: []string{"out"}, State: job.StateBuild,
 	}
 }
 
 func pkg(n int, attr string) job.Target {
-	return job.Target{Attr: attr, Name: attr, Kind: job.Package, System: "x86_64-linux", DrvPath: drvPath(n), Outputs: []string{"out"}, State: job.Build}
+	return job.Target{Attr: attr, Name: attr, Kind: job.Package, System: "x86_64-linux", DrvPath: drvPath(n), Outputs: []string{"out"}, State: job.StateBuild}
 }
 
 func packages(count int) []job.Target {
@@ -52,7 +52,7 @@ func entries(t *testing.T, targets []job.Target) []job.Entry {
 
 func TestEntries(t *testing.T) {
 	skipped, there, failed := host(9, "nixosConfigurations.done"), pkg(8, "packages.x86_64-linux.done"), host(9, "nixosConfigurations.broken")
-	skipped.State, there.State, failed.State = job.Skip, job.Skip, job.Failed
+	skipped.State, there.State, failed.State = job.StateSkip, job.StateSkip, job.StateFailed
 	for _, test := range []struct {
 		what    string
 		targets []job.Target

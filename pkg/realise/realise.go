@@ -82,7 +82,7 @@ func Run(ctx context.Context, store Store, targets []Target, o Options) (*Outcom
 	}
 	if err != nil && ctx.Err() != nil {
 		for i := range r.outcome.Targets {
-			r.outcome.Targets[i].Outcome = job.Cancelled
+			r.outcome.Targets[i].Outcome = job.OutcomeCancelled
 		}
 	}
 	return r.outcome, err
@@ -117,7 +117,7 @@ type realisation struct {
 func (r *realisation) run(ctx context.Context) error {
 	r.outcome = &Outcome{}
 	for _, t := range r.targets {
-		result := job.TargetResult{N: t.N, Attr: t.Attr, DrvPath: t.DrvPath, Reproduce: t.Reproduce, Outcome: job.Broken, Error: "it was not tried"}
+		result := job.TargetResult{N: t.N, Attr: t.Attr, DrvPath: t.DrvPath, Reproduce: t.Reproduce, Outcome: job.OutcomeFailed, Error: "it was not tried"}
 		r.outcome.Targets = append(r.outcome.Targets, result)
 		r.outputs = append(r.outputs, maps.Clone(t.OutPaths))
 	}
@@ -152,19 +152,19 @@ func (r *realisation) run(ctx context.Context) error {
 		result.Seconds = r.watch.until(t.DrvPath, r.started)
 		switch {
 		case r.all(i, before):
-			result.Outcome, result.Seconds = job.Present, 0
+			result.Outcome, result.Seconds = job.OutcomePresent, 0
 		case r.all(i, after):
-			result.Outcome = job.Fetched
+			result.Outcome = job.OutcomeFetched
 			if r.impure[t.DrvPath] || r.watch.built[t.DrvPath] || resolved[r.outputs[i][t.Outputs[0]]] {
-				result.Outcome = job.Built
+				result.Outcome = job.OutcomeBuilt
 			}
 		case failures.cause(result):
-			result.Outcome = job.Broken
+			result.Outcome = job.OutcomeFailed
 		case ctx.Err() != nil:
-			result.Outcome = job.Cancelled
+			result.Outcome = job.OutcomeCancelled
 			result.Error = "the build was stopped"
 		default:
-			result.Outcome = job.Broken
+			result.Outcome = job.OutcomeFailed
 			failures.explain(result)
 		}
 	}

@@ -71,7 +71,7 @@ func TestAnAnnotationBeginsWithItsCause(t *testing.T) {
 		results[0].Targets[i].File, results[0].Targets[i].Line = "src/a.c", 12
 	}
 	for i := 2; i < 4; i++ {
-		results[0].Targets[i].Outcome, results[0].Targets[i].Error = job.Broken, "error: cannot connect to daemon"
+		results[0].Targets[i].Outcome, results[0].Targets[i].Error = job.OutcomeFailed, "error: cannot connect to daemon"
 	}
 	v := judged(p, planKey, results, nil)
 	want := []Annotation{

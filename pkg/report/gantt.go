@@ -36,7 +36,7 @@ func mark(w verdict.Work) string {
 	switch {
 	case w.Outcome.OK():
 		return "✓"
-	case w.Outcome == job.Cancelled:
+	case w.Outcome == job.OutcomeCancelled:
 		return "○"
 	default:
 		return "✗"
@@ -70,9 +70,9 @@ func (v view) gantt(limit int) string {
 	for _, w := range bars {
 		tag := "done"
 		switch w.Outcome {
-		case job.Built:
+		case job.OutcomeBuilt:
 			tag = "active"
-		case job.Broken:
+		case job.OutcomeFailed:
 			tag = "crit"
 		}
 		// The mark at the front keeps a name from being one of Mermaid's words.

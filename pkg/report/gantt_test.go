@@ -13,7 +13,7 @@ func TestGanttShowsTheLongest(t *testing.T) {
 	t.Parallel()
 	v := &verdict.Verdict{Seconds: 5000}
 	for i := range 1000 {
-		v.Work = append(v.Work, verdict.Work{Entry: fmt.Sprintf("e%d", i), Outcome: job.Built, Start: float64(1000 - i), Seconds: float64(i)})
+		v.Work = append(v.Work, verdict.Work{Entry: fmt.Sprintf("e%d", i), Outcome: job.OutcomeBuilt, Start: float64(1000 - i), Seconds: float64(i)})
 	}
 	for limit, bars := range map[int]int{64 << 10: 30, 1800: 10, 100: 0} {
 		got := (view{v}).gantt(limit)

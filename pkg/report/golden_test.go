@@ -29,9 +29,9 @@ var goldens = map[string]func() *verdict.Verdict{
 		p.Notices = []string{"Left out, since only x86_64-linux and aarch64-linux are wanted: darwinConfigurations.mini."}
 		p.Took = map[string]job.EntryTime{p.Entries[0].ID: {Seconds: 70}, p.Entries[1].ID: {Seconds: 1}, p.Entries[2].ID: {Seconds: 11}}
 		results := resultsOf(p)
-		results[0].Targets[1].Outcome = job.Fetched
-		results[1].Outcome = job.Present
-		results[1].Targets[0].Outcome, results[1].Targets[0].Seconds = job.Present, 0
+		results[0].Targets[1].Outcome = job.OutcomeFetched
+		results[1].Outcome = job.OutcomePresent
+		results[1].Targets[0].Outcome, results[1].Targets[0].Seconds = job.OutcomePresent, 0
 		results[2].Emulated = true
 		for i, r := range results {
 			r.Pushes = []job.Push{{Destination: "cachix:fleet", Paths: 100 + i, Seconds: 4}, {Destination: "s3://cache", Paths: 100 + i, Sent: 7 * i, Bytes: int64(i) << 23, Seconds: 2.5}}
@@ -68,7 +68,7 @@ var goldens = map[string]func() *verdict.Verdict{
 	"cancelled": func() *verdict.Verdict {
 		p := planOf(host("nas", "x86_64-linux"), host("notado", "x86_64-linux"), host("pi3", "aarch64-linux"))
 		results := resultsOf(p)
-		results[1].Outcome, results[1].Targets[0].Outcome, results[1].Targets[0].Outputs = job.Cancelled, job.Cancelled, nil
+		results[1].Outcome, results[1].Targets[0].Outcome, results[1].Targets[0].Outputs = job.OutcomeCancelled, job.OutcomeCancelled, nil
 		results[1].Error = "the build was stopped"
 		return judged(p, planKey, results[:2], needsOf(verdict.Success, verdict.Cancelled))
 	},
@@ -82,11 +82,11 @@ var goldens = map[string]func() *verdict.Verdict{
 		p.Notices, p.Emulated = []string{"Another one."}, []string{"aarch64-linux"}
 		results := resultsOf(p)
 		results[0].Targets[0].PostBuild = &job.Step{Outcome: job.StepFailed, Seconds: 3, Error: "exit status 255", Log: []string{"ssh: connect to host nas port 22: No route to host"}}
-		results[0].Outcome = job.Broken
+		results[0].Outcome = job.OutcomeFailed
 		for _, r := range results[1:3] {
-			r.Emulated, r.TimedOut, r.Outcome = true, true, job.Cancelled
+			r.Emulated, r.TimedOut, r.Outcome = true, true, job.OutcomeCancelled
 			r.Error = "5h45m after the start (input timeout)"
-			r.Targets[0].Outcome, r.Targets[0].Outputs = job.Cancelled, nil
+			r.Targets[0].Outcome, r.Targets[0].Outputs = job.OutcomeCancelled, nil
 		}
 		results[3].Targets[0].PostBuild = &job.Step{Outcome: job.StepSkipped, Error: "DEPLOY_KEY is not set, as in a pull request from a fork"}
 		results[4].Targets[0].PostBuild = &job.Step{Outcome: job.StepDone, Seconds: 5}

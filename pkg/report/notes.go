@@ -51,7 +51,7 @@ func (v view) slower(quote func(string) string) string {
 	)
 	var all []verdict.Work
 	for _, w := range v.Work {
-		if w.Outcome == job.Built && w.Before > 0 && w.Seconds >= times*w.Before && w.Seconds >= w.Before+least {
+		if w.Outcome == job.OutcomeBuilt && w.Before > 0 && w.Seconds >= times*w.Before && w.Seconds >= w.Before+least {
 			all = append(all, w)
 		}
 	}
@@ -82,7 +82,7 @@ func nativeRunner(system string) string { return system + "=" + cmp.Or(nativeRun
 func (v view) emulated(quote func(string) string) map[string]string {
 	by := map[string][]*verdict.Target{}
 	for _, t := range v.HostsFirst() {
-		if t.Emulated && t.Result != nil && t.Result.Outcome != job.Present && t.Result.Outcome != job.Fetched {
+		if t.Emulated && t.Result != nil && t.Result.Outcome != job.OutcomePresent && t.Result.Outcome != job.OutcomeFetched {
 			by[t.Target.System] = append(by[t.Target.System], t)
 		}
 	}

@@ -100,7 +100,7 @@ func OutlookMarkdown(p *job.Plan, limit int) string {
 		skipped = append(skipped, fmt.Sprintf("- %s: %s", text.Code(g.reason, 300), markdownNames(g.names)))
 	}
 	if len(skipped) > 0 {
-		b.WriteString(folded(text.Plural(count(p, job.Skip), "target")+" skipped", list(skipped, "\n", limit/4)+"\n\n"))
+		b.WriteString(folded(text.Plural(count(p, job.StateSkip), "target")+" skipped", list(skipped, "\n", limit/4)+"\n\n"))
 	}
 	for i := range p.Entries {
 		e := &p.Entries[i]
@@ -115,7 +115,7 @@ func OutlookMarkdown(p *job.Plan, limit int) string {
 // total is the Plan in a line.
 func total(p *job.Plan) string {
 	return fmt.Sprintf("%d to build in %s, %d skipped, %d failed to evaluate",
-		count(p, job.Build), text.Plural(len(p.Entries), "entry", "entries"), count(p, job.Skip), count(p, job.Failed))
+		count(p, job.StateBuild), text.Plural(len(p.Entries), "entry", "entries"), count(p, job.StateSkip), count(p, job.StateFailed))
 }
 
 func count(p *job.Plan, state job.State) int {
@@ -150,11 +150,11 @@ func countTargets(p *job.Plan) []*targetCounts {
 		}
 		of[n] = all[i]
 		switch t.State {
-		case job.Build:
+		case job.StateBuild:
 			of[n].build++
-		case job.Skip:
+		case job.StateSkip:
 			of[n].skipped++
-		case job.Failed:
+		case job.StateFailed:
 			of[n].failed++
 		}
 	}
@@ -175,7 +175,7 @@ func failures(p *job.Plan, quote func(string, int) string) []string {
 	var all []string
 	for i := range p.Targets {
 		t := &p.Targets[i]
-		if t.State != job.Failed {
+		if t.State != job.StateFailed {
 			continue
 		}
 		line := fmt.Sprintf("%s can't be evaluated", quote(cmp.Or(t.Name, t.Attr), 2*longestName))
@@ -194,7 +194,7 @@ func failures(p *job.Plan, quote func(string, int) string) []string {
 func detail(p *job.Plan, failed []string) {
 	n := 0
 	for i := range p.Targets {
-		if p.Targets[i].State != job.Failed {
+		if p.Targets[i].State != job.StateFailed {
 			continue
 		}
 		message := text.Lines(p.Targets[i].Error)
@@ -234,7 +234,7 @@ func skippedGroups(p *job.Plan) []skippedGroup {
 	at := map[string]int{}
 	for i := range p.Targets {
 		t := &p.Targets[i]
-		if t.State != job.Skip {
+		if t.State != job.StateSkip {
 			continue
 		}
 		n, ok := at[t.Reason]

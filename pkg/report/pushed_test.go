@@ -31,7 +31,7 @@ func TestPushesThatCannotHappen(t *testing.T) {
 			test.push.Destination = "attic:https://attic.example.org/fleet"
 			results[0].Pushes = []job.Push{test.push}
 			if !test.push.Optional {
-				results[0].Outcome = job.Broken
+				results[0].Outcome = job.OutcomeFailed
 			}
 			v := verdict.Judge(p, planKey, results, nil)
 			if v.Status != test.want {

@@ -60,7 +60,7 @@ var (
 			return all
 		},
 		"one timed out": func(all []*job.Result) []*job.Result {
-			all[0].TimedOut, all[0].Outcome, all[0].Targets[0].Outcome = true, job.Cancelled, job.Cancelled
+			all[0].TimedOut, all[0].Outcome, all[0].Targets[0].Outcome = true, job.OutcomeCancelled, job.OutcomeCancelled
 			return all
 		},
 		"one timed out at the end": func(all []*job.Result) []*job.Result {
@@ -68,11 +68,11 @@ var (
 			return all
 		},
 		"one crashed": func(all []*job.Result) []*job.Result {
-			all[0].Outcome = job.Broken
+			all[0].Outcome = job.OutcomeFailed
 			return all
 		},
 		"one cancelled": func(all []*job.Result) []*job.Result {
-			all[0].Outcome, all[0].Targets[0].Outcome = job.Cancelled, job.Cancelled
+			all[0].Outcome, all[0].Targets[0].Outcome = job.OutcomeCancelled, job.OutcomeCancelled
 			return all
 		},
 	}
@@ -175,7 +175,7 @@ func invariants(t *testing.T, name string, p *job.Plan, results []*job.Result, n
 			return
 		}
 		for n := range p.Targets {
-			if state := p.Targets[n].State; state == job.Failed || state == job.Build && !built(p, results, n) {
+			if state := p.Targets[n].State; state == job.StateFailed || state == job.StateBuild && !built(p, results, n) {
 				t.Errorf("%s: green, though %s is %s and not built", name, p.Targets[n].Attr, state)
 			}
 		}
@@ -189,7 +189,7 @@ func invariants(t *testing.T, name string, p *job.Plan, results []*job.Result, n
 		}
 	}
 	stopped := slices.ContainsFunc(slices.Collect(maps.Values(needs)), func(n verdict.Need) bool { return n.Result == verdict.Cancelled })
-	anyCancelled := stopped || slices.ContainsFunc(results, func(r *job.Result) bool { return r.Outcome == job.Cancelled && !r.TimedOut })
+	anyCancelled := stopped || slices.ContainsFunc(results, func(r *job.Result) bool { return r.Outcome == job.OutcomeCancelled && !r.TimedOut })
 	if v.Status == verdict.Cancelled && !anyCancelled {
 		t.Errorf("%s: cancelled by nobody", name)
 	}

@@ -136,18 +136,18 @@ func TestGreenNeedsEvidence(t *testing.T) {
 		"at another path":                     {result: func(r *job.TargetResult) { r.Outputs[0].Path = other }, why: verdict.WhyNoPaths},
 		"without a path":                      {result: func(r *job.TargetResult) { r.Outputs[0].Path = "" }, why: verdict.WhyNoPaths},
 		"there already": {
-			target: func(t *job.Target) { t.State, t.Available, t.Reason = job.Skip, true, "at cachix:fleet" },
+			target: func(t *job.Target) { t.State, t.Available, t.Reason = job.StateSkip, true, "at cachix:fleet" },
 		},
 		"there already, and no path is known": {
-			target: func(t *job.Target) { t.State, t.Available, t.OutPaths = job.Skip, true, nil }, why: verdict.WhyNowhere,
+			target: func(t *job.Target) { t.State, t.Available, t.OutPaths = job.StateSkip, true, nil }, why: verdict.WhyNowhere,
 		},
 		"there already, and nothing is wanted": {
-			target: func(t *job.Target) { t.State, t.Available, t.Outputs = job.Skip, true, nil }, why: verdict.WhyNowhere,
+			target: func(t *job.Target) { t.State, t.Available, t.Outputs = job.StateSkip, true, nil }, why: verdict.WhyNowhere,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for _, outcome := range []job.Outcome{job.Built, job.Fetched, job.Present} {
+			for _, outcome := range []job.Outcome{job.OutcomeBuilt, job.OutcomeFetched, job.OutcomePresent} {
 				p := planOf(host("pi3", "aarch64-linux"))
 				results := resultsOf(p)
 				if tt.target != nil {

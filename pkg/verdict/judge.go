@@ -69,7 +69,7 @@ func Judge(plan *job.Plan, planKey string, results []*job.Result, needs Needs) *
 	j.targets()
 	j.entries()
 	j.times()
-	j.jobs(len(plan.Entries) > 0 || slices.ContainsFunc(plan.Targets, func(t job.Target) bool { return t.State == job.Build }))
+	j.jobs(len(plan.Entries) > 0 || slices.ContainsFunc(plan.Targets, func(t job.Target) bool { return t.State == job.StateBuild }))
 	j.conclude()
 	return j.v
 }
@@ -129,7 +129,7 @@ func unfinished(r *job.Result) bool {
 // wasCancelled says whether a Result shows that its job was told to stop.
 func wasCancelled(r *job.Result) bool {
 	return !r.TimedOut &&
-		(r.Outcome == job.Cancelled || slices.ContainsFunc(r.Targets, func(t job.TargetResult) bool { return t.Outcome == job.Cancelled }))
+		(r.Outcome == job.OutcomeCancelled || slices.ContainsFunc(r.Targets, func(t job.TargetResult) bool { return t.Outcome == job.OutcomeCancelled }))
 }
 
 func (j *judgement) targets() {
@@ -152,13 +152,13 @@ func (j *judgement) targets() {
 func (j *judgement) target(n int, entry *job.Entry) Target {
 	t := Target{N: n, Target: j.plan.Targets[n]}
 	switch t.Target.State {
-	case job.Skip:
+	case job.StateSkip:
 		t.Status, t.Why = TargetSkipped, t.Target.Reason
 		if t.Target.Available && !t.Target.HasPaths() {
 			t.Status, t.Why = TargetMissing, whyNowhere
 		}
 		return t
-	case job.Build:
+	case job.StateBuild:
 	default:
 		t.Status, t.Why = TargetFailed, t.Target.Error
 		return t
@@ -218,7 +218,7 @@ func find(r *job.Result, n int, target *job.Target) (*job.TargetResult, string) 
 		case t.N != n:
 		case t.Attr != target.Attr || t.DrvPath != target.DrvPath:
 			why = whyOtherDrv
-		case found == nil || good(found) && evident(found, target) || found.Outcome == job.Cancelled && !good(t):
+		case found == nil || good(found) && evident(found, target) || found.Outcome == job.OutcomeCancelled && !good(t):
 			found = t
 		}
 	}
@@ -259,7 +259,7 @@ func late(r *job.Result, t *job.TargetResult) bool {
 // deadline says that, and then what the worker says.
 func deadline(r *job.Result, t *job.TargetResult) string {
 	said := []string{whyDeadline, r.Error}
-	if t.Outcome != job.Cancelled {
+	if t.Outcome != job.OutcomeCancelled {
 		said = append(said, t.Error)
 	}
 	return strings.Join(slices.DeleteFunc(said, func(s string) bool { return s == "" }), "\n")
@@ -270,15 +270,15 @@ func status(t *job.TargetResult) (TargetStatus, string) {
 		return TargetFailed, postBuildFailed + ": " + cmp.Or(t.PostBuild.Error, t.Error, "no error was given")
 	}
 	switch t.Outcome {
-	case job.Built:
+	case job.OutcomeBuilt:
 		return TargetBuilt, ""
-	case job.Fetched:
+	case job.OutcomeFetched:
 		return TargetFetched, ""
-	case job.Present:
+	case job.OutcomePresent:
 		return TargetPresent, ""
-	case job.Cancelled:
+	case job.OutcomeCancelled:
 		return TargetCancelled, whyStopped
-	case job.Broken:
+	case job.OutcomeFailed:
 		return TargetFailed, cmp.Or(t.Error, "it failed, and no error was given")
 	default:
 		return TargetFailed, cmp.Or(t.Error, fmt.Sprintf("its outcome is %q, which this nix-matrix does not know", t.Outcome))
@@ -299,7 +299,7 @@ func (j *judgement) entries() {
 			j.v.Pushes = append(j.v.Pushes, Push{Entry: e.Name, Push: p})
 		}
 		p := EntryProblem{Entry: e.ID, Name: e.Name, Status: Failure, Message: problem(r)}
-		if !r.TimedOut && (r.Outcome == job.Cancelled || j.v.Cancelled && unfinished(r)) {
+		if !r.TimedOut && (r.Outcome == job.OutcomeCancelled || j.v.Cancelled && unfinished(r)) {
 			p.Status = Cancelled
 		}
 		if p.Message != "" && (p.Status == Failure || !j.tellsOfCancel(e)) {

@@ -40,7 +40,7 @@ func TestJudge(t *testing.T) {
 		{
 			name: "fetched and present are good", plan: two(), needs: good,
 			results: func(all []*job.Result) []*job.Result {
-				all[0].Targets[0].Outcome, all[1].Targets[0].Outcome = job.Fetched, job.Present
+				all[0].Targets[0].Outcome, all[1].Targets[0].Outcome = job.OutcomeFetched, job.OutcomePresent
 				return all
 			},
 			status: verdict.Success, counts: verdict.Counts{Built: 1, Fetched: 1, Present: 1}, reason: "all 3 targets are done",
@@ -89,7 +89,7 @@ func TestJudge(t *testing.T) {
 			name: "a target told of twice, once badly", plan: one(), needs: good,
 			results: func(all []*job.Result) []*job.Result {
 				bad := all[0].Targets[0]
-				bad.Outcome = job.Broken
+				bad.Outcome = job.OutcomeFailed
 				all[0].Targets = []job.TargetResult{all[0].Targets[0], bad, all[0].Targets[0]}
 				return all
 			},
@@ -129,7 +129,7 @@ func TestJudge(t *testing.T) {
 			name: "an unknown entry does no harm", plan: one(), needs: good,
 			results: func(all []*job.Result) []*job.Result {
 				stray := *all[0]
-				stray.Entry, stray.Outcome = "stray", job.Broken
+				stray.Entry, stray.Outcome = "stray", job.OutcomeFailed
 				return append(all, &stray, nil)
 			},
 			status: verdict.Success, counts: verdict.Counts{Built: 1},
@@ -171,7 +171,7 @@ func TestJudge(t *testing.T) {
 			results: func(all []*job.Result) []*job.Result {
 				t := &all[0].Targets[0]
 				t.PostBuild = &job.Step{Outcome: job.StepFailed, Error: "post_build failed: exit status 1"}
-				t.Outcome, t.Error, all[0].Outcome = job.Broken, t.PostBuild.Error, job.Broken
+				t.Outcome, t.Error, all[0].Outcome = job.OutcomeFailed, t.PostBuild.Error, job.OutcomeFailed
 				return all
 			},
 			status: verdict.Failure, counts: verdict.Counts{Failed: 1}, reason: "1 of 1 target failed", why: "post_build failed: exit status 1\n",
@@ -189,8 +189,8 @@ func TestJudge(t *testing.T) {
 		{
 			name: "the deadline came", plan: two(), needs: needsOf(verdict.Success, verdict.Failure),
 			results: func(all []*job.Result) []*job.Result {
-				all[1].TimedOut, all[1].Outcome, all[1].Error = true, job.Cancelled, "after 5h45m"
-				all[1].Targets[1].Outcome = job.Cancelled
+				all[1].TimedOut, all[1].Outcome, all[1].Error = true, job.OutcomeCancelled, "after 5h45m"
+				all[1].Targets[1].Outcome = job.OutcomeCancelled
 				return all
 			},
 			status: verdict.Failure, counts: verdict.Counts{Built: 2, Failed: 1}, reason: "1 of 3 targets failed", why: verdict.WhyDeadline + "\nafter 5h45m\n",
@@ -198,8 +198,8 @@ func TestJudge(t *testing.T) {
 		{
 			name: "the deadline came, and the worker calls that a failure", plan: one(), needs: needsOf(verdict.Success, verdict.Failure),
 			results: func(all []*job.Result) []*job.Result {
-				all[0].TimedOut, all[0].Outcome = true, job.Broken
-				all[0].Targets[0].Outcome, all[0].Targets[0].Error = job.Broken, "the deadline has come"
+				all[0].TimedOut, all[0].Outcome = true, job.OutcomeFailed
+				all[0].Targets[0].Outcome, all[0].Targets[0].Error = job.OutcomeFailed, "the deadline has come"
 				return all
 			},
 			status: verdict.Failure, counts: verdict.Counts{Failed: 1}, reason: "1 of 1 target failed", why: verdict.WhyDeadline + "\nthe deadline has come\n",
@@ -216,7 +216,7 @@ func TestJudge(t *testing.T) {
 		{
 			name: "the deadline came before any target", plan: one(), needs: needsOf(verdict.Success, verdict.Failure),
 			results: func(all []*job.Result) []*job.Result {
-				all[0].TimedOut, all[0].Outcome, all[0].Targets = true, job.Cancelled, nil
+				all[0].TimedOut, all[0].Outcome, all[0].Targets = true, job.OutcomeCancelled, nil
 				return all
 			},
 			status: verdict.Failure, counts: verdict.Counts{Missing: 1}, reason: "1 of 1 target has no result, 1 entry has an error of its own", why: verdict.WhyDeadline + "\n" + verdict.WhyDeadline,
@@ -224,7 +224,7 @@ func TestJudge(t *testing.T) {
 		{
 			name: "the deadline came, and the run was cancelled", plan: one(), needs: needsOf(verdict.Success, verdict.Cancelled),
 			results: func(all []*job.Result) []*job.Result {
-				all[0].TimedOut, all[0].Outcome, all[0].Targets[0].Outcome = true, job.Cancelled, job.Cancelled
+				all[0].TimedOut, all[0].Outcome, all[0].Targets[0].Outcome = true, job.OutcomeCancelled, job.OutcomeCancelled
 				return all
 			},
 			status: verdict.Failure, counts: verdict.Counts{Failed: 1}, reason: "besides, the run was cancelled",
@@ -232,7 +232,7 @@ func TestJudge(t *testing.T) {
 		{
 			name: "the hand-over failed", plan: two(), needs: needsOf(verdict.Success, verdict.Failure),
 			results: func(all []*job.Result) []*job.Result {
-				all[1].Targets, all[1].Outcome, all[1].Error = nil, job.Broken, "no pack"
+				all[1].Targets, all[1].Outcome, all[1].Error = nil, job.OutcomeFailed, "no pack"
 				return all
 			},
 			status: verdict.Failure, counts: verdict.Counts{Built: 1, Missing: 2}, reason: "2 of 3 targets have no result, 1 entry has an error", why: verdict.WhyUnmentioned,
@@ -259,7 +259,7 @@ func TestJudge(t *testing.T) {
 			name: "cancelled, and one failed before", plan: two(), needs: needsOf(verdict.Success, verdict.Failure),
 			results: func(all []*job.Result) []*job.Result {
 				fail(all[1], 0, drv("openssl"))
-				all[1].Targets[1].Outcome = job.Cancelled
+				all[1].Targets[1].Outcome = job.OutcomeCancelled
 				return all[1:]
 			},
 			status: verdict.Failure, counts: verdict.Counts{Failed: 1, Cancelled: 2}, reason: "1 of 3 targets failed; besides, the run was cancelled", why: verdict.WhyStopped,
@@ -268,7 +268,7 @@ func TestJudge(t *testing.T) {
 			name: "cancelled, and the worker was killed", plan: one(), needs: needsOf(verdict.Success, verdict.Cancelled),
 			results: func(all []*job.Result) []*job.Result {
 				r := all[0]
-				r.Outcome, r.Error, r.Finished, r.Targets = job.Broken, "the worker ended early", r.Started, nil
+				r.Outcome, r.Error, r.Finished, r.Targets = job.OutcomeFailed, "the worker ended early", r.Started, nil
 				return all
 			},
 			status: verdict.Cancelled, counts: verdict.Counts{Cancelled: 1}, why: verdict.WhyNeverEnded,
@@ -277,7 +277,7 @@ func TestJudge(t *testing.T) {
 			name: "the worker was killed", plan: one(), needs: needsOf(verdict.Success, verdict.Failure),
 			results: func(all []*job.Result) []*job.Result {
 				r := all[0]
-				r.Outcome, r.Error, r.Finished, r.Targets = job.Broken, "the worker ended early", r.Started, nil
+				r.Outcome, r.Error, r.Finished, r.Targets = job.OutcomeFailed, "the worker ended early", r.Started, nil
 				return all
 			},
 			status: verdict.Failure, counts: verdict.Counts{Missing: 1}, reason: "1 entry has an error of its own", why: "the worker ended early",
@@ -285,7 +285,7 @@ func TestJudge(t *testing.T) {
 		{
 			name: "stopped on the command line", plan: two(),
 			results: func(all []*job.Result) []*job.Result {
-				all[0].Outcome, all[0].Targets[0].Outcome, all[0].Error = job.Cancelled, job.Cancelled, "the build was stopped"
+				all[0].Outcome, all[0].Targets[0].Outcome, all[0].Error = job.OutcomeCancelled, job.OutcomeCancelled, "the build was stopped"
 				return all[:1]
 			},
 			status: verdict.Cancelled, counts: verdict.Counts{Cancelled: 3}, reason: "0 of 3 targets",
@@ -293,8 +293,8 @@ func TestJudge(t *testing.T) {
 		{
 			name: "stopped, which makes a job fail whose run goes on", plan: two(), needs: needsOf(verdict.Success, verdict.Failure),
 			results: func(all []*job.Result) []*job.Result {
-				all[1].Outcome, all[1].Error = job.Cancelled, "the build was stopped"
-				all[1].Targets[0].Outcome, all[1].Targets[1].Outcome = job.Built, job.Cancelled
+				all[1].Outcome, all[1].Error = job.OutcomeCancelled, "the build was stopped"
+				all[1].Targets[0].Outcome, all[1].Targets[1].Outcome = job.OutcomeBuilt, job.OutcomeCancelled
 				return all
 			},
 			status: verdict.Cancelled, counts: verdict.Counts{Built: 2, Cancelled: 1}, reason: "2 of 3 targets", why: verdict.WhyStopped,
@@ -302,7 +302,7 @@ func TestJudge(t *testing.T) {
 		{
 			name: "all built, then stopped while pushing", plan: one(),
 			results: func(all []*job.Result) []*job.Result {
-				all[0].Outcome, all[0].Error = job.Cancelled, "stopped at the push"
+				all[0].Outcome, all[0].Error = job.OutcomeCancelled, "stopped at the push"
 				return all
 			},
 			status: verdict.Cancelled, counts: verdict.Counts{Built: 1}, reason: "though the only target is done", why: "stopped at the push",

@@ -115,7 +115,7 @@ func entryTimes(plan *job.Plan, results []*job.Result, before map[string]job.Ent
 	}
 	for _, r := range results {
 		entry, ok := plan.EntryByID(r.Entry)
-		if took := r.Finished.Sub(r.Started).Seconds(); ok && r.Outcome == job.Built && took >= leastTime {
+		if took := r.Finished.Sub(r.Started).Seconds(); ok && r.Outcome == job.OutcomeBuilt && took >= leastTime {
 			all[job.EntryKey(entry.Name, entry.System, r.Emulated)] = job.EntryTime{Seconds: math.Round(took), Fetched: max(r.FetchedBytes, 0), Day: today}
 		}
 	}

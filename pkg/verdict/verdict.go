@@ -116,7 +116,7 @@ func (t *Target) Done() bool {
 }
 
 // Unevaluated says that there is not even a derivation.
-func (t *Target) Unevaluated() bool { return t.Target.State == job.Failed }
+func (t *Target) Unevaluated() bool { return t.Target.State == job.StateFailed }
 
 // Name is what a person calls a target.
 func (t *Target) Name() string {

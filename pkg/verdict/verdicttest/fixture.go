@@ -33,7 +33,7 @@ func Host(name, system string) job.Target {
 		DrvPath: Drv("nixos-system-" + name), Outputs: []string{"out"},
 		OutPaths:  map[string]string{"out": StorePath("nixos-system-" + name)},
 		Reproduce: "nix build .#nixosConfigurations." + name + ".config.system.build.toplevel",
-		State:     job.Build,
+		State:     job.StateBuild,
 	}
 }
 
@@ -42,17 +42,17 @@ func Package(name string) job.Target {
 	return job.Target{
 		Attr: attr, Name: attr, Kind: job.Package, System: "x86_64-linux",
 		DrvPath: Drv(name), Outputs: []string{"out"}, OutPaths: map[string]string{"out": StorePath(name)},
-		Reproduce: "nix build .#" + attr, State: job.Build,
+		Reproduce: "nix build .#" + attr, State: job.StateBuild,
 	}
 }
 
 func Skipped(t job.Target, reason string) job.Target {
-	t.State, t.Reason = job.Skip, reason
+	t.State, t.Reason = job.StateSkip, reason
 	return t
 }
 
 func Unevaluated(t job.Target, message string) job.Target {
-	t.State, t.Error = job.Failed, message
+	t.State, t.Error = job.StateFailed, message
 	t.DrvPath, t.Outputs, t.OutPaths = "", nil, nil
 	return t
 }
@@ -62,7 +62,7 @@ func PlanOf(targets ...job.Target) *job.Plan {
 	p := &job.Plan{Version: job.Version, ID: job.DefaultID, Created: Noon, Source: ".", Targets: targets}
 	shared := -1
 	for n, t := range targets {
-		if t.State != job.Build {
+		if t.State != job.StateBuild {
 			continue
 		}
 		ref := job.Ref{N: n, Attr: t.Attr, DrvPath: t.DrvPath}
@@ -91,7 +91,7 @@ func ResultsOf(p *job.Plan) []*job.Result {
 	var results []*job.Result
 	for i, e := range p.Entries {
 		r := &job.Result{
-			Version: job.Version, Plan: PlanKey, Entry: e.ID, Name: e.Name, Outcome: job.Built,
+			Version: job.Version, Plan: PlanKey, Entry: e.ID, Name: e.Name, Outcome: job.OutcomeBuilt,
 			Started: Noon.Add(time.Duration(i) * 10 * time.Second), Finished: Noon.Add(time.Duration(i)*10*time.Second + 72*time.Second),
 			URL:    JobURL(i),
 			Builds: []job.DrvBuild{BuildAt(e.Name, 1, 60), BuildAt(e.Name+"-units", 3, 1)}, Imported: 321, Downloaded: 7 << 20,
@@ -99,7 +99,7 @@ func ResultsOf(p *job.Plan) []*job.Result {
 		for _, ref := range e.Targets {
 			t := p.Targets[ref.N]
 			r.Targets = append(r.Targets, job.TargetResult{
-				N: ref.N, Attr: t.Attr, DrvPath: t.DrvPath, Outcome: job.Built, Seconds: 61.5, Reproduce: t.Reproduce,
+				N: ref.N, Attr: t.Attr, DrvPath: t.DrvPath, Outcome: job.OutcomeBuilt, Seconds: 61.5, Reproduce: t.Reproduce,
 				Outputs: []job.Output{{Name: "out", Path: t.OutPaths["out"], Size: 5 << 20, Closure: 3 << 29}},
 			})
 		}
@@ -115,9 +115,9 @@ func JobURL(i int) string { return fmt.Sprintf("%s/job/%d", RunURL, 4000+i) }
 // Fail makes a target of a Result Fail for the derivation cause.
 func Fail(r *job.Result, at int, cause string, log ...string) {
 	t := &r.Targets[at]
-	t.Outcome, t.Cause, t.Log, t.Outputs = job.Broken, cause, log, nil
+	t.Outcome, t.Cause, t.Log, t.Outputs = job.OutcomeFailed, cause, log, nil
 	t.Error = fmt.Sprintf("error: builder for '%s' failed with exit code 1;\n       last 1 log lines:\n       > %s\n       For full logs, run 'nix log %s'.", cause, "make: *** [all] Error 2", cause)
-	r.Outcome = job.Broken
+	r.Outcome = job.OutcomeFailed
 }
 
 // Fleet is a verdict on fifty hosts of which two failed, and on what else a
@@ -153,7 +153,7 @@ func Fleet() *verdict.Verdict {
 		}
 		r.Pushes = []job.Push{{Destination: "cachix:fleet", Paths: 40 + i, Seconds: float64(3 + i%7)}}
 		if i%9 == 4 {
-			r.Outcome, r.Targets[0].Outcome, r.Builds = job.Fetched, job.Fetched, nil
+			r.Outcome, r.Targets[0].Outcome, r.Builds = job.OutcomeFetched, job.OutcomeFetched, nil
 		}
 	}
 	log := []string{
