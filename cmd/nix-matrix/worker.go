@@ -422,7 +422,7 @@ func failure(t *job.TargetResult) string {
 		}
 	}
 	if t.Reproduce != "" && t.Outcome == job.OutcomeFailed {
-		text += "\nTo see it at home: " + t.Reproduce
+		text += "\nReproduce locally: " + t.Reproduce
 	}
 	return text
 }

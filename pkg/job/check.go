@@ -140,7 +140,7 @@ func CheckDrvPath(path string) error { return valid.Derivation(path) }
 // CheckName checks an attribute path, as it is shown.
 func CheckName(name string) error { return line(name, MaxName) }
 
-// field says what an error is about.
+// field returns an error that names the field that it is about.
 func field(name string, err error) error {
 	if err == nil {
 		return nil
@@ -169,7 +169,7 @@ func list(check func(string) error, all []string) error {
 	return valid.All(check, all...)
 }
 
-// line accepts one line that is not blank.
+// line returns an error unless s is one line that is not blank.
 func line(s string, most int) error {
 	if strings.TrimSpace(s) == "" {
 		return errors.New("it is empty")
@@ -193,7 +193,8 @@ func checkDescription(s string) error {
 	return nil
 }
 
-// checkText accepts lines of text, which whoever shows them makes safe.
+// checkText returns an error unless s is text of a bounded size. Callers that show it make it
+// safe.
 func checkText(s string) error {
 	if len(s) > MaxText || !utf8.ValidString(s) {
 		return fmt.Errorf("%s is not text of at most %d bytes", valid.Quote(s), MaxText)

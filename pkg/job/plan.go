@@ -181,7 +181,7 @@ func ParsePlan(data []byte) (*Plan, error) {
 	return &p, nil
 }
 
-// Marshal gives the Plan's JSON.
+// Marshal returns the Plan's JSON.
 func (p *Plan) Marshal() ([]byte, error) {
 	data, err := json.MarshalIndent(p, "", " ")
 	if err != nil {
@@ -190,10 +190,10 @@ func (p *Plan) Marshal() ([]byte, error) {
 	return data, nil
 }
 
-// PlanKey gives the cache keys of a Plan whose JSON is data, one for each try to
-// store it. They are made from the bytes: who knows the key can tell the Plan
-// that was meant from any other, with CheckPlanKey. seal is the fingerprint of the
-// key that it is sealed with, empty if it is stored in clear.
+// PlanKey returns the cache keys of a Plan whose JSON is data, one for each try to store it.
+// They are made from the bytes: with the key, CheckPlanKey tells the Plan that was meant from
+// any other. seal is the fingerprint of the key that it is sealed with, empty if it is stored
+// in clear.
 func PlanKey(id, seal string, data []byte) func(try int) string {
 	if seal != "" {
 		seal += "-"
@@ -213,7 +213,7 @@ func PlanKeyID(text string) (id string, ok bool) {
 	return m[1], true
 }
 
-// CheckPlanKey says whether data is the Plan that key is made from.
+// CheckPlanKey returns an error unless data is the Plan that key is made from.
 func CheckPlanKey(key string, data []byte) error {
 	if sum := planSum(data); !strings.HasSuffix(key, "-"+sum) {
 		return fmt.Errorf("the plan has the hash %s, not the one of %s: it is not the plan that this job was made from", sum, key)

@@ -92,7 +92,7 @@ type TargetResult struct {
 	Causes    []string `json:"causes,omitempty"`
 	Log       []string `json:"log,omitempty"` // its last lines
 	Seconds   float64  `json:"seconds"`
-	Reproduce string   `json:"reproduce,omitempty"` // what to type to see it at home
+	Reproduce string   `json:"reproduce,omitempty"` // the command that reproduces it locally
 	// File and Line are the place that Log says the error is at: File relative to
 	// the repository, without "." or ".." in it; empty where Log names none. Line
 	// counts from 1; 0 is unknown.
@@ -294,7 +294,7 @@ func checkPosition(file string, line int) error {
 	return checkFile(file)
 }
 
-// checkFile refuses what does not lead to a file of the repository. None is fine.
+// checkFile returns an error unless file is empty or leads to a file of the repository.
 func checkFile(file string) error {
 	const longest = 4096
 	if file == "" {
@@ -322,7 +322,7 @@ func (o Outcome) check() error {
 	return nil
 }
 
-// Marshal gives the Result's JSON.
+// Marshal returns the Result's JSON.
 func (r *Result) Marshal() ([]byte, error) {
 	data, err := json.MarshalIndent(r, "", " ")
 	if err != nil {

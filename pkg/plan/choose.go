@@ -22,8 +22,8 @@ type Chooser struct {
 	filter, label *expression
 }
 
-// patience is how long an expression may take for one target.
-const patience = 10 * time.Second
+// expressionTime is how long an expression may take for one target.
+const expressionTime = 10 * time.Second
 
 // maxLabel is how long a label may be, in bytes: it is the name of a job.
 const maxLabel = 100
@@ -40,7 +40,7 @@ func NewChooser(filter, label string) (*Chooser, error) {
 	return c, err
 }
 
-// parseError says where in an expression the error is.
+// parseError returns the place of an error in an expression.
 func parseError(name, text string, err error) error {
 	var at *gojq.ParseError
 	if !errors.As(err, &at) {
@@ -52,7 +52,7 @@ func parseError(name, text string, err error) error {
 	return fmt.Errorf("%s: line %d, column %d of the jq expression: %w", name, line, column, err)
 }
 
-// Choose gives the targets that are wanted, with the names that they are to have,
+// Choose returns the targets that are wanted, with the names that they are to have,
 // and the names of those that are not. What could not be evaluated is always wanted.
 // metas are what the targets' packages say of themselves, as JSON objects; where there
 // is none, the expressions see an empty one.
@@ -121,7 +121,7 @@ func (c *Chooser) name(ctx context.Context, t *job.Target, meta map[string]any) 
 // evaluate returns the first value of an expression. A field that a target has not is
 // an error, whatever the value.
 func evaluate(ctx context.Context, e *expression, target map[string]any) (any, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, expressionTime)
 	defer cancel()
 	e.target, e.unknown = target, ""
 	value, ok := e.code.RunWithContext(ctx, target).Next()
@@ -137,7 +137,7 @@ func evaluate(ctx context.Context, e *expression, target map[string]any) (any, e
 	return value, nil
 }
 
-// fields are what an expression sees of a target.
+// fields returns the input of an expression for a target.
 func fields(t *job.Target, meta map[string]any) map[string]any {
 	segments := strings.Split(t.Name, ".")
 	top, attr := segments[0], t.Name
@@ -165,7 +165,7 @@ func host(t *job.Target) any {
 	return t.Host
 }
 
-// anyOf gives a list as jq has it.
+// anyOf returns a list as jq's type.
 func anyOf(words []string) []any {
 	list := make([]any, len(words))
 	for i, word := range words {

@@ -41,8 +41,7 @@ const unit = 10
 // maxUnits is how much one may count: an hour.
 const maxUnits = 360
 
-// Weigh says how long derivations took to build before, for which system, in seconds;
-// 0 is for not known.
+// Weigh sets how long derivations took to build before, by system, in seconds; 0 is unknown.
 func (m *Missing) Weigh(took func(drv, system string) float64) {
 	m.weighed = false
 	for drv, n := range m.numbers {
@@ -62,7 +61,7 @@ func (m *Missing) sumUp() {
 	}
 }
 
-// units is what all take together.
+// units returns the units of time that all take together.
 func (m *Missing) units() int {
 	if len(m.ends) == 0 {
 		return 0
@@ -70,7 +69,7 @@ func (m *Missing) units() int {
 	return m.ends[len(m.ends)-1]
 }
 
-// Count is how many derivations are missing, 0 for the nil one.
+// Count returns how many derivations are missing, 0 for the nil one.
 func (m *Missing) Count() int {
 	if m == nil {
 		return 0
@@ -177,7 +176,7 @@ func (w *walk) want(all []want, seen map[want]bool, drv string, outputs []string
 	return all, n
 }
 
-// paths are the store paths of what is wanted, or none if one is unknown.
+// paths returns the store paths that are wanted, none if one is unknown.
 func (t want) paths() []string {
 	if t.output != "" {
 		if path := t.of.drv.Outputs[t.output]; path != "" {
@@ -290,7 +289,7 @@ func (w *walk) read(ctx context.Context, level []want) error {
 	return nil
 }
 
-// missing gives what was found.
+// missing returns the derivations that were found.
 func (w *walk) missing() *Missing {
 	m := &Missing{Available: w.taken, numbers: map[string]int32{}}
 	var all []*node
@@ -314,8 +313,8 @@ func (w *walk) missing() *Missing {
 	return m
 }
 
-// closures gives for each of some different derivations what is missing of it and
-// of all that it needs. Where nothing is known, that is itself.
+// closures returns, for each of some different derivations, the missing ones among it and all
+// that it needs. Where nothing is known, that is itself.
 func (m *Missing) closures(drvs []string) []set {
 	all := make([]set, len(drvs))
 	if m == nil {
@@ -340,8 +339,8 @@ func (m *Missing) closures(drvs []string) []set {
 	return all
 }
 
-// neededBy gives for each missing derivation, by its number, which of some different
-// derivations need it, or are it: nil where none does.
+// neededBy returns, for each missing derivation by its number, the derivations among some
+// different ones that need it, or are it: nil where none does.
 func (m *Missing) neededBy(drvs []string) []set {
 	// One way through the graph does for all of them: those first that nothing needs
 	// that comes later.
@@ -383,8 +382,8 @@ func (m *Missing) neededBy(drvs []string) []set {
 	return needed
 }
 
-// Savers says which entry keeps what is built of a derivation for later runs, by its
-// path, of those that several entries have to build: each has about as many.
+// Savers returns the entry that saves the build of a derivation for later runs, by the path of
+// the derivation, for those that several entries have to build: each entry has about as many.
 func (m *Missing) Savers(entries []job.Entry) map[string]string {
 	if m == nil || len(entries) < 2 {
 		return nil
@@ -439,8 +438,8 @@ func (m *Missing) Savers(entries []job.Entry) map[string]string {
 	return savers
 }
 
-// longestFirst sorts entries by what they take, and says whether it has, which is where
-// something is known about that.
+// longestFirst sorts entries by their expected time and reports whether it has, which is where
+// a time is known.
 func (m *Missing) longestFirst(entries []job.Entry) bool {
 	if m == nil || !m.weighed {
 		return false

@@ -24,7 +24,7 @@ type Annotation struct {
 // maxAnnotations is how many of a level GitHub shows of a step.
 const maxAnnotations = 10
 
-// Annotations gives the verdict's annotations, those that explain most first:
+// Annotations returns the verdict's annotations, those that explain most first:
 // the root causes, then errors beside the targets, and targets without a result.
 // There are at most ten of each level; if there were more, the last one says how
 // many.
@@ -63,7 +63,7 @@ func Annotations(of *verdict.Verdict) []Annotation {
 	return append(append(atLevel("error", errs), atLevel("warning", warnings)...), atLevel("notice", infos)...)
 }
 
-// who names targets, in one line.
+// who returns the names of targets, in one line.
 func who(targets []*verdict.Target) string {
 	const longest = 1000
 	names := targetNames(targets)
@@ -91,13 +91,13 @@ func (c *rootCause) annotation() Annotation {
 		message = append(message, c.othersTitle()+": "+list(others, "; ", 1000))
 	}
 	for _, command := range c.reproduce()[:min(1, len(c.reproduce()))] {
-		message = append(message, "To see it at home: "+command)
+		message = append(message, "Reproduce locally: "+command)
 	}
 	a.Message = strings.Join(message, "\n")
 	return a
 }
 
-// title says what failed, and how much that blocks.
+// title returns the name of the failure, and how much it blocks.
 func (c *rootCause) title() string {
 	title := text.Plural(len(c.targets), "target")
 	if name := c.name(); name != "" {
@@ -121,7 +121,7 @@ func (c *rootCause) title() string {
 	return title + c.what() + blocked
 }
 
-// atLevel gives all of a level, or as many as are shown.
+// atLevel returns all annotations of a level, or as many as GitHub shows.
 func atLevel(level string, all []Annotation) []Annotation {
 	const longest = 4000
 	if left := len(all) - maxAnnotations + 1; left > 1 {

@@ -78,17 +78,17 @@ func TestAnAnnotationBeginsWithItsCause(t *testing.T) {
 		{
 			Level: "error", Title: "packages.x86_64-linux.nginx failed and blocks packages.x86_64-linux.a", File: "src/a.c", Line: 12,
 			Message: "nginx failed: builder failed with exit code 1\ntarget: packages.x86_64-linux.nginx\nblocked by it: packages.x86_64-linux.a\n" +
-				"src/a.c:12:5: error: boom\nTo see it at home: nix build .#packages.x86_64-linux.nginx",
+				"src/a.c:12:5: error: boom\nReproduce locally: nix build .#packages.x86_64-linux.nginx",
 		},
 		{
 			Level: "error", Title: "2 targets failed",
 			Message: "2 targets failed: cannot connect to daemon\ntargets: packages.x86_64-linux.b, packages.x86_64-linux.c\n" +
-				"To see it at home: nix build .#packages.x86_64-linux.b",
+				"Reproduce locally: nix build .#packages.x86_64-linux.b",
 		},
 		{
 			Level: "error", Title: "2 targets can't be evaluated",
 			Message: "2 targets can't be evaluated: undefined variable 'x'\ntargets: nixosConfigurations.old, nixosConfigurations.older\n" +
-				"To see it at home: nix build .#nixosConfigurations.old.config.system.build.toplevel",
+				"Reproduce locally: nix build .#nixosConfigurations.old.config.system.build.toplevel",
 		},
 	}
 	if diff := cmp.Diff(want, Annotations(v)); diff != "" {

@@ -77,7 +77,7 @@ func (v view) rootCauses(evaluation bool) []*rootCause {
 	return causes
 }
 
-// hosts is 1 if a host is among the targets.
+// hosts returns 1 if a host is among the targets, else 0.
 func (c *rootCause) hosts() int {
 	if slices.ContainsFunc(slices.Concat(c.targets, c.also), func(t *verdict.Target) bool { return t.Target.Kind.IsHost() }) {
 		return 1
@@ -87,7 +87,7 @@ func (c *rootCause) hosts() int {
 
 const postBuildFailed = "post_build failed"
 
-// what says what became of it, in few words.
+// what returns how it ended, in few words.
 func (c *rootCause) what() string {
 	if len(c.targets) == 0 {
 		return " failed"
@@ -104,7 +104,8 @@ func (c *rootCause) what() string {
 	}
 }
 
-// name names it: the derivation, else the only target. Without either it is empty.
+// name returns the name of the derivation, else of the only target. Without either it is
+// empty.
 func (c *rootCause) name() string {
 	switch {
 	case c.drv != "":
@@ -116,8 +117,8 @@ func (c *rootCause) name() string {
 	}
 }
 
-// headline is the root cause in a line. quote makes foreign text fit for where
-// the line stands.
+// headline returns the root cause in a line. quote makes foreign text fit for the place of the
+// line.
 func (c *rootCause) headline(quote func(string) string) string {
 	line := text.Plural(len(c.targets), "target")
 	if name := c.name(); name != "" {
@@ -132,8 +133,7 @@ func (c *rootCause) headline(quote func(string) string) string {
 	return line
 }
 
-// others says of the causes that no target tells of, each in a line with the end of its
-// log.
+// others returns a line for each cause that no target mentions, with the end of its log.
 func (c *rootCause) others(quote func(string) string) []string {
 	const longest = 160
 	all := make([]string, len(c.further))
@@ -146,7 +146,7 @@ func (c *rootCause) others(quote func(string) string) []string {
 	return all
 }
 
-// othersTitle introduces them.
+// othersTitle returns the title of the lines of others.
 func (c *rootCause) othersTitle() string {
 	return text.Plural(len(c.further), "more derivation failed", "more derivations failed")
 }
@@ -162,7 +162,7 @@ func (a *affected) all() []*verdict.Target { return slices.Concat(a.targets, a.a
 
 const blockedByIt = "blocked by it"
 
-// affects says who is hit, first what failed itself.
+// affects returns the targets that are hit, first those that failed themselves.
 func (c *rootCause) affects() []affected {
 	switch {
 	case c.drv == "" && len(c.targets) == 1:
@@ -188,7 +188,7 @@ func (c *rootCause) affects() []affected {
 	return all
 }
 
-// hasLog gives a target that has the log of the build that failed, or none.
+// hasLog returns a target that has the log of the build that failed, or nil.
 func (c *rootCause) hasLog() *verdict.Target {
 	for _, t := range c.targets {
 		if len(t.Log()) > 0 {
@@ -198,7 +198,7 @@ func (c *rootCause) hasLog() *verdict.Target {
 	return nil
 }
 
-// place is where in the repository the log says the error is.
+// place returns the place in the repository that the log names.
 func (c *rootCause) place() (file string, line int) {
 	for _, t := range c.targets {
 		if t.Result == nil || t.StepFailed() {
@@ -211,7 +211,7 @@ func (c *rootCause) place() (file string, line int) {
 	return "", 0
 }
 
-// log gives the last lines of the build that failed.
+// log returns the last lines of the build that failed.
 func (c *rootCause) log() []string {
 	const (
 		most   = 100
@@ -234,7 +234,7 @@ func (c *rootCause) log() []string {
 // that is gone.
 var logExcerpt = regexp.MustCompile(`^ *(?:[Ll]ast \d+ log lines?:$|>(?: |$)|For full logs, run|nix log /)`)
 
-// message gives the error, without the log where there is one.
+// message returns the error, without the log where there is one.
 func (c *rootCause) message() []string {
 	var all []string
 	switch {
@@ -256,8 +256,8 @@ var (
 	itself      = regexp.MustCompile(`(?:: | (?:for |of |in )?(?:fixed-output derivation )?)?['"]?\x00['"]?`) // NUL is the derivation
 )
 
-// happened gives what the error says first, in a line and without the name of the
-// derivation, and what it says besides.
+// happened returns the first statement of the error, in a line and without the name of the
+// derivation, and the rest of the error.
 func (c *rootCause) happened() (reason string, detail []string) {
 	const longest = 300
 	all := c.message()
@@ -286,7 +286,7 @@ func (c *rootCause) happened() (reason string, detail []string) {
 	return text.Clip(reason, longest), text.Lines(strings.Join(detail, "\n"))
 }
 
-// entries names those of the targets, each once.
+// entries returns the names of the entries of the targets, each once.
 func (c *rootCause) entries() []string {
 	var all []string
 	for _, t := range c.targets {
@@ -297,7 +297,8 @@ func (c *rootCause) entries() []string {
 	return all
 }
 
-// reproduce gives what to type at home, for the first few targets.
+// reproduce returns the commands that reproduce the failure locally, for the first few
+// targets.
 func (c *rootCause) reproduce() []string {
 	const few = 3
 	var all []string

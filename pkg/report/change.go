@@ -45,7 +45,8 @@ func (c change) markdown(limit int, o SummaryOptions) string {
 	return b.String()
 }
 
-// tableRows are as many as fit into limit bytes, and one that says how many do not.
+// tableRows returns as many rows as fit into limit bytes, and one with the number of the
+// others.
 func tableRows(rows []string, limit int) string {
 	var b strings.Builder
 	for i, row := range rows {
@@ -58,7 +59,7 @@ func tableRows(rows []string, limit int) string {
 	return b.String()
 }
 
-// tally is the change in numbers.
+// tally returns the numbers of the change.
 func (c change) tally() string {
 	var parts []string
 	for _, count := range []struct {
@@ -76,7 +77,7 @@ func (c change) tally() string {
 	return line
 }
 
-// of names what it is compared with.
+// of returns the branch and the commit that it is compared with.
 func (c change) of(name func(string) string) string {
 	const short = 8
 	line := name(cmp.Or(c.Branch, "the default branch"))
@@ -114,7 +115,7 @@ func growths(t verdict.ChangedTarget, name func(string) string) string {
 	return cmp.Or(strings.Join(parts, ", "), text.None)
 }
 
-// signed is a difference of bytes.
+// signed returns a difference of bytes with its sign.
 func signed(bytes int64) string {
 	switch {
 	case bytes > 0:

@@ -9,8 +9,8 @@ const (
 )
 
 var (
-	noon, drv, storePath, jobURL             = verdicttest.Noon, verdicttest.Drv, verdicttest.StorePath, verdicttest.JobURL
-	host, pkg, skipped, unevaluated          = verdicttest.Host, verdicttest.Package, verdicttest.Skipped, verdicttest.Unevaluated
-	planOf, resultsOf, fail, buildAt         = verdicttest.PlanOf, verdicttest.ResultsOf, verdicttest.Fail, verdicttest.BuildAt
-	needsOf, judged, fleet, changed, mainRun = verdicttest.NeedsOf, verdicttest.Judged, verdicttest.Fleet, verdicttest.Changed, verdicttest.MainRun
+	noon, drv, storePath             = verdicttest.Noon, verdicttest.Drv, verdicttest.StorePath
+	host, pkg, skipped, unevaluated  = verdicttest.Host, verdicttest.Package, verdicttest.Skipped, verdicttest.Unevaluated
+	planOf, resultsOf, fail, buildAt = verdicttest.PlanOf, verdicttest.ResultsOf, verdicttest.Fail, verdicttest.BuildAt
+	needsOf, judged, fleet, changed  = verdicttest.NeedsOf, verdicttest.Judged, verdicttest.Fleet, verdicttest.Changed
 )

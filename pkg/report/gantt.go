@@ -13,7 +13,7 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// bars gives the entries that took longest, at most so many, in the order of their
+// bars returns the entries that took longest, at most so many, in the order of their
 // start, and how many it leaves out. Of one alone there is nothing to compare.
 func (v view) bars(most int) (bars []verdict.Work, left int) {
 	for _, w := range v.Work {
@@ -31,7 +31,7 @@ func (v view) bars(most int) (bars []verdict.Work, left int) {
 	return bars, left
 }
 
-// mark shows how an entry ended.
+// mark returns the sign for how an entry ended.
 func mark(w verdict.Work) string {
 	switch {
 	case w.Outcome.OK():
@@ -43,8 +43,8 @@ func mark(w verdict.Work) string {
 	}
 }
 
-// gantt shows in at most limit bytes when which entry was worked on, as a Mermaid
-// diagram. Its axis counts from the start of the first one.
+// gantt returns the times of the entries as a Mermaid diagram of at most limit bytes. Its axis
+// counts from the start of the first entry.
 func (v view) gantt(limit int) string {
 	const (
 		most  = 30
@@ -86,8 +86,8 @@ func (v view) gantt(limit int) string {
 	return b.String()
 }
 
-// unarmedLabel is foreign text as a label of Mermaid's, in which only letters,
-// digits and a few other characters are sure to have no meaning.
+// unarmedLabel returns foreign text as a label of Mermaid's, in which only letters, digits and
+// a few other characters are sure to have no meaning.
 func unarmedLabel(s string) string {
 	const longest = 48
 	return text.Clip(strings.Map(func(r rune) rune {

@@ -34,13 +34,13 @@ var (
 	}).Parse(pageHTML))
 )
 
-// styleSum is what the page's policy knows the only style by that it allows.
+// styleSum returns the hash by which the page's policy allows its only style.
 func styleSum() string {
 	sum := sha256.Sum256([]byte(pageCSS))
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// HTML gives the verdict as a page that needs no network and runs no script, with
+// HTML returns the verdict as a page that needs no network and runs no script, with
 // what the Summary has. It shows all targets, whatever o.MaxBytes says, and of logs
 // their end.
 func HTML(of *verdict.Verdict, o SummaryOptions) ([]byte, error) {
@@ -176,7 +176,7 @@ func (c *rootCause) page(limit int) pageCause {
 	return p
 }
 
-// jobs leads to those of the first few entries whose pages are known.
+// jobs returns links to the jobs of the first few entries whose pages are known.
 func (p *page) jobs(entries ...string) []pageLink {
 	var links []pageLink
 	for _, entry := range entries {
@@ -187,7 +187,7 @@ func (p *page) jobs(entries ...string) []pageLink {
 	return links
 }
 
-// ending is the last lines, as much as fits into limit bytes.
+// ending returns the last lines, as many as fit into limit bytes.
 func ending(all []string, limit int) string {
 	taken, _, left := text.ClipLines(all, limit, false)
 	if left > 0 {

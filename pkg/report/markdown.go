@@ -7,12 +7,12 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// folded hides Markdown behind a line of our own.
+// folded returns Markdown that is hidden behind a line of our own.
 func folded(title, markdown string) string {
 	return "<details><summary>" + title + "</summary>\n\n" + markdown + "</details>\n\n"
 }
 
-// excerpt is a code block of what fits of the lines into limit bytes.
+// excerpt returns a code block of what fits of the lines into limit bytes.
 func excerpt(all []string, limit int, both bool) string {
 	taken, cut, left := text.ClipLines(all, limit, both)
 	if len(taken) == 0 {
@@ -25,7 +25,7 @@ func excerpt(all []string, limit int, both bool) string {
 	return text.Fenced(taken)
 }
 
-// duration shows seconds that a document tells.
+// duration returns seconds of a document for a person.
 func duration(s float64) string {
 	if d := verdict.Seconds(s); d > 0 {
 		return text.Duration(d)
@@ -33,7 +33,7 @@ func duration(s float64) string {
 	return text.None
 }
 
-// size shows bytes that a document tells.
+// size returns bytes of a document for a person.
 func size(bytes int64) string {
 	if bytes <= 0 {
 		return text.None

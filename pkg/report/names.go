@@ -54,7 +54,7 @@ func targetNames(targets []*verdict.Target) []string {
 
 func (n *names) of(targets []*verdict.Target) nameList { return n.take(targetNames(targets)) }
 
-// again hands out names that are written elsewhere, too.
+// again returns names that are written elsewhere, too.
 func (n *names) again(targets []*verdict.Target) nameList {
 	return n.within(&n.spare, targetNames(targets))
 }
@@ -80,7 +80,7 @@ func (l *nameList) add(more nameList) {
 	l.more += more.more
 }
 
-// title gives the root cause in a line, or nothing where there is no room.
+// title returns the root cause in a line, or nothing where there is no room.
 func (n *names) title(c *rootCause) string {
 	title := c.headline(func(s string) string { return text.Code(s, max(n.longest, 80)) })
 	if n.titles -= len(title); n.titles < 0 {
@@ -103,7 +103,7 @@ func (l nameList) inline() string {
 	return line
 }
 
-// paragraph says how so many are hit, in a sentence of its own.
+// paragraph returns a sentence of its own about how so many targets are hit.
 func (l nameList) paragraph(how string) string {
 	const open = 20
 	count := len(l.shown) + l.more
@@ -121,7 +121,7 @@ func (l nameList) paragraph(how string) string {
 	}
 }
 
-// block is the list as a heading, which counts them where they are many.
+// block returns the list as a heading, which counts the names where they are many.
 func (l nameList) block() string {
 	const inTitle, open = 3, 20
 	count := len(l.shown) + l.more

@@ -11,8 +11,8 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// notes are the Plan's notices, and what is to be said about good results. quote
-// makes foreign text fit for where they stand.
+// notes returns the Plan's notices, and remarks about good results. quote makes foreign text
+// fit for its place.
 func (v view) notes(quote func(string) string) []string {
 	ours := v.emulated(quote)
 	var notes []string
@@ -41,8 +41,8 @@ func notices(own, emulated []string) []string {
 	return all
 }
 
-// slower names the entries that took much longer to build than when the default branch
-// did the last time, the worst first; empty if there are none.
+// slower returns a remark about the entries that took much longer to build than on the default
+// branch, the worst first; empty if there are none.
 func (v view) slower(quote func(string) string) string {
 	const (
 		most  = 5
@@ -93,7 +93,8 @@ func (v view) emulated(quote func(string) string) map[string]string {
 	return notes
 }
 
-// skippedStep says why the step after the build was skipped; empty if it was not.
+// skippedStep returns the reason why the step after the build was skipped; empty if it was
+// not.
 func skippedStep(t *verdict.Target) string {
 	if t.Result == nil || t.Result.PostBuild == nil || t.Result.PostBuild.Outcome != job.StepSkipped {
 		return ""
@@ -115,7 +116,7 @@ func (v view) skippedSteps(quote func(string) string) []string {
 	return notes
 }
 
-// few names some of the targets.
+// few returns the names of some of the targets.
 func few(targets []*verdict.Target, quote func(string) string) string {
 	const most = 10
 	var names []string

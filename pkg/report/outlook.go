@@ -36,8 +36,8 @@ const (
 	longestName = 100 // bytes
 )
 
-// NewOutlook tells of a Plan for a terminal of so many columns; 0 is a log. Lists of
-// names are fitted into them.
+// NewOutlook returns the outlook of a Plan for a terminal of so many columns; 0 is a log.
+// Lists of names are fitted into them.
 func NewOutlook(p *job.Plan, width int) Outlook {
 	width = cmp.Or(width, logWidth)
 	o := Outlook{Total: total(p)}
@@ -79,8 +79,8 @@ func NewOutlook(p *job.Plan, width int) Outlook {
 	return o
 }
 
-// OutlookMarkdown tells the same as Markdown of at most limit bytes, of which it
-// needs 4 KiB at least.
+// OutlookMarkdown returns the outlook as Markdown of at most limit bytes, of which it needs 4
+// KiB at least.
 func OutlookMarkdown(p *job.Plan, limit int) string {
 	limit = max(limit, 4<<10) - 1<<10 // for headings
 	var b strings.Builder
@@ -112,7 +112,7 @@ func OutlookMarkdown(p *job.Plan, limit int) string {
 	return b.String()
 }
 
-// total is the Plan in a line.
+// total returns the Plan in a line.
 func total(p *job.Plan) string {
 	return fmt.Sprintf("%d to build in %s, %d skipped, %d failed to evaluate",
 		count(p, job.StateBuild), text.Plural(len(p.Entries), "entry", "entries"), count(p, job.StateSkip), count(p, job.StateFailed))
@@ -169,8 +169,8 @@ func countTargets(p *job.Plan) []*targetCounts {
 	return all
 }
 
-// failures says in a line each what can't be evaluated, what Nix says first, and
-// where that is.
+// failures returns a line for each target that cannot be evaluated: the beginning of Nix's
+// message, and the place that it names.
 func failures(p *job.Plan, quote func(string, int) string) []string {
 	var all []string
 	for i := range p.Targets {
@@ -228,7 +228,7 @@ type skippedGroup struct {
 	names  []string
 }
 
-// skippedGroups are ordered by their size.
+// skippedGroups returns the groups of skipped targets, the largest first.
 func skippedGroups(p *job.Plan) []skippedGroup {
 	var groups []skippedGroup
 	at := map[string]int{}
@@ -249,7 +249,7 @@ func skippedGroups(p *job.Plan) []skippedGroup {
 	return groups
 }
 
-// systemOf says what an entry is built for, and how long that took the last time.
+// systemOf returns the system of an entry, and how long it took the last time.
 func systemOf(p *job.Plan, e *job.Entry) string {
 	system := cmp.Or(brief(e.System, longestName), text.None)
 	if e.QEMU {
@@ -264,7 +264,8 @@ func systemOf(p *job.Plan, e *job.Entry) string {
 	return system
 }
 
-// entryNames are the names of an entry's targets, unless its own says it all.
+// entryNames returns the names of an entry's targets, none where the entry's own name is
+// enough.
 func entryNames(p *job.Plan, e *job.Entry) []string {
 	var all []string
 	for _, ref := range e.Targets {
@@ -276,7 +277,7 @@ func entryNames(p *job.Plan, e *job.Entry) []string {
 	return all
 }
 
-// brief is foreign text as a part of a line, of at most limit bytes.
+// brief returns foreign text as a part of a line, of at most limit bytes.
 func brief(s string, limit int) string { return text.NoCommandsWithin(text.Clip(text.Line(s), limit)) }
 
 func shownName(name string) string { return cmp.Or(brief(name, longestName), text.None) }
@@ -300,7 +301,7 @@ func fit(line string, names []string, width int) string {
 	return line
 }
 
-// atMost leaves of lines so many, and tells how many there are besides.
+// atMost returns the first lines, and the number of the others.
 func atMost(all []string, most int, indent string) []string {
 	if len(all) <= most {
 		return all

@@ -20,7 +20,7 @@ type pushTotal struct {
 	Seconds                float64
 }
 
-// Uploaded says what the binary cache lacked, as far as it is known.
+// Uploaded returns how much the binary cache lacked, as far as it is known.
 func (t *pushTotal) Uploaded() string {
 	if t.Sent == 0 {
 		return text.None
@@ -65,7 +65,7 @@ func (v view) pushTotals() []*pushTotal {
 	return totals
 }
 
-// hits says what the caches spared and what they did not, in lines.
+// hits returns lines about how much came from caches and how much was built.
 func (v view) hits() []string {
 	var paths, built, fetched int
 	var read, unpacked int64
@@ -98,8 +98,7 @@ func (v view) hits() []string {
 	return all
 }
 
-// caches shows what came from caches and what went to which binary cache, in about
-// twice limit bytes.
+// caches returns the sections about caches and pushes, in about twice limit bytes.
 func (v view) caches(limit int) string {
 	hits := v.hits()
 	for i := range hits {
@@ -129,7 +128,7 @@ func (v view) caches(limit int) string {
 	return md
 }
 
-// textPushed is the same for a log.
+// textPushed writes the pushes for a log.
 func (v view) textPushed(b *strings.Builder) {
 	for _, t := range v.pushTotals() {
 		if t.Failed < t.Entries {
@@ -171,7 +170,7 @@ func (v view) unpushed(optional ...bool) []string {
 	return all
 }
 
-// spared gives a warning for each way in which pushes failed that don't count.
+// spared returns a warning for each way in which pushes failed that do not count.
 func (v view) spared() []Annotation {
 	type failure struct{ destination, why string }
 	by := map[failure]int{}

@@ -27,7 +27,7 @@ type nameGroup struct {
 	names nameList
 }
 
-// names are those of all groups.
+// names returns the names of all groups.
 func (b *block) names() nameList {
 	var all nameList
 	for _, g := range b.groups {
@@ -36,7 +36,7 @@ func (b *block) names() nameList {
 	return all
 }
 
-// head is the block's heading and names.
+// head returns the block's heading and names.
 func (b *block) head() string {
 	if b.title == "" {
 		return b.names().block()
@@ -48,7 +48,7 @@ func (b *block) head() string {
 	return md
 }
 
-// line is the block without a body, in a line.
+// line returns the block without a body, in a line.
 func (b *block) line() string {
 	if b.title == "" {
 		return b.names().inline()
@@ -69,7 +69,7 @@ const (
 	sectionEnd = 100     // bytes that the count of what is left out may take
 )
 
-// least is how many bytes a section takes without any body.
+// least returns the bytes that a section takes without any body.
 func (s *section) least() int {
 	if len(s.blocks) == 0 {
 		return 0
@@ -81,8 +81,8 @@ func (s *section) least() int {
 	return size
 }
 
-// render gives the section, with bodies of about each bytes, and takes what they
-// need from room. Blocks without a body come last, as a list.
+// render returns the section, with bodies of about each bytes, and takes their size from room.
+// Blocks without a body come last, as a list.
 func (s *section) render(each int, room *int) string {
 	if len(s.blocks) == 0 {
 		return ""
@@ -113,7 +113,7 @@ func (s *section) render(each int, room *int) string {
 	return b.String()
 }
 
-// blockOf is the block of a root cause, without a body.
+// blockOf returns the block of a root cause, without a body.
 func (n *names) blockOf(c *rootCause) block {
 	var b block
 	for _, group := range c.affects() {
@@ -157,7 +157,7 @@ func (v view) failedSection(n *names, l map[string]string) *section {
 // openOthers is how many further causes are shown without a click.
 const openOthers = 3
 
-// othersList lists the causes that no target tells of.
+// othersList returns the list of the causes that no target mentions.
 func (c *rootCause) othersList(limit int) string {
 	if len(c.further) == 0 {
 		return ""
@@ -185,7 +185,7 @@ func (v view) unevaluatedSection(n *names) *section {
 	return s
 }
 
-// detail is what there is to say below a title, if there is one.
+// detail returns the part of the message that is not in the title, if there is one.
 func (c *rootCause) detail(title string) []string {
 	if title == "" {
 		return c.message()
@@ -196,7 +196,7 @@ func (c *rootCause) detail(title string) []string {
 
 func reproduction(c *rootCause, limit int) string {
 	if block := excerpt(c.reproduce(), max(limit, 500), false); block != "" {
-		return "To see it at home:\n\n" + block
+		return "Reproduce locally:\n\n" + block
 	}
 	return ""
 }
@@ -204,7 +204,7 @@ func reproduction(c *rootCause, limit int) string {
 // fewJobs is how many jobs an error links to.
 const fewJobs = 3
 
-// jobLinks leads to the jobs of the first few entries whose pages are known.
+// jobLinks returns links to the jobs of the first few entries whose pages are known.
 func jobLinks(entries []string, l map[string]string) string {
 	var links []string
 	for _, entry := range entries {

@@ -28,7 +28,7 @@ type SummaryOptions struct {
 	MaxBytes int
 }
 
-// Summary gives the verdict as Markdown, as GitHub renders it: the verdict, what
+// Summary returns the verdict as Markdown, as GitHub renders it: the verdict, what
 // failed and why, a table of all targets, the time line and what went through
 // caches. Where that gets too large, long logs, then whole logs, then rows of the
 // table are left out, and their number is told. The verdict and the names of what failed stay.
@@ -70,7 +70,7 @@ func Summary(of *verdict.Verdict, o SummaryOptions) string {
 
 var marks = map[verdict.Status]string{verdict.Success: "✅", verdict.Failure: "❌", verdict.Cancelled: "⚪"}
 
-// head is the verdict.
+// head returns the verdict in a heading, and what is known of the run as a whole.
 func (v view) head(runURL string, limit int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "## %s nix-matrix: %s\n\n", marks[v.Status], v.Reason)
@@ -117,7 +117,7 @@ const runPage = "/actions/runs/"
 // ownPage is what may follow runPage.
 var ownPage = regexp.MustCompile(`^[0-9]+(?:/attempts/[0-9]+|/job/[0-9]+)?$`)
 
-// links are the addresses of the pages of this run's jobs, by Entry.Name. All are fit
+// links returns the addresses of the pages of this run's jobs, by Entry.Name. All are fit
 // to stand in Markdown.
 func (v view) links(o SummaryOptions) map[string]string {
 	l := map[string]string{}
@@ -129,7 +129,7 @@ func (v view) links(o SummaryOptions) map[string]string {
 	return l
 }
 
-// counts is one line of numbers.
+// counts returns the numbers in one line.
 func (v view) counts() string {
 	var parts []string
 	for _, c := range []struct {
@@ -152,7 +152,7 @@ func (v view) counts() string {
 	return strings.Join(parts, " · ")
 }
 
-// missing lists the targets that nothing came of.
+// missing returns the list of the targets without a result.
 func (v view) missing(n *names) string {
 	var b strings.Builder
 	for _, kind := range []struct {
@@ -197,7 +197,7 @@ func (v view) ignored(limit int) string {
 	return bullets("Results that don't count", ignored, limit)
 }
 
-// bullets is a list under a heading, or nothing.
+// bullets returns a list under a heading, or nothing.
 func bullets(title string, items []string, limit int) string {
 	if len(items) == 0 {
 		return ""
@@ -205,7 +205,7 @@ func bullets(title string, items []string, limit int) string {
 	return "### " + title + "\n\n" + list(items, "\n", limit) + "\n\n"
 }
 
-// list joins as many items as fit into limit bytes and says how many do not.
+// list returns as many items as fit into limit bytes, joined, and the number of the others.
 func list(items []string, separator string, limit int) string {
 	size := 0
 	for i, item := range items {

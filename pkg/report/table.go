@@ -23,7 +23,8 @@ type row struct {
 	OutPath       string
 }
 
-// rows describe all targets, and to which binary caches each of them went.
+// rows returns the rows of all targets, each with the binary caches that the target was pushed
+// to.
 func (v view) rows() []row {
 	went := map[string][]string{}
 	for _, p := range v.Pushes {
@@ -42,7 +43,7 @@ func (v view) rows() []row {
 	return rows
 }
 
-// rowOf describes a target.
+// rowOf returns the row of a target.
 func rowOf(t *verdict.Target) row {
 	r := row{Entry: t.Entry, Name: t.Name(), System: t.Target.System, Status: t.Status, Time: text.None, Closure: text.None}
 	switch t.Status {
@@ -87,7 +88,8 @@ func rowOf(t *verdict.Target) row {
 // tableFrame is what the table takes around its rows, in bytes.
 const tableFrame = 400
 
-// table shows all targets, or as many as fit with their rows into limit bytes.
+// table returns the table of all targets, or of as many as fit with their rows into limit
+// bytes.
 func (v view) table(limit int, l map[string]string) string {
 	const (
 		many   = 30
@@ -117,7 +119,7 @@ func (v view) table(limit int, l map[string]string) string {
 	return "### Targets\n\n" + md
 }
 
-// cutRows is a table of as many rows as fit into limit bytes, and the number of
+// cutRows returns a table of as many rows as fit into limit bytes, and the number of
 // the others.
 func cutRows(header string, rows []string, limit int, what string) string {
 	shown, size := 0, 0

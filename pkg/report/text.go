@@ -10,7 +10,7 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// Text gives the verdict for a terminal or a log: a table of the targets, or of
+// Text returns the verdict for a terminal or a log: a table of the targets, or of
 // those that are not done where they are many, what failed and why, and as the
 // last line the verdict. Foreign text in it starts no workflow command of GitHub
 // Actions.
@@ -77,7 +77,7 @@ func (v view) textTable(b *strings.Builder) {
 	b.WriteString("\n")
 }
 
-// textCauses tells of root causes; of so many that nobody reads on, in short.
+// textCauses writes the root causes; of so many that nobody reads on, in short.
 func (v view) textCauses(b *strings.Builder, causes []*rootCause) {
 	const (
 		many       = 20
@@ -118,7 +118,7 @@ func (v view) textCauses(b *strings.Builder, causes []*rootCause) {
 			}
 		}
 		for _, command := range c.reproduce() {
-			fmt.Fprintf(b, "  to see it at home: %s\n", plain(command))
+			fmt.Fprintf(b, "  reproduce locally: %s\n", plain(command))
 		}
 		b.WriteString("\n")
 	}

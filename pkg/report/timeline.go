@@ -13,7 +13,7 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// TimeLine shows what the time of an entry went into, for the end of its log: a
+// TimeLine returns where the time of an entry went, for the end of its log: a
 // line for each derivation with when it was started, for how long it was built,
 // and both as a bar. Of many, it shows those that took longest. It is empty when
 // none took a second.
@@ -63,7 +63,7 @@ type timeSpan struct {
 	failed       bool
 }
 
-// timeSpans gives those of all builds, the longest first.
+// timeSpans returns the time spans of all builds, the longest first.
 func timeSpans(r *job.Result) []timeSpan {
 	begin := r.Started
 	for _, b := range r.Builds {

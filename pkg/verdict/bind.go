@@ -78,8 +78,8 @@ func matrixRows(text string) []matrixRow {
 	return matrix.Include
 }
 
-// check reports why the Plan with a key must not be judged: it is not the one that the
-// discover job names in Needs. nil means that it is.
+// check returns the reason why the Plan with a key must not be judged: it is not the one that
+// the discover job names in Needs. nil means that it is.
 func (n Needs) check(plan *job.Plan, key string) *Refusal {
 	id, ok := job.PlanKeyID(key)
 	claims := n.claims(id)
@@ -103,7 +103,7 @@ func (n Needs) check(plan *job.Plan, key string) *Refusal {
 	return nil
 }
 
-// unnamed is the Refusal where no job names a Plan.
+// unnamed returns the Refusal where no job names a Plan.
 func (n Needs) unnamed() *Refusal {
 	switch d := n.discovery(""); {
 	case len(d.ids) == 0:
@@ -128,7 +128,7 @@ func (n Needs) renamed(ids []string) bool {
 	return slices.ContainsFunc(ids, func(id string) bool { return len(n[id].Outputs) > 0 && ours(n[id].Outputs) == 0 })
 }
 
-// ambiguous is the Refusal where jobs name two Plans for one id.
+// ambiguous returns the Refusal where jobs name two Plans for one id.
 func ambiguous(id string, a, b claim) *Refusal {
 	who := fmt.Sprintf("The job %s names", text.Code(a.job, 100))
 	if a.job != b.job {
@@ -141,7 +141,7 @@ func ambiguous(id string, a, b claim) *Refusal {
 	}
 }
 
-// otherPlan is the Refusal of a Plan that is not the one that a job names.
+// otherPlan returns the Refusal of a Plan that is not the one that a job names.
 func otherPlan(plan *job.Plan, id string, made claim) *Refusal {
 	of := "another plan"
 	if plan.Run != 0 {
@@ -155,8 +155,8 @@ func otherPlan(plan *job.Plan, id string, made claim) *Refusal {
 	}
 }
 
-// sameEntries reports why the other outputs of the job that made a Plan are not about
-// that Plan. Those that it does not export say nothing.
+// sameEntries returns the reason why the other outputs of the job that made a Plan are not
+// about that Plan, nil if they are. An output that is not exported counts as right.
 func sameEntries(plan *job.Plan, outputs map[string]string) *Refusal {
 	const next = "The outputs `matrix`, `count` and `plan` must be those of one discover step. Run all jobs again."
 	if count := strings.TrimSpace(outputs["count"]); count != "" && count != strconv.Itoa(len(plan.Entries)) {

@@ -41,7 +41,7 @@ type Growth struct {
 	After   int64  `json:"after"`
 }
 
-// By is how much it has grown.
+// By returns by how many bytes it has grown.
 func (g Growth) By() int64 { return g.After - g.Before }
 
 // maxGrowths is how many packages are named of a target.

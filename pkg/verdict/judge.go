@@ -111,8 +111,8 @@ func (j *judgement) ignore(r *job.Result, why string) {
 	j.v.Ignored = append(j.v.Ignored, Ignored{Entry: r.Entry, Name: r.Name, Why: why})
 }
 
-// newer says whether a counts and b does not. Of two that finished together it
-// is the worse, so that their order means nothing.
+// newer reports whether a counts and b does not. Of two that finished together it is the
+// worse, so that their order means nothing.
 func newer(a, b *job.Result) bool {
 	if c := a.Finished.Compare(b.Finished); c != 0 {
 		return c > 0
@@ -120,13 +120,13 @@ func newer(a, b *job.Result) bool {
 	return b.Outcome.OK() && (!a.Outcome.OK() || a.Error != "")
 }
 
-// unfinished says whether a Result is the one that a worker leaves before it
+// unfinished reports whether a Result is the one that a worker leaves before it
 // starts, in case it gets killed.
 func unfinished(r *job.Result) bool {
 	return !r.Finished.After(r.Started) && len(r.Targets) == 0 && !r.Outcome.OK()
 }
 
-// wasCancelled says whether a Result shows that its job was told to stop.
+// wasCancelled reports whether a Result shows that its job was told to stop.
 func wasCancelled(r *job.Result) bool {
 	return !r.TimedOut &&
 		(r.Outcome == job.OutcomeCancelled || slices.ContainsFunc(r.Targets, func(t job.TargetResult) bool { return t.Outcome == job.OutcomeCancelled }))
@@ -189,7 +189,7 @@ func (j *judgement) target(n int, entry *job.Entry) Target {
 	return t
 }
 
-// missing says why there is no TargetResult.
+// missing sets the reason why there is no TargetResult.
 func (j *judgement) missing(t *Target, entry *job.Entry, r *job.Result) {
 	t.Status = TargetMissing
 	switch {
@@ -207,8 +207,8 @@ func (j *judgement) missing(t *Target, entry *job.Entry, r *job.Result) {
 	}
 }
 
-// find gives the TargetResult of a target, or says why there is none. Of several
-// it is the worst.
+// find returns the TargetResult of a target, or the reason why there is none. Of several it is
+// the worst.
 func find(r *job.Result, n int, target *job.Target) (*job.TargetResult, string) {
 	var found *job.TargetResult
 	why := whyUnmentioned
@@ -225,7 +225,7 @@ func find(r *job.Result, n int, target *job.Target) (*job.TargetResult, string) 
 	return found, why
 }
 
-// good says whether all went well with a target.
+// good reports whether all went well with a target.
 func good(t *job.TargetResult) bool { return t.Outcome.OK() && !stepFailed(t) }
 
 // evident reports whether a result names the path of each output that the Plan wants,
@@ -246,17 +246,18 @@ func evident(r *job.TargetResult, t *job.Target) bool {
 	return true
 }
 
-// stepFailed says whether the step after the build failed.
+// stepFailed reports whether the step after the build failed.
 func stepFailed(t *job.TargetResult) bool {
 	return t.PostBuild != nil && t.PostBuild.Outcome == job.StepFailed
 }
 
-// late says whether a target was not done when the deadline of its entry came.
+// late reports whether a target was not done when the deadline of its entry came.
 func late(r *job.Result, t *job.TargetResult) bool {
 	return r.TimedOut && !t.Outcome.OK() && t.Cause == "" && t.PostBuild == nil
 }
 
-// deadline says that, and then what the worker says.
+// deadline returns the message of a target that the deadline stopped: that it did, and the
+// words of the worker.
 func deadline(r *job.Result, t *job.TargetResult) string {
 	said := []string{whyDeadline, r.Error}
 	if t.Outcome != job.OutcomeCancelled {
@@ -285,7 +286,7 @@ func status(t *job.TargetResult) (TargetStatus, string) {
 	}
 }
 
-// entries collects the pushes and what went wrong beside the targets.
+// entries collects the pushes and the errors of entries that are not of a target.
 func (j *judgement) entries() {
 	failures := map[string]int{}
 	for i := range j.plan.Entries {
@@ -308,14 +309,14 @@ func (j *judgement) entries() {
 	}
 }
 
-// tellsOfCancel says whether a target of an entry is known to be cancelled.
+// tellsOfCancel reports whether a target of an entry is known to be cancelled.
 func (j *judgement) tellsOfCancel(e *job.Entry) bool {
 	return slices.ContainsFunc(e.Targets, func(ref job.Ref) bool {
 		return ref.N >= 0 && ref.N < len(j.v.Targets) && j.v.Targets[ref.N].Status == TargetCancelled
 	})
 }
 
-// problem says what is wrong with a Result that its targets do not tell.
+// problem returns the error of a Result that its targets do not have, empty if there is none.
 func problem(r *job.Result) string {
 	told := slices.ContainsFunc(r.Targets, func(t job.TargetResult) bool { return !good(&t) })
 	switch {
@@ -337,7 +338,7 @@ func problem(r *job.Result) string {
 	return ""
 }
 
-// times tells what the entries did and adds up how long they took. A rerun may be days after the run, so
+// times collects the work of the entries and adds up how long it took. A rerun may be days after the run, so
 // the time between the first and the last moment says nothing.
 func (j *judgement) times() {
 	type span struct {

@@ -8,7 +8,7 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// conclude gives the status and the reason of a verdict on a Plan.
+// conclude sets the status and the reason of a verdict on a Plan.
 func (j *judgement) conclude() {
 	v := j.v
 	failures := j.failures()
@@ -42,7 +42,7 @@ func (j *judgement) conclude() {
 	}
 }
 
-// failures says what is red, the most telling first.
+// failures returns the reasons why the run is red, the most telling first.
 func (j *judgement) failures() []string {
 	v := j.v
 	unevaluated := 0
@@ -95,7 +95,7 @@ func (j *judgement) failures() []string {
 	return parts
 }
 
-// noPlan gives the status and the reason of a verdict without a Plan.
+// noPlan sets the status and the reason of a verdict without a Plan.
 func (j *judgement) noPlan() {
 	v := j.v
 	v.Status = Failure

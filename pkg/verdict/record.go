@@ -55,7 +55,7 @@ func (v *Verdict) Record(about job.Record, plan *job.Plan, results []*job.Result
 	return &r
 }
 
-// proved says whether it is known that a target builds.
+// proved reports whether a target is known to build.
 func (t *Target) proved() bool {
 	switch t.Status {
 	case TargetBuilt, TargetFetched, TargetPresent:
@@ -79,7 +79,7 @@ func (t *Target) record(was *job.RecordTarget) job.RecordTarget {
 	return r
 }
 
-// times are how long derivations took, those before and those of the results. A
+// times returns how long derivations took, those before and those of the results. A
 // derivation's system is taken to be that of its entry.
 func times(plan *job.Plan, results []*job.Result, before map[string]float64) map[string]float64 {
 	all := maps.Clone(before)
@@ -106,7 +106,7 @@ func times(plan *job.Plan, results []*job.Result, before map[string]float64) map
 	return all
 }
 
-// entryTimes are what entries took that were built, those before and those of the
+// entryTimes returns the times of entries that were built, those before and those of the
 // results.
 func entryTimes(plan *job.Plan, results []*job.Result, before map[string]job.EntryTime, today int) map[string]job.EntryTime {
 	all := maps.Clone(before)

@@ -54,7 +54,7 @@ type Counts struct {
 	Missing   int `json:"missing"`
 }
 
-// Done is the number of targets that nothing is left to do for.
+// Done returns the number of targets that nothing is left to do for.
 func (c Counts) Done() int { return c.Built + c.Fetched + c.Present + c.Skipped }
 
 func (c *Counts) add(s TargetStatus) {
@@ -115,15 +115,16 @@ func (t *Target) Done() bool {
 	return false
 }
 
-// Unevaluated says that there is not even a derivation.
+// Unevaluated reports whether the target could not be evaluated, so that there is no
+// derivation.
 func (t *Target) Unevaluated() bool { return t.Target.State == job.StateFailed }
 
-// Name is what a person calls a target.
+// Name returns the name of a target for a person.
 func (t *Target) Name() string {
 	return cmp.Or(t.Target.Name, t.Target.Attr, fmt.Sprintf("target %d", t.N))
 }
 
-// Output gives the output that stands for a target: "out", or else the first.
+// Output returns the output that stands for a target: "out", or else the first.
 func (t *Target) Output() job.Output {
 	if t.Result != nil && len(t.Result.Outputs) > 0 {
 		outputs := t.Result.Outputs
@@ -140,8 +141,8 @@ func (t *Target) Output() job.Output {
 	return job.Output{}
 }
 
-// BlockedBy is the derivation that failed and kept the target, which needs it,
-// from being built; empty where there is none.
+// BlockedBy returns the derivation whose failure kept the target, which needs it, from being
+// built; empty where there is none.
 func (t *Target) BlockedBy() string {
 	if t.Status != TargetFailed || t.Result == nil || t.Result.Cause == t.Target.DrvPath {
 		return ""
@@ -149,10 +150,10 @@ func (t *Target) BlockedBy() string {
 	return t.Result.Cause
 }
 
-// StepFailed says that it was built, and the step after that failed.
+// StepFailed reports whether the target was built and the step after the build failed.
 func (t *Target) StepFailed() bool { return t.Result != nil && stepFailed(t.Result) }
 
-// Log is that of what failed.
+// Log returns the last lines of the build or the step that failed.
 func (t *Target) Log() []string {
 	switch {
 	case t.Result == nil:
@@ -164,8 +165,8 @@ func (t *Target) Log() []string {
 	}
 }
 
-// Reproduce is what to type to see at home what became of the target, if that can
-// be. The Plan's word counts for more than the worker's.
+// Reproduce returns the command that reproduces the failure of the target locally, empty where
+// none does. The Plan's word counts for more than the worker's.
 func (t *Target) Reproduce() string {
 	if t.StepFailed() || t.TimedOut {
 		return ""
@@ -235,8 +236,8 @@ type Ignored struct {
 	Why   string `json:"why"`
 }
 
-// HostsFirst gives the targets of the given statuses, or all of them, in the
-// order in which people look at them.
+// HostsFirst returns the targets of the given statuses, or all of them: hosts before others,
+// else in the order of the Plan.
 func (v *Verdict) HostsFirst(of ...TargetStatus) []*Target {
 	var targets []*Target
 	for i := range v.Targets {
@@ -257,8 +258,8 @@ func (v *Verdict) HostsFirst(of ...TargetStatus) []*Target {
 	return targets
 }
 
-// collect puts the failures of a Result with those of others; of one that more than one
-// Result tells of, that with more of its log. known are their places.
+// collect adds the failures of a Result to those of others; of a derivation that several
+// Results mention, it keeps the failure with the longer log. known has their places.
 func (v *Verdict) collect(r *job.Result, known map[string]int) {
 	for _, f := range r.Failures {
 		if n, ok := known[f.DrvPath]; !ok {
@@ -270,7 +271,7 @@ func (v *Verdict) collect(r *job.Result, known map[string]int) {
 	}
 }
 
-// Seconds takes seconds that a document tells, which may be any number.
+// Seconds returns the duration of a number of seconds in a document, which may be any number.
 func Seconds(s float64) time.Duration {
 	const most = 1e8
 	if math.IsNaN(s) || s <= 0 {

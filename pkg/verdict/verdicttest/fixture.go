@@ -12,20 +12,24 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
+// The keys of the Plan that is judged, and of another one.
 const (
 	PlanKey      = "nix-matrix-plan0-5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c"
 	OtherPlanKey = "nix-matrix-plan0-77aa77aa77aa77aa77aa77aa77aa77aa"
 )
 
+// Noon is the time at which the Plans were made.
 var Noon = time.Date(2026, 3, 14, 12, 0, 0, 0, time.UTC)
 
 // Drv makes a store path of a derivation.
 func Drv(name string) string { return StorePath(name) + ".drv" }
 
+// StorePath returns a store path with a name.
 func StorePath(name string) string {
 	return "/nix/store/" + "0123456789abcdfghijklmnpqrsvwxyz" + "-" + name
 }
 
+// Host returns a target that is a NixOS host, to be built.
 func Host(name, system string) job.Target {
 	return job.Target{
 		Attr: "nixosConfigurations." + name + ".config.system.build.toplevel", Name: "nixosConfigurations." + name,
@@ -37,6 +41,7 @@ func Host(name, system string) job.Target {
 	}
 }
 
+// Package returns a target that is a package, to be built.
 func Package(name string) job.Target {
 	attr := "packages.x86_64-linux." + name
 	return job.Target{
@@ -46,18 +51,20 @@ func Package(name string) job.Target {
 	}
 }
 
+// Skipped returns a target that is skipped for a reason.
 func Skipped(t job.Target, reason string) job.Target {
 	t.State, t.Reason = job.StateSkip, reason
 	return t
 }
 
+// Unevaluated returns a target that cannot be evaluated.
 func Unevaluated(t job.Target, message string) job.Target {
 	t.State, t.Error = job.StateFailed, message
 	t.DrvPath, t.Outputs, t.OutPaths = "", nil, nil
 	return t
 }
 
-// PlanOf makes a Plan in which each Host is an entry and all packages are one.
+// PlanOf makes a Plan in which each host is an entry and all packages are one.
 func PlanOf(targets ...job.Target) *job.Plan {
 	p := &job.Plan{Version: job.Version, ID: job.DefaultID, Created: Noon, Source: ".", Targets: targets}
 	shared := -1
@@ -108,11 +115,13 @@ func ResultsOf(p *job.Plan) []*job.Result {
 	return results
 }
 
+// RunURL is the page of the run.
 const RunURL = "https://github.com/org/fleet/actions/runs/7"
 
+// JobURL returns the page of the job of the entry number i.
 func JobURL(i int) string { return fmt.Sprintf("%s/job/%d", RunURL, 4000+i) }
 
-// Fail makes a target of a Result Fail for the derivation cause.
+// Fail makes a target of a Result fail for the derivation cause.
 func Fail(r *job.Result, at int, cause string, log ...string) {
 	t := &r.Targets[at]
 	t.Outcome, t.Cause, t.Log, t.Outputs = job.OutcomeFailed, cause, log, nil
@@ -120,7 +129,7 @@ func Fail(r *job.Result, at int, cause string, log ...string) {
 	r.Outcome = job.OutcomeFailed
 }
 
-// Fleet is a verdict on fifty hosts of which two failed, and on what else a
+// Fleet returns a verdict on fifty hosts of which two failed, and on what else a
 // repository has.
 func Fleet() *verdict.Verdict {
 	places := []string{"berlin", "lisbon", "oslo", "vienna", "zurich"}
@@ -173,10 +182,10 @@ func Fleet() *verdict.Verdict {
 	return Judged(p, PlanKey, results, NeedsOf(verdict.Success, verdict.Failure))
 }
 
-// ThePlan stands in outputs for what is said of the Plan that is Judged.
+// ThePlan stands in outputs for what is said of the Plan that is judged.
 const ThePlan = "the plan"
 
-// NeedsOf makes the needs of a workflow whose discovery, unless it was Skipped, left
+// NeedsOf makes the needs of a workflow whose discovery, unless it was skipped, left
 // its outputs.
 func NeedsOf(discover, build verdict.Status) verdict.Needs {
 	n := verdict.Needs{"discover": {Result: discover}, "build": {Result: build}}
@@ -186,7 +195,7 @@ func NeedsOf(discover, build verdict.Status) verdict.Needs {
 	return n
 }
 
-// Judged is verdict.Judge with needs in which ThePlan is that.
+// Judged returns verdict.Judge with needs in which ThePlan is that.
 func Judged(p *job.Plan, key string, results []*job.Result, needs verdict.Needs) *verdict.Verdict {
 	return verdict.Judge(p, key, results, needsFor(p, needs))
 }
@@ -212,11 +221,12 @@ func needsFor(p *job.Plan, needs verdict.Needs) verdict.Needs {
 	return filled
 }
 
+// BuildAt returns the build of a derivation, in seconds after Noon.
 func BuildAt(name string, start, took float64) job.DrvBuild {
 	return job.DrvBuild{DrvPath: Drv(name), Started: Noon.Add(time.Duration(start * float64(time.Second))), Seconds: took}
 }
 
-// MainRun is a run of the default branch, and what it leaves.
+// MainRun returns the record of a run of the default branch.
 func MainRun() *job.Record {
 	p := PlanOf(Host("nas", "x86_64-linux"), Host("notado", "x86_64-linux"), Host("pi3", "aarch64-linux"), Host("router", "x86_64-linux"), Package("gone"), Unevaluated(Package("mended"), "error: no"))
 	results := ResultsOf(p)
@@ -225,7 +235,7 @@ func MainRun() *job.Record {
 	return v.Record(job.Record{ID: job.DefaultID, Created: Noon, Commit: "0123456789abcdef0123456789abcdef01234567", Branch: "main", URL: "https://github.com/org/fleet/actions/runs/5"}, p, results, nil)
 }
 
-// Changed is a pull request that changes a Host of four.
+// Changed returns the verdict on a pull request that changes a host of four.
 func Changed() *verdict.Verdict {
 	p := PlanOf(Host("nas", "x86_64-linux"), Host("notado", "x86_64-linux"), Host("pi3", "aarch64-linux"), Unevaluated(Host("router", "x86_64-linux"), "error: no"), Package("new"), Package("mended"))
 	p.Targets[1].DrvPath = Drv("nixos-system-notado-2")
