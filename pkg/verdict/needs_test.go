@@ -69,3 +69,33 @@ func TestDiscovery(t *testing.T) {
 		}
 	}
 }
+
+func TestParseNeeds(t *testing.T) {
+	t.Parallel()
+	for _, nothing := range []string{"", " \n", "null", "{}"} {
+		if needs, err := verdict.ParseNeeds([]byte(nothing)); err != nil || len(needs) != 0 {
+			t.Errorf("%q: %v, %v", nothing, needs, err)
+		}
+	}
+	needs, err := verdict.ParseNeeds([]byte(`{
+	  "discover": {"result": "success", "outputs": {"matrix": "{}", "count": "0"}},
+	  "build": {"result": "skipped", "outputs": {}},
+	  "act": {"result": "cancelled", "outputs": null}
+	}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := verdict.Needs{
+		"discover": {Result: verdict.Success, Outputs: map[string]string{"matrix": "{}", "count": "0"}},
+		"build":    {Result: verdict.Skipped, Outputs: map[string]string{}},
+		"act":      {Result: verdict.Cancelled},
+	}
+	if diff := cmp.Diff(want, needs); diff != "" {
+		t.Error(diff)
+	}
+	for _, bad := range []string{`[]`, `{"a": {}}`, `{"a": {"result": "great"}}`, `{"a": {"result": "success", "outputs": {"x": 1}}}`, `{`} {
+		if needs, err := verdict.ParseNeeds([]byte(bad)); err == nil || !strings.Contains(err.Error(), "toJSON(needs)") {
+			t.Errorf("%s: %v, %v", bad, needs, err)
+		}
+	}
+}
