@@ -19,6 +19,7 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/plan"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // discovery is what the commands that discover have in common.
@@ -293,8 +294,8 @@ func (d *discovery) choose(ctx context.Context, at *site, how *planner, e *evalu
 	}
 	wanted := evaluated(p.Targets)
 	if len(wanted) == 0 && len(left) > 0 && !d.allowEmpty {
-		return nil, usagef("filter_builds is true for none of %d %s: %s. Correct the expression, or allow that with --allow-empty (input allow_empty)",
-			len(left), plural(len(left), "target", "targets"), some(left))
+		return nil, usagef("filter_builds is true for none of %s: %s. Correct the expression, or allow that with --allow-empty (input allow_empty)",
+			text.Plural(len(left), "target"), some(left))
 	}
 	at.read(p.Substituters, p.PublicKeys)
 	d.skipProved(ctx, at, e.source.cache, p.Targets)
@@ -305,8 +306,8 @@ func (d *discovery) choose(ctx context.Context, at *site, how *planner, e *evalu
 	asked := len(toBuild(&p))
 	d.askProviso(ctx, at, p.Targets)
 	if asked > 0 && asked == len(wanted) && len(toBuild(&p)) == 0 && !d.allowEmpty {
-		return nil, usagef("the proviso leaves out all of %d %s: %s. Correct the script, or allow that with --allow-empty (input allow_empty)",
-			asked, plural(asked, "target", "targets"), some(wanted))
+		return nil, usagef("the proviso leaves out all of %s: %s. Correct the script, or allow that with --allow-empty (input allow_empty)",
+			text.Plural(asked, "target"), some(wanted))
 	}
 	return &p, nil
 }
@@ -429,11 +430,4 @@ func arguments(flag string, lines []string) ([]evaluate.Arg, error) {
 		args = append(args, evaluate.Arg{Name: strings.TrimSpace(name), Value: value})
 	}
 	return args, nil
-}
-
-func plural(n int, one, many string) string {
-	if n == 1 {
-		return one
-	}
-	return many
 }

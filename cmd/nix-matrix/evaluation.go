@@ -198,7 +198,7 @@ func (s *source) fetchInputs(ctx context.Context, n store.Nix) map[string]bool {
 		s.app.show.Doing("fetching the flake's inputs from the cache")
 		var got store.Restored
 		if got, err = store.RestoreInputs(ctx, n, s.cache, s.app.id, paths, s.app.seal); got.Paths > 0 {
-			s.app.show.Printf("%d flake %s from the cache, %s read", got.Paths, plural(got.Paths, "input", "inputs"), text.Size(got.Bytes))
+			s.app.show.Printf("%s from the cache, %s read", text.Plural(got.Paths, "flake input"), text.Size(got.Bytes))
 		}
 		if err == nil && got.Paths > 0 {
 			there, err = n.Valid(ctx, paths...)

@@ -10,6 +10,7 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/plan"
 	"github.com/org/nix-matrix/pkg/store"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // missing finds out which derivations the entries have to build. What can't be asked
@@ -57,7 +58,7 @@ func (d *discovery) missing(ctx context.Context, at *site, how *planner, e *eval
 		})
 	}
 	count := missing.Count()
-	at.app.show.Printf("  %d %s to build, as far as is known", count, plural(count, "derivation", "derivations"))
+	at.app.show.Printf("  %s to build, as far as is known", text.Plural(count, "derivation"))
 	return missing, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/text"
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
@@ -95,7 +96,7 @@ func (r *runner) tellOutputs(ctx context.Context, n *nix.Nix, v *verdict.Verdict
 	outputs := outPaths(v)
 	if r.outLink != "" {
 		count, err := link(ctx, n, r.outLink, outputs)
-		r.app.show.Printf("%d %s in %s", count, plural(count, "output is linked", "outputs are linked"), r.outLink)
+		r.app.show.Printf("%s in %s", text.Plural(count, "output is linked", "outputs are linked"), r.outLink)
 		if err != nil {
 			return fmt.Errorf("cannot link all outputs in %s: %w", r.outLink, err)
 		}

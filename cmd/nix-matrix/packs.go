@@ -155,8 +155,8 @@ const onlyProven = "a proposal restores nothing else on a runner that GitHub doe
 func (a *app) restorable(ix *store.Index, accepts store.Acceptance) *store.Index {
 	ix, refused := ix.Accepting(accepts)
 	if refused > 0 {
-		a.show.Printf("left out %d store %s of the cache with neither a content address nor a signature by a trusted key: %s",
-			refused, plural(refused, "path", "paths"), onlyProven)
+		a.show.Printf("left out %s of the cache with neither a content address nor a signature by a trusted key: %s",
+			text.Plural(refused, "store path"), onlyProven)
 	}
 	return ix
 }
@@ -293,8 +293,8 @@ func (a *app) restoring(done store.Restored) {
 // restored tells what a restore has brought.
 func (a *app) restored(got store.Restored, took time.Duration) {
 	if got.Paths > 0 {
-		a.show.Printf("restored %d store %s (%s) from %d %s, %s read, in %s", got.Paths, plural(got.Paths, "path", "paths"), text.Size(got.Size),
-			len(got.Packs), plural(len(got.Packs), "pack", "packs"), text.Size(got.Bytes), text.Duration(took))
+		a.show.Printf("restored %s (%s) from %s, %s read, in %s", text.Plural(got.Paths, "store path"), text.Size(got.Size),
+			text.Plural(len(got.Packs), "pack"), text.Size(got.Bytes), text.Duration(took))
 	}
 }
 
@@ -319,8 +319,8 @@ func (a *app) saving(done saved, of int) {
 // told tells what was saved.
 func (a *app) told(done saved, took time.Duration) {
 	if done.Paths > 0 {
-		a.show.Printf("saved %d store %s (%s) in %d %s, in %s", done.Paths, plural(done.Paths, "path", "paths"), text.Size(done.Size),
-			len(done.Packs), plural(len(done.Packs), "pack", "packs"), text.Duration(took))
+		a.show.Printf("saved %s (%s) in %s, in %s", text.Plural(done.Paths, "store path"), text.Size(done.Size),
+			text.Plural(len(done.Packs), "pack"), text.Duration(took))
 	}
 }
 

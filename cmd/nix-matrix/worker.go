@@ -376,7 +376,7 @@ func outcome(ctx context.Context, result *job.Result) job.Outcome {
 func (a *app) announce(r *job.Result) {
 	took := text.Duration(r.Finished.Sub(r.Started))
 	if r.Outcome.OK() {
-		a.show.Good("%s: %s, %d %s built in %s", r.Name, r.Outcome, len(r.Builds), plural(len(r.Builds), "derivation", "derivations"), took)
+		a.show.Good("%s: %s, %s built in %s", r.Name, r.Outcome, text.Plural(len(r.Builds), "derivation"), took)
 	} else {
 		a.show.Bad("%s: %s after %s", r.Name, r.Outcome, took)
 	}
@@ -385,7 +385,7 @@ func (a *app) announce(r *job.Result) {
 	}
 	for i := range r.Targets {
 		if t := &r.Targets[i]; t.Outcome == job.OutcomeFailed {
-			a.action.AnnotateAt(action.LevelError, t.Attr, failure(t), t.File, t.Line)
+			a.action.AnnotateAt(action.LevelError, t.Attr, report.Failure(t), t.File, t.Line)
 		}
 	}
 }
@@ -400,32 +400,12 @@ func (a *app) explain(r *job.Result) {
 	}
 	for i := range r.Targets {
 		if t := &r.Targets[i]; !t.Outcome.OK() {
-			a.show.Printf("%s", indent(t.Attr+": "+failure(t)))
+			a.show.Printf("%s", indent(t.Attr+": "+report.Failure(t)))
 		}
 	}
 }
 
 func indent(text string) string { return "  " + strings.ReplaceAll(text, "\n", "\n  ") }
-
-// failure says in one paragraph why a target failed.
-func failure(t *job.TargetResult) string {
-	text := t.Error
-	if len(t.Log) > 0 {
-		text += "\n> " + strings.Join(t.Log[max(0, len(t.Log)-10):], "\n> ")
-	}
-	if len(t.Causes) > 1 {
-		const most = 20
-		others := names(t.Causes[1:])
-		text += "\nFailed too: " + strings.Join(others[:min(len(others), most)], ", ")
-		if len(others) > most {
-			text += fmt.Sprintf(" and %d more", len(others)-most)
-		}
-	}
-	if t.Reproduce != "" && t.Outcome == job.OutcomeFailed {
-		text += "\nReproduce locally: " + t.Reproduce
-	}
-	return text
-}
 
 // writeResult writes a Result to a file, sealed unless the key is nil.
 func writeResult(file string, r *job.Result, seal *pack.Key) error {

@@ -23,6 +23,7 @@ import (
 
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 var (
@@ -148,14 +149,8 @@ func eachShown(names []string) []string {
 	return all
 }
 
-// someOf names the first of many.
-func someOf(names []string) string {
-	const most = 20
-	if len(names) > most {
-		return strings.Join(names[:most], ", ") + ", …"
-	}
-	return strings.Join(names, ", ")
-}
+// someOf returns the first of many names, and the number of the others.
+func someOf(names []string) string { return text.Some(names, 20) }
 
 // ArgumentsError says that what was asked for is a function that can't be called.
 type ArgumentsError struct {

@@ -146,7 +146,7 @@ func (m *messages) take(part []byte) {
 	said, ok := strings.CutPrefix(strings.TrimSpace(string(part)), "«error:")
 	if ok && m.count > 0 {
 		said = strings.TrimSuffix(said, "»")
-		m.found[m.count-1] = strings.TrimSpace(text.Plain(strings.ToValidUTF8(said[:min(len(said), maxMessage)], "")))
+		m.found[m.count-1] = strings.TrimSpace(text.Plain(text.Clip(said, maxMessage)))
 	}
 }
 

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
@@ -57,17 +57,13 @@ func (v view) slower(quote func(string) string) string {
 	}
 	slices.SortStableFunc(all, func(a, b verdict.Work) int { return cmp.Compare(b.Seconds-b.Before, a.Seconds-a.Before) })
 	var names []string
-	for _, w := range all[:min(most, len(all))] {
+	for _, w := range all {
 		names = append(names, fmt.Sprintf("%s %s (%s)", quote(w.Entry), duration(w.Seconds), duration(w.Before)))
 	}
 	if len(names) == 0 {
 		return ""
 	}
-	line := "took much longer than the last time on the default branch: " + strings.Join(names, ", ")
-	if more := len(all) - len(names); more > 0 {
-		line += fmt.Sprintf(" and %d more", more)
-	}
-	return line
+	return "took much longer than the last time on the default branch: " + text.Some(names, most)
 }
 
 // nativeRunners are labels of GitHub's own runners.
@@ -119,15 +115,11 @@ func (v view) skippedSteps(quote func(string) string) []string {
 // few returns the names of some of the targets.
 func few(targets []*verdict.Target, quote func(string) string) string {
 	const most = 10
-	var names []string
-	for _, name := range targetNames(targets[:min(most, len(targets))]) {
-		names = append(names, quote(name))
+	names := targetNames(targets)
+	for i := range names {
+		names[i] = quote(names[i])
 	}
-	line := strings.Join(names, ", ")
-	if more := len(targets) - len(names); more > 0 {
-		line += fmt.Sprintf(" and %d more", more)
-	}
-	return line
+	return text.Some(names, most)
 }
 
 // position writes a place in a file as compilers do.

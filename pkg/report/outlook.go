@@ -310,13 +310,9 @@ func atMost(all []string, most int, indent string) []string {
 }
 
 func markdownNames(names []string) string {
-	var all []string
-	for _, name := range names[:min(mostNames, len(names))] {
-		all = append(all, text.Code(name, longestName))
+	all := make([]string, len(names))
+	for i, name := range names {
+		all[i] = text.Code(name, longestName)
 	}
-	line := strings.Join(all, ", ")
-	if more := len(names) - len(all); more > 0 {
-		line += fmt.Sprintf(" and %d more", more)
-	}
-	return line
+	return text.Some(all, mostNames)
 }

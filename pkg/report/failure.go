@@ -1,0 +1,32 @@
+package report
+
+import (
+	"strings"
+
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
+)
+
+// Failure returns in lines why a target failed: the error, the end of its log, the other
+// derivations that failed, and the command that reproduces it. All of it is foreign text.
+func Failure(t *job.TargetResult) string {
+	const (
+		logTail = 10 // lines
+		most    = 20 // derivations
+	)
+	message := t.Error
+	if len(t.Log) > 0 {
+		message += "\n> " + strings.Join(t.Log[max(0, len(t.Log)-logTail):], "\n> ")
+	}
+	if len(t.Causes) > 1 {
+		var others []string
+		for _, drv := range t.Causes[1:] {
+			others = append(others, job.DrvName(drv))
+		}
+		message += "\nFailed too: " + text.Some(others, most)
+	}
+	if t.Reproduce != "" && t.Outcome == job.OutcomeFailed {
+		message += "\nReproduce locally: " + t.Reproduce
+	}
+	return message
+}
