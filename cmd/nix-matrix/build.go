@@ -103,7 +103,7 @@ func (b *builder) run(ctx context.Context) error {
 	a.onAbort(nil) // what is known now says more
 	if err != nil {
 		result.Error = err.Error()
-		result.Outcome = outcome(ctx, result)
+		result.Conclude(ctx.Err() != nil)
 		result.Finished = time.Now().UTC()
 	}
 	if werr := errors.Join(b.writeResult(result), b.tellLogs(entry.ID)); werr != nil {

@@ -60,15 +60,8 @@ func (d *discovery) skipProved(ctx context.Context, at *site, c cache.Cache, tar
 	if !a.trust().SkipsProved() || !d.trustProved || d.local || pushes {
 		return
 	}
-	record := d.record(ctx, a, c)
-	if record == nil {
-		return
-	}
-	for i := range targets {
-		t := &targets[i]
-		if _, proved := record.Proved[job.DrvHash(t.DrvPath)]; proved && t.State == job.StateBuild {
-			t.State, t.Reason = job.StateSkip, "built by "+or(record.Branch, "the default branch")+" already"
-		}
+	if record := d.record(ctx, a, c); record != nil {
+		verdict.SkipProved(targets, record)
 	}
 }
 

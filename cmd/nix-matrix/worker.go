@@ -139,7 +139,7 @@ func (w *worker) work(ctx context.Context, e *job.Entry, result *job.Result) {
 	if ctx.Err() == nil {
 		w.postBuild(building, result)
 	}
-	result.Outcome = outcome(ctx, result)
+	result.Conclude(ctx.Err() != nil)
 	result.Finished = time.Now().UTC()
 }
 
@@ -346,28 +346,6 @@ func (w *worker) save(ctx context.Context, result *job.Result) {
 	defer w.app.show.Doing("")
 	if err := w.stock.save(ctx, w.site, result); err != nil && ctx.Err() == nil {
 		w.app.spare("Not all was saved for later runs", err)
-	}
-}
-
-// outcome is the worst of an entry's targets, or what happened beside them.
-func outcome(ctx context.Context, result *job.Result) job.Outcome {
-	worst := job.OutcomePresent
-	rank := []job.Outcome{job.OutcomePresent, job.OutcomeFetched, job.OutcomeBuilt, job.OutcomeCancelled, job.OutcomeFailed}
-	for _, t := range result.Targets {
-		if slices.Index(rank, t.Outcome) > slices.Index(rank, worst) {
-			worst = t.Outcome
-		}
-	}
-	failed := result.Error != "" || slices.ContainsFunc(result.Pushes, func(p job.Push) bool { return p.Error != "" && !p.Optional })
-	switch {
-	case worst == job.OutcomeFailed:
-		return job.OutcomeFailed
-	case ctx.Err() != nil && (failed || !worst.OK()):
-		return job.OutcomeCancelled
-	case failed:
-		return job.OutcomeFailed
-	default:
-		return worst
 	}
 }
 

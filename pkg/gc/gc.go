@@ -42,8 +42,8 @@ type Decision struct {
 	Why  string // it goes; empty if it stays
 }
 
-// Decide decides on the entries that are of the rules' id, and gives them with what
-// was not used for longest first.
+// Decide returns a decision on each entry of the rules' id, the least recently used entry
+// first.
 func Decide(entries []action.CacheEntry, rules Rules) []Decision {
 	var decisions []Decision
 	for _, e := range entries {
@@ -95,14 +95,14 @@ type place struct {
 
 func placeOf(d *Decision) place {
 	at := place{kind: d.Kind, ref: d.Ref}
-	// What is behind the last "+" of the key of an index says which run it is of.
+	// The part behind the last "+" of the key of an index says which run it is of.
 	if n := strings.LastIndex(d.Key, "+"); d.Kind == Index && n >= 0 {
 		at.series = d.Key[:n]
 	}
 	return at
 }
 
-// newestOf gives the numbers of the decisions on what was created last.
+// newestOf returns the numbers of the decisions on what was created last.
 func newestOf(decisions []Decision) map[place]int {
 	newest := map[place]int{}
 	for i, d := range decisions {

@@ -65,7 +65,7 @@ func NewEntryID(name string) string {
 	return hex.EncodeToString(sum[:5])
 }
 
-// ParseEntry reads a row of the matrix, as `toJSON(matrix)` gives it.
+// ParseEntry reads a row of the matrix, as `toJSON(matrix)` writes it.
 func ParseEntry(data []byte) (*Entry, error) {
 	if strings.TrimSpace(string(data)) == "" {
 		return nil, errors.New("the job is empty: give one row of the matrix that discover made, which in a workflow is ${{ toJSON(matrix) }}")

@@ -104,7 +104,7 @@ type Target struct {
 	OutPaths  map[string]string `json:"outPaths,omitempty"` // by output; absent where unknown before the build
 	Reproduce string            `json:"reproduce,omitempty"`
 
-	// What the package says of itself.
+	// The words of the package about itself.
 	Description string   `json:"description,omitempty"` // meta.description: one line of at most 200 characters
 	Features    []string `json:"features,omitempty"`    // requiredSystemFeatures: what a builder must have
 	Runner      []string `json:"runner,omitempty"`      // meta.nixMatrix.runner: labels of the runner that it asks for, which the entry has only if the workflow lists them

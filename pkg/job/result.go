@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/org/nix-matrix/internal/valid"
@@ -60,6 +61,27 @@ type Result struct {
 	// of their NARs.
 	Fetched      int   `json:"fetched,omitempty"`
 	FetchedBytes int64 `json:"fetchedBytes,omitempty"`
+}
+
+// Conclude sets the Outcome of the entry: the worst of its targets, or of its own errors.
+// stopped says that the worker was told to stop.
+func (r *Result) Conclude(stopped bool) {
+	rank := []Outcome{OutcomePresent, OutcomeFetched, OutcomeBuilt, OutcomeCancelled, OutcomeFailed}
+	worst := OutcomePresent
+	for _, t := range r.Targets {
+		if slices.Index(rank, t.Outcome) > slices.Index(rank, worst) {
+			worst = t.Outcome
+		}
+	}
+	failed := r.Error != "" || slices.ContainsFunc(r.Pushes, func(p Push) bool { return p.Error != "" && !p.Optional })
+	switch {
+	case worst == OutcomeFailed:
+	case stopped && (failed || !worst.OK()):
+		worst = OutcomeCancelled
+	case failed:
+		worst = OutcomeFailed
+	}
+	r.Outcome = worst
 }
 
 // Restored is what was taken from the store cache.

@@ -172,3 +172,34 @@ func FuzzParseResult(f *testing.F) {
 		}
 	})
 }
+
+func TestConclude(t *testing.T) {
+	const present, fetched, built, cancelled, failed = job.OutcomePresent, job.OutcomeFetched, job.OutcomeBuilt, job.OutcomeCancelled, job.OutcomeFailed
+	for name, test := range map[string]struct {
+		targets []job.Outcome
+		result  job.Result
+		stopped bool
+		want    job.Outcome
+	}{
+		"nothing":                    {nil, job.Result{}, false, present},
+		"the worst":                  {[]job.Outcome{present, built, fetched}, job.Result{}, false, built},
+		"one failed":                 {[]job.Outcome{built, failed, cancelled}, job.Result{}, false, failed},
+		"one failed, then stopped":   {[]job.Outcome{failed, cancelled}, job.Result{}, true, failed},
+		"stopped":                    {[]job.Outcome{built, cancelled}, job.Result{}, true, cancelled},
+		"stopped when all was built": {[]job.Outcome{built}, job.Result{}, true, built},
+		"an error of its own":        {[]job.Outcome{built}, job.Result{Error: "x"}, false, failed},
+		"an error since it stopped":  {[]job.Outcome{built}, job.Result{Error: "x"}, true, cancelled},
+		"a push failed":              {[]job.Outcome{built}, job.Result{Pushes: []job.Push{{}, {Error: "x"}}}, false, failed},
+		"an optional push failed":    {[]job.Outcome{built}, job.Result{Pushes: []job.Push{{Error: "x", Optional: true}}}, false, built},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := test.result
+			for _, outcome := range test.targets {
+				r.Targets = append(r.Targets, job.TargetResult{Outcome: outcome})
+			}
+			if r.Conclude(test.stopped); r.Outcome != test.want {
+				t.Errorf("it is %s, want %s", r.Outcome, test.want)
+			}
+		})
+	}
+}

@@ -28,7 +28,7 @@ const expressionTime = 10 * time.Second
 // maxLabel is how long a label may be, in bytes: it is the name of a job.
 const maxLabel = 100
 
-// NewChooser reads the expressions: filter gives true for what is wanted, label a
+// NewChooser reads the expressions: filter is true for a wanted target, label a
 // text. An empty one changes nothing. An error names the place in the expression.
 func NewChooser(filter, label string) (*Chooser, error) {
 	c := &Chooser{}

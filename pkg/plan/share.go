@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// What an entry takes is counted in derivations that it has to build, where one that is
+// The weight of an entry is counted in derivations that it has to build, where one that is
 // known to take longer counts as several, see unit.
 const (
 	// defaultJobs is into how many entries targets of a system are split at most, unless the

@@ -230,8 +230,8 @@ func (c *rootCause) log() []string {
 	return text.Lines(strings.Join(all, "\n"))
 }
 
-// What Nix puts of the log into an error, and how to see all of it on a machine
-// that is gone.
+// logExcerpt matches the lines of a log that Nix puts into an error, and its hint how to see
+// all of it, on a machine that is gone.
 var logExcerpt = regexp.MustCompile(`^ *(?:[Ll]ast \d+ log lines?:$|>(?: |$)|For full logs, run|nix log /)`)
 
 // message returns the error, without the log where there is one.
@@ -249,7 +249,7 @@ func (c *rootCause) message() []string {
 	return slices.DeleteFunc(all, logExcerpt.MatchString)
 }
 
-// What Nix says around what happened.
+// The phrases of Nix around the statement of an error.
 var (
 	cannotBuild = regexp.MustCompile(`^Cannot build '.*'\.$`)
 	outputPaths = regexp.MustCompile(`^ *(?:Output paths:|/nix/store/\S+)$`)

@@ -190,7 +190,7 @@ func failures(p *job.Plan, quote func(string, int) string) []string {
 	return all
 }
 
-// detail adds to failures what Nix says besides.
+// detail adds the rest of Nix's message to failures.
 func detail(p *job.Plan, failed []string) {
 	n := 0
 	for i := range p.Targets {

@@ -12,7 +12,7 @@
 //     failed, was cancelled or, while there is something to build, was skipped;
 //   - with nothing to build, discovery is known to have succeeded.
 //
-// What is missing is red and not just absent. A run that was cancelled is
+// A missing part is red and not just absent. A run that was cancelled is
 // "cancelled" when nothing else is wrong: then targets without a Result are not
 // counted as failures. An entry that its own deadline stopped was not cancelled.
 //

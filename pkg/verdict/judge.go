@@ -10,7 +10,7 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-// What is said of targets without a result, and of results that don't count.
+// The reasons why a target has no result, and why a result does not count.
 const (
 	whyStopped     = "its build was stopped"
 	whyNeverEnded  = "its job was stopped before it had a result"
