@@ -15,7 +15,7 @@ import (
 // name first: what failed.
 func TestRecordedMessages(t *testing.T) {
 	for _, version := range testbench.NixVersions {
-		recorded, err := txtar.ParseFile(filepath.Join("..", "build", "testdata", "failures-"+version))
+		recorded, err := txtar.ParseFile(filepath.Join("..", "realise", "testdata", "failures-"+version))
 		if err != nil {
 			t.Fatal(err)
 		}
