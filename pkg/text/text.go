@@ -28,8 +28,8 @@ var (
 const maxForeign = 256 << 10
 
 // Plain returns text without escape sequences and without control characters but newlines and
-// tabs.
-func Plain(s string) string { return controls.ReplaceAllString(s, "") }
+// tabs. Bytes that are no text are U+FFFD, since what is left of them could be a character.
+func Plain(s string) string { return controls.ReplaceAllString(strings.ToValidUTF8(s, "\ufffd"), "") }
 
 // Line returns text as one line, without what is invisible, controls a terminal or turns the
 // direction of writing. Each kind of white space in it is a blank.

@@ -45,7 +45,8 @@ func TestPlain(t *testing.T) {
 		"\x1b":                          "",
 		"a\x00b\x08c\x0bd\x7fe":         "abcde",
 		"\u009b31mx\u0085y":             "31mxy",
-		"ünï 🚀 \u2028\xff":              "ünï 🚀 \u2028\xff",
+		"ünï 🚀 \u2028\xff":              "ünï 🚀 \u2028\ufffd",
+		"a\xc2\x06\x92b":                "a\ufffd\ufffdb",
 		"::error::x ##[error]y":         "::error::x ##[error]y",
 		strings.Repeat("\x1b[31m", 999): "",
 	} {
@@ -90,7 +91,7 @@ func TestMessage(t *testing.T) {
 
 // FuzzForeign: whatever is written, the functions keep what they promise.
 func FuzzForeign(f *testing.F) {
-	for _, s := range []string{"", "a\r\nb\rc", "\x1b]0;t\x07x\x1b[31m", "\u202eabc\ufeff", "`` a ``|\\|", "\xff\xfe", "::error::x ##[y]", strings.Repeat("é", 100)} {
+	for _, s := range []string{"", "a\r\nb\rc", "\x1b]0;t\x07x\x1b[31m", "\u202eabc\ufeff", "`` a ``|\\|", "\xff\xfe", "\xc2\x06\x920", "::error::x ##[y]", strings.Repeat("é", 100)} {
 		f.Add(s, 10)
 	}
 	f.Fuzz(func(t *testing.T, s string, limit int) {
