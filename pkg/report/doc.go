@@ -6,8 +6,3 @@
 // renderers search neither for markup nor for links or mentions, in diagrams only
 // with what means nothing to Mermaid, and without control characters everywhere.
 package report
-
-import "github.com/org/nix-matrix/pkg/verdict"
-
-// A view shows a verdict.
-type view struct{ *verdict.Verdict }

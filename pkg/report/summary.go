@@ -11,6 +11,9 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
+// A view shows a verdict.
+type view struct{ *verdict.Verdict }
+
 // MaxSummary is how large a step's summary may be on GitHub, in bytes.
 const MaxSummary = 1 << 20
 
