@@ -5,15 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/internal/usage"
+	"github.com/org/nix-matrix/pkg/access"
+	"github.com/org/nix-matrix/pkg/build"
+	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/job"
-	"github.com/org/nix-matrix/pkg/pack"
-	"github.com/org/nix-matrix/pkg/store"
+	"github.com/org/nix-matrix/pkg/reuse"
 	"github.com/org/nix-matrix/pkg/text"
 )
 
@@ -39,7 +40,7 @@ stopped by a signal.
   nix-matrix build --job "$JOB" --push s3://my-cache --result result.json`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("build takes no %q: give one row of the matrix with --job", args[0])
+				return usage.Errorf("build takes no %q: give one row of the matrix with --job", args[0])
 			}
 			return nil
 		},
@@ -52,8 +53,8 @@ stopped by a signal.
 	f.StringVar(&b.resultFile, "result", a.action.Input("result"), "write the Result to `FILE`; - is stdout")
 	a.boolFlag(cmd, &b.missingOK, "missing-ok", false, "")
 	_ = f.MarkHidden("missing-ok") // for action.yml, which then fetches the artifact
-	b.surroundings.flags(a, cmd)
-	b.surroundings.pushFlags(a, cmd)
+	b.access.flags(a, cmd)
+	b.access.pushFlags(a, cmd)
 	b.working.flags(a, cmd)
 	b.packing.restoreFlags(a, cmd)
 	b.packing.policyFlag(a, cmd, a.defaultPolicy())
@@ -66,19 +67,17 @@ stopped by a signal.
 
 type builder struct {
 	app        *app
+	docs       *documents.Store
 	job        string
 	planFile   string
 	drvsFile   string
 	resultFile string
 	logsDir    string
 	setup      string
+	access     accessFlags
 	working    workingFlags
 	packing    packing
-	cache      cache.Cache // nil where there is none
-
-	surroundings surroundings
-	// missingOK makes a missing plan or pack an output of the step instead of a
-	// failure.
+	// missingOK makes a missing plan or pack an output of the step instead of a failure.
 	missingOK bool
 }
 
@@ -86,9 +85,9 @@ func (b *builder) run(ctx context.Context) error {
 	a := b.app
 	entry, err := job.ParseEntry([]byte(b.job))
 	if err != nil {
-		return &usageError{err}
+		return usage.Wrap(err)
 	}
-	if err := errors.Join(a.checkID(), a.loadSeal()); err != nil {
+	if b.docs, err = a.documents(nil); err != nil {
 		return err
 	}
 	result := a.newResult(entry, entry.Plan)
@@ -109,13 +108,11 @@ func (b *builder) run(ctx context.Context) error {
 	if werr := errors.Join(b.writeResult(result), b.tellLogs(entry.ID)); werr != nil {
 		return errors.Join(err, werr)
 	}
-	if errors.Is(err, errNoHandover) && b.missingOK && ctx.Err() == nil {
-		a.show.Printf("%v: trying the artifact of the run", err)
+	if errors.Is(err, documents.ErrMissing) && b.missingOK && ctx.Err() == nil {
+		a.log.Printf("%v: trying the artifact of the run", err)
 		return a.action.SetOutput("handover", "missing")
 	}
-	if a.action.Running() {
-		a.saveResult(ctx, b.cache, result)
-	}
+	b.saveResult(ctx, result)
 	if err != nil {
 		return err
 	}
@@ -125,6 +122,55 @@ func (b *builder) run(ctx context.Context) error {
 		return &redError{string(result.Outcome)}
 	}
 	return nil
+}
+
+// saveResult hands the Result to the report of the run. Where that fails, the artifact has to do.
+func (b *builder) saveResult(ctx context.Context, result *job.Result) {
+	if !b.app.action.Running() || b.docs.Cache == nil || ctx.Err() != nil {
+		return
+	}
+	if err := b.docs.SaveResult(ctx, result); err != nil && ctx.Err() == nil {
+		reuse.WarnCache(b.app.log, "Cannot save the result in the Actions cache, so the report takes the artifact", err)
+	}
+}
+
+// build does the work. The error says why nothing could be built.
+func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Result) (err error) {
+	defer recovered(&err) // so that the Result says it
+	a := b.app
+	options, err := b.working.parse(a)
+	if err != nil {
+		return err
+	}
+	options.ShowLogs, options.KeepLogs = true, b.logsDir
+	config, err := b.access.parse()
+	if err != nil {
+		return err
+	}
+	if _, err := access.Destinations(config.Push); err != nil {
+		return err
+	}
+	if b.docs.Cache, err = a.openCache(); err != nil {
+		return err
+	}
+	policy, err := b.packing.parsePolicy()
+	if err != nil {
+		return err
+	}
+	if err := b.packing.checkEngine(); err != nil {
+		return err
+	}
+	scripts, err := a.hooks()
+	if err != nil {
+		return err
+	}
+	a.log.Start(1)
+	err = (&build.Builder{
+		Options: options, Host: a.host, Access: config, Docs: b.docs, Hooks: scripts, Log: a.log,
+		SetUp: b.setup, PlanFile: b.planFile, DrvsFile: b.drvsFile, Policy: policy, Engine: b.packing.engine,
+	}).Build(ctx, entry, result)
+	a.log.Finish(err == nil && result.Outcome != job.OutcomeFailed)
+	return err
 }
 
 // placeResult finds a place for the Result and puts a first one there: should
@@ -160,18 +206,8 @@ func (b *builder) writeResult(result *job.Result) error {
 		_, err = fmt.Fprintf(b.app.streams.out, "%s\n", text.NoCommandsJSON(data))
 		return err
 	default:
-		return writeResult(b.resultFile, result, b.app.seal)
+		return b.docs.WriteResult(b.resultFile, result)
 	}
-}
-
-// setUp runs the user's script, which the deadline of the entry is for too.
-func (b *builder) setUp(ctx context.Context, how working, result *job.Result) error {
-	if how.timeout > 0 {
-		limited, cancel := context.WithDeadline(ctx, result.Started.Add(how.timeout))
-		defer cancel()
-		ctx = limited
-	}
-	return b.app.setUp(ctx, b.setup)
 }
 
 // tellLogs hands the logs of what failed to the step that keeps them.
@@ -180,166 +216,9 @@ func (b *builder) tellLogs(entry string) error {
 	if logs, _ := filepath.Glob(filepath.Join(dir, "*.log")); b.logsDir == "" || len(logs) == 0 {
 		return nil
 	}
-	if err := b.app.sealLogs(dir); err != nil {
+	if err := b.docs.SealLogs(dir); err != nil {
 		return err
 	}
-	b.app.show.Printf("the whole logs of what failed are in %s", dir)
+	b.app.log.Printf("the whole logs of what failed are in %s", dir)
 	return b.app.action.SetOutput("logs", dir)
-}
-
-func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Result) (err error) {
-	defer recovered(&err) // so that the Result says it
-	a := b.app
-	how, err := b.working.parse()
-	if err != nil {
-		return err
-	}
-	if _, err := destinations(b.surroundings.push); err != nil {
-		return err
-	}
-	c, err := a.openCache()
-	if err != nil {
-		return err
-	}
-	b.cache = c
-	stock, err := b.stock(ctx, c, entry)
-	if err != nil {
-		return err
-	}
-	a.show.Doing("fetching the plan")
-	plan, err := b.plan(ctx, c, entry)
-	if err != nil {
-		return err
-	}
-	planned, ok := plan.EntryByID(entry.ID)
-	if !ok || planned.DrvPath != entry.DrvPath {
-		return fmt.Errorf("the plan has no entry %q with %s: the job and the plan are not of the same discovery", entry.Name, entry.DrvPath)
-	}
-	if err := b.setUp(ctx, how, result); err != nil {
-		return err
-	}
-	a.heads = plan.Heads
-	if !a.trust().AcceptsUnsigned() && len(plan.PublicKeys) > 0 {
-		a.show.Printf("the binary caches that the flake's nixConfig names are not used: %s", onlyProven)
-		plan.Substituters, plan.PublicKeys = nil, nil
-	}
-	at, err := b.surroundings.open(ctx, a, plan)
-	if err != nil {
-		return err
-	}
-	defer at.close()
-	if err := at.sign(); err != nil {
-		return err
-	}
-	at.provide(plan.Programs)
-	programs := at.programDrvs(plan)
-	var notHanded error
-	accept := a.accepts(at.nix, b.surroundings.publicKeys)
-	if stock != nil {
-		stock.plan, stock.accept = plan, accept
-	}
-	w := &worker{app: a, stock: stock, site: at, plan: plan, key: entry.Plan, working: how, showLogs: true, keepLogs: b.logsDir,
-		restore: func(ctx context.Context, drvs []string, result *job.Result) error {
-			a.show.Doing("fetching derivations")
-			err := b.restore(ctx, at.nix, accept, c, plan, slices.Concat(drvs, programs), result)
-			if errors.Is(err, errNoHandover) && ctx.Err() == nil {
-				notHanded = err
-			}
-			return err
-		}}
-	a.show.Start(1)
-	w.work(ctx, planned, result)
-	a.show.Finish(result.Outcome.OK())
-	return notHanded
-}
-
-// plan takes the plan from its file, else from the cache, and makes sure that it
-// is the one that the entry is of.
-func (b *builder) plan(ctx context.Context, c cache.Cache, entry *job.Entry) (*job.Plan, error) {
-	var data []byte
-	var err error
-	if b.planFile != "" {
-		if data, err = readFile(b.planFile, maxPlan, 0); err != nil {
-			return nil, fmt.Errorf("read the plan: %w", err)
-		}
-	} else if data, err = fromCache(ctx, c, entry.Plan); err != nil {
-		return nil, fmt.Errorf("the plan was %w: %w. Run discover again, with the same --cache, or give the plan with --plan", errNoHandover, err)
-	}
-	if data, err = b.app.seal.Open(planDocument, data); err != nil {
-		return nil, err
-	}
-	if entry.Plan != "" {
-		if err := job.CheckPlanKey(entry.Plan, data); err != nil {
-			return nil, err
-		}
-	}
-	return job.ParsePlan(data)
-}
-
-func fromCache(ctx context.Context, c cache.Cache, key string) ([]byte, error) {
-	switch {
-	case key == "":
-		return nil, errors.New("the entry names none")
-	case c == nil:
-		return nil, errors.New("there is no cache")
-	}
-	blob, err := c.Open(ctx, key)
-	if err != nil {
-		return nil, err
-	}
-	return cache.ReadAll(ctx, blob, maxPlan)
-}
-
-// restore imports derivations from the pack: the cache's, else the file.
-func (b *builder) restore(ctx context.Context, n store.Nix, accept store.Acceptance, c cache.Cache, plan *job.Plan, drvs []string, result *job.Result) error {
-	if plan.Drvs == nil {
-		return fmt.Errorf("the plan names no pack of derivations, so it was made for the machine that discovered: make one with discover")
-	}
-	var errs []error
-	for _, source := range []func() (pack.Source, error){
-		func() (pack.Source, error) { return b.cachedDrvs(ctx, c, plan.Drvs.Key) },
-		b.drvsArtifact,
-	} {
-		src, err := source()
-		if src == nil {
-			errs = append(errs, err)
-			continue
-		}
-		got, err := store.RestoreDrvs(ctx, n, src, plan.Drvs.SHA256, drvs, b.app.seal, accept)
-		if err == nil {
-			result.Imported, result.Downloaded = got.Paths, got.Bytes
-			b.app.show.Printf("%d derivations and sources imported, %s read", got.Paths, text.Size(got.Bytes))
-			return nil
-		}
-		if errors.Is(err, store.ErrUnproven) {
-			return fmt.Errorf("%w: %s", err, onlyProven)
-		}
-		if !errors.Is(err, store.ErrSource) {
-			return err
-		}
-		errs = append(errs, err)
-	}
-	return fmt.Errorf("the derivations were %w: %w. Run discover again, with the same --cache, or give the pack with --drvs", errNoHandover, errors.Join(errs...))
-}
-
-func (b *builder) cachedDrvs(ctx context.Context, c cache.Cache, key string) (pack.Source, error) {
-	if c == nil || key == "" {
-		return nil, errors.New("they are in no cache")
-	}
-	blob, err := c.Open(ctx, key)
-	if err != nil {
-		return nil, err
-	}
-	return blob, nil
-}
-
-func (b *builder) drvsArtifact() (pack.Source, error) {
-	if b.drvsFile == "" {
-		return nil, nil //nolint:nilnil // none was given, which is no error
-	}
-	f, err := store.File(b.drvsFile)
-	if err != nil {
-		return nil, err
-	}
-	return f, nil
 }

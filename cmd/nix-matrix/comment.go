@@ -25,18 +25,18 @@ func (a *app) comment(ctx context.Context, v *verdict.Verdict) {
 	pull, err := a.action.PullRequest()
 	switch {
 	case err != nil:
-		a.warn(failed, err)
+		a.log.Warn(failed, err)
 		return
 	case pull.Number == 0:
-		a.show.Printf("no comment: the run's event is none of a pull request")
+		a.log.Printf("no comment: the run's event is none of a pull request")
 		return
 	case pull.Fork:
-		a.show.Printf("no comment on pull request %d: it comes from a fork, so the token may not write", pull.Number)
+		a.log.Printf("no comment on pull request %d: it comes from a fork, so the token may not write", pull.Number)
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, commentTime)
 	defer cancel()
-	a.show.Doing("commenting on pull request %d", pull.Number)
+	a.log.Doing("commenting on pull request %d", pull.Number)
 	api, err := a.gitHub()
 	if err == nil {
 		text := report.Summary(v, report.SummaryOptions{RunURL: a.action.RunURL(), Brief: true, MaxBytes: maxCommentText})
@@ -44,9 +44,9 @@ func (a *app) comment(ctx context.Context, v *verdict.Verdict) {
 	}
 	switch {
 	case errors.Is(err, action.ErrForbidden):
-		a.show.Printf("%s: %v", failed, err)
+		a.log.Printf("%s: %v", failed, err)
 		a.action.Annotate(action.LevelNotice, failed, err.Error())
 	case err != nil:
-		a.warn(failed, err)
+		a.log.Warn(failed, err)
 	}
 }

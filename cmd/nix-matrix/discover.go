@@ -1,28 +1,27 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"strconv"
 
 	"github.com/spf13/cobra"
 
+	"github.com/org/nix-matrix/internal/usage"
+	"github.com/org/nix-matrix/pkg/access"
 	"github.com/org/nix-matrix/pkg/action"
-	"github.com/org/nix-matrix/pkg/cache"
-	"github.com/org/nix-matrix/pkg/evaluate"
+	"github.com/org/nix-matrix/pkg/discover"
+	"github.com/org/nix-matrix/pkg/documents"
+	"github.com/org/nix-matrix/pkg/hooks"
 	"github.com/org/nix-matrix/pkg/job"
-	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/plan"
 	"github.com/org/nix-matrix/pkg/report"
-	"github.com/org/nix-matrix/pkg/store"
 	"github.com/org/nix-matrix/pkg/text"
 )
 
 func newDiscover(a *app) *cobra.Command {
-	d := &discovery{}
+	d := &discoverFlags{}
 	var planOut, drvsOut string
 	var printJSON bool
 	cmd := &cobra.Command{
@@ -70,121 +69,77 @@ NIX_MATRIX_ENCRYPTION_KEY all that is cached or uploaded is sealed.`,
 	return cmd
 }
 
-func (a *app) discover(ctx context.Context, d *discovery, planOut, drvsOut string, printJSON bool) error {
-	if err := a.loadSeal(); err != nil {
-		return err
-	}
-	if err := a.setUp(ctx, d.setup); err != nil {
-		return err
-	}
-	at, err := d.surroundings.open(ctx, a, &job.Plan{})
+func (a *app) discover(ctx context.Context, flags *discoverFlags, planOut, drvsOut string, printJSON bool) error {
+	options, err := flags.parse()
 	if err != nil {
 		return err
 	}
-	defer at.close()
-	if err := d.guard(ctx, at); err != nil {
-		return err
-	}
-	c, err := a.openCache()
+	docs, err := a.openDocuments()
 	if err != nil {
 		return err
 	}
-	var dir string
-	if a.action.Running() { // the files become artifacts of the run
-		dir, err = a.action.TempDir(a.id)
-	} else {
-		dir, err = a.secretDir.Dir()
-	}
+	scripts, err := a.hooks()
 	if err != nil {
 		return err
 	}
-	planOut, drvsOut = or(planOut, filepath.Join(dir, "plan.json")), or(drvsOut, filepath.Join(dir, "drvs.pack"))
-	d.packFile = drvsOut
-
-	p, e, err := d.plan(ctx, at, c)
-	if err != nil {
-		return err
-	}
-	switch {
-	case len(p.Entries) == 0:
-	case e.packed:
-		p.Drvs = e.Plan.Drvs
-	default:
-		a.show.Doing("packing derivations")
-		if p.Drvs, err = a.packDrvs(ctx, at.nix, c, p, drvsOut); err != nil {
-			return err
+	d, env, err := a.openDiscovery(ctx, flags, options, docs, scripts, func(options *discover.Options) error {
+		var dir string
+		if a.action.Running() { // the files become artifacts of the run
+			dir, err = a.action.TempDir(a.id)
+		} else {
+			dir, err = a.secretDir.Dir()
 		}
-	}
-	e.keep(ctx, p)
-	if a.action.Running() {
-		p.Run, p.Attempt = a.runNumber()
-	}
-	data, err := written(p)
+		options.InFiles = planOut != "" && drvsOut != ""
+		planOut, drvsOut = or(planOut, filepath.Join(dir, "plan.json")), or(drvsOut, filepath.Join(dir, "drvs.pack"))
+		options.PackFile = drvsOut
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	if err := writeFile(planOut, a.seal.Seal(planDocument, data)); err != nil {
-		return fmt.Errorf("write the plan: %w", err)
+	defer env.Close()
+	p, err := d.Plan(ctx)
+	if err != nil {
+		return err
 	}
-	key, err := a.savePlan(ctx, c, data)
+	key, err := d.HandOver(ctx, p, planOut)
 	if err != nil {
 		return err
 	}
 	matrix, err := plan.Matrix(p, key)
 	if err != nil {
-		return &usageError{err}
+		return usage.Wrap(err)
 	}
-	tell(a.show, p)
+	tell(a.log, p)
 	return a.emit(p, key, matrix, planOut, drvsOut, printJSON)
 }
 
-// handoverFailed is what becomes of an error of the cache: in GitHub Actions
-// there is an artifact besides.
-func (a *app) handoverFailed(err error) error {
-	if a.action.Running() {
-		a.warn("The Actions cache could not be written, an artifact has to do", err)
-		return nil
+// openDiscovery runs the user's script, opens Nix and prepares a discovery. The caller closes the
+// Nix. with completes the options.
+func (a *app) openDiscovery(ctx context.Context, flags *discoverFlags, options discover.Options, docs *documents.Store, scripts *hooks.Runner, with func(*discover.Options) error) (*discover.Discovery, *access.Nix, error) {
+	if err := scripts.SetUp(ctx, flags.setup); err != nil {
+		return nil, nil, err
 	}
-	return err
-}
-
-func (a *app) packDrvs(ctx context.Context, n *nix.Nix, c cache.Cache, p *job.Plan, file string) (*job.DrvPack, error) {
-	drvs := toBuild(p)
-	if hold, err := n.Hold(ctx, drvs...); err != nil {
-		a.warn("A garbage collection may take away what was evaluated", err)
-	} else {
-		defer hold.Close()
-	}
-	packed, err := store.PackDrvs(ctx, n, a.id, file, drvs, a.seal)
+	env, err := a.host.Open(ctx, options.Access, nil, nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	drv := &job.DrvPack{Size: packed.Size, Paths: packed.Paths, SHA256: packed.SHA256}
-	if c != nil {
-		if drv.Key, err = packed.Save(ctx, c, file); err != nil {
-			return drv, a.handoverFailed(err)
-		}
+	if len(options.Evaluate.Systems) == 0 {
+		options.Evaluate.Systems = env.Buildable()
+		options.Buildable = options.Evaluate.Systems != nil
 	}
-	return drv, nil
-}
-
-func (a *app) savePlan(ctx context.Context, c cache.Cache, data []byte) (string, error) {
-	keys := job.PlanKey(a.id, a.seal.Fingerprint(), data)
-	if c == nil {
-		return keys(0), nil
+	if len(options.Evaluate.Systems) == 0 {
+		options.Evaluate.Systems = defaultSystems
 	}
-	stored := a.seal.Seal(planDocument, data)
-	key, err := store.SaveOnce(ctx, c, keys, bytes.NewReader(stored), int64(len(stored)), func(blob cache.Blob) bool {
-		found, err := cache.ReadAll(ctx, blob, int64(len(stored)))
-		if err == nil {
-			found, err = a.seal.Open(planDocument, found)
-		}
-		return err == nil && bytes.Equal(found, data)
-	})
+	options.Public = a.action.Public
+	if options.Answers, err = a.secretDir.Dir(); err == nil {
+		err = with(&options)
+	}
 	if err != nil {
-		return keys(0), a.handoverFailed(fmt.Errorf("save the plan: %w", err))
+		env.Close()
+		return nil, nil, err
 	}
-	return key, nil
+	return discover.New(a.host, env, docs, scripts, a.log, options), env, nil
 }
 
 // emit sets the outputs, and prints the matrix if printJSON is true.
@@ -198,7 +153,7 @@ func (a *app) emit(p *job.Plan, key string, matrix []byte, planFile, drvsFile st
 		a.action.Annotate(action.LevelNotice, "", notice)
 	}
 	if err := a.action.AddSummary(report.OutlookMarkdown(p, maxOutlook)); err != nil {
-		a.warn("The job's summary could not be written", err)
+		a.log.Warn("The job's summary could not be written", err)
 	}
 	outputs := map[string]string{
 		"matrix":    string(matrix),
@@ -218,17 +173,5 @@ func (a *app) emit(p *job.Plan, key string, matrix []byte, planFile, drvsFile st
 		return nil
 	}
 	_, err := fmt.Fprintf(a.streams.out, "%s\n", text.NoCommandsJSON(matrix))
-	return err
-}
-
-// asUsage finds the errors of a discovery that its caller made.
-func asUsage(err error) error {
-	var missing *evaluate.MissingError
-	var glob *evaluate.GlobError
-	var arguments *evaluate.ArgumentsError
-	var request *evaluate.RequestError
-	if errors.As(err, &missing) || errors.As(err, &glob) || errors.As(err, &arguments) || errors.As(err, &request) {
-		return &usageError{err}
-	}
 	return err
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/org/nix-matrix/internal/nearest"
+	"github.com/org/nix-matrix/internal/usage"
 )
 
 // oneOf returns a usage error unless a flag has one of the values.
@@ -19,7 +20,7 @@ func oneOf(flag, value string, values ...string) error {
 		return nil
 	}
 	last := len(values) - 1
-	return usagef("invalid value %q for --%s: must be %s or %s%s", value, flag, strings.Join(values[:last], ", "), values[last], nearest.Hint(value, values))
+	return usage.Errorf("invalid value %q for --%s: must be %s or %s%s", value, flag, strings.Join(values[:last], ", "), values[last], nearest.Hint(value, values))
 }
 
 // nearestFlag returns a hint at the flag that was meant, if the error is of an unknown one.
@@ -51,7 +52,7 @@ func commandNames(cmd *cobra.Command) []string {
 // boolFlag adds a flag that is true or false, and nothing else. Its default is the
 // action's input of the same name, else the one that is given. Where the input has
 // another value, the command is wrong usage: a typo must not choose.
-func (a *app) boolFlag(cmd *cobra.Command, to *bool, name string, otherwise bool, usage string) {
+func (a *app) boolFlag(cmd *cobra.Command, to *bool, name string, otherwise bool, help string) {
 	value := &boolValue{name, to}
 	*to = otherwise
 	if input := a.action.Input(name); input != "" {
@@ -60,11 +61,11 @@ func (a *app) boolFlag(cmd *cobra.Command, to *bool, name string, otherwise bool
 				if cmd.Flags().Changed(name) {
 					return nil
 				}
-				return &usageError{err}
+				return usage.Wrap(err)
 			})
 		}
 	}
-	cmd.Flags().VarPF(value, name, "", usage).NoOptDefVal = "true"
+	cmd.Flags().VarPF(value, name, "", help).NoOptDefVal = "true"
 }
 
 // check has a command check something before it runs.

@@ -108,6 +108,6 @@ func TestBooleanValues(t *testing.T) {
 		if err := cmd.Execute(); err != nil || got != test.want {
 			t.Errorf("%+v: %t, %v", test, got, err)
 		}
-		a.show.Close()
+		a.log.Close()
 	}
 }

@@ -16,9 +16,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/gc"
+	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/store"
 	"github.com/org/nix-matrix/pkg/text"
 )
@@ -50,7 +53,7 @@ Exits with 1 if something could not be removed, with 3 if the token may not even
   GITHUB_REPOSITORY=me/fleet ` + action.GitHubVariable + `=$(gh auth token) nix-matrix gc --cache actions --dry-run`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("gc takes no %q: it looks at all that was stored with --id", args[0])
+				return usage.Errorf("gc takes no %q: it looks at all that was stored with --id", args[0])
 			}
 			return nil
 		},
@@ -68,6 +71,7 @@ Exits with 1 if something could not be removed, with 3 if the token may not even
 
 type collector struct {
 	app    *app
+	docs   *documents.Store
 	keep   string
 	budget string
 	dryRun bool
@@ -84,11 +88,11 @@ type shelf interface {
 
 func (g *collector) run(ctx context.Context) error {
 	a := g.app
-	if err := errors.Join(a.checkID(), a.loadSeal()); err != nil {
+	var err error
+	if g.docs, err = a.documents(nil); err != nil {
 		return err
 	}
 	rules := gc.Rules{ID: a.id, Now: time.Now(), Proposed: action.ProposedRef}
-	var err error
 	if rules.Keep, err = days("keep", g.keep); err != nil {
 		return err
 	}
@@ -99,7 +103,7 @@ func (g *collector) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.show.Doing("looking at what there is")
+	a.log.Doing("looking at what there is")
 	entries, err := s.list(ctx, a.id+"-")
 	if err != nil {
 		return err
@@ -115,7 +119,7 @@ func (g *collector) run(ctx context.Context) error {
 		all = append(all, collected{Decision: d})
 	}
 	failed := !g.dryRun && g.collect(ctx, s, all)
-	a.show.Close()
+	a.log.Close()
 	if err := errors.Join(ctx.Err(), g.print(all)); err != nil {
 		return err
 	}
@@ -140,12 +144,12 @@ func (g *collector) named(ctx context.Context, entries []action.CacheEntry) map[
 	named := map[string]map[string]bool{}
 	unread := map[string]bool{}
 	for _, e := range indexes {
-		if e.Ref != "" && !slices.Contains(a.trust().Refs(), e.Ref) {
+		if e.Ref != "" && !slices.Contains(g.docs.Trust.Refs(), e.Ref) {
 			continue
 		}
-		ix, err := store.Read(ctx, c, e.Key, a.seal)
+		ix, err := store.Read(ctx, c, e.Key, g.docs.Seal)
 		if err != nil {
-			a.warn("Packs stay, since it is not known whether an index names them", err)
+			a.log.Warn("Packs stay, since it is not known whether an index names them", err)
 			unread[e.Ref] = true
 			continue
 		}
@@ -169,7 +173,7 @@ func (a *app) shelf() (shelf, error) {
 		}
 		files, ok := c.(cache.Collectable)
 		if !ok {
-			return nil, usagef("--cache %s: nothing can be removed there", a.cache)
+			return nil, usage.Errorf("--cache %s: nothing can be removed there", a.cache)
 		}
 		return dirShelf{files}, nil
 	}
@@ -183,7 +187,7 @@ func (a *app) shelf() (shelf, error) {
 // gitHub is GitHub's API.
 func (a *app) gitHub() (*action.GitHub, error) {
 	config := a.action.GitHubConfig()
-	config.Log = a.show.Printf
+	config.Log = a.log.Printf
 	return action.NewGitHub(config)
 }
 
@@ -232,7 +236,7 @@ var removePause = time.Second
 
 // collect removes what is to go, and says whether some of it could not be.
 func (g *collector) collect(ctx context.Context, s shelf, all []collected) (failed bool) {
-	show := g.app.show
+	show := g.app.log
 	total := going(all)
 	done := 0
 	for i := range all {
@@ -250,11 +254,11 @@ func (g *collector) collect(ctx context.Context, s shelf, all []collected) (fail
 		switch left := total - done; {
 		case c.removed || ctx.Err() != nil:
 		case left > 0 && (errors.Is(c.err, action.ErrForbidden) || errors.Is(c.err, action.ErrLimited)):
-			g.app.warn("Not all was removed", fmt.Errorf("%w (%d more are left for the same reason)", c.err, left))
+			g.app.log.Warn("Not all was removed", fmt.Errorf("%w (%d more are left for the same reason)", c.err, left))
 			return true
 		default:
 			failed = true
-			g.app.warn("Not all was removed", c.err)
+			g.app.log.Warn("Not all was removed", c.err)
 		}
 	}
 	return failed
@@ -320,7 +324,7 @@ func (t *tally) add(size int64) {
 }
 
 // tallies counts what goes and what stays of the given kinds.
-func (g *collector) tallies(all []collected, kinds ...gc.Kind) (gone, kept tally) {
+func (g *collector) tallies(all []collected, kinds ...job.KeyKind) (gone, kept tally) {
 	for i := range all {
 		c := &all[i]
 		for _, kind := range kinds {
@@ -338,31 +342,31 @@ func (g *collector) tallies(all []collected, kinds ...gc.Kind) (gone, kept tally
 
 func (g *collector) printTable(out io.Writer, all []collected, verb string) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	row := func(name string, kinds ...gc.Kind) {
+	row := func(name string, kinds ...job.KeyKind) {
 		gone, kept := g.tallies(all, kinds...)
 		if gone.Count+kept.Count > 0 || name == "all" {
 			fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%s\n", name, gone.Count, text.Size(gone.Bytes), kept.Count, text.Size(kept.Bytes))
 		}
 	}
 	fmt.Fprintf(w, "KIND\t%s\tSIZE\tKEPT\tSIZE\n", strings.ToUpper(verb))
-	for _, kind := range gc.Kinds {
+	for _, kind := range job.KeyKinds {
 		row(string(kind), kind)
 	}
-	row("all", gc.Kinds...)
+	row("all", job.KeyKinds...)
 	return w.Flush()
 }
 
 func (g *collector) printJSON(all []collected) error {
 	type entry struct {
-		Key     string    `json:"key"`
-		Kind    gc.Kind   `json:"kind"`
-		Ref     string    `json:"ref,omitempty"`
-		Size    int64     `json:"size"`
-		Created time.Time `json:"created"`
-		Used    time.Time `json:"used"`
-		Removed bool      `json:"removed"` // or would be
-		Why     string    `json:"why,omitempty"`
-		Error   string    `json:"error,omitempty"`
+		Key     string      `json:"key"`
+		Kind    job.KeyKind `json:"kind"`
+		Ref     string      `json:"ref,omitempty"`
+		Size    int64       `json:"size"`
+		Created time.Time   `json:"created"`
+		Used    time.Time   `json:"used"`
+		Removed bool        `json:"removed"` // or would be
+		Why     string      `json:"why,omitempty"`
+		Error   string      `json:"error,omitempty"`
 	}
 	told := struct {
 		DryRun  bool    `json:"dryRun"`
@@ -380,7 +384,7 @@ func (g *collector) printJSON(all []collected) error {
 		}
 		told.Entries = append(told.Entries, e)
 	}
-	told.Removed, told.Kept = g.tallies(all, gc.Kinds...)
+	told.Removed, told.Kept = g.tallies(all, job.KeyKinds...)
 	return g.app.printJSON(told)
 }
 
@@ -394,7 +398,7 @@ func days(flag, value string) (time.Duration, error) {
 	} else if d, err := time.ParseDuration(value); err == nil && d >= 0 {
 		return d, nil
 	}
-	return 0, usagef("--%s %s: it is a time such as 7d or 36h", flag, value)
+	return 0, usage.Errorf("--%s %s: it is a time such as 7d or 36h", flag, value)
 }
 
 var sizePattern = regexp.MustCompile(`^(\d+(?:\.\d+)?) ?(?:([KMGT])(i?)B?|B)?$`)
@@ -406,7 +410,7 @@ func sizeOf(flag, value string) (int64, error) {
 	}
 	m := sizePattern.FindStringSubmatch(value)
 	if m == nil {
-		return 0, usagef("--%s %s: it is a size such as 500MB, 5GB or 5GiB", flag, value)
+		return 0, usage.Errorf("--%s %s: it is a size such as 500MB, 5GB or 5GiB", flag, value)
 	}
 	unit := 1000.
 	if m[3] != "" {
@@ -415,7 +419,7 @@ func sizeOf(flag, value string) (int64, error) {
 	n, err := strconv.ParseFloat(m[1], 64)
 	n *= math.Pow(unit, float64(strings.Index(" KMGT", or(m[2], " "))))
 	if err != nil || n > math.MaxInt64/2 {
-		return 0, usagef("--%s %s: that is too large", flag, value)
+		return 0, usage.Errorf("--%s %s: that is too large", flag, value)
 	}
 	return int64(n), nil
 }

@@ -1,45 +1,9 @@
 package main
 
 import (
-	"io"
 	"testing"
 	"time"
-
-	"github.com/org/nix-matrix/pkg/action"
-	"github.com/org/nix-matrix/pkg/cache"
-	"github.com/org/nix-matrix/pkg/cache/dir"
-	"github.com/org/nix-matrix/pkg/gc"
-	"github.com/org/nix-matrix/pkg/store"
 )
-
-// The newest index of each system and ref is one that counts.
-func TestIndexes(t *testing.T) {
-	c, err := dir.New(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, ref := range []string{"refs/heads/main", "refs/pull/7/merge"} {
-		env := map[string]string{"GITHUB_ACTIONS": "true", "GITHUB_REF": ref}
-		a := newApp(streams{err: io.Discard}, func(name string) string { return env[name] })
-		a.id = "nix-matrix"
-		for _, system := range []string{"x86_64-linux", "aarch64-linux", "x86_64-linux"} {
-			if err := a.keepIndex(t.Context(), c, system, store.NewIndex()); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	stored, err := c.(cache.Collectable).List(t.Context(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var entries []action.CacheEntry
-	for _, s := range stored {
-		entries = append(entries, action.CacheEntry{Key: s.Key, Created: s.Saved})
-	}
-	if got := gc.Indexes(entries, "nix-matrix"); len(entries) != 6 || len(got) != 4 {
-		t.Errorf("of %v, %v count", entries, got)
-	}
-}
 
 func TestDays(t *testing.T) {
 	for text, want := range map[string]time.Duration{"7d": 7 * 24 * time.Hour, "0d": 0, "0": 0, "36h": 36 * time.Hour, "90m": 90 * time.Minute} {

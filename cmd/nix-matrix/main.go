@@ -15,7 +15,10 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/org/nix-matrix/internal/child"
+	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/action"
+	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/text"
 )
@@ -56,6 +59,7 @@ func (a *app) heed(told <-chan os.Signal, stop context.CancelCauseFunc) {
 		return
 	}
 	a.abort()
+	child.EndAll()
 	signal.Reset(os.Interrupt) // whoever does not want to wait for git-crypt need not
 	_ = a.secretDir.Close()
 	os.Exit(exitInterrupted)
@@ -116,20 +120,20 @@ func (s *streams) width() int {
 
 // run is the program. It alone decides the exit code.
 func (a *app) run(ctx context.Context, args []string) int {
-	defer a.show.Close()
+	defer a.log.Close()
 	root := newRoot(a)
 	root.SetArgs(args)
 	err := execute(ctx, root)
-	a.show.Close()
+	a.log.Close()
 	if cerr := a.secretDir.Close(); cerr != nil {
-		a.warn("Not all secrets were removed", cerr)
+		a.log.Warn("Not all secrets were removed", cerr)
 	}
 	return a.exitCode(ctx, err)
 }
 
 // exitCode tells why the program ends, and returns the code that it ends with.
 func (a *app) exitCode(ctx context.Context, err error) int {
-	var usage *usageError
+	var wrong *usage.Error
 	var red *redError
 	switch {
 	case err == nil:
@@ -141,7 +145,7 @@ func (a *app) exitCode(ctx context.Context, err error) int {
 	case ctx.Err() != nil:
 		a.fail("Interrupted", fmt.Errorf("interrupted: %w", context.Cause(ctx))) // what it has led to tells nothing more
 		return exitInterrupted
-	case errors.As(err, &usage):
+	case errors.As(err, &wrong):
 		a.fail("Wrong usage", err)
 		return exitUsage
 	case errors.Is(err, nix.ErrMissing), errors.Is(err, nix.ErrUntrusted), errors.Is(err, nix.ErrUnreachable):
@@ -150,7 +154,7 @@ func (a *app) exitCode(ctx context.Context, err error) int {
 	case errors.Is(err, action.ErrForbidden):
 		a.fail("GitHub's API can't be used", err)
 		return exitUnfit
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case documents.DiskFull(err):
 		a.fail("The disk is full", err)
 		return exitUnfit
 	default:
@@ -189,14 +193,6 @@ func (a *app) fail(title string, err error) {
 	}
 	a.action.Annotate(action.LevelError, title, err.Error())
 }
-
-// usageError is a mistake of who called us.
-type usageError struct{ err error }
-
-func (e *usageError) Error() string { return e.err.Error() }
-func (e *usageError) Unwrap() error { return e.err }
-
-func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
 // redError says that the program did its work, and the result is not green.
 type redError struct{ verdict string }

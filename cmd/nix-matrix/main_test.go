@@ -13,10 +13,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/action"
-	"github.com/org/nix-matrix/pkg/evaluate"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/reuse"
 )
 
 // A panic is an error, with which all that follows an error is done.
@@ -43,11 +44,7 @@ func TestExitCodes(t *testing.T) {
 		{"none", nil, t.Context(), 0},
 		{"red", &redError{"failure"}, t.Context(), 1},
 		{"anything else", errors.New("x"), t.Context(), 1},
-		{"usage", usagef("x"), t.Context(), 2},
-		{"missing attribute", asUsage(&evaluate.MissingError{}), t.Context(), 2},
-		{"glob without a match", asUsage(&evaluate.GlobError{}), t.Context(), 2},
-		{"arguments of a function", asUsage(&evaluate.ArgumentsError{Needs: []string{"x"}}), t.Context(), 2},
-		{"unreadable request", asUsage(&evaluate.RequestError{}), t.Context(), 2},
+		{"usage", usage.Errorf("x"), t.Context(), 2},
 		{"no Nix", nix.ErrMissing, t.Context(), 3},
 		{"no daemon", nix.ErrUnreachable, t.Context(), 3},
 		{"distrust", nix.ErrUntrusted, t.Context(), 3},
@@ -113,8 +110,8 @@ func TestCrashResult(t *testing.T) {
 	a := newApp(streams{out: &log, err: &log}, func(string) string { return "" })
 	a.id = job.DefaultID
 	row := `{"name":"a","id":"ca978112ca","platform":"x86_64-linux","system":"x86_64-linux","drvPath":"/nix/store/00000000000000000000000000000000-a.drv","outputs":["out"],"runner":["ubuntu-latest"],"plan":"x","targets":[{"n":0,"attr":"a","drvPath":"/nix/store/00000000000000000000000000000000-a.drv"}]}`
-	b := &builder{app: a, job: row, resultFile: file, working: workingFlags{reclaim: "auto"}, packing: packing{policy: "off", engine: "auto"}}
-	a.show = nil
+	b := &builder{app: a, job: row, resultFile: file, working: workingFlags{reclaim: "auto"}, packing: packing{policy: "off", engine: reuse.EngineChoice{Name: "auto"}}}
+	a.log.Display = nil
 	err := b.run(t.Context())
 	var crash *crashError
 	if !errors.As(err, &crash) {

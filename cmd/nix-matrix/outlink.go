@@ -96,7 +96,7 @@ func (r *runner) tellOutputs(ctx context.Context, n *nix.Nix, v *verdict.Verdict
 	outputs := outPaths(v)
 	if r.outLink != "" {
 		count, err := link(ctx, n, r.outLink, outputs)
-		r.app.show.Printf("%s in %s", text.Plural(count, "output is linked", "outputs are linked"), r.outLink)
+		r.app.log.Printf("%s in %s", text.Plural(count, "output is linked", "outputs are linked"), r.outLink)
 		if err != nil {
 			return fmt.Errorf("cannot link all outputs in %s: %w", r.outLink, err)
 		}
@@ -105,10 +105,10 @@ func (r *runner) tellOutputs(ctx context.Context, n *nix.Nix, v *verdict.Verdict
 	const most = 10
 	for i, o := range outputs {
 		if i == most {
-			r.app.show.Printf("… and %d more; --out-link DIR links them all", len(outputs)-most)
+			r.app.log.Printf("… and %d more; --out-link DIR links them all", len(outputs)-most)
 			break
 		}
-		r.app.show.Printf("%s  %s", o.path, o.name)
+		r.app.log.Printf("%s  %s", o.path, o.name)
 	}
 	return nil
 }

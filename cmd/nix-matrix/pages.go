@@ -10,6 +10,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/org/nix-matrix/internal/usage"
+	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/report"
 	"github.com/org/nix-matrix/pkg/text"
@@ -32,7 +34,7 @@ func (p *pages) flags(cmd *cobra.Command) {
 // check refuses names that cannot be written to, before there is any work to lose.
 func (p *pages) check() error {
 	if p.json && p.summary == "-" {
-		return usagef("--json and --summary - both write to the standard output: give --summary a file")
+		return usage.Errorf("--json and --summary - both write to the standard output: give --summary a file")
 	}
 	if info, err := os.Stat(p.html); p.html != "" && (err == nil && info.IsDir() || strings.HasSuffix(p.html, "/")) {
 		p.html = filepath.Join(p.html, "report.html")
@@ -45,12 +47,12 @@ func (p *pages) check() error {
 		info, err := os.Stat(dir)
 		switch {
 		case err != nil || !info.IsDir():
-			return usagef("--%s %s: there is no directory %s", flag, file, dir)
+			return usage.Errorf("--%s %s: there is no directory %s", flag, file, dir)
 		case unix.Access(dir, unix.W_OK) != nil:
-			return usagef("--%s %s: cannot write to the directory %s: permission denied", flag, file, dir)
+			return usage.Errorf("--%s %s: cannot write to the directory %s: permission denied", flag, file, dir)
 		}
 		if info, err := os.Stat(file); err == nil && info.IsDir() {
-			return usagef("--%s %s: is a directory", flag, file)
+			return usage.Errorf("--%s %s: is a directory", flag, file)
 		}
 	}
 	return nil
@@ -71,7 +73,7 @@ func (a *app) origin(p *job.Plan) *verdict.Origin {
 // write writes the report to the files.
 func (p *pages) write(v *verdict.Verdict, o report.SummaryOptions) error {
 	if p.summary != "" && p.summary != "-" {
-		if err := writeFile(p.summary, []byte(report.Summary(v, o))); err != nil {
+		if err := documents.WriteFile(p.summary, []byte(report.Summary(v, o))); err != nil {
 			return fmt.Errorf("cannot write the summary: %w", err)
 		}
 	}
@@ -82,7 +84,7 @@ func (p *pages) write(v *verdict.Verdict, o report.SummaryOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := writeFile(p.html, page); err != nil {
+	if err := documents.WriteFile(p.html, page); err != nil {
 		return fmt.Errorf("cannot write the report to --html: %w", err)
 	}
 	return nil

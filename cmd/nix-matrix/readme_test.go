@@ -10,6 +10,28 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
+// The words for what there is are defined once: the README and --help say the same.
+func TestWords(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(readme), "## How it works\n\n")
+	words, _, _ := strings.Cut(rest, "\n\n")
+	for _, word := range []string{"*derivation*", "*target*", "*entry*", "*job*"} {
+		if strings.Count(words, word) != 1 {
+			t.Errorf("the README does not define %s", word)
+		}
+	}
+	plain := func(text string) string {
+		return strings.ReplaceAll(strings.Join(strings.Fields(text), " "), "*", "")
+	}
+	if help := newRoot(newApp(streams{out: os.Stdout, err: os.Stderr}, func(string) string { return "" })).Long; !strings.Contains(plain(help), plain(words)) {
+		t.Errorf("--help does not say: %s", plain(words))
+	}
+}
+
 // The README's post_build pushes to no other place than it says, whatever the flake calls
 // its targets.
 func TestReadmePostBuild(t *testing.T) {

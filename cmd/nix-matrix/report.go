@@ -5,15 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
+	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/report"
+	"github.com/org/nix-matrix/pkg/reuse"
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
@@ -40,7 +46,7 @@ brings up to date. It takes a token with the permission pull-requests: write fro
   nix-matrix report --plan plan.json --results results/ --html report.html`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("report takes no %q: give the plan with --plan and the results with --results", args[0])
+				return usage.Errorf("report takes no %q: give the plan with --plan and the results with --results", args[0])
 			}
 			return nil
 		},
@@ -62,6 +68,7 @@ brings up to date. It takes a token with the permission pull-requests: write fro
 
 type reporter struct {
 	app     *app
+	docs    *documents.Store
 	plan    string
 	results string
 	needs   string
@@ -74,22 +81,23 @@ type reporter struct {
 
 func (r *reporter) run(ctx context.Context) error {
 	a := r.app
-	if err := errors.Join(a.checkID(), a.loadSeal()); err != nil {
+	var err error
+	if r.docs, err = a.documents(nil); err != nil {
 		return err
 	}
 	if err := r.pages.check(); err != nil {
 		return err
 	}
 	if r.plan == "" {
-		return usagef("there is no plan: give one with --plan")
+		return usage.Errorf("there is no plan: give one with --plan")
 	}
 	limit, err := sizeOf("store-cache-limit", r.packing.limit)
 	if err != nil {
 		return err
 	}
 	v, plan, results, err := r.judge(ctx)
-	if errors.Is(err, errNoHandover) {
-		a.show.Printf("%v: trying the artifacts of the run", err)
+	if errors.Is(err, documents.ErrMissing) {
+		a.log.Printf("%v: trying the artifacts of the run", err)
 		return a.action.SetOutput("handover", "missing")
 	}
 	if err != nil {
@@ -98,29 +106,27 @@ func (r *reporter) run(ctx context.Context) error {
 	v.Origin = a.origin(plan)
 	if !v.Refused {
 		if plan != nil {
-			a.heads = plan.Heads
+			r.docs.Trust.Heads = plan.Heads
 		}
-		r.compare(ctx, v, plan, results)
-		r.stock(ctx, limit, plan, results)
+		r.reuse(ctx, v, limit, plan, results)
 	}
 	return r.tell(ctx, v)
 }
 
 // judge reads needs, plan and results, and returns the verdict on them. With missingOK, the
-// error is errNoHandover where the artifacts of the run may have more.
+// error is documents.ErrMissing where the artifacts of the run may have more.
 func (r *reporter) judge(ctx context.Context) (*verdict.Verdict, *job.Plan, []*job.Result, error) {
 	a := r.app
 	needs, err := r.readNeeds()
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	var c cache.Cache
 	if a.action.Running() {
-		if c, err = a.openCache(); err != nil {
-			a.warn("The cache is not used, so plan and results must be artifacts", err)
+		if r.docs.Cache, err = a.openCache(); err != nil {
+			a.log.Warn("The cache is not used, so plan and results must be artifacts", err)
 		}
 	}
-	plan, key, refusal, err := r.readPlan(ctx, c, needs)
+	plan, key, refusal, err := r.readPlan(ctx, needs)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -128,11 +134,11 @@ func (r *reporter) judge(ctx context.Context) (*verdict.Verdict, *job.Plan, []*j
 		return verdict.Refuse(refusal, needs), nil, nil, nil
 	}
 	if plan == nil && r.missingOK {
-		return nil, nil, nil, fmt.Errorf("the plan was %w", errNoHandover)
+		return nil, nil, nil, fmt.Errorf("the plan was %w", documents.ErrMissing)
 	}
-	results, complete := r.readResults(ctx, c, plan)
+	results, complete := r.readResults(ctx, plan)
 	if !complete && r.missingOK {
-		return nil, nil, nil, fmt.Errorf("not all results were %w", errNoHandover)
+		return nil, nil, nil, fmt.Errorf("not all results were %w", documents.ErrMissing)
 	}
 	return verdict.Judge(plan, key, results, needs), plan, results, nil
 }
@@ -143,25 +149,25 @@ func (r *reporter) readNeeds() (verdict.Needs, error) {
 	file, isFile := strings.CutPrefix(r.needs, "@")
 	if isFile || strings.HasPrefix(r.needs, "/") {
 		var err error
-		if text, err = readFile(file, maxNeeds, 0); err != nil {
+		if text, err = documents.ReadFile(file, maxNeeds); err != nil {
 			return nil, fmt.Errorf("cannot read --needs: %w", err)
 		}
 	}
 	needs, err := verdict.ParseNeeds(text)
 	if err != nil {
-		return nil, &usageError{err}
+		return nil, usage.Wrap(err)
 	}
 	if len(needs) == 0 && r.app.action.Running() {
-		return nil, usagef("cannot report without --needs: nothing else says which plan this run made. Let the job that reports need the jobs that discover and build, and give it the input needs: ${{ toJSON(needs) }}")
+		return nil, usage.Errorf("cannot report without --needs: nothing else says which plan this run made. Let the job that reports need the jobs that discover and build, and give it the input needs: ${{ toJSON(needs) }}")
 	}
 	return needs, nil
 }
 
 // readPlan reads the plan and makes its key, as one of this use of nix-matrix. In a
 // workflow, a plan that is not there or can't be judged is for the verdict to say.
-func (r *reporter) readPlan(ctx context.Context, c cache.Cache, needs verdict.Needs) (plan *job.Plan, key string, refusal *verdict.Refusal, err error) {
+func (r *reporter) readPlan(ctx context.Context, needs verdict.Needs) (plan *job.Plan, key string, refusal *verdict.Refusal, err error) {
 	a := r.app
-	data, err := r.planData(ctx, c, needs)
+	data, err := r.planData(ctx, needs)
 	if errors.Is(err, fs.ErrNotExist) && a.action.Running() {
 		return nil, "", nil, nil
 	}
@@ -174,18 +180,11 @@ func (r *reporter) readPlan(ctx context.Context, c cache.Cache, needs verdict.Ne
 	case err != nil:
 		return nil, "", verdict.Unreadable(err), nil
 	}
-	key = job.PlanKey(a.id, a.seal.Fingerprint(), data)(0)
-	if run, attempt := a.runNumber(); a.action.Running() {
+	key = job.PlanKey(a.id, r.docs.Seal.Fingerprint(), data)(0)
+	if run, attempt := a.action.RunNumber(); a.action.Running() {
 		refusal = verdict.OtherRun(plan, run, attempt)
 	}
 	return plan, key, refusal, nil
-}
-
-// runNumber returns GitHub's numbers of the run and of its attempt, 0 outside of one.
-func (a *app) runNumber() (run int64, attempt int) {
-	run, _ = strconv.ParseInt(a.getenv("GITHUB_RUN_ID"), 10, 64)
-	attempt, _ = strconv.Atoi(a.getenv("GITHUB_RUN_ATTEMPT"))
-	return run, attempt
 }
 
 // tell gives the verdict in all the places where it is looked for.
@@ -215,7 +214,7 @@ func (r *reporter) tell(ctx context.Context, v *verdict.Verdict) error {
 	if r.comment {
 		a.comment(ctx, v)
 	}
-	a.show.Close()
+	a.log.Close()
 	if err := r.pages.print(a, v, options); err != nil {
 		return err
 	}
@@ -223,4 +222,100 @@ func (r *reporter) tell(ctx context.Context, v *verdict.Verdict) error {
 		return &redError{string(v.Status)}
 	}
 	return nil
+}
+
+// planData returns the JSON of the plan that the discover job names in needs: from the cache,
+// else from the file that the artifact is in.
+func (r *reporter) planData(ctx context.Context, needs verdict.Needs) ([]byte, error) {
+	if key := needs.PlanKey(r.app.id); key != "" && r.docs.Cache != nil {
+		data, err := r.docs.Plan(ctx, key)
+		if err == nil {
+			return data, nil
+		}
+		if !errors.Is(err, cache.ErrMiss) && ctx.Err() == nil {
+			r.app.log.Warn("Cannot read the plan from the Actions cache, so the report takes the artifact", err)
+		}
+	}
+	data, err := documents.ReadFile(r.plan, documents.MaxPlan)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the plan: %w", err)
+	}
+	return r.docs.OpenPlan(data, "")
+}
+
+// results returns the Results of a plan's entries, from the cache and from the directory that
+// the artifacts are in. complete says that the cache alone has one of each entry.
+func (r *reporter) readResults(ctx context.Context, plan *job.Plan) (results []*job.Result, complete bool) {
+	a := r.app
+	results, err := r.docs.ReadResults(or(r.results, "."))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		a.log.Warn("Results that can't be read count as missing", err)
+	}
+	if r.docs.Cache == nil || plan == nil {
+		return results, false
+	}
+	cached := make([]*job.Result, len(plan.Entries))
+	errs := make([]error, len(plan.Entries))
+	var g errgroup.Group
+	const atOnce = 8
+	g.SetLimit(atOnce)
+	for i := range plan.Entries {
+		g.Go(func() error {
+			cached[i], errs[i] = r.docs.Result(ctx, plan.Entries[i].ID)
+			return nil
+		})
+	}
+	_ = g.Wait()
+	if err := errors.Join(errs...); err != nil && ctx.Err() == nil {
+		reuse.WarnCache(a.log, "Cannot read all results from the Actions cache, so the report takes the artifacts", err)
+	}
+	complete = !slices.Contains(cached, nil)
+	return append(results, slices.DeleteFunc(cached, func(r *job.Result) bool { return r == nil })...), complete
+}
+
+// maxNeeds is how many bytes are read of a file with needs: GitHub lets all outputs of a run have
+// 50 MB.
+const maxNeeds = 64 << 20
+
+// reuse compares the verdict with the default branch's last run, and leaves for later runs a record
+// and the index of what the entries have saved. A failure changes no verdict.
+func (r *reporter) reuse(ctx context.Context, v *verdict.Verdict, limit int64, plan *job.Plan, results []*job.Result) {
+	a := r.app
+	if plan == nil || a.cache == "" && !a.action.Running() {
+		return
+	}
+	if r.docs.Cache == nil {
+		var err error
+		if r.docs.Cache, err = a.openCache(); err != nil {
+			a.log.Warn("Cannot compare with the default branch", err)
+		}
+		if r.docs.Cache == nil {
+			return
+		}
+	}
+	r.compare(ctx, v, plan, results)
+	(&reuse.Cache{Docs: r.docs, Log: a.log}).Merge(ctx, limit, plan, results)
+}
+
+// compare adds to the verdict what differs from the default branch's last run, and, in a run of the
+// default branch, leaves a new record.
+func (r *reporter) compare(ctx context.Context, v *verdict.Verdict, plan *job.Plan, results []*job.Result) {
+	a := r.app
+	before, err := r.docs.Record(ctx)
+	if err != nil && ctx.Err() == nil {
+		a.log.Warn("What the default branch's last run has left can't be had", err)
+	}
+	if before != nil {
+		v.Change = v.Compare(before, plan)
+	}
+	branch, own := r.docs.Trust.LeavesRecord()
+	if !own {
+		return
+	}
+	about := job.Record{
+		ID: a.id, Run: r.docs.Run, Created: time.Now().UTC().Truncate(time.Second), Branch: branch, Commit: a.getenv("GITHUB_SHA"), URL: a.action.RunURL(),
+	}
+	if err := r.docs.SaveRecord(ctx, v.Record(about, plan, results, before)); err != nil && ctx.Err() == nil {
+		a.log.Warn("Pull requests won't see what this run has found out", fmt.Errorf("keep the record: %w", err))
+	}
 }

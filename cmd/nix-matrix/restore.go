@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/access"
 	"github.com/org/nix-matrix/pkg/store"
 )
 
@@ -31,7 +29,7 @@ does a job for a pull request or a merge queue, on a runner that GitHub does not
 unless the cache is sealed or a directory: anybody may have written what it reads.
 
 In GitHub Actions nothing that is wrong with the cache is an error: it costs a warning,
-and what is missing is built. The key of what was sealed comes from ` + encryptionVariable + `.`,
+and what is missing is built. The key of what was sealed comes from ` + access.EncryptionVariable + `.`,
 		Example: `  nix-matrix restore
   nix-matrix restore --cache dir:/srv/cache /nix/store/…-nixos-system-pi3
   nix-matrix restore --store /mnt --engine protocol`,
@@ -53,51 +51,22 @@ type restorer struct {
 
 func (r *restorer) run(ctx context.Context, args []string) error {
 	a := r.app
-	if err := errors.Join(a.checkID(), r.checkEngine(), a.loadSeal()); err != nil {
+	if err := r.checkEngine(); err != nil {
 		return err
 	}
 	paths, err := a.storePaths(args)
 	if err != nil {
 		return err
 	}
-	n, err := r.open(ctx, a)
+	user, n, err := r.open(ctx, a)
 	if err != nil {
 		return err
 	}
-	engine, err := r.choose(ctx, a, n)
+	restored, err := user.Restore(ctx, n, r.engine, paths)
 	if err != nil {
 		return err
-	}
-	restored, err := r.restore(ctx, n, engine, paths)
-	if err := a.costs(ctx, "Not all was restored", err); err != nil {
-		return err
-	}
-	if err := r.keepBefore(ctx, a, n, restored.Lost); err != nil {
-		a.warn("What is new can't be told later from what is there now", err)
 	}
 	return r.tell(restored)
-}
-
-func (r *restorer) restore(ctx context.Context, n *nix.Nix, engine store.Engine, paths []string) (restored store.Restored, err error) {
-	a := r.app
-	c, err := a.openCache()
-	if err != nil || c == nil {
-		return restored, err
-	}
-	a.show.Doing("looking for what was saved")
-	defer a.show.Doing("")
-	ix := a.restorable(a.loadIndex(ctx, c, n.System), a.accepts(n, nil))
-	if len(paths) == 0 {
-		paths = ix.Paths()
-	}
-	if len(ix.Packs) == 0 {
-		a.show.Printf("nothing was found that an earlier run has saved")
-	}
-	start := time.Now()
-	from := &store.Restorer{Nix: n, Engine: engine, Cache: c, Index: ix, Progress: a.restoring}
-	restored, err = from.Restore(ctx, paths...)
-	a.restored(restored, time.Since(start))
-	return restored, err
 }
 
 // tell says what was restored to who is to read it.
@@ -106,7 +75,7 @@ func (r *restorer) tell(restored store.Restored) error {
 	if err := a.action.SetOutput("restored", strconv.Itoa(restored.Paths)); err != nil {
 		return fmt.Errorf("set the output restored: %w", err)
 	}
-	a.show.Close()
+	a.log.Close()
 	if !r.json {
 		_, err := fmt.Fprintf(a.streams.out, "%d restored\n", restored.Paths)
 		return err

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,13 +13,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/org/nix-matrix/internal/nearest"
+	"github.com/org/nix-matrix/internal/usage"
+	"github.com/org/nix-matrix/pkg/access"
 	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/cache/actions"
 	"github.com/org/nix-matrix/pkg/cache/dir"
+	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
-	"github.com/org/nix-matrix/pkg/pack"
 	"github.com/org/nix-matrix/pkg/progress"
 	"github.com/org/nix-matrix/pkg/secretdir"
 	"github.com/org/nix-matrix/pkg/text"
@@ -31,14 +32,12 @@ type app struct {
 	streams streams
 	getenv  func(string) string
 	action  *action.Action
-	show    *progress.Display
+	host    *access.Host
+	log     *jobLog
 
 	id    string
 	cache string
-	seal  *pack.Key // of what is cached and uploaded; nil leaves it in clear
 
-	heads     []string      // commits of the checkouts that were evaluated
-	kept      sync.Once     // it was said why nothing is kept
 	secretDir secretdir.Dir // for files with secrets
 
 	mu      sync.Mutex
@@ -47,14 +46,40 @@ type app struct {
 
 func newApp(s streams, getenv func(string) string) *app {
 	github := action.New(getenv, s.err)
-	return &app{
+	a := &app{
 		secretDir: secretdir.Dir{Guard: afterDeath(), Env: nix.Environ()},
 		streams:   s,
 		getenv:    getenv,
 		action:    github,
-		show:      progress.New(s.err, getenv, text.NoCommands, progress.Groups(github.Running())),
+		log:       &jobLog{progress.New(s.err, getenv, text.NoCommands, progress.Groups(github.Running())), github},
 	}
+	a.host = &access.Host{
+		Getenv:   getenv,
+		Secrets:  &a.secretDir,
+		Log:      a.log,
+		Mask:     github.Mask,
+		Running:  github.Running(),
+		Hosted:   getenv("RUNNER_ENVIRONMENT") == "github-hosted",
+		Withheld: github.SecretsWithheld(),
+		JobToken: getenv(action.GitHubVariable),
+	}
+	return a
 }
+
+// A jobLog shows what happens to a person, in the log and on the page of the run.
+type jobLog struct {
+	*progress.Display
+	page *action.Action
+}
+
+// Warn tells of a fault that is no error, in the log and on the page of the run.
+func (l *jobLog) Warn(title string, err error) {
+	l.Warnf("%s: %v", title, err)
+	l.page.Annotate(action.LevelWarning, title, err.Error())
+}
+
+// Warnf tells of it in the log alone.
+func (l *jobLog) Warnf(format string, args ...any) { l.Display.Warn(format, args...) }
 
 func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
@@ -72,6 +97,10 @@ every host and package once, in parallel, and never evaluates twice.
   gc         removes from the cache what nobody will look for any more
   unseal     shows what was sealed with encryption_key
 
+A derivation is what Nix builds. A target is a host, a package or whatever else you ask for
+by an attribute: a derivation, with all others that it needs. An entry is a row of the
+matrix, with one target or several; in GitHub Actions it is one job.
+
 Exit codes: 0 done (for report and run: green), 1 something is red, 2 wrong
 usage, 3 the environment is not usable (no Nix, a Nix daemon that is away or refuses
 this user, no permission, a full disk), 130 interrupted by a signal (what was finished
@@ -88,7 +117,7 @@ with underscores. Secrets are taken from the environment only.`,
 		SilenceErrors: true,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("there is no command %q%s; there are discover, build, report, run, restore, save, gc, unseal and version", args[0], nearest.Hint(args[0], commandNames(cmd)))
+				return usage.Errorf("there is no command %q%s; there are discover, build, report, run, restore, save, gc, unseal and version", args[0], nearest.Hint(args[0], commandNames(cmd)))
 			}
 			return nil
 		},
@@ -102,7 +131,7 @@ with underscores. Secrets are taken from the environment only.`,
 		if wrong := new(boolError); errors.As(err, &wrong) {
 			err = wrong
 		}
-		return usagef("%w%s; see %s --help", err, nearestFlag(cmd, err), cmd.CommandPath())
+		return usage.Errorf("%w%s; see %s --help", err, nearestFlag(cmd, err), cmd.CommandPath())
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(newDiscover(a), newBuild(a), newReport(a), newRun(a), newRestore(a), newSave(a), newGC(a), newUnseal(a), newVersion(a), newServeDirect(a), newAfterDeath())
@@ -147,7 +176,7 @@ func (a *app) openCache() (cache.Cache, error) {
 	case a.inActions():
 		config, err := actions.FromEnv(a.getenv)
 		if err != nil {
-			a.warn("The Actions cache is not used", err)
+			a.log.Warn("The Actions cache is not used", err)
 			return nil, nil //nolint:nilnil // none is one of the answers
 		}
 		return actions.New(config), nil
@@ -170,26 +199,13 @@ func cachePath(name string) (string, error) {
 	case kind == "dir" && path != "":
 		return path, nil
 	case name != "":
-		return "", usagef("--cache %s: it is either actions or dir:PATH", name)
+		return "", usage.Errorf("--cache %s: it is either actions or dir:PATH", name)
 	}
 	base, err := os.UserCacheDir()
 	if err != nil {
-		return "", usagef("there is no place for a cache (%w): name one with --cache dir:PATH", err)
+		return "", usage.Errorf("there is no place for a cache (%w): name one with --cache dir:PATH", err)
 	}
 	return filepath.Join(base, "nix-matrix", "cache"), nil
-}
-
-func (a *app) checkID() error {
-	if err := job.CheckID(a.id); err != nil {
-		return &usageError{err}
-	}
-	return nil
-}
-
-// warn tells what could be better, in the log and on the run's page.
-func (a *app) warn(title string, err error) {
-	a.show.Warn("%s: %v", title, err)
-	a.action.Annotate(action.LevelWarning, title, err.Error())
 }
 
 // printJSON prints a value for programs to read.
@@ -202,21 +218,28 @@ func (a *app) printJSON(v any) error {
 	return err
 }
 
-// writeFile writes all of a file or nothing. The umask says who may read it.
-func writeFile(name string, data []byte) (err error) {
-	const mode = 0o666
-	f, err := os.OpenFile(filepath.Join(filepath.Dir(name), ".nix-matrix-"+rand.Text()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+// documents returns the documents of this use of nix-matrix in a cache, which may be nil.
+func (a *app) documents(c cache.Cache) (*documents.Store, error) {
+	if err := job.CheckID(a.id); err != nil {
+		return nil, usage.Wrap(err)
+	}
+	seal, err := a.host.SealKey()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
+	trust := a.action.Trust()
+	trust.Sealed, trust.Shared = seal != nil, !a.inActions()
+	workflow, _, _ := strings.Cut(a.getenv("GITHUB_WORKFLOW_REF"), "@")
+	run, attempt := a.action.RunNumber()
+	return &documents.Store{Cache: c, ID: a.id, Seal: seal, Run: run, Attempt: attempt, Workflow: workflow, Trust: &trust, Log: a.log}, nil
+}
+
+// openDocuments returns the documents in the cache that the flag names.
+func (a *app) openDocuments() (*documents.Store, error) {
+	docs, err := a.documents(nil)
+	if err != nil {
+		return nil, err
 	}
-	return os.Rename(f.Name(), name)
+	docs.Cache, err = a.openCache()
+	return docs, err
 }

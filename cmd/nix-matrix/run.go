@@ -7,18 +7,25 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/org/nix-matrix/internal/usage"
+	"github.com/org/nix-matrix/pkg/available"
+	"github.com/org/nix-matrix/pkg/build"
+	"github.com/org/nix-matrix/pkg/cache"
 	cachedir "github.com/org/nix-matrix/pkg/cache/dir"
+	"github.com/org/nix-matrix/pkg/discover"
+	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/report"
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 func newRun(a *app) *cobra.Command {
-	r := &runner{app: a, discovery: discovery{local: true}}
+	r := &runner{app: a, discovery: discoverFlags{local: true}}
 	cmd := &cobra.Command{
 		Use:   "run [INSTALLABLE…]",
 		Short: "Discover, build, push and report on this machine",
@@ -28,6 +35,11 @@ trying things out, and for repeating at home what failed in CI.
 
 The plan and the results are kept below the directory of --cache. See "nix-matrix
 discover --help" for what an INSTALLABLE is.
+
+Ctrl-C stops the builds, pushes what is built and reports the rest as cancelled; a
+second one ends everything at once. Nothing that is started here can ask a question at
+the terminal: an ssh key with a passphrase needs an agent, and a new host a line in
+known_hosts.
 
 ` + secretsHelp + `
 The plan, results and logs that stay on this machine are not.`,
@@ -43,13 +55,13 @@ The plan, results and logs that stay on this machine are not.`,
 				return err
 			}
 			if r.jobs < 1 {
-				return usagef("--jobs %d: at least 1", r.jobs)
+				return usage.Errorf("--jobs %d: at least 1", r.jobs)
 			}
 			return r.run(cmd.Context())
 		},
 	}
 	r.discovery.flags(a, cmd)
-	r.discovery.surroundings.pushFlags(a, cmd)
+	r.discovery.access.pushFlags(a, cmd)
 	r.working.flags(a, cmd)
 	a.setUpFlag(cmd, &r.discovery.setup)
 	a.idFlag(cmd)
@@ -64,7 +76,7 @@ The plan, results and logs that stay on this machine are not.`,
 
 type runner struct {
 	app       *app
-	discovery discovery
+	discovery discoverFlags
 	working   workingFlags
 	pages     pages
 	failFast  bool
@@ -78,77 +90,70 @@ func (r *runner) run(ctx context.Context) error {
 	if err := r.pages.check(); err != nil {
 		return err
 	}
-	how, err := r.working.parse()
+	how, err := r.working.parse(a)
 	if err != nil {
 		return err
 	}
-	how.keepGoing = how.keepGoing && !r.failFast
+	how.KeepGoing = how.KeepGoing && !r.failFast
+	options, err := r.discovery.parse()
+	if err != nil {
+		return err
+	}
 	path, err := cachePath(a.cache)
 	if err != nil {
 		return err
 	}
-	dir, err := r.dir(path)
+	c, dir, err := r.openCache(path)
 	if err != nil {
 		return err
 	}
-	c, err := cachedir.New(path)
+	how.ShowLogs, how.KeepLogs = r.logs, filepath.Join(dir, "logs")
+	docs, err := a.documents(c)
 	if err != nil {
 		return err
 	}
-	if err := a.loadSeal(); err != nil {
-		return err
-	}
-	if err := a.setUp(ctx, r.discovery.setup); err != nil {
-		return err
-	}
-	at, err := r.discovery.surroundings.open(ctx, a, &job.Plan{})
+	scripts, err := a.hooks()
 	if err != nil {
 		return err
 	}
-	defer at.close()
-	if d := &r.discovery; len(d.systems) == 0 {
-		if d.systems = d.surroundings.buildable(at.nix); d.systems != nil {
-			d.buildable = true
-		} else {
-			d.systems = defaultSystems
-		}
-	}
-	if err := r.discovery.guard(ctx, at); err != nil {
-		return err
-	}
-	plan, e, err := r.discovery.plan(ctx, at, c)
+	d, env, err := a.openDiscovery(ctx, &r.discovery, options, docs, scripts, func(*discover.Options) error { return nil })
 	if err != nil {
 		return err
 	}
-	if err := at.sign(); err != nil {
-		return err
-	}
-	e.keep(ctx, plan)
-	data, err := written(plan)
+	defer env.Close()
+	plan, err := d.Plan(ctx)
 	if err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join(dir, "plan.json"), data); err != nil {
-		return fmt.Errorf("keep the plan: %w", err)
+	if err := env.Sign(); err != nil {
+		return err
 	}
-	tell(a.show, plan)
+	d.Keep(ctx, plan)
+	data, err := discover.Marshal(plan)
+	if err != nil {
+		return err
+	}
+	if err := documents.WriteFile(filepath.Join(dir, "plan.json"), data); err != nil {
+		a.log.Warn("The plan is not kept", err)
+	}
+	tell(a.log, plan)
 	key := job.PlanKey(a.id, "", data)(0)
-	w := &worker{app: a, site: at, plan: plan, key: key, working: how, showLogs: r.logs, keepLogs: filepath.Join(dir, "logs")}
-	results, err := r.work(ctx, w, filepath.Join(dir, "results"))
-	if err != nil {
-		return err
+	w := &build.Worker{
+		Options: how, Env: env, Plan: plan, Hooks: scripts, Log: a.log,
+		Finder: &available.Finder{Nix: env.Here, Substituters: env.Substituters, Log: a.log},
 	}
+	results := r.work(ctx, w, key, filepath.Join(dir, "results"))
 	v := verdict.Judge(plan, key, results, nil)
 	v.Origin = a.origin(plan)
 	if r.failFast && v.Cancelled && ctx.Err() == nil {
 		v.Notices = append(v.Notices, "The run was stopped at the first failure, as --fail-fast wants.")
 	}
-	if err := r.tellOutputs(context.WithoutCancel(ctx), at.nix, v); err != nil {
-		a.warn("Outputs are not all linked", err)
+	if err := r.tellOutputs(context.WithoutCancel(ctx), env.Nix, v); err != nil {
+		a.log.Warn("Outputs are not all linked", err)
 	}
-	a.show.Close()
-	options := report.SummaryOptions{RunURL: a.action.RunURL()}
-	if err := errors.Join(r.pages.print(a, v, options), r.pages.write(v, options)); err != nil {
+	a.log.Close()
+	shown := report.SummaryOptions{RunURL: a.action.RunURL()}
+	if err := errors.Join(r.pages.print(a, v, shown), r.pages.write(v, shown)); err != nil {
 		return err
 	}
 	if v.Status != verdict.Success {
@@ -157,44 +162,62 @@ func (r *runner) run(ctx context.Context) error {
 	return nil
 }
 
+// openCache opens the cache in a directory, and makes a place there for the plan and the
+// results. A disk that is full is no error: nothing is kept, then.
+func (r *runner) openCache(path string) (c cache.Cache, dir string, err error) {
+	dir, err = r.dir(path)
+	if err == nil {
+		c, err = cachedir.New(path)
+	}
+	if documents.DiskFull(err) {
+		r.app.log.Warn("Nothing is kept for later runs", err)
+		return nil, dir, nil
+	}
+	return c, dir, err
+}
+
 // dir is the directory for the plan and the results of this id, in that of the cache.
 // Those of the last run are removed.
 func (r *runner) dir(cache string) (string, error) {
 	dir := filepath.Join(cache, "run", r.app.id)
 	if err := os.RemoveAll(dir); err != nil {
-		return "", fmt.Errorf("remove the results of the last run: %w", err)
+		return dir, fmt.Errorf("remove the results of the last run: %w", err)
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "results"), 0o750); err != nil {
-		return "", fmt.Errorf("make a place for the results: %w", err)
+		return dir, fmt.Errorf("make a place for the results: %w", err)
 	}
 	return dir, nil
 }
 
 // work builds all entries, some of them at a time.
-func (r *runner) work(ctx context.Context, w *worker, dir string) ([]*job.Result, error) {
+func (r *runner) work(ctx context.Context, w *build.Worker, key, dir string) []*job.Result {
 	a := r.app
-	a.show.Start(len(w.plan.Entries))
-	results := make([]*job.Result, len(w.plan.Entries))
-	errs := make([]error, len(w.plan.Entries))
+	a.log.Start(len(w.Plan.Entries))
+	results := make([]*job.Result, len(w.Plan.Entries))
+	errs := make([]error, len(w.Plan.Entries))
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	clear := &documents.Store{} // what stays on this machine is not sealed
 	var g errgroup.Group
 	g.SetLimit(r.jobs)
-	for i := range w.plan.Entries {
-		entry := &w.plan.Entries[i]
+	for i := range w.Plan.Entries {
+		entry := &w.Plan.Entries[i]
 		g.Go(func() error {
-			result := a.newResult(entry, w.key)
+			result := a.newResult(entry, key)
 			results[i] = result
-			w.work(ctx, entry, result)
-			a.show.Finish(result.Outcome.OK())
+			w.Work(ctx, entry, result)
+			a.log.Finish(result.Outcome != job.OutcomeFailed)
 			a.announce(result)
 			if r.failFast && !result.Outcome.OK() {
 				stop()
 			}
-			errs[i] = writeResult(filepath.Join(dir, entry.ID+".json"), result, nil)
+			errs[i] = clear.WriteResult(filepath.Join(dir, entry.ID+".json"), result)
 			return nil
 		})
 	}
 	_ = g.Wait()
-	return results, errors.Join(errs...)
+	if errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil }); len(errs) > 0 {
+		a.log.Warn(fmt.Sprintf("%d of %d results are not kept", len(errs), len(results)), errs[0])
+	}
+	return results
 }

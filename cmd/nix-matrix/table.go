@@ -2,9 +2,7 @@ package main
 
 import (
 	"github.com/org/nix-matrix/pkg/job"
-	"github.com/org/nix-matrix/pkg/progress"
 	"github.com/org/nix-matrix/pkg/report"
-	"github.com/org/nix-matrix/pkg/text"
 )
 
 // maxOutlook is how much of a job's summary discovery takes, in bytes. The report's
@@ -13,7 +11,7 @@ const maxOutlook = 64 << 10
 
 // tell shows the Plan on the log: first what is built, and last what needs somebody
 // to look at it.
-func tell(show *progress.Display, p *job.Plan) {
+func tell(show *jobLog, p *job.Plan) {
 	outlook := report.NewOutlook(p, show.Width())
 	for _, lines := range [][]string{outlook.Entries, outlook.Skipped, outlook.Counts} {
 		for _, line := range lines {
@@ -24,10 +22,7 @@ func tell(show *progress.Display, p *job.Plan) {
 		show.Bad("%s", line)
 	}
 	for _, notice := range report.Notices(p) {
-		show.Warn("%s", notice)
+		show.Warnf("%s", notice)
 	}
 	show.Printf("%s", outlook.Total)
 }
-
-// some returns the first of many names, and the number of the others.
-func some(names []string) string { return text.Some(names, 20) }

@@ -12,6 +12,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/org/nix-matrix/pkg/action"
+	"github.com/org/nix-matrix/pkg/documents"
+	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/pack"
 	"github.com/org/nix-matrix/pkg/push"
 )
@@ -62,7 +65,7 @@ var runCases = map[string]runCase{
 }
 
 // app is what a command of the job has, on a runner of a kind.
-func (c runCase) app(t *testing.T, runner string, seal *pack.Key) *app {
+func (c runCase) app(t *testing.T, runner string, seal *pack.Key) *jobOf {
 	t.Helper()
 	type object = map[string]any
 	event := object{"repository": object{"default_branch": "main", "full_name": us}}
@@ -93,9 +96,23 @@ func (c runCase) app(t *testing.T, runner string, seal *pack.Key) *app {
 		env["ATTIC_TOKEN"] = "token"
 	}
 	a := newApp(streams{err: io.Discard}, func(name string) string { return env[name] })
-	a.heads, a.seal = c.heads, seal
-	return a
+	a.id = job.DefaultID
+	docs, err := a.documents(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs.Trust.Heads, docs.Trust.Sealed = c.heads, seal != nil
+	return &jobOf{a, docs}
 }
+
+// jobOf has what decides about a job.
+type jobOf struct {
+	*app
+	docs *documents.Store
+}
+
+func (j *jobOf) trust() *action.Trust { return j.docs.Trust }
+func (j *jobOf) keeps() bool          { return j.docs.Keeps() }
 
 // The columns of the table, each with what decides about it.
 var threatColumns = map[string]func(t *testing.T, c runCase, seal *pack.Key) string{
@@ -179,7 +196,7 @@ func yes(is bool) string {
 	return "no"
 }
 
-func restores(a *app) string {
+func restores(a *jobOf) string {
 	if a.trust().AcceptsUnsigned() {
 		return "all"
 	}

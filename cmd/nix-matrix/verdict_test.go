@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/org/nix-matrix/internal/testbench"
+	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/pack"
 	"github.com/org/nix-matrix/pkg/verdict"
@@ -103,7 +104,7 @@ func (g *gate) finish() {
 	g.files, g.links = map[string][]byte{}, map[string]string{}
 	data, err := g.plan.Marshal()
 	must(err)
-	g.files["plan.json"] = g.key.Seal(planDocument, data)
+	g.files["plan.json"] = g.key.Seal("plan", data)
 	planKey := job.PlanKey(g.plan.ID, g.key.Fingerprint(), data)(g.random.IntN(2))
 	built := verdict.Success
 	for i := range g.plan.Entries {
@@ -248,7 +249,7 @@ func (g *gate) result(e *job.Entry, planKey string) verdict.Status {
 func (g *gate) write(name string, r *job.Result) {
 	data, err := r.Marshal()
 	must(err)
-	g.files[name] = g.key.Seal(resultDocument, data)
+	g.files[name] = g.key.Seal("result", data)
 }
 
 // names are those of the files, or of the Results alone, in order.
@@ -275,12 +276,15 @@ func (g *gate) judge(t *testing.T) *verdict.Verdict {
 	}
 	env := map[string]string{"GITHUB_ACTIONS": "true", "GITHUB_RUN_ID": strconv.FormatInt(g.run, 10), "GITHUB_RUN_ATTEMPT": strconv.Itoa(g.attempt)}
 	a := newApp(streams{out: io.Discard, err: io.Discard}, func(name string) string { return env[name] })
-	defer a.show.Close()
-	a.id, a.seal = job.DefaultID, g.key
-	r := &reporter{app: a, plan: filepath.Join(dir, "plan.json"), results: filepath.Join(dir, "results"), needs: "@" + filepath.Join(dir, "needs.json")}
+	defer a.log.Close()
+	a.id = job.DefaultID
+	docs, err := a.documents(nil)
+	must(err)
+	docs.Seal = g.key
+	r := &reporter{app: a, docs: docs, plan: filepath.Join(dir, "plan.json"), results: filepath.Join(dir, "results"), needs: "@" + filepath.Join(dir, "needs.json")}
 	v, _, _, err := r.judge(t.Context())
-	var usage *usageError
-	if errors.As(err, &usage) {
+	var wrong *usage.Error
+	if errors.As(err, &wrong) {
 		return &verdict.Verdict{Status: verdict.Failure, Reason: err.Error()}
 	}
 	if err != nil {

@@ -52,6 +52,7 @@ var measures = []measure{
 	{"asked", (*bench).asked},
 	{"handover", (*bench).handover},
 	{"missing", (*bench).missing},
+	{"questions", (*bench).questions},
 	{"plan", (*bench).plan},
 	{"push", (*bench).push},
 	{"overhead", (*bench).overhead},

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -65,7 +66,7 @@ func (b *bench) missing(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	server := httptest.NewServer(narinfos(strings.Fields(outputs.stdout)))
+	server := httptest.NewServer(narinfos(missingDelay, withoutReferences(strings.Fields(outputs.stdout)), nil))
 	defer server.Close()
 
 	var ours, theirs []time.Duration
@@ -112,15 +113,43 @@ func (b *bench) missing(ctx context.Context) error {
 	return nil
 }
 
-// narinfos is a binary cache that has paths which refer to nothing.
-func narinfos(paths []string) http.Handler {
+func withoutReferences(paths []string) map[string]string {
 	all := map[string]string{}
 	for _, path := range paths {
+		all[path] = ""
+	}
+	return all
+}
+
+// inquiry is what a binary cache was asked.
+type inquiry struct {
+	sync.Mutex
+	questions   int
+	first, last time.Time
+}
+
+func (q *inquiry) note() {
+	q.Lock()
+	defer q.Unlock()
+	if q.last = time.Now(); q.questions == 0 {
+		q.first = q.last
+	}
+	q.questions++
+}
+
+// narinfos is a binary cache that has paths, given with the names of what they refer to. It
+// answers after a while, and notes the questions.
+func narinfos(delay time.Duration, paths map[string]string, asked *inquiry) http.Handler {
+	all := map[string]string{}
+	for path, references := range paths {
 		hash, _, _ := strings.Cut(filepath.Base(path), "-")
-		all["/"+hash+".narinfo"] = fmt.Sprintf("StorePath: %s\nURL: nar/%s.nar\nCompression: none\nNarHash: sha256:%052d\nNarSize: 1000\nReferences: \n", path, hash, 0)
+		all["/"+hash+".narinfo"] = fmt.Sprintf("StorePath: %s\nURL: nar/%s.nar\nCompression: none\nNarHash: sha256:%052d\nNarSize: 1000\nReferences: %s\n", path, hash, 0, references)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		time.Sleep(missingDelay)
+		if asked != nil {
+			asked.note()
+		}
+		time.Sleep(delay)
 		switch info, ok := all[r.URL.Path]; {
 		case ok:
 			_, _ = fmt.Fprint(w, info)

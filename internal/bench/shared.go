@@ -180,7 +180,7 @@ func (b *bench) asked(ctx context.Context) error {
 			return err
 		}
 	}
-	server := httptest.NewServer(narinfos(nil))
+	server := httptest.NewServer(narinfos(missingDelay, nil, nil))
 	defer server.Close()
 	var again []time.Duration
 	for i := range rounds + 1 {

@@ -233,3 +233,10 @@ func (a *Action) runURL() string {
 	}
 	return fmt.Sprintf("%s/%s/actions/runs/%s", a.getenv("GITHUB_SERVER_URL"), repository, run)
 }
+
+// RunNumber returns GitHub's numbers of the run and of its attempt, 0 outside of one.
+func (a *Action) RunNumber() (run int64, attempt int) {
+	run, _ = strconv.ParseInt(a.getenv("GITHUB_RUN_ID"), 10, 64)
+	attempt, _ = strconv.Atoi(a.getenv("GITHUB_RUN_ATTEMPT"))
+	return run, attempt
+}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/org/nix-matrix/pkg/action"
+	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/text"
 )
 
@@ -38,7 +39,7 @@ const settled = 24 * time.Hour
 // A Decision is what becomes of an entry.
 type Decision struct {
 	action.CacheEntry
-	Kind Kind
+	Kind job.KeyKind
 	Why  string // it goes; empty if it stays
 }
 
@@ -47,7 +48,7 @@ type Decision struct {
 func Decide(entries []action.CacheEntry, rules Rules) []Decision {
 	var decisions []Decision
 	for _, e := range entries {
-		if kind, ok := KindOf(rules.ID, e.Key); ok {
+		if kind, ok := job.ParseKey(rules.ID, e.Key); ok {
 			if e.Used.Before(e.Created) {
 				e.Used = e.Created
 			}
@@ -60,7 +61,7 @@ func Decide(entries []action.CacheEntry, rules Rules) []Decision {
 	newest := newestOf(decisions)
 	indexed := map[string]bool{} // refs
 	for _, d := range decisions {
-		indexed[d.Ref] = indexed[d.Ref] || d.Kind == Index
+		indexed[d.Ref] = indexed[d.Ref] || d.Kind == job.KeyIndex
 	}
 	for i := range decisions {
 		d := &decisions[i]
@@ -75,7 +76,7 @@ func Decide(entries []action.CacheEntry, rules Rules) []Decision {
 func Indexes(entries []action.CacheEntry, id string) []action.CacheEntry {
 	var all []Decision
 	for _, e := range entries {
-		if kind, ok := KindOf(id, e.Key); ok && kind == Index {
+		if kind, ok := job.ParseKey(id, e.Key); ok && kind == job.KeyIndex {
 			all = append(all, Decision{CacheEntry: e, Kind: kind})
 		}
 	}
@@ -88,7 +89,7 @@ func Indexes(entries []action.CacheEntry, id string) []action.CacheEntry {
 
 // A place is where of several entries only the newest is looked for.
 type place struct {
-	kind   Kind
+	kind   job.KeyKind
 	ref    string
 	series string // of indexes
 }
@@ -96,7 +97,7 @@ type place struct {
 func placeOf(d *Decision) place {
 	at := place{kind: d.Kind, ref: d.Ref}
 	// The part behind the last "+" of the key of an index says which run it is of.
-	if n := strings.LastIndex(d.Key, "+"); d.Kind == Index && n >= 0 {
+	if n := strings.LastIndex(d.Key, "+"); d.Kind == job.KeyIndex && n >= 0 {
 		at.series = d.Key[:n]
 	}
 	return at
@@ -119,15 +120,15 @@ func (r *Rules) why(d *Decision, newest, indexed bool) string {
 	unused := r.Now.Sub(d.Used)
 	old := unused > r.Keep
 	switch d.Kind {
-	case Plan, Drvs, Result:
+	case job.KeyPlan, job.KeyDrvs, job.KeyResult:
 		if old {
 			return "not used for " + age(unused)
 		}
-	case Evaluation, Inputs, Record, Index:
+	case job.KeyEvaluation, job.KeyInputs, job.KeyRecord, job.KeyIndex:
 		if old && !newest {
 			return fmt.Sprintf("not used for %s, and there is a newer one", age(unused))
 		}
-	case Pack:
+	case job.KeyPack:
 		named, known := r.Named[d.Ref]
 		if (known || !indexed) && !named[d.Key] && unused > min(settled, r.Keep) {
 			return "no index names it"
@@ -156,7 +157,7 @@ func (r *Rules) fit(decisions []Decision, newest map[place]int) {
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(r.rank(decisions[a].Ref), r.rank(decisions[b].Ref)) })
 	for _, i := range order {
 		d := &decisions[i]
-		base := (d.Kind == Record || d.Kind == Index) && d.Ref == r.DefaultRef && newest[placeOf(d)] == i
+		base := (d.Kind == job.KeyRecord || d.Kind == job.KeyIndex) && d.Ref == r.DefaultRef && newest[placeOf(d)] == i
 		if total <= r.Budget {
 			return
 		}

@@ -10,78 +10,12 @@ import (
 
 	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/gc"
-	"github.com/org/nix-matrix/pkg/job"
 )
 
 var (
 	hex16 = "0123456789abcdef"
 	hex32 = hex16 + hex16
 )
-
-func TestKindOf(t *testing.T) {
-	for key, want := range map[string]gc.Kind{
-		"nix-matrix-plan0-" + hex32:                              gc.Plan,
-		"nix-matrix-plan4-" + hex16 + "-" + hex32:                gc.Plan, // sealed
-		job.PlanKey("nix-matrix", "", nil)(0):                    gc.Plan,
-		"nix-matrix-result-123456-0123456789-2-0":                gc.Result,
-		job.PlanKey("nix-matrix", hex16, nil)(3):                 gc.Plan,
-		"nix-matrix-drvs0-" + hex32:                              gc.Drvs,
-		"nix-matrix-evaluation-" + hex32 + "-" + hex16:           gc.Evaluation,
-		"nix-matrix-inputs--" + hex32 + "-" + hex32:              gc.Inputs,
-		"nix-matrix-inputs-" + hex16 + "-" + hex32 + "-" + hex32: gc.Inputs,
-		"nix-matrix-record-main+12+1":                            gc.Record,
-		"nix-matrix-index-x86_64-linux+refs=2fheads=2fa-b+12":    gc.Index,
-		"nix-matrix-pack-" + hex32 + "-1":                        gc.Pack,
-
-		// What others have stored.
-		"":                                "",
-		"nix-matrix":                      "",
-		"nix-matrix-":                     "",
-		"nix-matrix-plan0-":               "",
-		"nix-matrix-plan-" + hex32:        "",
-		"nix-matrix-plan0-" + hex16:       "",
-		"nix-matrix-plan0-" + hex32 + "0": "",
-		"nix-matrix-plan0-" + strings.ToUpper(hex32): "",
-		"nix-matrix-node-modules":                    "",
-		"nix-matrixplan0-" + hex32:                   "",
-		"other-plan0-" + hex32:                       "",
-		"xnix-matrix-plan0-" + hex32:                 "",
-		"nix-matrix-record-":                         "",
-
-		// Ids that begin with this one.
-		"nix-matrix-two-plan0-" + hex32:                         "",
-		"nix-matrix-plan0-plan0-" + hex32:                       "",
-		"nix-matrix-evaluation-drvs0-" + hex32:                  "",
-		"nix-matrix-record-drvs0-" + hex32:                      "",
-		"nix-matrix-record-a-evaluation-" + hex32 + "-" + hex16: "",
-		"nix-matrix-pack-record-x":                              "",
-		"nix-matrix-index-a-pack-" + hex32:                      "",
-	} {
-		if got, ok := gc.KindOf("nix-matrix", key); got != want || ok != (want != "") {
-			t.Errorf("KindOf(%q) = %q, %v, want %q", key, got, ok, want)
-		}
-	}
-	if got, _ := gc.KindOf("nix-matrix-record-a", "nix-matrix-record-a-plan0-"+hex32); got != gc.Plan {
-		t.Errorf("the longer id's key is %q for it", got)
-	}
-}
-
-// No key is of two ids.
-func FuzzKindOf(f *testing.F) {
-	f.Add("a", "a-record-b", "record-c")
-	f.Add("a-plan0", "a", "plan0-"+hex32)
-	f.Fuzz(func(t *testing.T, id, other, rest string) {
-		if id == other || job.CheckID(id) != nil || job.CheckID(other) != nil {
-			return
-		}
-		key := id + "-" + rest
-		_, one := gc.KindOf(id, key)
-		_, two := gc.KindOf(other, key)
-		if one && two {
-			t.Errorf("%q is of %q and of %q", key, id, other)
-		}
-	})
-}
 
 const (
 	day  = 24 * time.Hour

@@ -15,7 +15,9 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
+	"github.com/org/nix-matrix/internal/child"
 	"github.com/org/nix-matrix/pkg/text"
 )
 
@@ -132,10 +134,13 @@ func (r *Repository) Env() []string {
 		"GIT_DIR="+r.dir, "GIT_WORK_TREE="+r.Root, "GIT_NO_LAZY_FETCH=1", "GIT_PAGER=cat", "GIT_TERMINAL_PROMPT=0")
 }
 
+// grace is how long a program may take to stop after it was told to.
+const grace = time.Second
+
 // Command prepares a program that runs in the root of the work tree: git, or one that
 // runs git.
-func (r *Repository) Command(ctx context.Context, program string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, program, args...)
+func (r *Repository) Command(ctx context.Context, program string, args ...string) *child.Cmd {
+	cmd := child.Command(ctx, grace, program, args...)
 	cmd.Dir, cmd.Env = r.Root, r.Env()
 	return cmd
 }

@@ -2,13 +2,10 @@ package job
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/org/nix-matrix/internal/valid"
@@ -188,48 +185,6 @@ func (p *Plan) Marshal() ([]byte, error) {
 		return nil, fmt.Errorf("write plan: %w", err)
 	}
 	return data, nil
-}
-
-// PlanKey returns the cache keys of a Plan whose JSON is data, one for each try to store it.
-// They are made from the bytes: with the key, CheckPlanKey tells the Plan that was meant from
-// any other. seal is the fingerprint of the key that it is sealed with, empty if it is stored
-// in clear.
-func PlanKey(id, seal string, data []byte) func(try int) string {
-	if seal != "" {
-		seal += "-"
-	}
-	return func(try int) string { return fmt.Sprintf("%s-plan%d-%s%s", id, try, seal, planSum(data)) }
-}
-
-// planKeyPattern matches what PlanKey returns; its groups are the id and the hash.
-var planKeyPattern = regexp.MustCompile(`^([a-z0-9_-]{1,64})-plan[0-9]{1,9}-(?:[0-9a-f]{16}-)?([0-9a-f]{32})$`)
-
-// PlanKeyID returns the id in a key of a Plan. ok is false where text is no such key.
-func PlanKeyID(text string) (id string, ok bool) {
-	m := planKeyPattern.FindStringSubmatch(text)
-	if m == nil {
-		return "", false
-	}
-	return m[1], true
-}
-
-// CheckPlanKey returns an error unless data is the Plan that key is made from.
-func CheckPlanKey(key string, data []byte) error {
-	if sum := planSum(data); !strings.HasSuffix(key, "-"+sum) {
-		return fmt.Errorf("the plan has the hash %s, not the one of %s: it is not the plan that this job was made from", sum, key)
-	}
-	return nil
-}
-
-// SamePlan reports whether both texts are keys of a Plan, and of the same one.
-func SamePlan(a, b string) bool {
-	first, second := planKeyPattern.FindStringSubmatch(a), planKeyPattern.FindStringSubmatch(b)
-	return first != nil && second != nil && first[2] == second[2]
-}
-
-func planSum(data []byte) string {
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:16])
 }
 
 // EntryByID finds an entry.

@@ -112,8 +112,8 @@ type TargetResult struct {
 	// Causes are all derivations that failed of themselves and kept this one from being
 	// built, Cause first. Error, Log, File and Line are about Cause.
 	Causes    []string `json:"causes,omitempty"`
-	Log       []string `json:"log,omitempty"` // its last lines
-	Seconds   float64  `json:"seconds"`
+	Log       []string `json:"log,omitempty"`       // its last lines
+	Seconds   float64  `json:"seconds"`             // in which something that it needs was built or fetched
 	Reproduce string   `json:"reproduce,omitempty"` // the command that reproduces it locally
 	// File and Line are the place that Log says the error is at: File relative to
 	// the repository, without "." or ".." in it; empty where Log names none. Line

@@ -59,3 +59,12 @@ func redactText(text string, addresses ...string) string {
 	}
 	return text
 }
+
+// binaryCaches are the schemes of stores that hold compressed NARs.
+var binaryCaches = map[string]bool{"file": true, "http": true, "https": true, "s3": true}
+
+// IsBinaryCache reports whether the address of a store is that of a binary cache.
+func IsBinaryCache(address string) bool {
+	scheme, _, _ := strings.Cut(address, ":")
+	return binaryCaches[scheme]
+}

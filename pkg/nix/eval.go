@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/org/nix-matrix/internal/child"
 )
 
 // An Evaluation applies a function to a value of the user's.
@@ -96,7 +98,7 @@ func (n *Nix) Eval(ctx context.Context, e Evaluation, line func(string) bool) er
 	politely := cmd.Cancel
 	cmd.Cancel = func() error {
 		if errors.Is(context.Cause(ctx), ErrEnough) {
-			return cmd.Process.Kill()
+			return cmd.Kill()
 		}
 		return politely()
 	}
@@ -158,7 +160,7 @@ func (e *Error) Signaled() bool {
 
 // watchMemory notes how many bytes of memory a process uses, and kills it if these are
 // more than limit, where the system tells how many they are.
-func watchMemory(cmd *exec.Cmd, limit int64, current *atomic.Int64, exceeded *atomic.Bool) (stop func()) {
+func watchMemory(cmd *child.Cmd, limit int64, current *atomic.Int64, exceeded *atomic.Bool) (stop func()) {
 	if limit <= 0 && current == nil {
 		return func() {}
 	}
@@ -182,7 +184,7 @@ func watchMemory(cmd *exec.Cmd, limit int64, current *atomic.Int64, exceeded *at
 			}
 			if limit > 0 && used > limit {
 				exceeded.Store(true)
-				_ = cmd.Process.Kill() // which may have ended meanwhile
+				_ = cmd.Kill() // which may have ended meanwhile
 				return
 			}
 		}

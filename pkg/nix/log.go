@@ -34,9 +34,10 @@ const (
 	BuildStopped                  // of Path, whatever became of it
 	FetchStarted                  // of Path, a store path
 	FetchStopped
-	FetchCounted // Traffic is what has arrived since this was told last; what is awaited is in it, and is taken back if it fails
-	ErrorMessage // Text
-	WarnMessage  // Text
+	FetchCounted  // Traffic is what has arrived since this was told last; what is awaited is in it, and is taken back if it fails
+	FetchProgress // Traffic has the bytes that have arrived since this was told last, also of what fails then
+	ErrorMessage  // Text
+	WarnMessage   // Text
 )
 
 // An Event is something that happened while Nix realises.
@@ -82,11 +83,15 @@ const (
 	afterBuild     = 20       // messages
 )
 
-// A count is what an activity has told of fetches: one counts paths, another bytes.
+// A count is what an activity has told of fetches: one counts paths, others bytes.
 type count struct {
 	kind int
 	Traffic
+	arrived int64 // bytes that were not told yet
 }
+
+// progressStep is how many bytes arrive before it is told: Nix tells of each 8 KiB.
+const progressStep = 1 << 20
 
 // A line of the log. Of the fields, only the first matters to us.
 type logLine struct {
@@ -148,6 +153,11 @@ func (r *logReader) line(line string) {
 				r.counts[l.ID] = &count{kind: l.Type}
 			}
 			return
+		case activityCopy:
+			if strings.Contains(l.Text, "' from '") && len(r.counts) < maxActivities { // else it goes to a builder
+				r.counts[l.ID] = &count{kind: l.Type}
+			}
+			return
 		default:
 			return
 		}
@@ -157,6 +167,7 @@ func (r *logReader) line(line string) {
 		r.active[l.ID] = e
 		r.emit(e)
 	case "stop":
+		r.progress(r.counts[l.ID], 1)
 		delete(r.counts, l.ID)
 		e, ok := r.active[l.ID]
 		if !ok {
@@ -214,6 +225,11 @@ func (r *logReader) count(l *logLine) {
 	}
 	was := c.Traffic
 	switch {
+	case c.kind == activityCopy && l.Type == resultProgress:
+		c.arrived += max(0, first-c.Bytes)
+		c.Bytes = first
+		r.progress(c, progressStep)
+		return
 	case c.kind == activityCopies && l.Type == resultProgress:
 		c.Paths = int(first)
 	case c.kind == activityRealise && l.Type == resultSetExpected && first == activityCopy:
@@ -221,6 +237,14 @@ func (r *logReader) count(l *logLine) {
 	}
 	if c.Traffic != was {
 		r.emit(Event{Kind: FetchCounted, Time: r.now(), Traffic: Traffic{c.Paths - was.Paths, c.Bytes - was.Bytes}})
+	}
+}
+
+// progress tells how much has arrived, if that is at least so many bytes.
+func (r *logReader) progress(c *count, least int64) {
+	if c != nil && c.arrived >= least {
+		r.emit(Event{Kind: FetchProgress, Time: r.now(), Traffic: Traffic{Bytes: c.arrived}})
+		c.arrived = 0
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/org/nix-matrix/internal/child"
 	"github.com/org/nix-matrix/internal/valid"
 	"github.com/org/nix-matrix/pkg/text"
 )
@@ -51,8 +52,9 @@ type Nix struct {
 	secrets []string // variables for programs that talk to other stores
 	conf    string   // lines as of a nix.conf
 	options []Option
-	remote  bool  // the store is on another machine
-	err     error // why no program can be run
+	remote  bool   // the store is on another machine
+	answers string // directory for what substituters have answered, see Remember
+	err     error  // why no program can be run
 	// programs are known without an evaluator, and nixpkgs is the flake that has others.
 	programs []Program
 	nixpkgs  string
@@ -193,14 +195,14 @@ func (e *Error) HTTPStatus() int {
 }
 
 // command prepares one of Nix's programs with all settings.
-func (n *Nix) command(ctx context.Context, program literal, with *arguments) *exec.Cmd {
+func (n *Nix) command(ctx context.Context, program literal, with *arguments) *child.Cmd {
 	all := args().settings(n.options...)
 	return n.program(ctx, string(program), &arguments{append(all.words, with.words...), cmp.Or(n.err, all.err, with.err)})
 }
 
 // abroad prepares a program that talks to other stores, and gets the secrets for
 // that.
-func (n *Nix) abroad(ctx context.Context, program literal, with *arguments) *exec.Cmd {
+func (n *Nix) abroad(ctx context.Context, program literal, with *arguments) *child.Cmd {
 	cmd := n.command(ctx, program, with)
 	cmd.Env = append(cmd.Env, n.secrets...)
 	return cmd
@@ -208,8 +210,8 @@ func (n *Nix) abroad(ctx context.Context, program literal, with *arguments) *exe
 
 // program prepares a program whose end the context brings about politely: Nix
 // then stops its builders and releases its locks. With invalid arguments it does not start.
-func (n *Nix) program(ctx context.Context, program string, with *arguments) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, program, with.words...)
+func (n *Nix) program(ctx context.Context, program string, with *arguments) *child.Cmd {
+	cmd := child.Command(ctx, stopGrace, program, with.words...)
 	if with.err != nil {
 		cmd.Err = with.err
 	}
@@ -218,17 +220,16 @@ func (n *Nix) program(ctx context.Context, program string, with *arguments) *exe
 	cmd.Cancel = func() error {
 		// Nix misses a signal that comes just before it begins to wait.
 		for again := stopGrace / 8; again < stopGrace; again *= 2 {
-			time.AfterFunc(again, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })
+			time.AfterFunc(again, func() { _ = cmd.Terminate() })
 		}
-		return cmd.Process.Signal(syscall.SIGTERM)
+		return cmd.Terminate()
 	}
-	cmd.WaitDelay = stopGrace
 	return cmd
 }
 
 // run runs a prepared program and makes its failure an *Error. Its stderr goes
 // to n.log, unless the caller has directed it elsewhere.
-func (n *Nix) run(cmd *exec.Cmd) error {
+func (n *Nix) run(cmd *child.Cmd) error {
 	keep := &tail{limit: 16 << 10}
 	switch {
 	case cmd.Stderr == nil && n.log == nil:
@@ -242,7 +243,7 @@ func (n *Nix) run(cmd *exec.Cmd) error {
 }
 
 // failure makes an *Error of what became of a program.
-func failure(cmd *exec.Cmd, err error, stderr string) error {
+func failure(cmd *child.Cmd, err error, stderr string) error {
 	// A process that was left behind, such as a shared ssh connection, may keep
 	// the streams of a program that has ended well.
 	if err == nil || errors.Is(err, exec.ErrWaitDelay) && cmd.ProcessState.Success() {
@@ -263,7 +264,7 @@ func (n *Nix) output(ctx context.Context, program literal, with *arguments) ([]b
 }
 
 // capture is output for a program that is prepared.
-func (n *Nix) capture(cmd *exec.Cmd) ([]byte, error) {
+func (n *Nix) capture(cmd *child.Cmd) ([]byte, error) {
 	var out bytes.Buffer
 	cmd.Stdout = &out
 	cmd.Stderr = io.Discard

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -17,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/org/nix-matrix/internal/child"
 	"github.com/org/nix-matrix/internal/testbench"
 )
 
@@ -173,7 +173,7 @@ func TestEnvironment(t *testing.T) {
 		t.Setenv(secret, "s3cr3t")
 	}
 	n := &Nix{env: Environ(), conf: "netrc-file = /a", secrets: []string{"AWS_SECRET_ACCESS_KEY=s3cr3t"}}
-	last := func(cmd *exec.Cmd, name string) string { // which counts where a name is there twice
+	last := func(cmd *child.Cmd, name string) string { // which counts where a name is there twice
 		value := ""
 		for _, variable := range cmd.Env {
 			if strings.HasPrefix(variable, name+"=") {

@@ -2,6 +2,7 @@ package nix
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/org/nix-matrix/internal/child"
 	"github.com/org/nix-matrix/internal/valid"
 	"github.com/org/nix-matrix/pkg/text"
 )
@@ -43,10 +45,44 @@ var asked = []Option{Set("narinfo-cache-positive-ttl", "0"), Set("narinfo-cache-
 // recently makes Nix believe what it was told a moment ago.
 var recently = []Option{Set("narinfo-cache-positive-ttl", "60"), Set("narinfo-cache-negative-ttl", "60")}
 
-// impatient returns settings for a question.
-func impatient(how []Option) []Option {
+// remembered makes Nix believe whatever it was told since its memory was empty.
+var remembered = []Option{Set("narinfo-cache-positive-ttl", "604800"), Set("narinfo-cache-negative-ttl", "604800")}
+
+// Remember returns the same Nix, which asks substituters each question once and keeps the
+// answers in a directory. An empty one is for a new memory; without a name, Nix asks again.
+func (n *Nix) Remember(dir string) *Nix {
+	with := *n
+	if with.answers = dir; dir != "" {
+		with.err = cmp.Or(n.err, fileName(dir))
+	}
+	return &with
+}
+
+// questions is how many questions a substituter is asked at once, unless the user has set
+// http-connections: more than downloads, since each is a small one.
+const questions = 64
+
+// asking returns the settings for a question.
+func (n *Nix) asking(how []Option) *arguments {
+	if n.answers != "" {
+		how = remembered
+	}
 	seconds := strconv.Itoa(max(1, int(Patience.Seconds())))
-	return append(slices.Clip(how), Set("connect-timeout", seconds), Set("stalled-download-timeout", seconds), Set("download-attempts", "2"))
+	how = append(slices.Clip(how), Set("connect-timeout", seconds), Set("stalled-download-timeout", seconds), Set("download-attempts", "2"))
+	const initial = "25"
+	if string(n.config["http-connections"].Value) == initial {
+		how = append(how, Set("http-connections", strconv.Itoa(questions)))
+	}
+	return args().settings(how...)
+}
+
+// question prepares a program that asks substituters.
+func (n *Nix) question(ctx context.Context, program literal, with *arguments) *child.Cmd {
+	cmd := n.abroad(ctx, program, with)
+	if n.answers != "" {
+		cmd.Env = append(cmd.Env, "XDG_CACHE_HOME="+n.answers, "NIX_CACHE_HOME="+n.answers)
+	}
+	return cmd
 }
 
 // muted is what Nix says of a binary cache before it goes on without it.
@@ -109,8 +145,8 @@ func (n *Nix) dryRun(ctx context.Context, how []Option, paths, substituters []st
 	}
 	var all bytes.Buffer
 	for _, piece := range chunks(paths) {
-		with := args().settings(impatient(how)...).settings(Set("substituters", substituters...)).add("--store").checked(valid.Address, empty)
-		cmd := n.abroad(ctx, "nix-store", with.add("--realise", "--dry-run").operands(valid.StorePath, piece...))
+		with := n.asking(how).settings(Set("substituters", substituters...)).add("--store").checked(valid.Address, empty)
+		cmd := n.question(ctx, "nix-store", with.add("--realise", "--dry-run").operands(valid.StorePath, piece...))
 		cmd.Stderr = &all
 		if err := n.run(cmd); err != nil {
 			return "", fmt.Errorf("ask the substituters: %w", redactErr(err, substituters...))
@@ -169,11 +205,11 @@ func (n *Nix) offeredInfo(ctx context.Context, paths map[string]bool, substitute
 			}
 		}
 		for _, piece := range chunks(ask) {
-			with := args().settings(impatient(recently)...).add("path-info", "--json")
+			with := n.asking(recently).add("path-info", "--json")
 			if n.HasJSONFormat() {
 				with.add("--json-format", "1")
 			}
-			cmd := n.abroad(ctx, "nix", with.add("--store").checked(valid.Address, substituter).operands(valid.StorePath, piece...))
+			cmd := n.question(ctx, "nix", with.add("--store").checked(valid.Address, substituter).operands(valid.StorePath, piece...))
 			var out bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &out, io.Discard
 			if err := n.run(cmd); err != nil {
@@ -205,8 +241,8 @@ var undelivered = regexp.MustCompile(`does not exist in binary cache|HTTP error 
 func (n *Nix) Delivers(ctx context.Context, substituter, path string) (bool, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	with := args().settings(impatient(recently)...).add("store", "dump-path", "--store").checked(valid.Address, substituter)
-	cmd := n.abroad(ctx, "nix", with.operands(valid.StorePath, path))
+	with := n.asking(recently).add("store", "dump-path", "--store").checked(valid.Address, substituter)
+	cmd := n.question(ctx, "nix", with.operands(valid.StorePath, path))
 	said := &tail{limit: 4 << 10}
 	cmd.Stderr = said
 	out, err := cmd.StdoutPipe()

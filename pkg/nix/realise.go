@@ -5,11 +5,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os/exec"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/org/nix-matrix/internal/child"
 	"github.com/org/nix-matrix/internal/valid"
 )
 
@@ -51,7 +51,7 @@ func (n *Nix) installable(path string) string {
 }
 
 // building prepares a program that builds and tells about it in JSON.
-func (n *Nix) building(ctx context.Context, program literal, with *arguments, check func(string) error, what ...string) *exec.Cmd {
+func (n *Nix) building(ctx context.Context, program literal, with *arguments, check func(string) error, what ...string) *child.Cmd {
 	command := n.command
 	if slices.ContainsFunc(n.options, func(o Option) bool { return strings.Contains(o.value(), "s3://") }) {
 		command = n.abroad // which a builder can ask for, where Nix has no daemon
@@ -60,7 +60,7 @@ func (n *Nix) building(ctx context.Context, program literal, with *arguments, ch
 }
 
 // realise runs a program that builds.
-func (n *Nix) realise(cmd *exec.Cmd, emit func(Event)) error {
+func (n *Nix) realise(cmd *child.Cmd, emit func(Event)) error {
 	var message string
 	cmd.Stderr = &logReader{
 		now:    time.Now,

@@ -97,7 +97,7 @@ func checkRecorded(t *testing.T, events []Event) {
 	t.Helper()
 	got := map[string][]string{}
 	var errors string
-	var fetched Traffic
+	var fetched, arrived Traffic
 	for _, e := range events {
 		_, name, _ := strings.Cut(e.Path, "-")
 		var what string
@@ -114,6 +114,9 @@ func checkRecorded(t *testing.T, events []Event) {
 			what = "fetched"
 		case FetchCounted:
 			fetched.Add(e.Traffic)
+			continue
+		case FetchProgress:
+			arrived.Add(e.Traffic)
 			continue
 		case ErrorMessage:
 			errors += e.Text + "\n"
@@ -153,6 +156,9 @@ func checkRecorded(t *testing.T, events []Event) {
 	}
 	if want := (Traffic{1, 120}); fetched != want {
 		t.Errorf("counted %+v as fetched, want %+v", fetched, want)
+	}
+	if arrived != (Traffic{0, 120}) && arrived != (Traffic{}) { // older versions don't tell of so little
+		t.Errorf("%+v has arrived", arrived)
 	}
 	if errors != text.Plain(errors) {
 		t.Errorf("there is colour in %q", errors)
@@ -273,6 +279,14 @@ func TestLogReader(t *testing.T) {
 			[]Event{{Kind: FetchCounted, Time: at(0), Traffic: Traffic{Paths: 2}}},
 		},
 		{
+			"what arrives",
+			`@nix {"action":"start","id":1,"type":100,"text":"copying path '/nix/store/a' to 'ssh://builder'"}` + "\n" + `@nix {"action":"result","fields":[1,2,0,0],"id":1,"type":105}` + "\n" +
+				`@nix {"action":"start","id":2,"type":100,"text":"copying path '/nix/store/a' from 'https://cache'"}` + "\n" + `@nix {"action":"result","fields":[2,9,0,0],"id":2,"type":105}` + "\n" +
+				`@nix {"action":"result","fields":[2000000,9,0,0],"id":2,"type":105}` + "\n" + `@nix {"action":"result","fields":[2000009,9,0,0],"id":2,"type":105}` + "\n" +
+				`@nix {"action":"stop","id":2}` + "\n" + `@nix {"action":"stop","id":1}` + "\n",
+			[]Event{{Kind: FetchProgress, Time: at(0), Traffic: Traffic{Bytes: 2000000}}, {Kind: FetchProgress, Time: at(1), Traffic: Traffic{Bytes: 9}}},
+		},
+		{
 			"messages",
 			`@nix {"action":"msg","level":0,"msg":"error: a","raw_msg":" \u001b[1ma\u001b[0m\n  b\n"}` + "\n" +
 				`@nix {"action":"msg","level":0,"msg":"b"}` + "\n" +
@@ -385,7 +399,7 @@ rec {
 				case ErrorMessage, WarnMessage:
 					messages++
 					last = e.Text
-				case FetchCounted:
+				case FetchCounted, FetchProgress:
 					if e.Bytes != 0 {
 						t.Errorf("it counts %+v", e.Traffic)
 					}

@@ -52,8 +52,8 @@ func (n *Nix) verify(ctx context.Context, paths []string, substituter string) ([
 	var failed error
 	for try := 0; try < maxVerify && len(paths) > 0; try++ {
 		var said bytes.Buffer
-		with := args().settings(impatient(asked)...).add("store", "verify", "--no-contents", "--store").checked(valid.Address, substituter)
-		cmd := n.abroad(ctx, "nix", with.operands(valid.StorePath, paths...))
+		with := n.asking(asked).add("store", "verify", "--no-contents", "--store").checked(valid.Address, substituter)
+		cmd := n.question(ctx, "nix", with.operands(valid.StorePath, paths...))
 		cmd.Stderr = &said
 		err := n.run(cmd)
 		if err == nil {

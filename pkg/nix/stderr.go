@@ -5,10 +5,11 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/exec"
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/org/nix-matrix/internal/child"
 )
 
 // A pipe reads all that a program writes to a stream. A pipe of package exec
@@ -31,7 +32,7 @@ func pipeTo(stream *io.Writer, to io.Writer) (*pipe, error) {
 }
 
 // startPiped starts a program whose streams are pipes.
-func startPiped(cmd *exec.Cmd, pipes ...*pipe) error {
+func startPiped(cmd *child.Cmd, pipes ...*pipe) error {
 	err := cmd.Start()
 	for _, p := range pipes {
 		p.started(err)

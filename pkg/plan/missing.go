@@ -129,6 +129,8 @@ type walk struct {
 	offered map[string]bool // of the paths that were asked for
 	taken   []string        // of these, by what is missing or wanted itself
 	silent  bool            // nobody answers
+	asked   int             // paths, and how many of them were offered
+	had     int
 	errs    []error
 }
 
@@ -204,7 +206,8 @@ func (w *walk) available(t want) bool {
 }
 
 // atOnce is how many paths it pays to ask for at once: as many take no longer than
-// it takes to ask at all. A narrow level is asked for together with those below it.
+// it takes to ask at all. A narrow level is asked for together with those below it where
+// hardly anything was offered so far, since nobody needs what is below something offered.
 const atOnce = 256
 
 // look finds out what is offered of a level. The error is the end of ctx.
@@ -217,7 +220,7 @@ func (w *walk) look(ctx context.Context, level []want) error {
 		return nil
 	}
 	seen := map[want]bool{}
-	for ahead := level; len(paths) < atOnce && len(ahead) > 0; {
+	for ahead := level; w.bare() && len(paths) < atOnce && len(ahead) > 0; {
 		var below []want
 		for _, taken := range ahead {
 			if taken.of.missing || w.available(taken) {
@@ -244,7 +247,19 @@ func (w *walk) look(ctx context.Context, level []want) error {
 	for path, has := range offered {
 		w.offered[path] = has
 	}
+	w.asked += len(paths)
+	for _, path := range paths {
+		if w.offered[path] {
+			w.had++
+		}
+	}
 	return nil
+}
+
+// bare reports whether it is known that hardly anything is offered, one of ten.
+func (w *walk) bare() bool {
+	const enough = 100 // questions to know
+	return w.asked >= enough && w.had*10 <= w.asked
 }
 
 // unasked adds the paths of what is wanted that nobody was asked for.

@@ -1,6 +1,9 @@
 package progress
 
-import "github.com/org/nix-matrix/pkg/job"
+import (
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
+)
 
 // A closure has thousands of paths. A log names the first that are fetched, and
 // then tells of each so many.
@@ -10,7 +13,19 @@ const (
 )
 
 // fetches counts what is fetched.
-type fetches struct{ started, stopped, told int }
+type fetches struct {
+	started, stopped, told int
+	bytes                  int64 // that have arrived
+}
+
+// String is for a line of a log.
+func (f *fetches) String() string {
+	line := number(f.stopped) + " paths"
+	if f.bytes > 0 {
+		line += ", " + text.Size(f.bytes)
+	}
+	return line
+}
 
 func (d *Display) fetchStarted(path string) {
 	d.fetches.started++
@@ -23,7 +38,7 @@ func (d *Display) fetchStopped() {
 	f := &d.fetches
 	f.stopped++
 	if d.width == nil && f.started > fetchesNamed && f.stopped%fetchesStep == 0 {
-		d.printf("fetched %s paths so far", number(f.stopped))
+		d.printf("fetched %s so far", f)
 	}
 }
 
@@ -31,7 +46,7 @@ func (d *Display) fetchStopped() {
 func (d *Display) fetchesEnded() {
 	f := &d.fetches
 	if d.width == nil && f.started > fetchesNamed && f.stopped > f.told {
-		d.printf("fetched %s paths", number(f.stopped))
+		d.printf("fetched %s", f)
 		f.told = f.stopped
 	}
 }

@@ -67,6 +67,7 @@ type buildLog struct {
 	dropped       bool     // they had to make room
 	told          bool     // its log was shown in a piece
 	failed        bool
+	brief         bool // only its last line is kept, for when it fails
 }
 
 // add takes a line.
@@ -136,9 +137,11 @@ func (d *Display) Failed(drvPath string) {
 	d.draw()
 }
 
-func (s *buildLogs) start(drv string, at time.Time) {
+func (s *buildLogs) start(drv string, at time.Time) *buildLog {
 	s.remove(drv) // it is built again
-	s.of[drv] = &buildLog{name: job.DrvName(drv), started: at, budget: budget{left: burst, at: at}}
+	l := &buildLog{name: job.DrvName(drv), started: at, budget: budget{left: burst, at: at}}
+	s.of[drv] = l
+	return l
 }
 
 // remove takes a derivation off the lists of those that have ended.
@@ -176,8 +179,7 @@ func (s *buildLogs) hold(drv string) {
 func (d *Display) buildLine(e nix.Event) {
 	l := d.logs.of[e.Path]
 	if l == nil {
-		d.logs.start(e.Path, e.Time)
-		l = d.logs.of[e.Path]
+		l = d.logs.start(e.Path, e.Time)
 	}
 	for line := range strings.SplitSeq(strings.TrimSuffix(e.Text, "\n"), "\n") {
 		line = text.Clip(line, keptBytes)
@@ -191,6 +193,15 @@ func (d *Display) buildLine(e nix.Event) {
 		}
 		d.closeGap(l)
 		d.printf("%s> %s", l.name, line)
+	}
+}
+
+// lastLine keeps the last line of a log that is not held.
+func (d *Display) lastLine(e nix.Event) {
+	lines := strings.Split(strings.TrimSpace(e.Text), "\n")
+	if l, last := d.logs.of[e.Path], lines[len(lines)-1]; l != nil && last != "" {
+		last = text.Clip(last, keptBytes)
+		l.last, l.size = []string{last}, len(last)
 	}
 }
 
@@ -259,6 +270,14 @@ func (d *Display) fail(drv string, now time.Time) {
 	l.failed = true
 	delete(d.running, drv) // Nix may say only much later that it has stopped
 	d.logs.remove(drv)
+	if l.brief {
+		text := fmt.Sprintf("%s: failed after %s", l.name, text.Duration(l.took(now)))
+		if len(l.last) > 0 {
+			text += ": " + shorten(l.last[0], stepWidth)
+		}
+		d.lines(d.coloured(red, "✗"), text)
+		return
+	}
 	d.closeGap(l)
 	if l.told {
 		d.printf("%s: failed after %s; its log is above", l.name, text.Duration(l.took(now)))

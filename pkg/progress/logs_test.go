@@ -404,6 +404,18 @@ func TestFetches(t *testing.T) {
 		t.Error(diff)
 	}
 
+	large := newLog(t)
+	large.fetches = fetches{started: fetchesStep, stopped: fetchesStep - 1}
+	large.See(nix.Event{Kind: nix.FetchProgress, Traffic: nix.Traffic{Bytes: 5 << 20}}, true)
+	large.event(nix.FetchStopped, "p", "")
+	if diff := cmp.Diff("[fetched 100 paths, 5.0 MiB so far]\n", large.take()); diff != "" {
+		t.Error(diff)
+	}
+	large.Close()
+	if diff := cmp.Diff("[fetched 100 paths, 5.0 MiB]\n", large.take()); diff != "" {
+		t.Error(diff)
+	}
+
 	few := newLog(t)
 	few.event(nix.FetchStarted, "a", "")
 	few.event(nix.FetchStopped, "a", "")

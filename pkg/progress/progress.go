@@ -150,10 +150,14 @@ func (d *Display) Bad(format string, args ...any) { d.mark(red, "✗", format, a
 func (d *Display) Warn(format string, args ...any) { d.mark(yellow, "!", format, args) }
 
 func (d *Display) mark(colour, mark, format string, args []any) {
+	d.print(d.coloured(colour, mark), fmt.Sprintf(format, args...))
+}
+
+func (d *Display) coloured(colour, mark string) string {
 	if d.colours {
 		mark = colour + mark + reset
 	}
-	d.print(mark+" ", fmt.Sprintf(format, args...))
+	return mark + " "
 }
 
 func (d *Display) print(before, text string) {
@@ -237,7 +241,7 @@ func (d *Display) Start(entries int) {
 	d.what = ""
 }
 
-// Finish says that an entry has ended, and all of its derivations with it. After
+// Finish says that an entry has ended, and whether well, and all of its derivations with it. After
 // the last one, a log says what was held back.
 func (d *Display) Finish(ok bool) {
 	d.mu.Lock()
@@ -264,9 +268,7 @@ func (d *Display) See(e nix.Event, logs bool) {
 		d.running[e.Path] = e.Time
 		d.what = ""
 		d.watch()
-		if held {
-			d.logs.start(e.Path, e.Time)
-		}
+		d.logs.start(e.Path, e.Time).brief = !held
 		if d.width == nil {
 			d.printf("%s: building", job.DrvName(e.Path))
 		}
@@ -281,6 +283,7 @@ func (d *Display) See(e nix.Event, logs bool) {
 		case logs:
 			d.printf("%s> %s", job.DrvName(e.Path), e.Text)
 		}
+		d.lastLine(e)
 	case nix.FetchStarted:
 		d.fetching[e.Path] = e.Time
 		d.what = ""
@@ -290,6 +293,9 @@ func (d *Display) See(e nix.Event, logs bool) {
 		delete(d.fetching, e.Path)
 		d.fetchStopped()
 	case nix.FetchCounted:
+	case nix.FetchProgress:
+		d.fetches.bytes += max(0, e.Bytes)
+		return // the next tick shows it
 	case nix.WarnMessage:
 		// What Nix says to who keeps no root; we hold the paths ourselves.
 		if !strings.Contains(e.Text, "--add-root") {
@@ -340,6 +346,9 @@ func (d *Display) live() string {
 			done += fmt.Sprintf(", %d failed", d.failed)
 		}
 		parts = append(parts, done)
+	}
+	if d.fetches.bytes > 0 {
+		parts = append(parts, text.Size(d.fetches.bytes)+" fetched")
 	}
 	if d.what != "" {
 		parts = append(parts, d.what)

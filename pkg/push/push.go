@@ -282,19 +282,10 @@ func (d Destination) Push(ctx context.Context, n Nix, paths []string, secrets Se
 // IsDerivation reports whether one of the paths to push is DRV!*.
 func IsDerivation(path string) bool { return strings.HasSuffix(path, "!*") }
 
-// binaryCaches are the schemes of stores that hold compressed NARs.
-var binaryCaches = map[string]bool{"file": true, "http": true, "https": true, "s3": true}
-
-// IsBinaryCache reports whether the address of a store is that of a binary cache.
-func IsBinaryCache(address string) bool {
-	scheme, _, _ := strings.Cut(address, ":")
-	return binaryCaches[scheme]
-}
-
 // target is the address for nix copy.
 func (d *Destination) target(secrets Secrets) string {
 	address := d.address
-	if !IsBinaryCache(address) {
+	if !nix.IsBinaryCache(address) {
 		return address
 	}
 	if secrets.KeyFile != "" {

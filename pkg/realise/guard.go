@@ -78,7 +78,7 @@ func (g *guard) see(ctx context.Context, e nix.Event) {
 		}
 	case nix.ErrorMessage:
 		g.failed(ctx, e.Text)
-	case nix.FetchStarted, nix.FetchStopped, nix.FetchCounted, nix.WarnMessage:
+	case nix.FetchStarted, nix.FetchStopped, nix.FetchCounted, nix.FetchProgress, nix.WarnMessage:
 	}
 }
 

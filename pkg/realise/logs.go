@@ -48,7 +48,7 @@ func (l *logs) see(e nix.Event) {
 		l.write(e.Path, e.Text)
 	case nix.BuildStopped:
 		l.end(e.Path)
-	case nix.BuildStarted, nix.FetchStarted, nix.FetchStopped, nix.FetchCounted, nix.ErrorMessage, nix.WarnMessage:
+	case nix.BuildStarted, nix.FetchStarted, nix.FetchStopped, nix.FetchCounted, nix.FetchProgress, nix.ErrorMessage, nix.WarnMessage:
 	}
 }
 

@@ -72,7 +72,7 @@ type Outcome struct {
 // fails does not stop the others. There is an Outcome for every target even
 // with an error, which says that the store could not be asked.
 func Run(ctx context.Context, store Store, targets []Target, o Options) (*Outcome, error) {
-	r := &realisation{store: store, targets: targets, o: o, impure: map[string]bool{}, watch: newWatch(), logs: newLogs(o.Logs), started: time.Now()}
+	r := &realisation{store: store, targets: targets, o: o, impure: map[string]bool{}, watch: newWatch(), logs: newLogs(o.Logs)}
 	r.failures = &failures{graph: newGraph(store), watch: r.watch, given: map[string]string{}, dead: map[string]string{}, hopeless: map[string]bool{}}
 	defer r.logs.close()
 	err := r.run(ctx)
@@ -108,7 +108,6 @@ type realisation struct {
 	watch    *watch
 	logs     *logs
 	failures *failures
-	started  time.Time
 	outcome  *Outcome
 	judged   int             // of the builds that have ended
 	impure   map[string]bool // the targets' derivations that were built, and each of whose builds makes other outputs
@@ -146,10 +145,10 @@ func (r *realisation) run(ctx context.Context) error {
 	}
 	r.logs.keep(kept)
 	r.outcome.Failures = failures.told()
+	r.ownTimes(time.Now())
 	for i := range r.targets {
 		t, result := &r.targets[i], &r.outcome.Targets[i]
 		result.Error = ""
-		result.Seconds = r.watch.until(t.DrvPath, r.started)
 		switch {
 		case r.all(i, before):
 			result.Outcome, result.Seconds = job.OutcomePresent, 0

@@ -24,7 +24,8 @@ type watch struct {
 	// interrupted are the builds that ended after all was told to stop: that
 	// they left no outputs says nothing.
 	interrupted map[string]bool
-	stopped     map[string]time.Time
+	spans       []span // of what has ended
+	fetching    map[string]time.Time
 	log         map[string][]string // last lines
 	messages    []message
 	round       int            // number of the call of Realise
@@ -47,7 +48,7 @@ func newWatch() *watch {
 		running:     map[string]time.Time{},
 		built:       map[string]bool{},
 		interrupted: map[string]bool{},
-		stopped:     map[string]time.Time{},
+		fetching:    map[string]time.Time{},
 		log:         map[string][]string{},
 		endedAt:     map[string]int{},
 		promised:    map[string]bool{},
@@ -75,7 +76,7 @@ func (w *watch) see(e nix.Event, stopping bool) {
 		w.interrupted[e.Path] = stopping
 		w.ended++
 		w.endedAt[e.Path] = w.ended
-		w.stopped[e.Path] = e.Time
+		w.spans = append(w.spans, span{e.Path, started, e.Time})
 		w.finished = append(w.finished, job.DrvBuild{DrvPath: e.Path, Started: started.UTC(), Seconds: e.Time.Sub(started).Seconds()})
 	case nix.ErrorMessage:
 		if e.Text != "" {
@@ -85,7 +86,13 @@ func (w *watch) see(e nix.Event, stopping bool) {
 		w.fetched.Add(e.Traffic)
 	case nix.FetchStarted:
 		w.promised[e.Path] = true
-	case nix.FetchStopped, nix.WarnMessage:
+		w.fetching[e.Path] = e.Time
+	case nix.FetchStopped:
+		if started, ok := w.fetching[e.Path]; ok {
+			delete(w.fetching, e.Path)
+			w.spans = append(w.spans, span{e.Path, started, e.Time})
+		}
+	case nix.FetchProgress, nix.WarnMessage:
 	}
 }
 
@@ -93,6 +100,7 @@ func (w *watch) see(e nix.Event, stopping bool) {
 func (w *watch) begin() {
 	w.round++
 	clear(w.running)
+	clear(w.fetching)
 }
 
 // unfinished are the derivations whose build all was told to stop in.
@@ -106,19 +114,16 @@ func (w *watch) unfinished() []string {
 	return slices.AppendSeq(drvs, maps.Keys(w.running))
 }
 
-// until is how many seconds after start a derivation was done; of one that was
-// not built, up to the last thing that was.
-func (w *watch) until(drv string, start time.Time) float64 {
-	if t, ok := w.stopped[drv]; ok {
-		return t.Sub(start).Seconds()
-	}
-	var last time.Time
-	for _, t := range w.stopped {
-		if t.After(last) {
-			last = t
+// spansUntil returns when something was built or fetched, in the order of the begin.
+func (w *watch) spansUntil(now time.Time) []span {
+	spans := slices.Clone(w.spans)
+	for _, unended := range []map[string]time.Time{w.running, w.fetching} {
+		for path, from := range unended {
+			spans = append(spans, span{path, from, now})
 		}
 	}
-	return max(0, last.Sub(start).Seconds())
+	slices.SortFunc(spans, func(a, b span) int { return a.from.Compare(b.from) })
+	return spans
 }
 
 // nameless returns the first error message of the last round that is not about a

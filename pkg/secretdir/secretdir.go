@@ -132,7 +132,7 @@ func (d *Dir) startGuard(path string) error {
 		return err
 	}
 	defer r.Close()
-	cmd := exec.Command(d.Guard[0], append(slices.Clone(d.Guard[1:]), path)...) //nolint:noctx // it ends after this process
+	cmd := exec.Command(d.Guard[0], append(slices.Clone(d.Guard[1:]), path)...) //nolint:noctx,forbidigo // it ends after this process, in a session of its own
 	cmd.Stdin, cmd.Env, cmd.Dir = r, d.Env, "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // what ends our process group is not for it
 	if err := cmd.Start(); err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/org/nix-matrix/internal/nar"
 	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/pack"
 )
@@ -145,7 +146,7 @@ func sumOf(format, seal string, paths []string) string {
 
 func drvPackKey(id, seal string, paths []string) func(try int) string {
 	sum := sumOf(drvPackFormat, seal, paths)
-	return func(try int) string { return fmt.Sprintf("%s-drvs%d-%s", id, try, sum) }
+	return job.DrvsKey(id, sum)
 }
 
 // Save puts the pack's file into a cache and gives the key that it is under.
@@ -155,7 +156,7 @@ func (p *DrvPack) Save(ctx context.Context, to cache.Cache, file string) (string
 		return "", fmt.Errorf("save the drv pack: %w", err)
 	}
 	defer f.Close()
-	key, err := SaveOnce(ctx, to, p.key, f, p.Size, func(blob cache.Blob) bool {
+	key, err := cache.SaveOnce(ctx, to, p.key, f, p.Size, func(blob cache.Blob) bool {
 		_, err := pack.ReadIndex(ctx, blob, p.SHA256, p.seal)
 		return err == nil
 	})
@@ -163,30 +164,6 @@ func (p *DrvPack) Save(ctx context.Context, to cache.Cache, file string) (string
 		return "", fmt.Errorf("save the drv pack: %w", err)
 	}
 	return key, nil
-}
-
-// tries is how many names SaveOnce has for a blob.
-const tries = 5
-
-// SaveOnce stores a blob whose key is made from its content, and gives the key
-// that it is under. A key may be burnt: reserved by somebody who never finished,
-// or taken by something else. So there is more than one, and what is found under
-// a taken key counts if it is the same.
-func SaveOnce(ctx context.Context, to cache.Cache, key func(try int) string, body io.ReaderAt, size int64, same func(cache.Blob) bool) (string, error) {
-	for try := range tries {
-		k := key(try)
-		err := to.Save(ctx, k, body, size)
-		if err == nil {
-			return k, nil
-		}
-		if !errors.Is(err, cache.ErrExists) {
-			return "", err
-		}
-		if blob, err := to.Open(ctx, k); err == nil && same(blob) {
-			return k, nil
-		}
-	}
-	return "", fmt.Errorf("%w: all of %s to %s", cache.ErrExists, key(0), key(tries-1))
 }
 
 // ErrSource is wrapped by the errors that are a pack's, not the store's: it could

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -177,60 +176,4 @@ func (b broken) Export(ctx context.Context, w io.Writer, infos []nix.PathInfo) e
 	}
 	_, err := w.Write(all.Bytes()[:all.Len()/2])
 	return err
-}
-
-func TestSaveOnce(t *testing.T) {
-	content := []byte("content")
-	key := func(try int) string { return fmt.Sprintf("id%d-sum", try) }
-	same := func(b cache.Blob) bool {
-		data, err := cache.ReadAll(context.Background(), b, 100)
-		return err == nil && bytes.Equal(data, content)
-	}
-	save := func(c cache.Cache) (string, error) {
-		return SaveOnce(t.Context(), c, key, bytes.NewReader(content), int64(len(content)), same)
-	}
-	c := open(t)
-	put := func(key, text string) { must(t, c.Save(t.Context(), key, strings.NewReader(text), int64(len(text)))) }
-
-	put(key(0), "something else")
-	got, err := save(burnt{c, key(1)})
-	must(t, err)
-	if got != key(2) {
-		t.Errorf("saved as %s, want %s", got, key(2))
-	}
-	if got, err = save(c); err != nil || got != key(1) {
-		t.Errorf("without the burnt key: %s, %v", got, err)
-	}
-	for try := range tries {
-		if try > 2 {
-			put(key(try), "something else")
-		}
-	}
-	if got, err = save(burnt{c, key(1)}); err != nil || got != key(2) {
-		t.Errorf("what is there already: %s, %v", got, err)
-	}
-	content = []byte("new content")
-	if _, err = save(c); !errors.Is(err, cache.ErrExists) {
-		t.Errorf("all keys are taken: %v", err)
-	}
-}
-
-// burnt is a cache in which somebody has reserved a key and gone away.
-type burnt struct {
-	cache.Cache
-	key string
-}
-
-func (b burnt) Save(ctx context.Context, key string, body io.ReaderAt, size int64) error {
-	if key == b.key {
-		return cache.ErrExists
-	}
-	return b.Cache.Save(ctx, key, body, size)
-}
-
-func (b burnt) Open(ctx context.Context, key string, prefixes ...string) (cache.Blob, error) {
-	if key == b.key {
-		return nil, cache.ErrMiss
-	}
-	return b.Cache.Open(ctx, key, prefixes...)
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/pack"
 )
 
@@ -250,7 +251,7 @@ type IndexKey struct {
 
 // start begins the keys of what was stored from a ref, such as refs/heads/main.
 func (k IndexKey) start(ref string) string {
-	return fmt.Sprintf("%s-index-%d+%s+%s+%s+", k.ID, indexVersion, k.Seal.Fingerprint(), cache.Escape(k.System), shortRef(ref))
+	return fmt.Sprintf("%s%d+%s+%s+%s+", job.IndexPrefix(k.ID), indexVersion, k.Seal.Fingerprint(), cache.Escape(k.System), shortRef(ref))
 }
 
 // longRef is how long a ref may be in a key, which has a limit.
@@ -321,7 +322,7 @@ func (ix *Index) Keep(ctx context.Context, to cache.Cache, key IndexKey, ref, ru
 	if err != nil {
 		return err
 	}
-	_, err = SaveOnce(ctx, to, func(try int) string {
+	_, err = cache.SaveOnce(ctx, to, func(try int) string {
 		return fmt.Sprintf("%s%s.%d", key.start(ref), cache.Escape(run), try)
 	}, bytes.NewReader(data), int64(len(data)), func(blob cache.Blob) bool {
 		found, err := cache.ReadAll(ctx, blob, int64(len(data)))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/org/nix-matrix/internal/storepath"
 	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/pack"
 )
 
@@ -66,7 +67,7 @@ const inputsFormat = "nix-matrix inputs 1"
 
 // inputsStart begins the keys of all inputs that are sealed with a key, or in clear.
 func inputsStart(id string, seal *pack.Key) string {
-	return id + "-inputs-" + seal.Fingerprint() + "-"
+	return job.InputsPrefix(id, seal.Fingerprint())
 }
 
 // inputsPrefix begins the keys of what was saved of these paths.

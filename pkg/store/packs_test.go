@@ -436,3 +436,23 @@ func TestSameRecords(t *testing.T) {
 		t.Error("other references are the same")
 	}
 }
+
+// burnt is a cache in which somebody has reserved a key and gone away.
+type burnt struct {
+	cache.Cache
+	key string
+}
+
+func (b burnt) Save(ctx context.Context, key string, body io.ReaderAt, size int64) error {
+	if key == b.key {
+		return cache.ErrExists
+	}
+	return b.Cache.Save(ctx, key, body, size)
+}
+
+func (b burnt) Open(ctx context.Context, key string, prefixes ...string) (cache.Blob, error) {
+	if key == b.key {
+		return nil, cache.ErrMiss
+	}
+	return b.Cache.Open(ctx, key, prefixes...)
+}

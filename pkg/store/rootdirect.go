@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -16,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/org/nix-matrix/internal/child"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/text"
 )
@@ -54,7 +54,7 @@ func DirectAsRoot(ctx context.Context, n *nix.Nix, command ...string) (Engine, e
 
 // A rootSink is the [Sink] of DirectAsRoot.
 type rootSink struct {
-	cmd    *exec.Cmd
+	cmd    *child.Cmd
 	in     io.WriteCloser
 	to     messenger
 	said   bytes.Buffer // its stderr
@@ -94,7 +94,7 @@ func startAsRoot(ctx context.Context, n *nix.Nix, command []string) (*rootSink, 
 	s := &rootSink{waiting: map[answered]chan error{}}
 	s.chunks.New = func() any { return make([]byte, headSize+chunkSize) }
 	args := append([]string{"-n", "--"}, command...)
-	s.cmd = exec.CommandContext(context.WithoutCancel(ctx), "sudo", append(args, programs)...) //nolint:gosec // it is this program itself
+	s.cmd = child.Command(context.WithoutCancel(ctx), 0, "sudo", append(args, programs)...) // it is this program itself
 	s.cmd.Env = []string{}
 	s.cmd.Dir = "/"
 	s.cmd.Stderr = &s.said

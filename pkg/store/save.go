@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/pack"
 )
@@ -168,7 +169,7 @@ func (s *Saver) upload(ctx context.Context, f io.ReaderAt, summary *pack.Summary
 	sum := sumOf(packFormat, s.Seal.Fingerprint(), held)
 	p := newPack("", summary.Size, summary.Index)
 	var err error
-	p.Key, err = SaveOnce(ctx, s.Cache, func(try int) string { return fmt.Sprintf("%s-pack-%s-%d", s.ID, sum, try) }, f, p.Size, func(blob cache.Blob) bool {
+	p.Key, err = cache.SaveOnce(ctx, s.Cache, job.PackKey(s.ID, sum), f, p.Size, func(blob cache.Blob) bool {
 		// Somebody has saved the same paths, but where in the pack they lie may differ.
 		found, err := pack.ReadIndex(ctx, blob, "", s.Seal)
 		if err != nil || !sameRecords(found, summary.Index) {

@@ -1,0 +1,32 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/org/nix-matrix/internal/usage"
+)
+
+func newUnseal(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "unseal FILE",
+		Short: "Show a plan, a result or a log that was sealed",
+		Long: `Prints a file out of an artifact that was sealed: a plan, a result, or the log of
+what failed. The secret encryption_key is taken from the environment variable
+NIX_MATRIX_ENCRYPTION_KEY, or, where the workflow has only that one, git_crypt_key from
+NIX_MATRIX_GIT_CRYPT_KEY.`,
+		Example: `  NIX_MATRIX_ENCRYPTION_KEY=$(pass ci/nix-matrix) nix-matrix unseal plan.json | jq .`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usage.Errorf("unseal takes one file")
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			docs, err := a.documents(nil)
+			if err != nil {
+				return err
+			}
+			return docs.Unseal(a.streams.out, args[0])
+		},
+	}
+}

@@ -1,0 +1,134 @@
+// Package child starts other programs, each as the leader of a session of its own. A Ctrl-C
+// at the terminal therefore reaches this process alone, which ends its children in its own
+// order: what was built is still pushed. No child can ask a question at the terminal; one that
+// tried from the background would be stopped until somebody kills it.
+package child
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// A Cmd is a program together with the processes of its process group.
+type Cmd struct {
+	*exec.Cmd
+	ctx context.Context
+}
+
+// Command prepares a program. When the context ends, its process group gets SIGTERM; the
+// processes that are left when the program has ended, or after the time of grace, are killed.
+func Command(ctx context.Context, grace time.Duration, name string, args ...string) *Cmd {
+	c := &Cmd{exec.CommandContext(ctx, name, args...), ctx}
+	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	c.Cancel = c.Terminate
+	c.WaitDelay = grace
+	return c
+}
+
+// running are the programs that have not been waited for.
+var running = struct {
+	sync.Mutex
+	programs map[*Cmd]bool
+	ended    bool // no other one is started
+}{programs: map[*Cmd]bool{}}
+
+var errEnded = errors.New("the program ends")
+
+// Start is [exec.Cmd.Start].
+func (c *Cmd) Start() error {
+	running.Lock()
+	defer running.Unlock()
+	if running.ended {
+		return errEnded
+	}
+	err := c.Cmd.Start()
+	if err == nil {
+		running.programs[c] = true
+	}
+	return err
+}
+
+// Wait is [exec.Cmd.Wait].
+func (c *Cmd) Wait() error {
+	err := c.Cmd.Wait()
+	if c.ctx.Err() != nil {
+		_ = c.Kill() // those that are left
+	}
+	running.Lock()
+	defer running.Unlock()
+	delete(running.programs, c)
+	return err
+}
+
+// Run is [exec.Cmd.Run].
+func (c *Cmd) Run() error {
+	if err := c.Start(); err != nil {
+		return err
+	}
+	return c.Wait()
+}
+
+// Output is [exec.Cmd.Output].
+func (c *Cmd) Output() ([]byte, error) {
+	var out, said bytes.Buffer
+	c.Stdout, c.Stderr = &out, &said
+	err := c.Run()
+	if exit := new(exec.ExitError); errors.As(err, &exit) {
+		exit.Stderr = said.Bytes()
+	}
+	return out.Bytes(), err
+}
+
+// Terminate sends SIGTERM to the process group of a program that runs.
+func (c *Cmd) Terminate() error { return c.signal(syscall.SIGTERM) }
+
+// Kill kills the process group of a program that runs.
+func (c *Cmd) Kill() error { return c.signal(syscall.SIGKILL) }
+
+func (c *Cmd) signal(sig syscall.Signal) error {
+	running.Lock()
+	defer running.Unlock()
+	if !running.programs[c] {
+		return os.ErrProcessDone // its number may be another's by now
+	}
+	return c.send(sig)
+}
+
+// send sends a signal. The caller holds the lock.
+func (c *Cmd) send(sig syscall.Signal) error {
+	err := syscall.Kill(-c.Process.Pid, sig)
+	if errors.Is(err, syscall.ESRCH) {
+		return os.ErrProcessDone
+	}
+	return err
+}
+
+// EndAll is for the end of this process: it sends SIGTERM to all process groups and kills those
+// that do not end at once. No program can be started any more.
+func EndAll() {
+	running.Lock()
+	defer running.Unlock()
+	running.ended = true
+	sig := syscall.SIGTERM
+	const pause, pauses = 10 * time.Millisecond, 25
+	for range pauses {
+		left := false
+		for c := range running.programs {
+			left = c.send(sig) == nil || left
+		}
+		if !left {
+			return
+		}
+		sig = 0 // which asks whether there are any
+		time.Sleep(pause)
+	}
+	for c := range running.programs {
+		_ = c.send(syscall.SIGKILL)
+	}
+}

@@ -1,0 +1,335 @@
+// Package access opens a Nix that can reach the user's binary caches, remote builders and private
+// sources, until it is closed. It knows the secrets: which there are, where each may be seen, and
+// how to keep them out of logs and stores.
+package access
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/org/nix-matrix/internal/usage"
+	"github.com/org/nix-matrix/internal/valid"
+	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/push"
+)
+
+// Config says where paths come from and go to, and where things are built.
+type Config struct {
+	Push         []string // addresses of binary caches
+	PushRequired bool     // a push that fails or cannot happen is an error
+	PushTimeout  time.Duration
+	Substituters []string
+	PublicKeys   []string
+	Store        string   // address of a remote store, empty for this machine's
+	Builders     []string // remote builders, as lines of nix.conf
+	KnownHosts   string   // lines of a known_hosts file
+	Nixpkgs      string   // flake of the programs that discovery runs or hands on
+	// Evaluates says that sources are fetched, for which an evaluator gets credentials that a
+	// builder does not.
+	Evaluates bool
+}
+
+// Elsewhere reports whether another machine than the one that the entry runs on builds for a
+// system.
+func (c *Config) Elsewhere(system string) bool {
+	return c.Store != "" || slices.ContainsFunc(c.Builders, func(line string) bool {
+		fields := strings.Fields(line)
+		return len(fields) > 1 && slices.Contains(strings.Split(fields[1], ","), system)
+	})
+}
+
+// A Nix is a Nix with all its settings. Close removes what has to be removed after it.
+type Nix struct {
+	*nix.Nix          // with the store of this machine
+	Store    *nix.Nix // has what is built: the remote store, or this machine's
+	Remote   string   // address of the remote store, empty if it is this machine's
+	SSH      string   // options for ssh
+	Env      []string // variables of the secret env
+
+	Destinations []push.Destination
+	Push         push.Options
+	Notices      []string // about pushes that cannot happen, for the plan
+
+	host     *Host
+	config   *Config
+	further  []string // substituters, beside those of Nix's settings
+	required bool     // a push that fails is an error
+	remove   []func()
+}
+
+// Close removes the files with secrets.
+func (n *Nix) Close() {
+	for _, remove := range n.remove {
+		remove()
+	}
+}
+
+// AtClose has Close call a function.
+func (n *Nix) AtClose(remove func()) { n.remove = append(n.remove, remove) }
+
+// secretFile writes a secret to a file that is there until Close. An empty secret makes none.
+func (n *Nix) secretFile(secret string) (string, error) {
+	if strings.TrimSpace(secret) == "" {
+		return "", nil
+	}
+	name, remove, err := n.host.Secrets.File([]byte(strings.TrimSpace(secret) + "\n"))
+	if err != nil {
+		return "", err
+	}
+	n.AtClose(remove)
+	return name, nil
+}
+
+// Open finds Nix and gives it all settings, with the substituters and public keys that a plan
+// names besides. The caller closes it.
+func (h *Host) Open(ctx context.Context, c *Config, substituters, keys []string) (_ *Nix, err error) {
+	n := &Nix{host: h, config: c, Remote: c.Store, required: c.PushRequired}
+	defer func() {
+		if err != nil {
+			n.Close()
+		}
+	}()
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	if n.Destinations, err = Destinations(c.Push); err != nil {
+		return nil, err
+	}
+	for _, to := range n.Destinations {
+		if c.Store != "" && to.NeedsFiles() {
+			return nil, usage.Errorf("--push %s: Cachix's program pushes what is on this machine, and with --store nothing is: leave one of them out", to.Name)
+		}
+	}
+	n.Push.Timeout = c.PushTimeout
+	if n.Env, err = h.Env(); err != nil {
+		return nil, err
+	}
+	h.maskParts()
+	ssh, err := n.ssh(c)
+	if err != nil {
+		return nil, err
+	}
+	with := nix.Surroundings{Env: n.Env, SSH: ssh.options}
+	conf := h.Getenv(ConfVariable)
+	if c.Evaluates {
+		fetch := h.fetching(ssh.options)
+		conf, with.Nixpkgs = fetch.conf+conf, c.Nixpkgs
+		if with.Fetch, err = n.gitEnv(fetch); err != nil {
+			return nil, err
+		}
+	}
+	var remove func()
+	if with.Conf, remove, err = h.include(conf); err != nil {
+		return nil, err
+	}
+	n.AtClose(remove)
+	if n.Nix, err = h.reach(ctx, with); err != nil {
+		return nil, err
+	}
+	if n.Push.Secrets, err = n.secrets(ctx); err != nil {
+		return nil, err
+	}
+	n.SSH = ssh.options
+	n.Set(nix.Set("fallback", "true")) // a cache that fails costs a build, no more
+	if len(c.Builders) > 0 {
+		n.Set(nix.Set("builders", strings.Join(ssh.builders, " ; ")))
+	}
+	n.warn(ctx)
+	if c.Evaluates {
+		if err = n.pushable(); err != nil {
+			return nil, err
+		}
+	}
+	return n, n.reading(ctx, slices.Concat(c.Substituters, substituters), slices.Concat(c.PublicKeys, keys))
+}
+
+// OpenStore finds Nix with nothing but the user's nix.conf lines, which stay until the end of the
+// process. It need not be possible to open its store.
+func (h *Host) OpenStore(ctx context.Context, root string) (*nix.Nix, error) {
+	conf, _, err := h.include(h.Getenv(ConfVariable))
+	if err != nil {
+		return nil, err
+	}
+	with := nix.Surroundings{Conf: conf}
+	if root == "" {
+		return h.reach(ctx, with)
+	}
+	n, err := nix.Find(ctx, h.Log, with)
+	if err != nil {
+		return nil, err
+	}
+	return n.At(root), nil
+}
+
+// reach finds a Nix whose store can be opened.
+func (h *Host) reach(ctx context.Context, with nix.Surroundings) (*nix.Nix, error) {
+	n, err := nix.Find(ctx, h.Log, with)
+	if err == nil {
+		err = n.Reach(ctx)
+	}
+	return n, err
+}
+
+// check finds what is neither an address nor a key before Nix would.
+func (c *Config) check() error {
+	for flag, err := range map[string]error{
+		"substituters":        valid.All(valid.Substituter, c.Substituters...),
+		"trusted-public-keys": valid.All(valid.Key, c.PublicKeys...),
+	} {
+		if err != nil {
+			return usage.Errorf("--%s: %w", flag, err)
+		}
+	}
+	for _, address := range c.Substituters {
+		if err := push.CheckForm(address); err != nil {
+			return usage.Errorf("substituters: %w", err)
+		}
+	}
+	if err := valid.Address(c.Store); c.Store != "" && err != nil {
+		return usage.Errorf("--store: %w: it must be one such as ssh-ng://USER@HOST, or the absolute path of a directory", err)
+	}
+	return nil
+}
+
+// warn tells of settings that cannot have any effect.
+func (n *Nix) warn(ctx context.Context) {
+	c := n.config
+	if c.Store != "" && len(c.Substituters)+len(c.PublicKeys) > 0 {
+		n.host.Log.Warn("Some settings are only for discovery", errors.New("what is built in another store fetches by the settings of its own nix.conf"))
+	}
+	daemon := unix.Access("/nix/store", unix.W_OK) != nil
+	credentials := slices.ContainsFunc(slices.Concat(c.Push, c.Substituters), func(address string) bool {
+		return strings.HasPrefix(address, "s3:") || strings.HasPrefix(address, "ssh")
+	})
+	if daemon && credentials && c.Store == "" && !c.Evaluates {
+		n.host.Log.Warn("Some binary caches are read with the daemon's own credentials", errors.New("the Nix daemon asks s3:// and ssh stores as root, without the variables of env and the ssh key; what it can't read there is built again"))
+	}
+	if daemon && c.Store == "" && len(c.Substituters)+len(c.PublicKeys)+len(c.Builders) > 0 {
+		if err := n.Distrust(ctx); errors.Is(err, nix.ErrUntrusted) {
+			n.host.Log.Warn("Some settings have no effect", fmt.Errorf("%w: it ignores builders, public keys and substituters that its own settings don't name", err))
+		}
+	}
+}
+
+// Set overrides settings.
+func (n *Nix) Set(options ...nix.Option) { n.use(n.Nix.With(options...)) }
+
+// Here returns the Nix with the store of this machine, as it is set now.
+func (n *Nix) Here() *nix.Nix { return n.Nix }
+
+func (n *Nix) use(here *nix.Nix) {
+	n.Nix, n.Store = here, here
+	if n.Remote != "" {
+		n.Store = here.At(n.Remote)
+	}
+}
+
+// Elsewhere reports whether another machine builds for a system.
+func (n *Nix) Elsewhere(system string) bool { return n.config.Elsewhere(system) }
+
+// secrets returns those of the environment that pushing takes.
+func (n *Nix) secrets(ctx context.Context) (push.Secrets, error) {
+	h := n.host
+	secrets := push.Secrets{
+		AtticToken:  h.Getenv("ATTIC_TOKEN"),
+		CachixToken: h.Getenv("CACHIX_AUTH_TOKEN"),
+		CachixKey:   h.Getenv("CACHIX_SIGNING_KEY"),
+		Env:         n.Env,
+		SSHKey:      h.has(SSHKeyVariable),
+		Bare:        h.Hosted,
+	}
+	if !h.has(SigningKeyVariable) {
+		return secrets, nil
+	}
+	var err error
+	secrets.PublicKey, err = n.PublicKey(ctx, h.Getenv(SigningKeyVariable))
+	return secrets, err
+}
+
+// Sign puts the key for what is pushed into a file. While something is evaluated, it is in none.
+func (n *Nix) Sign() (err error) {
+	n.Push.Secrets.KeyFile, err = n.secretFile(n.host.Getenv(SigningKeyVariable))
+	return err
+}
+
+// reading has Nix take paths from further substituters and from where we push, if it is known
+// which key signs there. Where a destination refuses us, a discovery may end.
+func (n *Nix) reading(ctx context.Context, substituters, keys []string) error {
+	netrc := n.host.Getenv(NetrcVariable)
+	// It takes the place of the user's, which other substituters may need.
+	own, unread := os.ReadFile(n.Text("netrc-file"))
+	n.Push.Secrets.Netrc = netrc + "\n" + string(own)
+	for i := range n.Destinations {
+		to := &n.Destinations[i]
+		dialing, cancel := context.WithTimeout(ctx, 2*nix.Patience) // pushing has patience of its own
+		err := to.Dial(dialing, n.Push.Secrets)
+		cancel()
+		if err != nil {
+			var refused *push.RefusedError
+			if n.config.Evaluates && errors.As(err, &refused) && n.NoSecret(to) == nil {
+				if err := n.cannotPush(to, err); err != nil {
+					return err
+				}
+			}
+			n.host.Log.Warn("What is at "+to.Name+" already is built again", err)
+			continue
+		}
+		if (len(to.PublicKeys) > 0 || len(keys) > 0) && !to.Missing() {
+			substituters = append(substituters, to.Substituter)
+			keys = append(keys, to.PublicKeys...)
+		}
+		netrc += "\n" + to.Netrc(n.Push.Secrets)
+	}
+	n.Read(substituters, keys)
+	if strings.TrimSpace(netrc) == "" {
+		return nil
+	}
+	if unread != nil && !errors.Is(unread, fs.ErrNotExist) {
+		n.host.Log.Warn("The machine's own netrc file is not in effect, since ours takes its place", fmt.Errorf("%w; repeat its lines in the input netrc", unread))
+	}
+	netrc += "\n" + string(own)
+	file, err := n.secretFile(netrc)
+	n.Set(nix.Set("netrc-file", file))
+	return err
+}
+
+// Read has Nix take paths from substituters too that the keys have signed.
+func (n *Nix) Read(substituters, keys []string) {
+	n.further = append(n.further, substituters...)
+	var options []nix.Option
+	if len(substituters) > 0 {
+		options = append(options, nix.Set("extra-substituters", substituters...))
+	}
+	if len(keys) > 0 {
+		options = append(options, nix.Set("extra-trusted-public-keys", keys...))
+	}
+	n.Set(options...)
+}
+
+// Substituters returns all that Nix fetches from, in order.
+func (n *Nix) Substituters() []string {
+	all := slices.Concat(n.Setting("substituters"), n.further)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// Destinations reads the addresses of binary caches to push to.
+func Destinations(addresses []string) ([]push.Destination, error) {
+	var all []push.Destination
+	for _, address := range addresses {
+		d, err := push.Parse(address)
+		if err != nil {
+			return nil, usage.Wrap(err)
+		}
+		all = append(all, d)
+	}
+	return all, nil
+}

@@ -1,0 +1,44 @@
+package access
+
+import (
+	"io"
+	"strings"
+
+	"github.com/org/nix-matrix/pkg/secretdir"
+)
+
+// The environment variables with secrets. None is ever an argument.
+const (
+	SigningKeyVariable = "NIX_MATRIX_SIGNING_KEY"
+	NetrcVariable      = "NIX_MATRIX_NETRC"
+	EnvVariable        = "NIX_MATRIX_ENV"
+	SSHKeyVariable     = "NIX_MATRIX_SSH_KEY"
+	ConfVariable       = "NIX_MATRIX_CONF"
+	GitHubVariable     = "NIX_MATRIX_GITHUB_ACCESS_TOKEN"
+	EncryptionVariable = "NIX_MATRIX_ENCRYPTION_KEY"
+	GitCryptVariable   = "NIX_MATRIX_GIT_CRYPT_KEY"
+)
+
+// A Host is the process's surroundings, from which secrets come and to which warnings go.
+type Host struct {
+	Getenv  func(string) string
+	Secrets *secretdir.Dir // for files with secrets
+	Log     Log
+	Mask    func(secret string) // keeps a text out of the log of a job
+
+	Running  bool   // in GitHub Actions, where nobody answers a question
+	Hosted   bool   // on a runner of GitHub's, which ends with the job
+	Withheld bool   // GitHub gives the run no secrets
+	JobToken string // that each workflow has, which gives no access of the user's own
+}
+
+// Log is where a person sees what happens.
+type Log interface {
+	io.Writer // for what Nix says
+	Doing(format string, args ...any)
+	Printf(format string, args ...any)
+	Warn(title string, err error)
+}
+
+// has reports whether a variable has a text.
+func (h *Host) has(variable string) bool { return strings.TrimSpace(h.Getenv(variable)) != "" }

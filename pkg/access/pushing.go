@@ -1,0 +1,100 @@
+package access
+
+import (
+	"errors"
+	"fmt"
+	"os/exec"
+
+	"github.com/org/nix-matrix/internal/usage"
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/push"
+)
+
+// NoSecret returns an error that names the secret without which nothing can be pushed to
+// a destination, or nil if none is known to be missing.
+func (n *Nix) NoSecret(to *push.Destination) error {
+	if lacks := to.Lacks(n.Push.Secrets); lacks != "" {
+		return fmt.Errorf("%s is not set", lacks)
+	}
+	return nil
+}
+
+// certain reports whether a secret that this job lacks is missing in the build job too,
+// where a step may bring credentials of AWS or an ssh agent.
+func (n *Nix) certain(to *push.Destination) bool {
+	secrets := n.Push.Secrets
+	secrets.Bare = false
+	return to.Lacks(secrets) != ""
+}
+
+// cannotPush returns the error with which discovery ends because a required push can't
+// happen. A push that is not required is a warning, and a run without secrets gets a notice.
+func (n *Nix) cannotPush(to *push.Destination, why error) error {
+	switch {
+	case n.host.Withheld:
+		n.Notices = append(n.Notices, fmt.Sprintf("Nothing is pushed to %s, because GitHub gives no secrets to a pull request from a fork or from Dependabot: %v.", to.Name, why))
+		return nil
+	case n.required:
+		return usage.Errorf("cannot push to %s: %w. Give the secret to discover and build under its right name, or set push_required to false (--push-required=false)", to.Name, why)
+	default:
+		n.host.Log.Warn("Nothing can be pushed to "+to.Name, why)
+		return nil
+	}
+}
+
+// pushable returns an error if a required push lacks a secret.
+func (n *Nix) pushable() error {
+	for i := range n.Destinations {
+		to := &n.Destinations[i]
+		why := n.NoSecret(to)
+		if why == nil || !n.host.Withheld && !n.certain(to) {
+			continue
+		}
+		if err := n.cannotPush(to, why); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Unpushed notes in a Push why it failed, or was not tried, and whether that counts.
+func (n *Nix) Unpushed(p *job.Push, err error) {
+	p.Error = err.Error()
+	var refused *push.RefusedError
+	if errors.As(err, &refused) {
+		p.Reason, p.Status = job.PushRefused, refused.Status
+	}
+	p.Withheld = n.host.Withheld && p.Reason != ""
+	p.Optional = p.Withheld || !n.required
+}
+
+// Provide makes the programs that are for this machine known to Nix.
+func (n *Nix) Provide(programs []job.Program) {
+	var known []nix.Program
+	for _, p := range programs {
+		if p.System == n.System {
+			known = append(known, nix.Program{Name: p.Name, DrvPath: p.DrvPath, Output: p.Output, OutPath: p.OutPath})
+		}
+	}
+	n.use(n.WithPrograms(known...))
+}
+
+// ProgramDrvs returns the derivations, in the drv pack, of programs that this machine needs to
+// push and does not have on PATH.
+func (n *Nix) ProgramDrvs(p *job.Plan) []string {
+	var drvs []string
+	for i := range n.Destinations {
+		name := n.Destinations[i].Program()
+		if name == "" || n.Destinations[i].Lacks(n.Push.Secrets) != "" {
+			continue
+		}
+		if _, err := exec.LookPath(name); err == nil {
+			continue
+		}
+		if program, ok := p.Program(name, n.System); ok && program.DrvPath != "" {
+			drvs = append(drvs, program.DrvPath)
+		}
+	}
+	return drvs
+}

@@ -1,0 +1,282 @@
+// Package available answers which store paths need no building, where they are, and why they are
+// trusted there: in the store of this machine, in packs of the store cache, at a binary cache or
+// at a substituter.
+package available
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/text"
+)
+
+// A Finder asks substituters. One that does not answer is asked once.
+type Finder struct {
+	Nix          func() *nix.Nix
+	Substituters func() []string // addresses of all that Nix fetches from
+	Log          Log
+	// Answers is a directory for what substituters have answered, so that each question is asked
+	// once; empty to ask anew.
+	Answers string
+
+	mute map[string]bool // substituters that do not answer
+}
+
+// Log is where a person sees what cannot be asked.
+type Log interface {
+	Warn(title string, err error)
+}
+
+// A Place is where store paths may be already.
+type Place struct {
+	Name string
+	Has  map[string]bool
+
+	from map[string]string // the substituter that has a path
+}
+
+// NewPlace returns a place without paths.
+func NewPlace(name string) *Place {
+	return &Place{Name: name, Has: map[string]bool{}, from: map[string]string{}}
+}
+
+// Destination asks a binary cache that is pushed to, by its name and address, which of the paths
+// it has: signed by a trusted key where signed is true. A cache that cannot be asked has none.
+func (f *Finder) Destination(ctx context.Context, name, address string, signed bool, paths []string) *Place {
+	p := NewPlace("at " + name)
+	if address == "" {
+		return p
+	}
+	err := f.ask(ctx, p, paths, address, signed)
+	if err == nil {
+		err = f.complete(ctx, p)
+	}
+	if err != nil && ctx.Err() == nil {
+		clear(p.Has)
+		f.Log.Warn("What is at "+name+" already is not known, so all is built", err)
+	}
+	return p
+}
+
+// Substituted asks all substituters which of the paths they have, signed by a trusted key and with
+// their whole closures.
+func (f *Finder) Substituted(ctx context.Context, paths []string) *Place {
+	p := NewPlace("offered by a substituter")
+	for _, substituter := range f.answering() {
+		missing := slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return p.Has[path] })
+		if err := f.ask(ctx, p, missing, substituter, true); err != nil && ctx.Err() == nil {
+			f.Log.Warn("What "+nix.Redact(substituter)+" has is not known", err)
+		}
+	}
+	if err := f.complete(ctx, p); err != nil && ctx.Err() == nil {
+		clear(p.Has)
+		f.Log.Warn("What substituters have is not known, so all is built", err)
+	}
+	return p
+}
+
+// asking returns the Nix that asks substituters.
+func (f *Finder) asking() *nix.Nix { return f.Nix().Remember(f.Answers) }
+
+// answering are the substituters that have not been asked in vain.
+func (f *Finder) answering() []string {
+	return slices.DeleteFunc(f.Substituters(), func(substituter string) bool { return f.mute[substituter] })
+}
+
+// silent reports whether substituters did not answer, which are not asked again then.
+func (f *Finder) silent(err error) bool {
+	var mute *nix.MuteError
+	if !errors.As(err, &mute) {
+		return false
+	}
+	if f.mute == nil {
+		f.mute = map[string]bool{}
+	}
+	for _, substituter := range mute.Substituters {
+		f.mute[substituter] = true
+	}
+	return true
+}
+
+// ask notes what a substituter has, signed by a trusted key if it is to be.
+func (f *Finder) ask(ctx context.Context, p *Place, paths []string, substituter string, signed bool) error {
+	if len(paths) == 0 || f.mute[substituter] {
+		return nil
+	}
+	offered, err := f.asking().Offered(ctx, paths, substituter)
+	if f.silent(err) || err != nil {
+		return err
+	}
+	paths = slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return !offered[path] })
+	if signed && len(paths) > 0 {
+		if offered, err = f.asking().Trusted(ctx, paths, substituter); err != nil {
+			return err
+		}
+	}
+	for _, path := range paths {
+		if offered[path] {
+			p.Has[path], p.from[path] = true, substituter
+		}
+	}
+	return nil
+}
+
+// complete takes back what was only promised: paths that refer to what nobody has, which
+// happens where a binary cache is collected, and those without contents.
+func (f *Finder) complete(ctx context.Context, p *Place) error {
+	has := slices.Sorted(maps.Keys(p.Has))
+	if len(has) == 0 {
+		return nil
+	}
+	from := slices.Concat(slices.Collect(maps.Values(p.from)), f.answering())
+	slices.Sort(from)
+	whole, err := f.asking().Whole(ctx, has, slices.Compact(from)...)
+	if f.silent(err) {
+		f.Log.Warn("Not all substituters can be asked", err)
+	} else if err != nil {
+		return err
+	}
+	var partial []string
+	bySource := map[string][]string{}
+	for _, path := range has {
+		if whole[path] {
+			bySource[p.from[path]] = append(bySource[p.from[path]], path)
+		} else {
+			partial = append(partial, path)
+			delete(p.Has, path)
+		}
+	}
+	if len(partial) > 0 {
+		f.Log.Warn("A binary cache is not complete", fmt.Errorf("no substituter has all that these refer to, so they are built again: %s", text.Some(partial, 20)))
+	}
+	for _, substituter := range slices.Sorted(maps.Keys(bySource)) {
+		if err := f.delivered(ctx, p, bySource[substituter], substituter); err != nil && ctx.Err() == nil {
+			f.Log.Warn("Whether "+nix.Redact(substituter)+" delivers what it has is not known", err)
+		}
+	}
+	return nil
+}
+
+// As many paths of a binary cache are looked for in it, for so long, as each takes a
+// request and a program.
+const (
+	maxDelivered  = 300
+	deliveredTime = 30 * time.Second
+)
+
+// delivered takes back what a binary cache has by name alone, of the first few paths. Such
+// a one has lost the contents, most likely to a garbage collector.
+func (f *Finder) delivered(ctx context.Context, p *Place, paths []string, substituter string) error {
+	if !nix.IsBinaryCache(substituter) {
+		return nil
+	}
+	lost, err := f.Undelivered(ctx, paths, substituter)
+	for _, path := range lost {
+		delete(p.Has, path)
+	}
+	if len(lost) > 0 {
+		f.Log.Warn(nix.Redact(substituter)+" has lost contents", fmt.Errorf("it says that it has these, and does not deliver them, so they are built again: %s", text.Some(lost, 20)))
+	}
+	return err
+}
+
+// Undelivered returns those of the paths that a binary cache says it has and does not deliver.
+// It asks for the first few only, and for half a minute.
+func (f *Finder) Undelivered(ctx context.Context, paths []string, substituter string) ([]string, error) {
+	const atATime = 8
+	paths = paths[:min(len(paths), maxDelivered)]
+	limited, cancel := context.WithTimeout(ctx, deliveredTime)
+	defer cancel()
+	lost := make([]bool, len(paths))
+	var g errgroup.Group
+	g.SetLimit(atATime)
+	for i, path := range paths {
+		g.Go(func() error {
+			if limited.Err() != nil {
+				return context.Cause(limited)
+			}
+			delivers, err := f.asking().Delivers(limited, substituter, path)
+			lost[i] = err == nil && !delivers
+			return err
+		})
+	}
+	err := g.Wait()
+	var all []string
+	for i, path := range paths {
+		if lost[i] {
+			all = append(all, path)
+		}
+	}
+	if limited.Err() != nil && ctx.Err() == nil {
+		err = nil // the others are believed
+	}
+	return all, err
+}
+
+// Offered returns which of the paths substituters have, signed or not. A substituter that does not
+// answer has none.
+func (f *Finder) Offered(ctx context.Context, paths []string) (map[string]bool, error) {
+	from := f.answering()
+	if len(paths) == 0 || len(from) == 0 {
+		return nil, nil
+	}
+	offered, err := f.asking().Offered(ctx, paths, from...)
+	if f.silent(err) {
+		f.Log.Warn("Not all substituters can be asked", err)
+		err = nil
+	}
+	return offered, err
+}
+
+// Sources are all places where a path may be for those who build.
+type Sources struct {
+	Finder *Finder
+	Store  *nix.Nix // whose valid paths count; nil for none
+	Saved  []Saved  // packs of the store cache
+	// Own are outputs of the targets, of which only those in Signed count at a substituter:
+	// all other paths are trusted when they are fetched.
+	Own    []string
+	Signed map[string]bool
+}
+
+// Saved is an index of store packs.
+type Saved interface {
+	Has(path string) bool
+}
+
+// Offered returns which of the paths need no building. What is known is returned beside an error
+// of the substituters.
+func (s *Sources) Offered(ctx context.Context, paths []string) (map[string]bool, error) {
+	has := map[string]bool{}
+	if s.Store != nil {
+		valid, err := s.Store.Valid(ctx, paths...)
+		if err != nil {
+			return nil, err
+		}
+		has = valid
+	}
+	for _, path := range paths {
+		has[path] = has[path] || slices.ContainsFunc(s.Saved, func(ix Saved) bool { return ix.Has(path) })
+	}
+	own := map[string]bool{}
+	for _, path := range s.Own {
+		own[path] = true
+		has[path] = has[path] || s.Signed[path]
+	}
+	ask := slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return has[path] || own[path] })
+	if s.Finder == nil {
+		return has, nil
+	}
+	offered, err := s.Finder.Offered(ctx, ask)
+	for path := range offered {
+		has[path] = has[path] || !own[path]
+	}
+	return has, err
+}

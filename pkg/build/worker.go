@@ -1,0 +1,338 @@
+// Package build makes the Result of an entry of the matrix: it fetches the derivations, restores what
+// earlier runs have built, builds the rest, and pushes and saves it. It evaluates nothing.
+package build
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/org/nix-matrix/pkg/access"
+	"github.com/org/nix-matrix/pkg/available"
+	"github.com/org/nix-matrix/pkg/hooks"
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/push"
+	"github.com/org/nix-matrix/pkg/realise"
+	"github.com/org/nix-matrix/pkg/reuse"
+	"github.com/org/nix-matrix/pkg/text"
+)
+
+// Options say how entries are built.
+type Options struct {
+	Timeout   time.Duration   // of an entry; 0 is none
+	MaxSilent time.Duration   // of a builder; 0 is none
+	KeepGoing bool            // where no target can be built any more
+	Retries   []time.Duration // pauses before failed downloads are tried again
+	Reclaim   string          // disk space: auto, true or false
+	PostBuild hooks.PostBuild
+	ShowLogs  bool   // lines of builders
+	KeepLogs  string // directory for the whole logs of what failed, empty for none
+	Hosted    bool   // on a runner of GitHub's
+	Spread    bool   // entries that end together do not write to the cache at once
+}
+
+// Log is where a person sees what happens.
+type Log interface {
+	io.Writer
+	Doing(format string, args ...any)
+	Printf(format string, args ...any)
+	Warn(title string, err error)      // on the page of the run too
+	Warnf(format string, args ...any)  // in the log alone
+	See(event nix.Event, logs bool)    // of a build
+	Verify(has func(path string) bool) // what Nix says that it built
+	Failed(drv string)                 // for good
+}
+
+// A Worker makes Results of entries.
+type Worker struct {
+	Options
+	Env    *access.Nix
+	Finder *available.Finder
+	Plan   *job.Plan
+	Hooks  *hooks.Runner
+	Log    Log
+	// Restore brings the derivations into the store of this machine; nil when they are there.
+	Restore func(ctx context.Context, drvs []string, result *job.Result) error
+	Entry   *reuse.EntryCache // nil where nothing goes through the store cache
+}
+
+// NewResult returns the Result of an entry of which nothing is known yet. plan is the key of its
+// Plan, runner and url name the machine and the page of the job.
+func NewResult(e *job.Entry, plan, runner, url string) *job.Result {
+	now := time.Now().UTC()
+	return &job.Result{
+		Version:  job.Version,
+		Plan:     plan,
+		Entry:    e.ID,
+		Name:     e.Name,
+		Outcome:  job.OutcomeFailed,
+		Error:    "the worker ended before it could say anything: it was killed, or the machine was lost",
+		Started:  now,
+		Finished: now,
+		Runner:   runner,
+		URL:      url,
+		Targets:  []job.TargetResult{},
+	}
+}
+
+// Work builds an entry, pushes what it has built, saves it for later runs, and runs the user's
+// script. What goes wrong is in the Result.
+func (w *Worker) Work(ctx context.Context, e *job.Entry, result *job.Result) {
+	result.Error = ""
+	result.Emulated = w.emulated(e)
+	session := push.Start(ctx, w.Env.Store, w.destinations(result), w.Env.Push)
+	building := ctx
+	if w.Timeout > 0 {
+		limited, cancel := context.WithDeadline(ctx, result.Started.Add(w.Timeout))
+		defer cancel()
+		building = limited
+	}
+	promised, err := w.realise(building, e, session, result)
+	late := building.Err() != nil && ctx.Err() == nil && !allOK(result)
+	w.finishPush(ctx, session, result, promised)
+	if w.Spread {
+		spread(ctx, len(w.Plan.Entries))
+	}
+	w.save(ctx, result)
+	switch {
+	case late:
+		result.TimedOut = true
+		result.Error = fmt.Sprintf("the deadline came %s after the start (input timeout); what was finished is kept, and a rerun goes on from there", text.Duration(w.Timeout))
+	case err == nil:
+	case ctx.Err() != nil:
+		result.Error = "the build was stopped"
+	default:
+		result.Error = err.Error()
+	}
+	if ctx.Err() == nil {
+		w.Hooks.PostBuild(building, &w.PostBuild, w.Plan, result)
+	}
+	result.Conclude(ctx.Err() != nil)
+	result.Finished = time.Now().UTC()
+}
+
+func allOK(result *job.Result) bool {
+	return len(result.Targets) > 0 && !slices.ContainsFunc(result.Targets, func(t job.TargetResult) bool { return !t.Outcome.OK() })
+}
+
+// emulated says whether an entry is built under qemu.
+func (w *Worker) emulated(e *job.Entry) bool {
+	return e.QEMU && e.System != w.Env.Nix.System && !w.Env.Elsewhere(e.System)
+}
+
+// destinations returns those that we have the means to push to. The Result says which
+// others there are.
+func (w *Worker) destinations(result *job.Result) []push.Destination {
+	var to []push.Destination
+	for _, d := range w.Env.Destinations {
+		err := w.Env.NoSecret(&d)
+		if err == nil {
+			to = append(to, d)
+			continue
+		}
+		p := job.Push{Destination: d.Name, Reason: job.PushNoSecret}
+		w.Env.Unpushed(&p, err)
+		result.Pushes = append(result.Pushes, p)
+		w.Log.Warn("Nothing is pushed to "+d.Name, err)
+	}
+	return to
+}
+
+func (w *Worker) realise(ctx context.Context, e *job.Entry, session *push.Session, result *job.Result) (promised []string, err error) {
+	targets := make([]realise.Target, len(e.Targets))
+	var drvs, held []string
+	for i, ref := range e.Targets {
+		t := realise.Target{N: ref.N, Target: w.Plan.Targets[ref.N]}
+		targets[i] = t
+		drvs = append(drvs, t.DrvPath)
+		held = slices.AppendSeq(held, maps.Values(t.OutPaths))
+	}
+	held = append(held, drvs...)
+	if hold, err := w.Env.Nix.Hold(ctx, held...); err == nil {
+		defer hold.Close()
+	} else if ctx.Err() == nil {
+		w.Log.Warn("A garbage collection may take away what is being built", err)
+	}
+	if w.Env.Remote != "" {
+		hold, err := w.Env.Store.Hold(ctx, held...)
+		if err != nil {
+			return nil, fmt.Errorf("build in %s: %w", nix.Redact(w.Env.Remote), err)
+		}
+		defer hold.Close()
+	}
+	if w.Restore != nil {
+		if err := w.Restore(ctx, drvs, result); err != nil {
+			return nil, err
+		}
+	}
+	if w.Env.Remote != "" {
+		w.Log.Doing("copying derivations to %s", nix.Redact(w.Env.Remote))
+		if err := w.Env.Nix.CopyDerivations(ctx, w.Env.Remote, drvs); err != nil {
+			return nil, err
+		}
+	}
+	if w.Entry != nil {
+		if err := w.Entry.Restore(ctx, w.Env.Nix, w.Finder, targets, result); err != nil {
+			return nil, err
+		}
+	}
+	store := w.Env.Store.With(w.options(e)...)
+	room, enough := context.WithCancel(ctx)
+	defer enough()
+	go w.makeRoom(room, store, targets)
+	logs := w.KeepLogs
+	if logs != "" {
+		logs = filepath.Join(logs, e.ID)
+	}
+	if w.Env.Remote == "" {
+		w.Log.Verify(store.Has)
+	}
+	w.Log.Doing("asking Nix what is to be built")
+	built, err := realise.Run(ctx, store, targets, realise.Options{
+		Emit: func(event nix.Event) {
+			w.Log.See(event, w.ShowLogs)
+			if event.Kind == nix.BuildStopped {
+				session.Built(event.Path)
+			}
+		},
+		Retries: w.Retries,
+		Retrying: func(drvs []string, pause time.Duration) {
+			w.Log.Warnf("%s could not be fetched: trying again in %v", strings.Join(Names(drvs), ", "), pause)
+		},
+		Warn:     func(text string) { w.Log.Warnf("%s", text) },
+		FailFast: !w.KeepGoing,
+		Remote:   w.Env.Remote != "",
+		Silence:  w.remoteSilence(),
+		Logs:     logs,
+	})
+	if ctx.Err() != nil && len(w.Env.Destinations) > 0 {
+		w.pushUnseen(context.WithoutCancel(ctx), session, drvs)
+	}
+	result.Targets, result.Failures, result.Builds = built.Targets, built.Failures, built.Builds
+	if w.Entry != nil {
+		w.Entry.MarkFetched(result)
+	}
+	result.Fetched, result.FetchedBytes = built.Fetched.Paths, built.Fetched.Bytes
+	for _, b := range built.Builds {
+		if b.Failed {
+			w.Log.Failed(b.DrvPath)
+		}
+	}
+	return built.Promised, err
+}
+
+// pushUnseen has the session push what a stopped build of the derivations has built although
+// no event said so: Nix's log lags behind Nix, and the rest of it is lost with the process.
+func (w *Worker) pushUnseen(ctx context.Context, session *push.Session, drvs []string) {
+	ctx, cancel := context.WithTimeout(ctx, push.Grace)
+	defer cancel()
+	built, err := w.builtHere(ctx, drvs)
+	if err != nil {
+		w.Log.Warnf("cannot ask for all that was built before the stop: %v", err)
+	}
+	for _, drv := range built {
+		session.Built(drv)
+	}
+}
+
+// builtHere returns the derivations, of those given and all that they need, with outputs
+// that the store has built itself.
+func (w *Worker) builtHere(ctx context.Context, drvs []string) ([]string, error) {
+	closure, err := w.Env.Nix.Requisites(ctx, drvs...)
+	if err != nil {
+		return nil, err
+	}
+	closure = slices.DeleteFunc(closure, func(path string) bool { return !strings.HasSuffix(path, ".drv") })
+	outputs, err := w.Env.Store.Outputs(ctx, closure...)
+	if err != nil {
+		return nil, err
+	}
+	var paths []string
+	for _, byName := range outputs {
+		paths = slices.AppendSeq(paths, maps.Values(byName))
+	}
+	valid, err := w.Env.Store.Valid(ctx, slices.DeleteFunc(paths, func(path string) bool { return path == "" })...)
+	if err != nil {
+		return nil, err
+	}
+	infos, err := w.Env.Store.FullInfo(ctx, slices.Collect(maps.Keys(valid))...)
+	if err != nil {
+		return nil, err
+	}
+	here := map[string]bool{}
+	for i := range infos {
+		here[infos[i].Path] = infos[i].Ultimate
+	}
+	return slices.DeleteFunc(closure, func(drv string) bool {
+		return !slices.ContainsFunc(slices.Collect(maps.Values(outputs[drv])), func(path string) bool { return here[path] })
+	}), nil
+}
+
+// Names returns the names of derivations.
+func Names(drvs []string) []string {
+	all := make([]string, len(drvs))
+	for i, drv := range drvs {
+		all[i] = job.DrvName(drv)
+	}
+	return all
+}
+
+// options are Nix's settings for an entry.
+func (w *Worker) options(e *job.Entry) []nix.Option {
+	var options []nix.Option
+	if w.Env.Remote != "" { // whose own settings count, and no others
+		return nil
+	}
+	if w.MaxSilent > 0 {
+		options = append(options, nix.Set("max-silent-time", strconv.Itoa(int(w.MaxSilent.Seconds()))))
+	}
+	// Entries that are built side by side on one machine wait for each other's
+	// locks; Nix looks at them every five seconds.
+	options = append(options, nix.Set("build-poll-interval", "1"))
+	if platforms := w.Env.Nix.Setting("extra-platforms"); w.emulated(e) && !slices.Contains(platforms, e.System) {
+		options = append(options, nix.Set("extra-platforms", append(platforms, e.System)...))
+	}
+	return options
+}
+
+// remoteSilence is how long a builder of a remote store may print nothing, which gets no
+// settings of ours.
+func (w *Worker) remoteSilence() time.Duration {
+	if w.Env.Remote == "" {
+		return 0
+	}
+	return w.MaxSilent
+}
+
+// save keeps what was built for later runs, also where not all was.
+func (w *Worker) save(ctx context.Context, result *job.Result) {
+	if w.Entry == nil || ctx.Err() != nil {
+		return
+	}
+	defer w.Log.Doing("")
+	if err := w.Entry.Save(ctx, w.Env.Nix, result); err != nil && ctx.Err() == nil {
+		w.Entry.Warn("Not all was saved for later runs", err)
+	}
+}
+
+// spread waits for a random part of the time in which so many jobs may each create two cache
+// entries: GitHub takes 200 a minute of a repository.
+func spread(ctx context.Context, entries int) {
+	const atOnce, perMinute = 100, 100
+	if entries <= atOnce || ctx.Err() != nil {
+		return
+	}
+	most := time.Duration(entries-atOnce) * time.Minute / perMinute
+	select {
+	case <-ctx.Done():
+	case <-time.After(rand.N(most)): //nolint:gosec // nobody gains by guessing it
+	}
+}

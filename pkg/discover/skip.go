@@ -1,0 +1,76 @@
+package discover
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/org/nix-matrix/pkg/available"
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/push"
+)
+
+// skip marks the targets that there is nothing to do for. It gives the places that
+// were asked.
+func (d *Discovery) skip(ctx context.Context, targets []job.Target) ([]*available.Place, error) {
+	var paths []string
+	for _, t := range targets {
+		if t.State == job.StateBuild {
+			paths = slices.AppendSeq(paths, maps.Values(t.OutPaths))
+		}
+	}
+	if len(paths) == 0 {
+		return nil, nil
+	}
+	var places []*available.Place
+	switch {
+	case len(d.env.Destinations) > 0:
+		for i := range d.env.Destinations {
+			places = append(places, d.destination(ctx, &d.env.Destinations[i], paths))
+		}
+	case d.Local:
+	default:
+		places = append(places, d.finder.Substituted(ctx, paths))
+	}
+	if d.Local {
+		valid, err := d.env.Store.Valid(ctx, paths...)
+		if err != nil {
+			return nil, err
+		}
+		places = append(places, &available.Place{Name: "in the store", Has: valid})
+	}
+	for i := range targets {
+		t := &targets[i]
+		if t.State == job.StateBuild && everywhere(t, places) {
+			t.State, t.Available = job.StateSkip, true
+			t.Reason = places[0].Name
+		}
+	}
+	return places, nil
+}
+
+// destination asks a binary cache that is pushed to. Where nobody has said which key signs there, no
+// signature is looked for.
+func (d *Discovery) destination(ctx context.Context, to *push.Destination, paths []string) *available.Place {
+	address := to.Substituter
+	if to.Missing() { // of which Open has told
+		address = ""
+	}
+	return d.finder.Destination(ctx, to.Name, address, len(to.PublicKeys) > 0, paths)
+}
+
+// everywhere reports whether a target wants an output, and each place has all that it
+// wants. Of nothing, nobody has anything.
+func everywhere(t *job.Target, places []*available.Place) bool {
+	if !t.HasPaths() || len(places) == 0 {
+		return false
+	}
+	for _, output := range t.Outputs {
+		for _, p := range places {
+			if !p.Has[t.OutPaths[output]] {
+				return false
+			}
+		}
+	}
+	return true
+}

@@ -1,0 +1,39 @@
+package git
+
+import (
+	"context"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+var commitPattern = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})\n$`)
+
+// Heads returns the commits that the checkouts around directories are at, each once, and an empty
+// text for a checkout whose commit cannot be told. A directory may be in no checkout.
+func Heads(ctx context.Context, env []string, dirs ...string) []string {
+	var all []string
+	for _, dir := range dirs {
+		r, err := Find(dir, env)
+		if err == nil && r == nil {
+			continue
+		}
+		head := ""
+		if err == nil {
+			head = r.head(ctx)
+		}
+		if !slices.Contains(all, head) {
+			all = append(all, head)
+		}
+	}
+	return all
+}
+
+// head returns the commit of HEAD, or an empty text.
+func (r *Repository) head(ctx context.Context) string {
+	out, err := r.Output(ctx, nil, "rev-parse", "--verify", "--quiet", "HEAD")
+	if err != nil || !commitPattern.Match(out) {
+		return ""
+	}
+	return strings.TrimSpace(string(out))
+}

@@ -1,0 +1,100 @@
+package reuse
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/store"
+)
+
+// Merge brings the indexes up to date with what the entries of a run have saved, restored and not
+// found. All packs together stay within limit bytes, if it is not 0.
+func (c *Cache) Merge(ctx context.Context, limit int64, p *job.Plan, results []*job.Result) {
+	bySystem := map[string][]*job.Result{}
+	for _, result := range results {
+		entry, ok := p.EntryByID(result.Entry)
+		if ok && (result.Restored != nil || len(result.Saved) > 0) {
+			bySystem[entry.System] = append(bySystem[entry.System], result)
+		}
+	}
+	if len(bySystem) == 0 || !c.Docs.Keeps() {
+		return
+	}
+	var err error
+	for _, system := range slices.Sorted(maps.Keys(bySystem)) {
+		if err == nil {
+			err = c.mergeIndex(ctx, system, bySystem[system], limit)
+		}
+	}
+	if err != nil && ctx.Err() == nil {
+		c.warn("The next run won't find all that this one has saved", err)
+	}
+}
+
+// unused is how old the time of use of a pack in an index may be before that is a
+// reason for a new one.
+const unused = 24 * time.Hour
+
+// forgotten is after what time a pack of which nothing was needed leaves the index of
+// the Actions cache, which removes it then: else the index would grow with every run that
+// saves little.
+const forgotten = 7 * 24 * time.Hour
+
+func (c *Cache) mergeIndex(ctx context.Context, system string, results []*job.Result, limit int64) error {
+	c.Log.Doing("bringing the index of packs up to date")
+	defer c.Log.Doing("")
+	ix, _, err := c.ownIndex(ctx, system)
+	if err != nil {
+		return err
+	}
+	var lost []string
+	var saved []job.Pack
+	used := map[string]bool{}
+	for _, r := range results {
+		saved = append(saved, r.Saved...)
+		if r.Restored != nil {
+			lost = append(lost, r.Restored.Lost...)
+			for _, key := range r.Restored.Packs {
+				used[key] = true
+			}
+		}
+	}
+	now := time.Now().UTC().Truncate(time.Second)
+	changed := len(saved) > 0
+	for _, p := range ix.Packs {
+		changed = changed || slices.Contains(lost, p.Key)
+		if used[p.Key] {
+			changed = changed || now.Sub(p.Used) > unused
+			p.Used = now
+		}
+	}
+	if !changed {
+		return nil
+	}
+	packs := make([]*store.Pack, len(saved))
+	errs := make([]error, len(saved))
+	var g errgroup.Group
+	const atOnce = 8
+	g.SetLimit(atOnce)
+	for i, p := range saved {
+		g.Go(func() error {
+			packs[i], errs[i] = store.FindPack(ctx, c.Docs.Cache, p.Key, c.Docs.Seal)
+			return nil
+		})
+	}
+	_ = g.Wait()
+	packs = slices.DeleteFunc(packs, func(p *store.Pack) bool { return p == nil })
+	needed := ix.Without(lost...)
+	if !c.Docs.Trust.Shared {
+		needed = needed.Since(now.Add(-forgotten))
+	}
+	merged := store.NewIndex(append(packs, needed.Packs...)...).Within(limit)
+	errs = append(errs, c.keepIndex(ctx, system, merged))
+	return errors.Join(errs...)
+}

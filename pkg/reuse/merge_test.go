@@ -1,0 +1,141 @@
+package reuse
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/org/nix-matrix/internal/nar"
+	"github.com/org/nix-matrix/pkg/action"
+	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/cache/dir"
+	"github.com/org/nix-matrix/pkg/documents"
+	"github.com/org/nix-matrix/pkg/gc"
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/pack"
+	"github.com/org/nix-matrix/pkg/store"
+)
+
+// savePack puts a pack with one path into a cache.
+func savePack(t *testing.T, c cache.Cache, key string) job.Pack {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, []byte(key), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var export, packed bytes.Buffer
+	path := "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-" + key
+	if err := nar.WriteRecord(&export, path, nil, "", func(w io.Writer) error { return nar.Dump(w, file) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := nar.WriteEnd(&export); err != nil {
+		t.Fatal(err)
+	}
+	summary, err := pack.Write(&packed, &export, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Save(t.Context(), key, bytes.NewReader(packed.Bytes()), summary.Size); err != nil {
+		t.Fatal(err)
+	}
+	return job.Pack{Key: key, Size: summary.Size, Paths: 1}
+}
+
+// The index of a pull request names what its own runs have saved, however large that may
+// be: what the default branch has saved is for that to name, and to let go.
+func TestMergeIndex(t *testing.T) {
+	c, err := dir.New(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const system = "x86_64-linux"
+	on := func(event, ref string) *Cache {
+		trust := &action.Trust{Running: true, Event: event, Ref: ref, BaseRefs: []string{"refs/heads/main"}, Hosted: true}
+		return &Cache{Docs: &documents.Store{Cache: c, ID: "nix-matrix", Trust: trust}, Log: quiet{}}
+	}
+	merge := func(from *Cache, limit int64, saved, restored, lost []string) {
+		t.Helper()
+		result := &job.Result{Restored: &job.Restored{Packs: restored, Lost: lost}}
+		for _, key := range saved {
+			result.Saved = append(result.Saved, savePack(t, c, key))
+		}
+		if err := from.mergeIndex(t.Context(), system, []*job.Result{result}, limit); err != nil {
+			t.Fatal(err)
+		}
+	}
+	names := func(refs ...string) string {
+		t.Helper()
+		ix, err := store.Load(t.Context(), c, on("", "").indexKey(system), refs...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var keys []string
+		for _, p := range ix.Packs {
+			keys = append(keys, p.Key)
+		}
+		return fmt.Sprint(slices.Sorted(slices.Values(keys)))
+	}
+	const branch, pull = "refs/heads/main", "refs/pull/7/merge"
+	merge(on("push", branch), 0, []string{"base", "also"}, nil, nil)
+	for _, test := range []struct {
+		limit      int64
+		save, want string
+	}{
+		{0, "ccc", "[ccc]"},
+		{1 << 20, "bbb", "[bbb ccc]"},
+		{savePack(t, c, "xyz").Size, "aaa", "[aaa]"}, // there is room for one; of the same second, that is the first
+	} {
+		merge(on("pull_request", pull), test.limit, []string{test.save}, []string{"base"}, []string{"also"})
+		if got := names(pull); got != test.want {
+			t.Errorf("within %d bytes, the pull request has %s, want %s", test.limit, got, test.want)
+		}
+		if got := names(branch); got != "[also base]" {
+			t.Errorf("within %d bytes, the default branch has %s", test.limit, got)
+		}
+	}
+	if own, all, err := on("pull_request", pull).ownIndex(t.Context(), system); err != nil || len(own.Packs) != 1 || len(all.Packs) != 3 {
+		t.Errorf("it has %v, and reads %v, %v", own, all, err)
+	}
+	merge(on("push", branch), 0, nil, nil, []string{"also"})
+	if got := names(branch); got != "[base]" {
+		t.Errorf("the default branch has %s", got)
+	}
+}
+
+// quiet is a log that nobody reads.
+type quiet struct{}
+
+func (quiet) Doing(string, ...any)  {}
+func (quiet) Printf(string, ...any) {}
+func (quiet) Warn(string, error)    {}
+
+// The newest index of each system and ref is one that counts.
+func TestIndexes(t *testing.T) {
+	c, err := dir.New(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ref := range []string{"refs/heads/main", "refs/pull/7/merge"} {
+		from := &Cache{Docs: &documents.Store{Cache: c, ID: "nix-matrix", Trust: &action.Trust{Running: true, Ref: ref}}, Log: quiet{}}
+		for _, system := range []string{"x86_64-linux", "aarch64-linux", "x86_64-linux"} {
+			if err := from.keepIndex(t.Context(), system, store.NewIndex()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	stored, err := c.(cache.Collectable).List(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var entries []action.CacheEntry
+	for _, s := range stored {
+		entries = append(entries, action.CacheEntry{Key: s.Key, Created: s.Saved})
+	}
+	if got := gc.Indexes(entries, "nix-matrix"); len(entries) != 6 || len(got) != 4 {
+		t.Errorf("of %v, %v count", entries, got)
+	}
+}

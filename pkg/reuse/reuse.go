@@ -1,0 +1,165 @@
+// Package reuse takes from a cache the store paths that earlier runs have built, and leaves there
+// what this one builds, for a build of ours or of the user's own. It knows which paths the job may
+// take, and where it may leave some. Whatever is wrong with the cache costs time, no more.
+package reuse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/documents"
+	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/pack"
+	"github.com/org/nix-matrix/pkg/store"
+	"github.com/org/nix-matrix/pkg/text"
+)
+
+// A Cache has the store paths of earlier runs.
+type Cache struct {
+	Docs *documents.Store // with the cache, the sealing key and the trust of the job
+	Log  Log
+}
+
+// Log is where a person sees what happens.
+type Log interface {
+	Doing(format string, args ...any)
+	Printf(format string, args ...any)
+	Warn(title string, err error)
+}
+
+// Accepts decides which store paths of the cache this job restores.
+func (c *Cache) Accepts(n *nix.Nix, keys []string) store.Acceptance {
+	if c.Docs.Trust.AcceptsUnsigned() {
+		return store.Everything()
+	}
+	return store.Proven(slices.Concat(keys, n.Setting("trusted-public-keys"))...)
+}
+
+// OnlyProven says why a path is not restored, and what helps.
+const OnlyProven = "a proposal restores nothing else on a runner that GitHub does not host, because its author can write to the cache; set encryption_key to seal the cache"
+
+// restorable leaves in an index what is accepted.
+func (c *Cache) restorable(ix *store.Index, accepts store.Acceptance) *store.Index {
+	ix, refused := ix.Accepting(accepts)
+	if refused > 0 {
+		c.Log.Printf("left out %s of the cache with neither a content address nor a signature by a trusted key: %s",
+			text.Plural(refused, "store path"), OnlyProven)
+	}
+	return ix
+}
+
+// indexKey is what the indexes of a system are stored under.
+func (c *Cache) indexKey(system string) store.IndexKey {
+	return store.IndexKey{ID: c.Docs.ID, System: system, Seal: c.Docs.Seal}
+}
+
+// load reads the newest indexes of the refs that this job reads. What cannot be read costs time, no
+// more.
+func (c *Cache) load(ctx context.Context, system string) *store.Index {
+	ix, err := store.Load(ctx, c.Docs.Cache, c.indexKey(system), c.Docs.Trust.Refs()...)
+	if err != nil && ctx.Err() == nil {
+		c.warn("Not all that was saved can be had", err)
+	}
+	return ix
+}
+
+// Saved returns the index of the packs whose paths this job restores.
+func (c *Cache) Saved(ctx context.Context, system string, accept store.Acceptance) *store.Index {
+	return c.restorable(c.load(ctx, system), accept)
+}
+
+// ownIndex reads what this ref's runs have saved, for who will leave an index in its
+// place, and that together with what the refs have saved that it goes to. These keep
+// their own: no index names what another ref's runs have saved, so none can push that
+// out. What can't be had for a passing reason is an error, since it would be hidden for
+// good.
+func (c *Cache) ownIndex(ctx context.Context, system string) (own, all *store.Index, err error) {
+	refs := c.Docs.Trust.Refs()
+	own, err = store.Load(ctx, c.Docs.Cache, c.indexKey(system), refs[0])
+	base, berr := store.Load(ctx, c.Docs.Cache, c.indexKey(system), refs[1:]...)
+	for _, err := range []error{err, berr} {
+		if err != nil && !errors.Is(err, pack.ErrCorrupt) && !errors.Is(err, pack.ErrSeal) && !errors.Is(err, cache.ErrReadOnly) {
+			return nil, nil, fmt.Errorf("what was saved before is not known, and nothing is saved that could hide it: %w", err)
+		}
+	}
+	return own, store.NewIndex(slices.Concat(own.Packs, base.Packs)...), nil
+}
+
+// keepIndex leaves an index for others.
+func (c *Cache) keepIndex(ctx context.Context, system string, ix *store.Index) error {
+	run := fmt.Sprintf("%d+%d+%d", c.Docs.Run, c.Docs.Attempt, time.Now().UnixNano())
+	return ix.Keep(ctx, c.Docs.Cache, c.indexKey(system), c.Docs.Trust.Refs()[0], run)
+}
+
+// WarnCache tells what the cache has failed to do. That a job may not use it, as one of a
+// pull request from a fork, deserves a line and no warning on the run's page.
+func WarnCache(log Log, title string, err error) {
+	if errors.Is(err, cache.ErrReadOnly) {
+		log.Printf("%s: this job may not use the cache this way, which is so for a pull request from a fork", title)
+		return
+	}
+	log.Warn(title, err)
+}
+
+func (c *Cache) warn(title string, err error) { WarnCache(c.Log, title, err) }
+
+// restoring shows how far a restore is.
+func (c *Cache) restoring(done store.Restored) {
+	c.Log.Doing("restoring: %d paths, %s", done.Paths, text.Size(done.Size))
+}
+
+// restored tells what a restore has brought.
+func (c *Cache) restored(got store.Restored, took time.Duration) {
+	if got.Paths > 0 {
+		c.Log.Printf("restored %s (%s) from %s, %s read, in %s", text.Plural(got.Paths, "store path"), text.Size(got.Size),
+			text.Plural(len(got.Packs), "pack"), text.Size(got.Bytes), text.Duration(took))
+	}
+}
+
+// Saved says what was put into the cache.
+type Saved struct {
+	Paths int      `json:"paths"`
+	Size  int64    `json:"size"` // bytes of packs
+	Packs []string `json:"packs"`
+}
+
+func (s *Saved) add(p *store.Pack) {
+	s.Paths += len(p.Index.Records)
+	s.Size += p.Size
+	s.Packs = append(s.Packs, p.Key)
+}
+
+// saving shows how far a save is.
+func (c *Cache) saving(done *Saved, of int) {
+	c.Log.Doing("saving: %d of %d store paths, %s", done.Paths, of, text.Size(done.Size))
+}
+
+// saved tells what was saved.
+func (c *Cache) saved(done *Saved, took time.Duration) {
+	if done.Paths > 0 {
+		c.Log.Printf("saved %s (%s) in %s, in %s", text.Plural(done.Paths, "store path"), text.Size(done.Size),
+			text.Plural(len(done.Packs), "pack"), text.Duration(took))
+	}
+}
+
+// lostPaths are those that a save leaves out.
+type lostPaths []string
+
+func (l *lostPaths) add(path string, why error) { *l = append(*l, fmt.Sprintf("%s: %v", path, why)) }
+
+func (c *Cache) warnLost(lost lostPaths) {
+	const most = 5
+	if len(lost) == 0 {
+		return
+	}
+	text := strings.Join(lost[:min(len(lost), most)], "; ")
+	if more := len(lost) - most; more > 0 {
+		text += fmt.Sprintf("; and %d more", more)
+	}
+	c.Log.Warn("Some store paths are not saved", errors.New(text))
+}
