@@ -176,12 +176,7 @@ func (p *push) start(t *testing.T) *run {
 			args = append(args, "--local-repository", name+"="+filepath.Join(testdata, "actions", dir))
 		}
 	}
-	// Jobs run in parallel, and act writes a map of its own without a lock. On one processor it is not
-	// interrupted there. The jobs inherit its environment, so they are given theirs.
-	env = append(env, "GOMAXPROCS=1")
-	args = append(args, "--env", "GOMAXPROCS=")
-
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute) // a stuck run ends, a slow one goes on
 	r.cmd = exec.CommandContext(ctx, testbench.Program(t, "unshare"), args...)
 	r.cmd.Dir, r.cmd.Env = p.repository, env
 	var log bytes.Buffer
@@ -340,19 +335,19 @@ func (r *run) end(log []byte) {
 	for text := range strings.Lines(string(log)) {
 		var l line
 		if json.Unmarshal([]byte(text), &l) != nil {
-			l.Message = text // act's last words
+			l.Message = text // not from a job: act's own failure
 		}
 		r.lines = append(r.lines, l)
 	}
 	close(r.ended)
 }
 
-// print shows the log, as a person reads it.
+// print shows how the run ended and its log, as a person reads it.
 func (r *run) print() {
+	r.t.Logf("act: %v; its log is:", r.cmd.ProcessState)
 	for _, l := range r.lines {
 		r.t.Logf("%s [%s] %s", l.Time, l.name(), strings.TrimRight(l.Message, "\n"))
 	}
-	r.t.Logf("act: %v", r.cmd.ProcessState)
 }
 
 // expect compares the results of all jobs that ran.
