@@ -3,7 +3,7 @@ package main
 import (
 	"github.com/spf13/cobra"
 
-	"github.com/org/nix-matrix/pkg/store"
+	"github.com/org/nix-matrix/pkg/engine"
 )
 
 // serveDirect is the command that this program runs as root to restore into a store
@@ -17,7 +17,7 @@ func newServeDirect(a *app) *cobra.Command {
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return store.ServeDirect(cmd.Context(), a.streams.in, a.streams.out, args[0])
+			return engine.ServeDirect(cmd.Context(), a.streams.in, a.streams.out, args[0])
 		},
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/org/nix-matrix/pkg/build"
 	"github.com/org/nix-matrix/pkg/hooks"
 	"github.com/org/nix-matrix/pkg/reuse"
-	"github.com/org/nix-matrix/pkg/store"
+	"github.com/org/nix-matrix/pkg/storecache"
 )
 
 const secretsHelp = `Secrets are taken from the environment: ATTIC_TOKEN and CACHIX_AUTH_TOKEN, the key
@@ -106,7 +106,7 @@ func (p *packing) restoreFlags(a *app, cmd *cobra.Command) {
 // checkEngine returns a usage error unless there is an engine of the name that was given.
 func (p *packing) checkEngine() error { return oneOf("engine", p.engine.Name, reuse.EngineNames...) }
 
-func (p *packing) policyFlag(a *app, cmd *cobra.Command, otherwise store.Policy) {
+func (p *packing) policyFlag(a *app, cmd *cobra.Command, otherwise storecache.Policy) {
 	cmd.Flags().StringVar(&p.policy, "store-cache", or(a.action.Input("store_cache"), string(otherwise)),
 		"what is saved: built, what no public cache has; all; or off, nothing")
 }
@@ -121,8 +121,8 @@ func (p *packing) rootFlag(cmd *cobra.Command) {
 }
 
 // parsePolicy returns what is saved.
-func (p *packing) parsePolicy() (store.Policy, error) {
-	policy, err := store.ParsePolicy(p.policy)
+func (p *packing) parsePolicy() (storecache.Policy, error) {
+	policy, err := storecache.ParsePolicy(p.policy)
 	if err != nil {
 		return "", usage.Errorf("--store-cache: %w", err)
 	}
@@ -130,11 +130,11 @@ func (p *packing) parsePolicy() (store.Policy, error) {
 }
 
 // defaultPolicy is what is saved of a build: at home, a store stays as it is.
-func (a *app) defaultPolicy() store.Policy {
+func (a *app) defaultPolicy() storecache.Policy {
 	if a.action.Running() {
-		return store.Built
+		return storecache.Built
 	}
-	return store.Off
+	return storecache.Off
 }
 
 // workingFlags are those of the commands that build.

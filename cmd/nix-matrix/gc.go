@@ -22,7 +22,7 @@ import (
 	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/gc"
 	"github.com/org/nix-matrix/pkg/job"
-	"github.com/org/nix-matrix/pkg/store"
+	"github.com/org/nix-matrix/pkg/storecache"
 	"github.com/org/nix-matrix/pkg/text"
 )
 
@@ -147,7 +147,7 @@ func (g *collector) named(ctx context.Context, entries []action.CacheEntry) map[
 		if e.Ref != "" && !slices.Contains(g.docs.Trust.Refs(), e.Ref) {
 			continue
 		}
-		ix, err := store.Read(ctx, c, e.Key, g.docs.Seal)
+		ix, err := storecache.Read(ctx, c, e.Key, g.docs.Seal)
 		if err != nil {
 			a.log.Warn("Packs stay, since it is not known whether an index names them", err)
 			unread[e.Ref] = true

@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/org/nix-matrix/pkg/access"
-	"github.com/org/nix-matrix/pkg/store"
+	"github.com/org/nix-matrix/pkg/storecache"
 )
 
 func newRestore(a *app) *cobra.Command {
@@ -70,7 +70,7 @@ func (r *restorer) run(ctx context.Context, args []string) error {
 }
 
 // tell says what was restored to who is to read it.
-func (r *restorer) tell(restored store.Restored) error {
+func (r *restorer) tell(restored storecache.Restored) error {
 	a := r.app
 	if err := a.action.SetOutput("restored", strconv.Itoa(restored.Paths)); err != nil {
 		return fmt.Errorf("set the output restored: %w", err)

@@ -9,7 +9,7 @@ import (
 
 	"github.com/org/nix-matrix/pkg/access"
 	"github.com/org/nix-matrix/pkg/reuse"
-	"github.com/org/nix-matrix/pkg/store"
+	"github.com/org/nix-matrix/pkg/storecache"
 )
 
 func newSave(a *app) *cobra.Command {
@@ -32,7 +32,7 @@ In GitHub Actions nothing that is wrong with the cache is an error. With a text 
   nix-matrix save --store-cache all --cache dir:/srv/cache ./result`,
 		RunE: func(cmd *cobra.Command, args []string) error { return s.run(cmd.Context(), args) },
 	}
-	s.policyFlag(a, cmd, store.Built)
+	s.policyFlag(a, cmd, storecache.Built)
 	s.limitFlag(a, cmd)
 	s.rootFlag(cmd)
 	cmd.Flags().BoolVar(&s.json, "json", false, "print what was saved as JSON")

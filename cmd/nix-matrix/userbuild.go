@@ -8,7 +8,7 @@ import (
 	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/reuse"
-	"github.com/org/nix-matrix/pkg/store"
+	"github.com/org/nix-matrix/pkg/storecache"
 )
 
 // open opens the cache and Nix for a build of the user's own.
@@ -68,7 +68,7 @@ func (a *app) storePaths(args []string) ([]string, error) {
 // that is wrong with the cache is an error.
 func (a *app) warnCache(ctx context.Context, title string, err error) error {
 	var wrong *usage.Error
-	ours := errors.Is(err, store.ErrSource) && !errors.Is(err, nix.ErrUntrusted)
+	ours := errors.Is(err, storecache.ErrSource) && !errors.Is(err, nix.ErrUntrusted)
 	switch {
 	case ctx.Err() != nil:
 		return errors.Join(err, ctx.Err())

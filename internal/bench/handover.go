@@ -10,8 +10,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/org/nix-matrix/pkg/engine"
 	"github.com/org/nix-matrix/pkg/nix"
-	"github.com/org/nix-matrix/pkg/store"
+	"github.com/org/nix-matrix/pkg/storecache"
 )
 
 const (
@@ -47,7 +48,7 @@ func (b *bench) handover(ctx context.Context) error {
 	}
 	var each int64
 	for i := range handoverSample {
-		packed, err := store.PackDrvs(ctx, n, "bench", filepath.Join(b.dir, "one.pack"), drvs[i:i+1], nil)
+		packed, err := storecache.PackDrvs(ctx, n, "bench", filepath.Join(b.dir, "one.pack"), drvs[i:i+1], nil)
 		if err != nil {
 			return err
 		}
@@ -55,7 +56,7 @@ func (b *bench) handover(ctx context.Context) error {
 	}
 	file := filepath.Join(b.dir, "all.pack")
 	start := time.Now()
-	all, err := store.PackDrvs(ctx, n, "bench", file, drvs, nil)
+	all, err := storecache.PackDrvs(ctx, n, "bench", file, drvs, nil)
 	if err != nil {
 		return err
 	}
@@ -132,13 +133,13 @@ func (b *bench) sharing(ctx context.Context) ([]string, error) {
 	return drvs, nil
 }
 
-func restore(ctx context.Context, n *nix.Nix, file, sum, drv string) (*store.Restored, time.Duration, error) {
-	pack, err := store.File(file)
+func restore(ctx context.Context, n *nix.Nix, file, sum, drv string) (*storecache.Restored, time.Duration, error) {
+	pack, err := storecache.File(file)
 	if err != nil {
 		return nil, 0, err
 	}
 	defer pack.Close()
 	start := time.Now()
-	restored, err := store.RestoreDrvs(ctx, n, pack, sum, []string{drv}, nil, store.Everything())
+	restored, err := storecache.RestoreDrvs(ctx, n, engine.Protocol(n), pack, sum, []string{drv}, nil, storecache.Everything())
 	return &restored, time.Since(start), err
 }

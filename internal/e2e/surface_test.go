@@ -339,7 +339,7 @@ func TestPermissions(t *testing.T) {
 	}
 }
 
-// The workflow that makes room may do that and nothing else, and the README quotes it.
+// The workflow that makes room may do that and nothing else, and its page quotes it.
 func TestMakingRoom(t *testing.T) {
 	const name = "examples/workflows/gc.yml"
 	workflow := parse[workflowFile](t, name)
@@ -349,8 +349,8 @@ func TestMakingRoom(t *testing.T) {
 	if got, want := workflow.Jobs["gc"].Permissions, map[string]string{"actions": "write"}; got == nil || !maps.Equal(*got, want) {
 		t.Errorf("the permissions are %v, want %v", got, want)
 	}
-	if _, jobs, _ := strings.Cut(readFile(t, name), "\njobs:\n"); !strings.Contains(readFile(t, "README.md"), "```yaml\njobs:\n"+jobs+"```\n") {
-		t.Errorf("README.md does not have the job of %s word for word", name)
+	if _, jobs, _ := strings.Cut(readFile(t, name), "\njobs:\n"); !strings.Contains(readFile(t, "docs/store-cache.md"), "```yaml\njobs:\n"+jobs+"```\n") {
+		t.Errorf("docs/store-cache.md does not have the job of %s word for word", name)
 	}
 }
 
@@ -439,12 +439,11 @@ func workflows(t *testing.T, dir string) []string {
 	return files
 }
 
-// The README quotes the workflows that TestWorkflows runs, word for word.
+// The pages quote the workflows that TestWorkflows runs, word for word.
 func TestQuickStarts(t *testing.T) {
-	readme := readFile(t, "README.md")
-	for _, name := range []string{"reusable", "steps"} {
-		if workflow := readFile(t, "examples/workflows/quickstart-"+name+".yml"); !strings.Contains(readme, "```yaml\n"+workflow+"```\n") {
-			t.Errorf("README.md does not have quickstart-%s.yml word for word", name)
+	for name, page := range map[string]string{"reusable": "README.md", "steps": "docs/getting-started.md"} {
+		if workflow := readFile(t, "examples/workflows/quickstart-"+name+".yml"); !strings.Contains(readFile(t, page), "```yaml\n"+workflow+"```\n") {
+			t.Errorf("%s does not have quickstart-%s.yml word for word", page, name)
 		}
 	}
 }
@@ -453,8 +452,8 @@ func TestQuickStarts(t *testing.T) {
 func TestStoreCacheSteps(t *testing.T) {
 	const name = "examples/workflows/store-cache.yml"
 	workflow, install := readFile(t, name), "      - uses: cachix/install-nix-action@"
-	if _, steps, _ := strings.Cut(workflow, install); !strings.Contains(readFile(t, "README.md"), "```yaml\n"+install+steps+"```\n") {
-		t.Errorf("README.md does not have the steps of %s word for word", name)
+	if _, steps, _ := strings.Cut(workflow, install); !strings.Contains(readFile(t, "docs/store-cache.md"), "```yaml\n"+install+steps+"```\n") {
+		t.Errorf("docs/store-cache.md does not have the steps of %s word for word", name)
 	}
 }
 
@@ -486,10 +485,9 @@ func readFile(t *testing.T, name string) string {
 	return string(data)
 }
 
-// Organisations that allow only listed actions find all of them in the README.
+// Organisations that allow only listed actions find all of them in the documentation.
 func TestAllowList(t *testing.T) {
-	readme := readFile(t, "README.md")
-	_, list, _ := strings.Cut(readme, "An organisation that allows only listed actions needs these:")
+	_, list, _ := strings.Cut(readFile(t, "docs/github.md"), "An organisation that allows only listed actions needs these:")
 	list, _, _ = strings.Cut(list, "\n\n")
 	used := slices.Clone(parse[actionFile](t, "action.yml").Runs.Steps)
 	for _, job := range parse[workflowFile](t, reusable).Jobs {
@@ -497,7 +495,7 @@ func TestAllowList(t *testing.T) {
 	}
 	for _, s := range used {
 		if name, _, _ := strings.Cut(s.Uses, "@"); name != "" && !strings.Contains(list, "`"+name+"`") {
-			t.Errorf("the list of actions in the README lacks %s", name)
+			t.Errorf("the list of actions in docs/github.md lacks %s", name)
 		}
 	}
 }

@@ -2,13 +2,16 @@ package testbench
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // DaemonOptions say how Nix is installed for several users.
@@ -74,7 +77,7 @@ exec %[4]s --reuid %[5]d --regid %[5]d --clear-groups -- "$@"
 		t.Fatal(err)
 	}
 	endWith(t, cmd, output)
-	await(t, "unix", daemonSocket(cmd))
+	await(t, "unix", daemonSocket(cmd.Process.Pid))
 	m.PID = cmd.Process.Pid
 	return m
 }
@@ -85,6 +88,37 @@ func (m *MultiUser) AsUser(cmd *exec.Cmd) {
 	cmd.Path = m.As
 }
 
+// AwaitIdle returns when the daemon serves nobody any more: whoever was connected before has
+// been served or is gone, and the process that served that connection has ended. The daemon
+// itself does not have the store open.
+func (m *MultiUser) AwaitIdle(t testing.TB) {
+	t.Helper()
+	// Connections are accepted in their order, each by a process of its own. So with an
+	// answer on the last one, the processes of all others have been started.
+	conn, err := net.Dial("unix", daemonSocket(m.PID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := binary.Write(conn, binary.LittleEndian, uint64(0x6e697863)); err != nil { // of nix/daemon.go
+		t.Fatal(err)
+	}
+	if err := binary.Read(conn, binary.LittleEndian, new(uint64)); err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
+	for {
+		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", m.PID))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(children) == 0 {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // alone gives a program process ids of its own. They all end with it, however
 // they left its group or session; and Nix, which kills all that run as a user
 // that it built as, kills none of another test.
@@ -93,9 +127,9 @@ func alone() *syscall.SysProcAttr {
 }
 
 // daemonSocket is how everybody gets to the socket of a nix-daemon that runs in
-// the mount namespace of cmd.
-func daemonSocket(cmd *exec.Cmd) string {
-	return fmt.Sprintf("/proc/%d/root/nix/var/nix/daemon-socket/socket", cmd.Process.Pid)
+// the mount namespace of a process.
+func daemonSocket(pid int) string {
+	return fmt.Sprintf("/proc/%d/root/nix/var/nix/daemon-socket/socket", pid)
 }
 
 // daemonEnv is the environment without what Nix would read there.

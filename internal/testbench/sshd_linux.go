@@ -99,7 +99,7 @@ SetEnv PATH=%[5]s:/usr/bin:/bin NIX_CONF_DIR=%[1]s
 		t.Fatalf("start a machine, which needs root: %v", err)
 	}
 	endWith(t, cmd, output)
-	await(t, "unix", daemonSocket(cmd))
+	await(t, "unix", daemonSocket(cmd.Process.Pid))
 	await(t, "tcp", local(m.Port))
 	return m
 }

@@ -9,12 +9,13 @@ import (
 	"github.com/org/nix-matrix/pkg/access"
 	"github.com/org/nix-matrix/pkg/available"
 	"github.com/org/nix-matrix/pkg/documents"
+	"github.com/org/nix-matrix/pkg/engine"
 	"github.com/org/nix-matrix/pkg/hooks"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/pack"
 	"github.com/org/nix-matrix/pkg/reuse"
-	"github.com/org/nix-matrix/pkg/store"
+	"github.com/org/nix-matrix/pkg/storecache"
 	"github.com/org/nix-matrix/pkg/text"
 )
 
@@ -31,7 +32,7 @@ type Builder struct {
 	PlanFile string // has the plan, in place of the cache
 	DrvsFile string // has the pack of derivations, where the cache has none
 	// Policy and Engine say what goes through the store cache, and how.
-	Policy store.Policy
+	Policy storecache.Policy
 	Engine reuse.EngineChoice
 }
 
@@ -40,7 +41,7 @@ type Builder struct {
 func (b *Builder) Build(ctx context.Context, entry *job.Entry, result *job.Result) error {
 	cached := &reuse.Cache{Docs: b.Docs, Log: b.Log}
 	var entryCache *reuse.EntryCache
-	if b.Docs.Cache != nil && b.Policy != store.Off && b.Access.Store == "" {
+	if b.Docs.Cache != nil && b.Policy != storecache.Off && b.Access.Store == "" {
 		entryCache = cached.Entry(ctx, entry, b.Policy, b.Engine)
 	}
 	b.Log.Doing("fetching the plan")
@@ -120,7 +121,7 @@ func (b *Builder) plan(ctx context.Context, entry *job.Entry) (*job.Plan, error)
 }
 
 // restore imports derivations from the pack: the cache's, else the file.
-func (b *Builder) restore(ctx context.Context, n *nix.Nix, accept store.Acceptance, plan *job.Plan, drvs []string, result *job.Result) error {
+func (b *Builder) restore(ctx context.Context, n *nix.Nix, accept storecache.Acceptance, plan *job.Plan, drvs []string, result *job.Result) error {
 	if plan.Drvs == nil {
 		return errors.New("the plan names no pack of derivations, so it was made for the machine that discovered: make one with discover")
 	}
@@ -134,16 +135,16 @@ func (b *Builder) restore(ctx context.Context, n *nix.Nix, accept store.Acceptan
 			errs = append(errs, err)
 			continue
 		}
-		got, err := store.RestoreDrvs(ctx, n, src, plan.Drvs.SHA256, drvs, b.Docs.Seal, accept)
+		got, err := storecache.RestoreDrvs(ctx, n, engine.Protocol(n), src, plan.Drvs.SHA256, drvs, b.Docs.Seal, accept)
 		if err == nil {
 			result.Imported, result.Downloaded = got.Paths, got.Bytes
 			b.Log.Printf("%d derivations and sources imported, %s read", got.Paths, text.Size(got.Bytes))
 			return nil
 		}
-		if errors.Is(err, store.ErrUnproven) {
+		if errors.Is(err, storecache.ErrUnproven) {
 			return fmt.Errorf("%w: %s", err, reuse.OnlyProven)
 		}
-		if !errors.Is(err, store.ErrSource) {
+		if !errors.Is(err, storecache.ErrSource) {
 			return err
 		}
 		errs = append(errs, err)
@@ -166,7 +167,7 @@ func (b *Builder) drvsFile() (pack.Source, error) {
 	if b.DrvsFile == "" {
 		return nil, nil //nolint:nilnil // none was given, which is no error
 	}
-	f, err := store.File(b.DrvsFile)
+	f, err := storecache.File(b.DrvsFile)
 	if err != nil {
 		return nil, err
 	}

@@ -238,42 +238,18 @@ func (w *Worker) pushUnseen(ctx context.Context, session *push.Session, drvs []s
 	if err != nil {
 		w.Log.Warnf("cannot ask for all that was built before the stop: %v", err)
 	}
-	for _, drv := range built {
-		session.Built(drv)
-	}
+	session.Push(built...)
 }
 
-// builtHere returns the derivations, of those given and all that they need, with outputs
-// that the store has built itself.
+// builtHere returns the outputs that the store has built itself, of the derivations and of
+// all that they need.
 func (w *Worker) builtHere(ctx context.Context, drvs []string) ([]string, error) {
 	closure, err := w.Env.Nix.Requisites(ctx, drvs...)
 	if err != nil {
 		return nil, err
 	}
 	closure = slices.DeleteFunc(closure, func(path string) bool { return !strings.HasSuffix(path, ".drv") })
-	outputs, err := w.Env.Store.Outputs(ctx, closure...)
-	if err != nil {
-		return nil, err
-	}
-	var paths []string
-	for _, byName := range outputs {
-		paths = slices.AppendSeq(paths, maps.Values(byName))
-	}
-	valid, err := w.Env.Store.Valid(ctx, slices.DeleteFunc(paths, func(path string) bool { return path == "" })...)
-	if err != nil {
-		return nil, err
-	}
-	infos, err := w.Env.Store.FullInfo(ctx, slices.Collect(maps.Keys(valid))...)
-	if err != nil {
-		return nil, err
-	}
-	here := map[string]bool{}
-	for i := range infos {
-		here[infos[i].Path] = infos[i].Ultimate
-	}
-	return slices.DeleteFunc(closure, func(drv string) bool {
-		return !slices.ContainsFunc(slices.Collect(maps.Values(outputs[drv])), func(path string) bool { return here[path] })
-	}), nil
+	return w.Env.Store.BuiltHere(ctx, closure...)
 }
 
 // Names returns the names of derivations.

@@ -12,11 +12,12 @@ import (
 	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/available"
 	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/engine"
 	"github.com/org/nix-matrix/pkg/evaluate"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/pack"
-	"github.com/org/nix-matrix/pkg/store"
+	"github.com/org/nix-matrix/pkg/storecache"
 	"github.com/org/nix-matrix/pkg/text"
 )
 
@@ -186,7 +187,7 @@ func (s *source) inputPaths() []string {
 }
 
 // fetchInputs restores inputs from the cache, and gives those that are there then.
-func (s *source) fetchInputs(ctx context.Context, n store.Nix) map[string]bool {
+func (s *source) fetchInputs(ctx context.Context, n *nix.Nix) map[string]bool {
 	paths := s.inputPaths()
 	if len(paths) == 0 {
 		return nil
@@ -194,8 +195,8 @@ func (s *source) fetchInputs(ctx context.Context, n store.Nix) map[string]bool {
 	there, err := n.Valid(ctx, paths...)
 	if err == nil && len(there) < len(paths) {
 		s.d.log.Doing("fetching the flake's inputs from the cache")
-		var got store.Restored
-		if got, err = store.RestoreInputs(ctx, n, s.d.docs.Cache, s.d.docs.ID, paths, s.d.docs.Seal); got.Paths > 0 {
+		var got storecache.Restored
+		if got, err = storecache.RestoreInputs(ctx, n, engine.Protocol(n), s.d.docs.Cache, s.d.docs.ID, paths, s.d.docs.Seal); got.Paths > 0 {
 			s.d.log.Printf("%s from the cache, %s read", text.Plural(got.Paths, "flake input"), text.Size(got.Bytes))
 		}
 		if err == nil && got.Paths > 0 {
@@ -219,7 +220,7 @@ func (s *source) keepInputs(ctx context.Context, n *nix.Nix, there map[string]bo
 	left := n.InputsToStore(ctx, absent)
 	now, err := n.Valid(ctx, paths...)
 	if err == nil && len(now) > len(there) {
-		err = store.SaveInputs(ctx, n, s.d.docs.Cache, s.d.docs.ID, paths, slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return !now[path] }), s.d.docs.Seal)
+		err = storecache.SaveInputs(ctx, n, s.d.docs.Cache, s.d.docs.ID, paths, slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return !now[path] }), s.d.docs.Seal)
 	}
 	switch {
 	case ctx.Err() != nil:
@@ -277,7 +278,7 @@ func (d *Discovery) fetchPack(ctx context.Context, drvs *job.DrvPack) (err error
 	if _, err := io.Copy(f, body); err != nil {
 		return err
 	}
-	fetched, err := store.File(file)
+	fetched, err := storecache.File(file)
 	if err != nil {
 		return err
 	}
@@ -303,12 +304,12 @@ func (e *evaluation) derivations(ctx context.Context, d *Discovery, drvs []strin
 }
 
 func readPack(ctx context.Context, file, sum string, seal *pack.Key) (map[string]nix.Derivation, error) {
-	src, err := store.File(file)
+	src, err := storecache.File(file)
 	if err != nil {
 		return nil, err
 	}
 	defer src.Close()
-	return store.ReadDrvs(ctx, src, sum, seal)
+	return storecache.ReadDrvs(ctx, src, sum, seal)
 }
 
 // asUsage finds the errors of an evaluation that the caller made.

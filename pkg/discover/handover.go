@@ -5,7 +5,7 @@ import (
 
 	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/job"
-	"github.com/org/nix-matrix/pkg/store"
+	"github.com/org/nix-matrix/pkg/storecache"
 )
 
 // HandOver gives the Plan and its derivations to the jobs that build: in the cache, and as the files
@@ -58,7 +58,7 @@ func (d *Discovery) packDrvs(ctx context.Context, p *job.Plan) (*job.DrvPack, er
 	} else {
 		defer hold.Close()
 	}
-	packed, err := store.PackDrvs(ctx, d.env.Nix, d.docs.ID, d.PackFile, drvs, d.docs.Seal)
+	packed, err := storecache.PackDrvs(ctx, d.env.Nix, d.docs.ID, d.PackFile, drvs, d.docs.Seal)
 	if err != nil {
 		return nil, err
 	}

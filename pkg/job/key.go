@@ -21,7 +21,7 @@ import (
 // SEAL is the fingerprint of the key that a document is sealed with, empty for one in clear.
 // TRY counts the attempts to store it, because a key that somebody has reserved is lost.
 //
-// [storecache]: https://pkg.go.dev/github.com/org/nix-matrix/pkg/store
+// [storecache]: https://pkg.go.dev/github.com/org/nix-matrix/pkg/storecache
 
 // KeyKind is the kind of document or pack that is stored under a key.
 type KeyKind string

@@ -2,7 +2,6 @@ package nix
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,20 +10,6 @@ import (
 	"github.com/nix-community/go-nix/pkg/wire"
 	"golang.org/x/sync/errgroup"
 )
-
-// Add adds paths to the store as AddMultiple does, by a connection of its own.
-func (n *Nix) Add(ctx context.Context, infos []PathInfo, open func(PathInfo) (io.Reader, error)) error {
-	d, err := n.Connect(ctx)
-	if err != nil {
-		return err
-	}
-	err = d.AddMultiple(infos, open)
-	_ = d.Close() // by now it has done what it was asked, or not
-	if ctx.Err() != nil && err != nil {
-		return fmt.Errorf("add to the store: %w", context.Cause(ctx))
-	}
-	return err
-}
 
 // unproven is what the server says of a path with neither a signature by a trusted
 // key nor a content address: Nix 2.8 in the second way.

@@ -465,3 +465,17 @@ func TestAddLostServer(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Add adds paths to the store as AddMultiple does, by a connection of its own.
+func (n *Nix) Add(ctx context.Context, infos []PathInfo, open func(PathInfo) (io.Reader, error)) error {
+	d, err := n.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	err = d.AddMultiple(infos, open)
+	_ = d.Close() // by now it has done what it was asked, or not
+	if ctx.Err() != nil && err != nil {
+		return fmt.Errorf("add to the store: %w", context.Cause(ctx))
+	}
+	return err
+}

@@ -108,28 +108,106 @@ func (n *Nix) AllValid(ctx context.Context) ([]string, error) {
 	return paths, d.Close()
 }
 
+// ValidOutputs are the outputs of a derivation that are valid.
+type ValidOutputs struct {
+	Paths []string // sorted
+	All   bool     // the derivation has no other outputs
+}
+
+// ValidOutputs returns the valid outputs of derivations.
+func (n *Nix) ValidOutputs(ctx context.Context, drvs ...string) (map[string]ValidOutputs, error) {
+	all := make(map[string]ValidOutputs, len(drvs))
+	if len(drvs) == 0 {
+		return all, nil
+	}
+	d, err := n.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	outputs, err := d.outputMaps(drvs)
+	var valid map[string]bool
+	if err == nil {
+		var paths []string
+		for _, byName := range outputs {
+			paths = slices.AppendSeq(paths, maps.Values(byName))
+		}
+		valid, err = d.Valid(slices.DeleteFunc(paths, func(path string) bool { return path == "" })...)
+	}
+	if err != nil {
+		return nil, d.explain(errors.Join(err, d.Close()))
+	}
+	for drv, byName := range outputs {
+		there := slices.DeleteFunc(slices.Sorted(maps.Values(byName)), func(path string) bool { return !valid[path] })
+		all[drv] = ValidOutputs{there, len(there) == len(byName)}
+	}
+	return all, d.Close()
+}
+
+func (d *Daemon) outputMaps(drvs []string) (outputs map[string]map[string]string, err error) {
+	outputs = make(map[string]map[string]string, len(drvs))
+	for _, drv := range drvs {
+		if outputs[drv] == nil {
+			if outputs[drv], err = d.OutputMap(drv); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return outputs, nil
+}
+
 // Built returns the outputs of derivations that are in the store, and the derivations that
 // have others. With the outputs of a derivation that were known only after its build
 // comes DRV!*, for Copy.
 func (n *Nix) Built(ctx context.Context, drvs ...string) (paths, unbuilt []string, err error) {
-	d, err := n.Connect(ctx)
+	outputs, err := n.ValidOutputs(ctx, drvs...)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, drv := range drvs {
-		valid, all, err := d.validOutputs(drv)
-		if err != nil {
-			return nil, nil, d.explain(errors.Join(err, d.Close()))
-		}
-		paths = append(paths, valid...)
-		switch {
-		case !all:
+		paths = append(paths, n.copied(drv, outputs[drv])...)
+		if !outputs[drv].All {
 			unbuilt = append(unbuilt, drv)
-		case n.floats(drv):
-			paths = append(paths, drv+allOutputs)
 		}
 	}
-	return paths, unbuilt, d.Close()
+	return paths, unbuilt, nil
+}
+
+// BuiltHere returns what Built does of those of the derivations of which this store has
+// built an output itself.
+func (n *Nix) BuiltHere(ctx context.Context, drvs ...string) (paths []string, err error) {
+	outputs, err := n.ValidOutputs(ctx, drvs...)
+	if err != nil {
+		return nil, err
+	}
+	var valid []string
+	for _, of := range outputs {
+		valid = append(valid, of.Paths...)
+	}
+	if len(valid) == 0 {
+		return nil, nil
+	}
+	infos, err := n.FullInfo(ctx, valid...)
+	if err != nil {
+		return nil, err
+	}
+	here := map[string]bool{}
+	for i := range infos {
+		here[infos[i].Path] = infos[i].Ultimate
+	}
+	for _, drv := range drvs {
+		if slices.ContainsFunc(outputs[drv].Paths, func(path string) bool { return here[path] }) {
+			paths = append(paths, n.copied(drv, outputs[drv])...)
+		}
+	}
+	return paths, nil
+}
+
+// copied returns the outputs of a derivation as Copy takes them.
+func (n *Nix) copied(drv string, outputs ValidOutputs) []string {
+	if outputs.All && n.floats(drv) {
+		return append(slices.Clone(outputs.Paths), drv+allOutputs)
+	}
+	return outputs.Paths
 }
 
 // allOutputs follows the path of a derivation whose outputs are meant, all of them.
@@ -140,16 +218,4 @@ const allOutputs = "!*"
 func (n *Nix) floats(drv string) bool {
 	d, err := n.Derivation(drv)
 	return err == nil && isFloating(d)
-}
-
-// validOutputs returns the outputs of a derivation that are valid, and whether they are
-// all.
-func (d *Daemon) validOutputs(drv string) (valid []string, all bool, err error) {
-	outputs, err := d.OutputMap(drv)
-	if err != nil {
-		return nil, false, err
-	}
-	known := slices.DeleteFunc(slices.Sorted(maps.Values(outputs)), func(path string) bool { return path == "" })
-	are, err := d.Valid(known...)
-	return slices.Sorted(maps.Keys(are)), len(are) == len(outputs), err
 }

@@ -76,6 +76,9 @@ func TestOutputMapFloating(t *testing.T) {
 			if paths, unbuilt, err := n.Built(t.Context(), drv); !slices.Equal(paths, []string{out, drv + "!*"}) || len(unbuilt) > 0 || err != nil {
 				t.Errorf("%s has built %q and not %q, %v", name, paths, unbuilt, err)
 			}
+			if paths, err := n.BuiltHere(t.Context(), drv); !slices.Equal(paths, []string{out, drv + "!*"}) || err != nil {
+				t.Errorf("%s: built here are %q, %v", name, paths, err)
+			}
 			if !strings.HasSuffix(out, "-"+name) || !isValid(t, n, out) {
 				t.Errorf("%s is %q", name, out)
 			}

@@ -227,3 +227,31 @@ func (n *Nix) realDir() string {
 	}
 	return cmp.Or(settings.Get("real"), filepath.Join(root, dir))
 }
+
+// Derivation reads a .drv file of the store.
+func (n *Nix) Derivation(path string) (*derivation.Derivation, error) {
+	file, err := n.realFile(path)
+	var data []byte
+	if err == nil {
+		data, err = os.ReadFile(file)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read derivation: %w", err)
+	}
+	return parseDerivation(path, data)
+}
+
+// Has says whether the files of all outputs of a derivation are there: after the
+// end of its build, whether that went well. It asks no program.
+func (n *Nix) Has(drv string) bool {
+	d, err := n.Derivation(drv)
+	if err != nil {
+		return false
+	}
+	for _, output := range d.Outputs {
+		if _, err := os.Lstat(output.Path); err != nil && output.Path != "" { // else it is named by its content
+			return false
+		}
+	}
+	return true
+}

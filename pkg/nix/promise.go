@@ -268,3 +268,15 @@ func (n *Nix) Delivers(ctx context.Context, substituter, path string) (bool, err
 	}
 	return false, fmt.Errorf("ask for %s: %w", path, redactErr(err, substituter))
 }
+
+// removeAll removes a directory with a store in it, whose directories may be
+// read-only.
+func removeAll(dir string) {
+	_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			_ = os.Chmod(path, 0o700) //nolint:gosec // a directory of ours
+		}
+		return nil
+	})
+	_ = os.RemoveAll(dir)
+}

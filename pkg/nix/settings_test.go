@@ -398,6 +398,14 @@ func TestBuilt(t *testing.T) {
 			if !slices.Equal(paths, wantPaths) || !slices.Equal(unbuilt, wantUnbuilt) {
 				t.Errorf("%s: built %q, not %q; want %q, not %q", what, paths, unbuilt, wantPaths, wantUnbuilt)
 			}
+			wantHere := wantPaths
+			if what == "fetched" {
+				wantHere = nil
+			}
+			here, err := n.BuiltHere(ctx, two, half)
+			if slices.Sort(here); err != nil || !slices.Equal(here, wantHere) {
+				t.Errorf("%s: built here are %q, %v", what, here, err)
+			}
 			again, err := n.Outputs(ctx, half, two)
 			if diff := cmp.Diff(known, again); err != nil || diff != "" {
 				t.Errorf("%s: %v\n%s", what, err, diff)
@@ -428,7 +436,7 @@ func TestBuilt(t *testing.T) {
 		if err := from.Realise(ctx, []string{two + "!doc"}, func(Event) {}); err != nil {
 			t.Fatal(err)
 		}
-		check("in part", []string{known[two]["doc"]}, []string{two, half})
+		check("fetched", []string{known[two]["doc"]}, []string{two, half})
 
 		none := "/nix/store/" + strings.Repeat("1", 32) + "-none.drv"
 		if _, err := n.Outputs(ctx, two, none); err == nil || !strings.Contains(err.Error(), none) {

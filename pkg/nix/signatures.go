@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"slices"
 	"strings"
@@ -99,4 +100,16 @@ func trustedStore(address string) bool {
 	_, query, _ := strings.Cut(address, "?")
 	values, err := url.ParseQuery(query)
 	return err == nil && slices.Contains([]string{"1", "true"}, values.Get("trusted"))
+}
+
+// PublicKey gives the public half of a secret key that signs store paths, which
+// nothing but the program's stdin gets to see.
+func (n *Nix) PublicKey(ctx context.Context, secretKey string) (string, error) {
+	cmd := n.command(ctx, "nix", args("key", "convert-secret-to-public"))
+	var out bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(strings.TrimSpace(secretKey)), &out, io.Discard
+	if err := n.run(cmd); err != nil {
+		return "", errors.New("the signing key is none: it should be as nix-store --generate-binary-cache-key makes it, NAME:BASE64")
+	}
+	return strings.TrimSpace(out.String()), nil
 }

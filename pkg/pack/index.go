@@ -1,7 +1,6 @@
 package pack
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -12,8 +11,6 @@ import (
 	"io"
 	"math"
 	"regexp"
-
-	"github.com/klauspost/compress/zstd"
 
 	"github.com/org/nix-matrix/internal/storepath"
 )
@@ -183,19 +180,6 @@ func (ix *Index) Closure(paths ...string) ([]int, error) {
 	return numbers, nil
 }
 
-// marshal gives the compressed JSON of the index.
-func (ix *Index) marshal() ([]byte, error) {
-	data, err := json.Marshal(ix.document())
-	if err != nil {
-		return nil, err
-	}
-	enc, err := zstd.NewWriter(nil)
-	if err != nil {
-		return nil, err
-	}
-	return enc.EncodeAll(data, nil), nil
-}
-
 // MarshalJSON gives the index as it stands in the pack, with what else it takes to read
 // from a sealed one, for a document on several packs.
 func (ix *Index) MarshalJSON() ([]byte, error) {
@@ -275,14 +259,9 @@ func (ix *Index) document() *indexJSON {
 // parseIndex reads the compressed JSON of an index and checks that it is
 // consistent in itself and with a pack whose frames end at offset end.
 func parseIndex(data []byte, end int64) (*Index, error) {
-	dec, err := zstd.NewReader(bytes.NewReader(data), zstd.WithDecoderMaxMemory(maxIndex), zstd.WithDecoderConcurrency(1))
-	if err != nil {
-		return nil, err
-	}
-	defer dec.Close()
 	var doc indexJSON
-	if err := json.NewDecoder(io.LimitReader(dec, maxIndex)).Decode(&doc); err != nil {
-		return nil, fmt.Errorf("%w: its index can't be read: %w", ErrCorrupt, err)
+	if err := DecompressJSON(data, maxIndex, &doc); err != nil {
+		return nil, err
 	}
 	return readIndex(&doc, end)
 }

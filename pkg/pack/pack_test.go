@@ -14,9 +14,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/zstd"
-	"github.com/nix-community/go-nix/pkg/nar"
+	gonar "github.com/nix-community/go-nix/pkg/nar"
 	"github.com/nix-community/go-nix/pkg/nixbase32"
 	"github.com/nix-community/go-nix/pkg/wire"
+
+	"github.com/org/nix-matrix/internal/nar"
 )
 
 // mem is a pack in memory. It counts what is read.
@@ -52,14 +54,14 @@ func storePath(name string) string {
 func record(t testing.TB, name string, content []byte, deriver string, refs ...string) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	must(t, wire.WriteUint64(&b, recordStart))
-	w, err := nar.NewWriter(&b)
+	must(t, wire.WriteUint64(&b, nar.RecordStart))
+	w, err := gonar.NewWriter(&b)
 	must(t, err)
-	must(t, w.WriteHeader(&nar.Header{Path: "/", Type: nar.TypeDirectory}))
-	must(t, w.WriteHeader(&nar.Header{Path: "/file", Type: nar.TypeRegular, Size: int64(len(content))}))
+	must(t, w.WriteHeader(&gonar.Header{Path: "/", Type: gonar.TypeDirectory}))
+	must(t, w.WriteHeader(&gonar.Header{Path: "/file", Type: gonar.TypeRegular, Size: int64(len(content))}))
 	_, err = w.Write(content)
 	must(t, err)
-	must(t, w.WriteHeader(&nar.Header{Path: "/link", Type: nar.TypeSymlink, LinkTarget: "file"}))
+	must(t, w.WriteHeader(&gonar.Header{Path: "/link", Type: gonar.TypeSymlink, LinkTarget: "file"}))
 	must(t, w.Close())
 	rec := Record{Path: storePath(name), Deriver: deriver}
 	for _, ref := range refs {
@@ -72,7 +74,7 @@ func record(t testing.TB, name string, content []byte, deriver string, refs ...s
 // writeTrailer writes what follows the NAR in a record.
 func (rec *Record) writeTrailer(w io.Writer) error {
 	var b bytes.Buffer // writing to it can't fail
-	_ = wire.WriteUint64(&b, recordMagic)
+	_ = wire.WriteUint64(&b, nar.RecordMagic)
 	_ = wire.WriteString(&b, rec.Path)
 	_ = wire.WriteUint64(&b, uint64(len(rec.References)))
 	for _, ref := range rec.References {
@@ -138,11 +140,11 @@ func extract(t testing.TB, ix *Index, dst io.Writer, src Source, numbers ...int)
 	for {
 		rec, err := r.Next()
 		if errors.Is(err, io.EOF) {
-			return wire.WriteUint64(dst, streamEnd)
+			return wire.WriteUint64(dst, nar.StreamEnd)
 		} else if err != nil {
 			return err
 		}
-		if err := wire.WriteUint64(dst, recordStart); err != nil {
+		if err := wire.WriteUint64(dst, nar.RecordStart); err != nil {
 			return err
 		}
 		if n, err := io.Copy(dst, r); err != nil {
@@ -327,7 +329,7 @@ func FuzzIndex(f *testing.F) {
 	m, _ := write(f, stream(record(f, "a", []byte("content"), ""), record(f, "b", noise(300), "", "a")))
 	ix, err := ReadIndex(f.Context(), m, "", nil)
 	must(f, err)
-	packed, err := ix.marshal()
+	packed, err := CompressJSON(ix.document())
 	must(f, err)
 	dec, err := zstd.NewReader(bytes.NewReader(packed))
 	must(f, err)

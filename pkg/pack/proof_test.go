@@ -97,7 +97,7 @@ func TestHostileProofs(t *testing.T) {
 		ix, err := ReadIndex(t.Context(), m, "", nil)
 		must(t, err)
 		ix.Records[0].Proof = test.proof
-		data, err := ix.marshal()
+		data, err := CompressJSON(ix.document())
 		must(t, err)
 		if _, err := parseIndex(data, m.Size()); test.fine && err != nil || !test.fine && !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%.100q: %v", test.proof, err)
@@ -180,7 +180,7 @@ func TestHostileNames(t *testing.T) {
 			ix, err := ReadIndex(t.Context(), m, "", nil)
 			must(t, err)
 			change(&ix.Records[0])
-			data, err := ix.marshal()
+			data, err := CompressJSON(ix.document())
 			must(t, err)
 			if _, err := parseIndex(data, m.Size()); !errors.Is(err, ErrCorrupt) && (what != "deriver" || name != "") {
 				t.Errorf("the %s %q: %v", what, name, err)

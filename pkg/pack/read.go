@@ -74,7 +74,7 @@ func (r *Reader) advance() error {
 	}
 	rec := &r.ix.Records[r.queue[0]]
 	r.queue = r.queue[1:]
-	start := rec.offset + 8 // the NAR follows recordStart
+	start := rec.offset + 8 // the NAR follows nar.RecordStart
 	if _, err := io.CopyN(io.Discard, r.dec, start-r.pos); err != nil {
 		return r.corrupt(err)
 	}

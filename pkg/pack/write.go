@@ -22,10 +22,6 @@ const (
 	// uncompressed. Larger records have a frame of their own.
 	FrameSize = 4 << 20
 
-	recordStart = 1          // before each record of an export stream
-	recordMagic = 0x4558494e // after its NAR
-	streamEnd   = 0          // after the last record
-
 	maxPath       = 512
 	maxReferences = 1 << 20
 )
@@ -85,9 +81,9 @@ func (s *Stream) ended() (bool, error) {
 		return false, unexpected(err)
 	}
 	switch n := binary.LittleEndian.Uint64(head); n {
-	case streamEnd:
+	case nar.StreamEnd:
 		return true, nil
-	case recordStart:
+	case nar.RecordStart:
 		return false, nil
 	default:
 		return false, fmt.Errorf("%#x where a record should start", n)
@@ -191,7 +187,7 @@ func (w *writer) record(r *bufio.Reader) error {
 	w.nar.Reset()
 	w.narSize = 0
 	tee := io.TeeReader(r, w)
-	if _, err := wire.ReadUint64(tee); err != nil { // recordStart
+	if _, err := wire.ReadUint64(tee); err != nil { // nar.RecordStart
 		return err
 	}
 	w.inNar = true
@@ -244,12 +240,12 @@ func (w *writer) flush() (err error) {
 // finish writes the end of the stream and the index.
 func (w *writer) finish() (*Summary, error) {
 	w.ix.frames = w.out.frames // the closing one holds no record
-	end := &part{plain: binary.LittleEndian.AppendUint64(nil, streamEnd), last: true}
+	end := &part{plain: binary.LittleEndian.AppendUint64(nil, nar.StreamEnd), last: true}
 	w.compress(end)
 	if err := w.out.part(end); err != nil {
 		return nil, err
 	}
-	index, err := w.ix.marshal()
+	index, err := CompressJSON(w.ix.document())
 	if err != nil {
 		return nil, err
 	}
@@ -290,7 +286,7 @@ func (rec *Record) readTrailer(r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	if magic != recordMagic {
+	if magic != nar.RecordMagic {
 		return fmt.Errorf("%#x where a NAR should end", magic)
 	}
 	if rec.Path, err = readPath(r); err != nil {
@@ -316,7 +312,7 @@ func (rec *Record) readTrailer(r io.Reader) error {
 	if n, err = wire.ReadUint64(r); err != nil {
 		return err
 	}
-	if n != 0 {
+	if n != nar.RecordEnd {
 		return fmt.Errorf("%s has a signature of the form that Nix no longer writes", rec.Path)
 	}
 	return nil

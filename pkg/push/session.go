@@ -84,12 +84,17 @@ func (s *Session) Built(drv string) {
 	}
 }
 
-// Finish pushes the paths too, waits until all is pushed and says what became of
-// it.
-func (s *Session) Finish(paths []string) []Report {
+// Push has valid paths pushed soon.
+func (s *Session) Push(paths ...string) {
 	for _, q := range s.queues {
 		q.mail.put(paths...)
 	}
+}
+
+// Finish pushes the paths too, waits until all is pushed and says what became of
+// it.
+func (s *Session) Finish(paths []string) []Report {
+	s.Push(paths...)
 	s.built.close()
 	_ = s.group.Wait()
 	s.cancel()
@@ -115,9 +120,7 @@ func (s *Session) resolve(ctx context.Context) {
 			continue
 		}
 		waiting = unbuilt
-		for _, q := range s.queues {
-			q.mail.put(paths...)
-		}
+		s.Push(paths...)
 	}
 	for _, q := range s.queues {
 		q.mail.close()

@@ -129,27 +129,13 @@ func (r *realisation) assess(ctx context.Context, whole bool) error {
 func (r *realisation) lacking(ctx context.Context, drvs []string) (map[string]bool, error) {
 	slices.Sort(drvs)
 	drvs = slices.DeleteFunc(slices.Compact(drvs), func(drv string) bool { return drv == "" })
-	outputs, err := r.store.Outputs(ctx, drvs...)
-	if err != nil {
-		return nil, err
-	}
-	var paths []string
-	for _, byName := range outputs {
-		for _, path := range byName {
-			if path != "" {
-				paths = append(paths, path)
-			}
-		}
-	}
-	valid, err := r.store.Valid(ctx, paths...)
+	outputs, err := r.store.ValidOutputs(ctx, drvs...)
 	if err != nil {
 		return nil, err
 	}
 	lacking := map[string]bool{}
-	for drv, byName := range outputs {
-		for _, path := range byName {
-			lacking[drv] = lacking[drv] || !valid[path]
-		}
+	for drv, valid := range outputs {
+		lacking[drv] = !valid.All
 	}
 	return lacking, nil
 }

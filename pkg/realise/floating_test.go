@@ -124,6 +124,10 @@ func (p *parts) Outputs(_ context.Context, drvs ...string) (map[string]map[strin
 	return outputs, nil
 }
 
+func (p *parts) ValidOutputs(ctx context.Context, drvs ...string) (map[string]nix.ValidOutputs, error) {
+	return validOutputs(ctx, p, drvs)
+}
+
 func (p *parts) Realise(ctx context.Context, outputs []string, emit func(nix.Event)) error {
 	err := p.store.Realise(ctx, outputs, emit)
 	p.valid[outPath("many-doc")] = p.valid[outPath("many")]

@@ -25,6 +25,7 @@ type Store interface {
 	Closure(ctx context.Context, paths ...string) (map[string]nix.PathInfo, error)
 	Derivation(path string) (*derivation.Derivation, error)
 	Outputs(ctx context.Context, drvs ...string) (map[string]map[string]string, error)
+	ValidOutputs(ctx context.Context, drvs ...string) (map[string]nix.ValidOutputs, error)
 }
 
 // A Target is a target of the Plan with its number there.

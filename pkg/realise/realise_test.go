@@ -211,6 +211,26 @@ func (s *store) Outputs(_ context.Context, drvs ...string) (map[string]map[strin
 	return outputs, nil
 }
 
+func (s *store) ValidOutputs(ctx context.Context, drvs ...string) (map[string]nix.ValidOutputs, error) {
+	return validOutputs(ctx, s, drvs)
+}
+
+func validOutputs(ctx context.Context, s Store, drvs []string) (map[string]nix.ValidOutputs, error) {
+	outputs, err := s.Outputs(ctx, drvs...)
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]nix.ValidOutputs{}
+	for drv, byName := range outputs {
+		valid, err := s.Valid(ctx, slices.Collect(maps.Values(byName))...)
+		if err != nil {
+			return nil, err
+		}
+		all[drv] = nix.ValidOutputs{Paths: slices.Sorted(maps.Keys(valid)), All: len(valid) == len(byName)}
+	}
+	return all, nil
+}
+
 func (s *store) Derivation(path string) (*derivation.Derivation, error) {
 	if s.gone[nameOf(path)] {
 		return nil, fs.ErrNotExist

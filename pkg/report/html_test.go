@@ -49,7 +49,7 @@ func TestPageInABrowser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := serve(t, map[string]string{"/page": string(page), "/1280": fmt.Sprintf(measure, 1280), "/390": fmt.Sprintf(measure, 390)}, "")
+	server := serve(t, map[string]string{"/page": string(page), "/readme": readmePage(t), "/1280": fmt.Sprintf(measure, 1280), "/390": fmt.Sprintf(measure, 390)}, "")
 	for _, width := range []int{1280, 390} {
 		var found struct {
 			Width, Scroll, Bars, Rows int
@@ -74,7 +74,7 @@ func TestPageInABrowser(t *testing.T) {
 			t.Errorf("%d: %.4f of the window is red, in %.4f of it is something", width, red, ink)
 		}
 		if *update && width == 1280 {
-			keep(t, shot)
+			keep(t, testbench.Screenshot(t, server+"/readme", width, 1050))
 		}
 	}
 }
@@ -96,6 +96,29 @@ func share(shot image.Image) (red, ink float64) {
 	}
 	all := float64(b.Dx() * b.Dy())
 	return red / all, ink / all
+}
+
+// readmePage is the page in the picture of the README: that of a pull request that makes one
+// derivation fail, with what it rebuilds.
+func readmePage(t *testing.T) string {
+	t.Helper()
+	v := fleet()
+	v.Change = &verdict.Change{
+		Commit: "0123456789abcdef0123456789abcdef01234567", Branch: "main", URL: runURL, Rebuild: 61, Unchanged: 49,
+		Changed: []verdict.ChangedTarget{
+			{Name: "nixosConfigurations.berlin-web", Before: 1610 << 20, After: 1684 << 20, Growths: []verdict.Growth{
+				{Package: "linux", Before: 201 << 20, After: 262 << 20}, {Package: "go", After: 29 << 20}, {Package: "perl", Before: 77 << 20, After: 61 << 20},
+			}},
+			{Name: "nixosConfigurations.lisbon-web", Before: 1583 << 20},
+			{Name: "nixosConfigurations.oslo-proxy", Before: 1402 << 20},
+		},
+		Added: []string{"packages.x86_64-linux.website"},
+	}
+	page, err := HTML(v, SummaryOptions{RunURL: runURL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(page)
 }
 
 // keep writes the picture of the README.

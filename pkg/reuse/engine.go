@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/org/nix-matrix/pkg/engine"
 	"github.com/org/nix-matrix/pkg/nix"
-	"github.com/org/nix-matrix/pkg/store"
 )
 
 // EngineAuto is the name of the fastest engine that is available.
@@ -26,46 +26,46 @@ type EngineChoice struct {
 // Open returns the engine that was asked for, or the fastest that is available. In a
 // workflow that asks for one on all of its machines, it is another one where that one is
 // not available. What the store won't take because it does not trust this user is told.
-func (e *EngineChoice) Open(ctx context.Context, n *nix.Nix, log Log) (store.Engine, error) {
+func (e *EngineChoice) Open(ctx context.Context, n *nix.Nix, log Log) (engine.Engine, error) {
 	var err error
 	switch e.Name {
 	case "protocol":
-		return store.Protocol(n), nil
+		return engine.Protocol(n), nil
 	case "import": // which loses what an untrusted user needs
 		if err = n.RefusesUnproven(ctx); err == nil {
-			return store.Import(n), nil
+			return engine.Import(n), nil
 		}
 		err = fmt.Errorf("the import engine can't be used: %w", err)
 	default:
-		var engine store.Engine
-		if engine, err = e.direct(ctx, n); err == nil {
-			return engine, nil
+		var found engine.Engine
+		if found, err = e.direct(ctx, n); err == nil {
+			return found, nil
 		}
 	}
 	if ctx.Err() != nil || e.Name != EngineAuto && e.Strict {
-		return store.Engine{}, err
+		return engine.Engine{}, err
 	}
 	if distrust := n.RefusesUnproven(ctx); errors.Is(distrust, nix.ErrUntrusted) && !errors.Is(err, nix.ErrUntrusted) {
 		err = fmt.Errorf("%w; %w", err, distrust)
 	}
 	log.Printf("restoring by Nix's own protocol: %v", err)
-	return store.Protocol(n), nil
+	return engine.Protocol(n), nil
 }
 
 // direct is the direct engine, for which another process of this program runs as root
 // where it may and has to.
-func (e *EngineChoice) direct(ctx context.Context, n *nix.Nix) (store.Engine, error) {
-	engine, err := store.Direct(ctx, n)
+func (e *EngineChoice) direct(ctx context.Context, n *nix.Nix) (engine.Engine, error) {
+	found, err := engine.Direct(ctx, n)
 	if err == nil || ctx.Err() != nil {
-		return engine, err
+		return found, err
 	}
 	self, serr := os.Executable()
 	if serr != nil {
-		return engine, err
+		return found, err
 	}
-	engine, rerr := store.DirectAsRoot(ctx, n, self, e.AsRoot)
+	found, rerr := engine.DirectAsRoot(ctx, n, self, e.AsRoot)
 	if rerr != nil {
-		return engine, fmt.Errorf("%w; %w", err, rerr)
+		return found, fmt.Errorf("%w; %w", err, rerr)
 	}
-	return engine, nil
+	return found, nil
 }

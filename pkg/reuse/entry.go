@@ -14,27 +14,27 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/plan"
 	"github.com/org/nix-matrix/pkg/realise"
-	"github.com/org/nix-matrix/pkg/store"
+	"github.com/org/nix-matrix/pkg/storecache"
 )
 
 // An EntryCache restores what the build of one entry takes, and saves what it has built.
 type EntryCache struct {
 	Plan   *job.Plan
-	Accept store.Acceptance // of store paths
+	Accept storecache.Acceptance // of store paths
 
 	cache     *Cache
 	engine    EngineChoice
-	policy    store.Policy
+	policy    storecache.Policy
 	entry     *job.Entry
 	loading   errgroup.Group
-	index     *store.Index
+	index     *storecache.Index
 	available []string        // what a build takes, or wants, that need not be built
 	came      map[string]bool // outputs of targets that were restored
 }
 
 // Entry begins to look for what earlier runs have saved for an entry. Plan and Accept are set before
 // anything is restored.
-func (c *Cache) Entry(ctx context.Context, entry *job.Entry, policy store.Policy, engine EngineChoice) *EntryCache {
+func (c *Cache) Entry(ctx context.Context, entry *job.Entry, policy storecache.Policy, engine EngineChoice) *EntryCache {
 	e := &EntryCache{cache: c, engine: engine, policy: policy, entry: entry}
 	e.loading.Go(func() error {
 		e.index = c.load(ctx, entry.System)
@@ -61,7 +61,7 @@ func (e *EntryCache) bring(ctx context.Context, n *nix.Nix, finder *available.Fi
 	defer done()
 	_ = e.loading.Wait()
 	e.index = e.cache.restorable(e.index, e.Accept)
-	if len(e.index.Packs) == 0 && e.policy != store.All { // which saves what the build takes, too
+	if len(e.index.Packs) == 0 && e.policy != storecache.All { // which saves what the build takes, too
 		return nil
 	}
 	e.cache.Log.Doing("asking what was saved of what is needed")
@@ -97,7 +97,7 @@ func (e *EntryCache) bring(ctx context.Context, n *nix.Nix, finder *available.Fi
 		return err
 	}
 	start := time.Now()
-	from := &store.Restorer{Nix: n, Engine: engine, Cache: e.cache.Docs.Cache, Index: e.index, Progress: e.cache.restoring}
+	from := &storecache.Restorer{Nix: n, Engine: engine, Cache: e.cache.Docs.Cache, Index: e.index, Progress: e.cache.restoring}
 	got, restoring := from.Restore(ctx, slices.DeleteFunc(slices.Clone(missing.Available), func(path string) bool { return !e.index.Has(path) })...)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -162,7 +162,7 @@ func (e *EntryCache) Save(ctx context.Context, n *nix.Nix, result *job.Result) e
 	if err != nil {
 		return err
 	}
-	if e.policy == store.All {
+	if e.policy == storecache.All {
 		all := slices.Clone(e.available)
 		for _, t := range result.Targets {
 			for _, o := range t.Outputs {
@@ -183,14 +183,14 @@ func (e *EntryCache) Save(ctx context.Context, n *nix.Nix, result *job.Result) e
 	if result.Restored != nil {
 		lost = result.Restored.Lost
 	}
-	fresh, err := store.New(ctx, n, e.index.Without(lost...), e.policy, paths, except...)
+	fresh, err := storecache.New(ctx, n, e.index.Without(lost...), e.policy, paths, except...)
 	if err != nil || len(fresh) == 0 {
 		return err
 	}
 	var done Saved
 	start := time.Now()
 	var without lostPaths
-	to := &store.Saver{Nix: n, Cache: e.cache.Docs.Cache, ID: e.cache.Docs.ID, Seal: e.cache.Docs.Seal, Lost: without.add, Progress: func(p *store.Pack) {
+	to := &storecache.Saver{Nix: n, Cache: e.cache.Docs.Cache, ID: e.cache.Docs.ID, Seal: e.cache.Docs.Seal, Lost: without.add, Progress: func(p *storecache.Pack) {
 		result.Saved = append(result.Saved, job.Pack{Key: p.Key, Size: p.Size, Paths: len(p.Index.Records)})
 		done.add(p)
 		e.cache.saving(&done, len(fresh))
@@ -201,22 +201,15 @@ func (e *EntryCache) Save(ctx context.Context, n *nix.Nix, result *job.Result) e
 	return err
 }
 
-// builtOutputs are the outputs of derivations that are in the store.
+// builtOutputs returns the outputs of derivations that are in the store.
 func builtOutputs(ctx context.Context, n *nix.Nix, drvs []string) ([]string, error) {
-	outputs, err := n.Outputs(ctx, drvs...)
-	if err != nil {
-		return nil, err
-	}
+	outputs, err := n.ValidOutputs(ctx, drvs...)
 	var paths []string
-	for _, byName := range outputs {
-		for _, path := range byName {
-			if path != "" {
-				paths = append(paths, path)
-			}
-		}
+	for _, valid := range outputs {
+		paths = append(paths, valid.Paths...)
 	}
-	valid, err := n.Valid(ctx, paths...)
-	return slices.Sorted(maps.Keys(valid)), err
+	slices.Sort(paths)
+	return paths, err
 }
 
 // Warn tells what the cache has failed to do.

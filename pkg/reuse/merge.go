@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/org/nix-matrix/pkg/job"
-	"github.com/org/nix-matrix/pkg/store"
+	"github.com/org/nix-matrix/pkg/storecache"
 )
 
 // Merge brings the indexes up to date with what the entries of a run have saved, restored and not
@@ -37,10 +37,6 @@ func (c *Cache) Merge(ctx context.Context, limit int64, p *job.Plan, results []*
 	}
 }
 
-// unused is how old the time of use of a pack in an index may be before that is a
-// reason for a new one.
-const unused = 24 * time.Hour
-
 // forgotten is after what time a pack of which nothing was needed leaves the index of
 // the Actions cache, which removes it then: else the index would grow with every run that
 // saves little.
@@ -53,48 +49,33 @@ func (c *Cache) mergeIndex(ctx context.Context, system string, results []*job.Re
 	if err != nil {
 		return err
 	}
-	var lost []string
 	var saved []job.Pack
-	used := map[string]bool{}
+	done := storecache.Update{Now: time.Now().UTC().Truncate(time.Second), Limit: limit}
+	if !c.Docs.Trust.Shared {
+		done.Forget = forgotten
+	}
 	for _, r := range results {
 		saved = append(saved, r.Saved...)
 		if r.Restored != nil {
-			lost = append(lost, r.Restored.Lost...)
-			for _, key := range r.Restored.Packs {
-				used[key] = true
-			}
+			done.Lost = append(done.Lost, r.Restored.Lost...)
+			done.Used = append(done.Used, r.Restored.Packs...)
 		}
 	}
-	now := time.Now().UTC().Truncate(time.Second)
-	changed := len(saved) > 0
-	for _, p := range ix.Packs {
-		changed = changed || slices.Contains(lost, p.Key)
-		if used[p.Key] {
-			changed = changed || now.Sub(p.Used) > unused
-			p.Used = now
-		}
-	}
-	if !changed {
-		return nil
-	}
-	packs := make([]*store.Pack, len(saved))
+	packs := make([]*storecache.Pack, len(saved))
 	errs := make([]error, len(saved))
 	var g errgroup.Group
 	const atOnce = 8
 	g.SetLimit(atOnce)
 	for i, p := range saved {
 		g.Go(func() error {
-			packs[i], errs[i] = store.FindPack(ctx, c.Docs.Cache, p.Key, c.Docs.Seal)
+			packs[i], errs[i] = storecache.FindPack(ctx, c.Docs.Cache, p.Key, c.Docs.Seal)
 			return nil
 		})
 	}
 	_ = g.Wait()
-	packs = slices.DeleteFunc(packs, func(p *store.Pack) bool { return p == nil })
-	needed := ix.Without(lost...)
-	if !c.Docs.Trust.Shared {
-		needed = needed.Since(now.Add(-forgotten))
+	done.Saved = slices.DeleteFunc(packs, func(p *storecache.Pack) bool { return p == nil })
+	if updated, changed := ix.Update(done); changed {
+		errs = append(errs, c.keepIndex(ctx, system, updated))
 	}
-	merged := store.NewIndex(append(packs, needed.Packs...)...).Within(limit)
-	errs = append(errs, c.keepIndex(ctx, system, merged))
 	return errors.Join(errs...)
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/org/nix-matrix/pkg/gc"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/pack"
-	"github.com/org/nix-matrix/pkg/store"
+	"github.com/org/nix-matrix/pkg/storecache"
 )
 
 // savePack puts a pack with one path into a cache.
@@ -69,7 +69,7 @@ func TestMergeIndex(t *testing.T) {
 	}
 	names := func(refs ...string) string {
 		t.Helper()
-		ix, err := store.Load(t.Context(), c, on("", "").indexKey(system), refs...)
+		ix, err := storecache.Load(t.Context(), c, on("", "").indexKey(system), refs...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -122,7 +122,7 @@ func TestIndexes(t *testing.T) {
 	for _, ref := range []string{"refs/heads/main", "refs/pull/7/merge"} {
 		from := &Cache{Docs: &documents.Store{Cache: c, ID: "nix-matrix", Trust: &action.Trust{Running: true, Ref: ref}}, Log: quiet{}}
 		for _, system := range []string{"x86_64-linux", "aarch64-linux", "x86_64-linux"} {
-			if err := from.keepIndex(t.Context(), system, store.NewIndex()); err != nil {
+			if err := from.keepIndex(t.Context(), system, storecache.NewIndex()); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -15,7 +15,7 @@ import (
 	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/pack"
-	"github.com/org/nix-matrix/pkg/store"
+	"github.com/org/nix-matrix/pkg/storecache"
 	"github.com/org/nix-matrix/pkg/text"
 )
 
@@ -33,18 +33,18 @@ type Log interface {
 }
 
 // Accepts decides which store paths of the cache this job restores.
-func (c *Cache) Accepts(n *nix.Nix, keys []string) store.Acceptance {
+func (c *Cache) Accepts(n *nix.Nix, keys []string) storecache.Acceptance {
 	if c.Docs.Trust.AcceptsUnsigned() {
-		return store.Everything()
+		return storecache.Everything()
 	}
-	return store.Proven(slices.Concat(keys, n.Setting("trusted-public-keys"))...)
+	return storecache.Proven(slices.Concat(keys, n.Setting("trusted-public-keys"))...)
 }
 
 // OnlyProven says why a path is not restored, and what helps.
 const OnlyProven = "a proposal restores nothing else on a runner that GitHub does not host, because its author can write to the cache; set encryption_key to seal the cache"
 
 // restorable leaves in an index what is accepted.
-func (c *Cache) restorable(ix *store.Index, accepts store.Acceptance) *store.Index {
+func (c *Cache) restorable(ix *storecache.Index, accepts storecache.Acceptance) *storecache.Index {
 	ix, refused := ix.Accepting(accepts)
 	if refused > 0 {
 		c.Log.Printf("left out %s of the cache with neither a content address nor a signature by a trusted key: %s",
@@ -54,14 +54,14 @@ func (c *Cache) restorable(ix *store.Index, accepts store.Acceptance) *store.Ind
 }
 
 // indexKey is what the indexes of a system are stored under.
-func (c *Cache) indexKey(system string) store.IndexKey {
-	return store.IndexKey{ID: c.Docs.ID, System: system, Seal: c.Docs.Seal}
+func (c *Cache) indexKey(system string) storecache.IndexKey {
+	return storecache.IndexKey{ID: c.Docs.ID, System: system, Seal: c.Docs.Seal}
 }
 
 // load reads the newest indexes of the refs that this job reads. What cannot be read costs time, no
 // more.
-func (c *Cache) load(ctx context.Context, system string) *store.Index {
-	ix, err := store.Load(ctx, c.Docs.Cache, c.indexKey(system), c.Docs.Trust.Refs()...)
+func (c *Cache) load(ctx context.Context, system string) *storecache.Index {
+	ix, err := storecache.Load(ctx, c.Docs.Cache, c.indexKey(system), c.Docs.Trust.Refs()...)
 	if err != nil && ctx.Err() == nil {
 		c.warn("Not all that was saved can be had", err)
 	}
@@ -69,7 +69,7 @@ func (c *Cache) load(ctx context.Context, system string) *store.Index {
 }
 
 // Saved returns the index of the packs whose paths this job restores.
-func (c *Cache) Saved(ctx context.Context, system string, accept store.Acceptance) *store.Index {
+func (c *Cache) Saved(ctx context.Context, system string, accept storecache.Acceptance) *storecache.Index {
 	return c.restorable(c.load(ctx, system), accept)
 }
 
@@ -78,20 +78,20 @@ func (c *Cache) Saved(ctx context.Context, system string, accept store.Acceptanc
 // their own: no index names what another ref's runs have saved, so none can push that
 // out. What can't be had for a passing reason is an error, since it would be hidden for
 // good.
-func (c *Cache) ownIndex(ctx context.Context, system string) (own, all *store.Index, err error) {
+func (c *Cache) ownIndex(ctx context.Context, system string) (own, all *storecache.Index, err error) {
 	refs := c.Docs.Trust.Refs()
-	own, err = store.Load(ctx, c.Docs.Cache, c.indexKey(system), refs[0])
-	base, berr := store.Load(ctx, c.Docs.Cache, c.indexKey(system), refs[1:]...)
+	own, err = storecache.Load(ctx, c.Docs.Cache, c.indexKey(system), refs[0])
+	base, berr := storecache.Load(ctx, c.Docs.Cache, c.indexKey(system), refs[1:]...)
 	for _, err := range []error{err, berr} {
 		if err != nil && !errors.Is(err, pack.ErrCorrupt) && !errors.Is(err, pack.ErrSeal) && !errors.Is(err, cache.ErrReadOnly) {
 			return nil, nil, fmt.Errorf("what was saved before is not known, and nothing is saved that could hide it: %w", err)
 		}
 	}
-	return own, store.NewIndex(slices.Concat(own.Packs, base.Packs)...), nil
+	return own, storecache.NewIndex(slices.Concat(own.Packs, base.Packs)...), nil
 }
 
 // keepIndex leaves an index for others.
-func (c *Cache) keepIndex(ctx context.Context, system string, ix *store.Index) error {
+func (c *Cache) keepIndex(ctx context.Context, system string, ix *storecache.Index) error {
 	run := fmt.Sprintf("%d+%d+%d", c.Docs.Run, c.Docs.Attempt, time.Now().UnixNano())
 	return ix.Keep(ctx, c.Docs.Cache, c.indexKey(system), c.Docs.Trust.Refs()[0], run)
 }
@@ -109,12 +109,12 @@ func WarnCache(log Log, title string, err error) {
 func (c *Cache) warn(title string, err error) { WarnCache(c.Log, title, err) }
 
 // restoring shows how far a restore is.
-func (c *Cache) restoring(done store.Restored) {
+func (c *Cache) restoring(done storecache.Restored) {
 	c.Log.Doing("restoring: %d paths, %s", done.Paths, text.Size(done.Size))
 }
 
 // restored tells what a restore has brought.
-func (c *Cache) restored(got store.Restored, took time.Duration) {
+func (c *Cache) restored(got storecache.Restored, took time.Duration) {
 	if got.Paths > 0 {
 		c.Log.Printf("restored %s (%s) from %s, %s read, in %s", text.Plural(got.Paths, "store path"), text.Size(got.Size),
 			text.Plural(len(got.Packs), "pack"), text.Size(got.Bytes), text.Duration(took))
@@ -128,7 +128,7 @@ type Saved struct {
 	Packs []string `json:"packs"`
 }
 
-func (s *Saved) add(p *store.Pack) {
+func (s *Saved) add(p *storecache.Pack) {
 	s.Paths += len(p.Index.Records)
 	s.Size += p.Size
 	s.Packs = append(s.Packs, p.Key)

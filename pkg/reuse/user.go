@@ -12,9 +12,10 @@ import (
 	"time"
 
 	"github.com/org/nix-matrix/pkg/documents"
+	"github.com/org/nix-matrix/pkg/engine"
 	"github.com/org/nix-matrix/pkg/git"
 	"github.com/org/nix-matrix/pkg/nix"
-	"github.com/org/nix-matrix/pkg/store"
+	"github.com/org/nix-matrix/pkg/storecache"
 )
 
 // A UserBuild is a build of the user's own, which comes between Restore and Save.
@@ -27,7 +28,7 @@ type UserBuild struct {
 }
 
 // Restore brings the closures of paths into the store, or without paths all that the index names.
-func (u *UserBuild) Restore(ctx context.Context, n *nix.Nix, choice EngineChoice, paths []string) (restored store.Restored, err error) {
+func (u *UserBuild) Restore(ctx context.Context, n *nix.Nix, choice EngineChoice, paths []string) (restored storecache.Restored, err error) {
 	engine, err := choice.Open(ctx, n, u.Log)
 	if err != nil {
 		return restored, err
@@ -42,7 +43,7 @@ func (u *UserBuild) Restore(ctx context.Context, n *nix.Nix, choice EngineChoice
 	return restored, nil
 }
 
-func (u *UserBuild) restore(ctx context.Context, n *nix.Nix, engine store.Engine, paths []string) (restored store.Restored, err error) {
+func (u *UserBuild) restore(ctx context.Context, n *nix.Nix, engine engine.Engine, paths []string) (restored storecache.Restored, err error) {
 	if u.Docs.Cache == nil {
 		return restored, nil
 	}
@@ -56,7 +57,7 @@ func (u *UserBuild) restore(ctx context.Context, n *nix.Nix, engine store.Engine
 		u.Log.Printf("nothing was found that an earlier run has saved")
 	}
 	start := time.Now()
-	from := &store.Restorer{Nix: n, Engine: engine, Cache: u.Docs.Cache, Index: ix, Progress: u.restoring}
+	from := &storecache.Restorer{Nix: n, Engine: engine, Cache: u.Docs.Cache, Index: ix, Progress: u.restoring}
 	restored, err = from.Restore(ctx, paths...)
 	u.restored(restored, time.Since(start))
 	return restored, err
@@ -64,16 +65,16 @@ func (u *UserBuild) restore(ctx context.Context, n *nix.Nix, engine store.Engine
 
 // Save puts the closures of paths into the cache, or without paths what has become valid since
 // Restore, as far as the policy wants it. All packs together stay within limit bytes, if it is not 0.
-func (u *UserBuild) Save(ctx context.Context, n *nix.Nix, policy store.Policy, limit int64, paths []string) (Saved, error) {
+func (u *UserBuild) Save(ctx context.Context, n *nix.Nix, policy storecache.Policy, limit int64, paths []string) (Saved, error) {
 	done := Saved{Packs: []string{}}
 	var err error
-	if policy != store.Off {
+	if policy != storecache.Off {
 		err = u.save(ctx, n, policy, limit, paths, &done)
 	}
 	return done, u.Warn(ctx, "Not all was saved", err)
 }
 
-func (u *UserBuild) save(ctx context.Context, n *nix.Nix, policy store.Policy, limit int64, paths []string, done *Saved) error {
+func (u *UserBuild) save(ctx context.Context, n *nix.Nix, policy storecache.Policy, limit int64, paths []string, done *Saved) error {
 	if u.Docs.Cache == nil {
 		return nil
 	}
@@ -106,7 +107,7 @@ func (u *UserBuild) save(ctx context.Context, n *nix.Nix, policy store.Policy, l
 	if err != nil {
 		return err
 	}
-	fresh, err := store.New(ctx, n, all.Without(before.Lost...), policy, paths)
+	fresh, err := storecache.New(ctx, n, all.Without(before.Lost...), policy, paths)
 	if err != nil {
 		return err
 	}
@@ -120,7 +121,7 @@ func (u *UserBuild) save(ctx context.Context, n *nix.Nix, policy store.Policy, l
 	u.Log.Doing("saving %d store paths", len(fresh))
 	now := Saved{Packs: []string{}}
 	var without lostPaths
-	to := &store.Saver{Nix: n, Cache: u.Docs.Cache, ID: u.Docs.ID, Seal: u.Docs.Seal, Lost: without.add, Progress: func(p *store.Pack) {
+	to := &storecache.Saver{Nix: n, Cache: u.Docs.Cache, ID: u.Docs.ID, Seal: u.Docs.Seal, Lost: without.add, Progress: func(p *storecache.Pack) {
 		now.add(p)
 		u.saving(&now, len(fresh))
 	}}
@@ -129,7 +130,7 @@ func (u *UserBuild) save(ctx context.Context, n *nix.Nix, policy store.Policy, l
 	if len(packs) == 0 {
 		return err
 	}
-	own = store.NewIndex(append(packs, own.Packs...)...).Within(limit)
+	own, _ = own.Update(storecache.Update{Saved: packs, Limit: limit})
 	if kept := u.keepIndex(ctx, n.System, own); kept != nil {
 		return errors.Join(err, kept) // so nobody finds them
 	}

@@ -1,0 +1,162 @@
+package engine
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/nix/nixtest"
+)
+
+const holdLock = "hold-lock"
+
+// holdLocks is another process that holds a lock until its stdin ends.
+func holdLocks(path string) {
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
+	if err == nil {
+		err = unix.Flock(fd, unix.LOCK_EX)
+	}
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("held")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+}
+
+// lockedElsewhere has another process hold the lock of a store path. release ends it.
+func lockedElsewhere(t *testing.T, path string) (release func()) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], holdLock, path+".lock")
+	in, err := cmd.StdinPipe()
+	must(t, err)
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "held\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	return func() {
+		_ = in.Close()
+		_ = cmd.Wait()
+	}
+}
+
+// waitsForLock comes back when a process beside the one that holds it has opened a lock.
+func waitsForLock(path string) {
+	for opened := 0; opened < 2; {
+		opened = 0
+		processes, _ := filepath.Glob("/proc/[0-9]*")
+		for _, process := range processes {
+			fds, _ := os.ReadDir(process + "/fd")
+			for _, fd := range fds {
+				if name, _ := os.Readlink(filepath.Join(process, "fd", fd.Name())); name == path+".lock" {
+					opened++
+					break
+				}
+			}
+		}
+	}
+}
+
+// restore adds what is missing, in the order of references.
+func restoreAll(ctx context.Context, e Engine, c *closure) error {
+	sink, err := e.Begin(ctx, c.Infos)
+	if err != nil {
+		return err
+	}
+	for _, info := range c.Infos {
+		if err = sink.Add(ctx, info, c.open(info)); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = sink.Finish(ctx, c.Infos)
+	}
+	return errors.Join(err, sink.Close())
+}
+
+// Who waits for a path that another process has locked stops waiting when he is told to,
+// whether he locks it himself, has Nix add it, or another process that runs as root does.
+func TestLockWaitEnds(t *testing.T) {
+	c := kinds(t)
+	n := nixtest.Newest(t)
+	bin := t.TempDir()
+	program, err := os.ReadFile("/proc/self/exe")
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(bin, "sudo"), program, 0o755))
+	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	engines := map[string]func(ctx context.Context) (Engine, error){
+		"direct":   func(ctx context.Context) (Engine, error) { return Direct(ctx, n) },
+		"as root":  func(ctx context.Context) (Engine, error) { return DirectAsRoot(ctx, n, os.Args[0], serveDirect) },
+		"protocol": func(context.Context) (Engine, error) { return Protocol(n), nil },
+		"import":   func(context.Context) (Engine, error) { return Import(n), nil },
+	}
+	for name, engine := range engines {
+		for kind, has := range map[string]func(*nix.PathInfo) bool{
+			"content address": func(i *nix.PathInfo) bool { return i.CA != "" },
+			"none":            func(i *nix.PathInfo) bool { return i.CA == "" },
+		} {
+			t.Run(name+", "+kind, func(t *testing.T) {
+				nixtest.UseMemory(t, "")
+				_, err := n.AllValid(t.Context()) // makes the store
+				must(t, err)
+				var path string
+				for i := range c.Infos {
+					if has(&c.Infos[i]) {
+						path = c.Infos[i].Path
+					}
+				}
+				release := lockedElsewhere(t, path)
+				defer release()
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				done := make(chan error, 1)
+				e, err := engine(ctx)
+				must(t, err)
+				go func() { done <- restoreAll(ctx, e, c) }()
+				waitsForLock(path)
+				cancel()
+				if err := <-done; err == nil {
+					t.Error("it took a path that another process has locked")
+				}
+				release()
+				if e, err = engine(t.Context()); err == nil {
+					err = restoreAll(t.Context(), e, c)
+				}
+				must(t, err)
+				nixtest.Verify(t)
+				for _, name := range nixtest.InStore(t) {
+					if strings.HasSuffix(name, tempSuffix) {
+						t.Errorf("%s is left", name)
+					}
+				}
+			})
+		}
+	}
+}
+
+// A file with a lock that was left over as if it were gone keeps nobody who is told to
+// stop.
+func TestLockLeftOver(t *testing.T) {
+	dir := t.TempDir()
+	store, err := os.Open(dir)
+	must(t, err)
+	defer store.Close()
+	must(t, os.WriteFile(filepath.Join(dir, "path.lock"), []byte("d"), 0o600))
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stop := errors.New("stop")
+	cancel(stop)
+	if _, err := lockPaths(ctx, store, []string{filepath.Join(dir, "path")}); !errors.Is(err, stop) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,80 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io"
+	"runtime"
+
+	"github.com/org/nix-matrix/pkg/nix"
+)
+
+// Protocol is the engine that speaks to the store as Nix itself does: signatures and
+// content addresses are kept, nothing but Nix writes to the store, and memory is
+// bounded. It wants a store that trusts us, else one path after the other with a
+// signature by a trusted key or a content address.
+func Protocol(n *nix.Nix) Engine {
+	parallel := min(runtime.GOMAXPROCS(0), maxConnections)
+	return Engine{
+		// Two more may wait for what their paths refer to.
+		Name: "protocol", Ordered: true, Parallel: parallel + 2, Distrusts: n.RefusesUnproven,
+		Begin: func(ctx context.Context, _ []nix.PathInfo) (Sink, error) {
+			s := &protocol{nix: n, ctx: ctx, idle: make(chan *nix.Daemon, parallel)}
+			first, err := n.Connect(ctx) // that it does not work shall be known now
+			if err != nil {
+				return nil, err
+			}
+			s.idle <- first
+			for range parallel - 1 {
+				s.idle <- nil
+			}
+			return s, nil
+		},
+	}
+}
+
+// maxConnections is how many paths are added at a time at most: Nix writes them to one
+// database.
+const maxConnections = 4
+
+type protocol struct {
+	nix  *nix.Nix
+	ctx  context.Context
+	idle chan *nix.Daemon // nil for one that is not open
+}
+
+func (p *protocol) Add(_ context.Context, info nix.PathInfo, nar io.Reader) error {
+	d := <-p.idle
+	defer func() { p.idle <- d }()
+	if d == nil {
+		var err error
+		if d, err = p.nix.Connect(p.ctx); err != nil {
+			return err
+		}
+	}
+	err := d.AddMultiple([]nix.PathInfo{info}, func(nix.PathInfo) (io.Reader, error) { return nar, nil })
+	if err != nil {
+		_ = d.Close() // it is of no more use
+		d = nil
+		switch {
+		case p.ctx.Err() != nil:
+			err = context.Cause(p.ctx)
+		case errors.Is(err, nix.ErrUntrusted):
+			err = &RefusedError{err}
+		}
+	}
+	return err
+}
+
+// Finish has nothing to do.
+func (p *protocol) Finish(context.Context, []nix.PathInfo) error { return nil }
+
+func (p *protocol) Close() error {
+	var errs []error
+	for range cap(p.idle) {
+		if d := <-p.idle; d != nil {
+			errs = append(errs, d.Close())
+		}
+	}
+	return errors.Join(errs...)
+}

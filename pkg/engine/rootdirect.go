@@ -1,0 +1,261 @@
+package engine
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/org/nix-matrix/internal/child"
+	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/text"
+)
+
+// DirectAsRoot is the direct engine for who may not write to the store, but may run
+// programs as root without a password. command is an absolute path with arguments: a
+// program that calls [ServeDirect], whose last argument is added. It gets no
+// environment, and what it needs by a pipe; it ends with the sink, with ctx if none was
+// begun, and at the latest with this process.
+func DirectAsRoot(ctx context.Context, n *nix.Nix, command ...string) (Engine, error) {
+	first, err := startAsRoot(ctx, n, command)
+	if err != nil {
+		return Engine{}, fmt.Errorf("the direct engine can't be used as root: %w", err)
+	}
+	var mu sync.Mutex // of first
+	return Engine{
+		Name:     "direct",
+		Parallel: unpackers(),
+		Begin: func(ctx context.Context, infos []nix.PathInfo) (_ Sink, err error) {
+			mu.Lock()
+			s := first
+			first = nil
+			mu.Unlock()
+			if s == nil {
+				if s, err = startAsRoot(ctx, n, command); err != nil {
+					return nil, err
+				}
+			}
+			if err := s.begin(ctx, infos); err != nil {
+				return nil, errors.Join(err, s.Close())
+			}
+			return s, nil
+		},
+	}, nil
+}
+
+// A rootSink is the [Sink] of DirectAsRoot.
+type rootSink struct {
+	cmd    *child.Cmd
+	in     io.WriteCloser
+	to     messenger
+	said   bytes.Buffer // its stderr
+	reader errgroup.Group
+	stop   func() bool
+	chunks sync.Pool
+
+	numbers map[string]uint32
+
+	mu      sync.Mutex
+	waiting map[answered]chan error
+	lost    error // why there are no more answers
+}
+
+// answered is what an answer belongs to.
+type answered struct {
+	kind   byte
+	number uint32
+}
+
+func startAsRoot(ctx context.Context, n *nix.Nix, command []string) (*rootSink, error) {
+	if runtime.GOOS != "linux" {
+		return nil, errors.New("it knows the file names of Linux alone")
+	}
+	if _, dir, err := n.Local(); err != nil {
+		return nil, err
+	} else if dir != "/nix/store" { // the other process has no settings but root's
+		return nil, fmt.Errorf("the store is in %s", dir)
+	}
+	programs, err := nix.Programs()
+	if err != nil {
+		return nil, err
+	}
+	if len(command) == 0 || !filepath.IsAbs(command[0]) {
+		return nil, fmt.Errorf("%q is not an absolute path", command)
+	}
+	s := &rootSink{waiting: map[answered]chan error{}}
+	s.chunks.New = func() any { return make([]byte, headSize+chunkSize) }
+	args := append([]string{"-n", "--"}, command...)
+	s.cmd = child.Command(context.WithoutCancel(ctx), 0, "sudo", append(args, programs)...) // it is this program itself
+	s.cmd.Env = []string{}
+	s.cmd.Dir = "/"
+	s.cmd.Stderr = &s.said
+	if s.in, err = s.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	out, err := s.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	s.to.w = s.in
+	ready := s.expect(msgReady, 0)
+	if err := s.cmd.Start(); err != nil {
+		return nil, err
+	}
+	s.stop = context.AfterFunc(ctx, func() { _ = s.in.Close() })
+	s.reader.Go(func() error { return s.read(out) })
+	if err := <-ready; err != nil {
+		_ = s.Close()
+		return nil, s.explain(err)
+	}
+	return s, nil
+}
+
+// explain adds what the process said, after Close.
+func (s *rootSink) explain(err error) error {
+	if said := strings.TrimSpace(text.Plain(s.said.String())); said != "" && errors.Is(err, errLost) {
+		return errors.New(said)
+	}
+	return err
+}
+
+var errLost = errors.New("the process that runs as root has ended")
+
+// read passes answers on until there are no more.
+func (s *rootSink) read(out io.Reader) error {
+	r := bufio.NewReader(out)
+	for {
+		m, err := receive(r, func() []byte { return make([]byte, chunkSize) })
+		s.mu.Lock()
+		if err != nil {
+			s.lost = errLost
+			for _, ch := range s.waiting {
+				ch <- s.lost
+			}
+			s.waiting = nil
+			s.mu.Unlock()
+			return err
+		}
+		key := answered{m.kind, m.number}
+		if ch := s.waiting[key]; ch != nil {
+			delete(s.waiting, key)
+			if len(m.data) > 0 {
+				err = errors.New(string(m.data))
+			}
+			ch <- err
+		}
+		s.mu.Unlock()
+	}
+}
+
+// expect gives what an answer will come by.
+func (s *rootSink) expect(kind byte, number uint32) <-chan error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ch := make(chan error, 1)
+	if s.lost != nil {
+		ch <- s.lost
+		return ch
+	}
+	s.waiting[answered{kind, number}] = ch
+	return ch
+}
+
+// ask sends a message about all paths and waits for its answer.
+func (s *rootSink) ask(ctx context.Context, kind byte, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	answer := s.expect(kind, 0)
+	if err = s.to.send(append(head(nil, kind, 0), data...)); err != nil {
+		_ = s.in.Close() // so that there is an answer, or none any more
+	}
+	if told := <-answer; told != nil {
+		err = told
+	}
+	return s.cause(ctx, err)
+}
+
+// cause is why there is an error: it may be that the context has ended.
+func (*rootSink) cause(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+func (s *rootSink) begin(ctx context.Context, infos []nix.PathInfo) error {
+	s.stop()
+	s.stop = context.AfterFunc(ctx, func() { _ = s.in.Close() })
+	s.numbers = make(map[string]uint32, len(infos))
+	for i, info := range infos {
+		s.numbers[info.Path] = uint32(i)
+	}
+	return s.ask(ctx, msgBegin, infos)
+}
+
+// Add sends the NAR.
+func (s *rootSink) Add(ctx context.Context, info nix.PathInfo, r io.Reader) error {
+	number := s.numbers[info.Path]
+	answer := s.expect(msgEnd, number)
+	broken, err := s.sendNAR(number, &stoppable{ctx, r})
+	if err == nil {
+		err = <-answer
+	}
+	if broken != nil {
+		return fmt.Errorf("unpack %s: %w", info.Path, broken)
+	}
+	return s.cause(ctx, err)
+}
+
+// sendNAR tells the errors of the reader from others.
+func (s *rootSink) sendNAR(number uint32, r io.Reader) (broken, err error) {
+	buf, _ := s.chunks.Get().([]byte)
+	defer s.chunks.Put(buf) //nolint:staticcheck // a slice per path is nothing
+	chunk := head(buf[:0], msgData, number)
+	for {
+		n, err := r.Read(chunk[len(chunk):cap(chunk)])
+		chunk = chunk[:len(chunk)+n]
+		if len(chunk) > headSize && (len(chunk) == cap(chunk) || err != nil) {
+			if err := s.to.send(chunk); err != nil {
+				return nil, err
+			}
+			chunk = chunk[:headSize]
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil, s.to.send(head(nil, msgEnd, number))
+		case err != nil:
+			return err, s.to.send(head(nil, msgBroken, number))
+		}
+	}
+}
+
+// Finish has the paths registered.
+func (s *rootSink) Finish(ctx context.Context, infos []nix.PathInfo) error {
+	numbers := make([]uint32, len(infos))
+	for i, info := range infos {
+		numbers[i] = s.numbers[info.Path]
+	}
+	return s.ask(ctx, msgFinish, numbers)
+}
+
+// Close ends the process, which removes what was not made valid.
+func (s *rootSink) Close() error {
+	s.stop()
+	_ = s.in.Close()
+	_ = s.reader.Wait() // its error is that there is no more
+	if err := s.cmd.Wait(); err != nil {
+		return fmt.Errorf("restore as root: %w", s.explain(errors.Join(errLost, err)))
+	}
+	return nil
+}

@@ -1,0 +1,324 @@
+package engine
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/org/nix-matrix/internal/testbench"
+	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/nix/nixtest"
+)
+
+const serveDirect = "serve-direct"
+
+func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == "sudo" {
+		os.Exit(sudo(os.Args[1:]))
+	}
+	if len(os.Args) > 2 {
+		actAs(os.Args[1], os.Args[2:])
+	}
+	testbench.PrivateProcess(m)
+}
+
+// actAs has the test binary be another program: the one that runs as root; one that is
+// killed; or one that waits for all that such a one has started.
+func actAs(command string, args []string) {
+	var err error
+	switch command {
+	case serveDirect:
+		err = ServeDirect(context.Background(), os.Stdin, os.Stdout, args[0])
+	case restoreCommand:
+		err = restoreSaved(context.Background(), args[0], args[1])
+	case reapCommand:
+		os.Exit(reap(args))
+	case orphanCommand:
+		orphan(args[0], args[1])
+	case holdLock:
+		holdLocks(args[0])
+	default:
+		return
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// sudo lets everybody be root, and hands on no environment.
+func sudo(args []string) int {
+	os.Unsetenv("GOTRACEBACK") // which Go itself has set
+	if len(args) < 3 || args[0] != "-n" || args[1] != "--" || !filepath.IsAbs(args[2]) || len(os.Environ()) > 0 {
+		fmt.Fprintf(os.Stderr, "sudo: wrong usage: %q, %q\n", args, os.Environ())
+		return 1
+	}
+	if err := errors.Join(syscall.Setgroups(nil), syscall.Setresgid(0, 0, 0), syscall.Setresuid(0, 0, 0)); err != nil {
+		fmt.Fprintln(os.Stderr, "sudo: a password is required")
+		return 1
+	}
+	err := syscall.Exec(args[2], args[2:], []string{"HOME=/root", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"})
+	fmt.Fprintln(os.Stderr, "sudo:", err)
+	return 1
+}
+
+// multiUser gives a store that belongs to root, somebody else who may be root without
+// a password, and how that one restores.
+func multiUser(t *testing.T, c *closure) (n *nix.Nix, user *testbench.MultiUser, restore func(mode os.FileMode) *exec.Cmd) {
+	t.Helper()
+	n = nixtest.Newest(t)
+	bin := t.TempDir()
+	program, err := os.ReadFile("/proc/self/exe")
+	must(t, err)
+	self := filepath.Join(bin, "self")
+	must(t, os.WriteFile(self, program, 0o755))
+	file := filepath.Join(bin, "closure")
+	c.save(t, file)
+	m := testbench.Daemon(t, testbench.DaemonOptions{Trusted: true, Reach: []string{bin}})
+	return n, m, func(mode os.FileMode) *exec.Cmd {
+		t.Helper()
+		must(t, os.WriteFile(filepath.Join(bin, "sudo"), program, 0o755))
+		must(t, os.Chmod(filepath.Join(bin, "sudo"), mode))
+		cmd := exec.CommandContext(t.Context(), self, restoreCommand, file, "direct")
+		cmd.Env = append(os.Environ(), "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+		cmd.Dir = "/"
+		m.AsUser(cmd)
+		return cmd
+	}
+}
+
+// Who may not write to the store restores as root, and what is there then is root's.
+func TestDirectAsRoot(t *testing.T) {
+	c := kinds(t)
+	n, user, restore := multiUser(t, c)
+	out, err := restore(os.ModeSetuid | 0o755).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "the direct engine can't be used: ") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	user.AwaitIdle(t)
+	c.check(t, n, Engine{})
+	for _, path := range c.paths() {
+		info, err := os.Lstat(path)
+		must(t, err)
+		if uid := info.Sys().(*syscall.Stat_t).Uid; uid != 0 {
+			t.Errorf("%s belongs to %d", path, uid)
+		}
+	}
+	if names := nixtest.InStore(t); len(names) != len(c.Infos) {
+		t.Errorf("the store has %q", names)
+	}
+
+	// Without a sudo that works, its words are the reason.
+	if out, err := restore(0o755).CombinedOutput(); err == nil || !strings.Contains(string(out), "can't be used as root: sudo: a password is required") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// A store of a user's own needs nobody else; who is not root may not move directories
+// that are read-only.
+func TestDirectOfUser(t *testing.T) {
+	c := kinds(t)
+	_, user, restore := multiUser(t, c)
+	root := filepath.Join(user.Home, "root")
+	cmd := restore(0o755)
+	cmd.Env = append(cmd.Env, "NIX_CONFIG=extra-experimental-features = nix-command\nstore = "+root)
+	if out, err := cmd.CombinedOutput(); err != nil || strings.Contains(string(out), "can't be used") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, path := range c.paths() {
+		checkMetadata(t, filepath.Join(root, path))
+		info, err := os.Lstat(filepath.Join(root, path))
+		must(t, err)
+		if uid := info.Sys().(*syscall.Stat_t).Uid; int(uid) != user.UID {
+			t.Errorf("%s belongs to %d", path, uid)
+		}
+	}
+	nixtest.Run(t, "nix-store", "--store", root, "--verify", "--check-contents")
+	nixtest.Run(t, "nix-store", append([]string{"--store", root, "--check-validity"}, c.paths()...)...)
+	if names := nixtest.InStore(t); len(names) != 0 {
+		t.Errorf("the store has %q", names)
+	}
+}
+
+// The process of root's ends with the one that it is for, and leaves nothing.
+func TestDirectAsRootKilled(t *testing.T) {
+	c := kinds(t)
+	n, user, restore := multiUser(t, c)
+	random := testbench.Random(t)
+	for range 5 {
+		lines, kill, wait := startReaped(t, restore(os.ModeSetuid|0o755))
+		_, err := lines.ReadString('\n')
+		must(t, err)
+		time.Sleep(time.Duration(random.IntN(int(300 * time.Millisecond))))
+		kill()
+		_ = wait()
+		user.AwaitIdle(t)
+		must(t, noTempDir(t))
+		nixtest.Verify(t)
+	}
+	out, err := restore(os.ModeSetuid | 0o755).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	user.AwaitIdle(t)
+	c.checkBut(t, n, func(info *nix.PathInfo) { info.Signatures = nil })
+}
+
+func noTempDir(t *testing.T) error {
+	t.Helper()
+	for _, name := range nixtest.InStore(t) {
+		if strings.HasSuffix(name, tempSuffix) {
+			return fmt.Errorf("%s is left", name)
+		}
+	}
+	return nil
+}
+
+// What others than root could have changed is not run as root.
+func TestTrustPrograms(t *testing.T) {
+	dir := t.TempDir()
+	for _, program := range []string{"nix", "nix-store", "nix-daemon"} {
+		must(t, os.WriteFile(filepath.Join(dir, program), []byte("#!/bin/sh\n"), 0o755))
+	}
+	var out bytes.Buffer
+	if err := ServeDirect(t.Context(), strings.NewReader(""), &out, filepath.Join(dir, "none")); err == nil {
+		t.Error("what is not there is run")
+	}
+	for name, change := range map[string]func(){
+		"of others":   func() { must(t, os.Chown(filepath.Join(dir, "nix-store"), 1001, 1001)) },
+		"writable":    func() { must(t, os.Chmod(filepath.Join(dir, "nix-store"), 0o777)) },
+		"a directory": func() { must(t, os.Chmod(dir, 0o777)) },
+		"a link": func() {
+			must(t, os.WriteFile(dir+"/other", nil, 0o777))
+			must(t, os.Chmod(dir+"/other", 0o777))
+			must(t, os.Remove(dir+"/nix"))
+			must(t, os.Symlink("other", dir+"/nix"))
+		},
+	} {
+		change()
+		out.Reset()
+		err := ServeDirect(t.Context(), strings.NewReader(""), &out, dir)
+		if err == nil || !strings.Contains(err.Error(), "others than root may change") || !strings.Contains(out.String(), err.Error()) {
+			t.Errorf("%s: %v, %q", name, err, out.String())
+		}
+		must(t, os.Chown(filepath.Join(dir, "nix-store"), 0, 0))
+		must(t, os.Chmod(filepath.Join(dir, "nix-store"), 0o755))
+		must(t, os.Chmod(dir, 0o755))
+	}
+}
+
+// talk has a server of the direct engine's sink answer messages, and gives its answers.
+func talk(t *testing.T, e Engine, messages ...[]byte) (answers string, err error) {
+	t.Helper()
+	in := io.Reader(bytes.NewReader(bytes.Join(messages, nil)))
+	out := &untilFinished{finished: make(chan struct{})}
+	if len(messages) > 0 && messages[len(messages)-1][0] == msgFinish {
+		in = io.MultiReader(in, out.wait()) // who asks for that waits for the answer
+	}
+	err = serve(t.Context(), e, bufio.NewReader(in), &messenger{w: out})
+	r := bufio.NewReader(&out.Buffer)
+	for {
+		m, err := receive(r, func() []byte { return make([]byte, chunkSize) })
+		if err != nil {
+			break
+		}
+		answers += fmt.Sprintf("%c%d:%s ", m.kind, m.number, m.data)
+	}
+	return answers, err
+}
+
+// untilFinished keeps answers. The reader that wait gives ends with the last one.
+type untilFinished struct {
+	bytes.Buffer
+	finished chan struct{}
+}
+
+func (u *untilFinished) Write(p []byte) (int, error) {
+	if p[0] == msgFinish {
+		defer close(u.finished)
+	}
+	return u.Buffer.Write(p)
+}
+
+func (u *untilFinished) wait() io.Reader {
+	return readerFunc(func([]byte) (int, error) { <-u.finished; return 0, io.EOF })
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+func said(kind byte, number uint32, data []byte) []byte {
+	var b bytes.Buffer
+	if err := (&messenger{w: &b}).send(append(head(nil, kind, number), data...)); err != nil {
+		panic(err)
+	}
+	return b.Bytes()
+}
+
+// Whatever comes by the pipe, nothing is made valid that is not whole, and nothing is
+// left.
+func TestServeHostile(t *testing.T) {
+	c := kinds(t)
+	n := nixtest.Newest(t)
+	e := mustDirect(t, n)
+	infos, err := json.Marshal(c.Infos)
+	must(t, err)
+	begin := said(msgBegin, 0, infos)
+	evil, err := json.Marshal([]nix.PathInfo{{Path: "/nix/store/../../etc/passwd", NarHash: strings.Repeat("0", 64)}})
+	must(t, err)
+	nar := c.NARs[c.Infos[0].Path]
+	var first []byte
+	for piece := range slices.Chunk(nar, chunkSize) {
+		first = append(first, said(msgData, 0, piece)...)
+	}
+	first = append(first, said(msgEnd, 0, nil)...)
+	for name, test := range map[string]struct {
+		messages [][]byte
+		fails    bool
+		answers  string // how they begin
+	}{
+		"nothing":            {nil, false, ""},
+		"just a beginning":   {[][]byte{begin}, false, "b0: "},
+		"a path":             {[][]byte{begin, first, said(msgFinish, 0, []byte("[0]"))}, false, "b0: e0: f0: "},
+		"no beginning":       {[][]byte{first}, true, ""},
+		"no JSON":            {[][]byte{said(msgBegin, 0, []byte("{"))}, true, ""},
+		"two beginnings":     {[][]byte{begin, begin}, true, "b0: "},
+		"a hostile path":     {[][]byte{said(msgBegin, 0, evil)}, true, "b0:begin to restore"},
+		"no such number":     {[][]byte{begin, said(msgData, uint32(len(c.Infos)), nil)}, true, "b0: "},
+		"a NAR cut":          {[][]byte{begin, said(msgData, 0, nar[:10]), said(msgEnd, 0, nil)}, false, "b0: e0:"},
+		"a NAR broken":       {[][]byte{begin, said(msgData, 0, nar[:10]), said(msgBroken, 0, nil)}, false, "b0: e0:"},
+		"a NAR without end":  {[][]byte{begin, said(msgData, 0, nar[:10])}, false, "b0: e0:"},
+		"no NAR":             {[][]byte{begin, said(msgData, 0, bytes.Repeat([]byte("x"), chunkSize)), said(msgData, 0, bytes.Repeat([]byte("x"), chunkSize)), said(msgEnd, 0, nil)}, false, "b0: e0:"},
+		"finish what is not": {[][]byte{begin, said(msgFinish, 0, []byte("[3]"))}, false, "b0: f0:rename"},
+		"finish nothing":     {[][]byte{begin, said(msgFinish, 0, []byte("[-1]"))}, true, "b0: "},
+		"finish too early":   {[][]byte{begin, said(msgData, 0, nar[:10]), said(msgFinish, 0, []byte("[0]"))}, true, "b0: "},
+		"unknown":            {[][]byte{begin, said('?', 0, nil)}, true, "b0: "},
+		"a cut message":      {[][]byte{begin[:len(begin)-1]}, true, ""},
+		"a huge message":     {[][]byte{begin, append(head(nil, msgData, 0)[:headSize-4], 0xff, 0xff, 0xff, 0xff)}, true, "b0: "},
+	} {
+		nixtest.UseMemory(t, "")
+		answers, err := talk(t, e, test.messages...)
+		if (err != nil) != test.fails || !strings.HasPrefix(answers, test.answers) {
+			t.Errorf("%s: %v, %q", name, err, answers)
+		}
+		valid, err := n.Valid(t.Context(), c.paths()...)
+		must(t, err)
+		if names := nixtest.InStore(t); len(names) != len(valid) || (len(valid) > 0) != (name == "a path") {
+			t.Errorf("%s: %d paths are valid, the store has %q", name, len(valid), names)
+		}
+	}
+}

@@ -1,0 +1,213 @@
+package engine
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/org/nix-matrix/pkg/nix"
+)
+
+// maxOpen is how many paths may be added at a time.
+const maxOpen = 64
+
+// ServeDirect is the other process of [DirectAsRoot]. It takes Nix's programs from the
+// directory programs, and only if nobody but root can change them.
+func ServeDirect(ctx context.Context, in io.Reader, out io.Writer, programs string) error {
+	// Whoever reads the answers may be gone; what was begun is removed nevertheless.
+	signal.Ignore(syscall.SIGPIPE)
+	answers := &messenger{w: out}
+	engine, err := engineOf(ctx, programs)
+	if err := errors.Join(err, answers.answer(msgReady, 0, err)); err != nil {
+		return err
+	}
+	return serve(ctx, engine, bufio.NewReaderSize(in, chunkSize), answers)
+}
+
+func engineOf(ctx context.Context, programs string) (Engine, error) {
+	if err := nix.TrustPrograms(programs); err != nil {
+		return Engine{}, err
+	}
+	n, err := nix.Find(ctx, io.Discard, nix.Surroundings{})
+	if err != nil {
+		return Engine{}, err
+	}
+	return direct(ctx, n)
+}
+
+// A server serves a sink.
+type server struct {
+	in      *bufio.Reader
+	answers *messenger
+	chunks  sync.Pool
+
+	infos []nix.PathInfo
+	sink  Sink
+	adds  errgroup.Group
+	open  map[uint32]*incoming
+}
+
+// serve answers messages, which may come from anybody, until there are no more.
+func serve(ctx context.Context, engine Engine, in *bufio.Reader, answers *messenger) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s := &server{in: in, answers: answers, open: map[uint32]*incoming{}}
+	s.chunks.New = func() any { return make([]byte, chunkSize) }
+	s.adds.SetLimit(maxOpen)
+
+	m, err := s.receive()
+	if errors.Is(err, io.EOF) {
+		return nil // nobody has begun
+	}
+	if err == nil && m.kind != msgBegin {
+		err = fmt.Errorf("a message %q at the start", m.kind)
+	}
+	if err == nil {
+		err = json.Unmarshal(m.data, &s.infos)
+	}
+	if err != nil {
+		return err
+	}
+	s.sink, err = engine.Begin(ctx, s.infos)
+	if err := errors.Join(err, answers.answer(msgBegin, 0, err)); err != nil {
+		return err
+	}
+	err = s.all(ctx)
+	cancel() // what is not at its end will not come to it
+	for _, add := range s.open {
+		add.end(io.ErrUnexpectedEOF)
+	}
+	return errors.Join(err, s.adds.Wait(), s.sink.Close())
+}
+
+func (s *server) receive() (message, error) {
+	return receive(s.in, func() []byte {
+		chunk, _ := s.chunks.Get().([]byte)
+		return chunk[:chunkSize]
+	})
+}
+
+func (s *server) all(ctx context.Context) error {
+	for {
+		m, err := s.receive()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		switch m.kind {
+		case msgData, msgEnd, msgBroken:
+			err = s.nar(ctx, m)
+		case msgFinish:
+			err = s.finish(ctx, m)
+		default:
+			err = fmt.Errorf("an unknown message %q", m.kind)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// nar passes on what has come of a NAR.
+func (s *server) nar(ctx context.Context, m message) error {
+	add := s.open[m.number]
+	if add == nil {
+		if int64(m.number) >= int64(len(s.infos)) || len(s.open) == maxOpen {
+			return fmt.Errorf("path %d of %d, while %d are open", m.number, len(s.infos), len(s.open))
+		}
+		add = &incoming{chunks: make(chan []byte, 4), used: &s.chunks}
+		s.open[m.number] = add
+		s.adds.Go(func() error {
+			err := s.sink.Add(ctx, s.infos[m.number], add)
+			_, _ = io.Copy(io.Discard, add) // what nobody wants any more
+			return s.answers.answer(msgEnd, m.number, err)
+		})
+	}
+	switch m.kind {
+	case msgData:
+		add.chunks <- m.data
+		return nil
+	case msgBroken:
+		add.end(errors.New("the NAR broke off"))
+	case msgEnd:
+		add.end(io.EOF)
+	}
+	delete(s.open, m.number)
+	return nil
+}
+
+func (s *server) finish(ctx context.Context, m message) error {
+	var numbers []int
+	if err := json.Unmarshal(m.data, &numbers); err != nil {
+		return err
+	}
+	if len(s.open) > 0 {
+		return fmt.Errorf("an end while %d paths are open", len(s.open))
+	}
+	if err := s.adds.Wait(); err != nil {
+		return err
+	}
+	infos := make([]nix.PathInfo, len(numbers))
+	for i, n := range numbers {
+		if n < 0 || n >= len(s.infos) {
+			return fmt.Errorf("path %d of %d", n, len(s.infos))
+		}
+		infos[i] = s.infos[n]
+	}
+	// Finish may wait for locks. Whoever asks for it says nothing until it is answered,
+	// and ends the stream to stop it.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var more errgroup.Group
+	more.Go(func() error {
+		if _, err := s.in.Peek(1); err != nil {
+			cancel()
+		}
+		return nil
+	})
+	err := s.answers.answer(msgFinish, 0, s.sink.Finish(ctx, infos))
+	_ = more.Wait() // there is one reader at a time
+	return err
+}
+
+// incoming is the reader of a NAR that comes in chunks.
+type incoming struct {
+	chunks chan []byte
+	used   *sync.Pool // for chunks that were read
+	last   error      // after the chunks; set before they are closed
+
+	chunk, rest []byte
+}
+
+// end says that there are no more chunks.
+func (i *incoming) end(err error) {
+	i.last = err
+	close(i.chunks)
+}
+
+func (i *incoming) Read(p []byte) (int, error) {
+	for len(i.rest) == 0 {
+		if i.chunk != nil {
+			i.used.Put(i.chunk) //nolint:staticcheck // a slice per chunk is nothing
+			i.chunk = nil
+		}
+		chunk, ok := <-i.chunks
+		if !ok {
+			return 0, i.last
+		}
+		i.chunk, i.rest = chunk, chunk
+	}
+	n := copy(p, i.rest)
+	i.rest = i.rest[n:]
+	return n, nil
+}

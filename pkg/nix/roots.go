@@ -1,0 +1,40 @@
+package nix
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/org/nix-matrix/internal/valid"
+)
+
+// Hold keeps the garbage collector away from paths, valid or not yet, until the
+// connection that it gives is closed or the context ends.
+func (n *Nix) Hold(ctx context.Context, paths ...string) (io.Closer, error) {
+	d, err := n.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.AddTempRoots(paths...); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// AddRoot makes the symlink file, which leads to a valid path and keeps the garbage collector
+// away from it. A symlink of that name is replaced.
+func (n *Nix) AddRoot(ctx context.Context, file, path string) error {
+	absolute, err := filepath.Abs(file)
+	if err != nil {
+		return err
+	}
+	if err := cmp.Or(fileName(absolute), valid.StorePath(path)); err != nil {
+		return fmt.Errorf("cannot link: %w", err)
+	}
+	if _, err := n.output(ctx, "nix-store", args("--realise", "--add-root").checked(fileName, absolute).operands(valid.StorePath, path)); err != nil {
+		return fmt.Errorf("cannot link %s to %s: %w", file, path, err)
+	}
+	return nil
+}

@@ -1,0 +1,96 @@
+package nix
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/org/nix-matrix/internal/valid"
+	"github.com/org/nix-matrix/pkg/text"
+)
+
+// Substitute fetches paths, as far as substituters have them: an error says that they
+// have not all.
+func (n *Nix) Substitute(ctx context.Context, paths ...string) error {
+	var errs []error
+	for _, piece := range chunks(paths) {
+		cmd := n.abroad(ctx, "nix-store", args("--realise", "--keep-going").operands(valid.StorePath, piece...))
+		cmd.Stdout = io.Discard
+		if err := n.run(cmd); err != nil {
+			errs = append(errs, fmt.Errorf("fetch from substituters: %w", err))
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Forecast gives how many bytes the store will grow by what is fetched for
+// outputs, given as for Realise. What is built comes on top.
+func (n *Nix) Forecast(ctx context.Context, outputs []string) (int64, error) {
+	cmd := n.abroad(ctx, "nix-store", args("--realise", "--dry-run").operands(valid.Realisable, outputs...))
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = io.Discard, &said
+	if err := n.run(cmd); err != nil {
+		return 0, fmt.Errorf("ask what will be fetched: %w", err)
+	}
+	return parseUnpacked(said.String()), nil
+}
+
+var unpackedPattern = regexp.MustCompile(`([0-9.]+) ([KMGT])iB unpacked\)`)
+
+// parseUnpacked gives the bytes that a dry run says will be unpacked.
+func parseUnpacked(said string) int64 {
+	m := unpackedPattern.FindStringSubmatch(text.Plain(said))
+	if m == nil {
+		return 0
+	}
+	size, err := strconv.ParseFloat(m[1], 64)
+	if err != nil {
+		return 0
+	}
+	return int64(size * math.Pow(1024, float64(strings.Index("KMGT", m[2])+1)))
+}
+
+// ToBuild returns the derivations that Nix would build for outputs, which are given as
+// for Realise.
+func (n *Nix) ToBuild(ctx context.Context, outputs []string) ([]string, error) {
+	built := map[string]bool{}
+	for _, piece := range chunks(outputs) {
+		var said bytes.Buffer
+		cmd := n.abroad(ctx, "nix-store", args("--realise", "--dry-run").operands(valid.Realisable, piece...))
+		cmd.Stdout, cmd.Stderr = io.Discard, &said
+		if err := n.run(cmd); err != nil {
+			return nil, fmt.Errorf("ask what is to be built: %w", err)
+		}
+		maps.Copy(built, parseDryRun(said.String(), " will be built:"))
+	}
+	return slices.Sorted(maps.Keys(built)), nil
+}
+
+// parseDryRun returns the paths that a dry run lists under a heading, such as
+// " will be fetched ".
+func parseDryRun(said, heading string) map[string]bool {
+	listed := map[string]bool{}
+	within := false
+	for line := range strings.Lines(text.Plain(said)) {
+		line = strings.TrimRight(line, "\n")
+		path, indented := strings.CutPrefix(line, "  /nix/store/")
+		switch {
+		case !indented:
+			within = strings.Contains(line, heading)
+		case within:
+			listed["/nix/store/"+path] = true
+		}
+	}
+	return listed
+}

@@ -1,0 +1,229 @@
+package nix
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/org/nix-matrix/internal/nar"
+	"github.com/org/nix-matrix/internal/valid"
+)
+
+// NAR opens the NAR of a path. It must be closed.
+func (n *Nix) NAR(ctx context.Context, path string) (io.ReadCloser, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	r, w := io.Pipe()
+	go func() { _ = w.CloseWithError(n.dump(ctx, w, path)) }()
+	return &narReader{PipeReader: r, cancel: cancel}, nil
+}
+
+// dump writes a NAR. A program for each of many paths costs more than all the
+// rest of pushing them; but only Nix itself knows how it names files on macOS.
+func (n *Nix) dump(ctx context.Context, w io.Writer, path string) error {
+	if runtime.GOOS != "darwin" && !n.remote {
+		file, err := n.realFile(path)
+		if err != nil {
+			return err
+		}
+		return nar.Dump(w, file)
+	}
+	cmd := n.command(ctx, "nix", args("store", "dump-path").operands(valid.StorePath, path))
+	cmd.Stdout = w
+	cmd.Stderr = io.Discard
+	return n.run(cmd)
+}
+
+type narReader struct {
+	*io.PipeReader
+	cancel context.CancelFunc
+}
+
+// Close ends the writing too.
+func (r *narReader) Close() error {
+	r.cancel()
+	return r.PipeReader.Close()
+}
+
+// Export writes the export stream of valid paths, references before what refers to them.
+// What is in the store is written as it is: whoever reads it compares it with the hash. Of
+// a path that can't be read, the error is a *PathError.
+func (n *Nix) Export(ctx context.Context, dst io.Writer, infos []PathInfo) error {
+	if runtime.GOOS == "darwin" || n.remote {
+		return n.export(ctx, dst, infos)
+	}
+	for _, info := range infos {
+		if err := info.check(); err != nil {
+			return fmt.Errorf("export store paths: %w", err)
+		}
+		err := nar.WriteRecord(dst, info.Path, info.References, info.Deriver, func(w io.Writer) error {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			to := &lastError{w: w}
+			if err := nar.Dump(to, filepath.Join(n.realDir(), filepath.Base(info.Path))); err != nil && to.err == nil {
+				return &PathError{info.Path, err}
+			}
+			return to.err
+		})
+		if err != nil {
+			return fmt.Errorf("export store paths: %w", err)
+		}
+	}
+	return nar.WriteEnd(dst)
+}
+
+// lastError keeps the error of writing.
+type lastError struct {
+	w   io.Writer
+	err error
+}
+
+func (l *lastError) Write(p []byte) (n int, err error) {
+	n, l.err = l.w.Write(p)
+	return n, l.err
+}
+
+// export has Nix do so, which alone knows how it names files on macOS.
+func (n *Nix) export(ctx context.Context, dst io.Writer, infos []PathInfo) error {
+	paths := make([]string, len(infos))
+	for i, info := range infos {
+		paths[i] = info.Path
+	}
+	for _, piece := range chunks(paths) {
+		out := &openEnd{w: dst}
+		cmd := n.command(ctx, "nix-store", args("--export").operands(valid.StorePath, piece...))
+		cmd.Stdout = out
+		if err := n.run(cmd); err != nil {
+			var failed *Error
+			if errors.As(err, &failed) {
+				if named := Named(failed.Message); len(named) > 0 && slices.Contains(piece, named[0]) {
+					err = &PathError{named[0], err}
+				}
+			}
+			return fmt.Errorf("export store paths: %w", err)
+		}
+		if out.end != [8]byte{} || out.have != len(out.end) {
+			return fmt.Errorf("export store paths: the stream of nix-store --export has no end")
+		}
+	}
+	return nar.WriteEnd(dst)
+}
+
+// Import adds the paths of an export stream, checking neither signatures nor what the
+// references are. It holds a NAR at a time in memory, as Nix does.
+func (n *Nix) Import(ctx context.Context, src io.Reader) error {
+	cmd := n.command(ctx, "nix-store", args("--import"))
+	cmd.Stdin, cmd.Stdout = src, io.Discard
+	if err := n.run(cmd); err != nil {
+		return fmt.Errorf("import store paths: %w", err)
+	}
+	return nil
+}
+
+// openEnd holds the last eight bytes back, so that streams can be joined.
+type openEnd struct {
+	w    io.Writer
+	end  [8]byte
+	have int
+}
+
+func (o *openEnd) Write(p []byte) (int, error) {
+	all := append(o.end[:o.have:o.have], p...)
+	keep := min(len(all), len(o.end))
+	if _, err := o.w.Write(all[:len(all)-keep]); err != nil {
+		return 0, err
+	}
+	o.have = copy(o.end[:], all[len(all)-keep:])
+	return len(p), nil
+}
+
+// Copy sends the closures of the paths to another store, and says what of them it
+// lacked. How large that is, it knows of binary caches alone. With DRV!* among the paths,
+// the other store learns also which derivation has these outputs.
+func (n *Nix) Copy(ctx context.Context, destination string, paths []string) (Traffic, error) {
+	if err := valid.Address(destination); err != nil {
+		return Traffic{}, fmt.Errorf("copy: %w", err)
+	}
+	log := &copyLog{sizes: map[string]int64{}, rest: tail{limit: 16 << 10}}
+	installables := make([]string, len(paths))
+	for i, path := range paths {
+		installables[i] = n.installable(path)
+	}
+	for _, piece := range chunks(installables) {
+		with := args().settings(asked...).add("copy", "--verbose", "--to").checked(valid.Address, destination)
+		if strings.HasPrefix(destination, "ssh") {
+			with.add("--substitute-on-destination") // what others can send, we need not
+		}
+		cmd := n.abroad(ctx, "nix", with.operands(copied, piece...))
+		cmd.WaitDelay = copyGrace
+		cmd.Stderr = log // and nowhere else: it may quote the address
+		err := cmd.Run()
+		if err = failure(cmd, err, log.rest.String()+string(log.partly)); err != nil {
+			maps.DeleteFunc(log.sizes, func(_ string, size int64) bool { return size == 0 }) // which may not have arrived
+			name, _, _ := strings.Cut(Redact(destination), "?")
+			return log.traffic(), fmt.Errorf("copy to %s: %w", name, redactErr(err, destination))
+		}
+	}
+	return log.traffic(), nil
+}
+
+// A copyLog reads what nix copy says: which paths it sends, and for a binary cache
+// also when one was compressed and is there.
+type copyLog struct {
+	sizes  map[string]int64 // bytes of NARs by path, 0 where that is not known
+	partly []byte           // a line that has not ended yet
+	rest   tail             // what else it says, of which the last can be an error
+}
+
+var copyPattern = regexp.MustCompile(`^copying path '([^']+)' (?:to '|from '.*' to '|\((\d+) bytes, )`)
+
+func (l *copyLog) Write(p []byte) (int, error) {
+	for rest := p; len(rest) > 0; {
+		line, after, ended := bytes.Cut(rest, []byte("\n"))
+		l.partly = append(l.partly, line...)
+		if !ended && len(l.partly) < l.rest.limit {
+			break
+		}
+		if m := copyPattern.FindSubmatch(l.partly); m != nil {
+			size, _ := strconv.ParseInt(string(m[2]), 10, 64) // 0 is not known
+			l.sizes[string(m[1])] = max(size, l.sizes[string(m[1])])
+		} else if !bytes.HasSuffix(l.partly, []byte("...")) { // as lines end that say what it does
+			_, _ = l.rest.Write(append(l.partly, '\n'))
+		}
+		l.partly, rest = l.partly[:0], after
+	}
+	return len(p), nil
+}
+
+func (l *copyLog) traffic() Traffic {
+	var t Traffic
+	for _, size := range l.sizes {
+		t.Add(Traffic{1, size})
+	}
+	return t
+}
+
+// CopyDerivations sends the closures of derivations to another store. They have
+// content addresses, so a store that does not trust us takes them.
+func (n *Nix) CopyDerivations(ctx context.Context, destination string, drvs []string) error {
+	if err := valid.Address(destination); err != nil {
+		return fmt.Errorf("copy derivations: %w", err)
+	}
+	for _, piece := range chunks(drvs) {
+		cmd := n.abroad(ctx, "nix", args("copy", "--derivation", "--to").checked(valid.Address, destination).operands(valid.StorePath, piece...))
+		cmd.Stderr = io.Discard
+		if err := n.run(cmd); err != nil {
+			return fmt.Errorf("copy derivations to %s: %w", Redact(destination), redactErr(err, destination))
+		}
+	}
+	return nil
+}

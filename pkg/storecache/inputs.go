@@ -1,0 +1,77 @@
+package storecache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/org/nix-matrix/internal/storepath"
+	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/engine"
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/pack"
+)
+
+// RestoreInputs adds what a cache has of the sources at these paths, which a flake's
+// inputs are, to the store: what was saved for the same ones, else the newest that
+// was saved at all, which may have some of them. Of what a pack says only that is
+// taken which the path itself proves.
+func RestoreInputs(ctx context.Context, to RestoreNix, by engine.Engine, from cache.Cache, id string, paths []string, seal *pack.Key) (Restored, error) {
+	same := inputsPrefix(id, seal, paths)
+	blob, err := from.Open(ctx, same, same, inputsStart(id, seal))
+	if errors.Is(err, cache.ErrMiss) {
+		return Restored{}, nil
+	}
+	if err != nil {
+		return Restored{}, fmt.Errorf("restore flake inputs: %w", err)
+	}
+	index, err := pack.ReadIndex(ctx, blob, "", seal)
+	if err != nil {
+		return Restored{}, fmt.Errorf("restore flake inputs: %w", err)
+	}
+	var numbers []int
+	for n := range index.Records {
+		rec := &index.Records[n]
+		if slices.Contains(paths, rec.Path) && rec.Path == storepath.Source(rec.NarHash) {
+			rec.References, rec.Deriver, rec.Proof = nil, "", pack.Proof{CA: storepath.SourceCA(rec.NarHash)}
+			numbers = append(numbers, n)
+		}
+	}
+	restored, err := restoreRecords(ctx, to, by, blob, index, numbers, Proven())
+	if err != nil {
+		return restored, fmt.Errorf("restore flake inputs: %w", err)
+	}
+	return restored, nil
+}
+
+// SaveInputs puts those of the sources at these paths that are there into a cache.
+func SaveInputs(ctx context.Context, from Nix, to cache.Cache, id string, paths, there []string, seal *pack.Key) (err error) {
+	f, err := os.CreateTemp("", "nix-matrix-inputs-")
+	if err != nil {
+		return fmt.Errorf("save flake inputs: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close(), os.Remove(f.Name())) }()
+	summary, err := packPaths(ctx, from, f, there, seal)
+	if err != nil {
+		return fmt.Errorf("save flake inputs: %w", err)
+	}
+	err = to.Save(ctx, inputsPrefix(id, seal, paths)+sumOf(inputsFormat, "", there), f, summary.Size)
+	if err != nil && !errors.Is(err, cache.ErrExists) { // somebody else's at the same time
+		return fmt.Errorf("save flake inputs: %w", err)
+	}
+	return nil
+}
+
+const inputsFormat = "nix-matrix inputs 1"
+
+// inputsStart begins the keys of all inputs that are sealed with a key, or in clear.
+func inputsStart(id string, seal *pack.Key) string {
+	return job.InputsPrefix(id, seal.Fingerprint())
+}
+
+// inputsPrefix begins the keys of what was saved of these paths.
+func inputsPrefix(id string, seal *pack.Key, paths []string) string {
+	return inputsStart(id, seal) + sumOf(inputsFormat, "", paths) + "-"
+}

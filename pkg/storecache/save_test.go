@@ -1,0 +1,145 @@
+package storecache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/nix/nixtest"
+)
+
+// What can't be saved to its end leaves an error and the packs that are whole.
+func TestSaveFails(t *testing.T) {
+	n := inputsNix(t)
+	paths := fleet(t, n)
+	closure, err := n.Requisites(t.Context(), paths["top"])
+	must(t, err)
+	for name, s := range map[string]*Saver{
+		"export": {Nix: broken{n}, Cache: open(t), ID: "test"},
+		"cache":  {Nix: n, Cache: full{open(t)}, ID: "test"},
+	} {
+		s.Size = 1 << 20
+		packs, err := s.Save(t.Context(), infosOf(t, n, closure...))
+		if err == nil || !strings.HasPrefix(err.Error(), "save: ") {
+			t.Errorf("%s: %v", name, err)
+		}
+		for _, p := range packs {
+			if _, err := s.Cache.Open(t.Context(), p.Key); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}
+
+// A path that has changed in the store since it was registered, or is gone, is left out
+// of a save, as is what refers to it; all others are saved.
+func TestSaveWithout(t *testing.T) {
+	for what, damage := range map[string]func(path string) error{
+		"changed": func(path string) error {
+			return errors.Join(os.Chmod(path, 0o600), os.WriteFile(path, []byte("something else"), 0o600))
+		},
+		"gone": os.Remove,
+		"something else": func(path string) error {
+			return errors.Join(os.Remove(path), syscall.Mkfifo(path, 0o400))
+		},
+		"not valid": nil,
+	} {
+		for _, size := range []int64{0, 1} { // all in one pack, and each in its own
+			t.Run(fmt.Sprint(what, " ", size), func(t *testing.T) {
+				n := inputsNix(t)
+				paths := fleet(t, n)
+				closure, err := n.Requisites(t.Context(), paths["top"], paths["alone"])
+				must(t, err)
+				infos := infosOf(t, n, closure...)
+				if damage == nil {
+					for _, name := range []string{"top", "left"} { // a path goes after what refers to it
+						nixtest.Run(t, "nix-store", "--delete", "--ignore-liveness", paths[name])
+					}
+				} else {
+					must(t, damage(paths["left"]))
+				}
+				s := saver(n, open(t), nil)
+				s.Size = size
+				var lost []string
+				s.Lost = func(path string, why error) {
+					lost = append(lost, path)
+					if why == nil {
+						t.Errorf("%s is lost for no reason", path)
+					}
+				}
+				packs, err := s.Save(t.Context(), infos)
+				must(t, err)
+				slices.Sort(lost)
+				want := []string{paths["left"], paths["top"]}
+				slices.Sort(want)
+				if diff := cmp.Diff(want, lost); diff != "" {
+					t.Errorf("lost:\n%s", diff)
+				}
+				want = slices.DeleteFunc(slices.Clone(closure), func(path string) bool { return slices.Contains(lost, path) })
+				slices.Sort(want)
+				if diff := cmp.Diff(want, slices.Sorted(slices.Values(NewIndex(packs...).Paths()))); diff != "" {
+					t.Errorf("saved:\n%s", diff)
+				}
+			})
+		}
+	}
+}
+
+// asking counts how often the store is asked for what it knows of a path.
+type asking struct {
+	Nix
+	times map[string]int
+}
+
+func (a asking) FullInfo(ctx context.Context, paths ...string) ([]nix.PathInfo, error) {
+	for _, path := range paths {
+		a.times[path]++
+	}
+	return a.Nix.FullInfo(ctx, paths...)
+}
+
+// The store is asked once for what it knows of a path that is saved, also if another path
+// is lost.
+func TestSaveAsksOnce(t *testing.T) {
+	n := inputsNix(t)
+	paths := fleet(t, n)
+	a := asking{n, map[string]int{}}
+	fresh, err := New(t.Context(), a, NewIndex(), Built, []string{paths["top"], paths["alone"], paths["right"]})
+	must(t, err)
+	var names []string
+	for _, info := range fresh {
+		names = append(names, info.Path[strings.LastIndex(info.Path, "-")+1:])
+	}
+	if slices.Sort(names); !slices.Equal(names, []string{"alone", "large", "low", "right", "top"}) { // left is signed
+		t.Errorf("new are %q", names)
+	}
+	must(t, os.Remove(paths["right"]))
+	s := &Saver{Nix: a, Cache: open(t), ID: "test"}
+	packs, err := s.Save(t.Context(), fresh)
+	must(t, err)
+	if got := len(NewIndex(packs...).Paths()); got != 3 {
+		t.Errorf("%d paths are saved", got)
+	}
+	for path, times := range a.times {
+		if times > 1 {
+			t.Errorf("it asks %d times for %s", times, path)
+		}
+	}
+}
+
+// full is a cache that takes no more.
+type full struct{ cache.Cache }
+
+func (full) Save(context.Context, string, io.ReaderAt, int64) error {
+	return errors.New("no more room")
+}
