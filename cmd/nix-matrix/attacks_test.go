@@ -79,8 +79,8 @@ var attacks = map[string]func(g, other *gate) bool{
 		return g.changePlan(func(p *job.Plan) {
 			p.Entries = []job.Entry{}
 			for i := range p.Targets {
-				if t := &p.Targets[i]; t.State == job.Build {
-					t.State, t.Reason, t.Available = job.Skip, "it is there", g.random.IntN(2) == 0
+				if t := &p.Targets[i]; t.State == job.StateBuild {
+					t.State, t.Reason, t.Available = job.StateSkip, "it is there", g.random.IntN(2) == 0
 				}
 			}
 		})

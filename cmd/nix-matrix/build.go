@@ -11,11 +11,11 @@ import (
 
 	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/access"
-	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/build"
 	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/reuse"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 func newBuild(a *app) *cobra.Command {
@@ -95,14 +95,14 @@ func (b *builder) run(ctx context.Context) error {
 		return err
 	}
 	if interrupted := *result; b.resultFile != "-" { // whose reader may be what is waited for
-		interrupted.Outcome, interrupted.Error = job.Cancelled, "the worker was told twice to stop"
+		interrupted.Outcome, interrupted.Error = job.OutcomeCancelled, "the worker was told twice to stop"
 		a.onAbort(func() { _ = b.writeResult(&interrupted) })
 	}
 	err = b.build(ctx, entry, result)
 	a.onAbort(nil) // what is known now says more
 	if err != nil {
 		result.Error = err.Error()
-		result.Outcome = build.Outcome(ctx, result)
+		result.Conclude(ctx.Err() != nil)
 		result.Finished = time.Now().UTC()
 	}
 	if werr := errors.Join(b.writeResult(result), b.tellLogs(entry.ID)); werr != nil {
@@ -172,7 +172,7 @@ func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Resul
 		Options: options, Host: a.host, Access: config, Docs: b.docs, Hooks: scripts, Log: a.log,
 		SetUp: b.setup, PlanFile: b.planFile, DrvsFile: b.drvsFile, Policy: policy, Engine: b.packing.engine,
 	}).Build(ctx, entry, result)
-	a.log.Finish(err == nil && result.Outcome != job.Broken)
+	a.log.Finish(err == nil && result.Outcome != job.OutcomeFailed)
 	return err
 }
 
@@ -206,7 +206,7 @@ func (b *builder) writeResult(result *job.Result) error {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(b.app.streams.out, "%s\n", action.ForeignJSON(data))
+		_, err = fmt.Fprintf(b.app.streams.out, "%s\n", text.NoCommandsJSON(data))
 		return err
 	default:
 		return b.docs.WriteResult(b.resultFile, result)

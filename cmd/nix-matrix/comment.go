@@ -7,6 +7,7 @@ import (
 
 	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/report"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 const (
@@ -19,7 +20,7 @@ const (
 
 // comment puts the verdict into the comment of this id on the pull request, where
 // there is one and the token may. That it can't be had changes no verdict.
-func (a *app) comment(ctx context.Context, v *report.Verdict) {
+func (a *app) comment(ctx context.Context, v *verdict.Verdict) {
 	const failed = "There is no comment on the pull request"
 	pull, err := a.action.PullRequest()
 	switch {
@@ -38,7 +39,7 @@ func (a *app) comment(ctx context.Context, v *report.Verdict) {
 	a.log.Doing("commenting on pull request %d", pull.Number)
 	api, err := a.gitHub()
 	if err == nil {
-		text := v.Summary(report.SummaryOptions{RunURL: a.action.RunURL(), Brief: true, MaxBytes: maxCommentText})
+		text := report.Summary(v, report.SummaryOptions{RunURL: a.action.RunURL(), Brief: true, MaxBytes: maxCommentText})
 		err = api.Comment(ctx, pull.Number, action.CommentMarker(a.id), text)
 	}
 	switch {

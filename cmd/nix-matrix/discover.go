@@ -17,6 +17,7 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/plan"
 	"github.com/org/nix-matrix/pkg/report"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 func newDiscover(a *app) *cobra.Command {
@@ -150,11 +151,11 @@ func (a *app) openDiscovery(ctx context.Context, flags *discoverFlags, options d
 // emit sets the outputs, and prints the matrix if printJSON is true.
 func (a *app) emit(p *job.Plan, key string, matrix []byte, planFile, drvsFile string, printJSON bool) error {
 	for _, t := range p.Targets {
-		if t.State == job.Failed {
+		if t.State == job.StateFailed {
 			a.action.Annotate(action.LevelError, t.Name+" can't be evaluated", t.Error)
 		}
 	}
-	for _, notice := range p.Notices {
+	for _, notice := range report.Notices(p) {
 		a.action.Annotate(action.LevelNotice, "", notice)
 	}
 	if err := a.action.AddSummary(report.OutlookMarkdown(p, maxOutlook)); err != nil {
@@ -177,6 +178,6 @@ func (a *app) emit(p *job.Plan, key string, matrix []byte, planFile, drvsFile st
 	if !printJSON {
 		return nil
 	}
-	_, err := fmt.Fprintf(a.streams.out, "%s\n", action.ForeignJSON(matrix))
+	_, err := fmt.Fprintf(a.streams.out, "%s\n", text.NoCommandsJSON(matrix))
 	return err
 }

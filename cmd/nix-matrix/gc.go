@@ -23,6 +23,7 @@ import (
 	"github.com/org/nix-matrix/pkg/gc"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/storecache"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 func newGC(a *app) *cobra.Command {
@@ -79,8 +80,8 @@ type collector struct {
 
 // A shelf is a cache that things can be taken from.
 type shelf interface {
-	list(ctx context.Context, prefix string) ([]gc.Entry, error)
-	remove(ctx context.Context, e gc.Entry) error
+	list(ctx context.Context, prefix string) ([]action.CacheEntry, error)
+	remove(ctx context.Context, e action.CacheEntry) error
 	// defaultRef is the default branch's, empty where there are none.
 	defaultRef(ctx context.Context) (string, error)
 }
@@ -130,7 +131,7 @@ func (g *collector) run(ctx context.Context) error {
 
 // named are the packs that the newest indexes name, of each ref whose indexes this job may
 // and can read.
-func (g *collector) named(ctx context.Context, entries []gc.Entry) map[string]map[string]bool {
+func (g *collector) named(ctx context.Context, entries []action.CacheEntry) map[string]map[string]bool {
 	a := g.app
 	indexes := gc.Indexes(entries, a.id)
 	if len(indexes) == 0 {
@@ -192,17 +193,12 @@ func (a *app) gitHub() (*action.GitHub, error) {
 
 type actionsShelf struct{ api *action.GitHub }
 
-func (s actionsShelf) list(ctx context.Context, prefix string) ([]gc.Entry, error) {
-	found, err := s.api.Caches(ctx, prefix)
-	entries := make([]gc.Entry, len(found))
-	for i, e := range found {
-		entries[i] = gc.Entry(e)
-	}
-	return entries, err
+func (s actionsShelf) list(ctx context.Context, prefix string) ([]action.CacheEntry, error) {
+	return s.api.Caches(ctx, prefix)
 }
 
-func (s actionsShelf) remove(ctx context.Context, e gc.Entry) error {
-	return s.api.RemoveCache(ctx, action.CacheEntry(e))
+func (s actionsShelf) remove(ctx context.Context, e action.CacheEntry) error {
+	return s.api.RemoveCache(ctx, e)
 }
 
 func (s actionsShelf) defaultRef(ctx context.Context) (string, error) {
@@ -212,16 +208,18 @@ func (s actionsShelf) defaultRef(ctx context.Context) (string, error) {
 
 type dirShelf struct{ files cache.Collectable }
 
-func (s dirShelf) list(ctx context.Context, prefix string) ([]gc.Entry, error) {
+func (s dirShelf) list(ctx context.Context, prefix string) ([]action.CacheEntry, error) {
 	found, err := s.files.List(ctx, prefix)
-	entries := make([]gc.Entry, len(found))
+	entries := make([]action.CacheEntry, len(found))
 	for i, f := range found {
-		entries[i] = gc.Entry{Key: f.Key, Size: f.Size, Created: f.Saved, Used: f.Saved}
+		entries[i] = action.CacheEntry{Key: f.Key, Size: f.Size, Created: f.Saved, Used: f.Saved}
 	}
 	return entries, err
 }
 
-func (s dirShelf) remove(ctx context.Context, e gc.Entry) error { return s.files.Remove(ctx, e.Key) }
+func (s dirShelf) remove(ctx context.Context, e action.CacheEntry) error {
+	return s.files.Remove(ctx, e.Key)
+}
 
 func (s dirShelf) defaultRef(context.Context) (string, error) { return "", nil }
 
@@ -251,7 +249,7 @@ func (g *collector) collect(ctx context.Context, s shelf, all []collected) (fail
 		}
 		done++
 		show.Doing("removing %d of %d", done, total)
-		c.err = s.remove(ctx, c.Entry)
+		c.err = s.remove(ctx, c.CacheEntry)
 		c.removed = c.err == nil
 		switch left := total - done; {
 		case c.removed || ctx.Err() != nil:
@@ -306,7 +304,7 @@ func (g *collector) print(all []collected) error {
 			if c.Ref != "" {
 				line += " of " + c.Ref
 			}
-			if _, err := fmt.Fprintln(out, action.Foreign(fmt.Sprintf("%s (%s): %s", line, job.Size(c.Size), c.Why))); err != nil {
+			if _, err := fmt.Fprintln(out, text.NoCommands(fmt.Sprintf("%s (%s): %s", line, text.Size(c.Size), c.Why))); err != nil {
 				return err
 			}
 		}
@@ -347,7 +345,7 @@ func (g *collector) printTable(out io.Writer, all []collected, verb string) erro
 	row := func(name string, kinds ...job.KeyKind) {
 		gone, kept := g.tallies(all, kinds...)
 		if gone.Count+kept.Count > 0 || name == "all" {
-			fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%s\n", name, gone.Count, job.Size(gone.Bytes), kept.Count, job.Size(kept.Bytes))
+			fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%s\n", name, gone.Count, text.Size(gone.Bytes), kept.Count, text.Size(kept.Bytes))
 		}
 	}
 	fmt.Fprintf(w, "KIND\t%s\tSIZE\tKEPT\tSIZE\n", strings.ToUpper(verb))

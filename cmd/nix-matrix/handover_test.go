@@ -53,16 +53,16 @@ func TestCachedResults(t *testing.T) {
 				r.Outcome, r.Error = outcome, ""
 				in.save(t, r)
 			}
-			save("7", "1", "0000000001", job.Broken)
-			save("7", "1", "0000000002", job.Built)
-			save("8", "1", "0000000003", job.Built) // in another run
-			save("7", "2", "0000000001", job.Built)
+			save("7", "1", "0000000001", job.OutcomeFailed)
+			save("7", "1", "0000000002", job.OutcomeBuilt)
+			save("8", "1", "0000000003", job.OutcomeBuilt) // in another run
+			save("7", "2", "0000000001", job.OutcomeBuilt)
 			report := inRun(t, c, "7", "2", seal)
 			results, complete := report.readResults(t.Context(), plan)
-			if complete || len(results) != 2 || results[0].Entry != "0000000001" || results[0].Outcome != job.Built || results[1].Entry != "0000000002" {
+			if complete || len(results) != 2 || results[0].Entry != "0000000001" || results[0].Outcome != job.OutcomeBuilt || results[1].Entry != "0000000002" {
 				t.Errorf("complete is %t, %d results: %+v", complete, len(results), results)
 			}
-			save("7", "2", "0000000003", job.Cancelled)
+			save("7", "2", "0000000003", job.OutcomeCancelled)
 			if results, complete := report.readResults(t.Context(), plan); !complete || len(results) != 3 {
 				t.Errorf("complete is %t, %d results", complete, len(results))
 			}

@@ -20,6 +20,7 @@ import (
 	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // version is set when a release is built.
@@ -186,7 +187,7 @@ func (e *crashError) Error() string {
 
 // fail tells why the program ends, once.
 func (a *app) fail(title string, err error) {
-	_, _ = fmt.Fprintf(a.streams.err, "nix-matrix: %s\n", action.Foreign(nix.Plain(err.Error())))
+	_, _ = fmt.Fprintf(a.streams.err, "nix-matrix: %s\n", text.NoCommands(text.Plain(err.Error())))
 	if crash, ok := errors.AsType[*crashError](err); ok {
 		_, _ = a.streams.err.Write(crash.stack)
 	}

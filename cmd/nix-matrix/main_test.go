@@ -122,7 +122,7 @@ func TestCrashResult(t *testing.T) {
 		t.Fatal(err)
 	}
 	result, err := job.ParseResult(data)
-	if err != nil || result.Outcome != job.Broken || !strings.HasPrefix(result.Error, "nix-matrix crashed: ") {
+	if err != nil || result.Outcome != job.OutcomeFailed || !strings.HasPrefix(result.Error, "nix-matrix crashed: ") {
 		t.Errorf("got %+v, %v", result, err)
 	}
 }

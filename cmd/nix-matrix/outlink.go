@@ -9,8 +9,8 @@ import (
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/nix"
-	"github.com/org/nix-matrix/pkg/report"
 	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // An outPath is an output of a target that is done.
@@ -18,7 +18,7 @@ type outPath struct{ name, path string }
 
 // outPaths returns the outputs of the targets that are done, by the names of the targets, with
 // the output's name behind it where that is not out.
-func outPaths(v *report.Verdict) []outPath {
+func outPaths(v *verdict.Verdict) []outPath {
 	var all []outPath
 	add := func(target, output, path string) {
 		if output != "out" {
@@ -92,11 +92,11 @@ func link(ctx context.Context, n *nix.Nix, dir string, outputs []outPath) (count
 }
 
 // tellOutputs says where the outputs are: all of a few, or where the links are.
-func (r *runner) tellOutputs(ctx context.Context, n *nix.Nix, v *report.Verdict) error {
+func (r *runner) tellOutputs(ctx context.Context, n *nix.Nix, v *verdict.Verdict) error {
 	outputs := outPaths(v)
 	if r.outLink != "" {
 		count, err := link(ctx, n, r.outLink, outputs)
-		r.app.log.Printf("%d %s in %s", count, text.Noun(count, "output is linked", "outputs are linked"), r.outLink)
+		r.app.log.Printf("%s in %s", text.Plural(count, "output is linked", "outputs are linked"), r.outLink)
 		if err != nil {
 			return fmt.Errorf("cannot link all outputs in %s: %w", r.outLink, err)
 		}

@@ -11,10 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/org/nix-matrix/internal/usage"
-	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/report"
+	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // pages say where and how a verdict is shown. An empty file name is none.
@@ -58,11 +59,11 @@ func (p *pages) check() error {
 }
 
 // origin says what a verdict on a plan is about. In a workflow, that is its commit.
-func (a *app) origin(p *job.Plan) *report.Origin {
+func (a *app) origin(p *job.Plan) *verdict.Origin {
 	if p == nil {
 		return nil
 	}
-	o := &report.Origin{Source: p.Source, Created: p.Created, Machine: p.System, Nix: p.Nix}
+	o := &verdict.Origin{Source: p.Source, Created: p.Created, Machine: p.System, Nix: p.Nix}
 	if a.action.Running() {
 		o.Repository, o.Commit = a.getenv("GITHUB_REPOSITORY"), a.getenv("GITHUB_SHA")
 	}
@@ -70,16 +71,16 @@ func (a *app) origin(p *job.Plan) *report.Origin {
 }
 
 // write writes the report to the files.
-func (p *pages) write(v *report.Verdict, o report.SummaryOptions) error {
+func (p *pages) write(v *verdict.Verdict, o report.SummaryOptions) error {
 	if p.summary != "" && p.summary != "-" {
-		if err := documents.WriteFile(p.summary, []byte(v.Summary(o))); err != nil {
+		if err := documents.WriteFile(p.summary, []byte(report.Summary(v, o))); err != nil {
 			return fmt.Errorf("cannot write the summary: %w", err)
 		}
 	}
 	if p.html == "" {
 		return nil
 	}
-	page, err := v.HTML(o)
+	page, err := report.HTML(v, o)
 	if err != nil {
 		return err
 	}
@@ -90,16 +91,16 @@ func (p *pages) write(v *report.Verdict, o report.SummaryOptions) error {
 }
 
 // print prints the verdict: as JSON, as Markdown, or as text.
-func (p *pages) print(a *app, v *report.Verdict, o report.SummaryOptions) error {
+func (p *pages) print(a *app, v *verdict.Verdict, o report.SummaryOptions) error {
 	if p.json {
 		return a.printJSON(v)
 	}
-	text := v.Text()
+	shown := report.Text(v)
 	if p.summary == "-" {
-		text = v.Summary(o)
+		shown = report.Summary(v, o)
 	}
-	for line := range strings.Lines(text) {
-		if _, err := io.WriteString(a.streams.out, action.Foreign(line)); err != nil {
+	for line := range strings.Lines(shown) {
+		if _, err := io.WriteString(a.streams.out, text.NoCommands(line)); err != nil {
 			return err
 		}
 	}

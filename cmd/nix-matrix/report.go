@@ -20,6 +20,7 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/report"
 	"github.com/org/nix-matrix/pkg/reuse"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 func newReport(a *app) *cobra.Command {
@@ -94,7 +95,7 @@ func (r *reporter) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	verdict, plan, results, err := r.judge(ctx)
+	v, plan, results, err := r.judge(ctx)
 	if errors.Is(err, documents.ErrMissing) {
 		a.log.Printf("%v: trying the artifacts of the run", err)
 		return a.action.SetOutput("handover", "missing")
@@ -102,19 +103,19 @@ func (r *reporter) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	verdict.Origin = a.origin(plan)
-	if !verdict.Refused {
+	v.Origin = a.origin(plan)
+	if !v.Refused {
 		if plan != nil {
 			r.docs.Trust.Heads = plan.Heads
 		}
-		r.reuse(ctx, verdict, limit, plan, results)
+		r.reuse(ctx, v, limit, plan, results)
 	}
-	return r.tell(ctx, verdict)
+	return r.tell(ctx, v)
 }
 
 // judge reads needs, plan and results, and returns the verdict on them. With missingOK, the
 // error is documents.ErrMissing where the artifacts of the run may have more.
-func (r *reporter) judge(ctx context.Context) (*report.Verdict, *job.Plan, []*job.Result, error) {
+func (r *reporter) judge(ctx context.Context) (*verdict.Verdict, *job.Plan, []*job.Result, error) {
 	a := r.app
 	needs, err := r.readNeeds()
 	if err != nil {
@@ -130,7 +131,7 @@ func (r *reporter) judge(ctx context.Context) (*report.Verdict, *job.Plan, []*jo
 		return nil, nil, nil, err
 	}
 	if refusal != nil {
-		return report.Refuse(refusal, needs), nil, nil, nil
+		return verdict.Refuse(refusal, needs), nil, nil, nil
 	}
 	if plan == nil && r.missingOK {
 		return nil, nil, nil, fmt.Errorf("the plan was %w", documents.ErrMissing)
@@ -139,16 +140,11 @@ func (r *reporter) judge(ctx context.Context) (*report.Verdict, *job.Plan, []*jo
 	if !complete && r.missingOK {
 		return nil, nil, nil, fmt.Errorf("not all results were %w", documents.ErrMissing)
 	}
-	for _, result := range results {
-		if job.SamePlan(result.Plan, key) {
-			result.Plan = key
-		}
-	}
-	return report.Judge(plan, key, results, needs), plan, results, nil
+	return verdict.Judge(plan, key, results, needs), plan, results, nil
 }
 
 // readNeeds reads what became of the jobs before. In a workflow there must be some.
-func (r *reporter) readNeeds() (report.Needs, error) {
+func (r *reporter) readNeeds() (verdict.Needs, error) {
 	text := []byte(r.needs)
 	file, isFile := strings.CutPrefix(r.needs, "@")
 	if isFile || strings.HasPrefix(r.needs, "/") {
@@ -157,7 +153,7 @@ func (r *reporter) readNeeds() (report.Needs, error) {
 			return nil, fmt.Errorf("cannot read --needs: %w", err)
 		}
 	}
-	needs, err := report.ParseNeeds(text)
+	needs, err := verdict.ParseNeeds(text)
 	if err != nil {
 		return nil, usage.Wrap(err)
 	}
@@ -169,7 +165,7 @@ func (r *reporter) readNeeds() (report.Needs, error) {
 
 // readPlan reads the plan and makes its key, as one of this use of nix-matrix. In a
 // workflow, a plan that is not there or can't be judged is for the verdict to say.
-func (r *reporter) readPlan(ctx context.Context, needs report.Needs) (plan *job.Plan, key string, refusal *report.Refusal, err error) {
+func (r *reporter) readPlan(ctx context.Context, needs verdict.Needs) (plan *job.Plan, key string, refusal *verdict.Refusal, err error) {
 	a := r.app
 	data, err := r.planData(ctx, needs)
 	if errors.Is(err, fs.ErrNotExist) && a.action.Running() {
@@ -182,38 +178,30 @@ func (r *reporter) readPlan(ctx context.Context, needs report.Needs) (plan *job.
 	case err != nil && !a.action.Running():
 		return nil, "", nil, err
 	case err != nil:
-		return nil, "", &report.Refusal{ //nolint:nilerr // the verdict tells of it
-			Reason: "the plan that arrived can't be read",
-			Next:   "All jobs need the same version of nix-matrix and the same `encryption_key`. If they have that, somebody has replaced the artifact: run all jobs again.",
-			Detail: err.Error(),
-		}, nil
+		return nil, "", verdict.Unreadable(err), nil
 	}
 	key = job.PlanKey(a.id, r.docs.Seal.Fingerprint(), data)(0)
-	// The attempt may be an earlier one: who runs failed jobs again keeps the plan.
-	if run, attempt := a.action.RunNumber(); a.action.Running() && (plan.Run != run || plan.Attempt > attempt) {
-		refusal = &report.Refusal{
-			Reason: "the plan that arrived is of another run",
-			Next:   fmt.Sprintf("It was made in the run %d, attempt %d, and this is the run %d, attempt %d. Run all jobs again.", plan.Run, plan.Attempt, run, attempt),
-		}
+	if run, attempt := a.action.RunNumber(); a.action.Running() {
+		refusal = verdict.OtherRun(plan, run, attempt)
 	}
 	return plan, key, refusal, nil
 }
 
 // tell gives the verdict in all the places where it is looked for.
-func (r *reporter) tell(ctx context.Context, v *report.Verdict) error {
+func (r *reporter) tell(ctx context.Context, v *verdict.Verdict) error {
 	a := r.app
 	options := report.SummaryOptions{RunURL: a.action.RunURL(), MaxBytes: action.MaxSummary}
-	summary := v.Summary(options)
+	summary := report.Summary(v, options)
 	if err := r.pages.write(v, options); err != nil {
 		return err
 	}
 	if err := a.action.AddSummary(summary); err != nil {
 		return fmt.Errorf("add to the job's summary: %w", err)
 	}
-	for _, annotation := range v.Annotations() {
+	for _, annotation := range report.Annotations(v) {
 		a.action.AnnotateAt(action.Level(annotation.Level), annotation.Title, annotation.Message, annotation.File, annotation.Line)
 	}
-	if err := a.action.SetOutput("success", strconv.FormatBool(v.Status == report.Success)); err != nil {
+	if err := a.action.SetOutput("success", strconv.FormatBool(v.Status == verdict.Success)); err != nil {
 		return fmt.Errorf("set the output success: %w", err)
 	}
 	results, err := v.Output(job.MaxMatrix)
@@ -230,7 +218,7 @@ func (r *reporter) tell(ctx context.Context, v *report.Verdict) error {
 	if err := r.pages.print(a, v, options); err != nil {
 		return err
 	}
-	if v.Status != report.Success {
+	if v.Status != verdict.Success {
 		return &redError{string(v.Status)}
 	}
 	return nil
@@ -238,7 +226,7 @@ func (r *reporter) tell(ctx context.Context, v *report.Verdict) error {
 
 // planData returns the JSON of the plan that the discover job names in needs: from the cache,
 // else from the file that the artifact is in.
-func (r *reporter) planData(ctx context.Context, needs report.Needs) ([]byte, error) {
+func (r *reporter) planData(ctx context.Context, needs verdict.Needs) ([]byte, error) {
 	if key := needs.PlanKey(r.app.id); key != "" && r.docs.Cache != nil {
 		data, err := r.docs.Plan(ctx, key)
 		if err == nil {
@@ -291,7 +279,7 @@ const maxNeeds = 64 << 20
 
 // reuse compares the verdict with the default branch's last run, and leaves for later runs a record
 // and the index of what the entries have saved. A failure changes no verdict.
-func (r *reporter) reuse(ctx context.Context, v *report.Verdict, limit int64, plan *job.Plan, results []*job.Result) {
+func (r *reporter) reuse(ctx context.Context, v *verdict.Verdict, limit int64, plan *job.Plan, results []*job.Result) {
 	a := r.app
 	if plan == nil || a.cache == "" && !a.action.Running() {
 		return
@@ -311,18 +299,14 @@ func (r *reporter) reuse(ctx context.Context, v *report.Verdict, limit int64, pl
 
 // compare adds to the verdict what differs from the default branch's last run, and, in a run of the
 // default branch, leaves a new record.
-func (r *reporter) compare(ctx context.Context, v *report.Verdict, plan *job.Plan, results []*job.Result) {
+func (r *reporter) compare(ctx context.Context, v *verdict.Verdict, plan *job.Plan, results []*job.Result) {
 	a := r.app
 	before, err := r.docs.Record(ctx)
 	if err != nil && ctx.Err() == nil {
 		a.log.Warn("What the default branch's last run has left can't be had", err)
 	}
 	if before != nil {
-		missing := plan.Missing
-		if missing == 0 && len(plan.Entries) > 0 {
-			missing = -1
-		}
-		v.Change = v.Compare(before, missing)
+		v.Change = v.Compare(before, plan)
 	}
 	branch, own := r.docs.Trust.LeavesRecord()
 	if !own {

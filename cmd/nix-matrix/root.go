@@ -24,6 +24,7 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/progress"
 	"github.com/org/nix-matrix/pkg/secretdir"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // app is what all commands share.
@@ -50,7 +51,7 @@ func newApp(s streams, getenv func(string) string) *app {
 		streams:   s,
 		getenv:    getenv,
 		action:    github,
-		log:       &jobLog{progress.New(s.err, getenv, action.Foreign, progress.Groups(github.Running())), github},
+		log:       &jobLog{progress.New(s.err, getenv, text.NoCommands, progress.Groups(github.Running())), github},
 	}
 	a.host = &access.Host{
 		Getenv:   getenv,
@@ -213,7 +214,7 @@ func (a *app) printJSON(v any) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(a.streams.out, "%s\n", action.ForeignJSON(data))
+	_, err = fmt.Fprintf(a.streams.out, "%s\n", text.NoCommandsJSON(data))
 	return err
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/report"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 func newRun(a *app) *cobra.Command {
@@ -142,21 +143,21 @@ func (r *runner) run(ctx context.Context) error {
 		Finder: &available.Finder{Nix: env.Here, Substituters: env.Substituters, Log: a.log},
 	}
 	results := r.work(ctx, w, key, filepath.Join(dir, "results"))
-	verdict := report.Judge(plan, key, results, nil)
-	verdict.Origin = a.origin(plan)
-	if r.failFast && verdict.Cancelled && ctx.Err() == nil {
-		verdict.Notices = append(verdict.Notices, "The run was stopped at the first failure, as --fail-fast wants.")
+	v := verdict.Judge(plan, key, results, nil)
+	v.Origin = a.origin(plan)
+	if r.failFast && v.Cancelled && ctx.Err() == nil {
+		v.Notices = append(v.Notices, "The run was stopped at the first failure, as --fail-fast wants.")
 	}
-	if err := r.tellOutputs(context.WithoutCancel(ctx), env.Nix, verdict); err != nil {
+	if err := r.tellOutputs(context.WithoutCancel(ctx), env.Nix, v); err != nil {
 		a.log.Warn("Outputs are not all linked", err)
 	}
 	a.log.Close()
 	shown := report.SummaryOptions{RunURL: a.action.RunURL()}
-	if err := errors.Join(r.pages.print(a, verdict, shown), r.pages.write(verdict, shown)); err != nil {
+	if err := errors.Join(r.pages.print(a, v, shown), r.pages.write(v, shown)); err != nil {
 		return err
 	}
-	if verdict.Status != report.Success {
-		return &redError{string(verdict.Status)}
+	if v.Status != verdict.Success {
+		return &redError{string(v.Status)}
 	}
 	return nil
 }
@@ -205,7 +206,7 @@ func (r *runner) work(ctx context.Context, w *build.Worker, key, dir string) []*
 			result := a.newResult(entry, key)
 			results[i] = result
 			w.Work(ctx, entry, result)
-			a.log.Finish(result.Outcome != job.Broken)
+			a.log.Finish(result.Outcome != job.OutcomeFailed)
 			a.announce(result)
 			if r.failFast && !result.Outcome.OK() {
 				stop()

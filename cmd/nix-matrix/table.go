@@ -21,7 +21,7 @@ func tell(show *jobLog, p *job.Plan) {
 	for _, line := range outlook.Failed {
 		show.Bad("%s", line)
 	}
-	for _, notice := range p.Notices {
+	for _, notice := range report.Notices(p) {
 		show.Warnf("%s", notice)
 	}
 	show.Printf("%s", outlook.Total)

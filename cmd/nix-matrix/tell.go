@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/action"
@@ -14,9 +13,9 @@ import (
 // announce shows in a line what became of an entry, and puts what went wrong on
 // the run's page.
 func (a *app) announce(r *job.Result) {
-	took := job.Duration(r.Finished.Sub(r.Started))
+	took := text.Duration(r.Finished.Sub(r.Started))
 	if r.Outcome.OK() {
-		a.log.Good("%s: %s, %d %s built in %s", r.Name, r.Outcome, len(r.Builds), text.Noun(len(r.Builds), "derivation", "derivations"), took)
+		a.log.Good("%s: %s, %s built in %s", r.Name, r.Outcome, text.Plural(len(r.Builds), "derivation"), took)
 	} else {
 		a.log.Bad("%s: %s after %s", r.Name, r.Outcome, took)
 	}
@@ -24,8 +23,8 @@ func (a *app) announce(r *job.Result) {
 		a.action.Annotate(action.LevelError, r.Name, r.Error)
 	}
 	for i := range r.Targets {
-		if t := &r.Targets[i]; t.Outcome == job.Broken {
-			a.action.AnnotateAt(action.LevelError, t.Attr, failure(r, t), t.File, t.Line)
+		if t := &r.Targets[i]; t.Outcome == job.OutcomeFailed {
+			a.action.AnnotateAt(action.LevelError, t.Attr, report.Failure(r, t), t.File, t.Line)
 		}
 	}
 }
@@ -40,39 +39,12 @@ func (a *app) explain(r *job.Result) {
 	}
 	for i := range r.Targets {
 		if t := &r.Targets[i]; !t.Outcome.OK() {
-			a.log.Printf("%s", indent(t.Attr+": "+failure(r, t)))
+			a.log.Printf("%s", indent(t.Attr+": "+report.Failure(r, t)))
 		}
 	}
 }
 
 func indent(text string) string { return "  " + strings.ReplaceAll(text, "\n", "\n  ") }
-
-// failure says in one paragraph why a target of a Result failed.
-func failure(r *job.Result, t *job.TargetResult) string {
-	text := t.Error
-	if len(t.Log) > 0 {
-		text += "\n> " + strings.Join(t.Log[max(0, len(t.Log)-10):], "\n> ")
-	}
-	if len(t.Causes) > 1 {
-		const most = 20
-		others := build.Names(t.Causes[1:])
-		text += "\nFailed too: " + strings.Join(others[:min(len(others), most)], ", ")
-		if len(others) > most {
-			text += fmt.Sprintf(" and %d more", len(others)-most)
-		}
-	}
-	if t.Reproduce != "" && t.Outcome == job.Broken {
-		text += "\nReproduce locally: " + t.Reproduce
-	}
-	for i := range r.Failures {
-		if f := &r.Failures[i]; f.DrvPath == t.Cause {
-			for _, where := range report.WholeLog(f) {
-				text += "\nIts log: " + where
-			}
-		}
-	}
-	return text
-}
 
 // newResult returns the Result of an entry that this job builds.
 func (a *app) newResult(e *job.Entry, plan string) *job.Result {

@@ -79,9 +79,9 @@ in
 			t.Errorf("%d: %v\n%s", i, err, data)
 			continue
 		}
-		if result.Outcome == job.Cancelled {
+		if result.Outcome == job.OutcomeCancelled {
 			stopped++
-		} else if result.Outcome != job.Built {
+		} else if result.Outcome != job.OutcomeBuilt {
 			t.Errorf("%d: the outcome is %s: %s", i, result.Outcome, result.Error)
 		}
 		for _, b := range result.Builds {

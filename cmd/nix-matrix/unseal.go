@@ -1,8 +1,9 @@
 package main
 
 import (
-	"github.com/org/nix-matrix/internal/usage"
 	"github.com/spf13/cobra"
+
+	"github.com/org/nix-matrix/internal/usage"
 )
 
 func newUnseal(a *app) *cobra.Command {

@@ -20,7 +20,7 @@ import (
 	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/pack"
-	"github.com/org/nix-matrix/pkg/report"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // A gate is a run of a workflow at its end: what the report finds, as files, and what
@@ -31,7 +31,7 @@ type gate struct {
 	run     int64
 	attempt int // of the report; that of discovery may be an earlier one
 	plan    *job.Plan
-	needs   report.Needs
+	needs   verdict.Needs
 	files   map[string][]byte // by name, "plan.json" and "results/…", as they arrive
 	good    bool              // all is done
 	faults  int               // how many things may go wrong yet
@@ -106,14 +106,14 @@ func (g *gate) finish() {
 	must(err)
 	g.files["plan.json"] = g.key.Seal("plan", data)
 	planKey := job.PlanKey(g.plan.ID, g.key.Fingerprint(), data)(g.random.IntN(2))
-	built := report.Success
+	built := verdict.Success
 	for i := range g.plan.Entries {
-		if result := g.result(&g.plan.Entries[i], planKey); result != report.Success && !g.lenient {
+		if result := g.result(&g.plan.Entries[i], planKey); result != verdict.Success && !g.lenient {
 			built = result
 		}
 	}
 	if len(g.plan.Entries) == 0 {
-		built = report.Skipped
+		built = verdict.Skipped
 	}
 	matrix, err := json.Marshal(g.plan.Matrix(planKey))
 	must(err)
@@ -121,7 +121,7 @@ func (g *gate) finish() {
 	if len(g.plan.Entries) > 0 && g.random.IntN(3) == 0 {
 		delete(outputs, "plan") // the rows name it too
 	}
-	g.needs = report.Needs{"discover": {Result: report.Success, Outputs: outputs}, "build": {Result: built, Outputs: map[string]string{}}}
+	g.needs = verdict.Needs{"discover": {Result: verdict.Success, Outputs: outputs}, "build": {Result: built, Outputs: map[string]string{}}}
 }
 
 func must(err error) {
@@ -132,7 +132,7 @@ func must(err error) {
 
 func (g *gate) target(n int, idle bool) job.Target {
 	name := fmt.Sprintf("t%d", n)
-	t := job.Target{Attr: "packages.x86_64-linux." + name, Name: name, Kind: job.Package, System: "x86_64-linux", State: job.Build, DrvPath: storePath(g.random, name) + ".drv", OutPaths: map[string]string{}}
+	t := job.Target{Attr: "packages.x86_64-linux." + name, Name: name, Kind: job.Package, System: "x86_64-linux", State: job.StateBuild, DrvPath: storePath(g.random, name) + ".drv", OutPaths: map[string]string{}}
 	t.Outputs = [][]string{{"out"}, {"out", "dev"}, {"bin", "out", "man"}}[g.random.IntN(3)]
 	for _, output := range t.Outputs {
 		if g.random.IntN(5) > 0 {
@@ -145,15 +145,15 @@ func (g *gate) target(n int, idle bool) job.Target {
 	}
 	switch g.random.IntN(kinds) {
 	case 0:
-		t.State, t.Reason = job.Skip, "built by main already"
+		t.State, t.Reason = job.StateSkip, "built by main already"
 		if t.HasPaths() && g.random.IntN(2) == 0 {
 			t.Available, t.Reason = true, "at cachix:fleet"
 		}
 	case 1, 2:
 		if g.fault() {
-			t = job.Target{Attr: t.Attr, Name: t.Name, Kind: t.Kind, State: job.Failed, Error: "error: undefined variable 'x'"}
+			t = job.Target{Attr: t.Attr, Name: t.Name, Kind: t.Kind, State: job.StateFailed, Error: "error: undefined variable 'x'"}
 		} else if idle {
-			t.State, t.Reason = job.Skip, "proviso: nothing to do"
+			t.State, t.Reason = job.StateSkip, "proviso: nothing to do"
 		}
 	}
 	return t
@@ -172,7 +172,7 @@ func (g *gate) fault() bool {
 // group makes entries of what is to be built.
 func (g *gate) group() {
 	for n, t := range g.plan.Targets {
-		if t.State != job.Build {
+		if t.State != job.StateBuild {
 			continue
 		}
 		ref := job.Ref{N: n, Attr: t.Attr, DrvPath: t.DrvPath}
@@ -190,9 +190,9 @@ func (g *gate) group() {
 // done is the Result of an entry of which all targets are done, as a worker makes it.
 func (g *gate) done(e *job.Entry, planKey string) *job.Result {
 	start := time.Date(2026, 9, 1, 12, g.random.IntN(60), 0, 0, time.UTC)
-	r := &job.Result{Version: job.Version, Plan: planKey, Entry: e.ID, Name: e.Name, Outcome: job.Built, Started: start, Finished: start.Add(time.Minute), Targets: []job.TargetResult{}}
+	r := &job.Result{Version: job.Version, Plan: planKey, Entry: e.ID, Name: e.Name, Outcome: job.OutcomeBuilt, Started: start, Finished: start.Add(time.Minute), Targets: []job.TargetResult{}}
 	for _, ref := range e.Targets {
-		t := job.TargetResult{N: ref.N, Attr: ref.Attr, DrvPath: ref.DrvPath, Outcome: []job.Outcome{job.Built, job.Fetched, job.Present}[g.random.IntN(3)]}
+		t := job.TargetResult{N: ref.N, Attr: ref.Attr, DrvPath: ref.DrvPath, Outcome: []job.Outcome{job.OutcomeBuilt, job.OutcomeFetched, job.OutcomePresent}[g.random.IntN(3)]}
 		for _, output := range g.plan.Targets[ref.N].Outputs {
 			path := g.plan.Targets[ref.N].OutPaths[output]
 			if path == "" {
@@ -207,39 +207,39 @@ func (g *gate) done(e *job.Entry, planKey string) *job.Result {
 }
 
 // result leaves the Result of an entry, and says how its job ends.
-func (g *gate) result(e *job.Entry, planKey string) report.Status {
+func (g *gate) result(e *job.Entry, planKey string) verdict.Status {
 	r := g.done(e, planKey)
-	how, status := g.random.IntN(16), report.Failure
+	how, status := g.random.IntN(16), verdict.Failure
 	if how < 9 && !g.fault() {
 		how = 9
 	}
 	at := &r.Targets[g.random.IntN(len(r.Targets))]
 	switch how {
 	case 0, 1:
-		at.Outcome, at.Outputs, at.Cause, at.Error, r.Outcome = job.Broken, nil, at.DrvPath, "builder failed with exit code 1", job.Broken
+		at.Outcome, at.Outputs, at.Cause, at.Error, r.Outcome = job.OutcomeFailed, nil, at.DrvPath, "builder failed with exit code 1", job.OutcomeFailed
 	case 2:
-		at.Outcome, at.Outputs, at.Error, r.Outcome, r.Error = job.Cancelled, nil, "the build was stopped", job.Cancelled, "the build was stopped"
-		status = report.Cancelled
+		at.Outcome, at.Outputs, at.Error, r.Outcome, r.Error = job.OutcomeCancelled, nil, "the build was stopped", job.OutcomeCancelled, "the build was stopped"
+		status = verdict.Cancelled
 	case 3: // the worker was killed
-		r.Outcome, r.Error, r.Finished, r.Targets, r.Pushes = job.Broken, "the worker ended before it could say anything", r.Started, nil, nil
+		r.Outcome, r.Error, r.Finished, r.Targets, r.Pushes = job.OutcomeFailed, "the worker ended before it could say anything", r.Started, nil, nil
 	case 4:
-		r.Pushes[0].Error, r.Outcome = "401 Unauthorized", job.Broken
+		r.Pushes[0].Error, r.Outcome = "401 Unauthorized", job.OutcomeFailed
 	case 5:
-		at.PostBuild = &job.Step{Outcome: job.StepFailed, Error: "post_build failed: exit status 1"}
-		at.Outcome, at.Error, r.Outcome = job.Broken, at.PostBuild.Error, job.Broken
+		at.PostBuild = &job.Step{Outcome: job.StepFailed, Error: "exit status 1"}
+		at.Outcome, at.Error, r.Outcome = job.OutcomeFailed, at.PostBuild.Error, job.OutcomeFailed
 	case 6:
-		at.Outcome, at.Outputs, at.Error, r.Outcome, r.TimedOut, r.Error = job.Cancelled, nil, "the build was stopped", job.Broken, true, "the deadline came"
+		at.Outcome, at.Outputs, at.Error, r.Outcome, r.TimedOut, r.Error = job.OutcomeCancelled, nil, "the build was stopped", job.OutcomeFailed, true, "the deadline came"
 	case 7: // the machine was lost
-		return report.Failure
+		return verdict.Failure
 	case 8: // the deadline came while it pushed
-		r.TimedOut, r.Outcome, r.Error = true, job.Broken, "the deadline came"
+		r.TimedOut, r.Outcome, r.Error = true, job.OutcomeFailed, "the deadline came"
 	default:
-		status = report.Success
+		status = verdict.Success
 	}
-	if status == report.Success && g.random.IntN(6) == 0 { // it was run again, and had failed at first
+	if status == verdict.Success && g.random.IntN(6) == 0 { // it was run again, and had failed at first
 		first := *g.done(e, planKey)
 		first.Started, first.Finished = first.Started.Add(-2*time.Hour), first.Finished.Add(-2*time.Hour)
-		first.Outcome, first.Error, first.Targets = job.Broken, "the hand-over failed", nil
+		first.Outcome, first.Error, first.Targets = job.OutcomeFailed, "the hand-over failed", nil
 		g.write("results/first-"+e.ID+".json", &first)
 	}
 	g.write("results/"+e.ID+".json", r)
@@ -258,7 +258,7 @@ func (g *gate) names(prefix string) []string {
 }
 
 // judge has the command read what is there, and returns its verdict.
-func (g *gate) judge(t *testing.T) *report.Verdict {
+func (g *gate) judge(t *testing.T) *verdict.Verdict {
 	t.Helper()
 	dir := filepath.Join(g.dir, crand.Text())
 	must(os.Mkdir(dir, 0o700))
@@ -285,7 +285,7 @@ func (g *gate) judge(t *testing.T) *report.Verdict {
 	v, _, _, err := r.judge(t.Context())
 	var wrong *usage.Error
 	if errors.As(err, &wrong) {
-		return &report.Verdict{Status: report.Failure, Reason: err.Error()}
+		return &verdict.Verdict{Status: verdict.Failure, Reason: err.Error()}
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -295,29 +295,29 @@ func (g *gate) judge(t *testing.T) *report.Verdict {
 
 // evidence checks that a green verdict is on what the run was to do, and has evidence of
 // each target.
-func (g *gate) evidence(t *testing.T, v *report.Verdict) {
+func (g *gate) evidence(t *testing.T, v *verdict.Verdict) {
 	t.Helper()
-	if v.Status != report.Success {
+	if v.Status != verdict.Success {
 		return
 	}
 	if len(v.Targets) != len(g.plan.Targets) {
 		t.Errorf("green on %d targets, and there are %d", len(v.Targets), len(g.plan.Targets))
 		return
 	}
-	for i, verdict := range v.Targets {
+	for i, got := range v.Targets {
 		want := g.plan.Targets[i]
 		switch {
-		case verdict.Target.Attr != want.Attr || verdict.Target.DrvPath != want.DrvPath:
-			t.Errorf("%s is taken for %s", verdict.Target.Attr, want.Attr)
-		case want.State == job.Skip && verdict.Status == report.TargetSkipped:
+		case got.Target.Attr != want.Attr || got.Target.DrvPath != want.DrvPath:
+			t.Errorf("%s is taken for %s", got.Target.Attr, want.Attr)
+		case want.State == job.StateSkip && got.Status == verdict.TargetSkipped:
 			if want.Available && !want.HasPaths() {
 				t.Errorf("%s is there already, and nobody knows where", want.Attr)
 			}
-		case want.State != job.Build || verdict.Result == nil || !verdict.Result.Outcome.OK():
-			t.Errorf("%s is %s, and green: %+v", want.Attr, want.State, verdict)
+		case want.State != job.StateBuild || got.Result == nil || !got.Result.Outcome.OK():
+			t.Errorf("%s is %s, and green: %+v", want.Attr, want.State, got)
 		default:
 			var names []string
-			for _, o := range verdict.Result.Outputs {
+			for _, o := range got.Result.Outputs {
 				names = append(names, o.Name)
 				if known := want.OutPaths[o.Name]; o.Path == "" || known != "" && known != o.Path {
 					t.Errorf("%s has the output %s at %s, not at %s", want.Attr, o.Name, o.Path, known)
@@ -354,7 +354,7 @@ func TestVerdictHolds(t *testing.T) {
 		g := newGate(random, p, key, random.IntN(3))
 		g.dir = dir
 		before := g.judge(t)
-		if green := before.Status == report.Success; green != g.good {
+		if green := before.Status == verdict.Success; green != g.good {
 			t.Fatalf("the run is good: %t, and the verdict is %s: %s", g.good, before.Status, before.Reason)
 		}
 		g.evidence(t, before)
@@ -364,11 +364,11 @@ func TestVerdictHolds(t *testing.T) {
 			return
 		}
 		after := changed.judge(t)
-		if after.Status == report.Success && !g.good {
+		if after.Status == verdict.Success && !g.good {
 			t.Errorf("%s makes a run green whose verdict was %s: %s", attack, before.Status, before.Reason)
 		}
 		changed.evidence(t, after)
-		seen[fmt.Sprintf("%t to %t", g.good, after.Status == report.Success)]++
+		seen[fmt.Sprintf("%t to %t", g.good, after.Status == verdict.Success)]++
 		seen[attack]++
 	}
 	for name, p := range protections {

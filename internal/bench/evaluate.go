@@ -84,7 +84,7 @@ func (b *bench) runDiscovery(ctx context.Context, n *nix.Nix, flake string, attr
 	for _, t := range found.Targets {
 		states[t.State]++
 	}
-	if states[job.Build] != attrs-failed || states[job.Failed] != failed {
+	if states[job.StateBuild] != attrs-failed || states[job.StateFailed] != failed {
 		return 0, fmt.Errorf("discovery of %s found %v", flake, states)
 	}
 	return took, nil

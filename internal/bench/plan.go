@@ -145,7 +145,7 @@ func planner(ctx context.Context) error {
 	p := &job.Plan{Targets: make([]job.Target, planTargets)}
 	for i := range p.Targets {
 		name := fmt.Sprint("packages.x86_64-linux.p", i)
-		t := job.Target{Attr: name, Name: name, Kind: job.Package, System: "x86_64-linux", DrvPath: planDrv(i, ".drv"), Outputs: []string{"out"}, State: job.Build}
+		t := job.Target{Attr: name, Name: name, Kind: job.Package, System: "x86_64-linux", DrvPath: planDrv(i, ".drv"), Outputs: []string{"out"}, State: job.StateBuild}
 		if i%(planTargets/planHosts) == 0 {
 			t.Kind, t.Host = job.NixOS, name
 		}
@@ -153,15 +153,8 @@ func planner(ctx context.Context) error {
 	}
 	start := time.Now()
 	missing, err := plan.FindMissing(ctx, p.Targets, plan.Source{
-		Derivations: func(ctx context.Context, drvs []string) ([]plan.Derivation, error) {
-			read, err := n.Derivations(ctx, drvs)
-			all := make([]plan.Derivation, len(read))
-			for i := range read {
-				all[i] = plan.Derivation(read[i])
-			}
-			return all, err
-		},
-		Offered: func(context.Context, []string) (map[string]bool, error) { return map[string]bool{}, nil },
+		Derivations: n.Derivations,
+		Offered:     func(context.Context, []string) (map[string]bool, error) { return map[string]bool{}, nil },
 	})
 	if err != nil {
 		return err

@@ -25,7 +25,7 @@ import (
 	"github.com/org/nix-matrix/internal/testbench"
 	"github.com/org/nix-matrix/pkg/cache/actions/actionstest"
 	"github.com/org/nix-matrix/pkg/job"
-	"github.com/org/nix-matrix/pkg/report"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 const binary = "nix-matrix-" + runtime.GOOS + "-" + runtime.GOARCH
@@ -328,7 +328,7 @@ func TestWorkflows(t *testing.T) {
 		want["discover"] = "success"
 		r.expect(want)
 		if diff := cmp.Diff(map[string]job.Outcome{
-			"nixosConfigurations.first": job.Cancelled, "nixosConfigurations.second": job.Cancelled,
+			"nixosConfigurations.first": job.OutcomeCancelled, "nixosConfigurations.second": job.OutcomeCancelled,
 		}, r.results()); diff != "" {
 			t.Errorf("results, - want + got:\n%s", diff)
 		}
@@ -356,7 +356,7 @@ func TestWorkflows(t *testing.T) {
 			r.wait()
 			r.expect(all("success", "", "discover", "nixosConfigurations.first", "nixosConfigurations.second", "report"))
 			for entry, outcome := range r.results() {
-				if got := r.step(entry, "nix-matrix, from artifacts"); got != "success" || outcome != job.Built {
+				if got := r.step(entry, "nix-matrix, from artifacts"); got != "success" || outcome != job.OutcomeBuilt {
 					t.Errorf("%s is %s, from artifacts: %q", entry, outcome, got)
 				}
 			}
@@ -401,12 +401,12 @@ func TestWorkflows(t *testing.T) {
 			if got := r.step("nix/nixosConfigurations.notado", "nix-matrix, from artifacts"); got != fromArtifacts {
 				t.Errorf("with the scopes %v, from artifacts: %q", scopes, got)
 			}
-			var verdict report.Verdict
-			if err := json.Unmarshal([]byte(r.output("nix/report", "results")), &verdict); err != nil {
+			var got verdict.Verdict
+			if err := json.Unmarshal([]byte(r.output("nix/report", "results")), &got); err != nil {
 				t.Errorf("the output results: %v", err)
 			}
-			if diff := cmp.Diff(report.Counts{Built: 1, Skipped: 1}, verdict.Counts); diff != "" || verdict.Status != report.Success {
-				t.Errorf("the verdict is %s with the counts, - want + got:\n%s", verdict.Status, diff)
+			if diff := cmp.Diff(verdict.Counts{Built: 1, Skipped: 1}, got.Counts); diff != "" || got.Status != verdict.Success {
+				t.Errorf("the verdict is %s with the counts, - want + got:\n%s", got.Status, diff)
 			}
 		}
 		if jobs, _ := cachix.pushed(t); jobs != 2 {

@@ -4,7 +4,6 @@
 package action
 
 import (
-	"bytes"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -12,13 +11,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
-	"unicode"
 
 	"github.com/sethvargo/go-githubactions"
+
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // MaxSummary is how large the summary of a step may be, in bytes.
@@ -123,7 +122,7 @@ func (a *Action) AnnotateAt(level Level, title, message, file string, line int) 
 	if !a.Running() {
 		return
 	}
-	title, message = uncontrolled(title), uncontrolled(message)
+	title, message = text.Plain(title), text.Plain(message)
 	fields := map[string]string{}
 	if title != "" {
 		fields["title"] = title
@@ -146,16 +145,6 @@ func (a *Action) AnnotateAt(level Level, title, message, file string, line int) 
 	case LevelNotice:
 		c.Noticef("%s", message)
 	}
-}
-
-// uncontrolled is a text without the characters that control who shows it.
-func uncontrolled(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) && !strings.ContainsRune("\t\r\n", r) {
-			return -1
-		}
-		return r
-	}, text)
 }
 
 // Mask keeps a secret out of the log from now on. The runner knows those that it
@@ -243,25 +232,6 @@ func (a *Action) runURL() string {
 		return ""
 	}
 	return fmt.Sprintf("%s/%s/actions/runs/%s", a.getenv("GITHUB_SERVER_URL"), repository, run)
-}
-
-// The runner takes `::name` at the start of a line, after white space as Unicode
-// has it, and `##[name]` anywhere in it for a command. A carriage return ends a
-// line for it too.
-var command = regexp.MustCompile(`(?:^|[\r\n])[\s\v\pZ\x{85}]*::|##\[`)
-
-// Foreign makes what somebody else wrote safe to log: no command in it takes
-// effect. It still reads the same.
-func Foreign(line string) string {
-	return command.ReplaceAllStringFunc(line, func(found string) string {
-		// A word joiner is invisible and ends what the runner looks for.
-		return found[:len(found)-1] + "\u2060" + found[len(found)-1:]
-	})
-}
-
-// ForeignJSON makes JSON safe to log. To who reads it as JSON, it is the same.
-func ForeignJSON(data []byte) []byte {
-	return bytes.ReplaceAll(data, []byte("##["), []byte(`#\u0023[`))
 }
 
 // RunNumber returns GitHub's numbers of the run and of its attempt, 0 outside of one.

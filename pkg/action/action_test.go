@@ -2,13 +2,11 @@ package action_test
 
 import (
 	"bytes"
-	"encoding/json"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"unicode"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -162,8 +160,8 @@ func TestAnnotate(t *testing.T) {
 		{action.LevelWarning, "pi3", "slow", "::warning title=pi3::slow\n"},
 		{action.LevelNotice, "a", "100% %0A", "::notice title=a::100%25 %250A\n"},
 		{action.LevelError, "a: b, c::d\n::error::e", "f", "::error title=a%3A b%2C c%3A%3Ad%0A%3A%3Aerror%3A%3Ae::f\n"},
-		{action.LevelError, "a", "b\r\n::add-mask::c\r::d\n##[error]e", "::error title=a::b%0D%0A::add-mask::c%0D::d%0A##[error]e\n"},
-		{action.LevelError, "\x1b[31ma", "b\x07\u009b\tc", "::error title=[31ma::b\tc\n"},
+		{action.LevelError, "a", "b\r\n::add-mask::c\r::d\n##[error]e", "::error title=a::b%0A::add-mask::c::d%0A##[error]e\n"},
+		{action.LevelError, "\x1b[31ma", "b\x07\u009b\tc", "::error title=a::b\tc\n"},
 	} {
 		var log bytes.Buffer
 		action.New(env(running...), &log).Annotate(test.level, test.title, test.message)
@@ -302,82 +300,5 @@ func TestRunURL(t *testing.T) {
 	}
 	if got := action.New(env("NIX_MATRIX_JOB_ID", "51725241954"), nil).JobURL(); got != "" {
 		t.Errorf("outside of a run: %s", got)
-	}
-}
-
-// isCommand says whether the runner takes text for commands. It reads lines as
-// .NET's StreamReader does, and looks for commands in them as its ActionCommand
-// (actions/runner, src/Runner.Common/ActionCommand.cs).
-func isCommand(text string) bool {
-	for _, line := range strings.FieldsFunc(text, func(c rune) bool { return c == '\n' || c == '\r' }) {
-		if strings.HasPrefix(strings.TrimLeftFunc(line, unicode.IsSpace), "::") || strings.Contains(line, "##[") {
-			return true
-		}
-	}
-	return false
-}
-
-func TestForeign(t *testing.T) {
-	const joiner = "\u2060"
-	for line, want := range map[string]string{
-		"":                      "",
-		"plain: a::b ## [c]":    "plain: a::b ## [c]",
-		"std::vector":           "std::vector",
-		"::error::x":            ":" + joiner + ":error::x",
-		" \t::stop-commands::x": " \t:" + joiner + ":stop-commands::x",
-		":::":                   ":" + joiner + "::",
-		"a##[error]b":           "a##" + joiner + "[error]b",
-		"##[x]##[y]###[z]":      "##" + joiner + "[x]##" + joiner + "[y]###" + joiner + "[z]",
-		"::a::##[b]":            ":" + joiner + ":a::##" + joiner + "[b]",
-		"10%\r::error::x":       "10%\r:" + joiner + ":error::x",
-		"a\n::error::x\n":       "a\n:" + joiner + ":error::x\n",
-	} {
-		if got := action.Foreign(line); got != want {
-			t.Errorf("Foreign(%q) = %q, want %q", line, got, want)
-		}
-	}
-}
-
-// Whatever .NET takes for white space, a command behind it has no effect.
-func TestForeignBlanks(t *testing.T) {
-	count := 0
-	for c := range rune(unicode.MaxRune) {
-		if !unicode.IsSpace(c) {
-			continue
-		}
-		count++
-		if line := string(c) + "::error::x"; isCommand(action.Foreign(line)) {
-			t.Errorf("%q is a command still", line)
-		}
-	}
-	if count < 20 {
-		t.Errorf("just %d blanks", count)
-	}
-}
-
-func FuzzForeign(f *testing.F) {
-	for _, line := range []string{"::error::x", "a\r\n\v::b", "#####[a]", "\u2060::a", "\xff::a"} {
-		f.Add(line)
-	}
-	f.Fuzz(func(t *testing.T, line string) {
-		got := action.Foreign(line)
-		if isCommand(got) {
-			t.Errorf("%q is a command still", got)
-		}
-		if strings.ReplaceAll(got, "\u2060", "") != strings.ReplaceAll(line, "\u2060", "") {
-			t.Errorf("%q does not read like %q", got, line)
-		}
-	})
-}
-
-func TestForeignJSON(t *testing.T) {
-	data := []byte(`{"name":"##[set-output name=owned]1 ##[error]"}`)
-	safe := action.ForeignJSON(data)
-	if strings.Contains(string(safe), "##[") {
-		t.Errorf("it is still a command: %s", safe)
-	}
-	var got, want map[string]string
-	if json.Unmarshal(safe, &got) != nil || json.Unmarshal(data, &want) != nil || got["name"] != want["name"] {
-		t.Errorf("it says %v instead of %v", got, want)
 	}
 }

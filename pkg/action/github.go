@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/go-github/v60/github"
+
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // GitHubVariable is the environment variable with the token for GitHub's API. No
@@ -93,7 +95,8 @@ func NewGitHub(c GitHubConfig) (*GitHub, error) {
 	return &GitHub{config: c, client: client, owner: owner, name: name}, nil
 }
 
-// A CacheEntry is one of the Actions cache, of whichever ref.
+// A CacheEntry is an entry of a cache. The Actions cache may have one of the same key for
+// several refs; another cache has neither ID nor Ref.
 type CacheEntry struct {
 	ID      int64
 	Key     string
@@ -240,13 +243,8 @@ func (g *GitHub) explain(ctx context.Context, err error, what, permission string
 	return fmt.Errorf("%s: %s", what, said)
 }
 
-// quote makes what a server says fit for a message: one short line, without the
-// token.
-func (g *GitHub) quote(text string) string {
+// quote returns a text of the server's for a message: one short line, without the token.
+func (g *GitHub) quote(said string) string {
 	const longest = 300
-	text = strings.Join(strings.Fields(strings.ReplaceAll(text, g.config.Token, "***")), " ")
-	if len(text) > longest {
-		text = strings.ToValidUTF8(text[:longest], "") + "…"
-	}
-	return text
+	return text.Message(said, longest, g.config.Token)
 }

@@ -154,7 +154,7 @@ func (f *Finder) complete(ctx context.Context, p *Place) error {
 		}
 	}
 	if len(partial) > 0 {
-		f.Log.Warn("A binary cache is not complete", fmt.Errorf("no substituter has all that these refer to, so they are built again: %s", text.Some(partial)))
+		f.Log.Warn("A binary cache is not complete", fmt.Errorf("no substituter has all that these refer to, so they are built again: %s", text.Some(partial, 20)))
 	}
 	for _, substituter := range slices.Sorted(maps.Keys(bySource)) {
 		if err := f.delivered(ctx, p, bySource[substituter], substituter); err != nil && ctx.Err() == nil {
@@ -182,7 +182,7 @@ func (f *Finder) delivered(ctx context.Context, p *Place, paths []string, substi
 		delete(p.Has, path)
 	}
 	if len(lost) > 0 {
-		f.Log.Warn(nix.Redact(substituter)+" has lost contents", fmt.Errorf("it says that it has these, and does not deliver them, so they are built again: %s", text.Some(lost)))
+		f.Log.Warn(nix.Redact(substituter)+" has lost contents", fmt.Errorf("it says that it has these, and does not deliver them, so they are built again: %s", text.Some(lost, 20)))
 	}
 	return err
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/org/nix-matrix/pkg/pack"
 	"github.com/org/nix-matrix/pkg/reuse"
 	"github.com/org/nix-matrix/pkg/storecache"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // A Builder builds one entry of the matrix on a machine that has nothing of it.
@@ -140,7 +141,7 @@ func (b *Builder) restore(ctx context.Context, n *nix.Nix, accept storecache.Acc
 		got, err := storecache.RestoreDrvs(ctx, n, engine.Protocol(n), src, plan.Drvs.SHA256, drvs, b.Docs.Seal, accept)
 		if err == nil {
 			result.Imported, result.Downloaded = got.Paths, got.Bytes
-			b.Log.Printf("%d derivations and sources imported, %s read", got.Paths, job.Size(got.Bytes))
+			b.Log.Printf("%d derivations and sources imported, %s read", got.Paths, text.Size(got.Bytes))
 			return nil
 		}
 		if errors.Is(err, storecache.ErrUnproven) {

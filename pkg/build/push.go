@@ -21,7 +21,7 @@ func (w *Worker) finishPush(ctx context.Context, session *push.Session, result *
 			if t.Outcome.OK() {
 				paths = append(paths, o.Path)
 			}
-			if t.Outcome == job.Built {
+			if t.Outcome == job.OutcomeBuilt {
 				promised = append(promised, o.Path)
 			}
 		}
@@ -62,7 +62,7 @@ func (w *Worker) repair(ctx context.Context, p *job.Push, paths []string) error 
 	case err != nil:
 		return fmt.Errorf("push again what %s has lost: %w", to.Name, err)
 	case !done:
-		p.Error = fmt.Sprintf("%s says that it has these paths, does not deliver them, and takes them no second time: %s. Remove their narinfo files from it", to.Name, text.Some(lost))
+		p.Error = fmt.Sprintf("%s says that it has these paths, does not deliver them, and takes them no second time: %s. Remove their narinfo files from it", to.Name, text.Some(lost, 20))
 		p.Optional = true
 		w.Log.Warn("A binary cache has lost contents", fmt.Errorf("%s", p.Error))
 		return nil
@@ -70,7 +70,7 @@ func (w *Worker) repair(ctx context.Context, p *job.Push, paths []string) error 
 	sent, err := to.Push(ctx, w.Env.Store, lost, w.Env.Push.Secrets)
 	p.Sent, p.Bytes = p.Sent+sent.Paths, p.Bytes+sent.Bytes
 	if err == nil {
-		w.Log.Printf("%s had lost the contents of %s: pushed again", to.Name, text.Some(lost))
+		w.Log.Printf("%s had lost the contents of %s: pushed again", to.Name, text.Some(lost, 20))
 	}
 	return err
 }

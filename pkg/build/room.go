@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/org/nix-matrix/internal/child"
-	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/realise"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // preinstalled are the large trees of GitHub's own runner images that neither a
@@ -59,7 +59,7 @@ func (w *Worker) short(ctx context.Context, store *nix.Nix, targets []realise.Ta
 	if err != nil || free >= need+spare/10 {
 		return err == nil && w.Hosted && free < need+spare
 	}
-	w.Log.Warn("The disk may be too small", fmt.Errorf("%s is free at /nix/store, and %s will be fetched, besides what is built", job.Size(free), job.Size(need)))
+	w.Log.Warn("The disk may be too small", fmt.Errorf("%s is free at /nix/store, and %s will be fetched, besides what is built", text.Size(free), text.Size(need)))
 	return true
 }
 
@@ -104,5 +104,5 @@ func (w *Worker) reclaim(ctx context.Context) {
 		return
 	}
 	after, _ := freeSpace("/nix/store")
-	w.Log.Printf("made room: %s more is free", job.Size(max(0, after-before)))
+	w.Log.Printf("made room: %s more is free", text.Size(max(0, after-before)))
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/org/nix-matrix/pkg/push"
 	"github.com/org/nix-matrix/pkg/realise"
 	"github.com/org/nix-matrix/pkg/reuse"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // Options say how entries are built.
@@ -73,7 +74,7 @@ func NewResult(e *job.Entry, plan, runner, url string) *job.Result {
 		Plan:     plan,
 		Entry:    e.ID,
 		Name:     e.Name,
-		Outcome:  job.Broken,
+		Outcome:  job.OutcomeFailed,
 		Error:    "the worker ended before it could say anything: it was killed, or the machine was lost",
 		Started:  now,
 		Finished: now,
@@ -104,7 +105,7 @@ func (w *Worker) Work(ctx context.Context, e *job.Entry, result *job.Result) {
 	switch {
 	case late:
 		result.TimedOut = true
-		result.Error = fmt.Sprintf("the deadline came %s after the start (input timeout); what was finished is kept, and a rerun goes on from there", job.Duration(w.Timeout))
+		result.Error = fmt.Sprintf("the deadline came %s after the start (input timeout); what was finished is kept, and a rerun goes on from there", text.Duration(w.Timeout))
 	case err == nil:
 	case ctx.Err() != nil:
 		result.Error = "the build was stopped"
@@ -114,7 +115,7 @@ func (w *Worker) Work(ctx context.Context, e *job.Entry, result *job.Result) {
 	if ctx.Err() == nil {
 		w.Hooks.PostBuild(building, &w.PostBuild, w.Plan, result)
 	}
-	result.Outcome = Outcome(ctx, result)
+	result.Conclude(ctx.Err() != nil)
 	result.Finished = time.Now().UTC()
 }
 
@@ -307,28 +308,6 @@ func (w *Worker) save(ctx context.Context, result *job.Result) {
 	defer w.Log.Doing("")
 	if err := w.Entry.Save(ctx, w.Env.Nix, result); err != nil && ctx.Err() == nil {
 		w.Entry.Warn("Not all was saved for later runs", err)
-	}
-}
-
-// Outcome returns the worst of an entry's targets, or what happened beside them.
-func Outcome(ctx context.Context, result *job.Result) job.Outcome {
-	worst := job.Present
-	rank := []job.Outcome{job.Present, job.Fetched, job.Built, job.Cancelled, job.Broken}
-	for _, t := range result.Targets {
-		if slices.Index(rank, t.Outcome) > slices.Index(rank, worst) {
-			worst = t.Outcome
-		}
-	}
-	failed := result.Error != "" || slices.ContainsFunc(result.Pushes, func(p job.Push) bool { return p.Error != "" && !p.Optional })
-	switch {
-	case worst == job.Broken:
-		return job.Broken
-	case ctx.Err() != nil && (failed || !worst.OK()):
-		return job.Cancelled
-	case failed:
-		return job.Broken
-	default:
-		return worst
 	}
 }
 

@@ -217,7 +217,7 @@ func (d *Discovery) choose(ctx context.Context, e *evaluation) (*job.Plan, error
 		p.Notices = append(p.Notices, d.omitted(e.Omitted))
 	}
 	if len(e.Passed) > 0 {
-		p.Notices = append(p.Notices, fmt.Sprintf("Not built, since they are not derivations: %s.", text.Some(e.Passed)))
+		p.Notices = append(p.Notices, fmt.Sprintf("Not built, since they are not derivations: %s.", text.Some(e.Passed, 20)))
 	}
 	var left []string
 	var err error
@@ -225,12 +225,12 @@ func (d *Discovery) choose(ctx context.Context, e *evaluation) (*job.Plan, error
 		return nil, usage.Wrap(err)
 	}
 	if len(left) > 0 {
-		p.Notices = append(p.Notices, fmt.Sprintf("Left out by filter_builds: %s.", text.Some(left)))
+		p.Notices = append(p.Notices, fmt.Sprintf("Left out by filter_builds: %s.", text.Some(left, 20)))
 	}
 	wanted := evaluated(p.Targets)
 	if len(wanted) == 0 && len(left) > 0 && !d.Evaluate.AllowEmpty {
-		return nil, usage.Errorf("filter_builds is true for none of %d %s: %s. Correct the expression, or allow that with --allow-empty (input allow_empty)",
-			len(left), text.Noun(len(left), "target", "targets"), text.Some(left))
+		return nil, usage.Errorf("filter_builds is true for none of %s: %s. Correct the expression, or allow that with --allow-empty (input allow_empty)",
+			text.Plural(len(left), "target"), text.Some(left, 20))
 	}
 	d.env.Read(p.Substituters, p.PublicKeys)
 	d.skipProved(ctx, p.Targets)
@@ -241,8 +241,8 @@ func (d *Discovery) choose(ctx context.Context, e *evaluation) (*job.Plan, error
 	asked := len(toBuild(&p))
 	d.hooks.AskProviso(ctx, d.Proviso, p.Targets)
 	if asked > 0 && asked == len(wanted) && len(toBuild(&p)) == 0 && !d.Evaluate.AllowEmpty {
-		return nil, usage.Errorf("the proviso leaves out all of %d %s: %s. Correct the script, or allow that with --allow-empty (input allow_empty)",
-			asked, text.Noun(asked, "target", "targets"), text.Some(wanted))
+		return nil, usage.Errorf("the proviso leaves out all of %s: %s. Correct the script, or allow that with --allow-empty (input allow_empty)",
+			text.Plural(asked, "target"), text.Some(wanted, 20))
 	}
 	return &p, nil
 }
@@ -251,16 +251,16 @@ func (d *Discovery) choose(ctx context.Context, e *evaluation) (*job.Plan, error
 func (d *Discovery) omitted(attrs []string) string {
 	if d.Buildable {
 		return fmt.Sprintf("Left out, because this machine builds only %s: %s. Register an emulator with binfmt_misc or add a remote builder; --systems tries any system.",
-			strings.Join(d.Evaluate.Systems, " and "), text.Some(attrs))
+			strings.Join(d.Evaluate.Systems, " and "), text.Some(attrs, 20))
 	}
-	return fmt.Sprintf("Left out, since only %s are wanted: %s. Name more systems with --systems (input systems).", strings.Join(d.Evaluate.Systems, " and "), text.Some(attrs))
+	return fmt.Sprintf("Left out, since only %s are wanted: %s. Name more systems with --systems (input systems).", strings.Join(d.Evaluate.Systems, " and "), text.Some(attrs, 20))
 }
 
 // evaluated returns the names of the targets that are not failed.
 func evaluated(targets []job.Target) []string {
 	var names []string
 	for i := range targets {
-		if targets[i].State != job.Failed {
+		if targets[i].State != job.StateFailed {
 			names = append(names, targets[i].Name)
 		}
 	}
@@ -304,9 +304,10 @@ func (d *Discovery) group(ctx context.Context, e *evaluation, p *job.Plan) (err 
 	if unused := d.Planning.Runners.Unused(p.Targets); unused != "" && !d.Local {
 		p.Notices = append(p.Notices, unused)
 	}
-	emulated := slices.ContainsFunc(p.Entries, func(e job.Entry) bool { return e.QEMU })
-	if emulated && !d.Local {
-		p.Notices = append(p.Notices, "aarch64-linux is emulated, which is slow. If your plan has the runner, name it in the input runners: aarch64-linux=ubuntu-24.04-arm")
+	for i := range p.Entries {
+		if e := &p.Entries[i]; e.QEMU && !d.Local && !slices.Contains(p.Emulated, e.System) {
+			p.Emulated = append(p.Emulated, e.System)
+		}
 	}
 	return nil
 }

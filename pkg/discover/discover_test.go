@@ -15,7 +15,7 @@ func TestMarshal(t *testing.T) {
 	const path = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-a"
 	good := job.Target{
 		Attr: "packages.a", Name: "packages.a", Kind: job.Package, System: "x86_64-linux", DrvPath: path + ".drv", Outputs: []string{"out"},
-		OutPaths: map[string]string{"out": path}, State: job.Build,
+		OutPaths: map[string]string{"out": path}, State: job.StateBuild,
 	}
 	p := &job.Plan{Version: job.Version, ID: "a", Targets: []job.Target{good, good}}
 	if _, err := Marshal(p); err != nil {

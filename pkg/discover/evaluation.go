@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/org/nix-matrix/internal/usage"
@@ -93,7 +92,7 @@ func (s *source) recall(ctx context.Context) *evaluation {
 // derivations are in, if there is one.
 func (d *Discovery) Keep(ctx context.Context, p *job.Plan) {
 	e := d.evaluation
-	failed := slices.ContainsFunc(e.Plan.Targets, func(t job.Target) bool { return t.State == job.Failed })
+	failed := slices.ContainsFunc(e.Plan.Targets, func(t job.Target) bool { return t.State == job.StateFailed })
 	known := e.recalled && (p.Drvs == nil || e.Plan.Drvs != nil)
 	if e.source.fingerprint == "" || failed || known || e.incomplete || e.unread != "" || !d.docs.Keeps() {
 		return
@@ -118,7 +117,7 @@ func (d *Discovery) Keep(ctx context.Context, p *job.Plan) {
 func toBuild(p *job.Plan) []string {
 	var drvs []string
 	for _, t := range p.Targets {
-		if t.State == job.Build {
+		if t.State == job.StateBuild {
 			drvs = append(drvs, t.DrvPath)
 		}
 	}
@@ -138,17 +137,17 @@ func (d *Discovery) evaluate(ctx context.Context, s *source) (*evaluation, error
 	d.log.Doing("evaluating %s", d.asked())
 	found, err := evaluate.Run(ctx, n, *o)
 	unread := d.unread(err)
-	if d.SkipUnread && strings.HasPrefix(unread, job.NeedsSecret) {
+	if d.SkipUnread && unread.NeedsSecret != "" {
 		found, err = &evaluate.Evaluation{}, nil
 	}
 	if err != nil {
-		if unread != "" {
-			err = fmt.Errorf("%s: %w", unread, err)
+		if unread.Text != "" {
+			err = fmt.Errorf("%s: %w", unread.Text, err)
 		}
 		return nil, asUsage(err)
 	}
 	s.keepInputs(ctx, n, there)
-	e := &evaluation{source: s, unread: unread, incomplete: found.Incomplete, Kept: evaluate.Kept{
+	e := &evaluation{source: s, unread: unread.Text, incomplete: found.Incomplete, Kept: evaluate.Kept{
 		Omitted: found.Omitted,
 		Passed:  found.Passed,
 		Plan: &job.Plan{
@@ -164,7 +163,7 @@ func (d *Discovery) evaluate(ctx context.Context, s *source) (*evaluation, error
 	if o.Meta {
 		e.Meta = found.Meta
 	}
-	if unread != "" {
+	if unread.Text != "" {
 		return e, nil // its flakes can't be read either
 	}
 	for _, flake := range o.Flakes() {
@@ -198,7 +197,7 @@ func (s *source) fetchInputs(ctx context.Context, n *nix.Nix) map[string]bool {
 		s.d.log.Doing("fetching the flake's inputs from the cache")
 		var got storecache.Restored
 		if got, err = storecache.RestoreInputs(ctx, n, engine.Protocol(n), s.d.docs.Cache, s.d.docs.ID, paths, s.d.docs.Seal); got.Paths > 0 {
-			s.d.log.Printf("%d flake %s from the cache, %s read", got.Paths, text.Noun(got.Paths, "input", "inputs"), job.Size(got.Bytes))
+			s.d.log.Printf("%s from the cache, %s read", text.Plural(got.Paths, "flake input"), text.Size(got.Bytes))
 		}
 		if err == nil && got.Paths > 0 {
 			there, err = n.Valid(ctx, paths...)

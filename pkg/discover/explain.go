@@ -11,9 +11,11 @@ import (
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/access"
+	"github.com/org/nix-matrix/pkg/evaluate"
 	"github.com/org/nix-matrix/pkg/gitcrypt"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // What git, ssh and Nix say when a server does not let them read. With a 404 GitHub
@@ -39,15 +41,21 @@ var (
 	filePattern = regexp.MustCompile(`(?m)file '([^'\n]+)' cannot be represented|\bat (\S[^\n]*?):\d+(?::\d+)?:?$`)
 )
 
-// explain says that an evaluator failed because of a secret: one that is missing, which
-// [job.NeedsSecret] then begins, or one that was refused. It returns nothing for other failures.
-func (d *Discovery) explain(failed *nix.Error) string {
-	said := nix.Plain(failed.Stderr)
+// needsSecret returns the explanation that a secret is missing: that of an input, which travels
+// in a variable.
+func needsSecret(input, variable, why string) evaluate.Explanation {
+	return evaluate.Explanation{Text: fmt.Sprintf("needs a secret: %s (%s), %s", input, variable, why), NeedsSecret: input}
+}
+
+// explain says that an evaluator failed because a secret is missing or was refused. It returns
+// nothing for other failures.
+func (d *Discovery) explain(failed *nix.Error) evaluate.Explanation {
+	said := text.Plain(failed.Stderr)
 	if file := encryptedFile(said); file != "" {
 		if strings.TrimSpace(d.host.Getenv(access.GitCryptVariable)) == "" {
-			return job.NeedsSecret + "git_crypt_key (" + access.GitCryptVariable + "), since " + file + " is encrypted with git-crypt"
+			return needsSecret("git_crypt_key", access.GitCryptVariable, "since "+file+" is encrypted with git-crypt")
 		}
-		return file + " is encrypted with git-crypt and not with the git_crypt_key that was given, or Nix has it so in its cache of sources (~/.cache/nix)"
+		return evaluate.Explanation{Text: file + " is encrypted with git-crypt and not with the git_crypt_key that was given, or Nix has it so in its cache of sources (~/.cache/nix)"}
 	}
 	var m []string
 	if gitFailed.MatchString(failed.Message) {
@@ -63,7 +71,7 @@ func (d *Discovery) explain(failed *nix.Error) string {
 		}
 	}
 	if m == nil {
-		return ""
+		return evaluate.Explanation{}
 	}
 	address := strings.Join(m[1:], "")
 	for _, m := range repository.FindAllStringSubmatch(said, -1) {
@@ -125,10 +133,10 @@ func (d *Discovery) isGitHub(host string) bool {
 }
 
 // refused says by which secret an address would be read.
-func (d *Discovery) refused(address string) string {
+func (d *Discovery) refused(address string) evaluate.Explanation {
 	u, err := url.Parse(address)
 	if err != nil {
-		return ""
+		return evaluate.Explanation{}
 	}
 	login := u.User != nil
 	u.User = nil
@@ -144,30 +152,30 @@ func (d *Discovery) refused(address string) string {
 	case host.MatchString(d.host.Getenv(access.NetrcVariable)):
 		input = "the password in netrc"
 	case login:
-		return ""
+		return evaluate.Explanation{}
 	default:
-		return fmt.Sprintf("%s%s (%s), to read %s", job.NeedsSecret, input, variable, u)
+		return needsSecret(input, variable, "to read "+u.String())
 	}
-	return fmt.Sprintf("%s was refused: it may not read %s", input, u)
+	return evaluate.Explanation{Text: fmt.Sprintf("%s was refused: it may not read %s", input, u)}
 }
 
 // refusedBySSH says by which secret one would log in to a host.
-func (d *Discovery) refusedBySSH(host string) string {
+func (d *Discovery) refusedBySSH(host string) evaluate.Explanation {
 	switch {
 	case strings.TrimSpace(d.host.Getenv(access.SSHKeyVariable)) != "":
-		return "ssh_key was refused by " + host
+		return evaluate.Explanation{Text: "ssh_key was refused by " + host}
 	case d.host.Getenv("SSH_AUTH_SOCK") != "":
-		return "" // who has an agent has keys
+		return evaluate.Explanation{} // who has an agent has keys
 	}
-	return fmt.Sprintf("%sssh_key (%s), to log in to %s", job.NeedsSecret, access.SSHKeyVariable, host)
+	return needsSecret("ssh_key", access.SSHKeyVariable, "to log in to "+host)
 }
 
 // unread explains why the whole of what was asked for could not be evaluated, if it
 // is for a secret.
-func (d *Discovery) unread(err error) string {
+func (d *Discovery) unread(err error) evaluate.Explanation {
 	var failed *nix.Error
 	if !errors.As(err, &failed) {
-		return ""
+		return evaluate.Explanation{}
 	}
 	return d.explain(failed)
 }
@@ -177,8 +185,8 @@ func (d *Discovery) unread(err error) string {
 func (d *Discovery) skipUnread(targets []job.Target) {
 	for i := range targets {
 		t := &targets[i]
-		if d.SkipUnread && t.State == job.Failed && strings.HasPrefix(t.Error, job.NeedsSecret) {
-			t.State = job.Skip
+		if d.SkipUnread && t.State == job.StateFailed && t.NeedsSecret != "" {
+			t.State = job.StateSkip
 			t.Reason, _, _ = strings.Cut(t.Error, "\n")
 			t.Error = ""
 		}

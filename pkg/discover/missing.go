@@ -20,7 +20,7 @@ func (d *Discovery) missing(ctx context.Context, e *evaluation, p *job.Plan) (*p
 	var outputs []string // of the targets themselves
 	build := false
 	for i := range targets {
-		if targets[i].State == job.Build {
+		if targets[i].State == job.StateBuild {
 			build = true
 			outputs = slices.AppendSeq(outputs, maps.Values(targets[i].OutPaths))
 		}
@@ -56,7 +56,7 @@ func (d *Discovery) missing(ctx context.Context, e *evaluation, p *job.Plan) (*p
 		})
 	}
 	count := missing.Count()
-	d.log.Printf("  %d %s to build, as far as is known", count, text.Noun(count, "derivation", "derivations"))
+	d.log.Printf("  %s to build, as far as is known", text.Plural(count, "derivation"))
 	return missing, nil
 }
 
@@ -67,7 +67,7 @@ func (d *Discovery) saved(ctx context.Context, targets []job.Target) []available
 	}
 	systems := map[string]bool{}
 	for i := range targets {
-		if targets[i].State == job.Build {
+		if targets[i].State == job.StateBuild {
 			systems[targets[i].System] = true
 		}
 	}

@@ -47,7 +47,7 @@ func (d *Discovery) machines(p *job.Plan) []string {
 	for i := range p.Targets {
 		t := &p.Targets[i]
 		switch {
-		case t.State != job.Build:
+		case t.State != job.StateBuild:
 		case d.env.Elsewhere(t.System) && len(d.Planning.Runners[t.System]) == 0, t.System == "i686-linux", d.Planning.EmulatesTarget(t):
 			systems[runner] = true
 		case d.env.Elsewhere(t.System): // on a runner that may be anything

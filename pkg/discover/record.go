@@ -1,12 +1,12 @@
 package discover
 
 import (
-	"cmp"
 	"context"
 	"slices"
 
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/push"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // skipProved leaves out of a proposal what the default branch has built already, if nothing is
@@ -16,15 +16,8 @@ func (d *Discovery) skipProved(ctx context.Context, targets []job.Target) {
 	if !d.docs.Trust.SkipsProved() || !d.SkipProved || d.Local || pushes {
 		return
 	}
-	record := d.record(ctx)
-	if record == nil {
-		return
-	}
-	for i := range targets {
-		t := &targets[i]
-		if _, proved := record.Proved[job.DrvHash(t.DrvPath)]; proved && t.State == job.Build {
-			t.State, t.Reason = job.Skip, "built by "+cmp.Or(record.Branch, "the default branch")+" already"
-		}
+	if record := d.record(ctx); record != nil {
+		verdict.SkipProved(targets, record)
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 func (d *Discovery) skip(ctx context.Context, targets []job.Target) ([]*available.Place, error) {
 	var paths []string
 	for _, t := range targets {
-		if t.State == job.Build {
+		if t.State == job.StateBuild {
 			paths = slices.AppendSeq(paths, maps.Values(t.OutPaths))
 		}
 	}
@@ -41,8 +41,8 @@ func (d *Discovery) skip(ctx context.Context, targets []job.Target) ([]*availabl
 	}
 	for i := range targets {
 		t := &targets[i]
-		if t.State == job.Build && everywhere(t, places) {
-			t.State, t.Available = job.Skip, true
+		if t.State == job.StateBuild && everywhere(t, places) {
+			t.State, t.Available = job.StateSkip, true
 			t.Reason = places[0].Name
 		}
 	}

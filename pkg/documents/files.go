@@ -17,6 +17,7 @@ import (
 
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/pack"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // DiskFull reports whether an error says that a disk is full, or a quota used up.
@@ -55,7 +56,7 @@ func readFile(name string, limit int64, flags int) ([]byte, error) {
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err == nil && int64(len(data)) > limit {
-		err = &fs.PathError{Op: "read", Path: name, Err: fmt.Errorf("it is larger than %s, the most that is read", job.Size(limit))}
+		err = &fs.PathError{Op: "read", Path: name, Err: fmt.Errorf("it is larger than %s, the most that is read", text.Size(limit))}
 	}
 	if err != nil {
 		return nil, err

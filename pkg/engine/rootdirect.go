@@ -17,6 +17,7 @@ import (
 
 	"github.com/org/nix-matrix/internal/child"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // DirectAsRoot is the direct engine for who may not write to the store, but may run
@@ -120,7 +121,7 @@ func startAsRoot(ctx context.Context, n *nix.Nix, command []string) (*rootSink, 
 
 // explain adds what the process said, after Close.
 func (s *rootSink) explain(err error) error {
-	if said := strings.TrimSpace(nix.Plain(s.said.String())); said != "" && errors.Is(err, errLost) {
+	if said := strings.TrimSpace(text.Plain(s.said.String())); said != "" && errors.Is(err, errLost) {
 		return errors.New(said)
 	}
 	return err

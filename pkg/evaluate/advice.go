@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // What Nix says of a file that a flake does not have: now, since 2.20, and before.
@@ -37,7 +38,7 @@ var (
 func saidWith(err error) string {
 	var failed *nix.Error
 	if errors.As(err, &failed) && failed.Stderr != "" {
-		return err.Error() + "\n" + nix.Plain(failed.Stderr)
+		return err.Error() + "\n" + text.Plain(failed.Stderr)
 	}
 	return err.Error()
 }

@@ -222,7 +222,7 @@ func (c *crew) start(ctx context.Context, s span) {
 		Expr:        c.source.expr,
 		Path:        c.o.NixPath,
 		Printed:     w.messages,
-		Apply:       "(" + walker + ") (" + text + ") " + w.arguments(),
+		Apply:       "(" + walker + ") (" + textNix + ") " + w.arguments(),
 		MemoryLimit: c.o.MemoryLimit,
 		InitialHeap: c.heap,
 		Used:        &w.memory,
@@ -299,7 +299,8 @@ func (c *crew) bury(ctx context.Context, w *worker) {
 // to others what may help.
 func (c *crew) describe(err error) error {
 	if errors.Is(err, errTimeout) || errors.Is(err, nix.ErrMemory) {
-		return errors.New(c.message(err))
+		message, _ := c.message(err)
+		return errors.New(message)
 	}
 	return fmt.Errorf("%w%s", err, advice(c.source.flake, saidWith(err)))
 }
@@ -323,7 +324,8 @@ func (c *crew) blame(w *worker, s spot, err error) {
 	c.hit(s.alive)
 	if !s.wanted { // but perhaps a set in which a glob would have matched something
 		c.Incomplete = true
-		w.log(fmt.Sprintf("%s is passed over, it can't be evaluated: %s", shown(s.path), c.message(err)))
+		message, _ := c.message(err)
+		w.log(fmt.Sprintf("%s is passed over, it can't be evaluated: %s", shown(s.path), message))
 		return
 	}
 	if len(s.path) == 0 && s.name == "" { // all of a file

@@ -23,13 +23,14 @@ import (
 
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 var (
 	//go:embed evaluate.nix
 	walker string
 	//go:embed text.nix
-	text string
+	textNix string
 )
 
 // Evaluator is what a discovery needs of Nix.
@@ -76,12 +77,17 @@ type Options struct {
 	// Counted is told how many attributes are done, of how many that are known so
 	// far. It may be nil. None of these functions is called while one of them runs.
 	Counted func(done, total int)
-	// Explain may know why an evaluator failed: what it gives, if anything, is a line
-	// before the message of a target. It may be nil.
-	Explain func(*nix.Error) string
+	// Explain may know why an evaluator failed. It may be nil.
+	Explain func(*nix.Error) Explanation
 	// Log gets what the evaluators say besides, a line at a time. What several say is
 	// said once. It may be nil.
 	Log func(line string)
+}
+
+// An Explanation says why an evaluator failed. It is empty where that is not known.
+type Explanation struct {
+	Text        string // a line, to stand before the message of a target
+	NeedsSecret string // the input whose secret is missing; empty where that is not the reason
 }
 
 // An Arg is an argument for functions: an expression, or a text.
@@ -143,14 +149,8 @@ func eachShown(names []string) []string {
 	return all
 }
 
-// someOf names the first of many.
-func someOf(names []string) string {
-	const most = 20
-	if len(names) > most {
-		return strings.Join(names[:most], ", ") + ", …"
-	}
-	return strings.Join(names, ", ")
-}
+// someOf returns the first of many names, and the number of the others.
+func someOf(names []string) string { return text.Some(names, 20) }
 
 // ArgumentsError says that what was asked for is a function that can't be called.
 type ArgumentsError struct {

@@ -65,11 +65,11 @@ func look(t *testing.T, n *nix.Nix, o Options) ([]string, *Evaluation) {
 func summary(d *Evaluation) (lines []string) {
 	for _, target := range d.Targets {
 		line := fmt.Sprintf("%s %s %s", target.Kind, target.Name, target.State)
-		if target.State == job.Failed {
+		if target.State == job.StateFailed {
 			first, _, _ := strings.Cut(target.Error, "\n")
 			line += ": " + first
 		}
-		if target.State == job.Skip {
+		if target.State == job.StateSkip {
 			line += " " + target.Reason
 		}
 		lines = append(lines, line)
@@ -125,7 +125,7 @@ func TestAttributesThatAbort(t *testing.T) {
 			t.Error(diff)
 		}
 		for _, target := range d.Targets {
-			if target.State != job.Build {
+			if target.State != job.StateBuild {
 				continue
 			}
 			if _, err := os.Stat(target.DrvPath); err != nil {
@@ -150,7 +150,7 @@ func TestHostileNames(t *testing.T) {
 		_, d := look(t, n, Options{Installables: []string{ref}})
 		drvs := map[string]bool{}
 		for _, target := range d.Targets {
-			if target.State == job.Build {
+			if target.State == job.StateBuild {
 				drvs[target.DrvPath] = true
 			}
 		}

@@ -83,7 +83,7 @@ func found(t *testing.T, odd attribute) job.Target {
 	}
 	checkPlan(t, d)
 	zz := slices.IndexFunc(d.Targets, func(t job.Target) bool { return t.Name == "packages.x86_64-linux.zz" })
-	if len(d.Targets) != 2 || zz < 0 || d.Targets[zz].State != job.Build {
+	if len(d.Targets) != 2 || zz < 0 || d.Targets[zz].State != job.StateBuild {
 		t.Fatalf("the neighbour does not live: %.1000s", fmt.Sprint(d.Targets))
 	}
 	return d.Targets[1-zz]
@@ -113,7 +113,7 @@ func TestGate(t *testing.T) {
 				test.change(odd, s)
 				target := found(t, odd)
 				switch {
-				case !test.lives && target.State != job.Failed, test.lives && target.State == job.Failed && len(s) < 1000 && s != "\u202e":
+				case !test.lives && target.State != job.StateFailed, test.lives && target.State == job.StateFailed && len(s) < 1000 && s != "\u202e":
 					t.Errorf("with %.50q it is %.1000s", s, fmt.Sprintf("%+v", target))
 				case len(target.Error) > 2000 || valid.Line(target.Error, 2000) != nil:
 					t.Errorf("with %.50q its error has %d bytes: %.300q", s, len(target.Error), target.Error)
@@ -207,12 +207,12 @@ func TestLongMessages(t *testing.T) {
 // That a secret is missing is not for a flake to say.
 func TestThrowsLikeAMissingSecret(t *testing.T) {
 	d := &evaluation{}
-	failed := &nix.Error{Message: job.NeedsSecret + "ssh_key", Err: context.Canceled}
-	if got := d.failed(source{flake: "."}, []string{"packages", "a", "b"}, "", failed); strings.HasPrefix(got.Error, job.NeedsSecret) || !strings.Contains(got.Error, "ssh_key") {
+	failed := &nix.Error{Message: "needs a secret: ssh_key", Err: context.Canceled}
+	if got := d.failed(source{flake: "."}, []string{"packages", "a", "b"}, "", failed); got.NeedsSecret != "" || !strings.Contains(got.Error, "ssh_key") {
 		t.Errorf("%+v", got)
 	}
-	d.o.Explain = func(*nix.Error) string { return job.NeedsSecret + "ssh_key" }
-	if got := d.failed(source{flake: "."}, []string{"packages", "a", "b"}, "", failed); !strings.HasPrefix(got.Error, job.NeedsSecret) {
+	d.o.Explain = func(*nix.Error) Explanation { return Explanation{"needs a secret: ssh_key", "ssh_key"} }
+	if got := d.failed(source{flake: "."}, []string{"packages", "a", "b"}, "", failed); got.NeedsSecret != "ssh_key" || !strings.HasPrefix(got.Error, "needs a secret: ssh_key\n") {
 		t.Errorf("%+v", got)
 	}
 }

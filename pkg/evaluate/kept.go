@@ -13,7 +13,7 @@ import (
 
 // keptVersion is the version of the format of [Kept], and of what this package makes
 // of the same source.
-const keptVersion = 2
+const keptVersion = 3
 
 // Kept is an evaluation as it is kept for a run that would make the same one.
 type Kept struct {
@@ -62,7 +62,7 @@ func ParseKept(data []byte) (*Kept, error) {
 	}
 	for i := range plan.Targets {
 		// What there is to do is not for the cache to say.
-		if t := &plan.Targets[i]; t.State == job.Failed || t.Available || t.State == job.Skip && !strings.HasPrefix(t.Reason, job.Because) {
+		if t := &plan.Targets[i]; t.State == job.StateFailed || t.Available || t.State == job.StateSkip && !t.Refused {
 			return nil, fmt.Errorf("read evaluation: %q is decided already", t.Attr)
 		}
 	}
@@ -118,7 +118,7 @@ func (o *Options) Fingerprint(evaluator string, identities []string) string {
 		System, HostAttr  string
 		Include, Exclude  []string
 		AllowEmpty, Meta  bool
-	}{keptVersion, walker + text, evaluator, identities, o.Installables, o.Systems, o.System, o.HostAttr, o.Include, o.Exclude, o.AllowEmpty, o.Meta})
+	}{keptVersion, walker + textNix, evaluator, identities, o.Installables, o.Systems, o.System, o.HostAttr, o.Include, o.Exclude, o.AllowEmpty, o.Meta})
 	if err != nil {
 		panic(err) // texts only
 	}

@@ -18,7 +18,7 @@ func TestKept(t *testing.T) {
 	k := &Kept{
 		Plan: &job.Plan{
 			Version: job.Version, ID: "a", Created: time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC),
-			Targets:      []job.Target{{Attr: "packages.a", Name: "packages.a", Kind: job.Package, System: "x86_64-linux", DrvPath: drv, Outputs: []string{"out"}, State: job.Build}},
+			Targets:      []job.Target{{Attr: "packages.a", Name: "packages.a", Kind: job.Package, System: "x86_64-linux", DrvPath: drv, Outputs: []string{"out"}, State: job.StateBuild}},
 			Substituters: []string{"file:///a"}, Drvs: &job.DrvPack{Key: "a-drvs0-b", SHA256: "c"},
 		},
 		Meta:    []json.RawMessage{json.RawMessage(`{"a":1}`)},

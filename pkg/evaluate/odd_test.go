@@ -242,10 +242,10 @@ func TestWantedOutputs(t *testing.T) {
 				_, d := look(t, n, Options{Installables: []string{ref + attr + test.installable}})
 				target := d.Targets[0]
 				got := strings.Join(target.Outputs, " ")
-				if target.State == job.Failed {
+				if target.State == job.StateFailed {
 					got = target.Error
 				}
-				if len(d.Targets) != 1 || !strings.Contains(got, test.want) || got == "" || target.State == job.Build && got != test.want {
+				if len(d.Targets) != 1 || !strings.Contains(got, test.want) || got == "" || target.State == job.StateBuild && got != test.want {
 					t.Errorf("got %s %q, want %q", target.State, got, test.want)
 				}
 				if len(target.OutPaths) != len(target.Outputs) {
@@ -337,7 +337,7 @@ func TestBuiltinSystem(t *testing.T) {
 			t.Fatalf("%v, omitted %v", d.Targets, d.Omitted)
 		}
 		for _, target := range d.Targets {
-			if target.State != job.Build || target.System != test.want {
+			if target.State != job.StateBuild || target.System != test.want {
 				t.Errorf("for %v: %s on %s: %s", test.systems, target.State, target.System, target.Error)
 			}
 		}
@@ -370,7 +370,7 @@ func TestUTF8(t *testing.T) {
 	}
 	eachNixAlso(t, func(t *testing.T, n *nix.Nix) {
 		var said string
-		e := nix.Evaluation{Expr: "import " + file, Apply: `texts: let inherit (` + text + `) clean; in
+		e := nix.Evaluation{Expr: "import " + file, Apply: `texts: let inherit (` + textNix + `) clean; in
 			builtins.trace (builtins.concatStringsSep "" (map (s: if clean s == s then "1" else if clean (clean s) == clean s then "0" else "x") texts)) null`}
 		if err := n.Eval(t.Context(), e, func(line string) bool { said += strings.TrimPrefix(line, "trace: "); return true }); err != nil {
 			t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // A record is what became of a position.
@@ -62,7 +63,7 @@ type described struct {
 // target makes a target of what was found.
 func (d *evaluation) target(s source, path []string, name string, found described) job.Target {
 	t := d.classify(path, name)
-	t.State = job.Build
+	t.State = job.StateBuild
 	t.System = found.System
 	t.DrvPath = found.DrvPath
 	t.Outputs = found.Outputs
@@ -87,7 +88,7 @@ func gate(t job.Target) job.Target {
 		return t
 	}
 	return job.Target{
-		Attr: cut(t.Attr), Name: cut(t.Name), Kind: t.Kind, Host: cut(t.Host), State: job.Failed, Reproduce: t.Reproduce,
+		Attr: text.Clip(t.Attr, maxShown), Name: text.Clip(t.Name, maxShown), Kind: t.Kind, Host: text.Clip(t.Host, maxShown), State: job.StateFailed, Reproduce: t.Reproduce,
 		Error: fmt.Sprintf("it can't be a target: %v. Correct the attribute, or leave it out with --exclude (input exclude)", err),
 	}
 }
@@ -105,22 +106,16 @@ func (d *evaluation) builtOn(system string) string {
 }
 
 // shown is an attribute path as a message has it.
-func shown(path []string) string { return cut(JoinAttr(path)) }
+func shown(path []string) string { return text.Clip(JoinAttr(path), maxShown) }
 
-// cut leaves of a text of any length as much as a message may have.
-func cut(text string) string {
-	const most = 300
-	if len(text) <= most {
-		return text
-	}
-	return strings.ToValidUTF8(text[:most], "") + "…"
-}
+// maxShown is how many bytes of a foreign text a message may have.
+const maxShown = 300
 
 // refused makes a target of a package that is not to be built.
 func (d *evaluation) refused(s source, path []string, name, system, reason string) job.Target {
 	t := d.classify(path, name)
-	t.State = job.Skip
-	t.Reason = job.Because + "it " + reason
+	t.State = job.StateSkip
+	t.Refused, t.Reason = true, "because it "+reason
 	t.System = system
 	t.Reproduce = d.reproduce(s, path)
 	return gate(t)
@@ -130,34 +125,33 @@ func (d *evaluation) refused(s source, path []string, name, system, reason strin
 // evaluated.
 func (d *evaluation) failed(s source, path []string, name string, err error) job.Target {
 	t := d.classify(path, name)
-	t.State = job.Failed
-	message := strings.ToValidUTF8(fmt.Sprintf("%.15000s", d.message(err)), "\ufffd") // it may quote what is no text
-	t.Error = message + advice(s.flake, message)
+	t.State = job.StateFailed
+	message, secret := d.message(err)
+	message = strings.ToValidUTF8(fmt.Sprintf("%.15000s", message), "\ufffd") // it may quote what is no text
+	t.Error, t.NeedsSecret = message+advice(s.flake, message), secret
 	t.Reproduce = d.reproduce(s, path)
 	return gate(t)
 }
 
-// message says what an evaluator died of.
-func (d *evaluation) message(err error) string {
+// message returns why an evaluator failed, and the input whose secret is missing where that
+// is the reason.
+func (d *evaluation) message(err error) (message, secret string) {
 	var failed *nix.Error
 	switch {
 	case errors.Is(err, errTimeout):
-		return "evaluation took longer than " + duration(d.o.Timeout)
+		return "evaluation took longer than " + duration(d.o.Timeout), ""
 	case !errors.As(err, &failed):
-		return err.Error()
+		return err.Error(), ""
 	case errors.Is(err, nix.ErrMemory):
-		return failed.Message + "; raise eval_memory"
+		return failed.Message + "; raise eval_memory", ""
 	}
-	message := strings.TrimSpace(ours.ReplaceAllLiteralString(failed.Message, ""))
+	message = strings.TrimSpace(ours.ReplaceAllLiteralString(failed.Message, ""))
 	if d.o.Explain != nil {
-		if why := d.o.Explain(failed); why != "" {
-			return why + "\n" + message
+		if why := d.o.Explain(failed); why.Text != "" {
+			return why.Text + "\n" + message, why.NeedsSecret
 		}
 	}
-	if strings.HasPrefix(message, job.NeedsSecret) { // which is not for a flake to say
-		return "error: " + message
-	}
-	return message
+	return message, ""
 }
 
 // ours is a place in evaluate.nix, and an excerpt from it, which is none of the user's
@@ -209,19 +203,17 @@ type about struct {
 }
 
 func (a *about) describe(t *job.Target) {
-	t.Description = oneLine(strings.Join(a.Description, " "))
+	t.Description = text.Words(strings.Join(a.Description, " "))
 	if runes := []rune(t.Description); len(runes) > job.MaxDescription {
 		t.Description = strings.TrimSpace(string(runes[:job.MaxDescription-1])) + "…"
 	}
-	t.Features = strings.Fields(oneLine(strings.Join(a.Features, " ")))
+	t.Features = strings.Fields(text.Words(strings.Join(a.Features, " ")))
 	for _, label := range a.Runner {
-		if label = oneLine(label); label != "" {
+		if label = text.Words(label); label != "" {
 			t.Runner = append(t.Runner, label)
 		}
 	}
 }
-
-func oneLine(s string) string { return strings.Join(strings.Fields(nix.Plain(s)), " ") }
 
 // reproduce says what to type to build a target elsewhere, nothing where a command line
 // can't say it.

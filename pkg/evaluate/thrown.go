@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // maxExact is how many assertions of a source are evaluated once more, each by an
@@ -142,10 +143,10 @@ func (m *messages) Write(p []byte) (int, error) {
 
 // take reads an item: « error: MESSAGE ».
 func (m *messages) take(part []byte) {
-	text, ok := strings.CutPrefix(strings.TrimSpace(string(part)), "«error:")
+	said, ok := strings.CutPrefix(strings.TrimSpace(string(part)), "«error:")
 	if ok && m.count > 0 {
-		text = strings.TrimSuffix(text, "»")
-		m.found[m.count-1] = strings.TrimSpace(nix.Plain(strings.ToValidUTF8(text[:min(len(text), maxMessage)], "")))
+		said = strings.TrimSuffix(said, "»")
+		m.found[m.count-1] = strings.TrimSpace(text.Plain(text.Clip(said, maxMessage)))
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/org/nix-matrix/internal/nearest"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // A position is how far a walk has come: the number of a root, and the path from
@@ -137,10 +138,7 @@ func (w *worker) line(line string) bool {
 		}
 	default:
 		// From an error on, what it says ends up in the target or the error.
-		if len(line) > maxLogLine {
-			line = strings.ToValidUTF8(line[:maxLogLine], "") + "…"
-		}
-		line = nix.Plain(line)
+		line = text.Plain(text.Clip(line, maxLogLine))
 		w.dying = w.dying || strings.HasPrefix(line, "error:")
 		if !w.dying {
 			w.log(line)

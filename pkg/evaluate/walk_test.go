@@ -205,7 +205,7 @@ func TestLastWordsLost(t *testing.T) {
 		if missing := missing(all, d); len(missing) > 0 {
 			t.Errorf("after %d events, nothing is known of %v: %v", keep, missing, summary(d))
 		}
-		failed := slices.ContainsFunc(d.Targets, func(t job.Target) bool { return t.State == job.Failed })
+		failed := slices.ContainsFunc(d.Targets, func(t job.Target) bool { return t.State == job.StateFailed })
 		if diff := cmp.Diff(all, summary(d)); diff != "" && !failed {
 			t.Errorf("after %d events, nothing failed:\n%s", keep, diff)
 		}

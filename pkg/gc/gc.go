@@ -9,19 +9,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
 )
-
-// An Entry is what a cache has stored under a key. A cache with scopes may have the
-// same key for several refs.
-type Entry struct {
-	ID      int64 // the cache's own name for it, where it has one
-	Key     string
-	Ref     string // whose scope it is in; empty where there are none
-	Size    int64  // bytes
-	Created time.Time
-	Used    time.Time // last
-}
 
 // Rules say what may go.
 type Rules struct {
@@ -47,21 +38,21 @@ const settled = 24 * time.Hour
 
 // A Decision is what becomes of an entry.
 type Decision struct {
-	Entry
+	action.CacheEntry
 	Kind job.KeyKind
 	Why  string // it goes; empty if it stays
 }
 
-// Decide decides on the entries that are of the rules' id, and gives them with what
-// was not used for longest first.
-func Decide(entries []Entry, rules Rules) []Decision {
+// Decide returns a decision on each entry of the rules' id, the least recently used entry
+// first.
+func Decide(entries []action.CacheEntry, rules Rules) []Decision {
 	var decisions []Decision
 	for _, e := range entries {
 		if kind, ok := job.ParseKey(rules.ID, e.Key); ok {
 			if e.Used.Before(e.Created) {
 				e.Used = e.Created
 			}
-			decisions = append(decisions, Decision{Entry: e, Kind: kind})
+			decisions = append(decisions, Decision{CacheEntry: e, Kind: kind})
 		}
 	}
 	slices.SortFunc(decisions, func(a, b Decision) int {
@@ -82,16 +73,16 @@ func Decide(entries []Entry, rules Rules) []Decision {
 
 // Indexes are those of the entries that are of an id and the newest ones of their ref and
 // what they are an index of: they alone are read.
-func Indexes(entries []Entry, id string) []Entry {
+func Indexes(entries []action.CacheEntry, id string) []action.CacheEntry {
 	var all []Decision
 	for _, e := range entries {
 		if kind, ok := job.ParseKey(id, e.Key); ok && kind == job.KeyIndex {
-			all = append(all, Decision{Entry: e, Kind: kind})
+			all = append(all, Decision{CacheEntry: e, Kind: kind})
 		}
 	}
-	var newest []Entry
+	var newest []action.CacheEntry
 	for _, n := range newestOf(all) {
-		newest = append(newest, all[n].Entry)
+		newest = append(newest, all[n].CacheEntry)
 	}
 	return newest
 }
@@ -105,14 +96,14 @@ type place struct {
 
 func placeOf(d *Decision) place {
 	at := place{kind: d.Kind, ref: d.Ref}
-	// What is behind the last "+" of the key of an index says which run it is of.
+	// The part behind the last "+" of the key of an index says which run it is of.
 	if n := strings.LastIndex(d.Key, "+"); d.Kind == job.KeyIndex && n >= 0 {
 		at.series = d.Key[:n]
 	}
 	return at
 }
 
-// newestOf gives the numbers of the decisions on what was created last.
+// newestOf returns the numbers of the decisions on what was created last.
 func newestOf(decisions []Decision) map[place]int {
 	newest := map[place]int{}
 	for i, d := range decisions {
@@ -171,7 +162,7 @@ func (r *Rules) fit(decisions []Decision, newest map[place]int) {
 			return
 		}
 		if d.Why == "" && !base {
-			d.Why = fmt.Sprintf("over the budget of %s, and not used for %s", job.Size(r.Budget), age(r.Now.Sub(d.Used)))
+			d.Why = fmt.Sprintf("over the budget of %s, and not used for %s", text.Size(r.Budget), age(r.Now.Sub(d.Used)))
 			total -= d.Size
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/gc"
 )
 
@@ -25,9 +26,9 @@ const (
 var now = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 
 // entry is one that was created and used so many days ago.
-func entry(key, ref string, size int64, created, used float64) gc.Entry {
+func entry(key, ref string, size int64, created, used float64) action.CacheEntry {
 	ago := func(days float64) time.Time { return now.Add(-time.Duration(days * float64(day))) }
-	return gc.Entry{Key: key, Ref: ref, Size: size, Created: ago(created), Used: ago(used)}
+	return action.CacheEntry{Key: key, Ref: ref, Size: size, Created: ago(created), Used: ago(used)}
 }
 
 var (
@@ -57,21 +58,21 @@ func TestDecide(t *testing.T) {
 	const newer = ", and there is a newer one"
 	for name, test := range map[string]struct {
 		rules   gc.Rules
-		entries []gc.Entry
+		entries []action.CacheEntry
 		want    []string // KEY REF: WHY of what goes
 	}{
 		"nothing": {rules: rules},
-		"somebody else's": {rules, []gc.Entry{
+		"somebody else's": {rules, []action.CacheEntry{
 			entry("other-plan0-"+hex32, main, 1, 90, 90), entry("nix-two-plan0-"+hex32, main, 1, 90, 90), entry("nix-cache", main, 1, 90, 90),
 		}, nil},
-		"plans and drv packs by last use": {rules, []gc.Entry{
+		"plans and drv packs by last use": {rules, []action.CacheEntry{
 			entry(plan, main, 1, 9, 8), entry(drvs, main, 1, 9, 8), entry(plan, pull, 1, 9, 6), entry(drvs, pull, 1, 9, 7),
 		}, []string{drvs + " " + main + ": not used for 8 days", plan + " " + main + ": not used for 8 days"}},
-		"the newest of a ref stays": {rules, []gc.Entry{
+		"the newest of a ref stays": {rules, []action.CacheEntry{
 			entry(evaluation, main, 1, 30, 30), entry(evaluation, pull, 1, 60, 60),
 			entry(inputs, main, 1, 30, 30), entry("nix-record-a", main, 1, 30, 30), entry("nix-index-a", main, 1, 30, 30),
 		}, nil},
-		"what is older goes": {rules, []gc.Entry{
+		"what is older goes": {rules, []action.CacheEntry{
 			entry("nix-record-a", main, 1, 40, 8), entry("nix-record-b", main, 1, 30, 30), entry("nix-record-c", main, 1, 41, 1),
 			entry("nix-index-a", main, 1, 40, 9), entry("nix-index-b", main, 1, 30, 30),
 			entry("nix-inputs--"+strings.Repeat("a", 32)+"-"+hex32, main, 1, 40, 10), entry(inputs, main, 1, 30, 30),
@@ -80,25 +81,25 @@ func TestDecide(t *testing.T) {
 			"nix-index-a " + main + ": not used for 9 days" + newer,
 			"nix-record-a " + main + ": not used for 8 days" + newer,
 		}},
-		"packs without an index": {rules, []gc.Entry{entry("nix-pack-a", main, 1, 2, 2), entry("nix-pack-b", main, 1, 0.5, 0.5)},
+		"packs without an index": {rules, []action.CacheEntry{entry("nix-pack-a", main, 1, 2, 2), entry("nix-pack-b", main, 1, 0.5, 0.5)},
 			[]string{"nix-pack-a " + main + ": no index names it"}},
-		"packs, and an index that is not read": {rules, []gc.Entry{entry("nix-pack-a", main, 1, 90, 90), entry("nix-index-a", main, 1, 2, 2)}, nil},
-		"packs that an index names": {naming("nix-pack-a"), []gc.Entry{
+		"packs, and an index that is not read": {rules, []action.CacheEntry{entry("nix-pack-a", main, 1, 90, 90), entry("nix-index-a", main, 1, 2, 2)}, nil},
+		"packs that an index names": {naming("nix-pack-a"), []action.CacheEntry{
 			entry("nix-pack-a", main, 1, 90, 90), entry("nix-pack-b", main, 1, 90, 90), entry("nix-index-a", main, 1, 2, 2),
 			entry("nix-pack-b", pull, 1, 90, 90), entry("nix-index-c", pull, 1, 2, 2),
 		}, []string{"nix-pack-b " + main + ": no index names it"}},
-		"the newest index of each system": {rules, []gc.Entry{
+		"the newest index of each system": {rules, []action.CacheEntry{
 			entry("nix-index-1++x86_64-linux+main+1=2b1=2b1.0", main, 1, 40, 40), entry("nix-index-1++x86_64-linux+main+2=2b1=2b1.0", main, 1, 30, 30),
 			entry("nix-index-1++aarch64-linux+main+1=2b1=2b1.0", main, 1, 50, 50),
 		}, []string{"nix-index-1++x86_64-linux+main+1=2b1=2b1.0 " + main + ": not used for 40 days" + newer}},
-		"within the budget": {within(30), []gc.Entry{entry(plan, main, 10, 1, 1), entry(drvs, main, 20, 1, 1)}, nil},
-		"over the budget": {within(25), []gc.Entry{
+		"within the budget": {within(30), []action.CacheEntry{entry(plan, main, 10, 1, 1), entry(drvs, main, 20, 1, 1)}, nil},
+		"over the budget": {within(25), []action.CacheEntry{
 			entry(plan, main, 10, 3, 1), entry(drvs, main, 10, 2, 2), entry(evaluation, pull, 10, 2, 0.25), entry(plan, pull, 100, 30, 30),
 		}, []string{
 			plan + " " + pull + ": not used for 30 days",
 			evaluation + " " + pull + ": over the budget of 25 B, and not used for 6 hours",
 		}},
-		"over the budget, proposals first": {within(25), []gc.Entry{
+		"over the budget, proposals first": {within(25), []action.CacheEntry{
 			entry(plan, main, 10, 6, 6), entry(drvs, main, 10, 6, 6), entry(drvs, topic, 10, 5, 5), entry(plan, topic, 4, 1, 1),
 			entry("nix-pack-a", pull, 1000, 0, 0), entry("nix-index-a", pull, 10, 0, 0), entry(drvs, queue, 10, 0, 0),
 		}, []string{
@@ -107,7 +108,7 @@ func TestDecide(t *testing.T) {
 			"nix-index-a " + pull + ": over the budget of 25 B, and not used for 0 minutes",
 			"nix-pack-a " + pull + ": over the budget of 25 B, and not used for 0 minutes",
 		}},
-		"the default branch's newest record and index": {within(1), []gc.Entry{
+		"the default branch's newest record and index": {within(1), []action.CacheEntry{
 			entry("nix-record-a", main, 10, 3, 3), entry("nix-record-b", main, 10, 2, 2), entry("nix-index-a", main, 10, 4, 4), entry("nix-record-c", pull, 10, 0, 0),
 		}, []string{
 			"nix-record-a " + main + ": over the budget of 1 B, and not used for 3 days",
@@ -130,7 +131,7 @@ func TestDecide(t *testing.T) {
 
 // A cache without scopes and times of use, as a directory is.
 func TestDecideDirectory(t *testing.T) {
-	entries := []gc.Entry{
+	entries := []action.CacheEntry{
 		{Key: "nix-record-a", Created: now.Add(-9 * day)}, {Key: "nix-record-b", Created: now.Add(-8 * day)}, {Key: plan, Created: now.Add(-8 * day)},
 		{Key: drvs, Created: now.Add(-6 * day)},
 	}

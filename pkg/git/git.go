@@ -16,9 +16,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unicode"
 
 	"github.com/org/nix-matrix/internal/child"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // A Repository is a work tree with its .git. Git does not look for another one: a
@@ -158,13 +158,7 @@ func (r *Repository) Output(ctx context.Context, stdin []byte, args ...string) (
 func Explain(what string, err error) error {
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && len(bytes.TrimSpace(exit.Stderr)) > 0 {
-		said := strings.Map(func(r rune) rune {
-			if unicode.IsControl(r) && r != '\n' && r != '\t' {
-				return -1
-			}
-			return r
-		}, string(bytes.TrimSpace(exit.Stderr)))
-		return fmt.Errorf("%s: %s", what, said)
+		return fmt.Errorf("%s: %s", what, text.Plain(string(bytes.TrimSpace(exit.Stderr))))
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // A scriptLog shows what a script says, and keeps the last of it, without secrets. A
@@ -35,14 +36,6 @@ const (
 	stepLine  = 4000 // bytes of one
 )
 
-// clip bounds a text that others have made, in bytes.
-func clip(text string, most int) string {
-	if len(text) <= most {
-		return text
-	}
-	return strings.ToValidUTF8(text[:most], "") + "…"
-}
-
 func (l *scriptLog) Write(p []byte) (int, error) {
 	l.part = append(l.part, p...)
 	for {
@@ -56,23 +49,23 @@ func (l *scriptLog) Write(p []byte) (int, error) {
 	}
 }
 
-func (l *scriptLog) line(text string) {
-	if secret, ok := strings.CutPrefix(strings.TrimSpace(text), "::add-mask::"); ok && secret != "" {
+func (l *scriptLog) line(said string) {
+	if secret, ok := strings.CutPrefix(strings.TrimSpace(said), "::add-mask::"); ok && secret != "" {
 		l.secrets = append(l.secrets, secret)
 		l.runner.Mask(secret)
 		return
 	}
 	for _, secret := range l.secrets {
-		text = strings.ReplaceAll(text, secret, "***")
+		said = strings.ReplaceAll(said, secret, "***")
 	}
-	text = clip(text, stepLine)
+	said = text.Clip(said, stepLine)
 	switch l.said++; {
 	case l.most == 0 || l.said <= l.most:
-		_, _ = l.runner.Log.Write([]byte(text + "\n"))
+		_, _ = l.runner.Log.Write([]byte(said + "\n"))
 	case l.said == l.most+1:
 		_, _ = l.runner.Log.Write([]byte("… the rest is left out\n"))
 	}
-	if l.lines = append(l.lines, text); len(l.lines) > stepLines {
+	if l.lines = append(l.lines, said); len(l.lines) > stepLines {
 		l.lines = l.lines[1:]
 	}
 }

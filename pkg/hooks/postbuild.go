@@ -36,7 +36,7 @@ func (r *Runner) PostBuild(ctx context.Context, p *PostBuild, plan *job.Plan, re
 		case unfit != "":
 			t.PostBuild = &job.Step{Outcome: job.StepSkipped, Error: unfit}
 		case ctx.Err() != nil:
-			t.Outcome, t.Error = job.Cancelled, "it was stopped before post_build"
+			t.Outcome, t.Error = job.OutcomeCancelled, "it was stopped before post_build"
 		default:
 			r.Log.Doing("post_build of %s", t.Attr)
 			t.PostBuild = r.postStep(ctx, p, &plan.Targets[t.N], t)
@@ -44,9 +44,9 @@ func (r *Runner) PostBuild(ctx context.Context, p *PostBuild, plan *job.Plan, re
 			case t.PostBuild.Outcome != job.StepFailed:
 			case ctx.Err() != nil: // it is not to blame
 				t.PostBuild = nil
-				t.Outcome, t.Error = job.Cancelled, "post_build was stopped"
+				t.Outcome, t.Error = job.OutcomeCancelled, "post_build was stopped"
 			default:
-				t.Outcome, t.Error, t.Log = job.Broken, t.PostBuild.Error, t.PostBuild.Log
+				t.Outcome, t.Error, t.Log = job.OutcomeFailed, "post_build failed: "+t.PostBuild.Error, t.PostBuild.Log
 			}
 		}
 	}
@@ -77,7 +77,7 @@ func (r *Runner) unfit(p *PostBuild, result *job.Result) string {
 func (r *Runner) postStep(ctx context.Context, p *PostBuild, target *job.Target, t *job.TargetResult) *job.Step {
 	start := time.Now()
 	failed := func(err error) *job.Step {
-		return &job.Step{Outcome: job.StepFailed, Seconds: time.Since(start).Seconds(), Error: "post_build failed: " + err.Error()}
+		return &job.Step{Outcome: job.StepFailed, Seconds: time.Since(start).Seconds(), Error: err.Error()}
 	}
 	paths := map[string]string{}
 	first := ""

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/org/nix-matrix/pkg/job"
-	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // As much of what the command prints for a target is read and shown.
@@ -51,7 +51,7 @@ func (r *Runner) AskProviso(ctx context.Context, p *Proviso, targets []job.Targe
 	g.SetLimit(atATime)
 	for i := range targets {
 		t := &targets[i]
-		if t.State != job.Build || p.decisions[decisionKey(t)] != nil {
+		if t.State != job.StateBuild || p.decisions[decisionKey(t)] != nil {
 			continue
 		}
 		made := &decision{}
@@ -69,8 +69,8 @@ func (r *Runner) AskProviso(ctx context.Context, p *Proviso, targets []job.Targe
 	for i := range targets {
 		t := &targets[i]
 		made := p.decisions[decisionKey(t)]
-		if t.State == job.Build && made != nil && made.err == nil && made.reason != "" {
-			t.State, t.Reason = job.Skip, "proviso: "+made.reason
+		if t.State == job.StateBuild && made != nil && made.err == nil && made.reason != "" {
+			t.State, t.Reason = job.StateSkip, "proviso: "+made.reason
 		}
 	}
 }
@@ -127,9 +127,9 @@ func (a *provisoAnswer) Write(p []byte) (int, error) {
 
 // end is that of a line.
 func (a *provisoAnswer) end() {
-	word, reason, _ := strings.Cut(strings.TrimSpace(nix.Plain(string(a.line))), " ")
+	word, reason, _ := strings.Cut(strings.TrimSpace(text.Plain(string(a.line))), " ")
 	if word == "skip" && a.reason == "" {
-		a.reason = cmp.Or(clip(strings.TrimSpace(reason), provisoReason), "nothing to do")
+		a.reason = cmp.Or(text.Clip(strings.TrimSpace(reason), provisoReason), "nothing to do")
 	}
 	a.line = a.line[:0]
 }

@@ -43,6 +43,7 @@ func (t *Target) Check() error {
 		field("features", list(word, t.Features)),
 		field("runner", list(label, t.Runner)),
 		field("reproduce", valid.Line(t.Reproduce, MaxText)),
+		field("needsSecret", optional(valid.Name, t.NeedsSecret)),
 		field("error", checkText(t.Error)),
 		field("reason", checkText(t.Reason)),
 	)
@@ -50,14 +51,20 @@ func (t *Target) Check() error {
 
 // checkState checks that there is what the state needs.
 func (t *Target) checkState() error {
+	if t.Refused && t.State != StateSkip {
+		return errors.New("it is refused, and not skipped")
+	}
 	switch t.State {
-	case Failed:
+	case StateFailed:
 		return nil
-	case Skip:
-		if strings.HasPrefix(t.Reason, Because) || strings.HasPrefix(t.Reason, NeedsSecret) {
+	case StateSkip:
+		if t.Refused || t.NeedsSecret != "" {
 			return nil
 		}
-	case Build:
+	case StateBuild:
+		if t.NeedsSecret != "" {
+			return errors.New("it is built, and needs a secret that is missing")
+		}
 	default:
 		return fmt.Errorf("unknown state %s", valid.Quote(string(t.State)))
 	}
@@ -133,7 +140,7 @@ func CheckDrvPath(path string) error { return valid.Derivation(path) }
 // CheckName checks an attribute path, as it is shown.
 func CheckName(name string) error { return line(name, MaxName) }
 
-// field says what an error is about.
+// field returns an error that names the field that it is about.
 func field(name string, err error) error {
 	if err == nil {
 		return nil
@@ -162,7 +169,7 @@ func list(check func(string) error, all []string) error {
 	return valid.All(check, all...)
 }
 
-// line accepts one line that is not blank.
+// line returns an error unless s is one line that is not blank.
 func line(s string, most int) error {
 	if strings.TrimSpace(s) == "" {
 		return errors.New("it is empty")
@@ -186,7 +193,8 @@ func checkDescription(s string) error {
 	return nil
 }
 
-// checkText accepts lines of text, which whoever shows them makes safe.
+// checkText returns an error unless s is text of a bounded size. Callers that show it make it
+// safe.
 func checkText(s string) error {
 	if len(s) > MaxText || !utf8.ValidString(s) {
 		return fmt.Errorf("%s is not text of at most %d bytes", valid.Quote(s), MaxText)

@@ -37,6 +37,7 @@ var targetFields = map[string]struct {
 	"reproduce":   {badLine, func(t *job.Target, s string) { t.Reproduce = s }},
 	"state":       {append(badWord, "", "Build"), func(t *job.Target, s string) { t.State = job.State(s) }},
 	"error":       {badText, func(t *job.Target, s string) { t.Error = s }},
+	"needsSecret": {badWord, func(t *job.Target, s string) { t.NeedsSecret = s }},
 	"reason":      {badText, func(t *job.Target, s string) { t.Reason = s }},
 }
 
@@ -63,11 +64,20 @@ func TestParsePlanRefusesLists(t *testing.T) {
 		many[i] = fmt.Sprint("x", i)
 	}
 	for name, change := range map[string]func(p *job.Plan, t *job.Target){
-		"many outputs":             func(_ *job.Plan, t *job.Target) { t.Outputs = many },
-		"many features":            func(_ *job.Plan, t *job.Target) { t.Features = many },
-		"many labels":              func(_ *job.Plan, t *job.Target) { t.Runner = many },
-		"nothing to build":         func(_ *job.Plan, t *job.Target) { t.State, t.Outputs, t.OutPaths = job.Build, nil, nil },
-		"nothing that is there":    func(_ *job.Plan, t *job.Target) { t.Outputs, t.OutPaths = nil, nil },
+		"many outputs":          func(_ *job.Plan, t *job.Target) { t.Outputs = many },
+		"many features":         func(_ *job.Plan, t *job.Target) { t.Features = many },
+		"many labels":           func(_ *job.Plan, t *job.Target) { t.Runner = many },
+		"nothing to build":      func(_ *job.Plan, t *job.Target) { t.State, t.Outputs, t.OutPaths = job.StateBuild, nil, nil },
+		"nothing that is there": func(_ *job.Plan, t *job.Target) { t.Outputs, t.OutPaths = nil, nil },
+		"a reason like a refusal": func(_ *job.Plan, t *job.Target) {
+			*t = job.Target{Name: "a", Kind: job.Other, State: job.StateSkip, Reason: "because it is broken"}
+		},
+		"a reason like a secret": func(_ *job.Plan, t *job.Target) {
+			*t = job.Target{Name: "a", Kind: job.Other, State: job.StateSkip, Reason: "needs a secret: x"}
+		},
+		"refused and built":        func(_ *job.Plan, t *job.Target) { t.State, t.Refused = job.StateBuild, true },
+		"built without its secret": func(_ *job.Plan, t *job.Target) { t.State, t.NeedsSecret = job.StateBuild, "x" },
+		"no system that is one":    func(p *job.Plan, _ *job.Target) { p.Emulated = []string{"--x"} },
 		"no system":                func(_ *job.Plan, t *job.Target) { t.System = "" },
 		"a list as substituter":    func(p *job.Plan, _ *job.Target) { p.Substituters = []string{"https://a https://b"} },
 		"an option as substituter": func(p *job.Plan, _ *job.Target) { p.Substituters = []string{"--plugin-files"} },
@@ -91,9 +101,9 @@ func TestParsePlanRefusesLists(t *testing.T) {
 // A target that a package forbids, or that can't be evaluated, needs no derivation.
 func TestParsePlanWithoutDerivation(t *testing.T) {
 	for _, target := range []job.Target{
-		{Name: "a", Kind: job.Other, State: job.Failed, Error: "x"},
-		{Name: "a", Kind: job.Other, State: job.Skip, Reason: job.Because + "it is broken"},
-		{Name: "a", Kind: job.Other, State: job.Skip, Reason: job.NeedsSecret + "x"},
+		{Name: "a", Kind: job.Other, State: job.StateFailed, Error: "x"},
+		{Name: "a", Kind: job.Other, State: job.StateSkip, Refused: true, Reason: "because it is broken"},
+		{Name: "a", Kind: job.Other, State: job.StateSkip, NeedsSecret: "x", Reason: "needs a secret: x"},
 	} {
 		p := newPlan()
 		p.Targets[1] = target

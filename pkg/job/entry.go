@@ -49,7 +49,7 @@ type Matrix struct {
 // for all outputs of a job is 1 MB.
 const MaxMatrix = 480_000
 
-// Matrix gives the rows of the Plan that is stored under the cache key plan.
+// Matrix returns the rows of the Plan that is stored under the cache key plan.
 func (p *Plan) Matrix(plan string) Matrix {
 	m := Matrix{Include: make([]Entry, len(p.Entries))}
 	for i, e := range p.Entries {
@@ -65,7 +65,7 @@ func NewEntryID(name string) string {
 	return hex.EncodeToString(sum[:5])
 }
 
-// ParseEntry reads a row of the matrix, as `toJSON(matrix)` gives it.
+// ParseEntry reads a row of the matrix, as `toJSON(matrix)` writes it.
 func ParseEntry(data []byte) (*Entry, error) {
 	if strings.TrimSpace(string(data)) == "" {
 		return nil, errors.New("the job is empty: give one row of the matrix that discover made, which in a workflow is ${{ toJSON(matrix) }}")
@@ -91,7 +91,7 @@ func parse(what string, data []byte, doc any, version *int) error {
 	return nil
 }
 
-// CheckID allows what is safe in file names, artifact names and cache keys.
+// CheckID returns an error unless an id is safe in file names, artifact names and cache keys.
 func CheckID(id string) error {
 	if id == "" {
 		return errors.New("the id is empty")

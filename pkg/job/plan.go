@@ -48,6 +48,8 @@ type Plan struct {
 	// Programs are those that workers need to push and may not have on PATH, once for
 	// each system of a worker's machine.
 	Programs []Program `json:"programs,omitempty"`
+	// Emulated are the systems that runners emulate because no native runner is named.
+	Emulated []string `json:"emulated,omitempty"`
 	// Notices are remarks for the user about the plan as a whole, such as which
 	// systems were left out.
 	Notices []string `json:"notices,omitempty"`
@@ -82,9 +84,9 @@ type State string
 
 // The states of a target in the Plan.
 const (
-	Build  State = "build"  // an entry builds it
-	Skip   State = "skip"   // nothing to do, because of Reason
-	Failed State = "failed" // could not be evaluated, because of Error
+	StateBuild  State = "build"  // an entry builds it
+	StateSkip   State = "skip"   // nothing to do, because of Reason
+	StateFailed State = "failed" // could not be evaluated, because of Error
 )
 
 // A Target is an attribute path with its derivation.
@@ -94,21 +96,27 @@ type Target struct {
 	Kind      Kind              `json:"kind"`
 	Host      string            `json:"host,omitempty"` // of a Kind that is a host
 	System    string            `json:"system,omitempty"`
-	DrvPath   string            `json:"drvPath,omitempty"`  // empty where nothing was instantiated: of Failed, and of Skip [Because] of the package or for what it [NeedsSecret]
+	DrvPath   string            `json:"drvPath,omitempty"`  // empty where nothing was instantiated: of StateFailed, and where it is Refused or NeedsSecret
 	Outputs   []string          `json:"outputs,omitempty"`  // the outputs wanted
 	OutPaths  map[string]string `json:"outPaths,omitempty"` // by output; absent where unknown before the build
 	Reproduce string            `json:"reproduce,omitempty"`
 
-	// What the package says of itself.
+	// The words of the package about itself.
 	Description string   `json:"description,omitempty"` // meta.description: one line of at most 200 characters
 	Features    []string `json:"features,omitempty"`    // requiredSystemFeatures: what a builder must have
 	Runner      []string `json:"runner,omitempty"`      // meta.nixMatrix.runner: labels of the runner that it asks for, which the entry has only if the workflow lists them
 
 	State  State  `json:"state"`
-	Reason string `json:"reason,omitempty"` // of Skip
+	Reason string `json:"reason,omitempty"` // of StateSkip
+	// Refused says that it is skipped because its own package forbids to build it, as one
+	// that is broken. Such a target has no derivation.
+	Refused bool `json:"refused,omitempty"`
+	// NeedsSecret is the input whose secret is missing, where a target failed or is skipped
+	// because it cannot be evaluated without. Such a target has no derivation.
+	NeedsSecret string `json:"needsSecret,omitempty"`
 	// Available says that it is skipped since its outputs are where they are wanted.
 	Available bool   `json:"available,omitempty"`
-	Error     string `json:"error,omitempty"` // of Failed: Nix's message
+	Error     string `json:"error,omitempty"` // of StateFailed: Nix's message
 }
 
 var commitPattern = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
@@ -153,6 +161,9 @@ func ParsePlan(data []byte) (*Plan, error) {
 			return nil, fmt.Errorf("plan: took: %w", err)
 		}
 	}
+	if err := valid.All(valid.System, p.Emulated...); err != nil {
+		return nil, fmt.Errorf("plan: emulated: %w", err)
+	}
 	if err := CheckSources(p.Substituters, p.PublicKeys); err != nil {
 		return nil, fmt.Errorf("plan: %w", err)
 	}
@@ -167,7 +178,7 @@ func ParsePlan(data []byte) (*Plan, error) {
 	return &p, nil
 }
 
-// Marshal gives the Plan's JSON.
+// Marshal returns the Plan's JSON.
 func (p *Plan) Marshal() ([]byte, error) {
 	data, err := json.MarshalIndent(p, "", " ")
 	if err != nil {
@@ -185,14 +196,6 @@ func (p *Plan) EntryByID(id string) (*Entry, bool) {
 	}
 	return nil, false
 }
-
-// Because begins the Reason of a target that its own package forbids to build, as
-// one that is broken. Such a target has no derivation.
-const Because = "because "
-
-// NeedsSecret begins the Error, or the Reason, of a target that can't be evaluated
-// since a secret is missing. Such a target has no derivation.
-const NeedsSecret = "needs a secret: "
 
 // HasPaths reports whether the Plan wants an output of the target, and knows the paths
 // of all that it wants.

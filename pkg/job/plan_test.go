@@ -23,14 +23,14 @@ func newPlan() *job.Plan {
 		Targets: []job.Target{
 			{
 				Attr: "nixosConfigurations.pi3", Name: "nixosConfigurations.pi3", Kind: job.NixOS, Host: "pi3", System: "aarch64-linux",
-				DrvPath: drv, Outputs: []string{"out"}, OutPaths: map[string]string{"out": outPath}, State: job.Build,
+				DrvPath: drv, Outputs: []string{"out"}, OutPaths: map[string]string{"out": outPath}, State: job.StateBuild,
 			},
 			{
 				Attr: "packages.x86_64-linux.other", Name: "packages.x86_64-linux.other", Kind: job.Package, System: "x86_64-linux",
-				DrvPath: other, Outputs: []string{"out"}, State: job.Skip, Reason: "offered by a substituter",
+				DrvPath: other, Outputs: []string{"out"}, State: job.StateSkip, Reason: "offered by a substituter",
 				Description: "Another one", Features: []string{"kvm"}, Runner: []string{"big one"}, Reproduce: "nix build .#other",
 			},
-			{Attr: "checks.x86_64-linux.broken", Name: "checks.x86_64-linux.broken", Kind: job.Check, State: job.Failed, Error: "error: boom"},
+			{Attr: "checks.x86_64-linux.broken", Name: "checks.x86_64-linux.broken", Kind: job.Check, State: job.StateFailed, Error: "error: boom"},
 		},
 		Entries: []job.Entry{e},
 		Savers:  map[string]string{drv: e.ID}, Took: map[string]job.EntryTime{e.ID: {Seconds: 1}},

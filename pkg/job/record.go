@@ -82,7 +82,7 @@ func ParseRecord(data []byte) (*Record, error) {
 	return &r, nil
 }
 
-// Marshal gives the Record's JSON.
+// Marshal returns the Record's JSON.
 func (r *Record) Marshal() ([]byte, error) {
 	data, err := json.Marshal(r)
 	if err != nil {
@@ -91,7 +91,7 @@ func (r *Record) Marshal() ([]byte, error) {
 	return data, nil
 }
 
-// DrvHash is the part of a derivation's path that tells it from all others.
+// DrvHash returns the part of a derivation's path that tells it from all others.
 func DrvHash(drvPath string) string {
 	if !storepath.Valid(drvPath) {
 		return ""
@@ -100,24 +100,24 @@ func DrvHash(drvPath string) string {
 	return hash
 }
 
-// Day is a time as a [Record] has it.
+// Day returns a time as a [Record] has it.
 func Day(t time.Time) int { return int(t.Unix() / (24 * 60 * 60)) }
 
 // versionPattern is where the version begins in a name, as Nix's parseDrvName has it.
 var versionPattern = regexp.MustCompile(`-[^a-zA-Z].*$`)
 
-// PackageName is the name of a store path or derivation without its version.
+// PackageName returns the name of a store path or derivation without its version.
 func PackageName(storePath string) string {
 	return versionPattern.ReplaceAllString(DrvName(storePath), "")
 }
 
-// TimeKey is under what a Record has the time that a derivation took: it is the same
-// for another version of the package.
+// TimeKey returns the key of the time that a derivation took, in a Record: it is the same for
+// another version of the package.
 func TimeKey(drvPath, system string, emulated bool) string {
 	return EntryKey(PackageName(drvPath), system, emulated)
 }
 
-// EntryKey is under what a Record has what the entry of a name took.
+// EntryKey returns the key of an EntryTime, in a Record.
 func EntryKey(name, system string, emulated bool) string {
 	key := name + " " + system
 	if emulated {

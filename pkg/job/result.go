@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/org/nix-matrix/internal/valid"
@@ -15,15 +16,15 @@ type Outcome string
 
 // The outcomes. An entry's is the worst of its targets', in this order.
 const (
-	Built     Outcome = "built"     // built here
-	Fetched   Outcome = "fetched"   // a substituter had it
-	Present   Outcome = "present"   // was in the store already
-	Broken    Outcome = "failed"    // did not build, or something that it needs didn't
-	Cancelled Outcome = "cancelled" // stopped by a signal
+	OutcomeBuilt     Outcome = "built"     // built here
+	OutcomeFetched   Outcome = "fetched"   // a substituter had it
+	OutcomePresent   Outcome = "present"   // was in the store already
+	OutcomeFailed    Outcome = "failed"    // did not build, or something that it needs didn't
+	OutcomeCancelled Outcome = "cancelled" // stopped by a signal
 )
 
 // OK reports whether the outcome is a good one.
-func (o Outcome) OK() bool { return o == Built || o == Fetched || o == Present }
+func (o Outcome) OK() bool { return o == OutcomeBuilt || o == OutcomeFetched || o == OutcomePresent }
 
 // A Result is what became of one entry. The worker writes it whatever happens.
 type Result struct {
@@ -62,6 +63,27 @@ type Result struct {
 	FetchedBytes int64 `json:"fetchedBytes,omitempty"`
 }
 
+// Conclude sets the Outcome of the entry: the worst of its targets, or of its own errors.
+// stopped says that the worker was told to stop.
+func (r *Result) Conclude(stopped bool) {
+	rank := []Outcome{OutcomePresent, OutcomeFetched, OutcomeBuilt, OutcomeCancelled, OutcomeFailed}
+	worst := OutcomePresent
+	for _, t := range r.Targets {
+		if slices.Index(rank, t.Outcome) > slices.Index(rank, worst) {
+			worst = t.Outcome
+		}
+	}
+	failed := r.Error != "" || slices.ContainsFunc(r.Pushes, func(p Push) bool { return p.Error != "" && !p.Optional })
+	switch {
+	case worst == OutcomeFailed:
+	case stopped && (failed || !worst.OK()):
+		worst = OutcomeCancelled
+	case failed:
+		worst = OutcomeFailed
+	}
+	r.Outcome = worst
+}
+
 // Restored is what was taken from the store cache.
 type Restored struct {
 	Paths int      `json:"paths"`
@@ -93,7 +115,7 @@ type TargetResult struct {
 	Log       []string `json:"log,omitempty"`       // its last lines
 	Seconds   float64  `json:"seconds"`             // in which something that it needs was built or fetched
 	Emulated  bool     `json:"emulated,omitempty"`  // one of the Builds for it is
-	Reproduce string   `json:"reproduce,omitempty"` // what to type to reproduce it
+	Reproduce string   `json:"reproduce,omitempty"` // the command that reproduces it locally
 	// File and Line are the place that Log says the error is at: File relative to
 	// the repository, without "." or ".." in it; empty where Log names none. Line
 	// counts from 1; 0 is unknown.
@@ -309,7 +331,7 @@ func checkPosition(file string, line int) error {
 	return checkFile(file)
 }
 
-// checkFile refuses what does not lead to a file of the repository. None is fine.
+// checkFile returns an error unless file is empty or leads to a file of the repository.
 func checkFile(file string) error {
 	const longest = 4096
 	if file == "" {
@@ -331,13 +353,13 @@ func (s *Step) check() error {
 }
 
 func (o Outcome) check() error {
-	if !o.OK() && o != Broken && o != Cancelled {
+	if !o.OK() && o != OutcomeFailed && o != OutcomeCancelled {
 		return fmt.Errorf("unknown outcome %q", o)
 	}
 	return nil
 }
 
-// Marshal gives the Result's JSON.
+// Marshal returns the Result's JSON.
 func (r *Result) Marshal() ([]byte, error) {
 	data, err := json.MarshalIndent(r, "", " ")
 	if err != nil {

@@ -21,17 +21,17 @@ func newResult() *job.Result {
 		Version: job.Version,
 		Plan:    "nix-matrix-plan0-0",
 		Entry:   "7f3a", Name: "nixosConfigurations.pi3",
-		Outcome: job.Broken, Error: "error: boom",
+		Outcome: job.OutcomeFailed, Error: "error: boom",
 		Started: start, Finished: start.Add(time.Minute), Emulated: true, TimedOut: true,
 		Runner: "GitHub Actions 3", URL: "https://github.com/org/repo/actions/runs/1",
 		Targets: []job.TargetResult{
 			{
-				N: 0, Attr: "nixosConfigurations.pi3", DrvPath: drv, Outcome: job.Built, Seconds: 2,
+				N: 0, Attr: "nixosConfigurations.pi3", DrvPath: drv, Outcome: job.OutcomeBuilt, Seconds: 2,
 				Outputs:   []job.Output{{Name: "out", Path: outPath, Size: 1, Closure: 2}},
 				PostBuild: &job.Step{Outcome: job.StepFailed, Seconds: 1, Error: "exit status 2", Log: []string{"no route to host"}},
 			},
 			{
-				N: 1, Attr: "a", DrvPath: other, Outcome: job.Broken, Error: "boom", Cause: other, Causes: []string{other, drv}, Log: []string{"::error::x"}, Reproduce: "nix build",
+				N: 1, Attr: "a", DrvPath: other, Outcome: job.OutcomeFailed, Error: "boom", Cause: other, Causes: []string{other, drv}, Log: []string{"::error::x"}, Reproduce: "nix build",
 				File: "pkgs/a/it's.c", Line: 12,
 			},
 		},
@@ -131,8 +131,8 @@ func TestParseResultRefuses(t *testing.T) {
 
 func TestOutcomeOK(t *testing.T) {
 	for outcome, want := range map[job.Outcome]bool{
-		job.Built: true, job.Fetched: true, job.Present: true,
-		job.Broken: false, job.Cancelled: false, "": false, "success": false,
+		job.OutcomeBuilt: true, job.OutcomeFetched: true, job.OutcomePresent: true,
+		job.OutcomeFailed: false, job.OutcomeCancelled: false, "": false, "success": false,
 	} {
 		if outcome.OK() != want {
 			t.Errorf("%q is OK: %t", outcome, !want)
@@ -171,4 +171,35 @@ func FuzzParseResult(f *testing.F) {
 			t.Error(diff)
 		}
 	})
+}
+
+func TestConclude(t *testing.T) {
+	const present, fetched, built, cancelled, failed = job.OutcomePresent, job.OutcomeFetched, job.OutcomeBuilt, job.OutcomeCancelled, job.OutcomeFailed
+	for name, test := range map[string]struct {
+		targets []job.Outcome
+		result  job.Result
+		stopped bool
+		want    job.Outcome
+	}{
+		"nothing":                    {nil, job.Result{}, false, present},
+		"the worst":                  {[]job.Outcome{present, built, fetched}, job.Result{}, false, built},
+		"one failed":                 {[]job.Outcome{built, failed, cancelled}, job.Result{}, false, failed},
+		"one failed, then stopped":   {[]job.Outcome{failed, cancelled}, job.Result{}, true, failed},
+		"stopped":                    {[]job.Outcome{built, cancelled}, job.Result{}, true, cancelled},
+		"stopped when all was built": {[]job.Outcome{built}, job.Result{}, true, built},
+		"an error of its own":        {[]job.Outcome{built}, job.Result{Error: "x"}, false, failed},
+		"an error since it stopped":  {[]job.Outcome{built}, job.Result{Error: "x"}, true, cancelled},
+		"a push failed":              {[]job.Outcome{built}, job.Result{Pushes: []job.Push{{}, {Error: "x"}}}, false, failed},
+		"an optional push failed":    {[]job.Outcome{built}, job.Result{Pushes: []job.Push{{Error: "x", Optional: true}}}, false, built},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := test.result
+			for _, outcome := range test.targets {
+				r.Targets = append(r.Targets, job.TargetResult{Outcome: outcome})
+			}
+			if r.Conclude(test.stopped); r.Outcome != test.want {
+				t.Errorf("it is %s, want %s", r.Outcome, test.want)
+			}
+		})
+	}
 }

@@ -143,7 +143,7 @@ func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
 
 // These take no text that was not checked, or start no program with it.
 var withoutStrings = []string{
-	"Environ", "OnlyOthers", "Named", "WentThroughAll", "MuteError.Error", "PathError.Error", "PathError.Unwrap", "Programs", "Redact", "Plain", "Message", "Error.Error", "Error.Unwrap", "ParseVersion", "Version.String", "Version.HasConfigShow", "Version.HasJSONFormat", "Version.HasOutputsSyntax", "Version.EvaluatesWholeFlakes",
+	"Environ", "OnlyOthers", "Named", "WentThroughAll", "MuteError.Error", "PathError.Error", "PathError.Unwrap", "Programs", "Redact", "Message", "Error.Error", "Error.Unwrap", "ParseVersion", "Version.String", "Version.HasConfigShow", "Version.HasJSONFormat", "Version.HasOutputsSyntax", "Version.EvaluatesWholeFlakes",
 	"Version.CopiesInputs", "PathInfo.Proven", "Daemon.Trust", "Nix.Distrust", "Nix.RefusesUnproven", "Error.Signaled", "Error.HTTPStatus", "Traffic.Add", "Daemon.Close", "Daemon.StopWith", "StepEnviron",
 	"Nix.AccessTokens", "Nix.Evaluator", "Nix.Connect", "Nix.Reach", "Nix.AllValid", "Nix.Import", "Nix.Local", "Nix.Remember",
 }

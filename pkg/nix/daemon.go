@@ -19,6 +19,7 @@ import (
 	"github.com/nix-community/go-nix/pkg/wire"
 
 	"github.com/org/nix-matrix/internal/valid"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // Numbers of the worker protocol (src/libstore/worker-protocol.hh). We offer version
@@ -128,7 +129,7 @@ var eofLine = regexp.MustCompile(`(?m)^error: (?:unexpected )?(?:EOF|end-of-file
 // or else the last lines, which are ssh's. It is empty if that is not known.
 func whyHungUp(stderr string) string {
 	const most = 3
-	all := lines([]byte(Message(eofLine.ReplaceAllString(Plain(stderr), ""))))
+	all := lines([]byte(Message(eofLine.ReplaceAllString(text.Plain(stderr), ""))))
 	for i := range all {
 		all[i] = strings.TrimRight(all[i], ".")
 	}
@@ -386,7 +387,7 @@ func (d *Daemon) errorMessage() error {
 	if err := d.skip("sns"); err != nil {
 		return err
 	}
-	text, err := wire.ReadString(d.r, maxString)
+	said, err := wire.ReadString(d.r, maxString)
 	if err != nil {
 		return err
 	}
@@ -403,7 +404,7 @@ func (d *Daemon) errorMessage() error {
 	if err != nil {
 		return err
 	}
-	return &serverError{text: Plain(text)}
+	return &serverError{text: text.Plain(said)}
 }
 
 // A serverError is what the server says of an operation.

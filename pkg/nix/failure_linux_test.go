@@ -109,7 +109,7 @@ func TestFailures(t *testing.T) {
 		testbench.Daemon(t, testbench.DaemonOptions{Nix: version, Config: "extra-experimental-features = ca-derivations\nsystem-features = benchmark"})
 		tryFailures(t, n.At("daemon"), "daemon", said)
 
-		file := filepath.Join("..", "build", "testdata", "failures-"+version)
+		file := filepath.Join("..", "realise", "testdata", "failures-"+version)
 		if *record {
 			if err := os.WriteFile(file, txtar.Format(said), 0o644); err != nil {
 				t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/org/nix-matrix/internal/storepath"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // Numbers of Nix's internal-json log (src/libutil/logging.hh).
@@ -137,8 +138,8 @@ func (r *logReader) line(line string) {
 		return
 	case !ok || json.Unmarshal([]byte(doc), &l) != nil:
 		// Not of the log: some program writes to the same stderr.
-		if text := Plain(line); strings.TrimSpace(text) != "" {
-			r.message(WarnMessage, text)
+		if said := text.Plain(line); strings.TrimSpace(said) != "" {
+			r.message(WarnMessage, said)
 		}
 		return
 	}
@@ -187,34 +188,32 @@ func (r *logReader) line(line string) {
 	case "result":
 		r.count(&l)
 		if e, ok := r.active[l.ID]; ok && l.Type == resultBuildLogLine {
-			r.emit(Event{Kind: BuildLine, Time: r.now(), Path: e.Path, Text: Plain(l.field(0))})
+			r.emit(Event{Kind: BuildLine, Time: r.now(), Path: e.Path, Text: text.Plain(l.field(0))})
 		}
 	case "msg":
-		text := l.Msg
+		said := l.Msg
 		if l.RawMsg != "" {
-			text = l.RawMsg
+			said = l.RawMsg
 		}
+		said = strings.TrimSpace(text.Plain(said))
 		switch l.Level {
 		case levelError:
-			r.message(ErrorMessage, unquoted(strings.TrimSpace(Plain(text))))
+			r.message(ErrorMessage, unquoted(said))
 		case levelWarn:
-			r.message(WarnMessage, strings.TrimSpace(Plain(text)))
+			r.message(WarnMessage, said)
 		}
 	}
 }
 
 // message emits a message, unless there were too many.
-func (r *logReader) message(kind EventKind, text string) {
+func (r *logReader) message(kind EventKind, said string) {
 	if r.said++; r.said > maxMessages {
 		return
 	}
 	if r.said == maxMessages {
-		kind, text = WarnMessage, "further messages are left out until a build ends"
+		kind, said = WarnMessage, "further messages are left out until a build ends"
 	}
-	if len(text) > maxMessageSize {
-		text = strings.ToValidUTF8(text[:maxMessageSize], "") + "…"
-	}
-	r.emit(Event{Kind: kind, Time: r.now(), Text: text})
+	r.emit(Event{Kind: kind, Time: r.now(), Text: text.Clip(said, maxMessageSize)})
 }
 
 // count follows how much is fetched.

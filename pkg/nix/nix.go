@@ -22,6 +22,7 @@ import (
 
 	"github.com/org/nix-matrix/internal/child"
 	"github.com/org/nix-matrix/internal/valid"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 var (
@@ -252,7 +253,7 @@ func failure(cmd *child.Cmd, err error, stderr string) error {
 	}
 	e := &Error{Program: filepath.Base(cmd.Path), Message: Message(stderr), Stderr: stderr, Err: err}
 	if cmd.ProcessState != nil {
-		if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() && !errorLine.MatchString(Plain(stderr)) {
+		if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() && !errorLine.MatchString(text.Plain(stderr)) {
 			e.Message = strings.TrimSpace(fmt.Sprintf("it was ended by a signal (%v); was there too little memory?\n%s", status.Signal(), e.Message))
 		}
 	}
@@ -275,13 +276,6 @@ func (n *Nix) capture(cmd *child.Cmd) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// Sequences that control a terminal, and characters that do alone.
-var control = regexp.MustCompile("\x1b\\[[0-?]*[ -/]*[@-~]|\x1b\\][^\x07\x1b\n]*(?:\x07|\x1b\\\\)?|\x1b[ -/]+[0-~]|[\x00-\x08\x0b-\x1f\x7f\u0080-\u009f]")
-
-// Plain takes terminal control sequences and other control characters but
-// newlines and tabs out of s.
-func Plain(s string) string { return control.ReplaceAllString(s, "") }
-
 var errorLine = regexp.MustCompile(`(?m)^[ \t]*error:[ \t]*`)
 
 // Message finds in what a program wrote to stderr the part that says what went
@@ -289,19 +283,19 @@ var errorLine = regexp.MustCompile(`(?m)^[ \t]*error:[ \t]*`)
 // that something else could not be built, as with what is imported from a derivation, it
 // begins with what failed.
 func Message(stderr string) string {
-	text := Plain(stderr)
-	errs := errorLine.FindAllStringIndex(text, -1)
+	said := text.Plain(stderr)
+	errs := errorLine.FindAllStringIndex(said, -1)
 	if errs == nil {
-		return unindented(text)
+		return unindented(said)
 	}
-	last := unindented(text[errs[len(errs)-1][1]:])
+	last := unindented(said[errs[len(errs)-1][1]:])
 	if !OnlyOthers(last) {
 		return last
 	}
 	var all []string
 	for i, at := range errs[:len(errs)-1] {
 		const most = 5
-		message := unindented(indented(text[at[1]:errs[i+1][0]]))
+		message := unindented(indented(said[at[1]:errs[i+1][0]]))
 		if len(Named(message)) > 0 && !strings.HasPrefix(message, "…") && len(all) < most { // else it is where something was evaluated
 			all = append(all, message)
 		}

@@ -202,30 +202,6 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-func TestPlain(t *testing.T) {
-	for text, want := range map[string]string{
-		"a\tb\n":                        "a\tb\n",
-		"a\r\nb\rc":                     "a\nbc",
-		"\x1b[31;1mred\x1b[0m":          "red",
-		"\x1b[38:5:1mred\x1b[m":         "red",
-		"\x1b[?25l\x1b[>4;2m\x1b[2Kx":   "x",
-		"\x1b(B\x1b[mx\x1b)0":           "x",
-		"\x1b]0;title\x07x":             "x",
-		"\x1b]8;;http://x\x1b\\link":    "link",
-		"\x1b]0;no end\nnext":           "\nnext",
-		"\x1b":                          "",
-		"a\x00b\x08c\x0bd\x7fe":         "abcde",
-		"\u009b31mx\u0085y":             "31mxy",
-		"ünï 🚀 \u2028\xff":              "ünï 🚀 \u2028\xff",
-		"::error::x ##[error]y":         "::error::x ##[error]y",
-		strings.Repeat("\x1b[31m", 999): "",
-	} {
-		if got := Plain(text); got != want {
-			t.Errorf("Plain(%q) = %q, want %q", text, got, want)
-		}
-	}
-}
-
 const missingDrv = "/nix/store/00000000000000000000000000000000-missing.drv"
 
 func TestMessage(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/org/nix-matrix/internal/child"
 	"github.com/org/nix-matrix/internal/valid"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // A MuteError says that substituters don't answer. What others have is there beside it.
@@ -90,7 +91,7 @@ var muted = regexp.MustCompile(`(?m)^(?:warning: )?disabling binary cache '([^']
 // muteError finds in what Nix says those of the substituters that it went on without; nil
 // if there is none.
 func muteError(said string, substituters []string) error {
-	said = Plain(said)
+	said = text.Plain(said)
 	e := &MuteError{said: lastWarning(redactText(said, substituters...))}
 	for _, m := range muted.FindAllStringSubmatch(said, -1) {
 		for _, substituter := range substituters {
@@ -260,7 +261,7 @@ func (n *Nix) Delivers(ctx context.Context, substituter, path string) (bool, err
 	}
 	err = failure(cmd, cmd.Wait(), said.String())
 	switch {
-	case undelivered.MatchString(Plain(said.String())):
+	case undelivered.MatchString(text.Plain(said.String())):
 		return false, nil
 	case err == nil:
 		err = errors.New("it is empty")

@@ -15,6 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/org/nix-matrix/internal/testbench"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 var record = flag.Bool("record", false, "record anew what Nix says")
@@ -159,7 +160,7 @@ func checkRecorded(t *testing.T, events []Event) {
 	if arrived != (Traffic{0, 120}) && arrived != (Traffic{}) { // older versions don't tell of so little
 		t.Errorf("%+v has arrived", arrived)
 	}
-	if errors != Plain(errors) {
+	if errors != text.Plain(errors) {
 		t.Errorf("there is colour in %q", errors)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/org/nix-matrix/internal/valid"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // verifyUntrusted is the exit code of nix store verify where all paths were checked, and
@@ -63,7 +64,7 @@ func (n *Nix) verify(ctx context.Context, paths []string, substituter string) ([
 		if code != verifyUntrusted {
 			failed = redactErr(err, substituter)
 		}
-		left := withoutNamed(paths, Plain(said.String()))
+		left := withoutNamed(paths, text.Plain(said.String()))
 		switch {
 		case len(left) == len(paths): // and which one is wrong, it does not say
 			return nil, errors.Join(failed, fmt.Errorf("nix store verify names none of %d paths", len(paths)))

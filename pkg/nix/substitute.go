@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/org/nix-matrix/internal/valid"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // Substitute fetches paths, as far as substituters have them: an error says that they
@@ -49,7 +50,7 @@ var unpackedPattern = regexp.MustCompile(`([0-9.]+) ([KMGT])iB unpacked\)`)
 
 // parseUnpacked gives the bytes that a dry run says will be unpacked.
 func parseUnpacked(said string) int64 {
-	m := unpackedPattern.FindStringSubmatch(Plain(said))
+	m := unpackedPattern.FindStringSubmatch(text.Plain(said))
 	if m == nil {
 		return 0
 	}
@@ -81,7 +82,7 @@ func (n *Nix) ToBuild(ctx context.Context, outputs []string) ([]string, error) {
 func parseDryRun(said, heading string) map[string]bool {
 	listed := map[string]bool{}
 	within := false
-	for line := range strings.Lines(Plain(said)) {
+	for line := range strings.Lines(text.Plain(said)) {
 		line = strings.TrimRight(line, "\n")
 		path, indented := strings.CutPrefix(line, "  /nix/store/")
 		switch {

@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // An Implementation is a program that is called nix.
@@ -44,7 +46,7 @@ var versionPattern = regexp.MustCompile(`^nix \((\w[^()]*)\) ((\d+)\.(\d+)[0-9a-
 // ParseVersion reads what `nix --version` prints. An implementation that is too old, or is
 // none at all, is an error that wraps [ErrMissing].
 func ParseVersion(said string) (Version, error) {
-	said = strings.TrimSpace(Plain(said))
+	said = strings.TrimSpace(text.Plain(said))
 	m := versionPattern.FindStringSubmatch(said)
 	if m == nil {
 		return Version{}, fmt.Errorf("%w: `nix --version` says %.80q. Install Nix 2.8 or newer, Lix or Determinate Nix", ErrMissing, said)

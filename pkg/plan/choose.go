@@ -11,6 +11,7 @@ import (
 	"github.com/itchyny/gojq"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // A Chooser decides by jq expressions which targets are wanted and what they are
@@ -21,13 +22,13 @@ type Chooser struct {
 	filter, label *expression
 }
 
-// patience is how long an expression may take for one target.
-const patience = 10 * time.Second
+// expressionTime is how long an expression may take for one target.
+const expressionTime = 10 * time.Second
 
 // maxLabel is how long a label may be, in bytes: it is the name of a job.
 const maxLabel = 100
 
-// NewChooser reads the expressions: filter gives true for what is wanted, label a
+// NewChooser reads the expressions: filter is true for a wanted target, label a
 // text. An empty one changes nothing. An error names the place in the expression.
 func NewChooser(filter, label string) (*Chooser, error) {
 	c := &Chooser{}
@@ -39,7 +40,7 @@ func NewChooser(filter, label string) (*Chooser, error) {
 	return c, err
 }
 
-// parseError says where in an expression the error is.
+// parseError returns the place of an error in an expression.
 func parseError(name, text string, err error) error {
 	var at *gojq.ParseError
 	if !errors.As(err, &at) {
@@ -51,13 +52,13 @@ func parseError(name, text string, err error) error {
 	return fmt.Errorf("%s: line %d, column %d of the jq expression: %w", name, line, column, err)
 }
 
-// Choose gives the targets that are wanted, with the names that they are to have,
+// Choose returns the targets that are wanted, with the names that they are to have,
 // and the names of those that are not. What could not be evaluated is always wanted.
 // metas are what the targets' packages say of themselves, as JSON objects; where there
 // is none, the expressions see an empty one.
 func (c *Chooser) Choose(ctx context.Context, targets []job.Target, metas []json.RawMessage) (wanted []job.Target, left []string, err error) {
 	for n, t := range targets {
-		if t.State == job.Failed {
+		if t.State == job.StateFailed {
 			wanted = append(wanted, t)
 			continue
 		}
@@ -108,7 +109,7 @@ func (c *Chooser) name(ctx context.Context, t *job.Target, meta map[string]any) 
 	}
 	label, ok := value.(string)
 	if ok {
-		label = strings.TrimSpace(strings.Map(visible, label))
+		label = text.Line(label)
 	}
 	if label == "" || len(label) > maxLabel {
 		return fmt.Errorf("label_builds gives %s for %s, and should give a text of at most %d characters", gojq.Preview(value), t.Name, maxLabel)
@@ -120,7 +121,7 @@ func (c *Chooser) name(ctx context.Context, t *job.Target, meta map[string]any) 
 // evaluate returns the first value of an expression. A field that a target has not is
 // an error, whatever the value.
 func evaluate(ctx context.Context, e *expression, target map[string]any) (any, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, expressionTime)
 	defer cancel()
 	e.target, e.unknown = target, ""
 	value, ok := e.code.RunWithContext(ctx, target).Next()
@@ -136,7 +137,7 @@ func evaluate(ctx context.Context, e *expression, target map[string]any) (any, e
 	return value, nil
 }
 
-// fields are what an expression sees of a target.
+// fields returns the input of an expression for a target.
 func fields(t *job.Target, meta map[string]any) map[string]any {
 	segments := strings.Split(t.Name, ".")
 	top, attr := segments[0], t.Name
@@ -164,7 +165,7 @@ func host(t *job.Target) any {
 	return t.Host
 }
 
-// anyOf gives a list as jq has it.
+// anyOf returns a list as jq's type.
 func anyOf(words []string) []any {
 	list := make([]any, len(words))
 	for i, word := range words {

@@ -17,11 +17,11 @@ import (
 func choices() []job.Target {
 	drv := func(name string) string { return "/nix/store/00000000000000000000000000000000-" + name + ".drv" }
 	return []job.Target{
-		{Name: "nixosConfigurations.pi3", Kind: job.NixOS, Host: "pi3", System: "aarch64-linux", DrvPath: drv("nixos-system-pi3-24.11"), State: job.Build},
-		{Name: "packages.x86_64-linux.hello", Kind: job.Package, System: "x86_64-linux", DrvPath: drv("hello-2.12"), State: job.Build},
-		{Name: "checks.x86_64-linux.lint.fast", Kind: job.Check, System: "x86_64-linux", DrvPath: drv("lint"), State: job.Build},
-		{Name: "home", Kind: job.Other, System: "x86_64-linux", DrvPath: drv("home"), State: job.Build},
-		{Name: "packages.x86_64-linux.broken", Kind: job.Package, State: job.Failed},
+		{Name: "nixosConfigurations.pi3", Kind: job.NixOS, Host: "pi3", System: "aarch64-linux", DrvPath: drv("nixos-system-pi3-24.11"), State: job.StateBuild},
+		{Name: "packages.x86_64-linux.hello", Kind: job.Package, System: "x86_64-linux", DrvPath: drv("hello-2.12"), State: job.StateBuild},
+		{Name: "checks.x86_64-linux.lint.fast", Kind: job.Check, System: "x86_64-linux", DrvPath: drv("lint"), State: job.StateBuild},
+		{Name: "home", Kind: job.Other, System: "x86_64-linux", DrvPath: drv("home"), State: job.StateBuild},
+		{Name: "packages.x86_64-linux.broken", Kind: job.Package, State: job.StateFailed},
 	}
 }
 

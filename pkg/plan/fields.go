@@ -68,7 +68,7 @@ func (e *expression) err() error {
 	return fmt.Errorf("there is no field %q%s: a target has %s", e.unknown, nearest.Hint(e.unknown, fields), strings.Join(fields, ", "))
 }
 
-// watch has all accesses to fields in a part of a query tell of them.
+// watch rewrites all accesses to fields in a part of a query, so that they are noted.
 func watch(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Pointer:
@@ -93,7 +93,7 @@ func watch(v reflect.Value) {
 	}
 }
 
-// watchTerm rewrites .a and TERM.a. What is marked with a ? may be missing.
+// watchTerm rewrites .a and TERM.a. A field with a ? may be missing.
 func watchTerm(t *gojq.Term) {
 	for i := 0; i < len(t.SuffixList); i++ {
 		name, ok := fieldName(t.SuffixList[i].Index)
@@ -149,7 +149,7 @@ func fieldName(x *gojq.Index) (string, bool) {
 	}
 }
 
-// watched is an access to a field that tells of it, and is still a path: SEEN as $_ | .a.
+// watched returns an access to a field that tells of it, and is still a path: SEEN as $_ | .a.
 func watched(name string) *gojq.Query {
 	literal := &gojq.String{Str: name}
 	argument := &gojq.Query{Term: &gojq.Term{Type: gojq.TermTypeString, Str: literal}}

@@ -4,21 +4,17 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"maps"
 	"slices"
 
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// A Derivation is a node of the graph of derivations.
-type Derivation = nix.Derivation
-
 // A Source knows what FindMissing asks for.
 type Source struct {
 	// Derivations reads derivations, in the order given. What it can't read is empty,
 	// and in the error beside the others.
-	Derivations func(ctx context.Context, drvs []string) ([]Derivation, error)
+	Derivations func(ctx context.Context, drvs []string) ([]nix.Derivation, error)
 	// Offered says which of the store paths need no building, and may say so of others.
 	Offered func(ctx context.Context, paths []string) (map[string]bool, error)
 }
@@ -44,8 +40,7 @@ const unit = 10
 // maxUnits is how much one may count: an hour.
 const maxUnits = 360
 
-// Weigh says how long derivations took to build before, for which system, in seconds;
-// 0 is for not known.
+// Weigh sets how long derivations took to build before, by system, in seconds; 0 is unknown.
 func (m *Missing) Weigh(took func(drv, system string) float64) {
 	m.weighed = false
 	for drv, n := range m.numbers {
@@ -65,7 +60,7 @@ func (m *Missing) sumUp() {
 	}
 }
 
-// units is what all take together.
+// units returns the units of time that all take together.
 func (m *Missing) units() int {
 	if len(m.ends) == 0 {
 		return 0
@@ -73,7 +68,7 @@ func (m *Missing) units() int {
 	return m.ends[len(m.ends)-1]
 }
 
-// Count is how many derivations are missing, 0 for the nil one.
+// Count returns how many derivations are missing, 0 for the nil one.
 func (m *Missing) Count() int {
 	if m == nil {
 		return 0
@@ -92,7 +87,7 @@ func FindMissing(ctx context.Context, targets []job.Target, from Source) (*Missi
 	w := &walk{from: from, nodes: map[string]*node{}, offered: map[string]bool{}}
 	var level []want
 	for i := range targets {
-		if t := &targets[i]; t.State == job.Build {
+		if t := &targets[i]; t.State == job.StateBuild {
 			var n *node
 			level, n = w.want(level, nil, t.DrvPath, t.Outputs)
 			n.system = t.System
@@ -120,7 +115,7 @@ func FindMissing(ctx context.Context, targets []job.Target, from Source) (*Missi
 				of.system = cmp.Or(of.system, n.system)
 				n.inputs = append(n.inputs, of)
 			}
-			n.drv = Derivation{} // which is large
+			n.drv = nix.Derivation{} // which is large
 		}
 		level = next
 	}
@@ -143,8 +138,8 @@ type node struct {
 	path    string
 	system  string // of a target that needs it
 	read    bool
-	drv     Derivation // until it is missing
-	wanted  []string   // outputs
+	drv     nix.Derivation // until it is missing
+	wanted  []string       // outputs
 	missing bool
 	inputs  []*node // once it is missing
 	number  int32   // then, in the end
@@ -182,7 +177,7 @@ func (w *walk) want(all []want, seen map[want]bool, drv string, outputs []string
 	return all, n
 }
 
-// paths are the store paths of what is wanted, or none if one is unknown.
+// paths returns the store paths that are wanted, none if one is unknown.
 func (t want) paths() []string {
 	if t.output != "" {
 		if path := t.of.drv.Outputs[t.output]; path != "" {
@@ -308,7 +303,7 @@ func (w *walk) read(ctx context.Context, level []want) error {
 	return nil
 }
 
-// missing gives what was found.
+// missing returns the derivations that were found.
 func (w *walk) missing() *Missing {
 	m := &Missing{Available: w.taken, numbers: map[string]int32{}}
 	var all []*node
@@ -330,158 +325,4 @@ func (w *walk) missing() *Missing {
 	}
 	m.Weigh(func(string, string) float64 { return 0 })
 	return m
-}
-
-// closures gives for each of some different derivations what is missing of it and
-// of all that it needs. Where nothing is known, that is itself.
-func (m *Missing) closures(drvs []string) []set {
-	all := make([]set, len(drvs))
-	if m == nil {
-		for i := range drvs {
-			all[i] = newSet(len(drvs))
-			all[i].add(i)
-		}
-		return all
-	}
-	for i := range all {
-		all[i] = newSet(m.units())
-	}
-	start := 0
-	for n, by := range m.neededBy(drvs) {
-		for i := range by.members() {
-			for unit := start; unit < m.ends[n]; unit++ {
-				all[i].add(unit)
-			}
-		}
-		start = m.ends[n]
-	}
-	return all
-}
-
-// neededBy gives for each missing derivation, by its number, which of some different
-// derivations need it, or are it: nil where none does.
-func (m *Missing) neededBy(drvs []string) []set {
-	// One way through the graph does for all of them: those first that nothing needs
-	// that comes later.
-	needed := make([]set, len(m.inputs))
-	visited := make([]bool, len(m.inputs))
-	order := make([]int32, 0, len(m.inputs))
-	var visit func(n int32)
-	visit = func(n int32) {
-		visited[n] = true
-		for _, input := range m.inputs[n] {
-			if !visited[input] {
-				visit(input)
-			}
-		}
-		order = append(order, n)
-	}
-	for i, drv := range drvs {
-		n, ok := m.numbers[drv]
-		if !ok {
-			continue
-		}
-		if !visited[n] {
-			visit(n)
-		}
-		if needed[n] == nil {
-			needed[n] = newSet(len(drvs))
-		}
-		needed[n].add(i)
-	}
-	for i := len(order) - 1; i >= 0; i-- {
-		n := order[i]
-		for _, input := range m.inputs[n] {
-			if needed[input] == nil {
-				needed[input] = newSet(len(drvs))
-			}
-			needed[input].addAll(needed[n])
-		}
-	}
-	return needed
-}
-
-// Savers says which entry keeps what is built of a derivation for later runs, by its
-// path, of those that several entries have to build: each has about as many.
-func (m *Missing) Savers(entries []job.Entry) map[string]string {
-	if m == nil || len(entries) < 2 {
-		return nil
-	}
-	var drvs []string
-	var of []int // entries
-	for i, e := range entries {
-		for _, t := range e.Targets {
-			drvs, of = append(drvs, t.DrvPath), append(of, i)
-		}
-	}
-	// Targets of several entries may be the same derivation.
-	at := map[string]int{}
-	var different []string
-	by := map[int][]int{}
-	for i, drv := range drvs {
-		n, ok := at[drv]
-		if !ok {
-			n = len(different)
-			at[drv] = n
-			different = append(different, drv)
-		}
-		by[n] = append(by[n], of[i])
-	}
-	needed := m.neededBy(different)
-	load := make([]int, len(entries))
-	savers := map[string]string{}
-	for _, drv := range slices.Sorted(maps.Keys(m.numbers)) {
-		n := m.numbers[drv]
-		start := 0
-		if n > 0 {
-			start = m.ends[n-1]
-		}
-		sharing := newSet(len(entries))
-		for i := range needed[n].members() {
-			for _, e := range by[i] {
-				sharing.add(e)
-			}
-		}
-		if sharing.count() < 2 {
-			continue
-		}
-		least := -1
-		for e := range sharing.members() {
-			if least < 0 || load[e] < load[least] {
-				least = e
-			}
-		}
-		load[least] += m.ends[n] - start
-		savers[drv] = entries[least].ID
-	}
-	return savers
-}
-
-// longestFirst sorts entries by what they take, and says whether it has, which is where
-// something is known about that.
-func (m *Missing) longestFirst(entries []job.Entry) bool {
-	if m == nil || !m.weighed {
-		return false
-	}
-	at := map[string]int{}
-	var drvs []string
-	for _, e := range entries {
-		for _, t := range e.Targets {
-			if _, ok := at[t.DrvPath]; !ok {
-				at[t.DrvPath] = len(drvs)
-				drvs = append(drvs, t.DrvPath)
-			}
-		}
-	}
-	closures := m.closures(drvs)
-	takes := map[*job.Ref]int{} // by the first of an entry
-	for _, e := range entries {
-		all := newSet(m.units())
-		for _, t := range e.Targets {
-			all.addAll(closures[at[t.DrvPath]])
-		}
-		takes[&e.Targets[0]] = all.count()
-	}
-	slices.SortStableFunc(entries, func(a, b job.Entry) int { return cmp.Compare(takes[&b.Targets[0]], takes[&a.Targets[0]]) })
-	return true
 }

@@ -2,23 +2,15 @@ package plan
 
 import (
 	"strings"
-	"unicode"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
-// visible makes a blank of what controls how text is shown.
-func visible(r rune) rune {
-	if unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) {
-		return ' '
-	}
-	return r
-}
-
-// jobName makes the name of a job, in a line of at most maxLabel bytes, of one that
-// attributes give. What is cut off is not lost: other names stay other names.
+// jobName returns the name of a job, in a line of at most maxLabel bytes, for a name that
+// consists of attributes. A name that is cut still differs from all others.
 func jobName(name string) string {
-	line := strings.Join(strings.Fields(strings.Map(visible, name)), " ")
+	line := text.Words(name)
 	if len(line) <= maxLabel && line != "" {
 		return line
 	}

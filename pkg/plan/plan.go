@@ -163,7 +163,7 @@ func grouped(targets []job.Target, runners Runners) (hosts, others []*members) {
 	for _, whole := range []bool{true, false} {
 		for n := range targets {
 			t := &targets[n]
-			if t.State != job.Build || t.Kind.IsHost() != whole {
+			if t.State != job.StateBuild || t.Kind.IsHost() != whole {
 				continue
 			}
 			g, isHost := hostDrvs[t.DrvPath]
@@ -188,7 +188,7 @@ func grouped(targets []job.Target, runners Runners) (hosts, others []*members) {
 	return sorted(host), sorted(other)
 }
 
-// groupName says what is in a group: "packages and checks x86_64-linux 1/2".
+// groupName returns the name of a group: "packages and checks x86_64-linux 1/2".
 func groupName(targets []job.Target, group []int, i, count int) string {
 	first := &targets[group[0]]
 	if len(group) == 1 || first.Kind.IsHost() && !slices.ContainsFunc(group, func(n int) bool { return targets[n].DrvPath != first.DrvPath }) {
@@ -253,7 +253,7 @@ func newEntry(name string, targets []job.Target, numbers []int, o Options) (job.
 	return e, nil
 }
 
-// Emulates says whether a system is emulated on its runner.
+// Emulates reports whether a system is emulated on its runner.
 func (o Options) Emulates(system string) bool { return o.emulates(system, len(o.Runners[system]) > 0) }
 
 // EmulatesTarget reports whether a target is built emulated.
@@ -289,7 +289,7 @@ func unique(entries []job.Entry) error {
 // have 128 KiB.
 const maxRow = 48 << 10
 
-// Matrix gives the JSON of the Plan's matrix, small enough for a job output: where
+// Matrix returns the JSON of the Plan's matrix, small enough for a job output: where
 // it would be too large, rows say of their targets only the numbers, and where that
 // is not enough, no attribute path, which a worker finds in the Plan.
 func Matrix(p *job.Plan, plan string) ([]byte, error) {
@@ -322,7 +322,7 @@ func Matrix(p *job.Plan, plan string) ([]byte, error) {
 	}
 }
 
-// shorten leaves of the targets their numbers.
+// shorten removes everything from the targets of an entry but their numbers.
 func shorten(e *job.Entry) {
 	refs := slices.Clone(e.Targets)
 	for i := range refs {

@@ -85,7 +85,7 @@ func (r Runners) Unused(targets []job.Target) string {
 	used, names := map[string]bool{}, map[string]bool{}
 	for i := range targets {
 		t := &targets[i]
-		if t.State == job.Failed {
+		if t.State == job.StateFailed {
 			return ""
 		}
 		used[t.System], names[t.System] = true, true
@@ -138,7 +138,7 @@ func (r Runners) Refused(targets []job.Target) string {
 	var all []string
 	for i := range targets {
 		t := &targets[i]
-		if t.State != job.Build || len(t.Runner) == 0 || r.chosen(t.Runner) != nil {
+		if t.State != job.StateBuild || len(t.Runner) == 0 || r.chosen(t.Runner) != nil {
 			continue
 		}
 		labels := []rune(strings.Join(t.Runner, ","))

@@ -17,7 +17,7 @@ import (
 
 func runnerTarget(name string, features, runner []string) job.Target {
 	return job.Target{
-		Name: name, Attr: name, Kind: job.Package, System: "x86_64-linux", State: job.Build, Outputs: []string{"out"},
+		Name: name, Attr: name, Kind: job.Package, System: "x86_64-linux", State: job.StateBuild, Outputs: []string{"out"},
 		DrvPath: "/nix/store/00000000000000000000000000000000-" + name + ".drv", Features: features, Runner: runner,
 	}
 }
@@ -111,8 +111,8 @@ func TestUnusedRunners(t *testing.T) {
 	arm.System = "aarch64-linux"
 	metal := runnerTarget("metal", nil, []string{"metal", "self-hosted"})
 	skipped := runnerTarget("skipped", []string{"nixos-test"}, nil)
-	skipped.State = job.Skip
-	broken := job.Target{Name: "broken", State: job.Failed}
+	skipped.State = job.StateSkip
+	broken := job.Target{Name: "broken", State: job.StateFailed}
 	for _, test := range []struct {
 		name, lines string
 		targets     []job.Target

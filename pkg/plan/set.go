@@ -29,7 +29,7 @@ func (s set) count() int {
 	return n
 }
 
-// lacks is how many members of other s has not.
+// lacks returns how many members of other are not in s.
 func (s set) lacks(other set) int {
 	n := 0
 	for i, word := range other {

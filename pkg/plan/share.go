@@ -5,18 +5,18 @@ import (
 	"slices"
 )
 
-// What an entry takes is counted in derivations that it has to build, where one that is
+// The weight of an entry is counted in derivations that it has to build, where one that is
 // known to take longer counts as several, see unit.
 const (
 	// defaultJobs is into how many entries targets of a system are split at most, unless the
 	// user says otherwise.
 	defaultJobs = 16
-	// fewMissing is what is not worth splitting.
-	fewMissing = 8
-	// exactly is how well the longest entry is made short: to the 64th part.
-	exactly = 64
-	// startup is what the start of one more runner counts as: some 20 s.
-	startup = 2
+	// minSplitUnits is the number of units from which splitting pays.
+	minSplitUnits = 8
+	// searchPrecision is the part of the longest entry to which it is made short.
+	searchPrecision = 64
+	// runnerStartUnits is the cost of one more runner in units: some 20 s.
+	runnerStartUnits = 2
 )
 
 // A split is a way to spread targets over entries.
@@ -42,8 +42,8 @@ func share(of *members, missing *Missing, bound, most int) *shared {
 	most = min(most, len(of.drvs))
 	for count := 2; count <= most; count = next(count, most) {
 		best := s.splits[s.chosen]
-		started := startup * (count - len(best.groups))
-		if best.longest <= max(bound, fewMissing) || bound == 0 && best.longest-s.splits[0].total/most < started {
+		started := runnerStartUnits * (count - len(best.groups))
+		if best.longest <= max(bound, minSplitUnits) || bound == 0 && best.longest-s.splits[0].total/most < started {
 			break // not even an even split into the most would pay
 		}
 		more := divide(closures, count)
@@ -65,7 +65,7 @@ func next(count, most int) int {
 	return min(most, max(count+1, count*4/3))
 }
 
-// parts are the numbers of the targets of each entry, in the order of the first.
+// parts returns the numbers of the targets of each entry, in the order of the first.
 func (s *shared) parts() [][]int {
 	parts := numbersOf(s.splits[s.chosen].groups, s.byDrv)
 	for _, part := range parts {
@@ -163,7 +163,7 @@ func divide(closures []set, count int) split {
 	high := all.count()
 	low := max(takes[order[0]], (high+count-1)/count)
 	best := fill(closures, order, count, high)
-	for low < high-high/exactly {
+	for low < high-high/searchPrecision {
 		room := (low + high) / 2
 		if s := fill(closures, order, count, room); s.longest <= room {
 			best, high = s, s.longest
@@ -212,7 +212,7 @@ func fill(closures []set, order []int, count, room int) split {
 	return s
 }
 
-// longest is what the one that takes most takes, of different derivations.
+// longest returns the units of the group that takes most, of different derivations.
 func longest(missing *Missing, drvs []string) int {
 	most := 0
 	for _, closure := range missing.closures(drvs) {

@@ -1,6 +1,9 @@
 package progress
 
-import "github.com/org/nix-matrix/pkg/job"
+import (
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
+)
 
 // A closure has thousands of paths. A log names the first that are fetched, and
 // then tells of each so many.
@@ -17,11 +20,11 @@ type fetches struct {
 
 // String is for a line of a log.
 func (f *fetches) String() string {
-	text := number(f.stopped) + " paths"
+	line := number(f.stopped) + " paths"
 	if f.bytes > 0 {
-		text += ", " + job.Size(f.bytes)
+		line += ", " + text.Size(f.bytes)
 	}
-	return text
+	return line
 }
 
 func (d *Display) fetchStarted(path string) {

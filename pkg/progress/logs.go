@@ -8,10 +8,10 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 const (
@@ -68,18 +68,6 @@ type buildLog struct {
 	told          bool     // its log was shown in a piece
 	failed        bool
 	brief         bool // only its last line is kept, for when it fails
-}
-
-// cut makes a line short enough to be kept and shown.
-func cut(line string) string {
-	if len(line) <= keptBytes {
-		return line
-	}
-	end := keptBytes
-	for end > keptBytes-utf8.UTFMax && !utf8.RuneStart(line[end]) {
-		end--
-	}
-	return line[:end] + "…" // a copy: the whole line may be large
 }
 
 // add takes a line.
@@ -194,7 +182,7 @@ func (d *Display) buildLine(e nix.Event) {
 		l = d.logs.start(e.Path, e.Time)
 	}
 	for line := range strings.SplitSeq(strings.TrimSuffix(e.Text, "\n"), "\n") {
-		line = cut(line)
+		line = text.Clip(line, keptBytes)
 		if !l.told {
 			l.add(line)
 		}
@@ -212,7 +200,8 @@ func (d *Display) buildLine(e nix.Event) {
 func (d *Display) lastLine(e nix.Event) {
 	lines := strings.Split(strings.TrimSpace(e.Text), "\n")
 	if l, last := d.logs.of[e.Path], lines[len(lines)-1]; l != nil && last != "" {
-		l.last, l.size = []string{cut(last)}, len(cut(last))
+		last = text.Clip(last, keptBytes)
+		l.last, l.size = []string{last}, len(last)
 	}
 }
 
@@ -282,7 +271,7 @@ func (d *Display) fail(drv string, now time.Time) {
 	delete(d.running, drv) // Nix may say only much later that it has stopped
 	d.logs.remove(drv)
 	if l.brief {
-		text := fmt.Sprintf("%s: failed after %s", l.name, job.Duration(l.took(now)))
+		text := fmt.Sprintf("%s: failed after %s", l.name, text.Duration(l.took(now)))
 		if len(l.last) > 0 {
 			text += ": " + shorten(l.last[0], stepWidth)
 		}
@@ -291,7 +280,7 @@ func (d *Display) fail(drv string, now time.Time) {
 	}
 	d.closeGap(l)
 	if l.told {
-		d.printf("%s: failed after %s; its log is above", l.name, job.Duration(l.took(now)))
+		d.printf("%s: failed after %s; its log is above", l.name, text.Duration(l.took(now)))
 		return
 	}
 	d.tell(l, "failed after", now)
@@ -319,7 +308,7 @@ func (d *Display) flush() {
 
 // tell shows the end of a log in a piece, and drops it.
 func (d *Display) tell(l *buildLog, how string, now time.Time) {
-	title := fmt.Sprintf("%s: %s %s", l.name, how, job.Duration(l.took(now)))
+	title := fmt.Sprintf("%s: %s %s", l.name, how, text.Duration(l.took(now)))
 	lines, left := l.end(), l.said-len(l.last)
 	if l.dropped {
 		title += fmt.Sprintf(", with %s lines of log, which had to make room", number(l.said))
@@ -340,7 +329,7 @@ func (d *Display) tell(l *buildLog, how string, now time.Time) {
 // group writes lines under a title, without anything between them.
 func (d *Display) group(title string, lines []string) {
 	var b bytes.Buffer
-	title = d.clean(strings.ReplaceAll(nix.Plain(title), "\n", " "))
+	title = d.clean(strings.ReplaceAll(text.Plain(title), "\n", " "))
 	before := "  "
 	if d.groups {
 		before = ""
@@ -348,7 +337,7 @@ func (d *Display) group(title string, lines []string) {
 	}
 	b.WriteString(title + "\n")
 	for _, line := range lines {
-		b.WriteString(before + d.clean(nix.Plain(line)) + "\n")
+		b.WriteString(before + d.clean(text.Plain(line)) + "\n")
 	}
 	if d.groups {
 		b.WriteString("::endgroup::\n")

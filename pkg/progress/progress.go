@@ -23,6 +23,7 @@ import (
 
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // Display writes to a log or a terminal. Its methods may be called from several
@@ -171,9 +172,9 @@ func (d *Display) printf(format string, args ...any) { d.lines("", fmt.Sprintf(f
 
 // lines writes lines, each of them safe on a terminal and in a log that is read
 // for commands. The caller holds the lock.
-func (d *Display) lines(before, text string) {
+func (d *Display) lines(before, all string) {
 	var b bytes.Buffer
-	for line := range strings.Lines(nix.Plain(text)) {
+	for line := range strings.Lines(text.Plain(all)) {
 		b.WriteString(before + d.clean(strings.TrimRight(line, "\n")) + "\n")
 		if before != "" {
 			before = "  "
@@ -215,7 +216,7 @@ func (d *Display) Step(format string, args ...any) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.width == nil && !d.closed && d.now().Sub(d.written) >= stepPause {
-		d.printf("%s", shorten(oneLine(d.what), stepWidth))
+		d.printf("%s", shorten(text.Words(d.what), stepWidth))
 	}
 }
 
@@ -327,7 +328,7 @@ func (d *Display) draw() {
 	if d.width == nil || d.ticker == nil {
 		return
 	}
-	line := oneLine(d.live())
+	line := text.Words(d.live())
 	d.erase()
 	if line == "" {
 		return
@@ -335,8 +336,6 @@ func (d *Display) draw() {
 	_, _ = io.WriteString(d.w, shorten(d.clean(line), d.width()-1))
 	d.shown = true
 }
-
-func oneLine(text string) string { return strings.Join(strings.Fields(nix.Plain(text)), " ") }
 
 // live is the text of the live line: how far we are, what is building.
 func (d *Display) live() string {
@@ -349,7 +348,7 @@ func (d *Display) live() string {
 		parts = append(parts, done)
 	}
 	if d.fetches.bytes > 0 {
-		parts = append(parts, job.Size(d.fetches.bytes)+" fetched")
+		parts = append(parts, text.Size(d.fetches.bytes)+" fetched")
 	}
 	if d.what != "" {
 		parts = append(parts, d.what)
@@ -389,7 +388,7 @@ func (d *Display) names(begun map[string]time.Time, most int) []string {
 
 // ago says how long something has been going on.
 func (d *Display) ago(begun time.Time) string {
-	return job.Duration(d.now().Sub(begun).Truncate(time.Second))
+	return text.Duration(d.now().Sub(begun).Truncate(time.Second))
 }
 
 // shorten cuts what does not fit into that many columns of a terminal.

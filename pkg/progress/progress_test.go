@@ -118,7 +118,7 @@ func TestForeign(t *testing.T) {
 	got, d := onTerminal(200)
 	d.Doing("evaluating %s", text)
 	d.Close()
-	if want := "[evaluating a ::error::bc]" + gone; got.String() != want {
+	if want := "[evaluating a ::error::b c]" + gone; got.String() != want {
 		t.Errorf("the live line is %q, want %q", got, want)
 	}
 }

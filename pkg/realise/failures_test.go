@@ -142,7 +142,7 @@ func TestRecordedFailures(t *testing.T) {
 						t.Fatal(err)
 					}
 					r := got.Targets[1]
-					if r.Outcome != job.Broken || r.Cause != drvPath(test.causes[0]) {
+					if r.Outcome != job.OutcomeFailed || r.Cause != drvPath(test.causes[0]) {
 						t.Errorf("%s, by %q: %s", r.Outcome, r.Cause, r.Error)
 					}
 					want := test.old
@@ -283,7 +283,7 @@ func TestExplain(t *testing.T) {
 		if test.cause != "" {
 			test.cause = drvPath(test.cause)
 		}
-		if r := got.Targets[0]; r.Outcome != job.Broken || r.Cause != test.cause || r.Error != test.want {
+		if r := got.Targets[0]; r.Outcome != job.OutcomeFailed || r.Cause != test.cause || r.Error != test.want {
 			t.Errorf("%s: %s, by %q: %s", test.what, r.Outcome, r.Cause, r.Error)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // maxAlike is how many downloads from a host may fail in the same way before the others
@@ -139,7 +140,7 @@ func (g *guard) failed(ctx context.Context, message string) {
 	if g.o.FailFast {
 		then = "the build ends with the other targets"
 	}
-	g.warn("cannot build %s any more: %s failed; %s", some(hopeless), job.DrvName(drv), then)
+	g.warn("cannot build %s any more: %s failed; %s", text.Some(hopeless, 5), job.DrvName(drv), then)
 	g.stop(ctx)
 }
 
@@ -188,7 +189,7 @@ func (g *guard) download(drv, message string) {
 	if len(all) == 0 || fileGone.MatchString(all[len(all)-1]) {
 		return
 	}
-	how := clip(strings.TrimSpace(different.ReplaceAllString(all[len(all)-1], "")))
+	how := brief(strings.TrimSpace(different.ReplaceAllString(all[len(all)-1], "")))
 	g.alike[host+"\n"+how]++
 	if g.alike[host+"\n"+how] != maxAlike {
 		return
@@ -220,20 +221,9 @@ func (g *guard) spare() {
 	}
 }
 
-// clip bounds foreign text that is quoted in a line.
-func clip(text string) string {
+// brief returns the first line of foreign text that is quoted in a line.
+func brief(said string) string {
 	const longest = 300
-	if text, _, _ = strings.Cut(text, "\n"); len(text) > longest {
-		text = strings.ToValidUTF8(text[:longest], "") + "…"
-	}
-	return text
-}
-
-// some joins names, the first few of them.
-func some(names []string) string {
-	const few = 5
-	if len(names) <= few {
-		return strings.Join(names, ", ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
+	first, _, _ := strings.Cut(said, "\n")
+	return text.Clip(first, longest)
 }

@@ -281,7 +281,7 @@ func TestDeadHost(t *testing.T) {
 					t.Errorf("told: %q", warned)
 				}
 				for _, r := range got.Targets {
-					if r.Attr == "other" && r.Outcome == job.Broken && !strings.HasPrefix(r.Error, "cannot fetch everything from dead.example.org: 5 downloads failed in the same way: curl: (6) Could not resolve host") {
+					if r.Attr == "other" && r.Outcome == job.OutcomeFailed && !strings.HasPrefix(r.Error, "cannot fetch everything from dead.example.org: 5 downloads failed in the same way: curl: (6) Could not resolve host") {
 						t.Errorf("other: %s", r.Error)
 					}
 				}

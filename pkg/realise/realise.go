@@ -86,7 +86,7 @@ func Run(ctx context.Context, store Store, targets []Target, o Options) (*Outcom
 	}
 	if err != nil && ctx.Err() != nil {
 		for i := range r.outcome.Targets {
-			r.outcome.Targets[i].Outcome = job.Cancelled
+			r.outcome.Targets[i].Outcome = job.OutcomeCancelled
 		}
 	}
 	return r.outcome, err
@@ -107,7 +107,7 @@ func (r *realisation) emulated() {
 		for j := range r.outcome.Targets {
 			t := &r.outcome.Targets[j]
 			if len(r.failures.among(r.failures.needs(t.DrvPath), b.DrvPath)) > 0 {
-				t.Emulated = t.Outcome != job.Present && t.Outcome != job.Fetched
+				t.Emulated = t.Outcome != job.OutcomePresent && t.Outcome != job.OutcomeFetched
 			}
 		}
 	}
@@ -141,7 +141,7 @@ type realisation struct {
 func (r *realisation) run(ctx context.Context) error {
 	r.outcome = &Outcome{}
 	for _, t := range r.targets {
-		result := job.TargetResult{N: t.N, Attr: t.Attr, DrvPath: t.DrvPath, Reproduce: t.Reproduce, Outcome: job.Broken, Error: "it was not tried"}
+		result := job.TargetResult{N: t.N, Attr: t.Attr, DrvPath: t.DrvPath, Reproduce: t.Reproduce, Outcome: job.OutcomeFailed, Error: "it was not tried"}
 		r.outcome.Targets = append(r.outcome.Targets, result)
 		r.outputs = append(r.outputs, maps.Clone(t.OutPaths))
 	}
@@ -179,19 +179,19 @@ func (r *realisation) run(ctx context.Context) error {
 		result.Error = ""
 		switch {
 		case r.all(i, before):
-			result.Outcome, result.Seconds = job.Present, 0
+			result.Outcome, result.Seconds = job.OutcomePresent, 0
 		case r.all(i, after):
-			result.Outcome = job.Fetched
+			result.Outcome = job.OutcomeFetched
 			if r.impure[t.DrvPath] || r.watch.built[t.DrvPath] || resolved[r.outputs[i][t.Outputs[0]]] {
-				result.Outcome = job.Built
+				result.Outcome = job.OutcomeBuilt
 			}
 		case failures.cause(result):
-			result.Outcome = job.Broken
+			result.Outcome = job.OutcomeFailed
 		case ctx.Err() != nil:
-			result.Outcome = job.Cancelled
+			result.Outcome = job.OutcomeCancelled
 			result.Error = "the build was stopped"
 		default:
-			result.Outcome = job.Broken
+			result.Outcome = job.OutcomeFailed
 			failures.explain(result)
 		}
 	}

@@ -280,7 +280,7 @@ func TestOutcomes(t *testing.T) {
 	}
 	failed := func(n int, name string) job.TargetResult {
 		return job.TargetResult{
-			N: n, Attr: name, Outcome: job.Broken, Cause: drvPath("nginx"), Causes: []string{drvPath("nginx")}, Error: s.fails["nginx"], Log: lastLines,
+			N: n, Attr: name, Outcome: job.OutcomeFailed, Cause: drvPath("nginx"), Causes: []string{drvPath("nginx")}, Error: s.fails["nginx"], Log: lastLines,
 		}
 	}
 	good := func(n int, name string, outcome job.Outcome, closure int64) job.TargetResult {
@@ -289,8 +289,8 @@ func TestOutcomes(t *testing.T) {
 		}
 	}
 	want := []job.TargetResult{
-		good(0, "host", job.Built, 300), good(1, "other", job.Built, 200), good(2, "there", job.Present, 100),
-		good(3, "offered", job.Fetched, 100), failed(4, "nginx-user"), failed(5, "second"), failed(6, "nginx"),
+		good(0, "host", job.OutcomeBuilt, 300), good(1, "other", job.OutcomeBuilt, 200), good(2, "there", job.OutcomePresent, 100),
+		good(3, "offered", job.OutcomeFetched, 100), failed(4, "nginx-user"), failed(5, "second"), failed(6, "nginx"),
 	}
 	if diff := cmp.Diff(want, got.Targets, cmpopts.IgnoreFields(job.TargetResult{}, "DrvPath", "Seconds", "Reproduce")); diff != "" {
 		t.Error(diff)
@@ -320,7 +320,7 @@ func TestNothingWanted(t *testing.T) {
 	if r := got.Targets[0]; r.Outcome.OK() || len(r.Outputs) > 0 {
 		t.Errorf("it is %s: %+v", r.Outcome, r)
 	}
-	if r := got.Targets[1]; r.Outcome != job.Built {
+	if r := got.Targets[1]; r.Outcome != job.OutcomeBuilt {
 		t.Errorf("the other is %s", r.Outcome)
 	}
 }
@@ -338,7 +338,7 @@ func TestSeveralOutputs(t *testing.T) {
 		t.Errorf("asked for %s, want %s", s.asked[0], want)
 	}
 	// Nix says that all is well, but one output is not there.
-	if r := got.Targets[0]; r.Outcome != job.Broken || !strings.Contains(r.Error, "not in the store") {
+	if r := got.Targets[0]; r.Outcome != job.OutcomeFailed || !strings.Contains(r.Error, "not in the store") {
 		t.Errorf("got %+v", r)
 	}
 }
@@ -351,7 +351,7 @@ func TestCancelled(t *testing.T) {
 		t.Fatal(err)
 	}
 	outcomes := []job.Outcome{got.Targets[0].Outcome, got.Targets[1].Outcome, got.Targets[2].Outcome}
-	if diff := cmp.Diff([]job.Outcome{job.Built, job.Broken, job.Cancelled}, outcomes); diff != "" {
+	if diff := cmp.Diff([]job.Outcome{job.OutcomeBuilt, job.OutcomeFailed, job.OutcomeCancelled}, outcomes); diff != "" {
 		t.Error(diff)
 	}
 	if got.Targets[1].Cause != drvPath("bad") || len(got.Targets[1].Log) == 0 || got.Builds[2].Failed {

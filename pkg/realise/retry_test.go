@@ -451,7 +451,7 @@ func TestStoreError(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	s := &store{broken: map[string]error{"Valid": ctx.Err()}}
-	if got, err := Run(ctx, s, targetsOf("a"), Options{Emit: func(nix.Event) {}}); err == nil || got.Targets[0].Outcome != job.Cancelled {
+	if got, err := Run(ctx, s, targetsOf("a"), Options{Emit: func(nix.Event) {}}); err == nil || got.Targets[0].Outcome != job.OutcomeCancelled {
 		t.Errorf("%+v, %v", got.Targets, err)
 	}
 }

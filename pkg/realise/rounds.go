@@ -75,13 +75,13 @@ func (r *realisation) next(ctx context.Context, todo []string, whole bool, at *r
 	case progress: // what it ended for is known, or something was built
 		if nameless != "" && !at.told[nameless] {
 			at.told[nameless] = true
-			r.warn("Nix ended before it was done: %s: going on with the rest", clip(nameless))
+			r.warn("Nix ended before it was done: %s: going on with the rest", brief(nameless))
 		}
 		at.batch *= 2
 	case at.paused < len(r.o.Retries):
 		pause := r.o.Retries[at.paused]
 		at.paused++
-		r.warn("Nix ended before it was done: %s: trying again in %v", clip(cmp.Or(nameless, f.err.Error())), pause)
+		r.warn("Nix ended before it was done: %s: trying again in %v", brief(cmp.Or(nameless, f.err.Error())), pause)
 		if !sleep(ctx, pause) {
 			return nil
 		}

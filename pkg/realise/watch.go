@@ -8,6 +8,7 @@ import (
 
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 const (
@@ -63,11 +64,7 @@ func (w *watch) see(e nix.Event, stopping bool) {
 		w.running[e.Path], w.here[e.Path] = e.Time, !e.Remote && (!within || w.here[e.Path])
 		delete(w.log, e.Path)
 	case nix.BuildLine:
-		text := e.Text
-		if len(text) > lineBytes {
-			text = strings.ToValidUTF8(text[:lineBytes], "") + "…"
-		}
-		kept := append(w.log[e.Path], text)
+		kept := append(w.log[e.Path], text.Clip(e.Text, lineBytes))
 		if len(kept) > logLines {
 			kept = kept[1:]
 		}

@@ -4,6 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"strings"
+
+	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // An Annotation is a message on the page of the run. Title and Message are
@@ -21,13 +24,14 @@ type Annotation struct {
 // maxAnnotations is how many of a level GitHub shows of a step.
 const maxAnnotations = 10
 
-// Annotations gives the verdict's annotations, those that explain most first:
+// Annotations returns the verdict's annotations, those that explain most first:
 // the root causes, then errors beside the targets, and targets without a result.
 // There are at most ten of each level; if there were more, the last one says how
 // many.
-func (v *Verdict) Annotations() []Annotation {
-	var errs, warnings, notices []Annotation
-	if v.Status == Failure && v.Next != "" {
+func Annotations(of *verdict.Verdict) []Annotation {
+	v := view{of}
+	var errs, warnings, infos []Annotation
+	if v.Status == verdict.Failure && v.Next != "" {
 		errs = append(errs, Annotation{Title: "nix-matrix", Message: v.Reason + "\n" + v.Next})
 	}
 	for _, evaluation := range []bool{false, true} {
@@ -36,14 +40,14 @@ func (v *Verdict) Annotations() []Annotation {
 		}
 	}
 	for _, p := range v.Entries {
-		if p.Status == Failure {
-			errs = append(errs, Annotation{Title: oneLine(cmp.Or(p.Name, p.Entry)), Message: strings.Join(lines(p.Message), "\n")})
+		if p.Status == verdict.Failure {
+			errs = append(errs, Annotation{Title: text.Line(cmp.Or(p.Name, p.Entry)), Message: strings.Join(text.Lines(p.Message), "\n")})
 		}
 	}
-	if missing := v.hostsFirst(TargetMissing); len(missing) > 0 {
-		errs = append(errs, Annotation{Title: plural(len(missing), "target") + " without a result", Message: who(missing)})
+	if missing := v.HostsFirst(verdict.TargetMissing); len(missing) > 0 {
+		errs = append(errs, Annotation{Title: text.Plural(len(missing), "target") + " without a result", Message: who(missing)})
 	}
-	if v.Status == Failure && len(errs) == 0 {
+	if v.Status == verdict.Failure && len(errs) == 0 {
 		errs = append(errs, Annotation{Title: "nix-matrix", Message: v.Reason})
 	}
 	if v.Cancelled {
@@ -51,20 +55,20 @@ func (v *Verdict) Annotations() []Annotation {
 	}
 	warnings = append(warnings, v.spared()...)
 	for _, r := range v.Ignored {
-		warnings = append(warnings, Annotation{Title: "A result does not count", Message: oneLine(cmp.Or(r.Name, r.Entry)) + ": " + r.Why})
+		warnings = append(warnings, Annotation{Title: "A result does not count", Message: text.Line(cmp.Or(r.Name, r.Entry)) + ": " + r.Why})
 	}
-	for _, notice := range v.Notices {
-		notices = append(notices, Annotation{Title: "nix-matrix", Message: oneLine(notice)})
+	for _, notice := range notices(v.Notices, v.Emulated) {
+		infos = append(infos, Annotation{Title: "nix-matrix", Message: text.Line(notice)})
 	}
-	return append(append(atLevel("error", errs), atLevel("warning", warnings)...), atLevel("notice", notices)...)
+	return append(append(atLevel("error", errs), atLevel("warning", warnings)...), atLevel("notice", infos)...)
 }
 
-// who names targets, in one line.
-func who(targets []*TargetVerdict) string {
+// who returns the names of targets, in one line.
+func who(targets []*verdict.Target) string {
 	const longest = 1000
 	names := targetNames(targets)
 	for i := range names {
-		names[i] = oneLine(names[i])
+		names[i] = text.Line(names[i])
 	}
 	return list(names, ", ", longest)
 }
@@ -86,7 +90,7 @@ func (c *rootCause) annotation() Annotation {
 	if c.silent() {
 		message = append(message, printedNothing)
 	}
-	if others := c.others(oneLine); len(others) > 0 {
+	if others := c.others(text.Line); len(others) > 0 {
 		message = append(message, c.othersTitle()+": "+list(others, "; ", 1000))
 	}
 	for _, command := range c.reproduce()[:min(1, len(c.reproduce()))] {
@@ -99,16 +103,16 @@ func (c *rootCause) annotation() Annotation {
 	return a
 }
 
-// title says what failed, and how much that blocks.
+// title returns the name of the failure, and how much it blocks.
 func (c *rootCause) title() string {
-	title := plural(len(c.targets), "target")
+	title := text.Plural(len(c.targets), "target")
 	if name := c.name(); name != "" {
 		title = name
 	}
 	blocked := ""
 	for _, group := range c.affects() {
 		all := group.all()
-		first := oneLine(all[0].name())
+		first := text.Line(all[0].Name())
 		switch {
 		case group.how != blockedByIt:
 			if c.drv != "" && len(all) == 1 {
@@ -117,13 +121,13 @@ func (c *rootCause) title() string {
 		case len(all) == 1:
 			blocked = " and blocks " + first
 		default:
-			blocked = " and blocks " + plural(len(all), "target")
+			blocked = " and blocks " + text.Plural(len(all), "target")
 		}
 	}
 	return title + c.what() + blocked
 }
 
-// atLevel gives all of a level, or as many as are shown.
+// atLevel returns all annotations of a level, or as many as GitHub shows.
 func atLevel(level string, all []Annotation) []Annotation {
 	const longest = 4000
 	if left := len(all) - maxAnnotations + 1; left > 1 {
@@ -131,8 +135,8 @@ func atLevel(level string, all []Annotation) []Annotation {
 	}
 	for i := range all {
 		all[i].Level = level
-		all[i].Title = clip(all[i].Title, 200)
-		all[i].Message = cmp.Or(clip(all[i].Message, longest), all[i].Title)
+		all[i].Title = text.Clip(all[i].Title, 200)
+		all[i].Message = cmp.Or(text.Clip(all[i].Message, longest), all[i].Title)
 	}
 	return all
 }

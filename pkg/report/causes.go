@@ -7,15 +7,17 @@ import (
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // A rootCause is one thing that went wrong and the targets that it took along.
 type rootCause struct {
 	drv        string // the derivation that failed; empty where none did
 	evaluation bool   // there was none yet
-	targets    []*TargetVerdict
+	targets    []*verdict.Target
 	// also are targets that it kept from being built too, which tell of another cause.
-	also []*TargetVerdict
+	also []*verdict.Target
 	// further are causes that no target tells of, as each has another one: those of the
 	// targets here.
 	further []*rootCause
@@ -26,15 +28,15 @@ type rootCause struct {
 // evaluated or the others, by what is to blame: the derivation that failed, else
 // the error. What hits hosts comes first, then what hits most. Where more than one
 // derivation failed, a target is with the one that it tells of.
-func (v *Verdict) rootCauses(evaluation bool) []*rootCause {
+func (v view) rootCauses(evaluation bool) []*rootCause {
 	failures := map[string]*job.Failure{}
 	for i := range v.Failures {
 		failures[v.Failures[i].DrvPath] = &v.Failures[i]
 	}
 	byKey := map[[2]string]*rootCause{}
 	var causes []*rootCause
-	failed := v.hostsFirst(TargetFailed)
-	failed = slices.DeleteFunc(failed, func(t *TargetVerdict) bool { return t.unevaluated() != evaluation })
+	failed := v.HostsFirst(verdict.TargetFailed)
+	failed = slices.DeleteFunc(failed, func(t *verdict.Target) bool { return t.Unevaluated() != evaluation })
 	for _, t := range failed {
 		var drv string
 		if t.Result != nil {
@@ -75,28 +77,17 @@ func (v *Verdict) rootCauses(evaluation bool) []*rootCause {
 	return causes
 }
 
-// collect puts the failures of a Result with those of others; of one that more than one
-// Result tells of, that with more of its log. known are their places.
-func (v *Verdict) collect(r *job.Result, known map[string]int) {
-	for _, f := range r.Failures {
-		if n, ok := known[f.DrvPath]; !ok {
-			known[f.DrvPath] = len(v.Failures)
-			v.Failures = append(v.Failures, f)
-		} else if known := &v.Failures[n]; len(f.Log) > len(known.Log) || len(f.Log) == len(known.Log) && known.LogFile == "" {
-			v.Failures[n] = f
-		}
-	}
-}
-
-// hosts is 1 if a host is among the targets.
+// hosts returns 1 if a host is among the targets, else 0.
 func (c *rootCause) hosts() int {
-	if slices.ContainsFunc(slices.Concat(c.targets, c.also), func(t *TargetVerdict) bool { return t.Target.Kind.IsHost() }) {
+	if slices.ContainsFunc(slices.Concat(c.targets, c.also), func(t *verdict.Target) bool { return t.Target.Kind.IsHost() }) {
 		return 1
 	}
 	return 0
 }
 
-// what says what became of it, in few words.
+const postBuildFailed = "post_build failed"
+
+// what returns how it ended, in few words.
 func (c *rootCause) what() string {
 	if len(c.targets) == 0 {
 		return " failed"
@@ -104,35 +95,36 @@ func (c *rootCause) what() string {
 	switch first := c.targets[0]; {
 	case c.evaluation:
 		return " can't be evaluated"
-	case first.stepFailed():
+	case first.StepFailed():
 		return ": " + postBuildFailed
-	case first.stopped():
+	case first.TimedOut:
 		return " stopped at the deadline"
 	default:
 		return " failed"
 	}
 }
 
-// name names it: the derivation, else the only target. Without either it is empty.
+// name returns the name of the derivation, else of the only target. Without either it is
+// empty.
 func (c *rootCause) name() string {
 	switch {
 	case c.drv != "":
-		return cmp.Or(oneLine(job.DrvName(c.drv)), none)
+		return cmp.Or(text.Line(job.DrvName(c.drv)), text.None)
 	case len(c.targets) == 1:
-		return cmp.Or(oneLine(c.targets[0].name()), none)
+		return cmp.Or(text.Line(c.targets[0].Name()), text.None)
 	default:
 		return ""
 	}
 }
 
-// headline is the root cause in a line. quote makes foreign text fit for where
-// the line stands.
+// headline returns the root cause in a line. quote makes foreign text fit for the place of the
+// line.
 func (c *rootCause) headline(quote func(string) string) string {
-	line := plural(len(c.targets), "target")
+	line := text.Plural(len(c.targets), "target")
 	if name := c.name(); name != "" {
 		line = quote(name)
 	}
-	if len(c.targets) == 0 || !c.targets[0].stepFailed() && !c.targets[0].stopped() { // else that is the reason
+	if len(c.targets) == 0 || !c.targets[0].StepFailed() && !c.targets[0].TimedOut { // else that is the reason
 		line += c.what()
 	}
 	if reason, _ := c.happened(); reason != "" {
@@ -141,37 +133,36 @@ func (c *rootCause) headline(quote func(string) string) string {
 	return line
 }
 
-// others says of the causes that no target tells of, each in a line with the end of its
-// log.
+// others returns a line for each cause that no target mentions, with the end of its log.
 func (c *rootCause) others(quote func(string) string) []string {
 	const longest = 160
 	all := make([]string, len(c.further))
 	for i, f := range c.further {
 		all[i] = f.headline(quote)
 		if log := f.log(); len(log) > 0 {
-			all[i] += "; " + quote(clip(strings.TrimSpace(log[len(log)-1]), longest))
+			all[i] += "; " + quote(text.Clip(strings.TrimSpace(log[len(log)-1]), longest))
 		}
 	}
 	return all
 }
 
-// othersTitle introduces them.
+// othersTitle returns the title of the lines of others.
 func (c *rootCause) othersTitle() string {
-	return plural(len(c.further), "more derivation failed", "more derivations failed")
+	return text.Plural(len(c.further), "more derivation failed", "more derivations failed")
 }
 
 // An affected is targets that a root cause took along, and how.
 type affected struct {
 	how     string // ours; empty where the headline names them
-	targets []*TargetVerdict
-	also    []*TargetVerdict // which are named with another cause too
+	targets []*verdict.Target
+	also    []*verdict.Target // which are named with another cause too
 }
 
-func (a *affected) all() []*TargetVerdict { return slices.Concat(a.targets, a.also) }
+func (a *affected) all() []*verdict.Target { return slices.Concat(a.targets, a.also) }
 
 const blockedByIt = "blocked by it"
 
-// affects says who is hit, first what failed itself.
+// affects returns the targets that are hit, first those that failed themselves.
 func (c *rootCause) affects() []affected {
 	switch {
 	case c.drv == "" && len(c.targets) == 1:
@@ -179,9 +170,9 @@ func (c *rootCause) affects() []affected {
 	case c.drv == "":
 		return []affected{{how: "targets", targets: c.targets}}
 	}
-	var itself, blocked []*TargetVerdict
+	var itself, blocked []*verdict.Target
 	for _, t := range c.targets {
-		if t.blockedBy() == "" {
+		if t.BlockedBy() == "" {
 			itself = append(itself, t)
 		} else {
 			blocked = append(blocked, t)
@@ -197,70 +188,73 @@ func (c *rootCause) affects() []affected {
 	return all
 }
 
-// hasLog gives a target that has the log of the build that failed, or none.
-func (c *rootCause) hasLog() *TargetVerdict {
+// hasLog returns a target that has the log of the build that failed, or nil.
+func (c *rootCause) hasLog() *verdict.Target {
 	for _, t := range c.targets {
-		if len(t.log()) > 0 {
+		if len(t.Log()) > 0 {
 			return t
 		}
 	}
 	return nil
 }
 
-// place is where in the repository the log says the error is.
+// place returns the place in the repository that the log names.
 func (c *rootCause) place() (file string, line int) {
 	for _, t := range c.targets {
-		if t.Result == nil || t.stepFailed() {
+		if t.Result == nil || t.StepFailed() {
 			continue
 		}
-		if file := oneLine(t.Result.File); file != "" {
+		if file := text.Line(t.Result.File); file != "" {
 			return file, max(0, t.Result.Line)
 		}
 	}
 	return "", 0
 }
 
-// log gives the last lines of the build that failed.
+// log returns the last lines of the build that failed.
 func (c *rootCause) log() []string {
-	const most = 100
+	const (
+		most   = 100
+		maxLog = 256 << 10 // bytes
+	)
 	var log []string
 	if t := c.hasLog(); t != nil {
-		log = t.log()
+		log = t.Log()
 	} else if c.failure != nil {
 		log = c.failure.Log
 	}
 	all := slices.Clone(log[max(0, len(log)-most):])
 	for i := range all {
-		all[i] = clip(all[i], maxForeign/most)
+		all[i] = text.Clip(all[i], maxLog/most)
 	}
-	return lines(strings.Join(all, "\n"))
+	return text.Lines(strings.Join(all, "\n"))
 }
 
-// silent says that what failed printed nothing.
+// silent reports whether what failed printed nothing.
 func (c *rootCause) silent() bool {
-	failed := c.failure != nil && c.failure.Silent || len(c.targets) > 0 && c.targets[0].stepFailed()
+	failed := c.failure != nil && c.failure.Silent || len(c.targets) > 0 && c.targets[0].StepFailed()
 	return failed && len(c.log()) == 0
 }
 
 const printedNothing = "It printed nothing."
 
-// WholeLog returns the commands and files that show all of the log of what failed.
+// WholeLog returns the commands and files that show the whole log of a failure.
 func WholeLog(f *job.Failure) []string {
 	var all []string
 	if f.NixLog {
-		all = append(all, "nix log "+oneLine(f.DrvPath))
+		all = append(all, "nix log "+text.Line(f.DrvPath))
 	}
-	switch file := oneLine(f.LogFile); {
+	switch file := text.Line(f.LogFile); {
 	case file == "":
 	case f.LogArtifact != "":
-		all = append(all, file+" in the artifact "+oneLine(f.LogArtifact))
+		all = append(all, file+" in the artifact "+text.Line(f.LogArtifact))
 	default:
 		all = append(all, file)
 	}
 	return all
 }
 
-// wholeLog is that of a root cause.
+// wholeLog returns WholeLog of the root cause.
 func (c *rootCause) wholeLog() []string {
 	if c.failure == nil || c.evaluation {
 		return nil
@@ -268,18 +262,18 @@ func (c *rootCause) wholeLog() []string {
 	return WholeLog(c.failure)
 }
 
-// What Nix puts of the log into an error, and how to see all of it on a machine
-// that is gone.
+// logExcerpt matches the lines of a log that Nix puts into an error, and its hint how to see
+// all of it, on a machine that is gone.
 var logExcerpt = regexp.MustCompile(`^ *(?:[Ll]ast \d+ log lines?:$|>(?: |$)|For full logs, run|nix log /)`)
 
-// message gives the error, without the log where there is one.
+// message returns the error, without the log where there is one.
 func (c *rootCause) message() []string {
 	var all []string
 	switch {
 	case len(c.targets) > 0:
-		all = lines(c.targets[0].Why)
+		all = text.Lines(c.targets[0].Why)
 	case c.failure != nil:
-		all = lines(c.failure.Error)
+		all = text.Lines(c.failure.Error)
 	}
 	if len(c.log()) == 0 {
 		return all
@@ -287,15 +281,15 @@ func (c *rootCause) message() []string {
 	return slices.DeleteFunc(all, logExcerpt.MatchString)
 }
 
-// What Nix says around what happened.
+// The phrases of Nix around the statement of an error.
 var (
 	cannotBuild = regexp.MustCompile(`^Cannot build '.*'\.$`)
 	outputPaths = regexp.MustCompile(`^ *(?:Output paths:|/nix/store/\S+)$`)
 	itself      = regexp.MustCompile(`(?:: | (?:for |of |in )?(?:fixed-output derivation )?)?['"]?\x00['"]?`) // NUL is the derivation
 )
 
-// happened gives what the error says first, in a line and without the name of the
-// derivation, and what it says besides.
+// happened returns the first statement of the error, in a line and without the name of the
+// derivation, and the rest of the error.
 func (c *rootCause) happened() (reason string, detail []string) {
 	const longest = 300
 	all := c.message()
@@ -305,14 +299,14 @@ func (c *rootCause) happened() (reason string, detail []string) {
 	if len(all) == 0 {
 		return "", nil
 	}
-	reason, detail = oneLine(all[0]), slices.DeleteFunc(slices.Clone(all[1:]), outputPaths.MatchString)
-	if text, ok := strings.CutPrefix(reason, "error: "); ok && reason != oneLine(c.drv) {
-		reason = text
+	reason, detail = text.Line(all[0]), slices.DeleteFunc(slices.Clone(all[1:]), outputPaths.MatchString)
+	if rest, ok := strings.CutPrefix(reason, "error: "); ok && reason != text.Line(c.drv) {
+		reason = rest
 	}
-	if cannotBuild.MatchString(reason) && len(detail) > 0 && strings.HasPrefix(oneLine(detail[0]), "Reason: ") {
-		reason, detail = strings.TrimPrefix(oneLine(detail[0]), "Reason: "), detail[1:]
+	if cannotBuild.MatchString(reason) && len(detail) > 0 && strings.HasPrefix(text.Line(detail[0]), "Reason: ") {
+		reason, detail = strings.TrimPrefix(text.Line(detail[0]), "Reason: "), detail[1:]
 	}
-	if drv := oneLine(c.drv); drv != "" {
+	if drv := text.Line(c.drv); drv != "" {
 		reason = itself.ReplaceAllLiteralString(strings.ReplaceAll(reason, drv, "\x00"), "")
 	}
 	if short := strings.TrimRight(reason, " ;:."); short != "" {
@@ -321,10 +315,10 @@ func (c *rootCause) happened() (reason string, detail []string) {
 	if reason == "" || len(reason) > longest || c.evaluation && len(detail) > 0 {
 		detail = all // else it is to be read in pieces
 	}
-	return clip(reason, longest), lines(strings.Join(detail, "\n"))
+	return text.Clip(reason, longest), text.Lines(strings.Join(detail, "\n"))
 }
 
-// entries names those of the targets, each once.
+// entries returns the names of the entries of the targets, each once.
 func (c *rootCause) entries() []string {
 	var all []string
 	for _, t := range c.targets {
@@ -335,12 +329,13 @@ func (c *rootCause) entries() []string {
 	return all
 }
 
-// reproduce returns what to type elsewhere, for the first few targets.
+// reproduce returns the commands that reproduce the failure locally, for the first few
+// targets.
 func (c *rootCause) reproduce() []string {
 	const few = 3
 	var all []string
 	for _, t := range c.targets[:min(few, len(c.targets))] {
-		if command := oneLine(t.reproduce()); command != "" {
+		if command := text.Line(t.Reproduce()); command != "" {
 			all = append(all, command)
 		}
 	}

@@ -7,11 +7,12 @@ import (
 	"testing"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // severalCauses is a verdict on five hosts that a part of 24 derivations kept from being
 // built, of which each host tells of another one first.
-func severalCauses() *Verdict {
+func severalCauses() *verdict.Verdict {
 	p := planOf(host("a", "x86_64-linux"), host("b", "x86_64-linux"), host("c", "x86_64-linux"), host("d", "x86_64-linux"), host("e", "x86_64-linux"), pkg("part00"))
 	results := resultsOf(p)
 	failure := func(n int) job.Failure {
@@ -31,14 +32,14 @@ func severalCauses() *Verdict {
 			results[i].Failures = append(results[i].Failures, failure(n))
 		}
 	}
-	return judged(p, planKey, results, needsOf(Success, Failure))
+	return judged(p, planKey, results, needsOf(verdict.Success, verdict.Failure))
 }
 
 // All that failed of itself is named, with all that it keeps from being built.
 func TestAllCauses(t *testing.T) {
 	t.Parallel()
 	v := severalCauses()
-	page, err := v.HTML(SummaryOptions{})
+	page, err := HTML(v, SummaryOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +51,7 @@ func TestAllCauses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for what, text := range map[string]string{"summary": v.Summary(SummaryOptions{}), "text": v.Text(), "page": string(page), "JSON": string(data), "output": string(short)} {
+	for what, text := range map[string]string{"summary": Summary(v, SummaryOptions{}), "text": Text(v), "page": string(page), "JSON": string(data), "output": string(short)} {
 		for n := range 24 {
 			if name := fmt.Sprintf("part%02d", n); !strings.Contains(text, name) {
 				t.Errorf("%s: %s is not named", what, name)
@@ -63,7 +64,7 @@ func TestAllCauses(t *testing.T) {
 	if strings.Contains(string(short), "no good") {
 		t.Error("there are logs in the output")
 	}
-	for _, c := range v.rootCauses(false) {
+	for _, c := range (view{v}).rootCauses(false) {
 		var hit []string
 		for _, group := range c.affects() {
 			hit = append(hit, targetNames(group.all())...)
@@ -95,7 +96,7 @@ func TestNamesOfManyCauses(t *testing.T) {
 			r.Targets[0].Causes = append(r.Targets[0].Causes, drv(fmt.Sprintf("own%02d", n)))
 		}
 	}
-	summary := judged(p, planKey, results, nil).Summary(SummaryOptions{MaxBytes: 16 << 10})
+	summary := Summary(judged(p, planKey, results, nil), SummaryOptions{MaxBytes: 16 << 10})
 	if len(summary) > 16<<10 {
 		t.Errorf("the summary has %d bytes", len(summary))
 	}
@@ -127,11 +128,11 @@ func TestSilent(t *testing.T) {
 			results[0].Failures = []job.Failure{{DrvPath: drv("a")}}
 			test.set(results[0])
 			v := judged(p, planKey, results, nil)
-			page, err := v.HTML(SummaryOptions{})
+			page, err := HTML(v, SummaryOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			for form, text := range map[string]string{"text": v.Text(), "summary": v.Summary(SummaryOptions{}), "page": string(page), "annotation": v.Annotations()[0].Message} {
+			for form, text := range map[string]string{"text": Text(v), "summary": Summary(v, SummaryOptions{}), "page": string(page), "annotation": Annotations(v)[0].Message} {
 				if got := strings.Count(strings.ToLower(text), "it printed nothing"); got != test.want {
 					t.Errorf("%s: %d times, want %d:\n%s", form, got, test.want, text)
 				}

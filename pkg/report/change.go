@@ -3,106 +3,19 @@ package report
 import (
 	"cmp"
 	"fmt"
-	"slices"
 	"strings"
 
-	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
-
-// A Change is what is different from the Record of the default branch.
-type Change struct {
-	Commit string `json:"commit,omitempty"` // of the Record
-	Branch string `json:"branch,omitempty"`
-	URL    string `json:"url,omitempty"`
-	// Rebuild is how many derivations nobody had when this run began, -1 where that is
-	// not known.
-	Rebuild   int             `json:"rebuild"`
-	Added     []string        `json:"added,omitempty"` // names of targets
-	Removed   []string        `json:"removed,omitempty"`
-	Changed   []ChangedTarget `json:"changed,omitempty"`
-	Unchanged int             `json:"unchanged"`
-}
-
-// A ChangedTarget is one that is another derivation now.
-type ChangedTarget struct {
-	Name   string `json:"name"`
-	Broken bool   `json:"broken,omitempty"` // it evaluated before, and does not now
-	Mended bool   `json:"mended,omitempty"` // the other way round
-	// Before and After are the bytes of its closures, 0 where they are not known.
-	Before int64 `json:"before,omitempty"`
-	After  int64 `json:"after,omitempty"`
-	// Growths are the packages that have become larger or smaller, those first that
-	// have most.
-	Growths []Growth `json:"growths,omitempty"`
-}
-
-// A Growth is a package that takes more or less of a closure.
-type Growth struct {
-	Package string `json:"package"`
-	Before  int64  `json:"before"`
-	After   int64  `json:"after"`
-}
-
-// by is how much it has grown.
-func (g Growth) by() int64 { return g.After - g.Before }
 
 const changeTitle = "What this rebuilds"
 
-// maxGrowths is how many packages are named of a target.
-const maxGrowths = 5
+// A change shows what is different from another run.
+type change struct{ *verdict.Change }
 
-// Compare says what is different from the Record of another run.
-func (v *Verdict) Compare(base *job.Record, rebuild int) *Change {
-	c := &Change{Commit: base.Commit, Branch: base.Branch, URL: base.URL, Rebuild: rebuild}
-	before := make(map[string]*job.RecordTarget, len(base.Targets))
-	for i := range base.Targets {
-		before[base.Targets[i].Attr] = &base.Targets[i]
-	}
-	for _, t := range v.hostsFirst() {
-		was := before[t.Target.Attr]
-		delete(before, t.Target.Attr)
-		switch {
-		case was == nil:
-			c.Added = append(c.Added, t.name())
-		case was.DrvPath == t.Target.DrvPath:
-			c.Unchanged++
-		default:
-			c.Changed = append(c.Changed, t.changed(was))
-		}
-	}
-	for i := range base.Targets {
-		if t := &base.Targets[i]; before[t.Attr] != nil {
-			c.Removed = append(c.Removed, cmp.Or(t.Name, t.Attr))
-		}
-	}
-	return c
-}
-
-func (t *TargetVerdict) changed(was *job.RecordTarget) ChangedTarget {
-	c := ChangedTarget{Name: t.name(), Broken: t.Target.DrvPath == "", Mended: was.DrvPath == "", Before: was.Closure}
-	out := t.output()
-	c.After = out.Closure
-	if c.Before <= 0 || c.After <= 0 {
-		return c
-	}
-	for name, after := range out.Parts {
-		c.Growths = append(c.Growths, Growth{name, was.Parts[name], after})
-	}
-	for name, before := range was.Parts {
-		if _, there := out.Parts[name]; !there {
-			c.Growths = append(c.Growths, Growth{name, before, 0})
-		}
-	}
-	c.Growths = slices.DeleteFunc(c.Growths, func(g Growth) bool { return g.by() == 0 })
-	slices.SortFunc(c.Growths, func(a, b Growth) int {
-		return cmp.Or(cmp.Compare(max(b.by(), -b.by()), max(a.by(), -a.by())), cmp.Compare(a.Package, b.Package))
-	})
-	c.Growths = c.Growths[:min(len(c.Growths), maxGrowths)]
-	return c
-}
-
-// Markdown gives the change as a section of at most about limit bytes.
-func (c *Change) Markdown(limit int, o SummaryOptions) string {
+// markdown returns the change as a section of at most about limit bytes.
+func (c change) markdown(limit int, o SummaryOptions) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "### %s\n\nAgainst %s: %s.\n\n", changeTitle, c.base(o), c.tally())
 	limit -= b.Len()
@@ -110,7 +23,7 @@ func (c *Change) Markdown(limit int, o SummaryOptions) string {
 	if len(c.Changed) > 0 {
 		rows := make([]string, len(c.Changed))
 		for i, t := range c.Changed {
-			rows[i] = fmt.Sprintf("| %s | %s | %s |\n", cell(t.Name, longest), t.sizes(), t.growths(func(name string) string { return cell(name, longest/2) }))
+			rows[i] = fmt.Sprintf("| %s | %s | %s |\n", text.Cell(t.Name, longest), sizes(t), growths(t, func(name string) string { return text.Cell(name, longest/2) }))
 		}
 		b.WriteString("| Changed | Closure | What grew and shrank |\n|---|---|---|\n" + tableRows(rows, limit/2) + "\n")
 	}
@@ -123,14 +36,15 @@ func (c *Change) Markdown(limit int, o SummaryOptions) string {
 		}
 		names := make([]string, len(group.names))
 		for i, name := range group.names {
-			names[i] = code(name, longest)
+			names[i] = text.Code(name, longest)
 		}
 		fmt.Fprintf(&b, "%s: %s\n\n", group.what, list(names, ", ", limit/4))
 	}
 	return b.String()
 }
 
-// tableRows are as many as fit into limit bytes, and one that says how many do not.
+// tableRows returns as many rows as fit into limit bytes, and one with the number of the
+// others.
 func tableRows(rows []string, limit int) string {
 	var b strings.Builder
 	for i, row := range rows {
@@ -143,8 +57,8 @@ func tableRows(rows []string, limit int) string {
 	return b.String()
 }
 
-// tally is the change in numbers.
-func (c *Change) tally() string {
+// tally returns the numbers of the change.
+func (c change) tally() string {
 	var parts []string
 	for _, count := range []struct {
 		n    int
@@ -154,32 +68,32 @@ func (c *Change) tally() string {
 			parts = append(parts, fmt.Sprintf("%d %s", count.n, count.what))
 		}
 	}
-	text := cmp.Or(strings.Join(parts, ", "), "nothing is there")
+	line := cmp.Or(strings.Join(parts, ", "), "nothing is there")
 	if c.Rebuild >= 0 {
-		text += fmt.Sprintf("; %s to build that nobody had", plural(c.Rebuild, "derivation"))
+		line += fmt.Sprintf("; %s to build that nobody had", text.Plural(c.Rebuild, "derivation"))
 	}
-	return text
+	return line
 }
 
-// of names what it is compared with.
-func (c *Change) of(name func(string) string) string {
+// of returns the branch and the commit that it is compared with.
+func (c change) of(name func(string) string) string {
 	const short = 8
-	text := name(cmp.Or(c.Branch, "the default branch"))
+	line := name(cmp.Or(c.Branch, "the default branch"))
 	if c.Commit != "" {
-		text += " at " + name(c.Commit[:min(len(c.Commit), short)])
+		line += " at " + name(start(c.Commit, short))
 	}
-	return text
+	return line
 }
 
-func (c *Change) base(o SummaryOptions) string {
-	text := c.of(func(name string) string { return code(name, 100) })
+func (c change) base(o SummaryOptions) string {
+	line := c.of(func(name string) string { return text.Code(name, 100) })
 	if o.owns(c.URL) {
-		text = "[" + text + "](" + c.URL + ")"
+		line = "[" + line + "](" + c.URL + ")"
 	}
-	return text
+	return line
 }
 
-func (t *ChangedTarget) sizes() string {
+func sizes(t verdict.ChangedTarget) string {
 	switch {
 	case t.Broken:
 		return "can't be evaluated any more"
@@ -191,21 +105,21 @@ func (t *ChangedTarget) sizes() string {
 	return fmt.Sprintf("%s → %s (%s)", size(t.Before), size(t.After), signed(t.After-t.Before))
 }
 
-func (t *ChangedTarget) growths(name func(string) string) string {
+func growths(t verdict.ChangedTarget, name func(string) string) string {
 	var parts []string
 	for _, g := range t.Growths {
-		parts = append(parts, name(g.Package)+" "+signed(g.by()))
+		parts = append(parts, name(g.Package)+" "+signed(g.By()))
 	}
-	return cmp.Or(strings.Join(parts, ", "), none)
+	return cmp.Or(strings.Join(parts, ", "), text.None)
 }
 
-// signed is a difference of bytes.
+// signed returns a difference of bytes with its sign.
 func signed(bytes int64) string {
 	switch {
 	case bytes > 0:
-		return "+" + job.Size(bytes)
+		return "+" + text.Size(bytes)
 	case bytes < 0:
-		return "−" + job.Size(-bytes)
+		return "−" + text.Size(-bytes)
 	}
 	return "±0"
 }

@@ -5,29 +5,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/org/nix-matrix/pkg/job"
 )
-
-func TestLines(t *testing.T) {
-	t.Parallel()
-	for in, want := range map[string][]string{
-		"":                             nil,
-		" \n\n\t\n":                    nil,
-		"a":                            {"a"},
-		"\na\n\n  b  \n\n":             {"a", "", "  b"},
-		"a\r\nb\r\n":                   {"a", "b"},
-		"10%\r100%\r\n":                {"100%"},
-		"\x1b[1;31merror:\x1b[0m\tfoo": {"error: foo"},
-		"\x1b]0;title\x07a\x1b(B":      {"a"},
-		"\tx\n        y":               {"        x", "        y"},
-		"a\x00\u202eb\ufeff":           {"ab"},
-	} {
-		if diff := cmp.Diff(want, lines(in)); diff != "" {
-			t.Errorf("%q (-want +got):\n%s", in, diff)
-		}
-	}
-}
 
 func TestExcerpt(t *testing.T) {
 	t.Parallel()
@@ -65,27 +43,6 @@ func TestDurationsAndSizes(t *testing.T) {
 	for bytes, want := range map[int64]string{-1: "–", 0: "–", 3 << 29: "1.5 GiB", 5 << 20: "5.0 MiB"} {
 		if got := size(bytes); got != want {
 			t.Errorf("%v: %s, want %s", bytes, got, want)
-		}
-	}
-}
-
-func TestTheOutputThatStandsForATarget(t *testing.T) {
-	t.Parallel()
-	outputs := func(names ...string) *job.TargetResult {
-		r := &job.TargetResult{}
-		for _, name := range names {
-			r.Outputs = append(r.Outputs, job.Output{Name: name, Path: name})
-		}
-		return r
-	}
-	for want, v := range map[string]TargetVerdict{
-		"out": {Status: TargetBuilt, Result: outputs("dev", "out", "man")},
-		"bin": {Status: TargetBuilt, Result: outputs("bin", "dev")},
-		"":    {Status: TargetFailed, Target: job.Target{OutPaths: map[string]string{"out": "x"}}},
-		"lib": {Status: TargetSkipped, Target: job.Target{OutPaths: map[string]string{"man": "man", "lib": "lib"}}},
-	} {
-		if got := v.output().Path; got != want {
-			t.Errorf("%q, want %q", got, want)
 		}
 	}
 }

@@ -9,11 +9,13 @@ import (
 	"unicode"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// bars gives the entries that took longest, at most so many, in the order of their
+// bars returns the entries that took longest, at most so many, in the order of their
 // start, and how many it leaves out. Of one alone there is nothing to compare.
-func (v *Verdict) bars(most int) (bars []Work, left int) {
+func (v view) bars(most int) (bars []verdict.Work, left int) {
 	for _, w := range v.Work {
 		if w.Seconds > 0 {
 			bars = append(bars, w)
@@ -23,27 +25,27 @@ func (v *Verdict) bars(most int) (bars []Work, left int) {
 		return nil, 0
 	}
 	left = max(0, len(bars)-most)
-	slices.SortStableFunc(bars, func(a, b Work) int { return cmp.Compare(b.Seconds, a.Seconds) })
+	slices.SortStableFunc(bars, func(a, b verdict.Work) int { return cmp.Compare(b.Seconds, a.Seconds) })
 	bars = bars[:len(bars)-left]
-	slices.SortStableFunc(bars, func(a, b Work) int { return cmp.Compare(a.Start, b.Start) })
+	slices.SortStableFunc(bars, func(a, b verdict.Work) int { return cmp.Compare(a.Start, b.Start) })
 	return bars, left
 }
 
-// mark shows how an entry ended.
-func (w *Work) mark() string {
+// mark returns the sign for how an entry ended.
+func mark(w verdict.Work) string {
 	switch {
 	case w.Outcome.OK():
 		return "✓"
-	case w.Outcome == job.Cancelled:
+	case w.Outcome == job.OutcomeCancelled:
 		return "○"
 	default:
 		return "✗"
 	}
 }
 
-// gantt shows in at most limit bytes when which entry was worked on, as a Mermaid
-// diagram. Its axis counts from the start of the first one.
-func (v *Verdict) gantt(limit int) string {
+// gantt returns the times of the entries as a Mermaid diagram of at most limit bytes. Its axis
+// counts from the start of the first entry.
+func (v view) gantt(limit int) string {
 	const (
 		most  = 30
 		bar   = 150 // bytes of one, at most
@@ -68,30 +70,30 @@ func (v *Verdict) gantt(limit int) string {
 	for _, w := range bars {
 		tag := "done"
 		switch w.Outcome {
-		case job.Built:
+		case job.OutcomeBuilt:
 			tag = "active"
-		case job.Broken:
+		case job.OutcomeFailed:
 			tag = "crit"
 		}
 		// The mark at the front keeps a name from being one of Mermaid's words.
-		fmt.Fprintf(&b, "    %s %s, %s :%s, %s, %ds\n", w.mark(), unarmedLabel(w.Entry), job.Duration(seconds(w.Seconds)),
-			tag, midnight.Add(seconds(w.Start)).Format(time.DateTime), max(1, int(seconds(w.Seconds).Seconds())))
+		fmt.Fprintf(&b, "    %s %s, %s :%s, %s, %ds\n", mark(w), unarmedLabel(w.Entry), text.Duration(verdict.Seconds(w.Seconds)),
+			tag, midnight.Add(verdict.Seconds(w.Start)).Format(time.DateTime), max(1, int(verdict.Seconds(w.Seconds).Seconds())))
 	}
 	b.WriteString("```\n\n")
 	if left > 0 {
-		fmt.Fprintf(&b, "And %s.\n\n", plural(left, "entry that took less", "entries that took less"))
+		fmt.Fprintf(&b, "And %s.\n\n", text.Plural(left, "entry that took less", "entries that took less"))
 	}
 	return b.String()
 }
 
-// unarmedLabel is foreign text as a label of Mermaid's, in which only letters,
-// digits and a few other characters are sure to have no meaning.
+// unarmedLabel returns foreign text as a label of Mermaid's, in which only letters, digits and
+// a few other characters are sure to have no meaning.
 func unarmedLabel(s string) string {
 	const longest = 48
-	return clip(strings.Map(func(r rune) rune {
+	return text.Clip(strings.Map(func(r rune) rune {
 		if unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune(" ._-+/@", r) {
 			return r
 		}
 		return '_'
-	}, oneLine(s)), longest)
+	}, text.Line(s)), longest)
 }

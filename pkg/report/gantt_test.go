@@ -4,39 +4,19 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
-
-// The clock stands still while nothing is worked on: a rerun is days later.
-func TestWorkOfARerun(t *testing.T) {
-	t.Parallel()
-	p := planOf(host("a", "x86_64-linux"), host("b", "x86_64-linux"), host("c", "x86_64-linux"))
-	results := resultsOf(p)
-	for i, at := range []time.Duration{48 * time.Hour, 0, 30 * time.Second} {
-		results[i].Started, results[i].Finished = noon.Add(at), noon.Add(at+time.Minute)
-	}
-	v := judged(p, planKey, results, nil)
-	var got []float64
-	for _, w := range v.Work {
-		got = append(got, w.Start, w.Seconds)
-	}
-	if diff := cmp.Diff([]float64{90, 60, 0, 60, 30, 60}, got); diff != "" || v.Seconds != 150 {
-		t.Errorf("of %v seconds, start and time (-want +got):\n%s", v.Seconds, diff)
-	}
-}
 
 func TestGanttShowsTheLongest(t *testing.T) {
 	t.Parallel()
-	v := &Verdict{Seconds: 5000}
+	v := &verdict.Verdict{Seconds: 5000}
 	for i := range 1000 {
-		v.Work = append(v.Work, Work{Entry: fmt.Sprintf("e%d", i), Outcome: job.Built, Start: float64(1000 - i), Seconds: float64(i)})
+		v.Work = append(v.Work, verdict.Work{Entry: fmt.Sprintf("e%d", i), Outcome: job.OutcomeBuilt, Start: float64(1000 - i), Seconds: float64(i)})
 	}
 	for limit, bars := range map[int]int{64 << 10: 30, 1800: 10, 100: 0} {
-		got := v.gantt(limit)
+		got := (view{v}).gantt(limit)
 		if n := strings.Count(got, "✓"); n != bars || len(got) > limit {
 			t.Errorf("%d bars in %d bytes of %d:\n%s", n, len(got), limit, got)
 		}
@@ -45,7 +25,7 @@ func TestGanttShowsTheLongest(t *testing.T) {
 			t.Errorf("not the longest, by their start:\n%s", got)
 		}
 	}
-	if got := (&Verdict{Work: v.Work[500:501]}).gantt(1 << 20); got != "" {
+	if got := (view{&verdict.Verdict{Work: v.Work[500:501]}}).gantt(1 << 20); got != "" {
 		t.Errorf("one alone gives\n%s", got)
 	}
 }
@@ -73,11 +53,11 @@ func TestJobLinks(t *testing.T) {
 		fail(results[0], 0, drv("a"), "no")
 		results[0].URL = address
 		v := judged(p, planKey, results, nil)
-		if got := strings.Count(v.Summary(SummaryOptions{RunURL: runURL + "/attempts/2"}), "]("+address+")"); (got == 2) != want || !want && address != runURL && got > 0 {
+		if got := strings.Count(Summary(v, SummaryOptions{RunURL: runURL + "/attempts/2"}), "]("+address+")"); (got == 2) != want || !want && address != runURL && got > 0 {
 			t.Errorf("%q: %d links", address, got)
 		}
 		// Where nobody says which server and repository are ours, none is.
-		if got := v.Summary(SummaryOptions{}); address != "" && strings.Contains(got, "]("+address) {
+		if got := Summary(v, SummaryOptions{}); address != "" && strings.Contains(got, "]("+address) {
 			t.Errorf("%q is linked to, whatever it is", address)
 		}
 	}
@@ -99,7 +79,7 @@ func TestChangeLinks(t *testing.T) {
 		v := changed()
 		v.Change.URL = address
 		for run, want := range map[string]bool{runURL: want, "": false, "https://elsewhere.example/org/fleet/actions/runs/7": false, repository: false} {
-			if got := v.Summary(SummaryOptions{RunURL: run}); strings.Contains(got, "]("+address+")") != want {
+			if got := Summary(v, SummaryOptions{RunURL: run}); strings.Contains(got, "]("+address+")") != want {
 				t.Errorf("%q, in %q: a link is %t", address, run, !want)
 			}
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 var styleHash = regexp.MustCompile(`sha256-[^']+`)
@@ -22,15 +23,15 @@ var styleHash = regexp.MustCompile(`sha256-[^']+`)
 var update = flag.Bool("update", false, "write the golden files in testdata")
 
 // goldens are verdicts whose reports are kept in testdata, to be read.
-var goldens = map[string]func() *Verdict{
-	"green": func() *Verdict {
+var goldens = map[string]func() *verdict.Verdict{
+	"green": func() *verdict.Verdict {
 		p := planOf(pkg("website"), host("notado", "x86_64-linux"), host("pi3", "aarch64-linux"), skipped(pkg("backup"), "cachix:fleet has it"), pkg("notado"))
 		p.Notices = []string{"Left out, since only x86_64-linux and aarch64-linux are wanted: darwinConfigurations.mini."}
 		p.Took = map[string]job.EntryTime{p.Entries[0].ID: {Seconds: 70}, p.Entries[1].ID: {Seconds: 1}, p.Entries[2].ID: {Seconds: 11}}
 		results := resultsOf(p)
-		results[0].Targets[1].Outcome = job.Fetched
-		results[1].Outcome = job.Present
-		results[1].Targets[0].Outcome, results[1].Targets[0].Seconds = job.Present, 0
+		results[0].Targets[1].Outcome = job.OutcomeFetched
+		results[1].Outcome = job.OutcomePresent
+		results[1].Targets[0].Outcome, results[1].Targets[0].Seconds = job.OutcomePresent, 0
 		emulate(results[2])
 		for i, r := range results {
 			r.Pushes = []job.Push{{Destination: "cachix:fleet", Paths: 100 + i, Seconds: 4}, {Destination: "s3://cache", Paths: 100 + i, Sent: 7 * i, Bytes: int64(i) << 23, Seconds: 2.5}}
@@ -38,14 +39,14 @@ var goldens = map[string]func() *Verdict{
 			r.Restored = &job.Restored{Paths: 40, Read: 30 << 20}
 			r.Saved = []job.Pack{{Key: "pack", Paths: i, Size: int64(i) << 20}}
 		}
-		v := judged(p, planKey, results, needsOf(Success, Success))
-		v.Origin = &Origin{
+		v := judged(p, planKey, results, needsOf(verdict.Success, verdict.Success))
+		v.Origin = &verdict.Origin{
 			Repository: "org/fleet", Commit: "0123456789abcdef0123456789abcdef01234567",
 			Created: time.Date(2026, 11, 29, 8, 10, 0, 0, time.UTC), Machine: "x86_64-linux", Nix: "2.34.8",
 		}
 		return v
 	},
-	"failure": func() *Verdict {
+	"failure": func() *verdict.Verdict {
 		p := planOf(
 			host("nas", "x86_64-linux"), host("notado", "x86_64-linux"), host("pi3", "aarch64-linux"), host("router", "x86_64-linux"),
 			unevaluated(host("old", ""), "error: The option `services.foo' does not exist. Definition values:\n       - In `/nix/store/0123-source/hosts/old': true"),
@@ -62,33 +63,33 @@ var goldens = map[string]func() *Verdict{
 		results[1].Pushes = []job.Push{{Destination: "cachix:fleet", Paths: 412, Seconds: 31, Error: "401 Unauthorized: the token has expired"}}
 		results[1].Error = "push to cachix:fleet: 401 Unauthorized:\nthe token has expired"
 		results[3].Plan = otherPlanKey
-		return judged(p, planKey, results, Needs{
-			"discover": needsOf(Success, Failure)["discover"], "build": {Result: Failure}, "lint": {Result: Failure},
+		return judged(p, planKey, results, verdict.Needs{
+			"discover": needsOf(verdict.Success, verdict.Failure)["discover"], "build": {Result: verdict.Failure}, "lint": {Result: verdict.Failure},
 		})
 	},
-	"cancelled": func() *Verdict {
+	"cancelled": func() *verdict.Verdict {
 		p := planOf(host("nas", "x86_64-linux"), host("notado", "x86_64-linux"), host("pi3", "aarch64-linux"))
 		results := resultsOf(p)
-		results[1].Outcome, results[1].Targets[0].Outcome, results[1].Targets[0].Outputs = job.Cancelled, job.Cancelled, nil
+		results[1].Outcome, results[1].Targets[0].Outcome, results[1].Targets[0].Outputs = job.OutcomeCancelled, job.OutcomeCancelled, nil
 		results[1].Error = "the build was stopped"
-		return judged(p, planKey, results[:2], needsOf(Success, Cancelled))
+		return judged(p, planKey, results[:2], needsOf(verdict.Success, verdict.Cancelled))
 	},
 	// The build failed for one, was stopped at the deadline for others, and the
 	// steps after it failed or were left out.
-	"steps": func() *Verdict {
+	"steps": func() *verdict.Verdict {
 		p := planOf(
 			host("nas", "x86_64-linux"), host("pi3", "aarch64-linux"), host("pi4", "aarch64-linux"), host("router", "x86_64-linux"), host("vault", "x86_64-linux"),
 			pkg("nginx"), pkg("website"),
 		)
-		p.Notices = []string{"aarch64-linux is emulated, which is slow. If your plan has the runner, name it in the input runners: aarch64-linux=ubuntu-24.04-arm", "Another one."}
+		p.Notices, p.Emulated = []string{"Another one."}, []string{"aarch64-linux"}
 		results := resultsOf(p)
 		results[0].Targets[0].PostBuild = &job.Step{Outcome: job.StepFailed, Seconds: 3, Error: "exit status 255", Log: []string{"ssh: connect to host nas port 22: No route to host"}}
-		results[0].Outcome = job.Broken
+		results[0].Outcome = job.OutcomeFailed
 		for _, r := range results[1:3] {
 			emulate(r)
-			r.TimedOut, r.Outcome = true, job.Cancelled
+			r.TimedOut, r.Outcome = true, job.OutcomeCancelled
 			r.Error = "5h45m after the start (input timeout)"
-			r.Targets[0].Outcome, r.Targets[0].Outputs = job.Cancelled, nil
+			r.Targets[0].Outcome, r.Targets[0].Outputs = job.OutcomeCancelled, nil
 		}
 		results[3].Targets[0].PostBuild = &job.Step{Outcome: job.StepSkipped, Error: "DEPLOY_KEY is not set, as in a pull request from a fork"}
 		results[4].Targets[0].PostBuild = &job.Step{Outcome: job.StepDone, Seconds: 5}
@@ -97,25 +98,25 @@ var goldens = map[string]func() *Verdict{
 		fail(results[5], 1, drv("nginx"), "cc -c src/a.c", "src/a.c:12:5: error: expected ';'")
 		results[5].Targets[0].File, results[5].Targets[0].Line = "src/a.c", 12
 		results[4].Pushes = []job.Push{{Destination: "cachix:fleet", Error: "502 Bad Gateway", Optional: true}}
-		return judged(p, planKey, results, needsOf(Success, Failure))
+		return judged(p, planKey, results, needsOf(verdict.Success, verdict.Failure))
 	},
 	// One host of four is another derivation now, one can't be evaluated any more.
 	"change":  changed,
-	"no-plan": func() *Verdict { return judged(nil, "", nil, needsOf(Failure, Skipped)) },
-	"no-matrix": func() *Verdict {
-		needs := needsOf(Success, Skipped)
+	"no-plan": func() *verdict.Verdict { return judged(nil, "", nil, needsOf(verdict.Failure, verdict.Skipped)) },
+	"no-matrix": func() *verdict.Verdict {
+		needs := needsOf(verdict.Success, verdict.Skipped)
 		delete(needs["discover"].Outputs, "matrix")
 		return judged(planOf(host("pi3", "aarch64-linux"), pkg("a")), planKey, nil, needs)
 	},
-	"other-plan": func() *Verdict {
+	"other-plan": func() *verdict.Verdict {
 		p := planOf(host("pi3", "aarch64-linux"))
 		p.Run, p.Attempt = 6, 1
-		return judged(p, otherPlanKey, resultsOf(p), needsOf(Success, Success))
+		return judged(p, otherPlanKey, resultsOf(p), needsOf(verdict.Success, verdict.Success))
 	},
-	"nothing": func() *Verdict {
-		return judged(planOf(skipped(pkg("a"), "cachix:fleet has it")), planKey, nil, needsOf(Success, Skipped))
+	"nothing": func() *verdict.Verdict {
+		return judged(planOf(skipped(pkg("a"), "cachix:fleet has it")), planKey, nil, needsOf(verdict.Success, verdict.Skipped))
 	},
-	"many": func() *Verdict {
+	"many": func() *verdict.Verdict {
 		var targets []job.Target
 		for i := range 40 {
 			targets = append(targets, host(fmt.Sprintf("host%02d", i), "x86_64-linux"))
@@ -128,11 +129,13 @@ var goldens = map[string]func() *Verdict{
 		for i := 30; i < 33; i++ {
 			fail(results[i], 0, drv(fmt.Sprintf("nixos-system-host%02d", i)), "nope")
 		}
-		return judged(p, planKey, results, needsOf(Success, Failure))
+		return judged(p, planKey, results, needsOf(verdict.Success, verdict.Failure))
 	},
 	// More than one derivation failed that a host needs.
-	"causes":  severalCauses,
-	"hostile": func() *Verdict { return hostile("`|</code></details>\n## ❌ @octocat #1 [x](https://evil.example)\\") },
+	"causes": severalCauses,
+	"hostile": func() *verdict.Verdict {
+		return hostile("`|</code></details>\n## ❌ @octocat #1 [x](https://evil.example)\\")
+	},
 }
 
 func TestGolden(t *testing.T) {
@@ -142,23 +145,23 @@ func TestGolden(t *testing.T) {
 			t.Parallel()
 			v := verdict()
 			var annotations strings.Builder
-			for _, a := range v.Annotations() {
+			for _, a := range Annotations(v) {
 				at := ""
 				if a.File != "" {
 					at = fmt.Sprintf(" (%s, line %d)", a.File, a.Line)
 				}
 				fmt.Fprintf(&annotations, "%s: %s%s\n  %s\n", a.Level, a.Title, at, strings.ReplaceAll(a.Message, "\n", "\n  "))
 			}
-			golden(t, name+".md", v.Summary(SummaryOptions{RunURL: runURL + "/attempts/1"}))
-			page, err := v.HTML(SummaryOptions{RunURL: runURL + "/attempts/1"})
+			golden(t, name+".md", Summary(v, SummaryOptions{RunURL: runURL + "/attempts/1"}))
+			page, err := HTML(v, SummaryOptions{RunURL: runURL + "/attempts/1"})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if again, _ := verdict().HTML(SummaryOptions{RunURL: runURL + "/attempts/1"}); !bytes.Equal(page, again) {
+			if again, _ := HTML(verdict(), SummaryOptions{RunURL: runURL + "/attempts/1"}); !bytes.Equal(page, again) {
 				t.Error("the same documents give two pages")
 			}
 			golden(t, name+".html", styleHash.ReplaceAllString(strings.Replace(string(page), pageCSS, "", 1), "sha256-…"))
-			golden(t, name+".txt", v.Text()+"\n--- annotations\n"+annotations.String())
+			golden(t, name+".txt", Text(v)+"\n--- annotations\n"+annotations.String())
 		})
 	}
 }
@@ -187,7 +190,7 @@ func TestVerdictIsJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var again Verdict
+	var again verdict.Verdict
 	if err := json.Unmarshal(data, &again); err != nil {
 		t.Fatal(err)
 	}

@@ -11,13 +11,15 @@ import (
 	"github.com/yuin/goldmark"
 	"github.com/yuin/goldmark/ast"
 	"github.com/yuin/goldmark/extension"
-	"github.com/yuin/goldmark/text"
+	gmtext "github.com/yuin/goldmark/text"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // hostile is a verdict in which every text that comes from outside is s.
-func hostile(s string) *Verdict {
+func hostile(s string) *verdict.Verdict {
 	bad := func(t job.Target) job.Target {
 		t.Name, t.Attr, t.System, t.Host, t.Reason, t.Error, t.Reproduce = s, s, s, s, s, s, s
 		if t.OutPaths != nil {
@@ -29,7 +31,7 @@ func hostile(s string) *Verdict {
 		bad(host("a", "")), bad(host("b", "")), bad(host("c", "")), bad(unevaluated(host("d", ""), s)),
 		bad(skipped(pkg("e"), s)), bad(pkg("f")), bad(pkg("g")),
 	)
-	p.Notices = []string{s}
+	p.Notices, p.Emulated = []string{s}, []string{s}
 	for i := range p.Entries {
 		p.Entries[i].Name, p.Entries[i].ID = s, fmt.Sprintf("entry%d", i)
 	}
@@ -51,14 +53,14 @@ func hostile(s string) *Verdict {
 	results[3].Targets[1].PostBuild = &job.Step{Outcome: job.StepFailed, Error: s, Log: []string{s, s}}
 	results[2].Pushes = []job.Push{{Destination: s, Error: s, Optional: true}}
 	results[1].Plan = s
-	v := judged(p, planKey, results, Needs{
-		"a " + s: {Result: Failure, Outputs: map[string]string{"plan": s, "matrix": s, "count": s}}, "build": {Result: Status(s)},
-		"discover": needsOf(Success, Success)["discover"],
+	v := judged(p, planKey, results, verdict.Needs{
+		"a " + s: {Result: verdict.Failure, Outputs: map[string]string{"plan": s, "matrix": s, "count": s}}, "build": {Result: verdict.Status(s)},
+		"discover": needsOf(verdict.Success, verdict.Success)["discover"],
 	})
-	v.Change = &Change{Commit: s, Branch: s, URL: s, Added: []string{s}, Removed: []string{s}, Changed: []ChangedTarget{
-		{Name: s, Before: 1, After: 2, Growths: []Growth{{s, 1, 2}, {s, 2, 1}}}, {Name: s, Broken: true},
+	v.Change = &verdict.Change{Commit: s, Branch: s, URL: s, Added: []string{s}, Removed: []string{s}, Changed: []verdict.ChangedTarget{
+		{Name: s, Before: 1, After: 2, Growths: []verdict.Growth{{Package: s, Before: 1, After: 2}, {Package: s, Before: 2, After: 1}}}, {Name: s, Broken: true},
 	}}
-	v.Origin = &Origin{Repository: s, Commit: s, Source: s, Machine: s, Nix: s}
+	v.Origin = &verdict.Origin{Repository: s, Commit: s, Source: s, Machine: s, Nix: s}
 	return v
 }
 
@@ -70,7 +72,7 @@ func structure(md string) string {
 	source := []byte(md)
 	var b strings.Builder
 	depth := 0
-	_ = ast.Walk(markdown.Parser().Parse(text.NewReader(source)), func(n ast.Node, entering bool) (ast.WalkStatus, error) {
+	_ = ast.Walk(markdown.Parser().Parse(gmtext.NewReader(source)), func(n ast.Node, entering bool) (ast.WalkStatus, error) {
 		if !entering {
 			depth--
 			return ast.WalkContinue, nil
@@ -123,11 +125,11 @@ func TestHostileTextStaysCode(t *testing.T) {
 func checkHostile(t *testing.T, s string) {
 	t.Helper()
 	v := hostile(s)
-	md := v.Summary(SummaryOptions{RunURL: runURL})
+	md := Summary(v, SummaryOptions{RunURL: runURL})
 	// Whether a text is empty once what nobody sees is gone, has several lines, or is
 	// shortened, changes the structure; nothing else may.
-	if len(lines(s)) == 1 && len(s) < 200 && !strings.ContainsAny(s, "\r\n") && !logExcerpt.MatchString(lines(s)[0]) {
-		if diff := cmp.Diff(structure(hostile("x").Summary(SummaryOptions{RunURL: runURL})), structure(md)); diff != "" {
+	if len(text.Lines(s)) == 1 && len(s) < 200 && !strings.ContainsAny(s, "\r\n") && !logExcerpt.MatchString(text.Lines(s)[0]) {
+		if diff := cmp.Diff(structure(Summary(hostile("x"), SummaryOptions{RunURL: runURL})), structure(md)); diff != "" {
 			t.Errorf("%q gets out of its code (-harmless +hostile):\n%s\n%s", s, diff, md)
 		}
 		if diff := cmp.Diff(elements(t, hostile("x")), elements(t, v)); diff != "" {
@@ -137,12 +139,12 @@ func checkHostile(t *testing.T, s string) {
 	checkMarkdown(t, s, md)
 	checkPage(t, s, v)
 	const limit = 8 << 10
-	short := v.Summary(SummaryOptions{RunURL: runURL, MaxBytes: limit})
+	short := Summary(v, SummaryOptions{RunURL: runURL, MaxBytes: limit})
 	checkMarkdown(t, s, short)
 	if len(short) >= limit {
 		t.Errorf("%q: %d bytes of %d", s, len(short), limit)
 	}
-	for line := range strings.Lines(v.Text()) {
+	for line := range strings.Lines(Text(v)) {
 		line = strings.TrimSuffix(line, "\n")
 		if strings.HasPrefix(strings.TrimSpace(line), "::") || strings.Contains(line, "##[") {
 			t.Errorf("%q: a workflow command in the text: %q", s, line)
@@ -151,7 +153,7 @@ func checkHostile(t *testing.T, s string) {
 			t.Errorf("%q: invisible text: %q", s, line)
 		}
 	}
-	for _, a := range v.Annotations() {
+	for _, a := range Annotations(v) {
 		if strings.ContainsFunc(a.Title+a.Message+a.File, invisible) || strings.Contains(a.Title+a.File, "\n") {
 			t.Errorf("%q: invisible text: %+v", s, a)
 		}
@@ -228,7 +230,7 @@ func FuzzHostileText(f *testing.F) {
 }
 
 // big is a verdict on n targets, each failed for a reason of its own with a long log.
-func big(n int, name, line string) *Verdict {
+func big(n int, name, line string) *verdict.Verdict {
 	targets := make([]job.Target, n)
 	for i := range targets {
 		targets[i] = host(fmt.Sprintf("host%04d%s", i, name), "x86_64-linux")
@@ -245,19 +247,19 @@ func big(n int, name, line string) *Verdict {
 		r.Pushes = []job.Push{{Destination: fmt.Sprintf("cachix:%d%s", i, name), Error: line}}
 	}
 	p.Notices = log
-	return judged(p, planKey, results, needsOf(Success, Failure))
+	return judged(p, planKey, results, needsOf(verdict.Success, verdict.Failure))
 }
 
 func TestSummaryStaysBelowTheLimit(t *testing.T) {
 	t.Parallel()
-	for name, v := range map[string]*Verdict{
+	for name, v := range map[string]*verdict.Verdict{
 		"1,000 with long logs":     big(1000, "", strings.Repeat("x", 2000)),
 		"1,000 with hostile logs":  big(1000, "", strings.Repeat("`", 2000)),
 		"1,000 with hostile names": big(1000, strings.Repeat("`", 100), "x"),
 		"7":                        big(7, "", strings.Repeat("x", 2000)),
 	} {
 		for _, limit := range []int{0, 8 << 10, 65536, 300_000} {
-			md := v.Summary(SummaryOptions{MaxBytes: limit})
+			md := Summary(v, SummaryOptions{MaxBytes: limit})
 			if limit == 0 {
 				limit = MaxSummary
 			}
@@ -306,8 +308,8 @@ func TestRunURL(t *testing.T) {
 		"https://x/<b>":            false,
 		"https://x/](https://y)[a": false,
 	} {
-		got := structure(v.Summary(SummaryOptions{RunURL: address}))
-		if strings.Contains(got, fmt.Sprintf("Link %q", address)) != want || !want && got != structure(v.Summary(SummaryOptions{})) {
+		got := structure(Summary(v, SummaryOptions{RunURL: address}))
+		if strings.Contains(got, fmt.Sprintf("Link %q", address)) != want || !want && got != structure(Summary(v, SummaryOptions{})) {
 			t.Errorf("%q: %s", address, got)
 		}
 	}
@@ -324,9 +326,9 @@ func TestCodeSpans(t *testing.T) {
 		"a|b":          `a\|b`,
 		"\x1b[1ma\tb ": "`a b`",
 	} {
-		got := code(content, 100)
+		got := text.Code(content, 100)
 		if strings.Contains(content, "|") {
-			got = strings.Trim(cell(content, 100), "`")
+			got = strings.Trim(text.Cell(content, 100), "`")
 		}
 		if got != want {
 			t.Errorf("%q: %s, want %s", content, got, want)

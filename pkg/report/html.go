@@ -9,6 +9,9 @@ import (
 	"fmt"
 	"html/template"
 	"strings"
+
+	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 var (
@@ -18,29 +21,30 @@ var (
 	pageCSS string
 
 	pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
-		"line":     oneLine, // of all foreign text that is one
-		"plural":   plural,
+		"line":     text.Line, // of all foreign text that is one
+		"plural":   text.Plural,
 		"took":     duration,
 		"style":    func() template.CSS { return template.CSS(pageCSS) }, //nolint:gosec // it is ours
 		"styleSum": styleSum,
 
 		"changeTitle": func() string { return changeTitle },
-		"against":     func(c *Change) string { return c.of(oneLine) + ": " + c.tally() },
-		"sizes":       func(t ChangedTarget) string { return t.sizes() },
-		"growths":     func(t ChangedTarget) string { return t.growths(oneLine) },
+		"against":     func(c *verdict.Change) string { return change{c}.of(text.Line) + ": " + change{c}.tally() },
+		"sizes":       sizes,
+		"growths":     func(t verdict.ChangedTarget) string { return growths(t, text.Line) },
 	}).Parse(pageHTML))
 )
 
-// styleSum is what the page's policy knows the only style by that it allows.
+// styleSum returns the hash by which the page's policy allows its only style.
 func styleSum() string {
 	sum := sha256.Sum256([]byte(pageCSS))
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// HTML gives the verdict as a page that needs no network and runs no script, with
+// HTML returns the verdict as a page that needs no network and runs no script, with
 // what the Summary has. It shows all targets, whatever o.MaxBytes says, and of logs
 // their end.
-func (v *Verdict) HTML(o SummaryOptions) ([]byte, error) {
+func HTML(of *verdict.Verdict, o SummaryOptions) ([]byte, error) {
+	v := view{of}
 	var b bytes.Buffer
 	if err := pageTemplate.Execute(&b, v.page(o)); err != nil {
 		return nil, fmt.Errorf("write the page of the report: %w", err)
@@ -50,7 +54,7 @@ func (v *Verdict) HTML(o SummaryOptions) ([]byte, error) {
 
 // A page is what page.html shows.
 type page struct {
-	*Verdict
+	*verdict.Verdict
 	Tally      string
 	RunURL     string // empty where there is none
 	About      string // likewise; see Origin
@@ -63,7 +67,7 @@ type page struct {
 	URLs       map[string]string // of jobs, by Entry.Name
 	Hits       []string
 	Totals     []*pushTotal
-	PushErrors []Push
+	PushErrors []verdict.Push
 	Notes      []string
 }
 
@@ -96,12 +100,12 @@ type pageGroup struct{ How, Names string }
 
 // A pageBar is an entry in the time line.
 type pageBar struct {
-	Work
+	verdict.Work
 	Mark        string
 	Left, Width string // in percent of the whole
 }
 
-func (v *Verdict) page(o SummaryOptions) *page {
+func (v view) page(o SummaryOptions) *page {
 	const (
 		mostBars = 100
 		allLogs  = 4 << 20 // bytes, of all causes together
@@ -109,11 +113,11 @@ func (v *Verdict) page(o SummaryOptions) *page {
 		openRows = 100
 	)
 	p := &page{
-		Verdict: v, Tally: v.counts(), Rows: v.rows(), URLs: v.links(o),
-		Hits: v.hits(), Totals: v.pushTotals(), Notes: v.notes(oneLine),
+		Verdict: v.Verdict, Tally: v.counts(), Rows: v.rows(), URLs: v.links(o),
+		Hits: v.hits(), Totals: v.pushTotals(), Notes: v.notes(text.Line),
 	}
 	p.Folded = len(p.Rows) > openRows
-	p.About = v.Origin.line(func(s string) string { return clip(oneLine(s), 200) })
+	p.About = originLine(v.Origin, func(s string) string { return text.Clip(text.Line(s), 200) })
 	if linkable(o.RunURL) {
 		p.RunURL = o.RunURL
 	}
@@ -133,7 +137,7 @@ func (v *Verdict) page(o SummaryOptions) *page {
 	}
 	beside := pageSection{Title: "Errors beside the targets"}
 	for _, e := range v.Entries {
-		beside.Causes = append(beside.Causes, pageCause{Title: oneLine(cmp.Or(e.Name, e.Entry)), Detail: ending(lines(e.Message), each), Jobs: p.jobs(e.Name)})
+		beside.Causes = append(beside.Causes, pageCause{Title: text.Line(cmp.Or(e.Name, e.Entry)), Detail: ending(text.Lines(e.Message), each), Jobs: p.jobs(e.Name)})
 	}
 	p.Sections = append(p.Sections, beside)
 	for _, push := range v.Pushes {
@@ -141,17 +145,17 @@ func (v *Verdict) page(o SummaryOptions) *page {
 			p.PushErrors = append(p.PushErrors, push)
 		}
 	}
-	for _, t := range v.hostsFirst(TargetMissing, TargetCancelled) {
+	for _, t := range v.HostsFirst(verdict.TargetMissing, verdict.TargetCancelled) {
 		if last := len(p.Unfinished) - 1; last >= 0 && p.Unfinished[last].How == t.Why {
-			p.Unfinished[last].Names += ", " + oneLine(t.name())
+			p.Unfinished[last].Names += ", " + text.Line(t.Name())
 			continue
 		}
-		p.Unfinished = append(p.Unfinished, pageGroup{t.Why, oneLine(t.name())})
+		p.Unfinished = append(p.Unfinished, pageGroup{t.Why, text.Line(t.Name())})
 	}
-	var bars []Work
+	var bars []verdict.Work
 	bars, p.MoreBars = v.bars(mostBars)
 	for _, w := range bars {
-		p.Bars = append(p.Bars, pageBar{w, w.mark(), percent(w.Start, v.Seconds), percent(w.Seconds, v.Seconds)})
+		p.Bars = append(p.Bars, pageBar{w, mark(w), percent(w.Start, v.Seconds), percent(w.Seconds, v.Seconds)})
 	}
 	return p
 }
@@ -160,8 +164,8 @@ func (c *rootCause) page(limit int) pageCause {
 	_, detail := c.happened()
 	file, line := c.place()
 	p := pageCause{
-		Title: c.headline(oneLine), Derivation: oneLine(c.drv), Detail: ending(detail, limit), Log: ending(c.log(), limit),
-		Reproduce: strings.Join(c.reproduce(), "\n"), OthersTitle: c.othersTitle(), Others: c.others(oneLine), FoldOthers: len(c.further) > openOthers,
+		Title: c.headline(text.Line), Derivation: text.Line(c.drv), Detail: ending(detail, limit), Log: ending(c.log(), limit),
+		Reproduce: strings.Join(c.reproduce(), "\n"), OthersTitle: c.othersTitle(), Others: c.others(text.Line), FoldOthers: len(c.further) > openOthers,
 	}
 	if file != "" {
 		p.Place = position(file, line)
@@ -172,28 +176,28 @@ func (c *rootCause) page(limit int) pageCause {
 	}
 	for _, group := range c.affects() {
 		if group.how != "" {
-			p.Hit = append(p.Hit, pageGroup{group.how, oneLine(strings.Join(targetNames(group.all()), ", "))})
+			p.Hit = append(p.Hit, pageGroup{group.how, text.Line(strings.Join(targetNames(group.all()), ", "))})
 		}
 	}
 	return p
 }
 
-// jobs leads to those of the first few entries whose pages are known.
+// jobs returns links to the jobs of the first few entries whose pages are known.
 func (p *page) jobs(entries ...string) []pageLink {
 	var links []pageLink
 	for _, entry := range entries {
 		if address := p.URLs[entry]; address != "" && len(links) < fewJobs {
-			links = append(links, pageLink{oneLine(entry), address})
+			links = append(links, pageLink{text.Line(entry), address})
 		}
 	}
 	return links
 }
 
-// ending is the last lines, as much as fits into limit bytes.
+// ending returns the last lines, as many as fit into limit bytes.
 func ending(all []string, limit int) string {
-	taken, _, left := clipLines(all, limit, false)
+	taken, _, left := text.ClipLines(all, limit, false)
 	if left > 0 {
-		taken = append([]string{fmt.Sprintf("… %s left out …", plural(left, "line"))}, taken...)
+		taken = append([]string{fmt.Sprintf("… %s left out …", text.Plural(left, "line"))}, taken...)
 	}
 	return strings.Join(taken, "\n")
 }

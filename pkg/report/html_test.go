@@ -14,6 +14,7 @@ import (
 	"golang.org/x/net/html"
 
 	"github.com/org/nix-matrix/internal/testbench"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // measure opens a page in a frame of a width and tells of what it looks like there.
@@ -44,7 +45,7 @@ onload = () => {
 // nothing is wider than the window, and no script runs.
 func TestPageInABrowser(t *testing.T) {
 	v := fleet()
-	page, err := v.HTML(SummaryOptions{RunURL: runURL})
+	page, err := HTML(v, SummaryOptions{RunURL: runURL})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,16 +103,18 @@ func share(shot image.Image) (red, ink float64) {
 func readmePage(t *testing.T) string {
 	t.Helper()
 	v := fleet()
-	v.Change = &Change{
+	v.Change = &verdict.Change{
 		Commit: "0123456789abcdef0123456789abcdef01234567", Branch: "main", URL: runURL, Rebuild: 61, Unchanged: 49,
-		Changed: []ChangedTarget{
-			{Name: "nixosConfigurations.berlin-web", Before: 1610 << 20, After: 1684 << 20, Growths: []Growth{{"linux", 201 << 20, 262 << 20}, {"go", 0, 29 << 20}, {"perl", 77 << 20, 61 << 20}}},
+		Changed: []verdict.ChangedTarget{
+			{Name: "nixosConfigurations.berlin-web", Before: 1610 << 20, After: 1684 << 20, Growths: []verdict.Growth{
+				{Package: "linux", Before: 201 << 20, After: 262 << 20}, {Package: "go", After: 29 << 20}, {Package: "perl", Before: 77 << 20, After: 61 << 20},
+			}},
 			{Name: "nixosConfigurations.lisbon-web", Before: 1583 << 20},
 			{Name: "nixosConfigurations.oslo-proxy", Before: 1402 << 20},
 		},
 		Added: []string{"packages.x86_64-linux.website"},
 	}
-	page, err := v.HTML(SummaryOptions{RunURL: runURL})
+	page, err := HTML(v, SummaryOptions{RunURL: runURL})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,9 +136,9 @@ func keep(t *testing.T, shot image.Image) {
 }
 
 // checkPage looks for what foreign text must never become on the page.
-func checkPage(t *testing.T, s string, v *Verdict) {
+func checkPage(t *testing.T, s string, v *verdict.Verdict) {
 	t.Helper()
-	data, err := v.HTML(SummaryOptions{RunURL: runURL})
+	data, err := HTML(v, SummaryOptions{RunURL: runURL})
 	if err != nil {
 		t.Fatalf("%q: %v", s, err)
 	}
@@ -153,9 +156,9 @@ func checkPage(t *testing.T, s string, v *Verdict) {
 }
 
 // elements are those of the page in order, with their attributes.
-func elements(t *testing.T, v *Verdict) []string {
+func elements(t *testing.T, v *verdict.Verdict) []string {
 	t.Helper()
-	data, err := v.HTML(SummaryOptions{RunURL: runURL})
+	data, err := HTML(v, SummaryOptions{RunURL: runURL})
 	if err != nil {
 		t.Fatal(err)
 	}

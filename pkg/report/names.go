@@ -4,6 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"strings"
+
+	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // names hands out the names of what failed, as code spans within a number of
@@ -19,12 +22,12 @@ type names struct {
 const nameCost = len(blockTitle + "\n\n")
 
 // newNames finds how long names may be for all of them to fit.
-func (v *Verdict) newNames(room int) *names {
+func (v view) newNames(room int) *names {
 	n := &names{titles: room / 4}
 	for _, n.longest = range []int{200, 120, 80, 48, 24} {
 		size := 0
 		for _, name := range v.failedNames() {
-			size += len(code(name, n.longest)) + nameCost
+			size += len(text.Code(name, n.longest)) + nameCost
 		}
 		if n.room, n.spare = min(size, room), max(0, room-size); size <= room {
 			break
@@ -33,31 +36,26 @@ func (v *Verdict) newNames(room int) *names {
 	return n
 }
 
-func (v *Verdict) failedNames() []string {
-	all := targetNames(v.hostsFirst(TargetFailed, TargetMissing, TargetCancelled))
+func (v view) failedNames() []string {
+	all := targetNames(v.HostsFirst(verdict.TargetFailed, verdict.TargetMissing, verdict.TargetCancelled))
 	for _, p := range v.Entries {
 		all = append(all, cmp.Or(p.Name, p.Entry))
 	}
 	return all
 }
 
-func targetNames(targets []*TargetVerdict) []string {
+func targetNames(targets []*verdict.Target) []string {
 	all := make([]string, len(targets))
 	for i, t := range targets {
-		all[i] = t.name()
+		all[i] = t.Name()
 	}
 	return all
 }
 
-// name is what a person calls a target.
-func (t *TargetVerdict) name() string {
-	return cmp.Or(t.Target.Name, t.Target.Attr, fmt.Sprintf("target %d", t.N))
-}
+func (n *names) of(targets []*verdict.Target) nameList { return n.take(targetNames(targets)) }
 
-func (n *names) of(targets []*TargetVerdict) nameList { return n.take(targetNames(targets)) }
-
-// again hands out names that are written elsewhere, too.
-func (n *names) again(targets []*TargetVerdict) nameList {
+// again returns names that are written elsewhere, too.
+func (n *names) again(targets []*verdict.Target) nameList {
 	return n.within(&n.spare, targetNames(targets))
 }
 
@@ -66,7 +64,7 @@ func (n *names) take(all []string) nameList { return n.within(&n.room, all) }
 func (n *names) within(room *int, all []string) nameList {
 	var l nameList
 	for i, name := range all {
-		name = code(name, n.longest)
+		name = text.Code(name, n.longest)
 		if *room -= len(name) + nameCost; *room < 0 {
 			l.more = len(all) - i
 			break
@@ -82,9 +80,9 @@ func (l *nameList) add(more nameList) {
 	l.more += more.more
 }
 
-// title gives the root cause in a line, or nothing where there is no room.
+// title returns the root cause in a line, or nothing where there is no room.
 func (n *names) title(c *rootCause) string {
-	title := c.headline(func(s string) string { return code(s, max(n.longest, 80)) })
+	title := c.headline(func(s string) string { return text.Code(s, max(n.longest, 80)) })
 	if n.titles -= len(title); n.titles < 0 {
 		return ""
 	}
@@ -98,14 +96,14 @@ type nameList struct {
 }
 
 func (l nameList) inline() string {
-	text := strings.Join(l.shown, ", ")
+	line := strings.Join(l.shown, ", ")
 	if l.more > 0 {
-		text += fmt.Sprintf(" and %d more", l.more)
+		line += fmt.Sprintf(" and %d more", l.more)
 	}
-	return text
+	return line
 }
 
-// paragraph says how so many are hit, in a sentence of its own.
+// paragraph returns a sentence of its own about how so many targets are hit.
 func (l nameList) paragraph(how string) string {
 	const open = 20
 	count := len(l.shown) + l.more
@@ -115,7 +113,7 @@ func (l nameList) paragraph(how string) string {
 	how = strings.ToUpper(how[:1]) + how[1:] + ": "
 	switch {
 	case len(l.shown) == 0:
-		return fmt.Sprintf("%s%s\n\n", how, plural(count, "target"))
+		return fmt.Sprintf("%s%s\n\n", how, text.Plural(count, "target"))
 	case count <= open:
 		return how + l.inline() + "\n\n"
 	default:
@@ -123,7 +121,7 @@ func (l nameList) paragraph(how string) string {
 	}
 }
 
-// block is the list as a heading, which counts them where they are many.
+// block returns the list as a heading, which counts the names where they are many.
 func (l nameList) block() string {
 	const inTitle, open = 3, 20
 	count := len(l.shown) + l.more

@@ -5,23 +5,23 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// notes are the Plan's notices, and what is to be said about good results. quote
-// makes foreign text fit for where they stand.
-func (v *Verdict) notes(quote func(string) string) []string {
+// notes returns the Plan's notices, and remarks about good results. quote makes foreign text
+// fit for its place.
+func (v view) notes(quote func(string) string) []string {
 	ours := v.emulated(quote)
 	var notes []string
-	for _, notice := range v.Notices {
-		if !slices.ContainsFunc(slices.Collect(maps.Keys(ours)), func(runner string) bool { return strings.Contains(notice, runner) }) {
-			notes = append(notes, quote(notice))
-		}
+	unsaid := slices.DeleteFunc(slices.Clone(v.Emulated), func(system string) bool { return ours[system] != "" })
+	for _, notice := range notices(v.Notices, unsaid) {
+		notes = append(notes, quote(notice))
 	}
-	for _, runner := range slices.Sorted(maps.Keys(ours)) {
-		notes = append(notes, ours[runner])
+	for _, system := range slices.Sorted(maps.Keys(ours)) {
+		notes = append(notes, ours[system])
 	}
 	notes = append(notes, v.skippedSteps(quote)...)
 	if slower := v.slower(quote); slower != "" {
@@ -30,33 +30,40 @@ func (v *Verdict) notes(quote func(string) string) []string {
 	return notes
 }
 
-// slower names the entries that took much longer to build than when the default branch
-// did the last time, the worst first; empty if there are none.
-func (v *Verdict) slower(quote func(string) string) string {
+// Notices returns the remarks about a Plan for a person: its own, and what follows from it.
+func Notices(p *job.Plan) []string { return notices(p.Notices, p.Emulated) }
+
+func notices(own, emulated []string) []string {
+	all := slices.Clone(own)
+	for _, system := range emulated {
+		all = append(all, fmt.Sprintf("%s is emulated, which is slow. If your plan has the runner, name it in the input runners: %s", system, nativeRunner(system)))
+	}
+	return all
+}
+
+// slower returns a remark about the entries that took much longer to build than on the default
+// branch, the worst first; empty if there are none.
+func (v view) slower(quote func(string) string) string {
 	const (
 		most  = 5
 		times = 1.5 // as long, at least
 		least = 60  // seconds more
 	)
-	var all []Work
+	var all []verdict.Work
 	for _, w := range v.Work {
-		if w.Outcome == job.Built && w.Before > 0 && w.Seconds >= times*w.Before && w.Seconds >= w.Before+least {
+		if w.Outcome == job.OutcomeBuilt && w.Before > 0 && w.Seconds >= times*w.Before && w.Seconds >= w.Before+least {
 			all = append(all, w)
 		}
 	}
-	slices.SortStableFunc(all, func(a, b Work) int { return cmp.Compare(b.Seconds-b.Before, a.Seconds-a.Before) })
+	slices.SortStableFunc(all, func(a, b verdict.Work) int { return cmp.Compare(b.Seconds-b.Before, a.Seconds-a.Before) })
 	var names []string
-	for _, w := range all[:min(most, len(all))] {
+	for _, w := range all {
 		names = append(names, fmt.Sprintf("%s %s (%s)", quote(w.Entry), duration(w.Seconds), duration(w.Before)))
 	}
 	if len(names) == 0 {
 		return ""
 	}
-	text := "took much longer than the last time on the default branch: " + strings.Join(names, ", ")
-	if more := len(all) - len(names); more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
-	}
-	return text
+	return "took much longer than the last time on the default branch: " + text.Some(names, most)
 }
 
 // nativeRunners are labels of GitHub's own runners.
@@ -64,35 +71,37 @@ var nativeRunners = map[string]string{
 	"aarch64-linux": "ubuntu-24.04-arm", "x86_64-linux": "ubuntu-latest", "aarch64-darwin": "macos-latest",
 }
 
-// emulated says what was built under emulation, and how not to, by the line of
-// the input runners.
-func (v *Verdict) emulated(quote func(string) string) map[string]string {
-	by := map[string][]*TargetVerdict{}
-	for _, t := range v.hostsFirst() {
+// nativeRunner returns the line of the input runners for a system.
+func nativeRunner(system string) string { return system + "=" + cmp.Or(nativeRunners[system], "LABEL") }
+
+// emulated returns which targets of a system were built under emulation, and how not to.
+func (v view) emulated(quote func(string) string) map[string]string {
+	by := map[string][]*verdict.Target{}
+	for _, t := range v.HostsFirst() {
 		if t.Emulated {
-			runner := t.Target.System + "=" + cmp.Or(nativeRunners[t.Target.System], "LABEL")
-			by[runner] = append(by[runner], t)
+			by[t.Target.System] = append(by[t.Target.System], t)
 		}
 	}
 	notes := map[string]string{}
-	for runner, targets := range by {
-		notes[runner] = fmt.Sprintf("built under emulation (qemu), which is slow: %s; name a native runner with the input runners: %s", few(targets, quote), quote(runner))
+	for system, targets := range by {
+		notes[system] = fmt.Sprintf("built under emulation (qemu), which is slow: %s; name a native runner with the input runners: %s", few(targets, quote), quote(nativeRunner(system)))
 	}
 	return notes
 }
 
-// skippedStep says why the step after the build was skipped; empty if it was not.
-func (t *TargetVerdict) skippedStep() string {
+// skippedStep returns the reason why the step after the build was skipped; empty if it was
+// not.
+func skippedStep(t *verdict.Target) string {
 	if t.Result == nil || t.Result.PostBuild == nil || t.Result.PostBuild.Outcome != job.StepSkipped {
 		return ""
 	}
 	return cmp.Or(t.Result.PostBuild.Error, "no reason was given")
 }
 
-func (v *Verdict) skippedSteps(quote func(string) string) []string {
-	by := map[string][]*TargetVerdict{}
-	for _, t := range v.hostsFirst() {
-		if why := t.skippedStep(); why != "" {
+func (v view) skippedSteps(quote func(string) string) []string {
+	by := map[string][]*verdict.Target{}
+	for _, t := range v.HostsFirst() {
+		if why := skippedStep(t); why != "" {
 			by[why] = append(by[why], t)
 		}
 	}
@@ -103,18 +112,14 @@ func (v *Verdict) skippedSteps(quote func(string) string) []string {
 	return notes
 }
 
-// few names some of the targets.
-func few(targets []*TargetVerdict, quote func(string) string) string {
+// few returns the names of some of the targets.
+func few(targets []*verdict.Target, quote func(string) string) string {
 	const most = 10
-	var names []string
-	for _, name := range targetNames(targets[:min(most, len(targets))]) {
-		names = append(names, quote(name))
+	names := targetNames(targets)
+	for i := range names {
+		names[i] = quote(names[i])
 	}
-	text := strings.Join(names, ", ")
-	if more := len(targets) - len(names); more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
-	}
-	return text
+	return text.Some(names, most)
 }
 
 // position writes a place in a file as compilers do.

@@ -3,23 +3,14 @@ package report
 import (
 	"cmp"
 	"strings"
-	"time"
+
+	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// An Origin says what a verdict is about, for whoever reads it later or elsewhere. What is not
-// known is empty. All of it is foreign text.
-type Origin struct {
-	Repository string    `json:"repository,omitempty"` // OWNER/NAME
-	Commit     string    `json:"commit,omitempty"`     // full hash
-	Source     string    `json:"source,omitempty"`     // what was asked for, where there is no repository
-	Created    time.Time `json:"created,omitzero"`     // of the Plan, UTC
-	Machine    string    `json:"machine,omitempty"`    // that evaluated: its system
-	Nix        string    `json:"nix,omitempty"`        // implementation and version that evaluated
-}
-
-// line returns the origin as parts of a line, each put into form by text. It is empty where
+// originLine returns the origin as parts of a line, each put into form by quote. It is empty where
 // nothing is known.
-func (o *Origin) line(text func(string) string) string {
+func originLine(o *verdict.Origin, quote func(string) string) string {
 	if o == nil {
 		return ""
 	}
@@ -27,9 +18,9 @@ func (o *Origin) line(text func(string) string) string {
 	var parts []string
 	where := cmp.Or(o.Repository, o.Source)
 	if where != "" && o.Commit != "" {
-		where = text(where) + " at " + text(o.Commit[:min(short, len(o.Commit))])
+		where = quote(where) + " at " + quote(start(o.Commit, short))
 	} else if where != "" {
-		where = text(where)
+		where = quote(where)
 	}
 	if where != "" {
 		parts = append(parts, where)
@@ -42,7 +33,13 @@ func (o *Origin) line(text func(string) string) string {
 		if nix[0] >= '0' && nix[0] <= '9' { // others bring their name
 			nix = "Nix " + nix
 		}
-		parts = append(parts, "evaluated by "+text(nix)+" on "+text(o.Machine))
+		parts = append(parts, "evaluated by "+quote(nix)+" on "+quote(o.Machine))
 	}
 	return strings.Join(parts, ", ")
+}
+
+// start returns the first n bytes of a foreign text, as of a commit.
+func start(s string, n int) string {
+	s = text.Line(s) // else half an escape sequence could be left
+	return s[:min(n, len(s))]
 }

@@ -9,6 +9,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // An Outlook is a Plan in a few lines, before anything is built. No line holds what
@@ -35,8 +36,8 @@ const (
 	longestName = 100 // bytes
 )
 
-// NewOutlook tells of a Plan for a terminal of so many columns; 0 is a log. Lists of
-// names are fitted into them.
+// NewOutlook returns the outlook of a Plan for a terminal of so many columns; 0 is a log.
+// Lists of names are fitted into them.
 func NewOutlook(p *job.Plan, width int) Outlook {
 	width = cmp.Or(width, logWidth)
 	o := Outlook{Total: total(p)}
@@ -45,7 +46,7 @@ func NewOutlook(p *job.Plan, width int) Outlook {
 		w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, "KIND\tSYSTEM\tBUILD\tSKIPPED\tFAILED\tENTRIES")
 		for _, c := range countTargets(p) {
-			fmt.Fprintf(w, "%s\t%s\t%5d\t%7d\t%6d\t%7d\n", c.kind, cmp.Or(brief(c.system, longestName), none), c.build, c.skipped, c.failed, len(c.entries))
+			fmt.Fprintf(w, "%s\t%s\t%5d\t%7d\t%6d\t%7d\n", c.kind, cmp.Or(brief(c.system, longestName), text.None), c.build, c.skipped, c.failed, len(c.entries))
 		}
 		_ = w.Flush() // a strings.Builder takes everything
 		o.Counts = strings.Split(strings.TrimSuffix(table.String(), "\n"), "\n")
@@ -78,43 +79,43 @@ func NewOutlook(p *job.Plan, width int) Outlook {
 	return o
 }
 
-// OutlookMarkdown tells the same as Markdown of at most limit bytes, of which it
-// needs 4 KiB at least.
+// OutlookMarkdown returns the outlook as Markdown of at most limit bytes, of which it needs 4
+// KiB at least.
 func OutlookMarkdown(p *job.Plan, limit int) string {
 	limit = max(limit, 4<<10) - 1<<10 // for headings
 	var b strings.Builder
 	fmt.Fprintf(&b, "## nix-matrix: %s\n\n", total(p))
 	var counts, entries []string
 	for _, c := range countTargets(p) {
-		counts = append(counts, fmt.Sprintf("| %s | %s | %d | %d | %d | %d |\n", c.kind, cell(c.system, 40), c.build, c.skipped, c.failed, len(c.entries)))
+		counts = append(counts, fmt.Sprintf("| %s | %s | %d | %d | %d | %d |\n", c.kind, text.Cell(c.system, 40), c.build, c.skipped, c.failed, len(c.entries)))
 	}
 	b.WriteString(cutRows("| Kind | System | Build | Skipped | Failed | Entries |\n|---|---|--:|--:|--:|--:|\n", counts, limit/8, "kind"))
-	failed := failures(p, code)
+	failed := failures(p, text.Code)
 	for i := range failed {
 		failed[i] = "- " + failed[i]
 	}
 	b.WriteString(bullets("Could not be evaluated", failed, limit/4))
 	var skipped []string
 	for _, g := range skippedGroups(p) {
-		skipped = append(skipped, fmt.Sprintf("- %s: %s", code(g.reason, 300), markdownNames(g.names)))
+		skipped = append(skipped, fmt.Sprintf("- %s: %s", text.Code(g.reason, 300), markdownNames(g.names)))
 	}
 	if len(skipped) > 0 {
-		b.WriteString(folded(plural(count(p, job.Skip), "target")+" skipped", list(skipped, "\n", limit/4)+"\n\n"))
+		b.WriteString(folded(text.Plural(count(p, job.StateSkip), "target")+" skipped", list(skipped, "\n", limit/4)+"\n\n"))
 	}
 	for i := range p.Entries {
 		e := &p.Entries[i]
-		entries = append(entries, fmt.Sprintf("| %s | %s | %s |\n", cell(e.Name, 200), cell(systemOf(p, e), 100), pipes.Replace(markdownNames(entryNames(p, e)))))
+		entries = append(entries, fmt.Sprintf("| %s | %s | %s |\n", text.Cell(e.Name, 200), text.Cell(systemOf(p, e), 100), text.EscapePipes(markdownNames(entryNames(p, e)))))
 	}
 	if len(entries) > 0 {
-		b.WriteString(folded(plural(len(entries), "entry", "entries"), cutRows("| Entry | System | Targets |\n|---|---|---|\n", entries, limit/4, "entry")))
+		b.WriteString(folded(text.Plural(len(entries), "entry", "entries"), cutRows("| Entry | System | Targets |\n|---|---|---|\n", entries, limit/4, "entry")))
 	}
 	return b.String()
 }
 
-// total is the Plan in a line.
+// total returns the Plan in a line.
 func total(p *job.Plan) string {
 	return fmt.Sprintf("%d to build in %s, %d skipped, %d failed to evaluate",
-		count(p, job.Build), plural(len(p.Entries), "entry", "entries"), count(p, job.Skip), count(p, job.Failed))
+		count(p, job.StateBuild), text.Plural(len(p.Entries), "entry", "entries"), count(p, job.StateSkip), count(p, job.StateFailed))
 }
 
 func count(p *job.Plan, state job.State) int {
@@ -149,11 +150,11 @@ func countTargets(p *job.Plan) []*targetCounts {
 		}
 		of[n] = all[i]
 		switch t.State {
-		case job.Build:
+		case job.StateBuild:
 			of[n].build++
-		case job.Skip:
+		case job.StateSkip:
 			of[n].skipped++
-		case job.Failed:
+		case job.StateFailed:
 			of[n].failed++
 		}
 	}
@@ -168,17 +169,17 @@ func countTargets(p *job.Plan) []*targetCounts {
 	return all
 }
 
-// failures says in a line each what can't be evaluated, what Nix says first, and
-// where that is.
+// failures returns a line for each target that cannot be evaluated: the beginning of Nix's
+// message, and the place that it names.
 func failures(p *job.Plan, quote func(string, int) string) []string {
 	var all []string
 	for i := range p.Targets {
 		t := &p.Targets[i]
-		if t.State != job.Failed {
+		if t.State != job.StateFailed {
 			continue
 		}
 		line := fmt.Sprintf("%s can't be evaluated", quote(cmp.Or(t.Name, t.Attr), 2*longestName))
-		if message := lines(t.Error); len(message) > 0 {
+		if message := text.Lines(t.Error); len(message) > 0 {
 			line += ": " + quote(message[0], 300)
 		}
 		if place := position(source(t.Error)); place != "" {
@@ -189,16 +190,16 @@ func failures(p *job.Plan, quote func(string, int) string) []string {
 	return all
 }
 
-// detail adds to failures what Nix says besides.
+// detail adds the rest of Nix's message to failures.
 func detail(p *job.Plan, failed []string) {
 	n := 0
 	for i := range p.Targets {
-		if p.Targets[i].State != job.Failed {
+		if p.Targets[i].State != job.StateFailed {
 			continue
 		}
-		message := lines(p.Targets[i].Error)
+		message := text.Lines(p.Targets[i].Error)
 		for _, line := range message[min(1, len(message)):min(fullLines, len(message))] {
-			failed[n] += strings.TrimRight("\n| "+unarmed(clip(line, 300)), " ")
+			failed[n] += strings.TrimRight("\n| "+text.NoCommandsWithin(text.Clip(line, 300)), " ")
 		}
 		n++
 	}
@@ -212,7 +213,8 @@ var storeSource = regexp.MustCompile(`^/nix/store/[0-9a-z]{32}-source/`)
 
 // source finds the place that a message of Nix names first.
 func source(message string) (file string, line int) {
-	m := place.FindStringSubmatch(clip(message, maxForeign))
+	const maxMessage = 256 << 10
+	m := place.FindStringSubmatch(text.Clip(message, maxMessage))
 	if m == nil {
 		return "", 0
 	}
@@ -226,13 +228,13 @@ type skippedGroup struct {
 	names  []string
 }
 
-// skippedGroups are ordered by their size.
+// skippedGroups returns the groups of skipped targets, the largest first.
 func skippedGroups(p *job.Plan) []skippedGroup {
 	var groups []skippedGroup
 	at := map[string]int{}
 	for i := range p.Targets {
 		t := &p.Targets[i]
-		if t.State != job.Skip {
+		if t.State != job.StateSkip {
 			continue
 		}
 		n, ok := at[t.Reason]
@@ -247,9 +249,9 @@ func skippedGroups(p *job.Plan) []skippedGroup {
 	return groups
 }
 
-// systemOf says what an entry is built for, and how long that took the last time.
+// systemOf returns the system of an entry, and how long it took the last time.
 func systemOf(p *job.Plan, e *job.Entry) string {
-	system := cmp.Or(brief(e.System, longestName), none)
+	system := cmp.Or(brief(e.System, longestName), text.None)
 	if e.QEMU {
 		system += ", emulated"
 	}
@@ -262,7 +264,8 @@ func systemOf(p *job.Plan, e *job.Entry) string {
 	return system
 }
 
-// entryNames are the names of an entry's targets, unless its own says it all.
+// entryNames returns the names of an entry's targets, none where the entry's own name is
+// enough.
 func entryNames(p *job.Plan, e *job.Entry) []string {
 	var all []string
 	for _, ref := range e.Targets {
@@ -274,10 +277,10 @@ func entryNames(p *job.Plan, e *job.Entry) []string {
 	return all
 }
 
-// brief is foreign text as a part of a line, of at most limit bytes.
-func brief(s string, limit int) string { return unarmed(clip(oneLine(s), limit)) }
+// brief returns foreign text as a part of a line, of at most limit bytes.
+func brief(s string, limit int) string { return text.NoCommandsWithin(text.Clip(text.Line(s), limit)) }
 
-func shownName(name string) string { return cmp.Or(brief(name, longestName), none) }
+func shownName(name string) string { return cmp.Or(brief(name, longestName), text.None) }
 
 // fit adds to a line as many names as fit into so many columns, but one at least.
 func fit(line string, names []string, width int) string {
@@ -298,7 +301,7 @@ func fit(line string, names []string, width int) string {
 	return line
 }
 
-// atMost leaves of lines so many, and tells how many there are besides.
+// atMost returns the first lines, and the number of the others.
 func atMost(all []string, most int, indent string) []string {
 	if len(all) <= most {
 		return all
@@ -307,13 +310,9 @@ func atMost(all []string, most int, indent string) []string {
 }
 
 func markdownNames(names []string) string {
-	var all []string
-	for _, name := range names[:min(mostNames, len(names))] {
-		all = append(all, code(name, longestName))
+	all := make([]string, len(names))
+	for i, name := range names {
+		all[i] = text.Code(name, longestName)
 	}
-	text := strings.Join(all, ", ")
-	if more := len(names) - len(all); more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
-	}
-	return text
+	return text.Some(all, mostNames)
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // A pushTotal is what all entries sent to one binary cache.
@@ -18,12 +20,12 @@ type pushTotal struct {
 	Seconds                float64
 }
 
-// Uploaded says what the binary cache lacked, as far as it is known.
+// Uploaded returns how much the binary cache lacked, as far as it is known.
 func (t *pushTotal) Uploaded() string {
 	if t.Sent == 0 {
-		return none
+		return text.None
 	}
-	return amount(plural(t.Sent, "path"), t.Bytes)
+	return amount(text.Plural(t.Sent, "path"), t.Bytes)
 }
 
 // amount adds bytes to what is said of store paths, if they are known.
@@ -38,7 +40,7 @@ func amount(paths string, bytes int64) string {
 func (t *pushTotal) Red() int { return t.Failed - t.Spared }
 
 // pushTotals adds the pushes up, by destination in the order of the first push.
-func (v *Verdict) pushTotals() []*pushTotal {
+func (v view) pushTotals() []*pushTotal {
 	by := map[string]*pushTotal{}
 	var totals []*pushTotal
 	for _, p := range v.Pushes {
@@ -63,90 +65,89 @@ func (v *Verdict) pushTotals() []*pushTotal {
 	return totals
 }
 
-// hits says what the caches spared and what they did not, in lines.
-func (v *Verdict) hits() []string {
+// hits returns lines about how much came from caches and how much was built.
+func (v view) hits() []string {
 	var paths, built, fetched int
 	var read, unpacked int64
-	var restored, saved Traffic
+	var restored, saved verdict.Traffic
 	for _, w := range v.Work {
 		paths, built, read = paths+w.Imported, built+w.Built, read+w.Downloaded
 		fetched, unpacked = fetched+w.Fetched, unpacked+w.FetchedBytes
-		restored.add(w.Restored.Paths, w.Restored.Bytes)
-		saved.add(w.Saved.Paths, w.Saved.Bytes)
+		restored.Add(w.Restored.Paths, w.Restored.Bytes)
+		saved.Add(w.Saved.Paths, w.Saved.Bytes)
 	}
 	var all []string
 	if hits := v.Counts.Skipped + v.Counts.Fetched + v.Counts.Present; hits > 0 {
-		all = append(all, fmt.Sprintf("%d of %s needed no building", hits, plural(len(v.Targets), "target")))
+		all = append(all, fmt.Sprintf("%d of %s needed no building", hits, text.Plural(len(v.Targets), "target")))
 	}
 	if restored.Paths > 0 {
-		all = append(all, fmt.Sprintf("%s restored from the store cache, %s read", plural(restored.Paths, "store path"), size(restored.Bytes)))
+		all = append(all, fmt.Sprintf("%s restored from the store cache, %s read", text.Plural(restored.Paths, "store path"), size(restored.Bytes)))
 	}
 	if fetched > 0 {
-		all = append(all, amount(plural(fetched, "store path")+" fetched from binary caches", unpacked))
+		all = append(all, amount(text.Plural(fetched, "store path")+" fetched from binary caches", unpacked))
 	}
 	if built > 0 {
-		all = append(all, plural(built, "derivation")+" built")
+		all = append(all, text.Plural(built, "derivation")+" built")
 	}
 	if saved.Paths > 0 {
-		all = append(all, fmt.Sprintf("%s saved for later runs, %s", plural(saved.Paths, "store path"), size(saved.Bytes)))
+		all = append(all, fmt.Sprintf("%s saved for later runs, %s", text.Plural(saved.Paths, "store path"), size(saved.Bytes)))
 	}
 	if paths > 0 {
-		all = append(all, fmt.Sprintf("%s of derivations imported, %s read", plural(paths, "store path"), size(read)))
+		all = append(all, fmt.Sprintf("%s of derivations imported, %s read", text.Plural(paths, "store path"), size(read)))
 	}
 	return all
 }
 
-// caches shows what came from caches and what went to which binary cache, in about
-// twice limit bytes.
-func (v *Verdict) caches(limit int) string {
+// caches returns the sections about caches and pushes, in about twice limit bytes.
+func (v view) caches(limit int) string {
 	hits := v.hits()
 	for i := range hits {
 		hits[i] = "- " + hits[i]
 	}
-	text := bullets("Caches", hits, limit)
+	md := bullets("Caches", hits, limit)
 	if len(v.Pushes) == 0 {
-		return text
+		return md
 	}
 	var rows []string
 	for _, t := range v.pushTotals() {
-		failed := none
+		failed := text.None
 		if red := t.Red(); red > 0 {
 			failed = fmt.Sprintf("**%d**", red)
 		}
 		if t.Spared > 0 {
-			failed = strings.TrimPrefix(fmt.Sprintf("%s, %d ⚠️ optional", failed, t.Spared), none+", ")
+			failed = strings.TrimPrefix(fmt.Sprintf("%s, %d ⚠️ optional", failed, t.Spared), text.None+", ")
 		}
-		rows = append(rows, fmt.Sprintf("| %s | %d | %d | %s | %s | %s |\n", cell(t.Destination, 200), t.Entries, t.Paths, t.Uploaded(), duration(t.Seconds), failed))
+		rows = append(rows, fmt.Sprintf("| %s | %d | %d | %s | %s | %s |\n", text.Cell(t.Destination, 200), t.Entries, t.Paths, t.Uploaded(), duration(t.Seconds), failed))
 	}
 	errs := v.unpushed(false, true)
 	const header = "| Binary cache | Entries | Paths | Uploaded | Time | Failed |\n|---|--:|--:|--:|--:|--:|\n"
-	text += "### Pushed\n\n" + cutRows(header, rows, limit, "binary cache")
+	md += "### Pushed\n\n" + cutRows(header, rows, limit, "binary cache")
 	if len(errs) > 0 {
-		text += list(errs, "\n", limit) + "\n\n"
+		md += list(errs, "\n", limit) + "\n\n"
 	}
-	return text
+	return md
 }
 
-// textPushed is the same for a log.
-func (v *Verdict) textPushed(b *strings.Builder) {
+// textPushed writes the pushes for a log.
+func (v view) textPushed(b *strings.Builder) {
 	for _, t := range v.pushTotals() {
 		if t.Failed < t.Entries {
 			uploaded := ""
 			if t.Sent > 0 {
 				uploaded = fmt.Sprintf(" (it lacked %s)", t.Uploaded())
 			}
-			fmt.Fprintf(b, "pushed %s to %s in %s%s\n", plural(t.Paths, "path"), plain(t.Destination), duration(t.Seconds), uploaded)
+			fmt.Fprintf(b, "pushed %s to %s in %s%s\n", text.Plural(t.Paths, "path"), plain(t.Destination), duration(t.Seconds), uploaded)
 		}
 	}
 	for i := range v.Pushes {
 		if p := &v.Pushes[i]; p.Error != "" {
-			fmt.Fprintf(b, "not pushed to %s%s: %s: %s\n", plain(p.Destination), p.kind(), plain(p.Entry), plain(p.Error))
+			fmt.Fprintf(b, "not pushed to %s%s: %s: %s\n", plain(p.Destination), kind(p), plain(p.Entry), plain(p.Error))
 		}
 	}
 }
 
 // kind marks a push whose failure does not count.
-func (p *Push) kind() string {
+func kind(p *verdict.Push) string {
 	switch {
 	case p.Withheld:
 		return " (optional, since GitHub gives the run no secrets)"
@@ -159,18 +160,18 @@ func (p *Push) kind() string {
 
 // unpushed returns a line for each push that failed: of those that are optional, or not, or
 // of both kinds.
-func (v *Verdict) unpushed(optional ...bool) []string {
+func (v view) unpushed(optional ...bool) []string {
 	var all []string
 	for i := range v.Pushes {
 		if p := &v.Pushes[i]; p.Error != "" && slices.Contains(optional, p.Optional) {
-			all = append(all, fmt.Sprintf("- %s to %s%s: %s", code(p.Entry, 200), code(p.Destination, 200), p.kind(), code(p.Error, 1000)))
+			all = append(all, fmt.Sprintf("- %s to %s%s: %s", text.Code(p.Entry, 200), text.Code(p.Destination, 200), kind(p), text.Code(p.Error, 1000)))
 		}
 	}
 	return all
 }
 
-// spared gives a warning for each way in which pushes failed that don't count.
-func (v *Verdict) spared() []Annotation {
+// spared returns a warning for each way in which pushes failed that do not count.
+func (v view) spared() []Annotation {
 	type failure struct{ destination, why string }
 	by := map[failure]int{}
 	var all []Annotation
@@ -184,13 +185,13 @@ func (v *Verdict) spared() []Annotation {
 			at = len(all)
 			by[f] = at
 			all = append(all, Annotation{
-				Title:   "Not pushed to " + oneLine(p.Destination),
-				Message: strings.Join(lines(p.Error), "\n") + "\nThis makes nothing red. Of: ",
+				Title:   "Not pushed to " + text.Line(p.Destination),
+				Message: strings.Join(text.Lines(p.Error), "\n") + "\nThis makes nothing red. Of: ",
 			})
 		} else {
 			all[at].Message += ", "
 		}
-		all[at].Message += oneLine(p.Entry)
+		all[at].Message += text.Line(p.Entry)
 	}
 	return all
 }

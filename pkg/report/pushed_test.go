@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // What could not be pushed stands everywhere, whatever its colour.
@@ -13,15 +14,15 @@ func TestPushesThatCannotHappen(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		push job.Push
-		want Status
+		want verdict.Status
 		kind string
 	}{
-		"a secret is missing":            {job.Push{Error: "ATTIC_TOKEN is not set", Reason: job.PushNoSecret}, Failure, ""},
-		"that need not be":               {job.Push{Error: "ATTIC_TOKEN is not set", Reason: job.PushNoSecret, Optional: true}, Success, " (optional)"},
-		"the run has none":               {job.Push{Error: "ATTIC_TOKEN is not set", Reason: job.PushNoSecret, Optional: true, Withheld: true}, Success, " (optional, since GitHub gives the run no secrets)"},
-		"it is refused":                  {job.Push{Error: "the server answers 403", Reason: job.PushRefused, Status: 403}, Failure, ""},
-		"it is refused, and need not be": {job.Push{Error: "the server answers 403", Reason: job.PushRefused, Status: 403, Optional: true}, Success, " (optional)"},
-		"it is refused without secrets":  {job.Push{Error: "the server answers 403", Reason: job.PushRefused, Status: 403, Optional: true, Withheld: true}, Success, " (optional, since GitHub gives the run no secrets)"},
+		"a secret is missing":            {job.Push{Error: "ATTIC_TOKEN is not set", Reason: job.PushNoSecret}, verdict.Failure, ""},
+		"that need not be":               {job.Push{Error: "ATTIC_TOKEN is not set", Reason: job.PushNoSecret, Optional: true}, verdict.Success, " (optional)"},
+		"the run has none":               {job.Push{Error: "ATTIC_TOKEN is not set", Reason: job.PushNoSecret, Optional: true, Withheld: true}, verdict.Success, " (optional, since GitHub gives the run no secrets)"},
+		"it is refused":                  {job.Push{Error: "the server answers 403", Reason: job.PushRefused, Status: 403}, verdict.Failure, ""},
+		"it is refused, and need not be": {job.Push{Error: "the server answers 403", Reason: job.PushRefused, Status: 403, Optional: true}, verdict.Success, " (optional)"},
+		"it is refused without secrets":  {job.Push{Error: "the server answers 403", Reason: job.PushRefused, Status: 403, Optional: true, Withheld: true}, verdict.Success, " (optional, since GitHub gives the run no secrets)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -30,13 +31,13 @@ func TestPushesThatCannotHappen(t *testing.T) {
 			test.push.Destination = "attic:https://attic.example.org/fleet"
 			results[0].Pushes = []job.Push{test.push}
 			if !test.push.Optional {
-				results[0].Outcome = job.Broken
+				results[0].Outcome = job.OutcomeFailed
 			}
-			v := Judge(p, planKey, results, nil)
+			v := verdict.Judge(p, planKey, results, nil)
 			if v.Status != test.want {
 				t.Errorf("%s: %s", v.Status, v.Reason)
 			}
-			html, err := v.HTML(SummaryOptions{})
+			html, err := HTML(v, SummaryOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -44,20 +45,20 @@ func TestPushesThatCannotHappen(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			full := v.Summary(SummaryOptions{})
-			v.Change = &Change{}
-			brief := v.Summary(SummaryOptions{Brief: true})
+			full := Summary(v, SummaryOptions{})
+			v.Change = &verdict.Change{}
+			brief := Summary(v, SummaryOptions{Brief: true})
 			if brief == full {
 				t.Fatal("the brief summary is the whole one")
 			}
 			for where, text := range map[string]string{
-				"the summary": full, "the comment": brief, "the log": v.Text(), "the page": string(html), "the JSON": string(data),
+				"the summary": full, "the comment": brief, "the log": Text(v), "the page": string(html), "the JSON": string(data),
 			} {
 				if !strings.Contains(text, test.push.Destination) || !strings.Contains(text, test.push.Error) {
 					t.Errorf("%s does not say it:\n%s", where, text)
 				}
 			}
-			for where, text := range map[string]string{"the summary": full, "the comment": brief, "the log": v.Text(), "the page": string(html)} {
+			for where, text := range map[string]string{"the summary": full, "the comment": brief, "the log": Text(v), "the page": string(html)} {
 				if where == "the comment" && !test.push.Optional {
 					continue // it is among the errors there
 				}

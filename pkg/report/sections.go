@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"strings"
+
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // A section lists failures, each in a block of its own.
@@ -25,7 +27,7 @@ type nameGroup struct {
 	names nameList
 }
 
-// names are those of all groups.
+// names returns the names of all groups.
 func (b *block) names() nameList {
 	var all nameList
 	for _, g := range b.groups {
@@ -34,30 +36,30 @@ func (b *block) names() nameList {
 	return all
 }
 
-// head is the block's heading and names.
+// head returns the block's heading and names.
 func (b *block) head() string {
 	if b.title == "" {
 		return b.names().block()
 	}
-	text := blockTitle + b.title + "\n\n"
+	md := blockTitle + b.title + "\n\n"
 	for _, g := range b.groups {
-		text += g.names.paragraph(g.how)
+		md += g.names.paragraph(g.how)
 	}
-	return text
+	return md
 }
 
-// line is the block without a body, in a line.
+// line returns the block without a body, in a line.
 func (b *block) line() string {
 	if b.title == "" {
 		return b.names().inline()
 	}
-	text := b.title
+	md := b.title
 	for _, g := range b.groups {
 		if g.how != "" {
-			text += "; " + g.how + ": " + g.names.inline()
+			md += "; " + g.how + ": " + g.names.inline()
 		}
 	}
-	return text
+	return md
 }
 
 const (
@@ -67,7 +69,7 @@ const (
 	sectionEnd = 100     // bytes that the count of what is left out may take
 )
 
-// least is how many bytes a section takes without any body.
+// least returns the bytes that a section takes without any body.
 func (s *section) least() int {
 	if len(s.blocks) == 0 {
 		return 0
@@ -79,8 +81,8 @@ func (s *section) least() int {
 	return size
 }
 
-// render gives the section, with bodies of about each bytes, and takes what they
-// need from room. Blocks without a body come last, as a list.
+// render returns the section, with bodies of about each bytes, and takes their size from room.
+// Blocks without a body come last, as a list.
 func (s *section) render(each int, room *int) string {
 	if len(s.blocks) == 0 {
 		return ""
@@ -111,7 +113,7 @@ func (s *section) render(each int, room *int) string {
 	return b.String()
 }
 
-// blockOf is the block of a root cause, without a body.
+// blockOf returns the block of a root cause, without a body.
 func (n *names) blockOf(c *rootCause) block {
 	var b block
 	for _, group := range c.affects() {
@@ -123,7 +125,7 @@ func (n *names) blockOf(c *rootCause) block {
 	return b
 }
 
-func (v *Verdict) failedSection(n *names, l map[string]string) *section {
+func (v view) failedSection(n *names, l map[string]string) *section {
 	s := &section{title: "Failed"}
 	causes := v.rootCauses(false)
 	const open = 3 // so few are read without a click
@@ -132,10 +134,10 @@ func (v *Verdict) failedSection(n *names, l map[string]string) *section {
 		block.body = func(limit int) string {
 			var b strings.Builder
 			if c.drv != "" {
-				fmt.Fprintf(&b, "Derivation: %s\n\n", code(c.drv, 300))
+				fmt.Fprintf(&b, "Derivation: %s\n\n", text.Code(c.drv, 300))
 			}
 			if file, line := c.place(); file != "" {
-				fmt.Fprintf(&b, "The log names %s.\n\n", code(position(file, line), 300))
+				fmt.Fprintf(&b, "The log names %s.\n\n", text.Code(position(file, line), 300))
 			}
 			b.WriteString(excerpt(c.detail(block.title), limit/4, true))
 			if log := excerpt(c.log(), limit/2, false); log != "" {
@@ -158,23 +160,23 @@ func (v *Verdict) failedSection(n *names, l map[string]string) *section {
 // openOthers is how many further causes are shown without a click.
 const openOthers = 3
 
-// othersList lists the causes that no target tells of.
+// othersList returns the list of the causes that no target mentions.
 func (c *rootCause) othersList(limit int) string {
 	if len(c.further) == 0 {
 		return ""
 	}
-	others := c.others(func(s string) string { return code(s, 200) })
+	others := c.others(func(s string) string { return text.Code(s, 200) })
 	for i := range others {
 		others[i] = "- " + others[i]
 	}
-	text := list(others, "\n", max(limit, 500)) + "\n\n"
+	md := list(others, "\n", max(limit, 500)) + "\n\n"
 	if len(others) <= openOthers {
-		return c.othersTitle() + ":\n\n" + text
+		return c.othersTitle() + ":\n\n" + md
 	}
-	return folded(c.othersTitle(), text)
+	return folded(c.othersTitle(), md)
 }
 
-func (v *Verdict) unevaluatedSection(n *names) *section {
+func (v view) unevaluatedSection(n *names) *section {
 	s := &section{title: "Could not be evaluated"}
 	for _, c := range v.rootCauses(true) {
 		block := n.blockOf(c)
@@ -186,7 +188,7 @@ func (v *Verdict) unevaluatedSection(n *names) *section {
 	return s
 }
 
-// detail is what there is to say below a title, if there is one.
+// detail returns the part of the message that is not in the title, if there is one.
 func (c *rootCause) detail(title string) []string {
 	if title == "" {
 		return c.message()
@@ -196,25 +198,25 @@ func (c *rootCause) detail(title string) []string {
 }
 
 func reproduction(c *rootCause, limit int) string {
-	text := ""
+	md := ""
 	if block := excerpt(c.reproduce(), max(limit, 500), false); block != "" {
-		text = "Reproduce locally:\n\n" + block
+		md = "Reproduce locally:\n\n" + block
 	}
 	for _, where := range c.wholeLog() {
-		text += "Its log: " + code(where, 500) + "\n\n"
+		md += "Its log: " + text.Code(where, 500) + "\n\n"
 	}
-	return text
+	return md
 }
 
 // fewJobs is how many jobs an error links to.
 const fewJobs = 3
 
-// jobLinks leads to the jobs of the first few entries whose pages are known.
+// jobLinks returns links to the jobs of the first few entries whose pages are known.
 func jobLinks(entries []string, l map[string]string) string {
 	var links []string
 	for _, entry := range entries {
 		if address := l[entry]; address != "" && len(links) < fewJobs {
-			links = append(links, "["+code(entry, 100)+"]("+address+")")
+			links = append(links, "["+text.Code(entry, 100)+"]("+address+")")
 		}
 	}
 	if len(links) == 0 {
@@ -223,12 +225,12 @@ func jobLinks(entries []string, l map[string]string) string {
 	return "The job and its log: " + strings.Join(links, ", ") + "\n\n"
 }
 
-func (v *Verdict) entriesSection(n *names, l map[string]string) *section {
+func (v view) entriesSection(n *names, l map[string]string) *section {
 	s := &section{title: "Errors beside the targets"}
 	for _, p := range v.Entries {
 		groups := []nameGroup{{"", n.take([]string{cmp.Or(p.Name, p.Entry)})}}
 		s.blocks = append(s.blocks, block{groups: groups, body: func(limit int) string {
-			return excerpt(lines(p.Message), limit*3/4, true) + jobLinks([]string{p.Name}, l)
+			return excerpt(text.Lines(p.Message), limit*3/4, true) + jobLinks([]string{p.Name}, l)
 		}})
 	}
 	return s

@@ -6,7 +6,13 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+
+	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
+
+// A view shows a verdict.
+type view struct{ *verdict.Verdict }
 
 // MaxSummary is how large a step's summary may be on GitHub, in bytes.
 const MaxSummary = 1 << 20
@@ -25,11 +31,12 @@ type SummaryOptions struct {
 	MaxBytes int
 }
 
-// Summary gives the verdict as Markdown, as GitHub renders it: the verdict, what
+// Summary returns the verdict as Markdown, as GitHub renders it: the verdict, what
 // failed and why, a table of all targets, the time line and what went through
 // caches. Where that gets too large, long logs, then whole logs, then rows of the
 // table are left out, and their number is told. The verdict and the names of what failed stay.
-func (v *Verdict) Summary(o SummaryOptions) string {
+func Summary(of *verdict.Verdict, o SummaryOptions) string {
+	v := view{of}
 	const margin = 64 // the caller may add a newline or two
 	limit := max(cmp.Or(o.MaxBytes, MaxSummary), 8<<10) - margin
 	n := v.newNames(limit / 2)
@@ -38,7 +45,7 @@ func (v *Verdict) Summary(o SummaryOptions) string {
 	before := v.head(o.RunURL, limit/8)
 	middle := v.missing(n)
 	if v.Change != nil {
-		middle += v.Change.Markdown(limit/8, o)
+		middle += change{v.Change}.markdown(limit/8, o)
 	}
 	brief := o.Brief && v.Change != nil
 	after := ""
@@ -64,10 +71,10 @@ func (v *Verdict) Summary(o SummaryOptions) string {
 	return before + middle + v.table(room+details, l) + after
 }
 
-var marks = map[Status]string{Success: "✅", Failure: "❌", Cancelled: "⚪"}
+var marks = map[verdict.Status]string{verdict.Success: "✅", verdict.Failure: "❌", verdict.Cancelled: "⚪"}
 
-// head is the verdict.
-func (v *Verdict) head(runURL string, limit int) string {
+// head returns the verdict in a heading, and what is known of the run as a whole.
+func (v view) head(runURL string, limit int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "## %s nix-matrix: %s\n\n", marks[v.Status], v.Reason)
 	if counts := v.counts(); counts != "" {
@@ -76,7 +83,7 @@ func (v *Verdict) head(runURL string, limit int) string {
 	if v.Next != "" {
 		fmt.Fprintf(&b, "%s\n\n", v.Next)
 	}
-	if origin := v.Origin.line(func(s string) string { return code(s, 200) }); origin != "" {
+	if origin := originLine(v.Origin, func(s string) string { return text.Code(s, 200) }); origin != "" {
 		fmt.Fprintf(&b, "%s\n\n", origin)
 	}
 	if linkable(runURL) {
@@ -84,8 +91,8 @@ func (v *Verdict) head(runURL string, limit int) string {
 	}
 	var jobs []string
 	for _, p := range v.Jobs {
-		how := map[Status]string{Failure: "failed", Cancelled: "was cancelled", Skipped: "was skipped"}[p.Result]
-		jobs = append(jobs, code(p.Job, 100)+" "+cmp.Or(how, "did not succeed"))
+		how := map[verdict.Status]string{verdict.Failure: "failed", verdict.Cancelled: "was cancelled", verdict.Skipped: "was skipped"}[p.Result]
+		jobs = append(jobs, text.Code(p.Job, 100)+" "+cmp.Or(how, "did not succeed"))
 	}
 	if len(jobs) > 0 {
 		fmt.Fprintf(&b, "Jobs: %s\n\n", list(jobs, ", ", limit))
@@ -113,9 +120,9 @@ const runPage = "/actions/runs/"
 // ownPage is what may follow runPage.
 var ownPage = regexp.MustCompile(`^[0-9]+(?:/attempts/[0-9]+|/job/[0-9]+)?$`)
 
-// links are the addresses of the pages of this run's jobs, by Entry.Name. All are fit
+// links returns the addresses of the pages of this run's jobs, by Entry.Name. All are fit
 // to stand in Markdown.
-func (v *Verdict) links(o SummaryOptions) map[string]string {
+func (v view) links(o SummaryOptions) map[string]string {
 	l := map[string]string{}
 	for _, w := range v.Work {
 		if run, _, ok := strings.Cut(w.URL, "/job/"); ok && o.owns(w.URL) && strings.HasPrefix(o.RunURL+"/", run+"/") {
@@ -125,8 +132,8 @@ func (v *Verdict) links(o SummaryOptions) map[string]string {
 	return l
 }
 
-// counts is one line of numbers.
-func (v *Verdict) counts() string {
+// counts returns the numbers in one line.
+func (v view) counts() string {
 	var parts []string
 	for _, c := range []struct {
 		n    int
@@ -148,16 +155,16 @@ func (v *Verdict) counts() string {
 	return strings.Join(parts, " · ")
 }
 
-// missing lists the targets that nothing came of.
-func (v *Verdict) missing(n *names) string {
+// missing returns the list of the targets without a result.
+func (v view) missing(n *names) string {
 	var b strings.Builder
 	for _, kind := range []struct {
-		status TargetStatus
+		status verdict.TargetStatus
 		title  string
-	}{{TargetMissing, "Without a result"}, {TargetCancelled, "Cancelled"}} {
+	}{{verdict.TargetMissing, "Without a result"}, {verdict.TargetCancelled, "Cancelled"}} {
 		var whys []string
-		by := map[string][]*TargetVerdict{}
-		for _, t := range v.hostsFirst(kind.status) {
+		by := map[string][]*verdict.Target{}
+		for _, t := range v.HostsFirst(kind.status) {
 			if by[t.Why] == nil {
 				whys = append(whys, t.Why)
 			}
@@ -176,24 +183,24 @@ func (v *Verdict) missing(n *names) string {
 	return b.String()
 }
 
-func (v *Verdict) notices(limit int) string {
+func (v view) notices(limit int) string {
 	const longest = 2000
-	notices := v.notes(func(s string) string { return code(s, longest) })
+	notices := v.notes(func(s string) string { return text.Code(s, longest) })
 	for i := range notices {
 		notices[i] = "- " + notices[i]
 	}
 	return bullets("Notices", notices, limit)
 }
 
-func (v *Verdict) ignored(limit int) string {
+func (v view) ignored(limit int) string {
 	ignored := make([]string, len(v.Ignored))
 	for i, r := range v.Ignored {
-		ignored[i] = fmt.Sprintf("- %s: %s", code(cmp.Or(r.Name, r.Entry), 200), r.Why)
+		ignored[i] = fmt.Sprintf("- %s: %s", text.Code(cmp.Or(r.Name, r.Entry), 200), r.Why)
 	}
 	return bullets("Results that don't count", ignored, limit)
 }
 
-// bullets is a list under a heading, or nothing.
+// bullets returns a list under a heading, or nothing.
 func bullets(title string, items []string, limit int) string {
 	if len(items) == 0 {
 		return ""
@@ -201,7 +208,7 @@ func bullets(title string, items []string, limit int) string {
 	return "### " + title + "\n\n" + list(items, "\n", limit) + "\n\n"
 }
 
-// list joins as many items as fit into limit bytes and says how many do not.
+// list returns as many items as fit into limit bytes, joined, and the number of the others.
 func list(items []string, separator string, limit int) string {
 	size := 0
 	for i, item := range items {

@@ -3,18 +3,19 @@ package report
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 // A row of the table of targets, before it is written for somebody.
 type row struct {
 	Entry, Name   string
 	System        string
-	Status        TargetStatus
+	Status        verdict.TargetStatus
 	Outcome       string // ours
 	Because       string // foreign
 	Time, Closure string
@@ -22,8 +23,9 @@ type row struct {
 	OutPath       string
 }
 
-// rows describe all targets, and to which binary caches each of them went.
-func (v *Verdict) rows() []row {
+// rows returns the rows of all targets, each with the binary caches that the target was pushed
+// to.
+func (v view) rows() []row {
 	went := map[string][]string{}
 	for _, p := range v.Pushes {
 		if p.Error == "" && !slices.Contains(went[p.Entry], p.Destination) {
@@ -31,8 +33,8 @@ func (v *Verdict) rows() []row {
 		}
 	}
 	rows := make([]row, 0, len(v.Targets))
-	for _, t := range v.hostsFirst() {
-		r := t.row()
+	for _, t := range v.HostsFirst() {
+		r := rowOf(t)
 		if t.Result != nil && t.Result.Outcome.OK() {
 			r.Caches = strings.Join(went[t.Entry], ", ")
 		}
@@ -41,30 +43,30 @@ func (v *Verdict) rows() []row {
 	return rows
 }
 
-// row describes a target.
-func (t *TargetVerdict) row() row {
-	r := row{Entry: t.Entry, Name: t.name(), System: t.Target.System, Status: t.Status, Time: none, Closure: none}
+// rowOf returns the row of a target.
+func rowOf(t *verdict.Target) row {
+	r := row{Entry: t.Entry, Name: t.Name(), System: t.Target.System, Status: t.Status, Time: text.None, Closure: text.None}
 	switch t.Status {
-	case TargetPresent:
+	case verdict.TargetPresent:
 		r.Outcome = "in the store"
-	case TargetSkipped:
+	case verdict.TargetSkipped:
 		r.Outcome, r.Because = "skipped", t.Why
-	case TargetFailed:
+	case verdict.TargetFailed:
 		r.Outcome = "failed"
-		switch cause := t.blockedBy(); {
-		case t.unevaluated():
+		switch cause := t.BlockedBy(); {
+		case t.Unevaluated():
 			r.Outcome = "can't be evaluated"
-		case t.stepFailed():
+		case t.StepFailed():
 			r.Outcome = postBuildFailed
-		case t.stopped():
+		case t.TimedOut:
 			r.Outcome = "stopped at its deadline"
 		case cause != "":
-			r.Outcome, r.Because = "blocked", cmp.Or(oneLine(job.DrvName(cause)), none)+" failed"
+			r.Outcome, r.Because = "blocked", cmp.Or(text.Line(job.DrvName(cause)), text.None)+" failed"
 			if more := len(t.Result.Causes) - 1; more > 0 {
 				r.Because += fmt.Sprintf(", and %d more", more)
 			}
 		}
-	case TargetMissing:
+	case verdict.TargetMissing:
 		r.Outcome = "no result"
 	default:
 		r.Outcome = string(t.Status)
@@ -72,10 +74,10 @@ func (t *TargetVerdict) row() row {
 	if t.Emulated {
 		r.Outcome += ", emulated"
 	}
-	if t.skippedStep() != "" {
+	if skippedStep(t) != "" {
 		r.Outcome += ", post_build skipped"
 	}
-	out := t.output()
+	out := t.Output()
 	r.OutPath, r.Closure = out.Path, size(out.Closure)
 	if t.Result != nil {
 		r.Time = duration(t.Result.Seconds)
@@ -83,28 +85,12 @@ func (t *TargetVerdict) row() row {
 	return r
 }
 
-// output gives the output that stands for a target: "out", or else the first.
-func (t *TargetVerdict) output() job.Output {
-	if t.Result != nil && len(t.Result.Outputs) > 0 {
-		outputs := t.Result.Outputs
-		return outputs[max(0, slices.IndexFunc(outputs, func(o job.Output) bool { return o.Name == "out" }))]
-	}
-	if t.Status != TargetSkipped {
-		return job.Output{}
-	}
-	for _, name := range append([]string{"out"}, slices.Sorted(maps.Keys(t.Target.OutPaths))...) {
-		if path := t.Target.OutPaths[name]; path != "" {
-			return job.Output{Name: name, Path: path}
-		}
-	}
-	return job.Output{}
-}
-
 // tableFrame is what the table takes around its rows, in bytes.
 const tableFrame = 400
 
-// table shows all targets, or as many as fit with their rows into limit bytes.
-func (v *Verdict) table(limit int, l map[string]string) string {
+// table returns the table of all targets, or of as many as fit with their rows into limit
+// bytes.
+func (v view) table(limit int, l map[string]string) string {
 	const (
 		many   = 30
 		header = "| Target | System | Outcome | Time | Closure | Binary cache |\n|---|---|---|--:|--:|---|\n"
@@ -115,29 +101,29 @@ func (v *Verdict) table(limit int, l map[string]string) string {
 	rows := make([]string, 0, len(v.Targets))
 	for _, r := range v.rows() {
 		outcome := r.Outcome
-		if r.Status == TargetFailed || r.Status == TargetMissing {
+		if r.Status == verdict.TargetFailed || r.Status == verdict.TargetMissing {
 			outcome = "**" + outcome + "**"
 			if address := l[r.Entry]; address != "" {
 				outcome = "[" + outcome + "](" + address + ")"
 			}
 		}
 		if r.Because != "" {
-			outcome += ": " + cell(r.Because, 200)
+			outcome += ": " + text.Cell(r.Because, 200)
 		}
-		name := cell(r.Name, 200)
+		name := text.Cell(r.Name, 200)
 		if r.OutPath != "" {
-			name += "<br>" + cell(r.OutPath, 300)
+			name += "<br>" + text.Cell(r.OutPath, 300)
 		}
-		rows = append(rows, fmt.Sprintf("| %s | %s | %s | %s | %s | %s |\n", name, cell(r.System, 40), outcome, r.Time, r.Closure, cell(r.Caches, 200)))
+		rows = append(rows, fmt.Sprintf("| %s | %s | %s | %s | %s | %s |\n", name, text.Cell(r.System, 40), outcome, r.Time, r.Closure, text.Cell(r.Caches, 200)))
 	}
-	text := cutRows(header, rows, limit, "target")
+	md := cutRows(header, rows, limit, "target")
 	if len(rows) > many {
-		return folded(plural(len(rows), "target"), text)
+		return folded(text.Plural(len(rows), "target"), md)
 	}
-	return "### Targets\n\n" + text
+	return "### Targets\n\n" + md
 }
 
-// cutRows is a table of as many rows as fit into limit bytes, and the number of
+// cutRows returns a table of as many rows as fit into limit bytes, and the number of
 // the others.
 func cutRows(header string, rows []string, limit int, what string) string {
 	shown, size := 0, 0
@@ -145,12 +131,12 @@ func cutRows(header string, rows []string, limit int, what string) string {
 		size += len(rows[shown])
 		shown++
 	}
-	text := ""
+	md := ""
 	if shown > 0 {
-		text = header + strings.Join(rows[:shown], "") + "\n"
+		md = header + strings.Join(rows[:shown], "") + "\n"
 	}
 	if left := len(rows) - shown; left > 0 {
-		text += fmt.Sprintf("%s left out, since there are too many.\n\n", plural(left, "more "+what+" is", "more "+what+"s are"))
+		md += fmt.Sprintf("%s left out, since there are too many.\n\n", text.Plural(left, "more "+what+" is", "more "+what+"s are"))
 	}
-	return text
+	return md
 }

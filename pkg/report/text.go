@@ -5,13 +5,17 @@ import (
 	"fmt"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// Text gives the verdict for a terminal or a log: a table of the targets, or of
+// Text returns the verdict for a terminal or a log: a table of the targets, or of
 // those that are not done where they are many, what failed and why, and as the
 // last line the verdict. Foreign text in it starts no workflow command of GitHub
 // Actions.
-func (v *Verdict) Text() string {
+func Text(of *verdict.Verdict) string {
+	v := view{of}
 	var b strings.Builder
 	v.textTable(&b)
 	v.textCauses(&b, v.rootCauses(false))
@@ -19,7 +23,7 @@ func (v *Verdict) Text() string {
 	size := b.Len()
 	for _, p := range v.Entries {
 		fmt.Fprintf(&b, "error: %s\n", plain(cmp.Or(p.Name, p.Entry)))
-		quote(&b, lines(p.Message))
+		quote(&b, text.Lines(p.Message))
 	}
 	for _, p := range v.Jobs {
 		fmt.Fprintf(&b, "job %s: %s\n", plain(p.Job), plain(string(p.Result)))
@@ -35,7 +39,7 @@ func (v *Verdict) Text() string {
 		b.WriteString("\n")
 	}
 	if v.Next != "" {
-		fmt.Fprintf(&b, "%s\n\n", unarmed(v.Next))
+		fmt.Fprintf(&b, "%s\n\n", text.NoCommandsWithin(v.Next))
 	}
 	verdict := string(v.Status) + ": " + v.Reason
 	if counts := v.counts(); counts != "" {
@@ -44,11 +48,11 @@ func (v *Verdict) Text() string {
 	return b.String() + verdict + "\n"
 }
 
-func (v *Verdict) textTable(b *strings.Builder) {
+func (v view) textTable(b *strings.Builder) {
 	const many = 100
-	targets := v.hostsFirst()
+	targets := v.HostsFirst()
 	if len(targets) > many {
-		targets = v.hostsFirst(TargetFailed, TargetMissing, TargetCancelled)
+		targets = v.HostsFirst(verdict.TargetFailed, verdict.TargetMissing, verdict.TargetCancelled)
 	}
 	if len(targets) == 0 {
 		return
@@ -56,25 +60,25 @@ func (v *Verdict) textTable(b *strings.Builder) {
 	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "OUTCOME\tTIME\tCLOSURE\tSYSTEM\tTARGET")
 	for _, t := range targets {
-		r := t.row()
+		r := rowOf(t)
 		because := plain(r.Because)
-		if t.Status == TargetMissing || t.Status == TargetCancelled {
+		if t.Status == verdict.TargetMissing || t.Status == verdict.TargetCancelled {
 			because = t.Why
 		}
 		if because != "" {
 			because = " (" + because + ")"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s%s\n", r.Outcome, r.Time, r.Closure, cmp.Or(plain(r.System), none), cmp.Or(plain(r.Name), none), because)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s%s\n", r.Outcome, r.Time, r.Closure, cmp.Or(plain(r.System), text.None), cmp.Or(plain(r.Name), text.None), because)
 	}
 	_ = w.Flush() // a strings.Builder takes everything
 	if done := len(v.Targets) - len(targets); done > 0 {
-		fmt.Fprintf(b, "and %s that nothing is left to do for\n", plural(done, "target"))
+		fmt.Fprintf(b, "and %s that nothing is left to do for\n", text.Plural(done, "target"))
 	}
 	b.WriteString("\n")
 }
 
-// textCauses tells of root causes; of so many that nobody reads on, in short.
-func (v *Verdict) textCauses(b *strings.Builder, causes []*rootCause) {
+// textCauses writes the root causes; of so many that nobody reads on, in short.
+func (v view) textCauses(b *strings.Builder, causes []*rootCause) {
 	const (
 		many       = 20
 		manyOthers = 100
@@ -85,7 +89,7 @@ func (v *Verdict) textCauses(b *strings.Builder, causes []*rootCause) {
 		fmt.Fprintf(b, "✗ %s\n", c.headline(plain))
 		for _, group := range c.affects() {
 			if group.how != "" {
-				fmt.Fprintf(b, "  %s: %s\n", group.how, unarmed(oneLine(strings.Join(targetNames(group.all()), ", "))))
+				fmt.Fprintf(b, "  %s: %s\n", group.how, text.NoCommandsWithin(text.Line(strings.Join(targetNames(group.all()), ", "))))
 			}
 		}
 		if i >= many {
@@ -131,13 +135,9 @@ func (v *Verdict) textCauses(b *strings.Builder, causes []*rootCause) {
 
 func quote(b *strings.Builder, all []string) {
 	for _, l := range all {
-		fmt.Fprintln(b, strings.TrimRight("  | "+unarmed(clip(l, 500)), " "))
+		fmt.Fprintln(b, strings.TrimRight("  | "+text.NoCommandsWithin(text.Clip(l, 500)), " "))
 	}
 }
 
-// plain is foreign text as a part of a line, though not its beginning.
-func plain(s string) string { return unarmed(clip(oneLine(s), 2000)) }
-
-// unarmed breaks what the runner takes for a command anywhere in a line, with a
-// word joiner, which is not seen.
-func unarmed(s string) string { return strings.ReplaceAll(s, "##[", "##\u2060[") }
+// plain returns foreign text as a part of a line.
+func plain(s string) string { return text.NoCommandsWithin(text.Clip(text.Line(s), 2000)) }

@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// TimeLine shows what the time of an entry went into, for the end of its log: a
+// TimeLine returns where the time of an entry went, for the end of its log: a
 // line for each derivation with when it was started, for how long it was built,
 // and both as a bar. Of many, it shows those that took longest. It is empty when
 // none took a second.
@@ -36,7 +38,7 @@ func TimeLine(r *job.Result) string {
 	slices.SortStableFunc(spans, func(a, b timeSpan) int { return cmp.Compare(a.offset, b.offset) })
 
 	var b strings.Builder
-	fmt.Fprintf(&b, "%8s %7s  %-*s%s  DERIVATION\n", "START", "TOOK", columns-len(job.Duration(total)), "0s", job.Duration(total))
+	fmt.Fprintf(&b, "%8s %7s  %-*s%s  DERIVATION\n", "START", "TOOK", columns-len(text.Duration(total)), "0s", text.Duration(total))
 	for _, s := range spans {
 		scale := columns / float64(total)
 		from := min(int(float64(s.offset)*scale), columns-1)
@@ -46,10 +48,10 @@ func TimeLine(r *job.Result) string {
 		if s.failed {
 			mark = "✗ "
 		}
-		fmt.Fprintf(&b, "%8s %7s  %s  %s%s\n", "+"+job.Duration(s.offset), job.Duration(s.took), bar, mark, s.name)
+		fmt.Fprintf(&b, "%8s %7s  %s  %s%s\n", "+"+text.Duration(s.offset), text.Duration(s.took), bar, mark, s.name)
 	}
 	if left := all - len(spans); left > 0 {
-		fmt.Fprintf(&b, "and %s\n", plural(left, "shorter one", "shorter ones"))
+		fmt.Fprintf(&b, "and %s\n", text.Plural(left, "shorter one", "shorter ones"))
 	}
 	return b.String()
 }
@@ -61,7 +63,7 @@ type timeSpan struct {
 	failed       bool
 }
 
-// timeSpans gives those of all builds, the longest first.
+// timeSpans returns the time spans of all builds, the longest first.
 func timeSpans(r *job.Result) []timeSpan {
 	begin := r.Started
 	for _, b := range r.Builds {
@@ -73,8 +75,8 @@ func timeSpans(r *job.Result) []timeSpan {
 	for i, b := range r.Builds {
 		spans[i] = timeSpan{
 			offset: max(0, b.Started.Sub(begin)),
-			took:   seconds(b.Seconds),
-			name:   unarmed(clip(oneLine(job.DrvName(b.DrvPath)), 100)),
+			took:   verdict.Seconds(b.Seconds),
+			name:   text.NoCommandsWithin(text.Clip(text.Line(job.DrvName(b.DrvPath)), 100)),
 			failed: b.Failed,
 		}
 	}

@@ -11,10 +11,6 @@ import (
 )
 
 // buildAt is a build that starts so many seconds after noon.
-func buildAt(name string, start, took float64) job.DrvBuild {
-	return job.DrvBuild{DrvPath: drv(name), Started: noon.Add(time.Duration(start * float64(time.Second))), Seconds: took}
-}
-
 func TestTimeLine(t *testing.T) {
 	t.Parallel()
 	r := &job.Result{Started: noon, Finished: noon.Add(312 * time.Second)}

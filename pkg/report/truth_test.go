@@ -2,12 +2,14 @@ package report
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 var (
@@ -58,7 +60,7 @@ var (
 			return all
 		},
 		"one timed out": func(all []*job.Result) []*job.Result {
-			all[0].TimedOut, all[0].Outcome, all[0].Targets[0].Outcome = true, job.Cancelled, job.Cancelled
+			all[0].TimedOut, all[0].Outcome, all[0].Targets[0].Outcome = true, job.OutcomeCancelled, job.OutcomeCancelled
 			return all
 		},
 		"one timed out at the end": func(all []*job.Result) []*job.Result {
@@ -66,27 +68,27 @@ var (
 			return all
 		},
 		"one crashed": func(all []*job.Result) []*job.Result {
-			all[0].Outcome = job.Broken
+			all[0].Outcome = job.OutcomeFailed
 			return all
 		},
 		"one cancelled": func(all []*job.Result) []*job.Result {
-			all[0].Outcome, all[0].Targets[0].Outcome = job.Cancelled, job.Cancelled
+			all[0].Outcome, all[0].Targets[0].Outcome = job.OutcomeCancelled, job.OutcomeCancelled
 			return all
 		},
 	}
-	truthStatuses = []Status{Success, Failure, Cancelled, Skipped}
+	truthStatuses = []verdict.Status{verdict.Success, verdict.Failure, verdict.Cancelled, verdict.Skipped}
 )
 
 // truth says what a verdict must be, from the names of the circumstances alone. In a
 // rerun of the failed jobs there are results of the first attempt, in which all
 // failed. A matrix that was dropped stops everything, if discovery made one.
-func truth(discover, build Status, plan, results string, dropped, rerun bool) Status {
+func truth(discover, build verdict.Status, plan, results string, dropped, rerun bool) verdict.Status {
 	entries := plan == "one" || plan == "many" || plan == "failed attributes"
 	stopped := entries && results == "one cancelled" // whose job may have failed for that
-	cancelled := discover == Cancelled || build == Cancelled || stopped
+	cancelled := discover == verdict.Cancelled || build == verdict.Cancelled || stopped
 
-	red := discover == Failure || build == Failure && !stopped
-	red = red || plan == "nil" && discover != Cancelled
+	red := discover == verdict.Failure || build == verdict.Failure && !stopped
+	red = red || plan == "nil" && discover != verdict.Cancelled
 	red = red || strings.Contains(plan, "failed attributes")
 	if entries {
 		switch results {
@@ -94,27 +96,27 @@ func truth(discover, build Status, plan, results string, dropped, rerun bool) St
 			red = true
 		case "one missing", "all missing", "one of another plan":
 			none := results == "all missing" || plan != "many"
-			red = red || !cancelled || rerun || dropped && discover == Success && none
+			red = red || !cancelled || rerun || dropped && discover == verdict.Success && none
 		}
 	}
-	if build == Skipped && entries {
+	if build == verdict.Skipped && entries {
 		red = red || !cancelled
 	}
 	// A plan that a discovery left which has not run is nobody's.
-	red = red || discover == Skipped && (plan != "nil" || !cancelled)
+	red = red || discover == verdict.Skipped && (plan != "nil" || !cancelled)
 	switch {
 	case red:
-		return Failure
+		return verdict.Failure
 	case cancelled:
-		return Cancelled
+		return verdict.Cancelled
 	default:
-		return Success
+		return verdict.Success
 	}
 }
 
 func TestTruthTable(t *testing.T) {
 	t.Parallel()
-	seen := map[Status]int{}
+	seen := map[verdict.Status]int{}
 	for planName, plan := range truthPlans {
 		for resultsName, change := range truthResults {
 			for _, discover := range truthStatuses {
@@ -145,7 +147,7 @@ func TestTruthTable(t *testing.T) {
 			}
 		}
 	}
-	for _, s := range []Status{Success, Failure, Cancelled} {
+	for _, s := range []verdict.Status{verdict.Success, verdict.Failure, verdict.Cancelled} {
 		if seen[s] < 10 {
 			t.Errorf("the table has only %d cases that are a %s", seen[s], s)
 		}
@@ -165,35 +167,36 @@ func firstAttempt(p *job.Plan) []*job.Result {
 }
 
 // invariants hold for every verdict.
-func invariants(t *testing.T, name string, p *job.Plan, results []*job.Result, needs Needs, v *Verdict) {
+func invariants(t *testing.T, name string, p *job.Plan, results []*job.Result, needs verdict.Needs, v *verdict.Verdict) {
 	t.Helper()
-	if v.Status == Success {
+	if v.Status == verdict.Success {
 		if p == nil {
 			t.Errorf("%s: green without a plan", name)
 			return
 		}
 		for n := range p.Targets {
-			if state := p.Targets[n].State; state == job.Failed || state == job.Build && !built(p, results, n) {
+			if state := p.Targets[n].State; state == job.StateFailed || state == job.StateBuild && !built(p, results, n) {
 				t.Errorf("%s: green, though %s is %s and not built", name, p.Targets[n].Attr, state)
 			}
 		}
 		for id, need := range needs {
-			if need.Result == Failure || need.Result == Cancelled || need.Result == Skipped && len(p.Entries) > 0 {
+			if need.Result == verdict.Failure || need.Result == verdict.Cancelled || need.Result == verdict.Skipped && len(p.Entries) > 0 {
 				t.Errorf("%s: green, though %s is %s", name, id, need.Result)
 			}
 		}
-		if needs["discover"].Result != Success {
+		if needs["discover"].Result != verdict.Success {
 			t.Errorf("%s: green, though discovery is %s", name, needs["discover"].Result)
 		}
 	}
-	anyCancelled := needs.cancelled() || slices.ContainsFunc(results, func(r *job.Result) bool { return r.Outcome == job.Cancelled && !r.TimedOut })
-	if v.Status == Cancelled && !anyCancelled {
+	stopped := slices.ContainsFunc(slices.Collect(maps.Values(needs)), func(n verdict.Need) bool { return n.Result == verdict.Cancelled })
+	anyCancelled := stopped || slices.ContainsFunc(results, func(r *job.Result) bool { return r.Outcome == job.OutcomeCancelled && !r.TimedOut })
+	if v.Status == verdict.Cancelled && !anyCancelled {
 		t.Errorf("%s: cancelled by nobody", name)
 	}
-	if v.Status == Cancelled && v.Counts.Failed+v.Counts.Missing > 0 {
+	if v.Status == verdict.Cancelled && v.Counts.Failed+v.Counts.Missing > 0 {
 		t.Errorf("%s: cancelled in spite of failures: %+v", name, v.Counts)
 	}
-	if v.Status == Failure && needs.cancelled() && !strings.Contains(v.Reason, "cancelled") {
+	if v.Status == verdict.Failure && stopped && !strings.Contains(v.Reason, "cancelled") {
 		t.Errorf("%s: the reason does not mention that the run was cancelled: %s", name, v.Reason)
 	}
 	if v.Reason == "" || strings.ContainsAny(v.Reason, "\n`*[<") {
@@ -203,7 +206,7 @@ func invariants(t *testing.T, name string, p *job.Plan, results []*job.Result, n
 	if sum := c.Built + c.Fetched + c.Present + c.Skipped + c.Failed + c.Cancelled + c.Missing; p != nil && !v.Refused && (sum != len(p.Targets) || len(v.Targets) != sum) {
 		t.Errorf("%s: %d targets, %d verdicts on targets, %d counted", name, len(p.Targets), len(v.Targets), sum)
 	}
-	summary, text := v.Summary(SummaryOptions{}), v.Text()
+	summary, text := Summary(v, SummaryOptions{}), Text(v)
 	for _, target := range v.Targets {
 		if !strings.Contains(summary, target.Target.Name) || !strings.Contains(text, target.Target.Name) {
 			t.Errorf("%s: %s is not in the reports", name, target.Target.Name)
@@ -216,12 +219,12 @@ func invariants(t *testing.T, name string, p *job.Plan, results []*job.Result, n
 		t.Errorf("%s: the text's last line is %q", name, last)
 	}
 	errs := 0
-	for _, a := range v.Annotations() {
+	for _, a := range Annotations(v) {
 		if a.Level == "error" {
 			errs++
 		}
 	}
-	if (errs > 0) != (v.Status == Failure) {
+	if (errs > 0) != (v.Status == verdict.Failure) {
 		t.Errorf("%s: %s with %d errors annotated", name, v.Status, errs)
 	}
 }

@@ -129,8 +129,8 @@ func (e *EntryCache) offered(n *nix.Nix, finder *available.Finder) func(context.
 func (e *EntryCache) MarkFetched(result *job.Result) {
 	for i := range result.Targets {
 		t := &result.Targets[i]
-		if t.Outcome == job.Present && slices.ContainsFunc(t.Outputs, func(o job.Output) bool { return e.came[o.Path] }) {
-			t.Outcome = job.Fetched
+		if t.Outcome == job.OutcomePresent && slices.ContainsFunc(t.Outputs, func(o job.Output) bool { return e.came[o.Path] }) {
+			t.Outcome = job.OutcomeFetched
 		}
 	}
 }

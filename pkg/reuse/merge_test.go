@@ -131,9 +131,9 @@ func TestIndexes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var entries []gc.Entry
+	var entries []action.CacheEntry
 	for _, s := range stored {
-		entries = append(entries, gc.Entry{Key: s.Key, Created: s.Saved})
+		entries = append(entries, action.CacheEntry{Key: s.Key, Created: s.Saved})
 	}
 	if got := gc.Indexes(entries, "nix-matrix"); len(entries) != 6 || len(got) != 4 {
 		t.Errorf("of %v, %v count", entries, got)

@@ -13,7 +13,6 @@ import (
 
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/documents"
-	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/pack"
 	"github.com/org/nix-matrix/pkg/storecache"
@@ -48,8 +47,8 @@ const OnlyProven = "a proposal restores nothing else on a runner that GitHub doe
 func (c *Cache) restorable(ix *storecache.Index, accepts storecache.Acceptance) *storecache.Index {
 	ix, refused := ix.Accepting(accepts)
 	if refused > 0 {
-		c.Log.Printf("left out %d store %s of the cache with neither a content address nor a signature by a trusted key: %s",
-			refused, text.Noun(refused, "path", "paths"), OnlyProven)
+		c.Log.Printf("left out %s of the cache with neither a content address nor a signature by a trusted key: %s",
+			text.Plural(refused, "store path"), OnlyProven)
 	}
 	return ix
 }
@@ -111,14 +110,14 @@ func (c *Cache) warn(title string, err error) { WarnCache(c.Log, title, err) }
 
 // restoring shows how far a restore is.
 func (c *Cache) restoring(done storecache.Restored) {
-	c.Log.Doing("restoring: %d paths, %s", done.Paths, job.Size(done.Size))
+	c.Log.Doing("restoring: %d paths, %s", done.Paths, text.Size(done.Size))
 }
 
 // restored tells what a restore has brought.
 func (c *Cache) restored(got storecache.Restored, took time.Duration) {
 	if got.Paths > 0 {
-		c.Log.Printf("restored %d store %s (%s) from %d %s, %s read, in %s", got.Paths, text.Noun(got.Paths, "path", "paths"), job.Size(got.Size),
-			len(got.Packs), text.Noun(len(got.Packs), "pack", "packs"), job.Size(got.Bytes), job.Duration(took))
+		c.Log.Printf("restored %s (%s) from %s, %s read, in %s", text.Plural(got.Paths, "store path"), text.Size(got.Size),
+			text.Plural(len(got.Packs), "pack"), text.Size(got.Bytes), text.Duration(took))
 	}
 }
 
@@ -137,14 +136,14 @@ func (s *Saved) add(p *storecache.Pack) {
 
 // saving shows how far a save is.
 func (c *Cache) saving(done *Saved, of int) {
-	c.Log.Doing("saving: %d of %d store paths, %s", done.Paths, of, job.Size(done.Size))
+	c.Log.Doing("saving: %d of %d store paths, %s", done.Paths, of, text.Size(done.Size))
 }
 
 // saved tells what was saved.
 func (c *Cache) saved(done *Saved, took time.Duration) {
 	if done.Paths > 0 {
-		c.Log.Printf("saved %d store %s (%s) in %d %s, in %s", done.Paths, text.Noun(done.Paths, "path", "paths"), job.Size(done.Size),
-			len(done.Packs), text.Noun(len(done.Packs), "pack", "packs"), job.Duration(took))
+		c.Log.Printf("saved %s (%s) in %s, in %s", text.Plural(done.Paths, "store path"), text.Size(done.Size),
+			text.Plural(len(done.Packs), "pack"), text.Duration(took))
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/go-retryablehttp"
 
 	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 const (
@@ -217,22 +218,10 @@ func (c *caller) refused(resp *http.Response, data []byte) *refusal {
 	return r
 }
 
-// quote makes a text of the service's fit for an error message: one line of
-// bounded length, without the token.
-func (c *caller) quote(text string) string {
-	if secret := c.config.Token.reveal(); secret != "" {
-		text = strings.ReplaceAll(text, secret, c.config.Token.String())
-	}
-	text = strings.Map(func(r rune) rune {
-		if strconv.IsPrint(r) {
-			return r
-		}
-		return ' '
-	}, text)
-	if len(text) > maxMessage {
-		text = strings.ToValidUTF8(text[:maxMessage], "") + "…"
-	}
-	return text
+// quote returns a text of the service's for an error message: one line of bounded length,
+// without the token.
+func (c *caller) quote(said string) string {
+	return text.Message(said, maxMessage, c.config.Token.reveal())
 }
 
 // withoutAddress takes addresses out of an error of net/http or the Azure SDK,

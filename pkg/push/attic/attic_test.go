@@ -136,7 +136,7 @@ func TestDialFails(t *testing.T) {
 		{"moved", attictest.Options{Before: answer(301, "Location", "https://new.example/", "")}, nil, false, []string{"301", "https://new.example/"}},
 		{"echo", attictest.Options{Before: func(w http.ResponseWriter, r *http.Request) bool {
 			return answer(500, "", "", r.Header.Get("Authorization"))(w, r)
-		}}, func(o *attic.Options) { o.Token = " hunter2\n" }, false, []string{"500: bearer (secret)"}},
+		}}, func(o *attic.Options) { o.Token = " hunter2\n" }, false, []string{"500: bearer ***"}},
 		{"endless", attictest.Options{Before: answer(500, "", "", strings.Repeat("€", 1000))}, nil, false, []string{"€…"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -11,11 +11,12 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
+
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 const (
@@ -232,24 +233,9 @@ func (c *Cache) advice(r *refusal, resp *http.Response) string {
 	return ""
 }
 
-// quote makes a text of the server's fit for an error message: one line of
-// bounded length, without the token.
-func (c *Cache) quote(text string) string {
-	if *c.token != "" {
-		text = strings.ReplaceAll(text, *c.token, "(secret)")
-	}
-	text = strings.Map(func(r rune) rune {
-		if strconv.IsPrint(r) {
-			return r
-		}
-		return ' '
-	}, text)
-	text = strings.Join(strings.Fields(text), " ")
-	if len(text) > maxMessage {
-		text = strings.ToValidUTF8(text[:maxMessage], "") + "…"
-	}
-	return text
-}
+// quote returns a text of the server's for an error message: one line of bounded length,
+// without the token.
+func (c *Cache) quote(said string) string { return text.Message(said, maxMessage, *c.token) }
 
 // withoutAddress takes the address out of an error of net/http: the caller says
 // what it was about.

@@ -1,4 +1,4 @@
-package report
+package verdict
 
 import (
 	"cmp"
@@ -55,8 +55,19 @@ func (v *Verdict) Record(about job.Record, plan *job.Plan, results []*job.Result
 	return &r
 }
 
-// proved says whether it is known that a target builds.
-func (t *TargetVerdict) proved() bool {
+// SkipProved skips the targets that the default branch, of which the Record is, has built
+// already.
+func SkipProved(targets []job.Target, r *job.Record) {
+	for i := range targets {
+		t := &targets[i]
+		if _, proved := r.Proved[job.DrvHash(t.DrvPath)]; proved && t.State == job.StateBuild {
+			t.State, t.Reason = job.StateSkip, "built by "+cmp.Or(r.Branch, "the default branch")+" already"
+		}
+	}
+}
+
+// proved reports whether a target is known to build.
+func (t *Target) proved() bool {
 	switch t.Status {
 	case TargetBuilt, TargetFetched, TargetPresent:
 		return true
@@ -67,11 +78,11 @@ func (t *TargetVerdict) proved() bool {
 	}
 }
 
-func (t *TargetVerdict) record(was *job.RecordTarget) job.RecordTarget {
+func (t *Target) record(was *job.RecordTarget) job.RecordTarget {
 	r := job.RecordTarget{
 		Attr: t.Target.Attr, Name: t.Target.Name, Kind: t.Target.Kind, System: t.Target.System, DrvPath: t.Target.DrvPath,
 	}
-	out := t.output()
+	out := t.Output()
 	r.Closure, r.Parts = out.Closure, out.Parts
 	if r.Closure == 0 && was != nil && was.DrvPath == r.DrvPath {
 		r.Closure, r.Parts = was.Closure, was.Parts
@@ -79,7 +90,7 @@ func (t *TargetVerdict) record(was *job.RecordTarget) job.RecordTarget {
 	return r
 }
 
-// times are how long derivations took, those before and those of the results. A
+// times returns how long derivations took, those before and those of the results. A
 // derivation's system is taken to be that of its entry.
 func times(plan *job.Plan, results []*job.Result, before map[string]float64) map[string]float64 {
 	all := maps.Clone(before)
@@ -92,7 +103,7 @@ func times(plan *job.Plan, results []*job.Result, before map[string]float64) map
 			continue
 		}
 		for _, b := range r.Builds {
-			if took := seconds(b.Seconds).Seconds(); !b.Failed && took >= leastTime {
+			if took := Seconds(b.Seconds).Seconds(); !b.Failed && took >= leastTime {
 				all[job.TimeKey(b.DrvPath, entry.System, b.Emulated)] = math.Round(took)
 			}
 		}
@@ -106,7 +117,7 @@ func times(plan *job.Plan, results []*job.Result, before map[string]float64) map
 	return all
 }
 
-// entryTimes are what entries took that were built, those before and those of the
+// entryTimes returns the times of entries that were built, those before and those of the
 // results.
 func entryTimes(plan *job.Plan, results []*job.Result, before map[string]job.EntryTime, today int) map[string]job.EntryTime {
 	all := maps.Clone(before)
@@ -115,7 +126,7 @@ func entryTimes(plan *job.Plan, results []*job.Result, before map[string]job.Ent
 	}
 	for _, r := range results {
 		entry, ok := plan.EntryByID(r.Entry)
-		if took := r.Finished.Sub(r.Started).Seconds(); ok && r.Outcome == job.Built && took >= leastTime {
+		if took := r.Finished.Sub(r.Started).Seconds(); ok && r.Outcome == job.OutcomeBuilt && took >= leastTime {
 			all[job.EntryKey(entry.Name, entry.System, r.Emulated)] = job.EntryTime{Seconds: math.Round(took), Fetched: max(r.FetchedBytes, 0), Day: today}
 		}
 	}

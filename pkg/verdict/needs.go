@@ -1,4 +1,4 @@
-package report
+package verdict
 
 import (
 	"encoding/json"
@@ -108,8 +108,8 @@ func ours(outputs map[string]string) int {
 	return n
 }
 
-// worse gives the worse of two statuses. What GitHub may come to say in future
-// is as bad as a failure.
+// worse returns the worse of two statuses. A status that GitHub may add in future is as bad as
+// a failure.
 func worse(a, b Status) Status {
 	rank := []Status{Success, Skipped, Cancelled}
 	at, bt := slices.Index(rank, a), slices.Index(rank, b)

@@ -1,8 +1,12 @@
-package report
+package verdict
 
 import (
+	"cmp"
+	"fmt"
+	"maps"
+	"math"
 	"slices"
-	"strings"
+	"time"
 
 	"github.com/org/nix-matrix/pkg/job"
 )
@@ -25,15 +29,16 @@ type Verdict struct {
 	Seconds    float64 `json:"seconds"`
 	JobSeconds float64 `json:"jobSeconds"`
 
-	Targets []TargetVerdict `json:"targets"` // all of the Plan, in its order
+	Targets []Target `json:"targets"` // all of the Plan, in its order
 	// Failures are the derivations that failed, as the causes of targets name them.
 	Failures []job.Failure  `json:"failures,omitempty"`
 	Entries  []EntryProblem `json:"entries,omitempty"` // what went wrong beside the targets
 	Jobs     []JobProblem   `json:"jobs,omitempty"`    // jobs of the workflow that did not succeed
 	Work     []Work         `json:"work,omitempty"`    // of the entries that have a Result, in the order of the Plan
 	Pushes   []Push         `json:"pushes,omitempty"`
-	Ignored  []Ignored      `json:"ignored,omitempty"` // Results that don't count
-	Notices  []string       `json:"notices,omitempty"` // of the Plan
+	Ignored  []Ignored      `json:"ignored,omitempty"`  // Results that don't count
+	Notices  []string       `json:"notices,omitempty"`  // of the Plan
+	Emulated []string       `json:"emulated,omitempty"` // of the Plan
 	// Change is what is different from another run, nil where none is known.
 	Change *Change `json:"change,omitempty"`
 }
@@ -49,7 +54,7 @@ type Counts struct {
 	Missing   int `json:"missing"`
 }
 
-// Done is the number of targets that nothing is left to do for.
+// Done returns the number of targets that nothing is left to do for.
 func (c Counts) Done() int { return c.Built + c.Fetched + c.Present + c.Skipped }
 
 func (c *Counts) add(s TargetStatus) {
@@ -85,21 +90,23 @@ const (
 	TargetMissing   TargetStatus = "missing"   // nobody told what became of it
 )
 
-// A TargetVerdict is what became of one target of the Plan.
-type TargetVerdict struct {
+// A Target is what became of one target of the Plan.
+type Target struct {
 	N        int               `json:"n"` // number in the Plan
 	Target   job.Target        `json:"target"`
 	Entry    string            `json:"entry,omitempty"`    // name of the entry that builds it
 	Emulated bool              `json:"emulated,omitempty"` // something was built for it by an emulator, such as qemu
 	Result   *job.TargetResult `json:"result,omitempty"`   // nil where none counts
 	Status   TargetStatus      `json:"status"`
+	// TimedOut says that the deadline of its entry came before it was done.
+	TimedOut bool `json:"timedOut,omitempty"`
 	// Why is the reason of a skip, the error of a failure (both foreign text), or
 	// says why a target is cancelled or missing. Empty otherwise.
 	Why string `json:"why,omitempty"`
 }
 
 // Done reports whether nothing is left to do for the target.
-func (t *TargetVerdict) Done() bool {
+func (t *Target) Done() bool {
 	switch t.Status {
 	case TargetBuilt, TargetFetched, TargetPresent, TargetSkipped:
 		return true
@@ -108,42 +115,60 @@ func (t *TargetVerdict) Done() bool {
 	return false
 }
 
-// unevaluated says that there is not even a derivation.
-func (t *TargetVerdict) unevaluated() bool { return t.Target.State == job.Failed }
+// Unevaluated reports whether the target could not be evaluated, so that there is no
+// derivation.
+func (t *Target) Unevaluated() bool { return t.Target.State == job.StateFailed }
 
-// blockedBy is the derivation that failed and kept the target, which needs it,
-// from being built; empty where there is none.
-func (t *TargetVerdict) blockedBy() string {
+// Name returns the name of a target for a person.
+func (t *Target) Name() string {
+	return cmp.Or(t.Target.Name, t.Target.Attr, fmt.Sprintf("target %d", t.N))
+}
+
+// Output returns the output that stands for a target: "out", or else the first.
+func (t *Target) Output() job.Output {
+	if t.Result != nil && len(t.Result.Outputs) > 0 {
+		outputs := t.Result.Outputs
+		return outputs[max(0, slices.IndexFunc(outputs, func(o job.Output) bool { return o.Name == "out" }))]
+	}
+	if t.Status != TargetSkipped {
+		return job.Output{}
+	}
+	for _, name := range append([]string{"out"}, slices.Sorted(maps.Keys(t.Target.OutPaths))...) {
+		if path := t.Target.OutPaths[name]; path != "" {
+			return job.Output{Name: name, Path: path}
+		}
+	}
+	return job.Output{}
+}
+
+// BlockedBy returns the derivation whose failure kept the target, which needs it, from being
+// built; empty where there is none.
+func (t *Target) BlockedBy() string {
 	if t.Status != TargetFailed || t.Result == nil || t.Result.Cause == t.Target.DrvPath {
 		return ""
 	}
 	return t.Result.Cause
 }
 
-// stepFailed says that it was built, and the step after that failed.
-func (t *TargetVerdict) stepFailed() bool { return t.Result != nil && stepFailed(t.Result) }
+// StepFailed reports whether the target was built and the step after the build failed.
+func (t *Target) StepFailed() bool { return t.Result != nil && stepFailed(t.Result) }
 
-// stopped says that the deadline of its entry came.
-func (t *TargetVerdict) stopped() bool {
-	return t.Status == TargetFailed && !t.unevaluated() && strings.HasPrefix(t.Why, whyDeadline)
-}
-
-// log is that of what failed.
-func (t *TargetVerdict) log() []string {
+// Log returns the last lines of the build or the step that failed.
+func (t *Target) Log() []string {
 	switch {
 	case t.Result == nil:
 		return nil
-	case t.stepFailed():
+	case t.StepFailed():
 		return t.Result.PostBuild.Log
 	default:
 		return t.Result.Log
 	}
 }
 
-// reproduce is what to type to see elsewhere what became of the target, if that can
-// be. The Plan's word counts for more than the worker's.
-func (t *TargetVerdict) reproduce() string {
-	if t.stepFailed() || t.stopped() {
+// Reproduce returns the command that reproduces the failure of the target locally, empty where
+// none does. The Plan's word counts for more than the worker's.
+func (t *Target) Reproduce() string {
+	if t.StepFailed() || t.TimedOut {
 		return ""
 	}
 	if t.Target.Reproduce == "" && t.Result != nil {
@@ -193,7 +218,8 @@ type Traffic struct {
 	Bytes int64 `json:"bytes"` // of packs
 }
 
-func (t *Traffic) add(paths int, bytes int64) {
+// Add adds store paths and bytes of packs. Negative numbers, which only a broken document has, count as 0.
+func (t *Traffic) Add(paths int, bytes int64) {
 	t.Paths, t.Bytes = t.Paths+max(paths, 0), t.Bytes+max(bytes, 0)
 }
 
@@ -210,16 +236,16 @@ type Ignored struct {
 	Why   string `json:"why"`
 }
 
-// hostsFirst gives the targets of the given statuses, or all of them, in the
-// order in which people look at them.
-func (v *Verdict) hostsFirst(of ...TargetStatus) []*TargetVerdict {
-	var targets []*TargetVerdict
+// HostsFirst returns the targets of the given statuses, or all of them: hosts before others,
+// else in the order of the Plan.
+func (v *Verdict) HostsFirst(of ...TargetStatus) []*Target {
+	var targets []*Target
 	for i := range v.Targets {
 		if t := &v.Targets[i]; len(of) == 0 || slices.Contains(of, t.Status) {
 			targets = append(targets, t)
 		}
 	}
-	slices.SortStableFunc(targets, func(a, b *TargetVerdict) int {
+	slices.SortStableFunc(targets, func(a, b *Target) int {
 		switch hostA, hostB := a.Target.Kind.IsHost(), b.Target.Kind.IsHost(); {
 		case hostA == hostB:
 			return 0
@@ -230,4 +256,26 @@ func (v *Verdict) hostsFirst(of ...TargetStatus) []*TargetVerdict {
 		}
 	})
 	return targets
+}
+
+// collect adds the failures of a Result to those of others; of a derivation that several
+// Results mention, it keeps the failure with the longer log. known has their places.
+func (v *Verdict) collect(r *job.Result, known map[string]int) {
+	for _, f := range r.Failures {
+		if n, ok := known[f.DrvPath]; !ok {
+			known[f.DrvPath] = len(v.Failures)
+			v.Failures = append(v.Failures, f)
+		} else if known := &v.Failures[n]; len(f.Log) > len(known.Log) || len(f.Log) == len(known.Log) && known.LogFile == "" {
+			v.Failures[n] = f
+		}
+	}
+}
+
+// Seconds returns the duration of a number of seconds in a document, which may be any number.
+func Seconds(s float64) time.Duration {
+	const most = 1e8
+	if math.IsNaN(s) || s <= 0 {
+		return 0
+	}
+	return time.Duration(min(s, most) * float64(time.Second))
 }

@@ -1,4 +1,4 @@
-package report
+package verdict
 
 import (
 	"cmp"
@@ -10,7 +10,7 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-// What is said of targets without a result, and of results that don't count.
+// The reasons why a target has no result, and why a result does not count.
 const (
 	whyStopped     = "its build was stopped"
 	whyNeverEnded  = "its job was stopped before it had a result"
@@ -42,7 +42,7 @@ const (
 // the path of each output that the Plan wants.
 func Judge(plan *job.Plan, planKey string, results []*job.Result, needs Needs) *Verdict {
 	j := &judgement{
-		v:         &Verdict{Cancelled: needs.cancelled(), Targets: []TargetVerdict{}},
+		v:         &Verdict{Cancelled: needs.cancelled(), Targets: []Target{}},
 		plan:      plan,
 		needs:     needs,
 		discovery: needs.discovery(planKey),
@@ -59,7 +59,7 @@ func Judge(plan *job.Plan, planKey string, results []*job.Result, needs Needs) *
 			return Refuse(refusal, needs)
 		}
 	}
-	j.v.Notices = plan.Notices
+	j.v.Notices, j.v.Emulated = plan.Notices, plan.Emulated
 	j.choose(planKey, results)
 	for _, r := range j.results {
 		j.stopped = j.stopped || wasCancelled(r)
@@ -69,7 +69,7 @@ func Judge(plan *job.Plan, planKey string, results []*job.Result, needs Needs) *
 	j.targets()
 	j.entries()
 	j.times()
-	j.jobs(len(plan.Entries) > 0 || slices.ContainsFunc(plan.Targets, func(t job.Target) bool { return t.State == job.Build }))
+	j.jobs(len(plan.Entries) > 0 || slices.ContainsFunc(plan.Targets, func(t job.Target) bool { return t.State == job.StateBuild }))
 	j.conclude()
 	return j.v
 }
@@ -93,7 +93,7 @@ func (j *judgement) choose(planKey string, results []*job.Result) {
 		}
 		_, known := j.plan.EntryByID(r.Entry)
 		switch {
-		case r.Plan != planKey:
+		case !job.SamePlan(r.Plan, planKey):
 			j.elsewhere[r.Entry] = true
 			j.ignore(r, ofOtherPlan)
 		case !known:
@@ -111,8 +111,8 @@ func (j *judgement) ignore(r *job.Result, why string) {
 	j.v.Ignored = append(j.v.Ignored, Ignored{Entry: r.Entry, Name: r.Name, Why: why})
 }
 
-// newer says whether a counts and b does not. Of two that finished together it
-// is the worse, so that their order means nothing.
+// newer reports whether a counts and b does not. Of two that finished together it is the
+// worse, so that their order means nothing.
 func newer(a, b *job.Result) bool {
 	if c := a.Finished.Compare(b.Finished); c != 0 {
 		return c > 0
@@ -120,16 +120,16 @@ func newer(a, b *job.Result) bool {
 	return b.Outcome.OK() && (!a.Outcome.OK() || a.Error != "")
 }
 
-// unfinished says whether a Result is the one that a worker leaves before it
+// unfinished reports whether a Result is the one that a worker leaves before it
 // starts, in case it gets killed.
 func unfinished(r *job.Result) bool {
 	return !r.Finished.After(r.Started) && len(r.Targets) == 0 && !r.Outcome.OK()
 }
 
-// wasCancelled says whether a Result shows that its job was told to stop.
+// wasCancelled reports whether a Result shows that its job was told to stop.
 func wasCancelled(r *job.Result) bool {
 	return !r.TimedOut &&
-		(r.Outcome == job.Cancelled || slices.ContainsFunc(r.Targets, func(t job.TargetResult) bool { return t.Outcome == job.Cancelled }))
+		(r.Outcome == job.OutcomeCancelled || slices.ContainsFunc(r.Targets, func(t job.TargetResult) bool { return t.Outcome == job.OutcomeCancelled }))
 }
 
 func (j *judgement) targets() {
@@ -149,16 +149,16 @@ func (j *judgement) targets() {
 }
 
 // target judges the target number n, which entry builds. There may be none.
-func (j *judgement) target(n int, entry *job.Entry) TargetVerdict {
-	t := TargetVerdict{N: n, Target: j.plan.Targets[n]}
+func (j *judgement) target(n int, entry *job.Entry) Target {
+	t := Target{N: n, Target: j.plan.Targets[n]}
 	switch t.Target.State {
-	case job.Skip:
+	case job.StateSkip:
 		t.Status, t.Why = TargetSkipped, t.Target.Reason
 		if t.Target.Available && !t.Target.HasPaths() {
 			t.Status, t.Why = TargetMissing, whyNowhere
 		}
 		return t
-	case job.Build:
+	case job.StateBuild:
 	default:
 		t.Status, t.Why = TargetFailed, t.Target.Error
 		return t
@@ -178,7 +178,7 @@ func (j *judgement) target(n int, entry *job.Entry) TargetVerdict {
 		return t
 	}
 	if late(r, t.Result) {
-		t.Status, t.Why = TargetFailed, deadline(r, t.Result)
+		t.Status, t.TimedOut, t.Why = TargetFailed, true, deadline(r, t.Result)
 		return t
 	}
 	if good(t.Result) && !evident(t.Result, &t.Target) {
@@ -189,8 +189,8 @@ func (j *judgement) target(n int, entry *job.Entry) TargetVerdict {
 	return t
 }
 
-// missing says why there is no TargetResult.
-func (j *judgement) missing(t *TargetVerdict, entry *job.Entry, r *job.Result) {
+// missing sets the reason why there is no TargetResult.
+func (j *judgement) missing(t *Target, entry *job.Entry, r *job.Result) {
 	t.Status = TargetMissing
 	switch {
 	case j.v.Cancelled && (r == nil || wasCancelled(r) || unfinished(r)):
@@ -207,8 +207,8 @@ func (j *judgement) missing(t *TargetVerdict, entry *job.Entry, r *job.Result) {
 	}
 }
 
-// find gives the TargetResult of a target, or says why there is none. Of several
-// it is the worst.
+// find returns the TargetResult of a target, or the reason why there is none. Of several it is
+// the worst.
 func find(r *job.Result, n int, target *job.Target) (*job.TargetResult, string) {
 	var found *job.TargetResult
 	why := whyUnmentioned
@@ -218,14 +218,14 @@ func find(r *job.Result, n int, target *job.Target) (*job.TargetResult, string) 
 		case t.N != n:
 		case t.Attr != target.Attr || t.DrvPath != target.DrvPath:
 			why = whyOtherDrv
-		case found == nil || good(found) && evident(found, target) || found.Outcome == job.Cancelled && !good(t):
+		case found == nil || good(found) && evident(found, target) || found.Outcome == job.OutcomeCancelled && !good(t):
 			found = t
 		}
 	}
 	return found, why
 }
 
-// good says whether all went well with a target.
+// good reports whether all went well with a target.
 func good(t *job.TargetResult) bool { return t.Outcome.OK() && !stepFailed(t) }
 
 // evident reports whether a result names the path of each output that the Plan wants,
@@ -246,20 +246,21 @@ func evident(r *job.TargetResult, t *job.Target) bool {
 	return true
 }
 
-// stepFailed says whether the step after the build failed.
+// stepFailed reports whether the step after the build failed.
 func stepFailed(t *job.TargetResult) bool {
 	return t.PostBuild != nil && t.PostBuild.Outcome == job.StepFailed
 }
 
-// late says whether a target was not done when the deadline of its entry came.
+// late reports whether a target was not done when the deadline of its entry came.
 func late(r *job.Result, t *job.TargetResult) bool {
 	return r.TimedOut && !t.Outcome.OK() && t.Cause == "" && t.PostBuild == nil
 }
 
-// deadline says that, and then what the worker says.
+// deadline returns the message of a target that the deadline stopped: that it did, and the
+// words of the worker.
 func deadline(r *job.Result, t *job.TargetResult) string {
 	said := []string{whyDeadline, r.Error}
-	if t.Outcome != job.Cancelled {
+	if t.Outcome != job.OutcomeCancelled {
 		said = append(said, t.Error)
 	}
 	return strings.Join(slices.DeleteFunc(said, func(s string) bool { return s == "" }), "\n")
@@ -267,26 +268,25 @@ func deadline(r *job.Result, t *job.TargetResult) string {
 
 func status(t *job.TargetResult) (TargetStatus, string) {
 	if stepFailed(t) {
-		why := strings.TrimPrefix(strings.TrimPrefix(cmp.Or(t.PostBuild.Error, t.Error), postBuildFailed), ": ")
-		return TargetFailed, postBuildFailed + ": " + cmp.Or(why, "no error was given")
+		return TargetFailed, postBuildFailed + ": " + cmp.Or(t.PostBuild.Error, t.Error, "no error was given")
 	}
 	switch t.Outcome {
-	case job.Built:
+	case job.OutcomeBuilt:
 		return TargetBuilt, ""
-	case job.Fetched:
+	case job.OutcomeFetched:
 		return TargetFetched, ""
-	case job.Present:
+	case job.OutcomePresent:
 		return TargetPresent, ""
-	case job.Cancelled:
+	case job.OutcomeCancelled:
 		return TargetCancelled, whyStopped
-	case job.Broken:
+	case job.OutcomeFailed:
 		return TargetFailed, cmp.Or(t.Error, "it failed, and no error was given")
 	default:
 		return TargetFailed, cmp.Or(t.Error, fmt.Sprintf("its outcome is %q, which this nix-matrix does not know", t.Outcome))
 	}
 }
 
-// entries collects the pushes and what went wrong beside the targets.
+// entries collects the pushes and the errors of entries that are not of a target.
 func (j *judgement) entries() {
 	failures := map[string]int{}
 	for i := range j.plan.Entries {
@@ -300,7 +300,7 @@ func (j *judgement) entries() {
 			j.v.Pushes = append(j.v.Pushes, Push{Entry: e.Name, Push: p})
 		}
 		p := EntryProblem{Entry: e.ID, Name: e.Name, Status: Failure, Message: problem(r)}
-		if !r.TimedOut && (r.Outcome == job.Cancelled || j.v.Cancelled && unfinished(r)) {
+		if !r.TimedOut && (r.Outcome == job.OutcomeCancelled || j.v.Cancelled && unfinished(r)) {
 			p.Status = Cancelled
 		}
 		if p.Message != "" && (p.Status == Failure || !j.tellsOfCancel(e)) {
@@ -309,14 +309,14 @@ func (j *judgement) entries() {
 	}
 }
 
-// tellsOfCancel says whether a target of an entry is known to be cancelled.
+// tellsOfCancel reports whether a target of an entry is known to be cancelled.
 func (j *judgement) tellsOfCancel(e *job.Entry) bool {
 	return slices.ContainsFunc(e.Targets, func(ref job.Ref) bool {
 		return ref.N >= 0 && ref.N < len(j.v.Targets) && j.v.Targets[ref.N].Status == TargetCancelled
 	})
 }
 
-// problem says what is wrong with a Result that its targets do not tell.
+// problem returns the error of a Result that its targets do not have, empty if there is none.
 func problem(r *job.Result) string {
 	told := slices.ContainsFunc(r.Targets, func(t job.TargetResult) bool { return !good(&t) })
 	switch {
@@ -338,7 +338,7 @@ func problem(r *job.Result) string {
 	return ""
 }
 
-// times tells what the entries did and adds up how long they took. A rerun may be days after the run, so
+// times collects the work of the entries and adds up how long it took. A rerun may be days after the run, so
 // the time between the first and the last moment says nothing.
 func (j *judgement) times() {
 	type span struct {
@@ -357,10 +357,10 @@ func (j *judgement) times() {
 			Fetched: max(r.Fetched, 0), FetchedBytes: max(r.FetchedBytes, 0),
 		}
 		if r.Restored != nil {
-			w.Restored.add(r.Restored.Paths, r.Restored.Read)
+			w.Restored.Add(r.Restored.Paths, r.Restored.Read)
 		}
 		for _, p := range r.Saved {
-			w.Saved.add(p.Paths, p.Size)
+			w.Saved.Add(p.Paths, p.Size)
 		}
 		if took := j.plan.Took[r.Entry].Seconds; took > 0 {
 			w.Before = took

@@ -1,4 +1,4 @@
-package report
+package verdict
 
 import (
 	"encoding/json"
@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // A Refusal says why a Plan is not judged. Such a verdict is red.
@@ -77,8 +78,8 @@ func matrixRows(text string) []matrixRow {
 	return matrix.Include
 }
 
-// check reports why the Plan with a key must not be judged: it is not the one that the
-// discover job names in Needs. nil means that it is.
+// check returns the reason why the Plan with a key must not be judged: it is not the one that
+// the discover job names in Needs. nil means that it is.
 func (n Needs) check(plan *job.Plan, key string) *Refusal {
 	id, ok := job.PlanKeyID(key)
 	claims := n.claims(id)
@@ -102,7 +103,7 @@ func (n Needs) check(plan *job.Plan, key string) *Refusal {
 	return nil
 }
 
-// unnamed is the Refusal where no job names a Plan.
+// unnamed returns the Refusal where no job names a Plan.
 func (n Needs) unnamed() *Refusal {
 	switch d := n.discovery(""); {
 	case len(d.ids) == 0:
@@ -127,20 +128,20 @@ func (n Needs) renamed(ids []string) bool {
 	return slices.ContainsFunc(ids, func(id string) bool { return len(n[id].Outputs) > 0 && ours(n[id].Outputs) == 0 })
 }
 
-// ambiguous is the Refusal where jobs name two Plans for one id.
+// ambiguous returns the Refusal where jobs name two Plans for one id.
 func ambiguous(id string, a, b claim) *Refusal {
-	who := fmt.Sprintf("The job %s names", code(a.job, 100))
+	who := fmt.Sprintf("The job %s names", text.Code(a.job, 100))
 	if a.job != b.job {
-		who = fmt.Sprintf("The jobs %s and %s name", code(a.job, 100), code(b.job, 100))
+		who = fmt.Sprintf("The jobs %s and %s name", text.Code(a.job, 100), text.Code(b.job, 100))
 	}
 	return &Refusal{
 		Reason: "two uses of nix-matrix in this workflow have the same id",
 		Next: fmt.Sprintf("%s two plans of the id %s, and what one of them stores the other overwrites. Give each use an `id` of its own, in all of its jobs.",
-			who, code(id, 100)),
+			who, text.Code(id, 100)),
 	}
 }
 
-// otherPlan is the Refusal of a Plan that is not the one that a job names.
+// otherPlan returns the Refusal of a Plan that is not the one that a job names.
 func otherPlan(plan *job.Plan, id string, made claim) *Refusal {
 	of := "another plan"
 	if plan.Run != 0 {
@@ -150,12 +151,12 @@ func otherPlan(plan *job.Plan, id string, made claim) *Refusal {
 		Reason: "the plan that arrived is not the one that discovery made",
 		Next: fmt.Sprintf("The job %s names the plan %s, and the artifact %s has %s. If this workflow uses nix-matrix twice, give each use an `id` of its own: "+
 			"with the same `id` they overwrite each other's artifacts. If not, somebody has replaced the artifact: run all jobs again, and see who can write artifacts in this run.",
-			code(made.job, 100), code(made.key, 200), code(id+".plan", 100), of),
+			text.Code(made.job, 100), text.Code(made.key, 200), text.Code(id+".plan", 100), of),
 	}
 }
 
-// sameEntries reports why the other outputs of the job that made a Plan are not about
-// that Plan. Those that it does not export say nothing.
+// sameEntries returns the reason why the other outputs of the job that made a Plan are not
+// about that Plan, nil if they are. An output that is not exported counts as right.
 func sameEntries(plan *job.Plan, outputs map[string]string) *Refusal {
 	const next = "The outputs `matrix`, `count` and `plan` must be those of one discover step. Run all jobs again."
 	if count := strings.TrimSpace(outputs["count"]); count != "" && count != strconv.Itoa(len(plan.Entries)) {
@@ -163,7 +164,7 @@ func sameEntries(plan *job.Plan, outputs map[string]string) *Refusal {
 		if n, err := strconv.Atoi(count); err == nil {
 			says = strconv.Itoa(n)
 		}
-		return &Refusal{Reason: fmt.Sprintf("the plan has %s, and the count of discovery is %s", plural(len(plan.Entries), "entry", "entries"), says), Next: next}
+		return &Refusal{Reason: fmt.Sprintf("the plan has %s, and the count of discovery is %s", text.Plural(len(plan.Entries), "entry", "entries"), says), Next: next}
 	}
 	matrix := outputs["matrix"]
 	if strings.TrimSpace(matrix) == "" {
@@ -183,10 +184,31 @@ func sameEntries(plan *job.Plan, outputs map[string]string) *Refusal {
 	return nil
 }
 
+// Unreadable returns the Refusal of a Plan that arrived and cannot be read.
+func Unreadable(err error) *Refusal {
+	return &Refusal{
+		Reason: "the plan that arrived cannot be read",
+		Next:   "All jobs need the same version of nix-matrix and the same `encryption_key`. If they have that, somebody has replaced the artifact: run all jobs again.",
+		Detail: err.Error(),
+	}
+}
+
+// OtherRun returns the Refusal of a Plan that is not of a run, nil if it is. The attempt of
+// the Plan may be an earlier one: a rerun of failed jobs keeps it.
+func OtherRun(plan *job.Plan, run int64, attempt int) *Refusal {
+	if plan.Run == run && plan.Attempt <= attempt {
+		return nil
+	}
+	return &Refusal{
+		Reason: "the plan that arrived is of another run",
+		Next:   fmt.Sprintf("It was made in the run %d, attempt %d, and this is the run %d, attempt %d. Run all jobs again.", plan.Run, plan.Attempt, run, attempt),
+	}
+}
+
 // Refuse returns the verdict on a run whose Plan is not judged.
 func Refuse(r *Refusal, needs Needs) *Verdict {
 	j := &judgement{
-		v:         &Verdict{Cancelled: needs.cancelled(), Targets: []TargetVerdict{}, Refused: true},
+		v:         &Verdict{Cancelled: needs.cancelled(), Targets: []Target{}, Refused: true},
 		needs:     needs,
 		discovery: needs.discovery(""),
 	}

@@ -1,23 +1,11 @@
-package job
+package text
 
 import (
 	"fmt"
-	"path"
-	"strings"
 	"time"
 )
 
-// DrvName is the readable part of a store path: without directory, hash and
-// the .drv of a derivation.
-func DrvName(storePath string) string {
-	name := strings.TrimSuffix(path.Base(storePath), ".drv")
-	if len(name) > 33 && name[32] == '-' {
-		name = name[33:]
-	}
-	return name
-}
-
-// Duration shows a duration as people read it: 0.4s, 12s, 3m05s, 1h02m.
+// Duration returns a duration for people: 0.4s, 12s, 3m05s, 1h02m.
 func Duration(t time.Duration) string {
 	switch {
 	case t < 10*time.Second:
@@ -31,7 +19,7 @@ func Duration(t time.Duration) string {
 	}
 }
 
-// Size shows a number of bytes as people read it.
+// Size returns a number of bytes for people: 12 B, 1.5 MiB.
 func Size(bytes int64) string {
 	const unit = 1024
 	if bytes < unit {
@@ -43,4 +31,16 @@ func Size(bytes int64) string {
 		prefix++
 	}
 	return fmt.Sprintf("%.1f %ciB", value, "KMGT"[prefix])
+}
+
+// Plural returns a number with its noun, whose plural ends in s unless it is given.
+func Plural(n int, one string, many ...string) string {
+	switch {
+	case n == 1:
+		return "1 " + one
+	case len(many) > 0:
+		return fmt.Sprintf("%d %s", n, many[0])
+	default:
+		return fmt.Sprintf("%d %ss", n, one)
+	}
 }

@@ -1,4 +1,4 @@
-package report
+package verdict_test
 
 import (
 	"encoding/json"
@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 func TestOutput(t *testing.T) {
@@ -17,7 +18,7 @@ func TestOutput(t *testing.T) {
 	results[0].Targets[0].Outputs[0].Parts = map[string]int64{"a part of the closure": 1 << 20}
 	results[0].Targets[0].PostBuild = &job.Step{Outcome: job.StepFailed, Error: "exit status 1", Log: []string{"a line of the step's log"}}
 	fail(results[1], 0, drv("openssl"), "a line of the log")
-	v := judged(plan, planKey, results, needsOf(Success, Failure))
+	v := judged(plan, planKey, results, needsOf(verdict.Success, verdict.Failure))
 	// An emoji is two characters in UTF-16.
 	v.Targets[0].Target.Description = "for the garden \U0001F331"
 
@@ -33,7 +34,7 @@ func TestOutput(t *testing.T) {
 	if results[0].Targets[0].PostBuild.Log == nil || results[1].Targets[0].Log == nil || results[0].Targets[0].Outputs[0].Parts == nil {
 		t.Error("the results have lost what the output leaves out")
 	}
-	var read Verdict
+	var read verdict.Verdict
 	if err := json.Unmarshal(all, &read); err != nil {
 		t.Fatal(err)
 	}
@@ -49,13 +50,13 @@ func TestOutput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got Verdict
+	var got verdict.Verdict
 	if err := json.Unmarshal(counts, &got); err != nil {
 		t.Fatal(err)
 	}
-	want := Verdict{
-		Status: Failure, Reason: v.Reason, Next: v.Next, Counts: Counts{Failed: 2},
-		Seconds: v.Seconds, JobSeconds: v.JobSeconds, Targets: []TargetVerdict{},
+	want := verdict.Verdict{
+		Status: verdict.Failure, Reason: v.Reason, Next: v.Next, Counts: verdict.Counts{Failed: 2},
+		Seconds: v.Seconds, JobSeconds: v.JobSeconds, Targets: []verdict.Target{},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("what is left, - want + got:\n%s", diff)

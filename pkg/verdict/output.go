@@ -1,4 +1,4 @@
-package report
+package verdict
 
 import (
 	"encoding/json"
@@ -8,7 +8,7 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-// Output gives the Verdict's JSON on one line, without logs and without what closures
+// Output returns the Verdict's JSON on one line, without logs and without what closures
 // consist of, for programs that read it from an output of a workflow. Where that has
 // more than maxLen characters, as UTF-16 counts them, it is only what is said of the
 // whole: no targets, which the counts still count.
@@ -28,11 +28,11 @@ func (v *Verdict) Output(maxLen int) ([]byte, error) {
 	}
 	return json.Marshal(&Verdict{
 		Status: v.Status, Reason: v.Reason, Next: v.Next, Cancelled: v.Cancelled, Counts: v.Counts,
-		Seconds: v.Seconds, JobSeconds: v.JobSeconds, Targets: []TargetVerdict{},
+		Seconds: v.Seconds, JobSeconds: v.JobSeconds, Targets: []Target{},
 	})
 }
 
-// shortResult is a result without what is long.
+// shortResult returns a result without logs and parts of closures.
 func shortResult(r *job.TargetResult) *job.TargetResult {
 	if r == nil {
 		return nil

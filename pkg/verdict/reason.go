@@ -1,12 +1,14 @@
-package report
+package verdict
 
 import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/org/nix-matrix/pkg/text"
 )
 
-// conclude gives the status and the reason of a verdict on a Plan.
+// conclude sets the status and the reason of a verdict on a Plan.
 func (j *judgement) conclude() {
 	v := j.v
 	failures := j.failures()
@@ -24,7 +26,7 @@ func (j *judgement) conclude() {
 		v.Reason = fmt.Sprintf("the run was cancelled, though %s", allDone(total))
 	case cancelled:
 		v.Status = Cancelled
-		v.Reason = fmt.Sprintf("the run was cancelled with %d of %s done", v.Counts.Done(), plural(total, "target"))
+		v.Reason = fmt.Sprintf("the run was cancelled with %d of %s done", v.Counts.Done(), text.Plural(total, "target"))
 	case v.Counts.Done() > v.Counts.Skipped:
 		v.Status = Success
 		v.Reason = allDone(total)
@@ -33,19 +35,19 @@ func (j *judgement) conclude() {
 		v.Reason = "there is nothing to build"
 	default:
 		v.Status = Success
-		v.Reason = fmt.Sprintf("there is nothing to build, %s skipped", plural(total, "target is", "targets are"))
+		v.Reason = fmt.Sprintf("there is nothing to build, %s skipped", text.Plural(total, "target is", "targets are"))
 	}
 	if v.Status == Failure && v.Cancelled {
 		v.Reason += "; besides, the run was cancelled"
 	}
 }
 
-// failures says what is red, the most telling first.
+// failures returns the reasons why the run is red, the most telling first.
 func (j *judgement) failures() []string {
 	v := j.v
 	unevaluated := 0
 	for i := range v.Targets {
-		if v.Targets[i].unevaluated() {
+		if v.Targets[i].Unevaluated() {
 			unevaluated++
 		}
 	}
@@ -57,9 +59,9 @@ func (j *judgement) failures() []string {
 			if n > 1 {
 				one = many
 			}
-			parts = append(parts, fmt.Sprintf("%d of %s %s", n, plural(len(v.Targets), "target"), one))
+			parts = append(parts, fmt.Sprintf("%d of %s %s", n, text.Plural(len(v.Targets), "target"), one))
 		default:
-			parts = append(parts, plural(n, one, many))
+			parts = append(parts, text.Plural(n, one, many))
 		}
 	}
 	add(v.Counts.Failed-unevaluated, "failed", "failed")
@@ -72,7 +74,7 @@ func (j *judgement) failures() []string {
 		}
 	}
 	if problems > 0 {
-		parts = append(parts, plural(problems, "entry has an error of its own", "entries have errors of their own"))
+		parts = append(parts, text.Plural(problems, "entry has an error of its own", "entries have errors of their own"))
 	}
 	for _, p := range v.Jobs {
 		known := slices.Contains(j.discovery.ids, p.Job)
@@ -93,7 +95,7 @@ func (j *judgement) failures() []string {
 	return parts
 }
 
-// noPlan gives the status and the reason of a verdict without a Plan.
+// noPlan sets the status and the reason of a verdict without a Plan.
 func (j *judgement) noPlan() {
 	v := j.v
 	v.Status = Failure
@@ -138,16 +140,4 @@ func allDone(total int) string {
 		return "the only target is done"
 	}
 	return fmt.Sprintf("all %d targets are done", total)
-}
-
-// plural gives a number with its noun, whose plural ends in s if it is not given.
-func plural(n int, one string, many ...string) string {
-	switch {
-	case n == 1:
-		return "1 " + one
-	case len(many) > 0:
-		return fmt.Sprintf("%d %s", n, many[0])
-	default:
-		return fmt.Sprintf("%d %ss", n, one)
-	}
 }

@@ -1,26 +1,11 @@
-package job_test
+package text_test
 
 import (
 	"testing"
 	"time"
 
-	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
 )
-
-func TestDrvName(t *testing.T) {
-	for path, want := range map[string]string{
-		drv:                               "hello-2.12",
-		outPath:                           "hello-2.12",
-		"/nix/store/" + hash + "-a.b.drv": "a.b",
-		"hello":                           "hello",
-		"":                                ".",
-		hash + "-":                        hash + "-", // a hash without a name
-	} {
-		if got := job.DrvName(path); got != want {
-			t.Errorf("DrvName(%q) = %q, want %q", path, got, want)
-		}
-	}
-}
 
 func TestDuration(t *testing.T) {
 	for d, want := range map[time.Duration]string{
@@ -35,7 +20,7 @@ func TestDuration(t *testing.T) {
 		62 * time.Minute:               "1h02m",
 		100 * time.Hour:                "100h00m",
 	} {
-		if got := job.Duration(d); got != want {
+		if got := text.Duration(d); got != want {
 			t.Errorf("Duration(%d) = %q, want %q", d, got, want)
 		}
 	}
@@ -52,7 +37,7 @@ func TestSize(t *testing.T) {
 		1 << 40:   "1.0 TiB",
 		1<<63 - 1: "8388608.0 TiB",
 	} {
-		if got := job.Size(bytes); got != want {
+		if got := text.Size(bytes); got != want {
 			t.Errorf("Size(%d) = %q, want %q", bytes, got, want)
 		}
 	}

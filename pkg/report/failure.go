@@ -1,0 +1,40 @@
+package report
+
+import (
+	"strings"
+
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
+)
+
+// Failure returns in lines why a target of a Result failed: the error, the end of its log, the other
+// derivations that failed, the command that reproduces it, and where the whole log is. All of it is
+// foreign text.
+func Failure(r *job.Result, t *job.TargetResult) string {
+	const (
+		logTail = 10 // lines
+		most    = 20 // derivations
+	)
+	message := t.Error
+	if len(t.Log) > 0 {
+		message += "\n> " + strings.Join(t.Log[max(0, len(t.Log)-logTail):], "\n> ")
+	}
+	if len(t.Causes) > 1 {
+		var others []string
+		for _, drv := range t.Causes[1:] {
+			others = append(others, job.DrvName(drv))
+		}
+		message += "\nFailed too: " + text.Some(others, most)
+	}
+	if t.Reproduce != "" && t.Outcome == job.OutcomeFailed {
+		message += "\nReproduce locally: " + t.Reproduce
+	}
+	for i := range r.Failures {
+		if f := &r.Failures[i]; f.DrvPath == t.Cause {
+			for _, where := range WholeLog(f) {
+				message += "\nIts log: " + where
+			}
+		}
+	}
+	return message
+}

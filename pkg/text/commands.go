@@ -1,0 +1,31 @@
+package text
+
+import (
+	"bytes"
+	"regexp"
+	"strings"
+)
+
+// The runner takes `::name` at the start of a line, after white space as Unicode
+// has it, and `##[name]` anywhere in it for a command. A carriage return ends a
+// line for it too.
+var command = regexp.MustCompile(`(?:^|[\r\n])[\s\v\pZ\x{85}]*::|##\[`)
+
+// NoCommands returns a line for the log in which no workflow command of GitHub takes effect.
+// It still reads the same.
+func NoCommands(line string) string {
+	return command.ReplaceAllStringFunc(line, func(found string) string {
+		// A word joiner is invisible and ends what the runner looks for.
+		return found[:len(found)-1] + "\u2060" + found[len(found)-1:]
+	})
+}
+
+// NoCommandsWithin returns text for the inside of a line of the log, as NoCommands does: it is
+// not at the beginning, where a command of the other kind may be.
+func NoCommandsWithin(s string) string { return strings.ReplaceAll(s, "##[", "##\u2060[") }
+
+// NoCommandsJSON returns JSON for the log in which no workflow command takes effect. For a
+// reader of JSON, it is the same.
+func NoCommandsJSON(data []byte) []byte {
+	return bytes.ReplaceAll(data, []byte("##["), []byte(`#\u0023[`))
+}

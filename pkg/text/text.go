@@ -1,0 +1,158 @@
+// Package text makes foreign text safe to show, in a log, in Markdown or on a terminal, and
+// writes numbers for people.
+//
+// Foreign text is what a flake, a builder, a server or another job has written: of any size,
+// and hostile. A caller bounds it with [Clip], makes one line of it with [Line] or [Words],
+// or several with [Lines], and puts it into Markdown with [Code] and [Fenced]. A line of a
+// log passes [NoCommands] too.
+package text
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// escapes matches the escape sequences of terminals: CSI, OSC, and the short ones.
+const escapes = "\x1b\\[[0-?]*[ -/]*[@-~]|\x1b\\][^\x07\x1b\n]*(?:\x07|\x1b\\\\)?|\x1b[ -/]+[0-~]"
+
+var (
+	escaped  = regexp.MustCompile(escapes)
+	controls = regexp.MustCompile(escapes + "|[\x00-\x08\x0b-\x1f\x7f\u0080-\u009f]")
+)
+
+// maxForeign is how much of a foreign text is looked at, in bytes. Less of it is ever shown.
+const maxForeign = 256 << 10
+
+// Plain returns text without escape sequences and without control characters but newlines and
+// tabs. Bytes that are no text are U+FFFD, since what is left of them could be a character.
+func Plain(s string) string { return controls.ReplaceAllString(strings.ToValidUTF8(s, "\ufffd"), "") }
+
+// Line returns text as one line, without what is invisible, controls a terminal or turns the
+// direction of writing. Each kind of white space in it is a blank.
+func Line(s string) string {
+	s = Clip(s, maxForeign)
+	if strings.Contains(s, "\x1b") {
+		s = escaped.ReplaceAllString(s, "")
+	}
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
+		switch {
+		case r >= ' ' && r < 0x7f:
+			return r
+		case unicode.IsSpace(r), unicode.In(r, unicode.Zl, unicode.Zp):
+			return ' '
+		case unicode.In(r, unicode.Cc, unicode.Cf):
+			return -1
+		default:
+			return r
+		}
+	}, s))
+}
+
+// Words returns text as one line, as Line does, with single blanks.
+func Words(s string) string { return strings.Join(strings.Fields(Line(s)), " ") }
+
+// Message returns at most limit bytes of a server's text as a part of a message: its words,
+// without the secrets, which the server may quote.
+func Message(s string, limit int, secrets ...string) string {
+	s = Words(s) // else an invisible character could keep a secret from being found
+	for _, secret := range secrets {
+		if secret != "" {
+			s = strings.ReplaceAll(s, secret, "***")
+		}
+	}
+	return Clip(s, limit)
+}
+
+// Lines returns the lines of text, each as Line does. Indentation stays, blank lines at both
+// ends go.
+func Lines(s string) []string {
+	var all []string
+	for l := range strings.SplitSeq(Clip(s, maxForeign), "\n") {
+		// A terminal shows what follows the last carriage return.
+		l = strings.TrimRight(l, "\r")
+		l = l[strings.LastIndexByte(l, '\r')+1:]
+		text := Line(l)
+		if text != "" {
+			text = strings.Repeat(" ", indentation(l)) + text
+		}
+		if text != "" || len(all) > 0 {
+			all = append(all, text)
+		}
+	}
+	for len(all) > 0 && all[len(all)-1] == "" {
+		all = all[:len(all)-1]
+	}
+	return all
+}
+
+// indentation returns the number of columns before the text of a line, within reason.
+func indentation(l string) int {
+	n := 0
+	for _, c := range l {
+		switch c {
+		case ' ':
+			n++
+		case '\t':
+			n += 8 - n%8
+		default:
+			return min(n, 40)
+		}
+	}
+	return 0
+}
+
+// Clip returns text that is cut to at most limit bytes, the ellipsis included. Cut text is
+// valid UTF-8, and shares no memory with s.
+func Clip(s string, limit int) string {
+	const more = "…"
+	if len(s) <= limit {
+		return s
+	}
+	end := max(0, limit-len(more))
+	for end > 0 && end > limit-len(more)-utf8.UTFMax && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return strings.ToValidUTF8(s[:end], "") + more
+}
+
+// ClipLines returns as many lines as fit into limit bytes: the last ones, and with both the
+// first ones too. cut is how many of them come before the gap, left how many are left out.
+func ClipLines(all []string, limit int, both bool) (taken []string, cut, left int) {
+	const longest = 2000
+	var head, tail []string
+	room := limit
+	take := func(l string) (string, bool) {
+		l = Clip(l, min(longest, max(limit/10, 120)))
+		room -= len(l) + 1
+		return l, room >= 0
+	}
+	for len(head)+len(tail) < len(all) {
+		if l, ok := take(all[len(all)-1-len(tail)]); ok {
+			tail = append(tail, l)
+		} else {
+			break
+		}
+		if !both || len(head)+len(tail) == len(all) {
+			continue
+		}
+		if l, ok := take(all[len(head)]); ok {
+			head = append(head, l)
+		} else {
+			break
+		}
+	}
+	slices.Reverse(tail)
+	return append(head, tail...), len(head), len(all) - len(head) - len(tail)
+}
+
+// Some returns the first most of the names, separated by commas, and the number of the others.
+func Some(names []string, most int) string {
+	if more := len(names) - most; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), more)
+	}
+	return strings.Join(names, ", ")
+}

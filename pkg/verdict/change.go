@@ -1,0 +1,101 @@
+package verdict
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/org/nix-matrix/pkg/job"
+)
+
+// A Change is what is different from the Record of the default branch.
+type Change struct {
+	Commit string `json:"commit,omitempty"` // of the Record
+	Branch string `json:"branch,omitempty"`
+	URL    string `json:"url,omitempty"`
+	// Rebuild is how many derivations nobody had when this run began, -1 where that is
+	// not known.
+	Rebuild   int             `json:"rebuild"`
+	Added     []string        `json:"added,omitempty"` // names of targets
+	Removed   []string        `json:"removed,omitempty"`
+	Changed   []ChangedTarget `json:"changed,omitempty"`
+	Unchanged int             `json:"unchanged"`
+}
+
+// A ChangedTarget is one that is another derivation now.
+type ChangedTarget struct {
+	Name   string `json:"name"`
+	Broken bool   `json:"broken,omitempty"` // it evaluated before, and does not now
+	Mended bool   `json:"mended,omitempty"` // the other way round
+	// Before and After are the bytes of its closures, 0 where they are not known.
+	Before int64 `json:"before,omitempty"`
+	After  int64 `json:"after,omitempty"`
+	// Growths are the packages that have become larger or smaller, those first that
+	// have most.
+	Growths []Growth `json:"growths,omitempty"`
+}
+
+// A Growth is a package that takes more or less of a closure.
+type Growth struct {
+	Package string `json:"package"`
+	Before  int64  `json:"before"`
+	After   int64  `json:"after"`
+}
+
+// By returns by how many bytes it has grown.
+func (g Growth) By() int64 { return g.After - g.Before }
+
+// maxGrowths is how many packages are named of a target.
+const maxGrowths = 5
+
+// Compare returns what is different from the Record of another run in that of the Plan.
+func (v *Verdict) Compare(base *job.Record, plan *job.Plan) *Change {
+	c := &Change{Commit: base.Commit, Branch: base.Branch, URL: base.URL, Rebuild: plan.Missing}
+	if plan.Missing == 0 && len(plan.Entries) > 0 {
+		c.Rebuild = -1
+	}
+	before := make(map[string]*job.RecordTarget, len(base.Targets))
+	for i := range base.Targets {
+		before[base.Targets[i].Attr] = &base.Targets[i]
+	}
+	for _, t := range v.HostsFirst() {
+		was := before[t.Target.Attr]
+		delete(before, t.Target.Attr)
+		switch {
+		case was == nil:
+			c.Added = append(c.Added, t.Name())
+		case was.DrvPath == t.Target.DrvPath:
+			c.Unchanged++
+		default:
+			c.Changed = append(c.Changed, t.changed(was))
+		}
+	}
+	for i := range base.Targets {
+		if t := &base.Targets[i]; before[t.Attr] != nil {
+			c.Removed = append(c.Removed, cmp.Or(t.Name, t.Attr))
+		}
+	}
+	return c
+}
+
+func (t *Target) changed(was *job.RecordTarget) ChangedTarget {
+	c := ChangedTarget{Name: t.Name(), Broken: t.Target.DrvPath == "", Mended: was.DrvPath == "", Before: was.Closure}
+	out := t.Output()
+	c.After = out.Closure
+	if c.Before <= 0 || c.After <= 0 {
+		return c
+	}
+	for name, after := range out.Parts {
+		c.Growths = append(c.Growths, Growth{name, was.Parts[name], after})
+	}
+	for name, before := range was.Parts {
+		if _, there := out.Parts[name]; !there {
+			c.Growths = append(c.Growths, Growth{name, before, 0})
+		}
+	}
+	c.Growths = slices.DeleteFunc(c.Growths, func(g Growth) bool { return g.By() == 0 })
+	slices.SortFunc(c.Growths, func(a, b Growth) int {
+		return cmp.Or(cmp.Compare(max(b.By(), -b.By()), max(a.By(), -a.By())), cmp.Compare(a.Package, b.Package))
+	})
+	c.Growths = c.Growths[:min(len(c.Growths), maxGrowths)]
+	return c
+}
