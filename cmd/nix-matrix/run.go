@@ -197,7 +197,7 @@ func (r *runner) work(ctx context.Context, w *build.Worker, key, dir string) []*
 	errs := make([]error, len(w.Plan.Entries))
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	clear := &documents.Store{} // what stays on this machine is not sealed
+	plain := &documents.Store{} // what stays on this machine is not sealed
 	var g errgroup.Group
 	g.SetLimit(r.jobs)
 	for i := range w.Plan.Entries {
@@ -211,7 +211,7 @@ func (r *runner) work(ctx context.Context, w *build.Worker, key, dir string) []*
 			if r.failFast && !result.Outcome.OK() {
 				stop()
 			}
-			errs[i] = clear.WriteResult(filepath.Join(dir, entry.ID+".json"), result)
+			errs[i] = plain.WriteResult(filepath.Join(dir, entry.ID+".json"), result)
 			return nil
 		})
 	}

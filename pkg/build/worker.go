@@ -125,7 +125,7 @@ func allOK(result *job.Result) bool {
 
 // needsEmulator reports whether this machine needs an emulator to build an entry.
 func (w *Worker) needsEmulator(e *job.Entry) bool {
-	return (e.QEMU || slices.Contains(w.emulated(), e.System)) && e.System != w.Env.Nix.System && !w.Env.Elsewhere(e.System)
+	return (e.QEMU || slices.Contains(w.emulated(), e.System)) && e.System != w.Env.System && !w.Env.Elsewhere(e.System)
 }
 
 // emulated returns the systems whose programs an emulator runs where the store builds, as
@@ -134,7 +134,7 @@ func (w *Worker) emulated() []string {
 	if w.Env.Remote != "" {
 		return nil
 	}
-	return slices.DeleteFunc(access.Emulated(), func(system string) bool { return system == w.Env.Nix.System })
+	return slices.DeleteFunc(access.Emulated(), func(system string) bool { return system == w.Env.System })
 }
 
 // destinations returns those that we have the means to push to. The Result says which
@@ -165,7 +165,7 @@ func (w *Worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 		held = slices.AppendSeq(held, maps.Values(t.OutPaths))
 	}
 	held = append(held, drvs...)
-	if hold, err := w.Env.Nix.Hold(ctx, held...); err == nil {
+	if hold, err := w.Env.Hold(ctx, held...); err == nil {
 		defer hold.Close()
 	} else if ctx.Err() == nil {
 		w.Log.Warn("A garbage collection may take away what is being built", err)
@@ -184,7 +184,7 @@ func (w *Worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 	}
 	if w.Env.Remote != "" {
 		w.Log.Doing("copying derivations to %s", nix.Redact(w.Env.Remote))
-		if err := w.Env.Nix.CopyDerivations(ctx, w.Env.Remote, drvs); err != nil {
+		if err := w.Env.CopyDerivations(ctx, w.Env.Remote, drvs); err != nil {
 			return nil, err
 		}
 	}
@@ -256,7 +256,7 @@ func (w *Worker) pushUnseen(ctx context.Context, session *push.Session, drvs []s
 // builtHere returns the outputs that the store has built itself, of the derivations and of
 // all that they need.
 func (w *Worker) builtHere(ctx context.Context, drvs []string) ([]string, error) {
-	closure, err := w.Env.Nix.Requisites(ctx, drvs...)
+	closure, err := w.Env.Requisites(ctx, drvs...)
 	if err != nil {
 		return nil, err
 	}
@@ -285,7 +285,7 @@ func (w *Worker) options(e *job.Entry) []nix.Option {
 	// Entries that are built side by side on one machine wait for each other's
 	// locks; Nix looks at them every five seconds.
 	options = append(options, nix.Set("build-poll-interval", "1"))
-	if platforms := w.Env.Nix.Setting("extra-platforms"); w.needsEmulator(e) && !slices.Contains(platforms, e.System) {
+	if platforms := w.Env.Setting("extra-platforms"); w.needsEmulator(e) && !slices.Contains(platforms, e.System) {
 		options = append(options, nix.Set("extra-platforms", append(platforms, e.System)...))
 	}
 	return options

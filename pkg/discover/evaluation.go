@@ -235,7 +235,7 @@ func (s *source) keepInputs(ctx context.Context, n *nix.Nix, there map[string]bo
 // can be had: from the store, or, to be handed on, from their pack in the cache.
 func (d *Discovery) has(ctx context.Context, e *evaluation, p *job.Plan) bool {
 	drvs := toBuild(p)
-	valid, err := d.env.Nix.Valid(ctx, drvs...)
+	valid, err := d.env.Valid(ctx, drvs...)
 	if err == nil && !slices.ContainsFunc(drvs, func(drv string) bool { return !valid[drv] }) {
 		return true
 	}
@@ -290,7 +290,7 @@ func (d *Discovery) fetchPack(ctx context.Context, drvs *job.DrvPack) (err error
 // can't be read is empty, and in the error.
 func (e *evaluation) derivations(ctx context.Context, d *Discovery, drvs []string) ([]nix.Derivation, error) {
 	if !e.packed {
-		return d.env.Nix.Derivations(ctx, drvs)
+		return d.env.Derivations(ctx, drvs)
 	}
 	var err error
 	if e.inPack == nil {

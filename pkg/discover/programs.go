@@ -28,7 +28,7 @@ func (d *Discovery) programs(ctx context.Context, known []job.Program, p *job.Pl
 			if _, err := exec.LookPath(name); err == nil {
 				continue
 			}
-			systems = []string{d.env.Nix.System}
+			systems = []string{d.env.System}
 		}
 		programs, err := d.resolve(ctx, name, systems, known)
 		if err != nil && ctx.Err() == nil {
@@ -51,7 +51,7 @@ func (d *Discovery) machines(p *job.Plan) []string {
 		case d.env.Elsewhere(t.System) && len(d.Planning.Runners[t.System]) == 0, t.System == "i686-linux", d.Planning.EmulatesTarget(t):
 			systems[runner] = true
 		case d.env.Elsewhere(t.System): // on a runner that may be anything
-			systems[t.System], systems[d.env.Nix.System] = true, true
+			systems[t.System], systems[d.env.System] = true, true
 		default:
 			systems[t.System] = true
 		}

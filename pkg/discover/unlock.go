@@ -91,7 +91,7 @@ func (d *Discovery) unlock(ctx context.Context, checkouts []*gitcrypt.Checkout) 
 		return lock, err
 	}
 	d.log.Doing("unlocking with git-crypt")
-	program, release, err := d.env.Nix.FindProgram(ctx, "git-crypt")
+	program, release, err := d.env.FindProgram(ctx, "git-crypt")
 	if err != nil {
 		return lock, fmt.Errorf("git_crypt_key: %w", err)
 	}

@@ -120,6 +120,8 @@ func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
 		"Nix.PublicKey":        {fn: n.PublicKey, args: []any{"a:secret"}, stdin: true},
 		"Nix.FullInfo":         {fn: n.FullInfo, args: []any{[]string{aPath}}},
 		"Nix.Built":            {fn: n.Built, args: []any{[]string{aDrv}}},
+		"Nix.BuiltHere":        {fn: n.BuiltHere, args: []any{[]string{aDrv}}},
+		"Nix.ValidOutputs":     {fn: n.ValidOutputs, args: []any{[]string{aDrv}}},
 		"Nix.Add":              {fn: n.Add, args: []any{[]PathInfo{info}, noNAR}},
 		"Daemon.AddTempRoots":  {fn: func(paths []string) error { return by(func(d *Daemon) error { return d.AddTempRoots(paths...) }) }, args: []any{[]string{aPath}}},
 		"Daemon.AddMultiple":   {fn: func(i []PathInfo) error { return by(func(d *Daemon) error { return d.AddMultiple(i, noNAR) }) }, args: []any{[]PathInfo{info}}},
@@ -145,7 +147,7 @@ func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
 var withoutStrings = []string{
 	"Environ", "OnlyOthers", "Named", "WentThroughAll", "MuteError.Error", "PathError.Error", "PathError.Unwrap", "Programs", "Redact", "Message", "Error.Error", "Error.Unwrap", "ParseVersion", "Version.String", "Version.HasConfigShow", "Version.HasJSONFormat", "Version.HasOutputsSyntax", "Version.EvaluatesWholeFlakes",
 	"Version.CopiesInputs", "PathInfo.Proven", "Daemon.Trust", "Nix.Distrust", "Nix.RefusesUnproven", "Error.Signaled", "Error.HTTPStatus", "Traffic.Add", "Daemon.Close", "Daemon.StopWith", "StepEnviron",
-	"Nix.AccessTokens", "Nix.Evaluator", "Nix.Connect", "Nix.Reach", "Nix.AllValid", "Nix.Import", "Nix.Local", "Nix.Remember",
+	"Nix.AccessTokens", "Nix.Evaluator", "Nix.Connect", "Nix.Reach", "Nix.AllValid", "Nix.Import", "Nix.Local", "Nix.Remember", "IsBinaryCache", "ForeignProgram",
 }
 
 func versionOf(t *testing.T, said string) Version {
