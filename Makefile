@@ -29,6 +29,7 @@ lint: ## Check the format, the layers, the workflows and the scripts
 	@scripts/testbench lint
 	@unformatted=$$(gofmt -l .) && if [[ -n $$unformatted ]]; then echo "not as gofmt has it, run gofmt -w on:" $$unformatted; exit 1; fi
 	@go vet ./...
+	@go run ./internal/inputs/generate --check
 	@$(testbench) golangci-lint run
 	@$(testbench) find .github examples -path '*/workflows/*.yml' -exec actionlint {} +
 	@$(testbench) RUST_LOG=error zizmor --offline --quiet --no-progress --config .github/zizmor.yml action.yml .github/workflows/*.yml examples/workflows/*.yml

@@ -3,7 +3,7 @@
 // What is not real: GitHub's own actions, for which testdata/actions has stand-ins, and the machines. A run
 // of act has namespaces of its own (see enter), and each job that installs Nix gets a /nix of its own (see
 // testdata/actions/install-nix-action). act shows variables to the shell that GitHub does not: the runtime
-// variables are given to JavaScript alone (see testdata/runner.js), and for INPUT_* there is TestInputs.
+// variables are given to JavaScript alone (see testdata/runner.js), and those of inputs are generated.
 package e2e_test
 
 import (
@@ -46,18 +46,6 @@ func TestWorkflows(t *testing.T) {
 	}
 	product := checkout(t)
 	command(t, product, "scripts/build-dist", "--host", "v0.0.0")
-
-	// An input that is no flag would be taken and not heeded.
-	for name, in := range parse[actionFile](t, "action.yml").Inputs {
-		if _, secret := secrets[name]; secret || name == "command" || name == "installables" || name == "paths" {
-			continue
-		}
-		for _, c := range in.commands() {
-			if help := command(t, product, "dist/"+binary, c, "--help"); !strings.Contains(help, "--"+strings.ReplaceAll(name, "_", "-")+" ") {
-				t.Errorf("nix-matrix %s has no flag for the input %s", c, name)
-			}
-		}
-	}
 
 	t.Run("reusable workflow", func(t *testing.T) {
 		t.Parallel()

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/org/nix-matrix/internal/inputs"
 )
 
 // root is this repository.
@@ -100,49 +102,24 @@ var secrets = map[string]string{
 	"git_crypt_key":       "NIX_MATRIX_GIT_CRYPT_KEY",
 }
 
-// commands are the commands that an input is for, by its description, in which they come first.
-func (i input) commands() []string {
-	if m := commandsPattern.FindStringSubmatch(i.Description); m != nil {
-		return strings.Split(m[1], " and ")
-	}
-	return allCommands
-}
-
-var (
-	allCommands     = []string{"discover", "build", "report", "restore", "save", "gc"}
-	oneCommand      = "(?:" + strings.Join(allCommands, "|") + ")"
-	commandsPattern = regexp.MustCompile("^(" + oneCommand + "(?: and " + oneCommand + ")*): ")
-)
-
-// On GitHub, unlike in act, no input of a composite action is a variable unless env says so.
-func TestInputs(t *testing.T) {
+// Each secret reaches the steps that run nix-matrix in its own variable, and no other variable has one. What follows from
+// the other inputs is generated.
+func TestSecrets(t *testing.T) {
 	action := parse[actionFile](t, "action.yml")
+	for _, in := range inputs.All {
+		if secrets[in.Name] == "" == in.Secret {
+			t.Errorf("action.yml says that %s is a secret: %t", in.Name, in.Secret)
+		}
+	}
 	running := 0
 	for _, s := range action.Runs.Steps {
 		if s.Run == "" || copies.MatchString(s.Shell) {
 			continue
 		}
 		running++
-		var commands []string // that the step can run
-		switch s.ID {
-		case "main":
-			commands = allCommands
-		case "again":
-			commands = []string{"build", "report"}
-		default:
-			t.Errorf("%s: what does it run?", s.Name)
-		}
-		for name, in := range action.Inputs {
-			variable := "INPUT_" + strings.ToUpper(name)
-			secret, ok := secrets[name]
-			if ok {
-				variable = secret
-			}
+		for name, variable := range secrets {
 			if name == "github_access_token" && s.ID == "again" {
 				continue // nothing is fetched there
-			}
-			if !ok && name != "command" && !slices.ContainsFunc(in.commands(), func(c string) bool { return slices.Contains(commands, c) }) {
-				continue
 			}
 			if !slices.Contains(inputsIn(s.Env[variable]), name) {
 				t.Errorf("%s (%s): env has %s: %q, which is not inputs.%s", s.Name, s.ID, variable, s.Env[variable], name)
@@ -169,40 +146,10 @@ func TestInputs(t *testing.T) {
 	}
 }
 
-// What the reusable workflow takes, it must hand on.
-func TestWorkflowInputs(t *testing.T) {
-	action := parse[actionFile](t, "action.yml")
+// Only the job that pushes gets the secrets for that, discovery those for reading, and all jobs those that seal.
+func TestWorkflowSecrets(t *testing.T) {
 	workflow := parse[workflowFile](t, reusable)
-	call := workflow.call(t)
-	for _, name := range []string{"runner", "max_parallel", "install_nix", "nix_version", "nix_settings", "submodules", "lfs"} { // these are about the workflow's own jobs
-		if _, ok := call.Inputs[name]; !ok {
-			t.Errorf("there is no input %s", name)
-		}
-		delete(call.Inputs, name)
-	}
-	for name := range action.Inputs {
-		_, taken := call.Inputs[name]
-		_, secret := secrets[name]
-		if own := slices.Contains([]string{"command", "job", "paths", "needs", "keep", "budget", "dry_run"}, name); !taken && !secret && !own {
-			t.Errorf("the workflow has no input %s", name)
-		}
-	}
-	for name, secret := range call.Secrets {
-		if secret.Required {
-			t.Errorf("nobody without the secret %s can use the workflow", name)
-		}
-		if name == "github_token" {
-			t.Error("GitHub refuses a secret of the name github_token")
-		}
-	}
-	for name, in := range call.Inputs {
-		if a, ok := action.Inputs[name]; !ok {
-			t.Errorf("the action has no input %s", name)
-		} else if in.Default != a.Default {
-			t.Errorf("%s is %q by default, and %q in the action", name, in.Default, a.Default)
-		}
-	}
-	if got, want := slices.Sorted(maps.Keys(call.Secrets)), slices.Sorted(maps.Keys(secrets)); !slices.Equal(got, want) {
+	if got, want := slices.Sorted(maps.Keys(workflow.call(t).Secrets)), slices.Sorted(maps.Keys(secrets)); !slices.Equal(got, want) {
 		t.Errorf("the secrets are %s, want %s", got, want)
 	}
 	for id, job := range workflow.Jobs {
@@ -215,19 +162,9 @@ func TestWorkflowInputs(t *testing.T) {
 			if s.With["command"] != id {
 				t.Errorf("%s: the command is %q", id, s.With["command"])
 			}
-			for name := range call.Inputs {
-				want := "${{ inputs." + name + " }}"
-				if !slices.Contains(action.Inputs[name].commands(), id) {
-					want = ""
-				}
-				if s.With[name] != want {
-					t.Errorf("%s: with has %s: %q, want %q", id, name, s.With[name], want)
-				}
-			}
-			// Only who pushes gets the secrets for that, who discovers those for reading, and all what seals.
 			sealing := []string{"encryption_key", "git_crypt_key"}
 			signing := []string{"signing_key", "cachix_signing_key"}
-			for name := range call.Secrets {
+			for name := range secrets {
 				want := ""
 				switch {
 				case name == "github_access_token" && id == "discover":
@@ -240,11 +177,6 @@ func TestWorkflowInputs(t *testing.T) {
 				}
 				if s.With[name] != want {
 					t.Errorf("%s: with has %s: %q, want %q", id, name, s.With[name], want)
-				}
-			}
-			for name := range s.With {
-				if _, ok := action.Inputs[name]; !ok {
-					t.Errorf("%s: the action has no input %s", id, name)
 				}
 			}
 		}
