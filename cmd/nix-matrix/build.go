@@ -44,22 +44,25 @@ stopped by a signal.
 			}
 			return nil
 		},
+		// A wrong value is an error of the build, so that the Result says it.
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			b.wrong = readFlags(cmd, a.action)
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return b.run(cmd.Context()) },
 	}
-	f := cmd.Flags()
-	f.StringVar(&b.job, "job", a.action.Input("job"), "the entry: one row of the matrix, as `JSON`")
-	f.StringVar(&b.planFile, "plan", a.action.Input("plan"), "`FILE` with the plan, instead of the cache")
-	f.StringVar(&b.drvsFile, "drvs", a.action.Input("drvs"), "`FILE` with the pack of derivations, where the cache has none")
-	f.StringVar(&b.resultFile, "result", a.action.Input("result"), "write the Result to `FILE`; - is stdout")
-	a.boolFlag(cmd, &b.missingOK, "missing-ok", false, "")
-	_ = f.MarkHidden("missing-ok") // for action.yml, which then fetches the artifact
-	b.access.flags(a, cmd)
-	b.access.pushFlags(a, cmd)
+	bind(cmd, textValue(&b.job, "JSON", ""), "job")
+	bindAs(cmd, textValue(&b.planFile, "FILE", ""), "plan", "file with the plan, instead of the cache")
+	bindAs(cmd, textValue(&b.drvsFile, "FILE", ""), "drvs", "file with the pack of derivations, where the cache has none")
+	cmd.Flags().StringVar(&b.resultFile, "result", "", "write the Result to `FILE`; - is stdout")
+	missingFlag(cmd, &b.missingOK)
+	b.access.flags(cmd)
+	b.access.pushFlags(cmd)
 	b.working.flags(a, cmd)
 	b.packing.restoreFlags(a, cmd)
-	b.packing.policyFlag(a, cmd, a.defaultPolicy())
-	a.setUpFlag(cmd, &b.setup)
-	f.StringVar(&b.logsDir, "logs", "", "keep the whole logs of what failed in `DIR`")
+	b.packing.policyFlag(cmd, a.defaultPolicy())
+	setUpFlag(cmd, &b.setup)
+	cmd.Flags().StringVar(&b.logsDir, "logs", "", "keep the whole logs of what failed in `DIR`")
 	a.idFlag(cmd)
 	a.cacheFlag(cmd)
 	return cmd
@@ -77,6 +80,7 @@ type builder struct {
 	access     accessFlags
 	working    workingFlags
 	packing    packing
+	wrong      error // values of flags
 	// missingOK makes a missing plan or pack an output of the step instead of a failure.
 	missingOK bool
 }
@@ -85,7 +89,7 @@ func (b *builder) run(ctx context.Context) error {
 	a := b.app
 	entry, err := job.ParseEntry([]byte(b.job))
 	if err != nil {
-		return usage.Wrap(err)
+		return errors.Join(usage.Wrap(err), b.wrong)
 	}
 	if b.docs, err = a.documents(nil); err != nil {
 		return err
@@ -138,29 +142,18 @@ func (b *builder) saveResult(ctx context.Context, result *job.Result) {
 func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Result) (err error) {
 	defer recovered(&err) // so that the Result says it
 	a := b.app
-	options, err := b.working.parse(a)
-	if err != nil {
-		return err
+	if b.wrong != nil {
+		return b.wrong
 	}
+	options := b.working.options(a)
 	options.ShowLogs, options.KeepLogs = true, b.logsDir
 	if a.action.Running() {
 		options.LogArtifact = a.id + ".log."
 	}
-	config, err := b.access.parse()
-	if err != nil {
-		return err
-	}
-	if _, err := access.Destinations(config.Push); err != nil {
+	if _, err := access.Destinations(b.access.Push); err != nil {
 		return err
 	}
 	if b.docs.Cache, err = a.openCache(); err != nil {
-		return err
-	}
-	policy, err := b.packing.parsePolicy()
-	if err != nil {
-		return err
-	}
-	if err := b.packing.checkEngine(); err != nil {
 		return err
 	}
 	scripts, err := a.hooks()
@@ -169,8 +162,8 @@ func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Resul
 	}
 	a.log.Start(1)
 	err = (&build.Builder{
-		Options: options, Host: a.host, Access: config, Docs: b.docs, Hooks: scripts, Log: a.log,
-		SetUp: b.setup, PlanFile: b.planFile, DrvsFile: b.drvsFile, Policy: policy, Engine: b.packing.engine,
+		Options: options, Host: a.host, Access: &b.access.Config, Docs: b.docs, Hooks: scripts, Log: a.log,
+		SetUp: b.setup, PlanFile: b.planFile, DrvsFile: b.drvsFile, Policy: b.packing.policy, Engine: b.packing.engine,
 	}).Build(ctx, entry, result)
 	a.log.Finish(err == nil && result.Outcome != job.OutcomeFailed)
 	return err

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/access"
 	"github.com/org/nix-matrix/pkg/build"
 	"github.com/org/nix-matrix/pkg/hooks"
@@ -23,55 +21,26 @@ NIX_MATRIX_ENCRYPTION_KEY all that is cached or uploaded is sealed.`
 
 // accessFlags are those that discovery and build have in common: where paths come from and go to,
 // and where things are built.
-type accessFlags struct {
-	access.Config
-	pushTimeout string
-}
+type accessFlags struct{ access.Config }
 
-func (c *accessFlags) flags(a *app, cmd *cobra.Command) {
-	f := cmd.Flags()
-	f.StringArrayVar(&c.Push, "push", a.action.Lines("push"),
-		"binary cache to push to: attic:https://SERVER/CACHE, cachix:NAME or any `ADDRESS` that nix copy speaks; may be repeated")
-	a.boolFlag(cmd, &c.PushRequired, "push-required", true,
-		"whether a push that fails or can't happen is an error; else it is a warning, as is one without secrets in a pull request from a fork or from Dependabot")
-	f.StringSliceVar(&c.Substituters, "substituters", words(a.action.Input("substituters")), "further `ADDRESS`es to fetch from")
-	f.StringSliceVar(&c.PublicKeys, "trusted-public-keys", words(a.action.Input("trusted_public_keys")), "further `KEY`s whose signature is enough to take a path")
-	f.StringVar(&c.Store, "store", a.action.Input("store"), "build in another store, such as ssh-ng://USER@HOST, by its `ADDRESS`")
-	f.StringArrayVar(&c.Builders, "builders", a.action.Lines("builders"), "remote `BUILDER`, as in nix.conf; may be repeated")
-	f.StringVar(&c.KnownHosts, "ssh-known-hosts", a.action.Input("ssh_known_hosts"), "`LINES` as of a known_hosts file, for a store and builders by ssh")
+func (c *accessFlags) flags(cmd *cobra.Command) {
+	bind(cmd, linesValue(&c.Push, "ADDRESS"), "push")
+	bind(cmd, boolValue(&c.PushRequired, true), "push-required")
+	bind(cmd, wordsValue(&c.Substituters, "ADDRESS"), "substituters")
+	bind(cmd, wordsValue(&c.PublicKeys, "KEY"), "trusted-public-keys")
+	bind(cmd, textValue(&c.Store, "ADDRESS", ""), "store")
+	bind(cmd, linesValue(&c.Builders, "BUILDER"), "builders")
+	bind(cmd, textValue(&c.KnownHosts, "LINES", ""), "ssh-known-hosts")
 }
 
 // pushFlags are those of the commands that push.
-func (c *accessFlags) pushFlags(a *app, cmd *cobra.Command) {
-	cmd.Flags().StringVar(&c.pushTimeout, "push-timeout", or(a.action.Input("push_timeout"), "30m"), "how long a binary cache may take to take in what has come together, as a `TIME`")
-}
-
-// parse returns the values of the flags.
-func (c *accessFlags) parse() (_ *access.Config, err error) {
-	c.PushTimeout, err = duration("push-timeout", c.pushTimeout)
-	return &c.Config, err
-}
-
-// words splits an input whose values stand in lines or behind commas.
-func words(input string) []string {
-	return strings.FieldsFunc(input, func(c rune) bool { return strings.ContainsRune(" ,\t\r\n", c) })
-}
-
-// duration reads a time, such as 90m or 1h30m; 0 is for none.
-func duration(flag, value string) (time.Duration, error) {
-	if value == "" {
-		return 0, nil
-	}
-	d, err := time.ParseDuration(value)
-	if err != nil || d < 0 {
-		return 0, usage.Errorf("--%s %s: it is a time such as 90m or 1h30m", flag, value)
-	}
-	return d, nil
+func (c *accessFlags) pushFlags(cmd *cobra.Command) {
+	bind(cmd, timeValue(&c.PushTimeout, "30m"), "push-timeout")
 }
 
 // setUpFlag is that of the user's script before everything.
-func (a *app) setUpFlag(cmd *cobra.Command, script *string) {
-	cmd.Flags().StringVar(script, "setup", a.action.Input("setup"), "bash `SCRIPT` to run before anything; what it exports is in effect afterwards, also for evaluators and builders")
+func setUpFlag(cmd *cobra.Command, script *string) {
+	bind(cmd, textValue(script, "SCRIPT", ""), "setup")
 }
 
 // hooks returns what runs the user's scripts.
@@ -92,37 +61,26 @@ var provisoTime = time.Minute
 // packing is what a user can say of how paths go through the cache.
 type packing struct {
 	engine reuse.EngineChoice
-	policy string // what is saved
-	limit  string // bytes of all packs together
-	root   string // of a store that is not this machine's
+	policy storecache.Policy // what is saved
+	limit  int64             // bytes of all packs together
+	root   string            // of a store that is not this machine's
 }
 
 func (p *packing) restoreFlags(a *app, cmd *cobra.Command) {
 	p.engine.Strict, p.engine.AsRoot = !a.action.Running(), serveDirect
-	cmd.Flags().StringVar(&p.engine.Name, "engine", or(a.action.Input("engine"), reuse.EngineAuto),
-		"how paths get into the store: direct, unpacked side by side and then registered; protocol, as Nix itself does it; import, by nix-store --import; or auto, the first of them that can be had")
+	bind(cmd, oneOf(&p.engine.Name, reuse.EngineAuto, reuse.EngineNames...), "engine")
 }
 
-// checkEngine returns a usage error unless there is an engine of the name that was given.
-func (p *packing) checkEngine() error { return oneOf("engine", p.engine.Name, reuse.EngineNames...) }
-
-func (p *packing) policyFlag(a *app, cmd *cobra.Command, otherwise storecache.Policy) {
-	cmd.Flags().StringVar(&p.policy, "store-cache", or(a.action.Input("store_cache"), string(otherwise)),
-		"what is saved: built, what no public cache has; all; or off, nothing")
+func (p *packing) policyFlag(cmd *cobra.Command, otherwise storecache.Policy) {
+	bind(cmd, oneOf(&p.policy, otherwise, storecache.Built, storecache.All, storecache.Off), "store-cache")
 }
 
-func (p *packing) limitFlag(a *app, cmd *cobra.Command) {
-	cmd.Flags().StringVar(&p.limit, "store-cache-limit", or(a.action.Input("store_cache_limit"), "5GB"),
-		"`SIZE` that all packs together may have, such as 5GB; what was not needed for longest goes first, and 0 is no limit")
+func (p *packing) limitFlag(cmd *cobra.Command) {
+	bind(cmd, sizeValue(&p.limit, "5GB"), "store-cache-limit")
 }
 
 func (p *packing) rootFlag(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&p.root, "store", "", "a store in `ROOT`/nix/store, in place of this machine's")
-}
-
-// parsePolicy returns what is saved.
-func (p *packing) parsePolicy() (storecache.Policy, error) {
-	return storecache.Policy(p.policy), oneOf("store-cache", p.policy, string(storecache.Built), string(storecache.All), string(storecache.Off))
 }
 
 // defaultPolicy is what is saved of a build: at home, a store stays as it is.
@@ -135,23 +93,19 @@ func (a *app) defaultPolicy() storecache.Policy {
 
 // workingFlags are those of the commands that build.
 type workingFlags struct {
-	timeout, silence, reclaim, post string
-	postNeeds                       []string
-	keepGoing                       bool
+	timeout, silence time.Duration
+	reclaim          string
+	post             hooks.PostBuild
+	keepGoing        bool
 }
 
 func (o *workingFlags) flags(a *app, cmd *cobra.Command) {
-	f := cmd.Flags()
-	f.StringVar(&o.timeout, "timeout", or(a.action.Input("timeout"), a.defaultTimeout()),
-		"how long an entry may take, such as 5h20m; what is finished by then is pushed, and a rerun goes on from there")
-	f.StringVar(&o.silence, "max-silent-time", a.action.Input("max_silent_time"), "how long a builder may print nothing, as a `TIME`")
-	a.boolFlag(cmd, &o.keepGoing, "keep-going", true,
-		"go on with what else an entry needs when none of its targets can be built any more, for later runs to start from")
-	f.StringVar(&o.post, "post-build", a.action.Input("post_build"),
-		"bash `SCRIPT` to run for each target that is built, with NIX_MATRIX_OUT, _OUTPUTS, _ATTR, _NAME, _HOST, _KIND, _SYSTEM and _DRV in its environment")
-	f.StringSliceVar(&o.postNeeds, "post-build-needs", words(a.action.Input("post_build_needs")), "`VARIABLE`s without which post-build is left out")
-	f.StringVar(&o.reclaim, "reclaim-disk", or(a.action.Input("reclaim_disk"), "auto"),
-		"auto, true or false: remove what is preinstalled on GitHub's own runners, by default when room is foreseen to be short")
+	bind(cmd, timeValue(&o.timeout, a.defaultTimeout()), "timeout")
+	bind(cmd, timeValue(&o.silence, ""), "max-silent-time")
+	bind(cmd, boolValue(&o.keepGoing, true), "keep-going")
+	bind(cmd, textValue(&o.post.Script, "SCRIPT", ""), "post-build")
+	bind(cmd, wordsValue(&o.post.Needs, "VARIABLE"), "post-build-needs")
+	bind(cmd, oneOf(&o.reclaim, "auto", "auto", "true", "false"), "reclaim-disk")
 }
 
 // defaultTimeout leaves time to push before GitHub ends a job of its own runners,
@@ -163,15 +117,10 @@ func (a *app) defaultTimeout() string {
 	return "0"
 }
 
-// parse returns the values of the flags.
-func (o *workingFlags) parse(a *app) (build.Options, error) {
-	w := build.Options{Retries: fetchRetries, Reclaim: o.reclaim, KeepGoing: o.keepGoing, Hosted: a.host.Hosted, Spread: a.inActions(), PostBuild: hooks.PostBuild{Script: o.post, Needs: o.postNeeds}}
-	var err error
-	if w.Timeout, err = duration("timeout", o.timeout); err != nil {
-		return w, err
+// options returns how an entry is built.
+func (o *workingFlags) options(a *app) build.Options {
+	return build.Options{
+		Timeout: o.timeout, MaxSilent: o.silence, Retries: fetchRetries, Reclaim: o.reclaim, KeepGoing: o.keepGoing,
+		Hosted: a.host.Hosted, Spread: a.inActions(), PostBuild: o.post,
 	}
-	if w.MaxSilent, err = duration("max-silent-time", o.silence); err != nil {
-		return w, err
-	}
-	return w, oneOf("reclaim-disk", o.reclaim, "auto", "true", "false")
 }

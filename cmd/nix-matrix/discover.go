@@ -59,18 +59,18 @@ NIX_MATRIX_ENCRYPTION_KEY all that is cached or uploaded is sealed.`,
 			return a.discover(cmd.Context(), d, planOut, drvsOut, printJSON)
 		},
 	}
-	d.flags(a, cmd)
+	d.flags(cmd)
 	a.idFlag(cmd)
 	a.cacheFlag(cmd)
-	a.setUpFlag(cmd, &d.setup)
-	cmd.Flags().BoolVar(&printJSON, "json", false, "print the matrix as JSON on a terminal too, where only the table of what was found is shown otherwise")
+	setUpFlag(cmd, &d.setup)
+	addFlag(cmd, boolValue(&printJSON, false), "json", "print the matrix as JSON on a terminal too, where only the table of what was found is shown otherwise")
 	cmd.Flags().StringVar(&planOut, "plan-out", "", "write the plan to `FILE`")
 	cmd.Flags().StringVar(&drvsOut, "drvs-out", "", "write the pack of derivations to `FILE`")
 	return cmd
 }
 
 func (a *app) discover(ctx context.Context, flags *discoverFlags, planOut, drvsOut string, printJSON bool) error {
-	options, err := flags.parse()
+	options, err := flags.options()
 	if err != nil {
 		return err
 	}

@@ -2,25 +2,59 @@ package main
 
 import (
 	"errors"
-	"fmt"
-	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/org/nix-matrix/internal/inputs"
 	"github.com/org/nix-matrix/internal/nearest"
 	"github.com/org/nix-matrix/internal/usage"
+	"github.com/org/nix-matrix/internal/valid"
+	"github.com/org/nix-matrix/pkg/action"
 )
 
-// oneOf returns a usage error unless a flag has one of the values.
-func oneOf(flag, value string, values ...string) error {
-	if slices.Contains(values, value) {
-		return nil
+// inputAnnotation marks the flags that take an input of the action.
+const inputAnnotation = "input"
+
+// bind adds a flag that takes the action's input of the same name, with underscores, where it is
+// not given. Its help is the input's description.
+func bind(cmd *cobra.Command, v flagValue, name string, short ...string) {
+	bindAs(cmd, v, name, inputs.Help(name), short...)
+}
+
+// bindAs does the same with a help of its own: for an input that a step of action.yml sets and no
+// user does, and where a command needs other words.
+func bindAs(cmd *cobra.Command, v flagValue, name, help string, short ...string) {
+	addFlag(cmd, v, name, help, short...).Annotations = map[string][]string{inputAnnotation: {strings.ReplaceAll(name, "-", "_")}}
+}
+
+// addFlag adds a flag that takes no input.
+func addFlag(cmd *cobra.Command, v flagValue, name, help string, short ...string) *pflag.Flag {
+	f := cmd.Flags().VarPF(v, name, strings.Join(short, ""), help)
+	if v.Type() == boolType {
+		f.NoOptDefVal = "true"
 	}
-	last := len(values) - 1
-	return usage.Errorf("invalid value %q for --%s: must be %s or %s%s", value, flag, strings.Join(values[:last], ", "), values[last], nearest.Hint(value, values))
+	return f
+}
+
+// readFlags gives each flag of a command that was not given the action's input, and returns a usage
+// error for all values that are wrong, wherever they come from.
+func readFlags(cmd *cobra.Command, from *action.Action) error {
+	var errs []error
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		v, ok := f.Value.(flagValue)
+		if !ok {
+			return
+		}
+		if names := f.Annotations[inputAnnotation]; len(names) > 0 && !f.Changed {
+			v.take(from, names[0])
+		}
+		if wrong := v.wrong(); wrong != nil {
+			errs = append(errs, usage.Errorf("invalid value %s for --%s: %w", valid.Quote(wrong.value), f.Name, wrong.must))
+		}
+	})
+	return errors.Join(errs...)
 }
 
 // nearestFlag returns a hint at the flag that was meant, if the error is of an unknown one.
@@ -47,67 +81,4 @@ func commandNames(cmd *cobra.Command) []string {
 		}
 	}
 	return names
-}
-
-// boolFlag adds a flag that is true or false, and nothing else. Its default is the
-// action's input of the same name, else the one that is given. Where the input has
-// another value, the command is wrong usage: a typo must not choose.
-func (a *app) boolFlag(cmd *cobra.Command, to *bool, name string, otherwise bool, help string) {
-	value := &boolValue{name, to}
-	*to = otherwise
-	if input := a.action.Input(name); input != "" {
-		if err := value.Set(input); err != nil {
-			check(cmd, func() error {
-				if cmd.Flags().Changed(name) {
-					return nil
-				}
-				return usage.Wrap(err)
-			})
-		}
-	}
-	cmd.Flags().VarPF(value, name, "", help).NoOptDefVal = "true"
-}
-
-// check has a command check something before it runs.
-func check(cmd *cobra.Command, what func() error) {
-	before := cmd.PreRunE
-	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {
-		if before != nil {
-			if err := before(cmd, args); err != nil {
-				return err
-			}
-		}
-		return what()
-	}
-}
-
-// A boolValue is the value of a flag that is true or false.
-type boolValue struct {
-	name string
-	to   *bool
-}
-
-func (b *boolValue) Set(text string) error {
-	if text != "true" && text != "false" {
-		return &boolError{b.name, text}
-	}
-	*b.to = text == "true"
-	return nil
-}
-
-func (b *boolValue) String() string {
-	if b.to == nil { // as pflag makes one, to know what a zero value looks like
-		return "false"
-	}
-	return strconv.FormatBool(*b.to)
-}
-
-// Type has --help show the flag like every other that is true or false.
-func (b *boolValue) Type() string { return "bool" }
-
-// A boolError says that a flag has a value that is neither true nor false.
-type boolError struct{ name, value string }
-
-func (e *boolError) Error() string {
-	return fmt.Sprintf("invalid value %q for --%s: must be true or false", e.value, e.name)
 }

@@ -6,10 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"math"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -59,11 +56,10 @@ Exits with 1 if something could not be removed, with 3 if the token may not even
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return g.run(cmd.Context()) },
 	}
-	f := cmd.Flags()
-	f.StringVar(&g.keep, "keep", or(a.action.Input("keep"), "7d"), "`TIME` within which what was used stays, such as 7d or 36h")
-	f.StringVar(&g.budget, "budget", a.action.Input("budget"), "`SIZE` that all that stays may have, such as 5GB; by default there is no limit")
-	a.boolFlag(cmd, &g.dryRun, "dry-run", false, "remove nothing, and say what would be removed and why")
-	f.BoolVar(&g.json, "json", false, "print what becomes of each entry as JSON")
+	bind(cmd, daysValue(&g.rules.Keep, "7d"), "keep")
+	bind(cmd, sizeValue(&g.rules.Budget, ""), "budget")
+	bind(cmd, boolValue(&g.dryRun, false), "dry-run")
+	addFlag(cmd, boolValue(&g.json, false), "json", "print what becomes of each entry as JSON")
 	a.idFlag(cmd)
 	a.cacheFlag(cmd)
 	return cmd
@@ -72,8 +68,7 @@ Exits with 1 if something could not be removed, with 3 if the token may not even
 type collector struct {
 	app    *app
 	docs   *documents.Store
-	keep   string
-	budget string
+	rules  gc.Rules
 	dryRun bool
 	json   bool
 }
@@ -92,13 +87,8 @@ func (g *collector) run(ctx context.Context) error {
 	if g.docs, err = a.documents(nil); err != nil {
 		return err
 	}
-	rules := gc.Rules{ID: a.id, Now: time.Now(), Proposed: action.ProposedRef}
-	if rules.Keep, err = days("keep", g.keep); err != nil {
-		return err
-	}
-	if rules.Budget, err = sizeOf("budget", g.budget); err != nil {
-		return err
-	}
+	rules := g.rules
+	rules.ID, rules.Now, rules.Proposed = a.id, time.Now(), action.ProposedRef
 	s, err := a.shelf()
 	if err != nil {
 		return err
@@ -386,40 +376,4 @@ func (g *collector) printJSON(all []collected) error {
 	}
 	told.Removed, told.Kept = g.tallies(all, job.KeyKinds...)
 	return g.app.printJSON(told)
-}
-
-// days reads a time that may be a number of days, such as 7d.
-func days(flag, value string) (time.Duration, error) {
-	const most = 36500
-	if number, ok := strings.CutSuffix(value, "d"); ok {
-		if n, err := strconv.ParseUint(number, 10, 31); err == nil && n <= most {
-			return time.Duration(n) * 24 * time.Hour, nil
-		}
-	} else if d, err := time.ParseDuration(value); err == nil && d >= 0 {
-		return d, nil
-	}
-	return 0, usage.Errorf("--%s %s: it is a time such as 7d or 36h", flag, value)
-}
-
-var sizePattern = regexp.MustCompile(`^(\d+(?:\.\d+)?) ?(?:([KMGT])(i?)B?|B)?$`)
-
-// sizeOf reads a number of bytes, such as 5GB or 1.5GiB; 0 is for none.
-func sizeOf(flag, value string) (int64, error) {
-	if value == "" {
-		return 0, nil
-	}
-	m := sizePattern.FindStringSubmatch(value)
-	if m == nil {
-		return 0, usage.Errorf("--%s %s: it is a size such as 500MB, 5GB or 5GiB", flag, value)
-	}
-	unit := 1000.
-	if m[3] != "" {
-		unit = 1024
-	}
-	n, err := strconv.ParseFloat(m[1], 64)
-	n *= math.Pow(unit, float64(strings.Index(" KMGT", or(m[2], " "))))
-	if err != nil || n > math.MaxInt64/2 {
-		return 0, usage.Errorf("--%s %s: that is too large", flag, value)
-	}
-	return int64(n), nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/reuse"
+	"github.com/org/nix-matrix/pkg/storecache"
 )
 
 // A panic is an error, with which all that follows an error is done.
@@ -101,6 +102,9 @@ func TestHangupThenInterrupt(t *testing.T) {
 	}
 }
 
+// testRow is a row of a matrix.
+const testRow = `{"name":"a","id":"ca978112ca","platform":"x86_64-linux","system":"x86_64-linux","drvPath":"/nix/store/00000000000000000000000000000000-a.drv","outputs":["out"],"runner":["ubuntu-latest"],"plan":"x","targets":[{"n":0,"attr":"a","drvPath":"/nix/store/00000000000000000000000000000000-a.drv"}]}`
+
 // A worker's Result says that it crashed.
 func TestCrashResult(t *testing.T) {
 	dir := t.TempDir()
@@ -109,8 +113,7 @@ func TestCrashResult(t *testing.T) {
 	var log bytes.Buffer
 	a := newApp(streams{out: &log, err: &log}, func(string) string { return "" })
 	a.id = job.DefaultID
-	row := `{"name":"a","id":"ca978112ca","platform":"x86_64-linux","system":"x86_64-linux","drvPath":"/nix/store/00000000000000000000000000000000-a.drv","outputs":["out"],"runner":["ubuntu-latest"],"plan":"x","targets":[{"n":0,"attr":"a","drvPath":"/nix/store/00000000000000000000000000000000-a.drv"}]}`
-	b := &builder{app: a, job: row, resultFile: file, working: workingFlags{reclaim: "auto"}, packing: packing{policy: "off", engine: reuse.EngineChoice{Name: "auto"}}}
+	b := &builder{app: a, job: testRow, resultFile: file, working: workingFlags{reclaim: "auto"}, packing: packing{policy: storecache.Off, engine: reuse.EngineChoice{Name: "auto"}}}
 	a.log.Display = nil
 	err := b.run(t.Context())
 	var crash *crashError
@@ -124,5 +127,28 @@ func TestCrashResult(t *testing.T) {
 	result, err := job.ParseResult(data)
 	if err != nil || result.Outcome != job.OutcomeFailed || !strings.HasPrefix(result.Error, "nix-matrix crashed: ") {
 		t.Errorf("got %+v, %v", result, err)
+	}
+}
+
+// A worker's Result says which values are wrong, in an input as in a flag.
+func TestWrongValueResult(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "result.json")
+	a, said := newTestApp(t, map[string]string{"timeout": "soon", "push_required": "yes"})
+	if code := a.run(t.Context(), []string{"build", "--job", testRow, "--result", file, "--engine", "quick"}); code != exitUsage {
+		t.Errorf("the exit code is %d, want %d: %s", code, exitUsage, said)
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	result, err := job.ParseResult(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "invalid value \"quick\" for --engine: must be auto, direct, protocol or import\n" +
+		"invalid value \"yes\" for --push-required: must be true or false\n" +
+		"invalid value \"soon\" for --timeout: must be a time such as 90m or 1h30m"
+	if result.Outcome != job.OutcomeFailed || result.Error != want {
+		t.Errorf("it is %s: %s, want %s", result.Outcome, result.Error, want)
 	}
 }

@@ -28,7 +28,7 @@ type pages struct {
 func (p *pages) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&p.summary, "summary", "", "write the report as Markdown to `FILE`; - is the standard output")
 	cmd.Flags().StringVar(&p.html, "html", "", "write the report as one page to `FILE`, or to report.html in a directory; it needs no network and runs no script")
-	cmd.Flags().BoolVar(&p.json, "json", false, "print the verdict as JSON")
+	addFlag(cmd, boolValue(&p.json, false), "json", "print the verdict as JSON")
 }
 
 // check refuses names that cannot be written to, before there is any work to lose.

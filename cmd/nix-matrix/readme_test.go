@@ -177,7 +177,7 @@ func takes(args []string) error {
 	if err := cmd.ParseFlags(rest); err != nil && !errors.Is(err, pflag.ErrHelp) {
 		return err
 	}
-	return cmd.ValidateArgs(cmd.Flags().Args())
+	return errors.Join(readFlags(cmd, a.action), cmd.ValidateArgs(cmd.Flags().Args()))
 }
 
 // called matches the program where a line of a shell calls it.
@@ -243,6 +243,7 @@ func TestCommandLines(t *testing.T) {
 		{"nix-matrix biuld", [][]string{{"biuld"}}, false},
 		{"nix-matrix version 1", [][]string{{"version", "1"}}, false},
 		{"nix-matrix run --jobs many", [][]string{{"run", "--jobs", "many"}}, false},
+		{"nix-matrix run --timeout soon", [][]string{{"run", "--timeout", "soon"}}, false},
 	} {
 		got := commandLines(test.line)
 		if diff := cmp.Diff(test.want, got); diff != "" {

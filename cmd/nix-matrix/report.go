@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/org/nix-matrix/internal/inputs"
 	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/cache"
@@ -52,17 +53,15 @@ brings up to date. It takes a token with the permission pull-requests: write fro
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return r.run(cmd.Context()) },
 	}
-	f := cmd.Flags()
-	f.StringVar(&r.plan, "plan", a.action.Input("plan"), "`FILE` with the plan")
-	f.StringVar(&r.results, "results", a.action.Input("results"), "`DIR` with the results")
-	f.StringVar(&r.needs, "needs", a.action.Input("needs"), "what became of the jobs before: toJSON(needs), as `JSON`; @FILE, or an absolute path, is a file with it")
+	bindAs(cmd, textValue(&r.plan, "FILE", ""), "plan", "file with the plan")
+	bindAs(cmd, textValue(&r.results, "DIR", ""), "results", "directory with the results")
+	bindAs(cmd, textValue(&r.needs, "JSON", ""), "needs", inputs.Help("needs")+"; @FILE, or an absolute path, is a file with it")
 	r.pages.flags(cmd)
-	a.boolFlag(cmd, &r.comment, "comment", false, "keep the verdict in a comment on the pull request, where the token may write one")
-	r.packing.limitFlag(a, cmd)
-	a.boolFlag(cmd, &r.missingOK, "missing-ok", false, "")
-	_ = cmd.Flags().MarkHidden("missing-ok") // for action.yml, which then fetches the artifacts
+	bind(cmd, boolValue(&r.comment, false), "comment")
+	r.packing.limitFlag(cmd)
+	missingFlag(cmd, &r.missingOK)
 	a.idFlag(cmd)
-	cmd.Flags().StringVar(&a.cache, "cache", a.action.Input("cache"), "actions (default in GitHub Actions) or dir:`PATH`, where the default branch's last run has left what to compare with")
+	bindAs(cmd, cacheValue(&a.cache, true), "cache", inputs.Help("cache")+"; default: actions in GitHub Actions, elsewhere none, so that there is nothing to compare with")
 	return cmd
 }
 
@@ -91,10 +90,6 @@ func (r *reporter) run(ctx context.Context) error {
 	if r.plan == "" {
 		return usage.Errorf("there is no plan: give one with --plan")
 	}
-	limit, err := sizeOf("store-cache-limit", r.packing.limit)
-	if err != nil {
-		return err
-	}
 	v, plan, results, err := r.judge(ctx)
 	if errors.Is(err, documents.ErrMissing) {
 		a.log.Printf("%v: trying the artifacts of the run", err)
@@ -108,7 +103,7 @@ func (r *reporter) run(ctx context.Context) error {
 		if plan != nil {
 			r.docs.Trust.Heads = plan.Heads
 		}
-		r.reuse(ctx, v, limit, plan, results)
+		r.reuse(ctx, v, r.packing.limit, plan, results)
 	}
 	return r.tell(ctx, v)
 }

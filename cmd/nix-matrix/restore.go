@@ -37,7 +37,7 @@ and what is missing is built. The key of what was sealed comes from ` + access.E
 	}
 	r.restoreFlags(a, cmd)
 	r.rootFlag(cmd)
-	cmd.Flags().BoolVar(&r.json, "json", false, "print what was restored as JSON")
+	addFlag(cmd, boolValue(&r.json, false), "json", "print what was restored as JSON")
 	a.idFlag(cmd)
 	a.cacheFlag(cmd)
 	return cmd
@@ -51,9 +51,6 @@ type restorer struct {
 
 func (r *restorer) run(ctx context.Context, args []string) error {
 	a := r.app
-	if err := r.checkEngine(); err != nil {
-		return err
-	}
 	paths, err := a.storePaths(args)
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/org/nix-matrix/internal/inputs"
 	"github.com/org/nix-matrix/internal/nearest"
 	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/access"
@@ -121,16 +122,14 @@ with underscores. Secrets are taken from the environment only.`,
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return readFlags(cmd, a.action) },
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate("nix-matrix {{.Version}}\n")
 	root.SetIn(a.streams.in)
 	root.SetOut(a.streams.out)
 	root.SetErr(a.streams.err)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		if wrong := new(boolError); errors.As(err, &wrong) {
-			err = wrong
-		}
 		return usage.Errorf("%w%s; see %s --help", err, nearestFlag(cmd, err), cmd.CommandPath())
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
@@ -153,13 +152,40 @@ func newVersion(a *app) *cobra.Command {
 // The flags that several commands have. Each default is the action's input.
 
 func (a *app) idFlag(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&a.id, "id", or(a.action.Input("id"), job.DefaultID),
-		"prefix of everything that is stored, so that two uses in one workflow don't meet")
+	bind(cmd, newValue(&a.id, "NAME", job.DefaultID, func(text string) (string, error) {
+		if job.CheckID(text) != nil {
+			return "", errors.New("must be 1 to 64 characters of a-z, 0-9, - and _")
+		}
+		return text, nil
+	}), "id")
 }
 
 func (a *app) cacheFlag(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&a.cache, "cache", a.action.Input("cache"),
-		"actions (default in GitHub Actions) or dir:PATH (default elsewhere, below $XDG_CACHE_HOME)")
+	bindAs(cmd, cacheValue(&a.cache, true), "cache", cacheHelp)
+}
+
+// cacheHelp is for the command line, where the default is not the input's.
+var cacheHelp = inputs.Help("cache") + "; default: actions in GitHub Actions, elsewhere a directory below $XDG_CACHE_HOME"
+
+// cacheValue is the name of a cache; that of GitHub Actions is one only if actions is true.
+func cacheValue(to *string, actions bool) *value[string] {
+	kind, must := "dir:PATH", "must be dir:PATH"
+	if actions {
+		kind, must = "CACHE", "must be actions or dir:PATH"
+	}
+	return newValue(to, kind, "", func(text string) (string, error) {
+		if path, ok := strings.CutPrefix(text, "dir:"); ok && path != "" || text == "" || actions && text == "actions" {
+			return text, nil
+		}
+		kind, _, _ := strings.Cut(text, ":")
+		return "", errors.New(must + nearest.Hint(kind, []string{"actions", "dir"}))
+	})
+}
+
+// missingFlag is for action.yml, which fetches as artifacts what the cache lacks.
+func missingFlag(cmd *cobra.Command, ok *bool) {
+	bindAs(cmd, boolValue(ok, false), "missing-ok", "")
+	_ = cmd.Flags().MarkHidden("missing-ok")
 }
 
 func or(value, otherwise string) string {
@@ -194,12 +220,8 @@ func (a *app) inActions() bool { return a.cache == "actions" || a.cache == "" &&
 
 // cachePath is the directory of a cache that is one.
 func cachePath(name string) (string, error) {
-	kind, path, _ := strings.Cut(name, ":")
-	switch {
-	case kind == "dir" && path != "":
+	if path, ok := strings.CutPrefix(name, "dir:"); ok {
 		return path, nil
-	case name != "":
-		return "", usage.Errorf("--cache %s: it is either actions or dir:PATH%s", name, nearest.Hint(kind, []string{"actions", "dir"}))
 	}
 	base, err := os.UserCacheDir()
 	if err != nil {

@@ -4,15 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/available"
 	"github.com/org/nix-matrix/pkg/build"
 	"github.com/org/nix-matrix/pkg/cache"
@@ -54,23 +55,20 @@ The plan, results and logs that stay on this machine are not.`,
 			if err := r.discovery.arguments(a, args); err != nil {
 				return err
 			}
-			if r.jobs < 1 {
-				return usage.Errorf("--jobs %d: at least 1", r.jobs)
-			}
 			return r.run(cmd.Context())
 		},
 	}
-	r.discovery.flags(a, cmd)
-	r.discovery.access.pushFlags(a, cmd)
+	r.discovery.flags(cmd)
+	r.discovery.access.pushFlags(cmd)
 	r.working.flags(a, cmd)
-	a.setUpFlag(cmd, &r.discovery.setup)
+	setUpFlag(cmd, &r.discovery.setup)
 	a.idFlag(cmd)
 	r.pages.flags(cmd)
-	cmd.Flags().BoolVar(&r.failFast, "fail-fast", false, "stop at the first entry that fails")
+	addFlag(cmd, boolValue(&r.failFast, false), "fail-fast", "stop at the first entry that fails")
 	cmd.Flags().StringVarP(&r.outLink, "out-link", "o", "", "link the outputs in `DIR`, by the names of the targets, and keep the garbage collector away from them")
-	cmd.Flags().StringVar(&a.cache, "cache", "", "dir:`PATH` where the plan and the results are kept (default below $XDG_CACHE_HOME)")
-	cmd.Flags().IntVarP(&r.jobs, "jobs", "j", min(4, runtime.NumCPU()), "entries at a time; each builds as many derivations at a time as Nix is set to")
-	cmd.Flags().BoolVarP(&r.logs, "print-build-logs", "L", false, "show the lines of build logs")
+	addFlag(cmd, cacheValue(&a.cache, false), "cache", "where the plan and the results are kept (default below $XDG_CACHE_HOME)")
+	addFlag(cmd, numberValue(&r.jobs, "NUMBER", strconv.Itoa(min(4, runtime.NumCPU())), 1, math.MaxInt32), "jobs", "entries at a time; each builds as many derivations at a time as Nix is set to", "j")
+	addFlag(cmd, boolValue(&r.logs, false), "print-build-logs", "show the lines of build logs", "L")
 	return cmd
 }
 
@@ -90,12 +88,9 @@ func (r *runner) run(ctx context.Context) error {
 	if err := r.pages.check(); err != nil {
 		return err
 	}
-	how, err := r.working.parse(a)
-	if err != nil {
-		return err
-	}
+	how := r.working.options(a)
 	how.KeepGoing = how.KeepGoing && !r.failFast
-	options, err := r.discovery.parse()
+	options, err := r.discovery.options()
 	if err != nil {
 		return err
 	}

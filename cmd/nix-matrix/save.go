@@ -32,10 +32,10 @@ In GitHub Actions nothing that is wrong with the cache is an error. With a text 
   nix-matrix save --store-cache all --cache dir:/srv/cache ./result`,
 		RunE: func(cmd *cobra.Command, args []string) error { return s.run(cmd.Context(), args) },
 	}
-	s.policyFlag(a, cmd, storecache.Built)
-	s.limitFlag(a, cmd)
+	s.policyFlag(cmd, storecache.Built)
+	s.limitFlag(cmd)
 	s.rootFlag(cmd)
-	cmd.Flags().BoolVar(&s.json, "json", false, "print what was saved as JSON")
+	addFlag(cmd, boolValue(&s.json, false), "json", "print what was saved as JSON")
 	a.idFlag(cmd)
 	a.cacheFlag(cmd)
 	return cmd
@@ -49,14 +49,6 @@ type saver struct {
 
 func (s *saver) run(ctx context.Context, args []string) error {
 	a := s.app
-	policy, err := s.parsePolicy()
-	if err != nil {
-		return err
-	}
-	limit, err := sizeOf("store-cache-limit", s.limit)
-	if err != nil {
-		return err
-	}
 	paths, err := a.storePaths(args)
 	if err != nil {
 		return err
@@ -65,7 +57,7 @@ func (s *saver) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	done, err := user.Save(ctx, n, policy, limit, paths)
+	done, err := user.Save(ctx, n, s.policy, s.limit, paths)
 	if err != nil {
 		return err
 	}
