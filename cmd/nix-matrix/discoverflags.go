@@ -56,7 +56,7 @@ func (d *discoverFlags) flags(cmd *cobra.Command) {
 	bind(cmd, textValue(&e.HostAttr, "ATTR", ""), "host-attr")
 	bind(cmd, numberValue(&e.Workers, "NUMBER", "0", 0, math.MaxInt32), "eval-workers")
 	bind(cmd, timeValue(&e.Timeout, "30m"), "eval-timeout")
-	bind(cmd, numberValue(&d.memory, "MIB", "0", 0, 1<<30), "eval-memory")
+	bind(cmd, numberValue(&d.memory, "MiB", "0", 0, 1<<30), "eval-memory")
 	bind(cmd, boolValue(&d.reuse, true), "reuse-evaluation")
 	bind(cmd, boolValue(&d.skipProved, true), "skip-proved")
 	bind(cmd, runnersValue(&d.runners), "runners")
@@ -90,10 +90,8 @@ func argumentsValue(to *[]evaluate.Arg, kind string) *list[evaluate.Arg] {
 // runnersValue is a list of lines as plan.ParseRunners reads them.
 func runnersValue(to *[]string) *list[string] {
 	return &list[string]{to: to, kind: "NAME=LABEL[,LABEL]", parse: func(text string) (string, error) {
-		if _, err := plan.ParseRunners(text); err != nil {
-			return "", errors.New("must be of the form NAME=LABEL[,LABEL], such as aarch64-linux=ubuntu-24.04-arm, kvm=LABEL or aarch64-linux+kvm=LABEL")
-		}
-		return text, nil
+		_, err := plan.ParseRunners(text)
+		return text, err
 	}}
 }
 

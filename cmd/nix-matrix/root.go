@@ -149,7 +149,7 @@ func newVersion(a *app) *cobra.Command {
 	}
 }
 
-// The flags that several commands have. Each default is the action's input.
+// The flags that several commands have.
 
 func (a *app) idFlag(cmd *cobra.Command) {
 	bind(cmd, newValue(&a.id, "NAME", job.DefaultID, func(text string) (string, error) {

@@ -24,11 +24,7 @@ type actionFile struct {
 	Runs    struct{ Steps []step }
 }
 
-type input struct {
-	Description string
-	Required    bool
-	Default     string
-}
+type input struct{ Description string }
 
 type step struct {
 	ID, Name, If, Uses, Run, Shell string

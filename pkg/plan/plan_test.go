@@ -275,8 +275,8 @@ func TestParseRunners(t *testing.T) {
 		if (err != nil) != (want == nil) || !cmp.Equal(got, want) {
 			t.Errorf("ParseRunners(%q) = %v, %v, want %v", text, got, err, want)
 		}
-		if err != nil && !strings.HasPrefix(err.Error(), "runners: ") {
-			t.Errorf("%q does not name the input", err)
+		if err != nil && !strings.HasPrefix(err.Error(), "must be of the form NAME=LABEL") {
+			t.Errorf("%q does not say what a line must be", err)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,6 +17,9 @@ import (
 // runner that targets choose by its labels.
 type Runners map[string][]string
 
+// errRunners says what a line must be that ParseRunners does not take.
+var errRunners = errors.New("must be of the form NAME=LABEL[,LABEL], such as aarch64-linux=ubuntu-24.04-arm, kvm=LABEL or aarch64-linux+kvm=LABEL")
+
 // ParseRunners reads lines of `name=label[,label]`.
 func ParseRunners(text string) (Runners, error) {
 	runners := Runners{}
@@ -27,7 +31,7 @@ func ParseRunners(text string) (Runners, error) {
 		system = strings.TrimSpace(system)
 		platform, feature, qualified := strings.Cut(system, "+")
 		if !ok || system == "" || qualified && (!isSystem(platform) || feature == "") {
-			return nil, fmt.Errorf("runners: %q is not of the form system=label[,label], such as aarch64-linux=ubuntu-24.04-arm, kvm=LABEL or aarch64-linux+kvm=LABEL", strings.TrimSpace(line))
+			return nil, errRunners
 		}
 		for label := range strings.SplitSeq(labels, ",") {
 			if label = strings.TrimSpace(label); label != "" {
@@ -35,7 +39,7 @@ func ParseRunners(text string) (Runners, error) {
 			}
 		}
 		if len(runners[system]) == 0 {
-			return nil, fmt.Errorf("runners: %s has no label; write %s=label[,label]", system, system)
+			return nil, errRunners
 		}
 	}
 	return runners, nil

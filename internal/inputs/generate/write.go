@@ -136,14 +136,14 @@ func (a *action) docs(w *workflow) string {
 	b.WriteString(`<!-- Generated from action.yml and the reusable workflow by go generate ./internal/inputs: edit those. -->
 # Inputs, secrets and outputs
 
-The action takes the inputs below, each for the commands under which it stands. The reusable workflow has those of
-discover, build and report, hands them on, and has [some of its own](#the-reusable-workflow). On the command line, an input
-is a flag of the same name with dashes: ` + "`push_timeout`" + ` is ` + "`--push-timeout`" + `.
+Each command of the action has a table with its inputs. The reusable workflow takes those of discover, build and report,
+hands them on, and has [some of its own](#the-reusable-workflow). On the command line, an input is a flag of the same name
+with dashes: ` + "`push_timeout`" + ` is ` + "`--push-timeout`" + `.
 
 [discover](#discover) · [build](#build) · [report](#report) · [restore](#restore) · [save](#save) · [gc](#gc) ·
 [secrets](#secrets) · [the reusable workflow](#the-reusable-workflow) · [outputs](#outputs)
 
-Each command of the action is chosen by one input:
+One input chooses the command:
 
 | input | description |
 |---|---|
@@ -175,7 +175,7 @@ environment variables.
 			row(&b, code(in.name), commandList(&in), code(in.variable), cell(in.description))
 		}
 	}
-	b.WriteString("\n## The reusable workflow\n\nBesides the inputs of discover, build and report, it has these for its own jobs:\n\n| input | default | description |\n|---|---|---|\n")
+	b.WriteString("\n## The reusable workflow\n\nIn addition to the inputs of discover, build and report, it has these for its own jobs:\n\n| input | default | description |\n|---|---|---|\n")
 	for _, in := range w.own {
 		row(&b, code(in.name), code(in.value), cell(in.description))
 	}
