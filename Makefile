@@ -21,7 +21,7 @@ test: ## Install the real programs that the tests run against, lint, test
 	@scripts/fuzz
 	@$(testbench) NIX_MATRIX_REQUIRE_PARTS=$(if $(CI),1,$(NIX_MATRIX_REQUIRE_PARTS)) go test -timeout 40m ./...
 
-bench: build ## Measure what we claim about speed, into dist/bench.json too
+bench: build ## Measure what we claim about speed, into docs/performance.md too
 	@scripts/testbench nix-2.34 npm zstd
 	@$(testbench) go run ./internal/bench
 
