@@ -110,7 +110,7 @@ func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
 		"Nix.Whole":            {fn: n.Whole, args: []any{[]string{aPath}, []string{"https://a"}}},
 		"Nix.Delivers":         {fn: n.Delivers, args: []any{"https://a", aPath}},
 		"Nix.ToBuild":          {fn: n.ToBuild, args: []any{[]string{aDrv + "!out"}}},
-		"Nix.Hold":             {fn: n.Hold, args: []any{[]string{aPath}}},
+		"Nix.AddTempRoots":     {fn: n.AddTempRoots, args: []any{[]string{aPath}}},
 		"Nix.Export":           {fn: away.Export, args: []any{[]PathInfo{info}}},
 		"Nix.Derivation":       {fn: n.Derivation, args: []any{aDrv}},
 		"Nix.Derivations":      {fn: n.Derivations, args: []any{[]string{aDrv}}},

@@ -131,11 +131,11 @@ func (n *Nix) FindProgram(ctx context.Context, name string) (program string, rel
 	if err != nil {
 		return "", nil, fmt.Errorf("cannot find the program %s: it is not on PATH, and %w. Install it in a step before this one", name, err)
 	}
-	hold, err := n.Hold(ctx, p.OutPath)
+	roots, err := n.AddTempRoots(ctx, p.OutPath)
 	if err != nil {
 		return program, func() {}, nil //nolint:nilerr // the garbage collector is not likely to come
 	}
-	return program, func() { _ = hold.Close() }, nil
+	return program, func() { _ = roots.Close() }, nil
 }
 
 func (n *Nix) knownProgram(ctx context.Context, name string) (Program, error) {

@@ -301,11 +301,11 @@ func TestAt(t *testing.T) {
 		if err := at.dump(ctx, &nar, outs["second"]); err != nil || nar.Len() != 168 || !strings.Contains(nar.String(), outs["fetched"]) {
 			t.Errorf("its NAR has %d bytes, %v", nar.Len(), err)
 		}
-		hold, err := at.Hold(ctx, outs["second"])
+		roots, err := at.AddTempRoots(ctx, outs["second"])
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := hold.Close(); err != nil {
+		if err := roots.Close(); err != nil {
 			t.Error(err)
 		}
 		// The settings hold there too.
