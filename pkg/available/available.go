@@ -110,7 +110,7 @@ func (f *Finder) ask(ctx context.Context, p *Place, paths []string, substituter 
 	if len(paths) == 0 || f.mute[substituter] {
 		return nil
 	}
-	offered, err := f.asking().Offered(ctx, paths, substituter)
+	offered, err := f.asking().Substitutable(ctx, paths, substituter)
 	if f.silent(err) || err != nil {
 		return err
 	}
@@ -227,7 +227,7 @@ func (f *Finder) Offered(ctx context.Context, paths []string) (map[string]bool, 
 	if len(paths) == 0 || len(from) == 0 {
 		return nil, nil
 	}
-	offered, err := f.asking().Offered(ctx, paths, from...)
+	offered, err := f.asking().Substitutable(ctx, paths, from...)
 	if f.silent(err) {
 		f.Log.Warn("Not all substituters can be asked", err)
 		err = nil

@@ -108,11 +108,11 @@ func muteError(said string, substituters []string) error {
 	return e
 }
 
-// Offered says which of the paths one of the substituters has, and of what else it
+// Substitutable says which of the paths one of the substituters has, and of what else it
 // would fetch with them. What is valid in the local store makes no difference, and
 // signatures are not judged: see Trusted. Where substituters don't answer, the error is a
 // *MuteError.
-func (n *Nix) Offered(ctx context.Context, paths []string, substituters ...string) (map[string]bool, error) {
+func (n *Nix) Substitutable(ctx context.Context, paths []string, substituters ...string) (map[string]bool, error) {
 	said, err := n.dryRun(ctx, asked, paths, substituters)
 	if err != nil {
 		return nil, err

@@ -169,7 +169,7 @@ func TestMute(t *testing.T) {
 					}
 				}
 			})
-			for what, ask := range map[string]func(context.Context, []string, ...string) (map[string]bool, error){"Offered": n.Offered, "Whole": n.Whole} {
+			for what, ask := range map[string]func(context.Context, []string, ...string) (map[string]bool, error){"Substitutable": n.Substitutable, "Whole": n.Whole} {
 				got, err := ask(t.Context(), paths, mute+"/?priority=10", "file://"+dir)
 				var without *MuteError
 				if !errors.As(err, &without) || len(without.Substituters) != 1 || without.Substituters[0] != mute+"/?priority=10" || !got[outs["third"]] || got[outs["absent"]] {
