@@ -116,7 +116,7 @@ func (f *Finder) ask(ctx context.Context, p *Place, paths []string, substituter 
 	}
 	paths = slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return !offered[path] })
 	if signed && len(paths) > 0 {
-		if offered, err = f.asking().Trusted(ctx, paths, substituter); err != nil {
+		if offered, err = f.asking().TrustedPaths(ctx, paths, substituter); err != nil {
 			return err
 		}
 	}

@@ -105,7 +105,7 @@ func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
 		"Nix.Substitute":       {fn: n.Substitute, args: []any{[]string{aPath}}},
 		"Nix.Outputs":          {fn: n.Outputs, args: []any{[]string{aDrv}}},
 		"Nix.Substitutable":    {fn: n.Substitutable, args: []any{[]string{aPath}, []string{"https://a"}}},
-		"Nix.Trusted":          {fn: n.Trusted, args: []any{[]string{aPath}, "https://a"}},
+		"Nix.TrustedPaths":     {fn: n.TrustedPaths, args: []any{[]string{aPath}, "https://a"}},
 		"Nix.Forecast":         {fn: n.Forecast, args: []any{[]string{aDrv + "!out"}}},
 		"Nix.Whole":            {fn: n.Whole, args: []any{[]string{aPath}, []string{"https://a"}}},
 		"Nix.Delivers":         {fn: n.Delivers, args: []any{"https://a", aPath}},

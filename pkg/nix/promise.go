@@ -110,7 +110,7 @@ func muteError(said string, substituters []string) error {
 
 // Substitutable says which of the paths one of the substituters has, and of what else it
 // would fetch with them. What is valid in the local store makes no difference, and
-// signatures are not judged: see Trusted. Where substituters don't answer, the error is a
+// signatures are not judged: see TrustedPaths. Where substituters don't answer, the error is a
 // *MuteError.
 func (n *Nix) Substitutable(ctx context.Context, paths []string, substituters ...string) (map[string]bool, error) {
 	said, err := n.dryRun(ctx, asked, paths, substituters)

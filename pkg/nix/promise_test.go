@@ -176,7 +176,7 @@ func TestMute(t *testing.T) {
 					t.Errorf("%s: %d paths, %v", what, len(got), err)
 				}
 			}
-			if _, err := n.Trusted(t.Context(), paths, mute); err == nil {
+			if _, err := n.TrustedPaths(t.Context(), paths, mute); err == nil {
 				t.Error("it has said who signed")
 			}
 			if delivers, err := n.Delivers(t.Context(), mute, outs["third"]); err == nil || delivers {

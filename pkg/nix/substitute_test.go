@@ -71,7 +71,7 @@ func TestTrusted(t *testing.T) {
 			{n.With(Set("trusted-public-keys", "other-1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")), cache, map[string]bool{}},
 			{n, cache + "?trusted=1", both},
 		} {
-			got, err := test.n.Trusted(t.Context(), []string{outs["second"], outs["fetched"]}, test.cache)
+			got, err := test.n.TrustedPaths(t.Context(), []string{outs["second"], outs["fetched"]}, test.cache)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -79,7 +79,7 @@ func TestTrusted(t *testing.T) {
 				t.Error(diff)
 			}
 		}
-		if got, err := n.Trusted(t.Context(), []string{outs["talks"]}, cache); err == nil {
+		if got, err := n.TrustedPaths(t.Context(), []string{outs["talks"]}, cache); err == nil {
 			t.Errorf("what is not there is %v", got)
 		}
 	})
@@ -147,12 +147,12 @@ func TestTrustedOfTrouble(t *testing.T) {
 			for _, name := range test.want {
 				want[paths[name]] = true
 			}
-			got, err := n.Trusted(ctx, asked, cache)
+			got, err := n.TrustedPaths(ctx, asked, cache)
 			if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" || err != nil && len(test.want) > 0 {
 				t.Errorf("%v: %v\n%s", test.asked, err, diff)
 			}
 		}
-		if got, err := n.Trusted(ctx, all, "file://"+dir+"/none"); len(got) > 0 {
+		if got, err := n.TrustedPaths(ctx, all, "file://"+dir+"/none"); len(got) > 0 {
 			t.Errorf("a binary cache that is none has %v, %v", got, err)
 		}
 	})
