@@ -167,7 +167,7 @@ func (h *Host) OpenStore(ctx context.Context, root string) (*nix.Nix, error) {
 	if err != nil {
 		return nil, err
 	}
-	return n.At(root), nil
+	return n.WithStore(root), nil
 }
 
 // reach finds a Nix whose store can be opened.
@@ -249,7 +249,7 @@ func (n *Nix) Here() *nix.Nix { return n.Nix }
 func (n *Nix) use(here *nix.Nix) {
 	n.Nix, n.Store = here, here
 	if n.Remote != "" {
-		n.Store = here.At(n.Remote)
+		n.Store = here.WithStore(n.Remote)
 	}
 }
 

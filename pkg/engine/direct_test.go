@@ -390,7 +390,7 @@ func (c *closure) save(t *testing.T, file string) {
 // Who may not write to the store is told so.
 func TestDirectRefused(t *testing.T) {
 	n := nixtest.Newest(t)
-	if _, err := Direct(t.Context(), n.At("ssh-ng://nowhere")); err == nil || !strings.Contains(err.Error(), "another machine") {
+	if _, err := Direct(t.Context(), n.WithStore("ssh-ng://nowhere")); err == nil || !strings.Contains(err.Error(), "another machine") {
 		t.Errorf("got %v", err)
 	}
 	nixtest.Run(t, "nix-store", "--init")

@@ -41,7 +41,7 @@ type hostileCase struct {
 }
 
 func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
-	away := n.At("ssh-ng://host") // whose files are out of reach, so that Nix is asked
+	away := n.WithStore("ssh-ng://host") // whose files are out of reach, so that Nix is asked
 	info := PathInfo{Path: aPath, NarHash: strings.Repeat("0", 64), NarSize: 1, Deriver: aDrv, References: []string{aPath}, Signatures: []string{aKey}, CA: "text:sha256:" + strings.Repeat("0", 52)}
 	by := func(use func(*Daemon) error) error {
 		d, err := n.Connect(context.Background())
@@ -63,7 +63,7 @@ func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
 		"StorePath":      {fn: StorePath, args: []any{aPath}},
 		"TrustPrograms":  {fn: func(dir string) error { return TrustPrograms("/nonexistent" + dir) }, args: []any{"/nix"}},
 		"ReadDerivation": {fn: ReadDerivation, args: []any{aDrv}},
-		"Nix.At":         {fn: func(store string) error { return asks(n.At(store)) }, args: []any{"ssh-ng://host"}},
+		"Nix.WithStore":  {fn: func(store string) error { return asks(n.WithStore(store)) }, args: []any{"ssh-ng://host"}},
 		"Nix.With":       {fn: func(o Option) error { return asks(n.With(o)) }, args: []any{Set("extra-substituters", "https://a")}},
 		"Nix.Text":       {fn: n.Text, args: []any{"store"}},
 		"Nix.Setting":    {fn: n.Setting, args: []any{"substituters"}},

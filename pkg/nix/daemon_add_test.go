@@ -306,7 +306,7 @@ func daemon(t *testing.T, n *Nix, key string, more ...Option) *Nix {
 	for range 500 {
 		if conn, err := net.Dial("unix", "/nix/var/nix/daemon-socket/socket"); err == nil {
 			_ = conn.Close()
-			return n.At("daemon")
+			return n.WithStore("daemon")
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

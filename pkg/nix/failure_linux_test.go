@@ -107,7 +107,7 @@ func TestFailures(t *testing.T) {
 		tryFailures(t, n, "alone", said)
 		testbench.UseStore(t, t.TempDir())
 		testbench.Daemon(t, testbench.DaemonOptions{Nix: version, Config: "extra-experimental-features = ca-derivations\nsystem-features = benchmark"})
-		tryFailures(t, n.At("daemon"), "daemon", said)
+		tryFailures(t, n.WithStore("daemon"), "daemon", said)
 
 		file := filepath.Join("..", "realise", "testdata", "failures-"+version)
 		if *record {

@@ -129,9 +129,9 @@ func (n *Nix) With(options ...Option) *Nix {
 	return &with
 }
 
-// At gives the same Nix whose store is another one, by its address. What is read
+// WithStore returns the same Nix whose store is another one, by its address. What is read
 // from files, which are derivations, is still this machine's.
-func (n *Nix) At(store string) *Nix {
+func (n *Nix) WithStore(store string) *Nix {
 	at := *n
 	at.env = append(slices.Clone(n.env), "NIX_REMOTE="+store)
 	at.remote, at.err = store, cmp.Or(n.err, valid.Address(store))

@@ -419,7 +419,7 @@ rec {
 		try(t, n)
 		testbench.UseStore(t, t.TempDir())
 		testbench.Daemon(t, testbench.DaemonOptions{Nix: filepath.Base(t.Name())})
-		try(t, n.At("daemon"))
+		try(t, n.WithStore("daemon"))
 	})
 }
 

@@ -159,7 +159,7 @@ func TestLocal(t *testing.T) {
 			t.Errorf("%s is local", store)
 		}
 	}
-	if _, _, err := at("auto").At("/root").Local(); err == nil {
+	if _, _, err := at("auto").WithStore("/root").Local(); err == nil {
 		t.Error("another machine's store is local")
 	}
 }

@@ -263,7 +263,7 @@ func TestAt(t *testing.T) {
 		drvs, outs := recorded(t, n)
 		realise(t, n, drvs["second"])
 		dir := t.TempDir()
-		at := n.With(Set("max-jobs", "0")).At(dir)
+		at := n.With(Set("max-jobs", "0")).WithStore(dir)
 		valid := func(n *Nix) map[string]bool {
 			t.Helper()
 			valid, err := n.Valid(ctx, outs["second"], outs["fetched"])
