@@ -241,7 +241,7 @@ func (n *Nix) warn(ctx context.Context) {
 }
 
 // Set overrides settings.
-func (n *Nix) Set(options ...nix.Option) { n.use(n.With(options...)) }
+func (n *Nix) Set(options ...nix.Option) { n.use(n.WithOptions(options...)) }
 
 // Here returns the Nix with the store of this machine, as it is set now.
 func (n *Nix) Here() *nix.Nix { return n.Nix }

@@ -193,7 +193,7 @@ func (w *Worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 			return nil, err
 		}
 	}
-	store := w.Env.Store.With(w.options(e)...)
+	store := w.Env.Store.WithOptions(w.options(e)...)
 	room, enough := context.WithCancel(ctx)
 	defer enough()
 	go w.makeRoom(room, store, targets)

@@ -58,15 +58,15 @@ func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
 		return err
 	}
 	return map[string]hostileCase{
-		"Find":           {fn: Find, args: []any{Surroundings{Conf: "a = b", Env: []string{"A=b"}, Fetch: []string{"C=d"}, SSH: "-o A=b", Nixpkgs: "path:/a"}}},
-		"Set":            {fn: func(name string, values []string) error { return asks(n.With(Set(name, values...))) }, args: []any{"fallback", []string{"true"}}},
-		"StorePath":      {fn: StorePath, args: []any{aPath}},
-		"TrustPrograms":  {fn: func(dir string) error { return TrustPrograms("/nonexistent" + dir) }, args: []any{"/nix"}},
-		"ReadDerivation": {fn: ReadDerivation, args: []any{aDrv}},
-		"Nix.WithStore":  {fn: func(store string) error { return asks(n.WithStore(store)) }, args: []any{"ssh-ng://host"}},
-		"Nix.With":       {fn: func(o Option) error { return asks(n.With(o)) }, args: []any{Set("extra-substituters", "https://a")}},
-		"Nix.Text":       {fn: n.Text, args: []any{"store"}},
-		"Nix.Setting":    {fn: n.Setting, args: []any{"substituters"}},
+		"Find":            {fn: Find, args: []any{Surroundings{Conf: "a = b", Env: []string{"A=b"}, Fetch: []string{"C=d"}, SSH: "-o A=b", Nixpkgs: "path:/a"}}},
+		"Set":             {fn: func(name string, values []string) error { return asks(n.WithOptions(Set(name, values...))) }, args: []any{"fallback", []string{"true"}}},
+		"StorePath":       {fn: StorePath, args: []any{aPath}},
+		"TrustPrograms":   {fn: func(dir string) error { return TrustPrograms("/nonexistent" + dir) }, args: []any{"/nix"}},
+		"ReadDerivation":  {fn: ReadDerivation, args: []any{aDrv}},
+		"Nix.WithStore":   {fn: func(store string) error { return asks(n.WithStore(store)) }, args: []any{"ssh-ng://host"}},
+		"Nix.WithOptions": {fn: func(o Option) error { return asks(n.WithOptions(o)) }, args: []any{Set("extra-substituters", "https://a")}},
+		"Nix.Text":        {fn: n.Text, args: []any{"store"}},
+		"Nix.Setting":     {fn: n.Setting, args: []any{"substituters"}},
 		"Nix.WithPrograms": {fn: func(ctx context.Context, p Program) error {
 			if p.DrvPath == "" { // which is for one that is not built
 				p.DrvPath = " "
@@ -135,11 +135,11 @@ func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
 		"Nix.Eval of an output": {fn: func(flake, attr string) error {
 			return eval(&Nix{env: n.env, Version: old}, Evaluation{Flake: flake, Attr: attr, Apply: "x: x"})
 		}, args: []any{"path:/a", "a%20b"}},
-		"Nix.With substituters":  {fn: func(s string) error { return asks(n.With(Set("substituters", s, "https://b"))) }, args: []any{"https://a"}},
-		"Nix.With keys":          {fn: func(s string) error { return asks(n.With(Set("extra-trusted-public-keys", s))) }, args: []any{aKey}},
-		"Nix.With platforms":     {fn: func(s string) error { return asks(n.With(Set("extra-platforms", s))) }, args: []any{"i686-linux"}},
-		"Nix.NAR of this store":  {fn: func(ctx context.Context, path string) error { return readAll(n.NAR(ctx, path)) }, args: []any{aPath}},
-		"Nix.Realise of a store": {fn: away.Realise, args: []any{[]string{aDrv}}},
+		"Nix.WithOptions substituters": {fn: func(s string) error { return asks(n.WithOptions(Set("substituters", s, "https://b"))) }, args: []any{"https://a"}},
+		"Nix.WithOptions keys":         {fn: func(s string) error { return asks(n.WithOptions(Set("extra-trusted-public-keys", s))) }, args: []any{aKey}},
+		"Nix.WithOptions platforms":    {fn: func(s string) error { return asks(n.WithOptions(Set("extra-platforms", s))) }, args: []any{"i686-linux"}},
+		"Nix.NAR of this store":        {fn: func(ctx context.Context, path string) error { return readAll(n.NAR(ctx, path)) }, args: []any{aPath}},
+		"Nix.Realise of a store":       {fn: away.Realise, args: []any{[]string{aDrv}}},
 	}
 }
 

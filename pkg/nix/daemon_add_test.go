@@ -294,7 +294,7 @@ func daemon(t *testing.T, n *Nix, key string, more ...Option) *Nix {
 	t.Helper()
 	// Some versions start on a socket of the path only.
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
-	cmd := n.With(Set("trusted-users", "nobody"), Set("trusted-public-keys", strings.Fields(key)...)).With(more...).command(ctx, "nix-daemon", raw())
+	cmd := n.WithOptions(Set("trusted-users", "nobody"), Set("trusted-public-keys", strings.Fields(key)...)).WithOptions(more...).command(ctx, "nix-daemon", raw())
 	cmd.Stdout, cmd.Stderr = os.Stderr, io.Discard
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -121,9 +121,9 @@ func Find(ctx context.Context, log io.Writer, with Surroundings) (*Nix, error) {
 	return n, nil
 }
 
-// With gives the same Nix with settings overridden, for a daemon that trusts the
+// WithOptions returns the same Nix with settings overridden, for a daemon that trusts the
 // user too. A setting that begins with "extra-" is added to.
-func (n *Nix) With(options ...Option) *Nix {
+func (n *Nix) WithOptions(options ...Option) *Nix {
 	with := *n
 	with.options = slices.Concat(n.options, options)
 	return &with
@@ -139,7 +139,7 @@ func (n *Nix) WithStore(store string) *Nix {
 }
 
 // Text gives one of Nix's settings that is a text, such as "netrc-file", as it
-// was without With.
+// was without WithOptions.
 func (n *Nix) Text(name string) string {
 	var text string
 	_ = json.Unmarshal(n.config[name].Value, &text) // another type is no text
@@ -147,7 +147,7 @@ func (n *Nix) Text(name string) string {
 }
 
 // AccessTokens are those of the setting access-tokens, with which Nix asks servers for
-// sources, by the servers' names, as it was without With.
+// sources, by the servers' names, as it was without WithOptions.
 func (n *Nix) AccessTokens() map[string]string {
 	var tokens map[string]string
 	_ = json.Unmarshal(n.config["access-tokens"].Value, &tokens) // another type has none
@@ -155,7 +155,7 @@ func (n *Nix) AccessTokens() map[string]string {
 }
 
 // Setting gives one of Nix's settings that is a list of words, such as
-// "extra-platforms" or "substituters", as it was without With.
+// "extra-platforms" or "substituters", as it was without WithOptions.
 func (n *Nix) Setting(name string) []string {
 	var words []string
 	if json.Unmarshal(n.config[name].Value, &words) == nil {

@@ -182,7 +182,7 @@ func TestEnvironment(t *testing.T) {
 		}
 		return value
 	}
-	plain, abroad := n.With(Set("a", "b c")).command(t.Context(), "nix", raw("eval")), n.WithStore("ssh-ng://host").abroad(t.Context(), "nix", raw("copy"))
+	plain, abroad := n.WithOptions(Set("a", "b c")).command(t.Context(), "nix", raw("eval")), n.WithStore("ssh-ng://host").abroad(t.Context(), "nix", raw("copy"))
 	for _, test := range []struct{ got, want string }{
 		{last(plain, "NIX_CONFIG"), "NIX_CONFIG=cores = 1\nnetrc-file = /a\nextra-experimental-features = nix-command flakes"},
 		{last(plain, "NIX_REMOTE"), "NIX_REMOTE=daemon"},

@@ -164,7 +164,7 @@ func (n *Nix) realiseProgram(ctx context.Context, p Program) (string, error) {
 		err = n.Substitute(ctx, p.OutPath)
 	} else {
 		// Entries that are built side by side on one machine wait for each other here.
-		_, err = n.With(Set("build-poll-interval", "1")).output(ctx, "nix-store", args("--realise").operands(valid.Realisable, p.DrvPath+"!"+p.Output))
+		_, err = n.WithOptions(Set("build-poll-interval", "1")).output(ctx, "nix-store", args("--realise").operands(valid.Realisable, p.DrvPath+"!"+p.Output))
 	}
 	if err != nil {
 		return "", fmt.Errorf("cannot fetch %s: %w", p.OutPath, err)

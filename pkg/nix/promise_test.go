@@ -159,7 +159,7 @@ func TestMute(t *testing.T) {
 	mute := fmt.Sprintf("http://%s", listener.Addr())
 	t.Run("each", func(t *testing.T) {
 		eachNix(t, func(t *testing.T, n *Nix) {
-			n = n.With(Set("fallback", "true")) // as everywhere
+			n = n.WithOptions(Set("fallback", "true")) // as everywhere
 			dir := t.TempDir()
 			outs := chain(t, n, dir)
 			paths := slices.Sorted(func(yield func(string) bool) {

@@ -495,7 +495,7 @@ func TestRecord(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		if n.With(substitute...).Realise(t.Context(), wanted(drvs), func(Event) {}) == nil {
+		if n.WithOptions(substitute...).Realise(t.Context(), wanted(drvs), func(Event) {}) == nil {
 			t.Fatal("it succeeded")
 		}
 		if err := os.WriteFile(filepath.Join(testdata, "log-"+version), take(), 0o644); err != nil {

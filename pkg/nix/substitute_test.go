@@ -67,8 +67,8 @@ func TestTrusted(t *testing.T) {
 			cache string
 			want  map[string]bool
 		}{
-			{n.With(Set("trusted-public-keys", string(key))), cache, map[string]bool{outs["second"]: true}},
-			{n.With(Set("trusted-public-keys", "other-1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")), cache, map[string]bool{}},
+			{n.WithOptions(Set("trusted-public-keys", string(key))), cache, map[string]bool{outs["second"]: true}},
+			{n.WithOptions(Set("trusted-public-keys", "other-1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")), cache, map[string]bool{}},
 			{n, cache + "?trusted=1", both},
 		} {
 			got, err := test.n.TrustedPaths(t.Context(), []string{outs["second"], outs["fetched"]}, test.cache)
@@ -127,7 +127,7 @@ func TestTrustedOfTrouble(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		n = n.With(Set("trusted-public-keys", string(key)))
+		n = n.WithOptions(Set("trusted-public-keys", string(key)))
 		for _, test := range []struct{ asked, want []string }{
 			{[]string{"good", "better"}, []string{"good", "better"}},
 			{[]string{"good", "unsigned", "better"}, []string{"good", "better"}},
