@@ -118,7 +118,7 @@ func (h *Host) Open(ctx context.Context, c *Config, substituters, keys []string)
 	if err != nil {
 		return nil, err
 	}
-	with := nix.Surroundings{Env: n.Env, SSH: ssh.options}
+	with := nix.Config{Env: n.Env, SSH: ssh.options}
 	conf := h.Getenv(ConfVariable)
 	if c.Evaluates {
 		fetch := h.fetching(ssh.options)
@@ -159,7 +159,7 @@ func (h *Host) OpenStore(ctx context.Context, root string) (*nix.Nix, error) {
 	if err != nil {
 		return nil, err
 	}
-	with := nix.Surroundings{Conf: conf}
+	with := nix.Config{Conf: conf}
 	if root == "" {
 		return h.reach(ctx, with)
 	}
@@ -171,7 +171,7 @@ func (h *Host) OpenStore(ctx context.Context, root string) (*nix.Nix, error) {
 }
 
 // reach finds a Nix whose store can be opened.
-func (h *Host) reach(ctx context.Context, with nix.Surroundings) (*nix.Nix, error) {
+func (h *Host) reach(ctx context.Context, with nix.Config) (*nix.Nix, error) {
 	n, err := nix.Find(ctx, h.Log, with)
 	if err == nil {
 		err = n.Reach(ctx)

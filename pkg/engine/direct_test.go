@@ -363,7 +363,7 @@ func restoreSaved(ctx context.Context, file, engine string) error {
 	if err != nil {
 		return err
 	}
-	n, err := nix.Find(ctx, io.Discard, nix.Surroundings{})
+	n, err := nix.Find(ctx, io.Discard, nix.Config{})
 	if err != nil {
 		return err
 	}

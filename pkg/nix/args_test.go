@@ -58,7 +58,7 @@ func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
 		return err
 	}
 	return map[string]hostileCase{
-		"Find":            {fn: Find, args: []any{Surroundings{Conf: "a = b", Env: []string{"A=b"}, Fetch: []string{"C=d"}, SSH: "-o A=b", Nixpkgs: "path:/a"}}},
+		"Find":            {fn: Find, args: []any{Config{Conf: "a = b", Env: []string{"A=b"}, Fetch: []string{"C=d"}, SSH: "-o A=b", Nixpkgs: "path:/a"}}},
 		"Set":             {fn: func(name string, values []string) error { return asks(n.WithOptions(Set(name, values...))) }, args: []any{"fallback", []string{"true"}}},
 		"StorePath":       {fn: StorePath, args: []any{aPath}},
 		"TrustPrograms":   {fn: func(dir string) error { return TrustPrograms("/nonexistent" + dir) }, args: []any{"/nix"}},

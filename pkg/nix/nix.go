@@ -67,8 +67,8 @@ type setting struct {
 	Value json.RawMessage `json:"value"`
 }
 
-// Surroundings are what Nix's programs get beside what this process has.
-type Surroundings struct {
+// Config adds to the settings and variables that Nix's programs get from this process.
+type Config struct {
 	// Conf has lines as of a nix.conf. Where Nix has no daemon, a derivation can ask for
 	// them: secrets are for a file that they include.
 	Conf string
@@ -87,7 +87,7 @@ type Surroundings struct {
 
 // Find looks for Nix on PATH. What Nix's programs have to say goes to log,
 // unless a method says otherwise.
-func Find(ctx context.Context, log io.Writer, with Surroundings) (*Nix, error) {
+func Find(ctx context.Context, log io.Writer, with Config) (*Nix, error) {
 	for _, program := range []string{"nix", "nix-store"} {
 		if _, err := exec.LookPath(program); err != nil {
 			return nil, fmt.Errorf("%w: %s is not on PATH. In a workflow, put a step with cachix/install-nix-action before this one; elsewhere, install Nix and open a new shell", ErrMissing, program)

@@ -75,7 +75,7 @@ func find(t *testing.T, version string) *Nix {
 	if n, ok := found.Load(version); ok {
 		return n.(*Nix)
 	}
-	n, err := Find(t.Context(), io.Discard, Surroundings{})
+	n, err := Find(t.Context(), io.Discard, Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +149,7 @@ func TestFind(t *testing.T) {
 
 func TestFindNone(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	if _, err := Find(t.Context(), nil, Surroundings{}); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "install") {
+	if _, err := Find(t.Context(), nil, Config{}); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "install") {
 		t.Errorf("without Nix: %v", err)
 	}
 	program(t, "nix-store", "")
@@ -159,7 +159,7 @@ func TestFindNone(t *testing.T) {
 		"echo nix '(Nix)' 2.7.0":                 "2.7.0 is too old",
 	} {
 		program(t, "nix", script)
-		if _, err := Find(t.Context(), nil, Surroundings{}); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), want) {
+		if _, err := Find(t.Context(), nil, Config{}); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want it to say %q", script, err, want)
 		}
 	}

@@ -104,7 +104,7 @@ func TestLocalChroot(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		infos, nars, _ := closure(t, n)
 		root := t.TempDir()
-		there, err := Find(t.Context(), nil, Surroundings{Conf: "store = " + root})
+		there, err := Find(t.Context(), nil, Config{Conf: "store = " + root})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -56,7 +56,7 @@ func TestParseUnpacked(t *testing.T) {
 // configured is Nix with further lines of a nix.conf.
 func configured(t *testing.T, conf string) *Nix {
 	t.Helper()
-	n, err := Find(t.Context(), io.Discard, Surroundings{Conf: conf})
+	n, err := Find(t.Context(), io.Discard, Config{Conf: conf})
 	if err != nil {
 		t.Fatal(err)
 	}
