@@ -201,9 +201,9 @@ func (n *Nix) command(ctx context.Context, program literal, with *arguments) *ch
 	return n.program(ctx, string(program), &arguments{append(all.words, with.words...), cmp.Or(n.err, all.err, with.err)})
 }
 
-// abroad prepares a program that talks to other stores, and gets the secrets for
+// commandWithCredentials prepares a program that talks to other stores and gets the secrets for
 // that.
-func (n *Nix) abroad(ctx context.Context, program literal, with *arguments) *child.Cmd {
+func (n *Nix) commandWithCredentials(ctx context.Context, program literal, with *arguments) *child.Cmd {
 	cmd := n.command(ctx, program, with)
 	cmd.Env = append(cmd.Env, n.secrets...)
 	return cmd

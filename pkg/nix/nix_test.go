@@ -182,15 +182,15 @@ func TestEnvironment(t *testing.T) {
 		}
 		return value
 	}
-	plain, abroad := n.WithOptions(Set("a", "b c")).command(t.Context(), "nix", raw("eval")), n.WithStore("ssh-ng://host").abroad(t.Context(), "nix", raw("copy"))
+	plain, withCredentials := n.WithOptions(Set("a", "b c")).command(t.Context(), "nix", raw("eval")), n.WithStore("ssh-ng://host").commandWithCredentials(t.Context(), "nix", raw("copy"))
 	for _, test := range []struct{ got, want string }{
 		{last(plain, "NIX_CONFIG"), "NIX_CONFIG=cores = 1\nnetrc-file = /a\nextra-experimental-features = nix-command flakes"},
 		{last(plain, "NIX_REMOTE"), "NIX_REMOTE=daemon"},
 		{last(plain, "AWS_REGION"), "AWS_REGION=eu"},
 		{strings.Join(plain.Args, " "), "nix --option a b c eval"},
 		{last(plain, "AWS_SECRET_ACCESS_KEY"), ""},
-		{last(abroad, "AWS_SECRET_ACCESS_KEY"), "AWS_SECRET_ACCESS_KEY=s3cr3t"},
-		{last(abroad, "NIX_REMOTE"), "NIX_REMOTE=ssh-ng://host"},
+		{last(withCredentials, "AWS_SECRET_ACCESS_KEY"), "AWS_SECRET_ACCESS_KEY=s3cr3t"},
+		{last(withCredentials, "NIX_REMOTE"), "NIX_REMOTE=ssh-ng://host"},
 		{last(n.command(t.Context(), "nix", raw()), "NIX_REMOTE"), "NIX_REMOTE=daemon"},
 	} {
 		if test.got != test.want {

@@ -78,7 +78,7 @@ func (n *Nix) asking(how []Option) *arguments {
 
 // question prepares a program that asks substituters.
 func (n *Nix) question(ctx context.Context, program literal, with *arguments) *child.Cmd {
-	cmd := n.abroad(ctx, program, with)
+	cmd := n.commandWithCredentials(ctx, program, with)
 	if n.answers != "" {
 		cmd.Env = append(cmd.Env, "XDG_CACHE_HOME="+n.answers, "NIX_CACHE_HOME="+n.answers)
 	}
