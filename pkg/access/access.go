@@ -290,7 +290,7 @@ func (n *Nix) reading(ctx context.Context, substituters, keys []string) error {
 	n.Push.Secrets.Netrc = netrc + "\n" + string(own)
 	for i := range n.Destinations {
 		to := &n.Destinations[i]
-		dialing, cancel := context.WithTimeout(ctx, 2*nix.Patience) // pushing has patience of its own
+		dialing, cancel := context.WithTimeout(ctx, 2*nix.AnswerTimeout) // pushing has patience of its own
 		err := to.Dial(dialing, n.Push.Secrets)
 		cancel()
 		if err != nil {

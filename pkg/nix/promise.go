@@ -34,9 +34,9 @@ func (e *MuteError) Error() string {
 	return fmt.Sprintf("no answer from %s: %s", strings.Join(all, ", "), e.said)
 }
 
-// Patience is how long a binary cache may take to answer a question, each of the two times
+// AnswerTimeout is how long a binary cache may take to answer a question, each of the two times
 // that it is asked. Nix itself waits for many minutes, which is right for a download.
-var Patience = 10 * time.Second
+var AnswerTimeout = 10 * time.Second
 
 // asked makes Nix ask a binary cache for what it has, rather than believe what it
 // remembers: paths can be deleted there.
@@ -67,7 +67,7 @@ func (n *Nix) asking(how []Option) *arguments {
 	if n.answers != "" {
 		how = remembered
 	}
-	seconds := strconv.Itoa(max(1, int(Patience.Seconds())))
+	seconds := strconv.Itoa(max(1, int(AnswerTimeout.Seconds())))
 	how = append(slices.Clip(how), Set("connect-timeout", seconds), Set("stalled-download-timeout", seconds), Set("download-attempts", "2"))
 	const initial = "25"
 	if string(n.config["http-connections"].Value) == initial {

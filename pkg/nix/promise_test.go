@@ -149,8 +149,8 @@ func TestDelivers(t *testing.T) {
 
 // Who accepts a connection and says nothing is not waited for.
 func TestMute(t *testing.T) {
-	defer func(patience time.Duration) { Patience = patience }(Patience)
-	Patience = time.Second
+	defer func(timeout time.Duration) { AnswerTimeout = timeout }(AnswerTimeout)
+	AnswerTimeout = time.Second
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
