@@ -92,7 +92,7 @@ func (f *Finder) answering() []string {
 
 // silent reports whether substituters did not answer, which are not asked again then.
 func (f *Finder) silent(err error) bool {
-	var mute *nix.MuteError
+	var mute *nix.NoAnswerError
 	if !errors.As(err, &mute) {
 		return false
 	}
@@ -137,7 +137,7 @@ func (f *Finder) complete(ctx context.Context, p *Place) error {
 	}
 	from := slices.Concat(slices.Collect(maps.Values(p.from)), f.answering())
 	slices.Sort(from)
-	whole, err := f.asking().Whole(ctx, has, slices.Compact(from)...)
+	whole, err := f.asking().SubstitutableClosures(ctx, has, slices.Compact(from)...)
 	if f.silent(err) {
 		f.Log.Warn("Not all substituters can be asked", err)
 	} else if err != nil {

@@ -82,7 +82,7 @@ func TestWhole(t *testing.T) {
 		all := []string{outs["first"], outs["second"], outs["third"], outs["alone"], outs["absent"]}
 		check := func(what string, want []string, substituters ...string) {
 			t.Helper()
-			got, err := n.Whole(t.Context(), all, substituters...)
+			got, err := n.SubstitutableClosures(t.Context(), all, substituters...)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -169,9 +169,9 @@ func TestMute(t *testing.T) {
 					}
 				}
 			})
-			for what, ask := range map[string]func(context.Context, []string, ...string) (map[string]bool, error){"Substitutable": n.Substitutable, "Whole": n.Whole} {
+			for what, ask := range map[string]func(context.Context, []string, ...string) (map[string]bool, error){"Substitutable": n.Substitutable, "SubstitutableClosures": n.SubstitutableClosures} {
 				got, err := ask(t.Context(), paths, mute+"/?priority=10", "file://"+dir)
-				var without *MuteError
+				var without *NoAnswerError
 				if !errors.As(err, &without) || len(without.Substituters) != 1 || without.Substituters[0] != mute+"/?priority=10" || !got[outs["third"]] || got[outs["absent"]] {
 					t.Errorf("%s: %d paths, %v", what, len(got), err)
 				}
