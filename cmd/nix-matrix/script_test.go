@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"nix-matrix": func() {
 		fetchRetries = []time.Duration{time.Millisecond, time.Millisecond}
 		provisoTime = 2 * time.Second
-		nix.Patience = 2 * time.Second
+		nix.AnswerTimeout = 2 * time.Second
 		removePause = time.Millisecond
 		if dir := os.Getenv("BINFMT_DIR"); dir != "" {
 			access.BinfmtDir = dir

@@ -109,7 +109,7 @@ func (b *bench) each(ctx context.Context, attrs []string) (time.Duration, error)
 
 // aborts is the evaluation alone, by the package that discover uses for it.
 func (b *bench) aborts(ctx context.Context) error {
-	n, err := nix.Find(ctx, os.Stderr, nix.Surroundings{})
+	n, err := nix.Find(ctx, os.Stderr, nix.Config{})
 	if err != nil {
 		return err
 	}
@@ -163,7 +163,7 @@ func (b *bench) aborts(ctx context.Context) error {
 
 // separate is the evaluation of what has nothing in common.
 func (b *bench) separate(ctx context.Context) error {
-	n, err := nix.Find(ctx, os.Stderr, nix.Surroundings{})
+	n, err := nix.Find(ctx, os.Stderr, nix.Config{})
 	if err != nil {
 		return err
 	}

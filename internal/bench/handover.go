@@ -42,7 +42,7 @@ func (b *bench) handover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n, err := nix.Find(ctx, os.Stderr, nix.Surroundings{})
+	n, err := nix.Find(ctx, os.Stderr, nix.Config{})
 	if err != nil {
 		return err
 	}

@@ -138,7 +138,7 @@ func planOnce(ctx context.Context) (*planReport, error) {
 
 // planner plans, and writes a planReport to stdout.
 func planner(ctx context.Context) error {
-	n, err := nix.Find(ctx, os.Stderr, nix.Surroundings{})
+	n, err := nix.Find(ctx, os.Stderr, nix.Config{})
 	if err != nil {
 		return err
 	}

@@ -146,7 +146,7 @@ func pusher(ctx context.Context) error {
 	if err := json.NewDecoder(os.Stdin).Decode(&order); err != nil {
 		return err
 	}
-	n, err := nix.Find(ctx, os.Stderr, nix.Surroundings{})
+	n, err := nix.Find(ctx, os.Stderr, nix.Config{})
 	if err != nil {
 		return err
 	}

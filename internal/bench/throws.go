@@ -33,7 +33,7 @@ const throwingSet = `{
 
 // throws is the evaluation of sets with packages that throw, in processor time.
 func (b *bench) throws(ctx context.Context) error {
-	n, err := nix.Find(ctx, os.Stderr, nix.Surroundings{})
+	n, err := nix.Find(ctx, os.Stderr, nix.Config{})
 	if err != nil {
 		return err
 	}

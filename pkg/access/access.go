@@ -118,7 +118,7 @@ func (h *Host) Open(ctx context.Context, c *Config, substituters, keys []string)
 	if err != nil {
 		return nil, err
 	}
-	with := nix.Surroundings{Env: n.Env, SSH: ssh.options}
+	with := nix.Config{Env: n.Env, SSH: ssh.options}
 	conf := h.Getenv(ConfVariable)
 	if c.Evaluates {
 		fetch := h.fetching(ssh.options)
@@ -159,7 +159,7 @@ func (h *Host) OpenStore(ctx context.Context, root string) (*nix.Nix, error) {
 	if err != nil {
 		return nil, err
 	}
-	with := nix.Surroundings{Conf: conf}
+	with := nix.Config{Conf: conf}
 	if root == "" {
 		return h.reach(ctx, with)
 	}
@@ -167,11 +167,11 @@ func (h *Host) OpenStore(ctx context.Context, root string) (*nix.Nix, error) {
 	if err != nil {
 		return nil, err
 	}
-	return n.At(root), nil
+	return n.WithStore(root), nil
 }
 
 // reach finds a Nix whose store can be opened.
-func (h *Host) reach(ctx context.Context, with nix.Surroundings) (*nix.Nix, error) {
+func (h *Host) reach(ctx context.Context, with nix.Config) (*nix.Nix, error) {
 	n, err := nix.Find(ctx, h.Log, with)
 	if err == nil {
 		err = n.Reach(ctx)
@@ -241,7 +241,7 @@ func (n *Nix) warn(ctx context.Context) {
 }
 
 // Set overrides settings.
-func (n *Nix) Set(options ...nix.Option) { n.use(n.With(options...)) }
+func (n *Nix) Set(options ...nix.Option) { n.use(n.WithOptions(options...)) }
 
 // Here returns the Nix with the store of this machine, as it is set now.
 func (n *Nix) Here() *nix.Nix { return n.Nix }
@@ -249,7 +249,7 @@ func (n *Nix) Here() *nix.Nix { return n.Nix }
 func (n *Nix) use(here *nix.Nix) {
 	n.Nix, n.Store = here, here
 	if n.Remote != "" {
-		n.Store = here.At(n.Remote)
+		n.Store = here.WithStore(n.Remote)
 	}
 }
 
@@ -290,7 +290,7 @@ func (n *Nix) reading(ctx context.Context, substituters, keys []string) error {
 	n.Push.Secrets.Netrc = netrc + "\n" + string(own)
 	for i := range n.Destinations {
 		to := &n.Destinations[i]
-		dialing, cancel := context.WithTimeout(ctx, 2*nix.Patience) // pushing has patience of its own
+		dialing, cancel := context.WithTimeout(ctx, 2*nix.AnswerTimeout) // pushing has patience of its own
 		err := to.Dial(dialing, n.Push.Secrets)
 		cancel()
 		if err != nil {

@@ -92,7 +92,7 @@ func (f *Finder) answering() []string {
 
 // silent reports whether substituters did not answer, which are not asked again then.
 func (f *Finder) silent(err error) bool {
-	var mute *nix.MuteError
+	var mute *nix.NoAnswerError
 	if !errors.As(err, &mute) {
 		return false
 	}
@@ -110,13 +110,13 @@ func (f *Finder) ask(ctx context.Context, p *Place, paths []string, substituter 
 	if len(paths) == 0 || f.mute[substituter] {
 		return nil
 	}
-	offered, err := f.asking().Offered(ctx, paths, substituter)
+	offered, err := f.asking().Substitutable(ctx, paths, substituter)
 	if f.silent(err) || err != nil {
 		return err
 	}
 	paths = slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return !offered[path] })
 	if signed && len(paths) > 0 {
-		if offered, err = f.asking().Trusted(ctx, paths, substituter); err != nil {
+		if offered, err = f.asking().TrustedPaths(ctx, paths, substituter); err != nil {
 			return err
 		}
 	}
@@ -137,7 +137,7 @@ func (f *Finder) complete(ctx context.Context, p *Place) error {
 	}
 	from := slices.Concat(slices.Collect(maps.Values(p.from)), f.answering())
 	slices.Sort(from)
-	whole, err := f.asking().Whole(ctx, has, slices.Compact(from)...)
+	whole, err := f.asking().SubstitutableClosures(ctx, has, slices.Compact(from)...)
 	if f.silent(err) {
 		f.Log.Warn("Not all substituters can be asked", err)
 	} else if err != nil {
@@ -227,7 +227,7 @@ func (f *Finder) Offered(ctx context.Context, paths []string) (map[string]bool, 
 	if len(paths) == 0 || len(from) == 0 {
 		return nil, nil
 	}
-	offered, err := f.asking().Offered(ctx, paths, from...)
+	offered, err := f.asking().Substitutable(ctx, paths, from...)
 	if f.silent(err) {
 		f.Log.Warn("Not all substituters can be asked", err)
 		err = nil

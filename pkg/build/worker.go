@@ -165,17 +165,17 @@ func (w *Worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 		held = slices.AppendSeq(held, maps.Values(t.OutPaths))
 	}
 	held = append(held, drvs...)
-	if hold, err := w.Env.Hold(ctx, held...); err == nil {
-		defer hold.Close()
+	if roots, err := w.Env.AddTempRoots(ctx, held...); err == nil {
+		defer roots.Close()
 	} else if ctx.Err() == nil {
 		w.Log.Warn("A garbage collection may take away what is being built", err)
 	}
 	if w.Env.Remote != "" {
-		hold, err := w.Env.Store.Hold(ctx, held...)
+		roots, err := w.Env.Store.AddTempRoots(ctx, held...)
 		if err != nil {
 			return nil, fmt.Errorf("build in %s: %w", nix.Redact(w.Env.Remote), err)
 		}
-		defer hold.Close()
+		defer roots.Close()
 	}
 	if w.Restore != nil {
 		if err := w.Restore(ctx, drvs, result); err != nil {
@@ -193,7 +193,7 @@ func (w *Worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 			return nil, err
 		}
 	}
-	store := w.Env.Store.With(w.options(e)...)
+	store := w.Env.Store.WithOptions(w.options(e)...)
 	room, enough := context.WithCancel(ctx)
 	defer enough()
 	go w.makeRoom(room, store, targets)

@@ -53,10 +53,10 @@ func (d *Discovery) handoverFailed(err error) error {
 
 func (d *Discovery) packDrvs(ctx context.Context, p *job.Plan) (*job.DrvPack, error) {
 	drvs := toBuild(p)
-	if hold, err := d.env.Hold(ctx, drvs...); err != nil {
+	if roots, err := d.env.AddTempRoots(ctx, drvs...); err != nil {
 		d.log.Warn("A garbage collection may take away what was evaluated", err)
 	} else {
-		defer hold.Close()
+		defer roots.Close()
 	}
 	packed, err := storecache.PackDrvs(ctx, d.env.Nix, d.docs.ID, d.PackFile, drvs, d.docs.Seal)
 	if err != nil {

@@ -77,7 +77,7 @@ func (d *Discovery) resolve(ctx context.Context, name string, systems []string, 
 		return programs, nil
 	}
 	d.log.Doing("evaluating %s", name)
-	impatient := d.env.With(nix.Set("download-attempts", "2"))
+	impatient := d.env.WithOptions(nix.Set("download-attempts", "2"))
 	resolved, err := impatient.ResolvePrograms(ctx, d.Access.Nixpkgs, name, unknown...)
 	var paths []string
 	for _, r := range resolved {

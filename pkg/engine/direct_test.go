@@ -363,7 +363,7 @@ func restoreSaved(ctx context.Context, file, engine string) error {
 	if err != nil {
 		return err
 	}
-	n, err := nix.Find(ctx, io.Discard, nix.Surroundings{})
+	n, err := nix.Find(ctx, io.Discard, nix.Config{})
 	if err != nil {
 		return err
 	}
@@ -390,7 +390,7 @@ func (c *closure) save(t *testing.T, file string) {
 // Who may not write to the store is told so.
 func TestDirectRefused(t *testing.T) {
 	n := nixtest.Newest(t)
-	if _, err := Direct(t.Context(), n.At("ssh-ng://nowhere")); err == nil || !strings.Contains(err.Error(), "another machine") {
+	if _, err := Direct(t.Context(), n.WithStore("ssh-ng://nowhere")); err == nil || !strings.Contains(err.Error(), "another machine") {
 		t.Errorf("got %v", err)
 	}
 	nixtest.Run(t, "nix-store", "--init")

@@ -52,7 +52,7 @@ func kinds(t *testing.T) *closure {
 	t.Setenv("PATH", testbench.NixPath(t, "2.34")+string(os.PathListSeparator)+os.Getenv("PATH"))
 	t.Setenv("HOME", t.TempDir())
 	testbench.UseStore(t, t.TempDir())
-	n, err := nix.Find(t.Context(), io.Discard, nix.Surroundings{})
+	n, err := nix.Find(t.Context(), io.Discard, nix.Config{})
 	must(t, err)
 
 	dir := t.TempDir()

@@ -36,7 +36,7 @@ func engineOf(ctx context.Context, programs string) (Engine, error) {
 	if err := nix.TrustPrograms(programs); err != nil {
 		return Engine{}, err
 	}
-	n, err := nix.Find(ctx, io.Discard, nix.Surroundings{})
+	n, err := nix.Find(ctx, io.Discard, nix.Config{})
 	if err != nil {
 		return Engine{}, err
 	}

@@ -30,7 +30,7 @@ func useNix(t testing.TB, version string) *nix.Nix {
 	testbench.UseStore(t, t.TempDir())
 	t.Setenv("PATH", testbench.NixPath(t, version)+string(os.PathListSeparator)+os.Getenv("PATH"))
 	t.Setenv("HOME", t.TempDir())
-	n, err := nix.Find(t.Context(), io.Discard, nix.Surroundings{})
+	n, err := nix.Find(t.Context(), io.Discard, nix.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,7 +41,7 @@ type hostileCase struct {
 }
 
 func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
-	away := n.At("ssh-ng://host") // whose files are out of reach, so that Nix is asked
+	away := n.WithStore("ssh-ng://host") // whose files are out of reach, so that Nix is asked
 	info := PathInfo{Path: aPath, NarHash: strings.Repeat("0", 64), NarSize: 1, Deriver: aDrv, References: []string{aPath}, Signatures: []string{aKey}, CA: "text:sha256:" + strings.Repeat("0", 52)}
 	by := func(use func(*Daemon) error) error {
 		d, err := n.Connect(context.Background())
@@ -58,15 +58,15 @@ func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
 		return err
 	}
 	return map[string]hostileCase{
-		"Find":           {fn: Find, args: []any{Surroundings{Conf: "a = b", Env: []string{"A=b"}, Fetch: []string{"C=d"}, SSH: "-o A=b", Nixpkgs: "path:/a"}}},
-		"Set":            {fn: func(name string, values []string) error { return asks(n.With(Set(name, values...))) }, args: []any{"fallback", []string{"true"}}},
-		"StorePath":      {fn: StorePath, args: []any{aPath}},
-		"TrustPrograms":  {fn: func(dir string) error { return TrustPrograms("/nonexistent" + dir) }, args: []any{"/nix"}},
-		"ReadDerivation": {fn: ReadDerivation, args: []any{aDrv}},
-		"Nix.At":         {fn: func(store string) error { return asks(n.At(store)) }, args: []any{"ssh-ng://host"}},
-		"Nix.With":       {fn: func(o Option) error { return asks(n.With(o)) }, args: []any{Set("extra-substituters", "https://a")}},
-		"Nix.Text":       {fn: n.Text, args: []any{"store"}},
-		"Nix.Setting":    {fn: n.Setting, args: []any{"substituters"}},
+		"Find":            {fn: Find, args: []any{Config{Conf: "a = b", Env: []string{"A=b"}, Fetch: []string{"C=d"}, SSH: "-o A=b", Nixpkgs: "path:/a"}}},
+		"Set":             {fn: func(name string, values []string) error { return asks(n.WithOptions(Set(name, values...))) }, args: []any{"fallback", []string{"true"}}},
+		"StorePath":       {fn: StorePath, args: []any{aPath}},
+		"TrustPrograms":   {fn: func(dir string) error { return TrustPrograms("/nonexistent" + dir) }, args: []any{"/nix"}},
+		"ReadDerivation":  {fn: ReadDerivation, args: []any{aDrv}},
+		"Nix.WithStore":   {fn: func(store string) error { return asks(n.WithStore(store)) }, args: []any{"ssh-ng://host"}},
+		"Nix.WithOptions": {fn: func(o Option) error { return asks(n.WithOptions(o)) }, args: []any{Set("extra-substituters", "https://a")}},
+		"Nix.Text":        {fn: n.Text, args: []any{"store"}},
+		"Nix.Setting":     {fn: n.Setting, args: []any{"substituters"}},
 		"Nix.WithPrograms": {fn: func(ctx context.Context, p Program) error {
 			if p.DrvPath == "" { // which is for one that is not built
 				p.DrvPath = " "
@@ -97,37 +97,37 @@ func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
 			text, _ := json.Marshal(value)
 			return (&Nix{env: n.env, Version: lazy}).InputsToStore(context.Background(), []Input{{Path: aPath, locked: fetched{name: text}}})
 		}, args: []any{"type", "path"}},
-		"Nix.LoadDB":           {fn: n.LoadDB, args: []any{[]PathInfo{info}}},
-		"Nix.Requisites":       {fn: n.Requisites, args: []any{[]string{aPath}}},
-		"Nix.Closure":          {fn: n.Closure, args: []any{[]string{aPath}}},
-		"Nix.NAR":              {fn: func(ctx context.Context, path string) error { return readAll(away.NAR(ctx, path)) }, args: []any{aPath}},
-		"Nix.Valid":            {fn: n.Valid, args: []any{[]string{aPath}}},
-		"Nix.Substitute":       {fn: n.Substitute, args: []any{[]string{aPath}}},
-		"Nix.Outputs":          {fn: n.Outputs, args: []any{[]string{aDrv}}},
-		"Nix.Offered":          {fn: n.Offered, args: []any{[]string{aPath}, []string{"https://a"}}},
-		"Nix.Trusted":          {fn: n.Trusted, args: []any{[]string{aPath}, "https://a"}},
-		"Nix.Forecast":         {fn: n.Forecast, args: []any{[]string{aDrv + "!out"}}},
-		"Nix.Whole":            {fn: n.Whole, args: []any{[]string{aPath}, []string{"https://a"}}},
-		"Nix.Delivers":         {fn: n.Delivers, args: []any{"https://a", aPath}},
-		"Nix.ToBuild":          {fn: n.ToBuild, args: []any{[]string{aDrv + "!out"}}},
-		"Nix.Hold":             {fn: n.Hold, args: []any{[]string{aPath}}},
-		"Nix.Export":           {fn: away.Export, args: []any{[]PathInfo{info}}},
-		"Nix.Derivation":       {fn: n.Derivation, args: []any{aDrv}},
-		"Nix.Derivations":      {fn: n.Derivations, args: []any{[]string{aDrv}}},
-		"Nix.Has":              {fn: n.Has, args: []any{aDrv}},
-		"Nix.Copy":             {fn: n.Copy, args: []any{"https://a", []string{aPath}}},
-		"Nix.CopyDerivations":  {fn: n.CopyDerivations, args: []any{"https://a", []string{aDrv}}},
-		"Nix.PublicKey":        {fn: n.PublicKey, args: []any{"a:secret"}, stdin: true},
-		"Nix.FullInfo":         {fn: n.FullInfo, args: []any{[]string{aPath}}},
-		"Nix.Built":            {fn: n.Built, args: []any{[]string{aDrv}}},
-		"Nix.BuiltHere":        {fn: n.BuiltHere, args: []any{[]string{aDrv}}},
-		"Nix.ValidOutputs":     {fn: n.ValidOutputs, args: []any{[]string{aDrv}}},
-		"Nix.Add":              {fn: n.Add, args: []any{[]PathInfo{info}, noNAR}},
-		"Daemon.AddTempRoots":  {fn: func(paths []string) error { return by(func(d *Daemon) error { return d.AddTempRoots(paths...) }) }, args: []any{[]string{aPath}}},
-		"Daemon.AddMultiple":   {fn: func(i []PathInfo) error { return by(func(d *Daemon) error { return d.AddMultiple(i, noNAR) }) }, args: []any{[]PathInfo{info}}},
-		"Daemon.AddSignatures": {fn: func(i []PathInfo) error { return by(func(d *Daemon) error { return d.AddSignatures(i) }) }, args: []any{[]PathInfo{info}}},
-		"Daemon.OutputMap":     {fn: func(drv string) error { return by(func(d *Daemon) error { _, err := d.OutputMap(drv); return err }) }, args: []any{aDrv}},
-		"Daemon.PathInfo":      {fn: func(path string) error { return by(func(d *Daemon) error { _, err := d.PathInfo(path); return err }) }, args: []any{aPath}},
+		"Nix.LoadDB":                {fn: n.LoadDB, args: []any{[]PathInfo{info}}},
+		"Nix.Requisites":            {fn: n.Requisites, args: []any{[]string{aPath}}},
+		"Nix.Closure":               {fn: n.Closure, args: []any{[]string{aPath}}},
+		"Nix.NAR":                   {fn: func(ctx context.Context, path string) error { return readAll(away.NAR(ctx, path)) }, args: []any{aPath}},
+		"Nix.Valid":                 {fn: n.Valid, args: []any{[]string{aPath}}},
+		"Nix.Substitute":            {fn: n.Substitute, args: []any{[]string{aPath}}},
+		"Nix.Outputs":               {fn: n.Outputs, args: []any{[]string{aDrv}}},
+		"Nix.Substitutable":         {fn: n.Substitutable, args: []any{[]string{aPath}, []string{"https://a"}}},
+		"Nix.TrustedPaths":          {fn: n.TrustedPaths, args: []any{[]string{aPath}, "https://a"}},
+		"Nix.Forecast":              {fn: n.Forecast, args: []any{[]string{aDrv + "!out"}}},
+		"Nix.SubstitutableClosures": {fn: n.SubstitutableClosures, args: []any{[]string{aPath}, []string{"https://a"}}},
+		"Nix.Delivers":              {fn: n.Delivers, args: []any{"https://a", aPath}},
+		"Nix.ToBuild":               {fn: n.ToBuild, args: []any{[]string{aDrv + "!out"}}},
+		"Nix.AddTempRoots":          {fn: n.AddTempRoots, args: []any{[]string{aPath}}},
+		"Nix.Export":                {fn: away.Export, args: []any{[]PathInfo{info}}},
+		"Nix.Derivation":            {fn: n.Derivation, args: []any{aDrv}},
+		"Nix.Derivations":           {fn: n.Derivations, args: []any{[]string{aDrv}}},
+		"Nix.Has":                   {fn: n.Has, args: []any{aDrv}},
+		"Nix.Copy":                  {fn: n.Copy, args: []any{"https://a", []string{aPath}}},
+		"Nix.CopyDerivations":       {fn: n.CopyDerivations, args: []any{"https://a", []string{aDrv}}},
+		"Nix.PublicKey":             {fn: n.PublicKey, args: []any{"a:secret"}, stdin: true},
+		"Nix.FullInfo":              {fn: n.FullInfo, args: []any{[]string{aPath}}},
+		"Nix.Built":                 {fn: n.Built, args: []any{[]string{aDrv}}},
+		"Nix.BuiltHere":             {fn: n.BuiltHere, args: []any{[]string{aDrv}}},
+		"Nix.ValidOutputs":          {fn: n.ValidOutputs, args: []any{[]string{aDrv}}},
+		"Nix.Add":                   {fn: n.Add, args: []any{[]PathInfo{info}, noNAR}},
+		"Daemon.AddTempRoots":       {fn: func(paths []string) error { return by(func(d *Daemon) error { return d.AddTempRoots(paths...) }) }, args: []any{[]string{aPath}}},
+		"Daemon.AddMultiple":        {fn: func(i []PathInfo) error { return by(func(d *Daemon) error { return d.AddMultiple(i, noNAR) }) }, args: []any{[]PathInfo{info}}},
+		"Daemon.AddSignatures":      {fn: func(i []PathInfo) error { return by(func(d *Daemon) error { return d.AddSignatures(i) }) }, args: []any{[]PathInfo{info}}},
+		"Daemon.OutputMap":          {fn: func(drv string) error { return by(func(d *Daemon) error { _, err := d.OutputMap(drv); return err }) }, args: []any{aDrv}},
+		"Daemon.PathInfo":           {fn: func(path string) error { return by(func(d *Daemon) error { _, err := d.PathInfo(path); return err }) }, args: []any{aPath}},
 		"Daemon.Valid": {fn: func(paths []string) error {
 			return by(func(d *Daemon) error { _, err := d.Valid(paths...); return err })
 		}, args: []any{[]string{aPath}}},
@@ -135,17 +135,17 @@ func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
 		"Nix.Eval of an output": {fn: func(flake, attr string) error {
 			return eval(&Nix{env: n.env, Version: old}, Evaluation{Flake: flake, Attr: attr, Apply: "x: x"})
 		}, args: []any{"path:/a", "a%20b"}},
-		"Nix.With substituters":  {fn: func(s string) error { return asks(n.With(Set("substituters", s, "https://b"))) }, args: []any{"https://a"}},
-		"Nix.With keys":          {fn: func(s string) error { return asks(n.With(Set("extra-trusted-public-keys", s))) }, args: []any{aKey}},
-		"Nix.With platforms":     {fn: func(s string) error { return asks(n.With(Set("extra-platforms", s))) }, args: []any{"i686-linux"}},
-		"Nix.NAR of this store":  {fn: func(ctx context.Context, path string) error { return readAll(n.NAR(ctx, path)) }, args: []any{aPath}},
-		"Nix.Realise of a store": {fn: away.Realise, args: []any{[]string{aDrv}}},
+		"Nix.WithOptions substituters": {fn: func(s string) error { return asks(n.WithOptions(Set("substituters", s, "https://b"))) }, args: []any{"https://a"}},
+		"Nix.WithOptions keys":         {fn: func(s string) error { return asks(n.WithOptions(Set("extra-trusted-public-keys", s))) }, args: []any{aKey}},
+		"Nix.WithOptions platforms":    {fn: func(s string) error { return asks(n.WithOptions(Set("extra-platforms", s))) }, args: []any{"i686-linux"}},
+		"Nix.NAR of this store":        {fn: func(ctx context.Context, path string) error { return readAll(n.NAR(ctx, path)) }, args: []any{aPath}},
+		"Nix.Realise of a store":       {fn: away.Realise, args: []any{[]string{aDrv}}},
 	}
 }
 
 // These take no text that was not checked, or start no program with it.
 var withoutStrings = []string{
-	"Environ", "OnlyOthers", "Named", "WentThroughAll", "MuteError.Error", "PathError.Error", "PathError.Unwrap", "Programs", "Redact", "Message", "Error.Error", "Error.Unwrap", "ParseVersion", "Version.String", "Version.HasConfigShow", "Version.HasJSONFormat", "Version.HasOutputsSyntax", "Version.EvaluatesWholeFlakes",
+	"Environ", "OnlyOthers", "Named", "WentThroughAll", "NoAnswerError.Error", "PathError.Error", "PathError.Unwrap", "Programs", "Redact", "Message", "Error.Error", "Error.Unwrap", "ParseVersion", "Version.String", "Version.HasConfigShow", "Version.HasJSONFormat", "Version.HasOutputsSyntax", "Version.EvaluatesWholeFlakes",
 	"Version.CopiesInputs", "PathInfo.Proven", "Daemon.Trust", "Nix.Distrust", "Nix.RefusesUnproven", "Error.Signaled", "Error.HTTPStatus", "Traffic.Add", "Daemon.Close", "Daemon.StopWith", "StepEnviron",
 	"Nix.AccessTokens", "Nix.Evaluator", "Nix.Connect", "Nix.Reach", "Nix.AllValid", "Nix.Import", "Nix.Local", "Nix.Remember", "IsBinaryCache", "ForeignProgram",
 }

@@ -294,7 +294,7 @@ func daemon(t *testing.T, n *Nix, key string, more ...Option) *Nix {
 	t.Helper()
 	// Some versions start on a socket of the path only.
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
-	cmd := n.With(Set("trusted-users", "nobody"), Set("trusted-public-keys", strings.Fields(key)...)).With(more...).command(ctx, "nix-daemon", raw())
+	cmd := n.WithOptions(Set("trusted-users", "nobody"), Set("trusted-public-keys", strings.Fields(key)...)).WithOptions(more...).command(ctx, "nix-daemon", raw())
 	cmd.Stdout, cmd.Stderr = os.Stderr, io.Discard
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -306,7 +306,7 @@ func daemon(t *testing.T, n *Nix, key string, more ...Option) *Nix {
 	for range 500 {
 		if conn, err := net.Dial("unix", "/nix/var/nix/daemon-socket/socket"); err == nil {
 			_ = conn.Close()
-			return n.At("daemon")
+			return n.WithStore("daemon")
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

@@ -22,7 +22,7 @@ func TestCloseLeftBehind(t *testing.T) {
 	t.Setenv("PATH", strings.Join([]string{dir, path, os.Getenv("PATH")}, string(os.PathListSeparator)))
 	testbench.PrivateNix(t)
 	testbench.UseStore(t, t.TempDir())
-	n, err := Find(t.Context(), io.Discard, Surroundings{})
+	n, err := Find(t.Context(), io.Discard, Config{})
 	if err != nil {
 		t.Fatal(err)
 	}

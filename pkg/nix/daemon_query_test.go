@@ -57,7 +57,7 @@ func TestOutputMap(t *testing.T) {
 // are built.
 func TestOutputMapFloating(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
-		n = n.With(Set("extra-experimental-features", "ca-derivations"))
+		n = n.WithOptions(Set("extra-experimental-features", "ca-derivations"))
 		const common = `system = "x86_64-linux"; builder = "/bin/sh"; __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256";`
 		drvs := instantiate(t, n, `rec { base = derivation { name = "base"; `+common+` args = [ "-c" "echo base >$out" ]; };
 			top = derivation { name = "top"; `+common+` args = [ "-c" "echo ${base} >$out" ]; }; }`)

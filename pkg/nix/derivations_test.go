@@ -26,7 +26,7 @@ func keptAt(t *testing.T, n *Nix, store string) *Nix {
 
 func TestDerivations(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
-		n = n.With(Set("extra-experimental-features", "ca-derivations"))
+		n = n.WithOptions(Set("extra-experimental-features", "ca-derivations"))
 		// Only this thread has the store at /nix.
 		n = keptAt(t, n, fmt.Sprintf("local?real=/proc/%d/root/nix/store", unix.Gettid()))
 		drvs := instantiate(t, n, `let

@@ -99,7 +99,7 @@ func TestFailures(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		version := filepath.Base(t.Name())
 		said := &txtar.Archive{Comment: []byte("What Nix " + version + " says of failures, recorded by TestFailures of pkg/nix.\n")}
-		n = n.With(
+		n = n.WithOptions(
 			Set("extra-experimental-features", "ca-derivations"),
 			Set("max-silent-time", "1"),
 			Set("system-features", "benchmark"), // whatever the machine has
@@ -107,7 +107,7 @@ func TestFailures(t *testing.T) {
 		tryFailures(t, n, "alone", said)
 		testbench.UseStore(t, t.TempDir())
 		testbench.Daemon(t, testbench.DaemonOptions{Nix: version, Config: "extra-experimental-features = ca-derivations\nsystem-features = benchmark"})
-		tryFailures(t, n.At("daemon"), "daemon", said)
+		tryFailures(t, n.WithStore("daemon"), "daemon", said)
 
 		file := filepath.Join("..", "realise", "testdata", "failures-"+version)
 		if *record {
@@ -225,7 +225,7 @@ func tryFailures(t *testing.T, n *Nix, how string, said *txtar.Archive) {
 // in its place, Nix builds one that is named the same.
 func TestFailureOfResolved(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
-		n = n.With(Set("extra-experimental-features", "ca-derivations"))
+		n = n.WithOptions(Set("extra-experimental-features", "ca-derivations"))
 		drvs := instantiate(t, n, failing)
 		var built, messages []string
 		err := n.Realise(t.Context(), []string{drvs["resolved"] + "!out"}, func(e Event) {
@@ -259,7 +259,7 @@ func TestFailureOfResolved(t *testing.T) {
 // being built is given up, and no message says so.
 func TestRefusal(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
-		n = n.With(Set("extra-experimental-features", "ca-derivations"), Set("max-jobs", "2"))
+		n = n.WithOptions(Set("extra-experimental-features", "ca-derivations"), Set("max-jobs", "2"))
 		drvs := instantiate(t, n, failing)
 		var stopped, messages []string
 		err := n.Realise(t.Context(), []string{drvs["later"] + "!out", drvs["slow"] + "!out"}, func(e Event) {

@@ -67,8 +67,8 @@ type setting struct {
 	Value json.RawMessage `json:"value"`
 }
 
-// Surroundings are what Nix's programs get beside what this process has.
-type Surroundings struct {
+// Config adds to the settings and variables that Nix's programs get from this process.
+type Config struct {
 	// Conf has lines as of a nix.conf. Where Nix has no daemon, a derivation can ask for
 	// them: secrets are for a file that they include.
 	Conf string
@@ -87,7 +87,7 @@ type Surroundings struct {
 
 // Find looks for Nix on PATH. What Nix's programs have to say goes to log,
 // unless a method says otherwise.
-func Find(ctx context.Context, log io.Writer, with Surroundings) (*Nix, error) {
+func Find(ctx context.Context, log io.Writer, with Config) (*Nix, error) {
 	for _, program := range []string{"nix", "nix-store"} {
 		if _, err := exec.LookPath(program); err != nil {
 			return nil, fmt.Errorf("%w: %s is not on PATH. In a workflow, put a step with cachix/install-nix-action before this one; elsewhere, install Nix and open a new shell", ErrMissing, program)
@@ -121,17 +121,17 @@ func Find(ctx context.Context, log io.Writer, with Surroundings) (*Nix, error) {
 	return n, nil
 }
 
-// With gives the same Nix with settings overridden, for a daemon that trusts the
+// WithOptions returns the same Nix with settings overridden, for a daemon that trusts the
 // user too. A setting that begins with "extra-" is added to.
-func (n *Nix) With(options ...Option) *Nix {
+func (n *Nix) WithOptions(options ...Option) *Nix {
 	with := *n
 	with.options = slices.Concat(n.options, options)
 	return &with
 }
 
-// At gives the same Nix whose store is another one, by its address. What is read
+// WithStore returns the same Nix whose store is another one, by its address. What is read
 // from files, which are derivations, is still this machine's.
-func (n *Nix) At(store string) *Nix {
+func (n *Nix) WithStore(store string) *Nix {
 	at := *n
 	at.env = append(slices.Clone(n.env), "NIX_REMOTE="+store)
 	at.remote, at.err = store, cmp.Or(n.err, valid.Address(store))
@@ -139,7 +139,7 @@ func (n *Nix) At(store string) *Nix {
 }
 
 // Text gives one of Nix's settings that is a text, such as "netrc-file", as it
-// was without With.
+// was without WithOptions.
 func (n *Nix) Text(name string) string {
 	var text string
 	_ = json.Unmarshal(n.config[name].Value, &text) // another type is no text
@@ -147,7 +147,7 @@ func (n *Nix) Text(name string) string {
 }
 
 // AccessTokens are those of the setting access-tokens, with which Nix asks servers for
-// sources, by the servers' names, as it was without With.
+// sources, by the servers' names, as it was without WithOptions.
 func (n *Nix) AccessTokens() map[string]string {
 	var tokens map[string]string
 	_ = json.Unmarshal(n.config["access-tokens"].Value, &tokens) // another type has none
@@ -155,7 +155,7 @@ func (n *Nix) AccessTokens() map[string]string {
 }
 
 // Setting gives one of Nix's settings that is a list of words, such as
-// "extra-platforms" or "substituters", as it was without With.
+// "extra-platforms" or "substituters", as it was without WithOptions.
 func (n *Nix) Setting(name string) []string {
 	var words []string
 	if json.Unmarshal(n.config[name].Value, &words) == nil {
@@ -201,9 +201,9 @@ func (n *Nix) command(ctx context.Context, program literal, with *arguments) *ch
 	return n.program(ctx, string(program), &arguments{append(all.words, with.words...), cmp.Or(n.err, all.err, with.err)})
 }
 
-// abroad prepares a program that talks to other stores, and gets the secrets for
+// commandWithCredentials prepares a program that talks to other stores and gets the secrets for
 // that.
-func (n *Nix) abroad(ctx context.Context, program literal, with *arguments) *child.Cmd {
+func (n *Nix) commandWithCredentials(ctx context.Context, program literal, with *arguments) *child.Cmd {
 	cmd := n.command(ctx, program, with)
 	cmd.Env = append(cmd.Env, n.secrets...)
 	return cmd

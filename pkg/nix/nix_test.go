@@ -75,7 +75,7 @@ func find(t *testing.T, version string) *Nix {
 	if n, ok := found.Load(version); ok {
 		return n.(*Nix)
 	}
-	n, err := Find(t.Context(), io.Discard, Surroundings{})
+	n, err := Find(t.Context(), io.Discard, Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +149,7 @@ func TestFind(t *testing.T) {
 
 func TestFindNone(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	if _, err := Find(t.Context(), nil, Surroundings{}); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "install") {
+	if _, err := Find(t.Context(), nil, Config{}); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "install") {
 		t.Errorf("without Nix: %v", err)
 	}
 	program(t, "nix-store", "")
@@ -159,7 +159,7 @@ func TestFindNone(t *testing.T) {
 		"echo nix '(Nix)' 2.7.0":                 "2.7.0 is too old",
 	} {
 		program(t, "nix", script)
-		if _, err := Find(t.Context(), nil, Surroundings{}); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), want) {
+		if _, err := Find(t.Context(), nil, Config{}); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want it to say %q", script, err, want)
 		}
 	}
@@ -182,15 +182,15 @@ func TestEnvironment(t *testing.T) {
 		}
 		return value
 	}
-	plain, abroad := n.With(Set("a", "b c")).command(t.Context(), "nix", raw("eval")), n.At("ssh-ng://host").abroad(t.Context(), "nix", raw("copy"))
+	plain, withCredentials := n.WithOptions(Set("a", "b c")).command(t.Context(), "nix", raw("eval")), n.WithStore("ssh-ng://host").commandWithCredentials(t.Context(), "nix", raw("copy"))
 	for _, test := range []struct{ got, want string }{
 		{last(plain, "NIX_CONFIG"), "NIX_CONFIG=cores = 1\nnetrc-file = /a\nextra-experimental-features = nix-command flakes"},
 		{last(plain, "NIX_REMOTE"), "NIX_REMOTE=daemon"},
 		{last(plain, "AWS_REGION"), "AWS_REGION=eu"},
 		{strings.Join(plain.Args, " "), "nix --option a b c eval"},
 		{last(plain, "AWS_SECRET_ACCESS_KEY"), ""},
-		{last(abroad, "AWS_SECRET_ACCESS_KEY"), "AWS_SECRET_ACCESS_KEY=s3cr3t"},
-		{last(abroad, "NIX_REMOTE"), "NIX_REMOTE=ssh-ng://host"},
+		{last(withCredentials, "AWS_SECRET_ACCESS_KEY"), "AWS_SECRET_ACCESS_KEY=s3cr3t"},
+		{last(withCredentials, "NIX_REMOTE"), "NIX_REMOTE=ssh-ng://host"},
 		{last(n.command(t.Context(), "nix", raw()), "NIX_REMOTE"), "NIX_REMOTE=daemon"},
 	} {
 		if test.got != test.want {

@@ -131,11 +131,11 @@ func (n *Nix) FindProgram(ctx context.Context, name string) (program string, rel
 	if err != nil {
 		return "", nil, fmt.Errorf("cannot find the program %s: it is not on PATH, and %w. Install it in a step before this one", name, err)
 	}
-	hold, err := n.Hold(ctx, p.OutPath)
+	roots, err := n.AddTempRoots(ctx, p.OutPath)
 	if err != nil {
 		return program, func() {}, nil //nolint:nilerr // the garbage collector is not likely to come
 	}
-	return program, func() { _ = hold.Close() }, nil
+	return program, func() { _ = roots.Close() }, nil
 }
 
 func (n *Nix) knownProgram(ctx context.Context, name string) (Program, error) {
@@ -164,7 +164,7 @@ func (n *Nix) realiseProgram(ctx context.Context, p Program) (string, error) {
 		err = n.Substitute(ctx, p.OutPath)
 	} else {
 		// Entries that are built side by side on one machine wait for each other here.
-		_, err = n.With(Set("build-poll-interval", "1")).output(ctx, "nix-store", args("--realise").operands(valid.Realisable, p.DrvPath+"!"+p.Output))
+		_, err = n.WithOptions(Set("build-poll-interval", "1")).output(ctx, "nix-store", args("--realise").operands(valid.Realisable, p.DrvPath+"!"+p.Output))
 	}
 	if err != nil {
 		return "", fmt.Errorf("cannot fetch %s: %w", p.OutPath, err)

@@ -20,13 +20,13 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// A MuteError says that substituters don't answer. What others have is there beside it.
-type MuteError struct {
+// A NoAnswerError says that substituters don't answer. What others have is there beside it.
+type NoAnswerError struct {
 	Substituters []string
 	said         string
 }
 
-func (e *MuteError) Error() string {
+func (e *NoAnswerError) Error() string {
 	all := make([]string, len(e.Substituters))
 	for i, substituter := range e.Substituters {
 		all[i] = Redact(substituter)
@@ -34,9 +34,9 @@ func (e *MuteError) Error() string {
 	return fmt.Sprintf("no answer from %s: %s", strings.Join(all, ", "), e.said)
 }
 
-// Patience is how long a binary cache may take to answer a question, each of the two times
+// AnswerTimeout is how long a binary cache may take to answer a question, each of the two times
 // that it is asked. Nix itself waits for many minutes, which is right for a download.
-var Patience = 10 * time.Second
+var AnswerTimeout = 10 * time.Second
 
 // asked makes Nix ask a binary cache for what it has, rather than believe what it
 // remembers: paths can be deleted there.
@@ -67,7 +67,7 @@ func (n *Nix) asking(how []Option) *arguments {
 	if n.answers != "" {
 		how = remembered
 	}
-	seconds := strconv.Itoa(max(1, int(Patience.Seconds())))
+	seconds := strconv.Itoa(max(1, int(AnswerTimeout.Seconds())))
 	how = append(slices.Clip(how), Set("connect-timeout", seconds), Set("stalled-download-timeout", seconds), Set("download-attempts", "2"))
 	const initial = "25"
 	if string(n.config["http-connections"].Value) == initial {
@@ -78,7 +78,7 @@ func (n *Nix) asking(how []Option) *arguments {
 
 // question prepares a program that asks substituters.
 func (n *Nix) question(ctx context.Context, program literal, with *arguments) *child.Cmd {
-	cmd := n.abroad(ctx, program, with)
+	cmd := n.commandWithCredentials(ctx, program, with)
 	if n.answers != "" {
 		cmd.Env = append(cmd.Env, "XDG_CACHE_HOME="+n.answers, "NIX_CACHE_HOME="+n.answers)
 	}
@@ -88,11 +88,11 @@ func (n *Nix) question(ctx context.Context, program literal, with *arguments) *c
 // muted is what Nix says of a binary cache before it goes on without it.
 var muted = regexp.MustCompile(`(?m)^(?:warning: )?disabling binary cache '([^']*)'`)
 
-// muteError finds in what Nix says those of the substituters that it went on without; nil
+// noAnswerError finds in what Nix says those of the substituters that it went on without; nil
 // if there is none.
-func muteError(said string, substituters []string) error {
+func noAnswerError(said string, substituters []string) error {
 	said = text.Plain(said)
-	e := &MuteError{said: lastWarning(redactText(said, substituters...))}
+	e := &NoAnswerError{said: lastWarning(redactText(said, substituters...))}
 	for _, m := range muted.FindAllStringSubmatch(said, -1) {
 		for _, substituter := range substituters {
 			address, _, _ := strings.Cut(substituter, "?")
@@ -108,16 +108,16 @@ func muteError(said string, substituters []string) error {
 	return e
 }
 
-// Offered says which of the paths one of the substituters has, and of what else it
+// Substitutable says which of the paths one of the substituters has, and of what else it
 // would fetch with them. What is valid in the local store makes no difference, and
-// signatures are not judged: see Trusted. Where substituters don't answer, the error is a
-// *MuteError.
-func (n *Nix) Offered(ctx context.Context, paths []string, substituters ...string) (map[string]bool, error) {
+// signatures are not judged: see TrustedPaths. Where substituters don't answer, the error is a
+// *NoAnswerError.
+func (n *Nix) Substitutable(ctx context.Context, paths []string, substituters ...string) (map[string]bool, error) {
 	said, err := n.dryRun(ctx, asked, paths, substituters)
 	if err != nil {
 		return nil, err
 	}
-	return parseDryRun(said, " will be fetched "), muteError(said, substituters)
+	return parseDryRun(said, " will be fetched "), noAnswerError(said, substituters)
 }
 
 // lastWarning returns the last warning of what Nix says.
@@ -155,9 +155,9 @@ func (n *Nix) dryRun(ctx context.Context, how []Option, paths, substituters []st
 	return all.String(), nil
 }
 
-// Whole returns those of the paths whose whole closures the substituters have, together.
-// Where substituters don't answer, the error is a *MuteError.
-func (n *Nix) Whole(ctx context.Context, paths []string, substituters ...string) (map[string]bool, error) {
+// SubstitutableClosures returns the paths whose whole closures the substituters have together.
+// Where substituters don't answer, the error is a *NoAnswerError.
+func (n *Nix) SubstitutableClosures(ctx context.Context, paths []string, substituters ...string) (map[string]bool, error) {
 	said, err := n.dryRun(ctx, recently, paths, substituters)
 	if err != nil {
 		return nil, err
@@ -191,7 +191,7 @@ func (n *Nix) Whole(ctx context.Context, paths []string, substituters ...string)
 			whole[path] = true
 		}
 	}
-	return whole, muteError(said, substituters)
+	return whole, noAnswerError(said, substituters)
 }
 
 // offeredInfo returns what the substituters say of paths.

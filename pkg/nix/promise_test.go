@@ -82,7 +82,7 @@ func TestWhole(t *testing.T) {
 		all := []string{outs["first"], outs["second"], outs["third"], outs["alone"], outs["absent"]}
 		check := func(what string, want []string, substituters ...string) {
 			t.Helper()
-			got, err := n.Whole(t.Context(), all, substituters...)
+			got, err := n.SubstitutableClosures(t.Context(), all, substituters...)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -149,8 +149,8 @@ func TestDelivers(t *testing.T) {
 
 // Who accepts a connection and says nothing is not waited for.
 func TestMute(t *testing.T) {
-	defer func(patience time.Duration) { Patience = patience }(Patience)
-	Patience = time.Second
+	defer func(timeout time.Duration) { AnswerTimeout = timeout }(AnswerTimeout)
+	AnswerTimeout = time.Second
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -159,7 +159,7 @@ func TestMute(t *testing.T) {
 	mute := fmt.Sprintf("http://%s", listener.Addr())
 	t.Run("each", func(t *testing.T) {
 		eachNix(t, func(t *testing.T, n *Nix) {
-			n = n.With(Set("fallback", "true")) // as everywhere
+			n = n.WithOptions(Set("fallback", "true")) // as everywhere
 			dir := t.TempDir()
 			outs := chain(t, n, dir)
 			paths := slices.Sorted(func(yield func(string) bool) {
@@ -169,14 +169,14 @@ func TestMute(t *testing.T) {
 					}
 				}
 			})
-			for what, ask := range map[string]func(context.Context, []string, ...string) (map[string]bool, error){"Offered": n.Offered, "Whole": n.Whole} {
+			for what, ask := range map[string]func(context.Context, []string, ...string) (map[string]bool, error){"Substitutable": n.Substitutable, "SubstitutableClosures": n.SubstitutableClosures} {
 				got, err := ask(t.Context(), paths, mute+"/?priority=10", "file://"+dir)
-				var without *MuteError
+				var without *NoAnswerError
 				if !errors.As(err, &without) || len(without.Substituters) != 1 || without.Substituters[0] != mute+"/?priority=10" || !got[outs["third"]] || got[outs["absent"]] {
 					t.Errorf("%s: %d paths, %v", what, len(got), err)
 				}
 			}
-			if _, err := n.Trusted(t.Context(), paths, mute); err == nil {
+			if _, err := n.TrustedPaths(t.Context(), paths, mute); err == nil {
 				t.Error("it has said who signed")
 			}
 			if delivers, err := n.Delivers(t.Context(), mute, outs["third"]); err == nil || delivers {

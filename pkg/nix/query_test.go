@@ -89,7 +89,7 @@ func TestQueries(t *testing.T) {
 		requisites, err := n.Requisites(ctx)
 		infos, infoErr := n.FullInfo(ctx)
 		valid, validErr := n.Valid(ctx)
-		offered, offeredErr := n.Offered(ctx, nil, substituter)
+		offered, offeredErr := n.Substitutable(ctx, nil, substituter)
 		_, copyErr := n.Copy(ctx, substituter, nil)
 		if err := errors.Join(err, infoErr, validErr, offeredErr, copyErr); err != nil || len(requisites)+len(infos)+len(valid)+len(offered) > 0 {
 			t.Errorf("of nothing: %v, %v, %v, %v, %v", requisites, infos, valid, offered, err)
@@ -113,7 +113,7 @@ func TestHold(t *testing.T) {
 			}
 			return valid
 		}
-		hold, err := n.Hold(t.Context(), drvs["needsIt"], drvs["second"], outs["second"])
+		roots, err := n.AddTempRoots(t.Context(), drvs["needsIt"], drvs["second"], outs["second"])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -121,7 +121,7 @@ func TestHold(t *testing.T) {
 		if diff := cmp.Diff(map[string]bool{drvs["needsIt"]: true, drvs["fails"]: true, outs["second"]: true}, collect()); diff != "" {
 			t.Errorf("held:\n%s", diff)
 		}
-		if err := hold.Close(); err != nil {
+		if err := roots.Close(); err != nil {
 			t.Error(err)
 		}
 		if diff := cmp.Diff(map[string]bool{}, collect()); diff != "" {
@@ -132,7 +132,7 @@ func TestHold(t *testing.T) {
 
 func TestHoldError(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
-		if _, err := n.Hold(t.Context(), "/etc/passwd"); err == nil || !strings.Contains(err.Error(), "/etc/passwd") {
+		if _, err := n.AddTempRoots(t.Context(), "/etc/passwd"); err == nil || !strings.Contains(err.Error(), "/etc/passwd") {
 			t.Errorf("held what is no store path: %v", err)
 		}
 	})
@@ -146,7 +146,7 @@ func TestConnectError(t *testing.T) {
 		`printf 'oixd\0\0\0\0\0\2\0\0\0\0\0\0'; cat >/dev/null`:  "version 2.0 is too new",
 	} {
 		program(t, "nix-daemon", script)
-		if _, err := new(Nix).Hold(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := new(Nix).AddTempRoots(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want it to say %q", script, err, want)
 		}
 	}

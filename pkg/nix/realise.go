@@ -54,7 +54,7 @@ func (n *Nix) installable(path string) string {
 func (n *Nix) building(ctx context.Context, program literal, with *arguments, check func(string) error, what ...string) *child.Cmd {
 	command := n.command
 	if slices.ContainsFunc(n.options, func(o Option) bool { return strings.Contains(o.value(), "s3://") }) {
-		command = n.abroad // which a builder can ask for, where Nix has no daemon
+		command = n.commandWithCredentials // which a builder can ask for, where Nix has no daemon
 	}
 	return command(ctx, program, with.add("--log-format", "internal-json", "-v").operands(check, what...))
 }

@@ -17,7 +17,7 @@ func TestRealise(t *testing.T) {
 		drvs, outs := recorded(t, n)
 		offer(t, n, drvs, outs)
 		var events []Event
-		err := n.With(substitute...).Realise(t.Context(), wanted(drvs), func(e Event) { events = append(events, e) })
+		err := n.WithOptions(substitute...).Realise(t.Context(), wanted(drvs), func(e Event) { events = append(events, e) })
 		checkRecorded(t, events)
 		var failed *Error
 		if !errors.As(err, &failed) || !slices.ContainsFunc(events, func(e Event) bool { return e.Kind == ErrorMessage && e.Text == failed.Message }) {

@@ -419,7 +419,7 @@ rec {
 		try(t, n)
 		testbench.UseStore(t, t.TempDir())
 		testbench.Daemon(t, testbench.DaemonOptions{Nix: filepath.Base(t.Name())})
-		try(t, n.At("daemon"))
+		try(t, n.WithStore("daemon"))
 	})
 }
 
@@ -454,7 +454,7 @@ func TestParseDryRun(t *testing.T) {
 	}
 }
 
-// TestRecord makes the recordings, as Realise and Offered see them. Without
+// TestRecord makes the recordings, as Realise and Substitutable see them. Without
 // -record it shows that they can be made, and keeps those that there are.
 func TestRecord(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
@@ -478,7 +478,7 @@ func TestRecord(t *testing.T) {
 		}
 		dry := &txtar.Archive{}
 		ask := func(name string, paths ...string) {
-			if _, err := n.Offered(t.Context(), paths, substituter); err != nil {
+			if _, err := n.Substitutable(t.Context(), paths, substituter); err != nil {
 				t.Fatal(err)
 			}
 			dry.Files = append(dry.Files, txtar.File{Name: name, Data: take()})
@@ -495,7 +495,7 @@ func TestRecord(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		if n.With(substitute...).Realise(t.Context(), wanted(drvs), func(Event) {}) == nil {
+		if n.WithOptions(substitute...).Realise(t.Context(), wanted(drvs), func(Event) {}) == nil {
 			t.Fatal("it succeeded")
 		}
 		if err := os.WriteFile(filepath.Join(testdata, "log-"+version), take(), 0o644); err != nil {

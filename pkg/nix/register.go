@@ -35,7 +35,7 @@ func (n *Nix) Local() (local *Nix, dir string, err error) {
 		if query := settings.Encode(); query != "" {
 			with += "?" + query
 		}
-		return n.With(Set("store", with)), n.realDir(), nil
+		return n.WithOptions(Set("store", with)), n.realDir(), nil
 	}
 	return nil, "", fmt.Errorf("the store %s is none of this machine's", Redact(address))
 }

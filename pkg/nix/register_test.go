@@ -104,7 +104,7 @@ func TestLocalChroot(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		infos, nars, _ := closure(t, n)
 		root := t.TempDir()
-		there, err := Find(t.Context(), nil, Surroundings{Conf: "store = " + root})
+		there, err := Find(t.Context(), nil, Config{Conf: "store = " + root})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -159,7 +159,7 @@ func TestLocal(t *testing.T) {
 			t.Errorf("%s is local", store)
 		}
 	}
-	if _, _, err := at("auto").At("/root").Local(); err == nil {
+	if _, _, err := at("auto").WithStore("/root").Local(); err == nil {
 		t.Error("another machine's store is local")
 	}
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/org/nix-matrix/internal/valid"
 )
 
-// Hold keeps the garbage collector away from paths, valid or not yet, until the
-// connection that it gives is closed or the context ends.
-func (n *Nix) Hold(ctx context.Context, paths ...string) (io.Closer, error) {
+// AddTempRoots keeps the garbage collector away from paths, valid or not yet, until the caller
+// closes the returned connection or the context ends.
+func (n *Nix) AddTempRoots(ctx context.Context, paths ...string) (io.Closer, error) {
 	d, err := n.Connect(ctx)
 	if err != nil {
 		return nil, err

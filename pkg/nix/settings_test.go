@@ -56,7 +56,7 @@ func TestParseUnpacked(t *testing.T) {
 // configured is Nix with further lines of a nix.conf.
 func configured(t *testing.T, conf string) *Nix {
 	t.Helper()
-	n, err := Find(t.Context(), io.Discard, Surroundings{Conf: conf})
+	n, err := Find(t.Context(), io.Discard, Config{Conf: conf})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,19 +200,19 @@ func TestPublicKey(t *testing.T) {
 	})
 }
 
-// What With overrides is in effect for each of Nix's programs, the last word first.
+// Overridden settings are in effect for each of Nix's programs, the last word first.
 func TestWithTakesEffect(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		ctx := t.Context()
 		drv := instantiate(t, n, derive("x", "echo >$out"))["x"]
-		none := n.With(Set("max-jobs", "0"), Set("builders", ""))
+		none := n.WithOptions(Set("max-jobs", "0"), Set("builders", ""))
 		if err := none.Realise(ctx, []string{drv + "!out"}, func(Event) {}); err == nil {
 			t.Error("nix-store built with max-jobs = 0")
 		}
 		if _, err := none.output(ctx, "nix", raw("build", "--no-link", "--file", writeFile(t, "default.nix", derive("x", "echo >$out")), "x")); err == nil {
 			t.Error("nix built with max-jobs = 0")
 		}
-		if err := none.With(Set("max-jobs", "1")).Realise(ctx, []string{drv + "!out"}, func(Event) {}); err != nil {
+		if err := none.WithOptions(Set("max-jobs", "1")).Realise(ctx, []string{drv + "!out"}, func(Event) {}); err != nil {
 			t.Errorf("the last word does not hold: %v", err)
 		}
 		secret := writeFile(t, "secret", "x")
@@ -220,11 +220,11 @@ func TestWithTakesEffect(t *testing.T) {
 		if _, err := eval(t, n, open); err != nil {
 			t.Error(err)
 		}
-		if _, err := eval(t, n.With(Set("restrict-eval", "true")), open); err == nil {
+		if _, err := eval(t, n.WithOptions(Set("restrict-eval", "true")), open); err == nil {
 			t.Error("nix eval read a file with restrict-eval")
 		}
 		// A setting that begins with "extra-" is added to.
-		extra := n.With(Set("extra-platforms", "riscv64-linux")).With(Set("extra-extra-platforms", "armv7l-linux"))
+		extra := n.WithOptions(Set("extra-platforms", "riscv64-linux")).WithOptions(Set("extra-extra-platforms", "armv7l-linux"))
 		out, err := extra.output(ctx, "nix", raw(show(n)...))
 		if err != nil || !strings.Contains(string(out), "armv7l-linux") || !strings.Contains(string(out), "riscv64-linux") {
 			t.Errorf("%s, %v", out, err)
@@ -263,7 +263,7 @@ func TestAt(t *testing.T) {
 		drvs, outs := recorded(t, n)
 		realise(t, n, drvs["second"])
 		dir := t.TempDir()
-		at := n.With(Set("max-jobs", "0")).At(dir)
+		at := n.WithOptions(Set("max-jobs", "0")).WithStore(dir)
 		valid := func(n *Nix) map[string]bool {
 			t.Helper()
 			valid, err := n.Valid(ctx, outs["second"], outs["fetched"])
@@ -276,7 +276,7 @@ func TestAt(t *testing.T) {
 		if diff := cmp.Diff(map[string]bool{}, valid(at)); diff != "" {
 			t.Errorf("before:\n%s", diff)
 		}
-		if _, err := n.With(Set("require-sigs", "false")).Copy(ctx, dir, []string{outs["second"]}); err != nil {
+		if _, err := n.WithOptions(Set("require-sigs", "false")).Copy(ctx, dir, []string{outs["second"]}); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(both, valid(at)); diff != "" {
@@ -301,11 +301,11 @@ func TestAt(t *testing.T) {
 		if err := at.dump(ctx, &nar, outs["second"]); err != nil || nar.Len() != 168 || !strings.Contains(nar.String(), outs["fetched"]) {
 			t.Errorf("its NAR has %d bytes, %v", nar.Len(), err)
 		}
-		hold, err := at.Hold(ctx, outs["second"])
+		roots, err := at.AddTempRoots(ctx, outs["second"])
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := hold.Close(); err != nil {
+		if err := roots.Close(); err != nil {
 			t.Error(err)
 		}
 		// The settings hold there too.
@@ -329,7 +329,7 @@ func TestForecast(t *testing.T) {
 		ctx := t.Context()
 		drvs := instantiate(t, n, large)
 		dir := t.TempDir()
-		from := n.With(Set("substituters", "file://"+dir), Set("require-sigs", "false"))
+		from := n.WithOptions(Set("substituters", "file://"+dir), Set("require-sigs", "false"))
 		check := func(what string, n *Nix, want int64, names ...string) {
 			t.Helper()
 			var wanted []string
@@ -432,7 +432,7 @@ func TestBuilt(t *testing.T) {
 		}
 		testbench.UseStore(t, t.TempDir())
 		instantiate(t, n, twoOutputs)
-		from := n.With(Set("substituters", "file://"+dir), Set("require-sigs", "false"))
+		from := n.WithOptions(Set("substituters", "file://"+dir), Set("require-sigs", "false"))
 		if err := from.Realise(ctx, []string{two + "!doc"}, func(Event) {}); err != nil {
 			t.Fatal(err)
 		}
@@ -528,7 +528,7 @@ func TestCopyAsksAnew(t *testing.T) {
 			}
 			offered := func(want bool) {
 				t.Helper()
-				got, err := n.Offered(t.Context(), []string{outs["second"]}, cache.address)
+				got, err := n.Substitutable(t.Context(), []string{outs["second"]}, cache.address)
 				if err != nil || got[outs["second"]] != want {
 					t.Errorf("%s offers it: %v, %v, want %t", cache.address, got, err, want)
 				}

@@ -21,11 +21,11 @@ const verifyUntrusted = 2
 // maxVerify is how often it is asked again without the paths that it says are wrong.
 const maxVerify = 4
 
-// Trusted says which of the paths that a substituter has are signed by a key that
+// TrustedPaths says which of the paths that a substituter has are signed by a key that
 // is trusted, or need not be. That is so of a path only if it was checked and found
 // good: one that the substituter has not, or damaged, is not. An error says that none
 // could be checked.
-func (n *Nix) Trusted(ctx context.Context, paths []string, substituter string) (map[string]bool, error) {
+func (n *Nix) TrustedPaths(ctx context.Context, paths []string, substituter string) (map[string]bool, error) {
 	trusted := make(map[string]bool, len(paths))
 	if !n.requiresSignatures() || trustedStore(substituter) {
 		for _, path := range paths {

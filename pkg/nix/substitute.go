@@ -22,7 +22,7 @@ import (
 func (n *Nix) Substitute(ctx context.Context, paths ...string) error {
 	var errs []error
 	for _, piece := range chunks(paths) {
-		cmd := n.abroad(ctx, "nix-store", args("--realise", "--keep-going").operands(valid.StorePath, piece...))
+		cmd := n.commandWithCredentials(ctx, "nix-store", args("--realise", "--keep-going").operands(valid.StorePath, piece...))
 		cmd.Stdout = io.Discard
 		if err := n.run(cmd); err != nil {
 			errs = append(errs, fmt.Errorf("fetch from substituters: %w", err))
@@ -37,7 +37,7 @@ func (n *Nix) Substitute(ctx context.Context, paths ...string) error {
 // Forecast gives how many bytes the store will grow by what is fetched for
 // outputs, given as for Realise. What is built comes on top.
 func (n *Nix) Forecast(ctx context.Context, outputs []string) (int64, error) {
-	cmd := n.abroad(ctx, "nix-store", args("--realise", "--dry-run").operands(valid.Realisable, outputs...))
+	cmd := n.commandWithCredentials(ctx, "nix-store", args("--realise", "--dry-run").operands(valid.Realisable, outputs...))
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = io.Discard, &said
 	if err := n.run(cmd); err != nil {
@@ -67,7 +67,7 @@ func (n *Nix) ToBuild(ctx context.Context, outputs []string) ([]string, error) {
 	built := map[string]bool{}
 	for _, piece := range chunks(outputs) {
 		var said bytes.Buffer
-		cmd := n.abroad(ctx, "nix-store", args("--realise", "--dry-run").operands(valid.Realisable, piece...))
+		cmd := n.commandWithCredentials(ctx, "nix-store", args("--realise", "--dry-run").operands(valid.Realisable, piece...))
 		cmd.Stdout, cmd.Stderr = io.Discard, &said
 		if err := n.run(cmd); err != nil {
 			return nil, fmt.Errorf("ask what is to be built: %w", err)

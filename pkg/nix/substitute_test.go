@@ -26,7 +26,7 @@ func TestOffered(t *testing.T) {
 		paths := []string{outs["second"], outs["fetched"], outs["fails"], drv.Outputs["out"].Path, drvs["fails"]}
 		want := map[string]bool{outs["second"]: true, outs["fetched"]: true}
 		for address, want := range map[string]map[string]bool{substituter: want, "file:///nix/none": {}} {
-			got, err := n.Offered(t.Context(), paths, address)
+			got, err := n.Substitutable(t.Context(), paths, address)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -67,11 +67,11 @@ func TestTrusted(t *testing.T) {
 			cache string
 			want  map[string]bool
 		}{
-			{n.With(Set("trusted-public-keys", string(key))), cache, map[string]bool{outs["second"]: true}},
-			{n.With(Set("trusted-public-keys", "other-1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")), cache, map[string]bool{}},
+			{n.WithOptions(Set("trusted-public-keys", string(key))), cache, map[string]bool{outs["second"]: true}},
+			{n.WithOptions(Set("trusted-public-keys", "other-1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")), cache, map[string]bool{}},
 			{n, cache + "?trusted=1", both},
 		} {
-			got, err := test.n.Trusted(t.Context(), []string{outs["second"], outs["fetched"]}, test.cache)
+			got, err := test.n.TrustedPaths(t.Context(), []string{outs["second"], outs["fetched"]}, test.cache)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -79,7 +79,7 @@ func TestTrusted(t *testing.T) {
 				t.Error(diff)
 			}
 		}
-		if got, err := n.Trusted(t.Context(), []string{outs["talks"]}, cache); err == nil {
+		if got, err := n.TrustedPaths(t.Context(), []string{outs["talks"]}, cache); err == nil {
 			t.Errorf("what is not there is %v", got)
 		}
 	})
@@ -127,7 +127,7 @@ func TestTrustedOfTrouble(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		n = n.With(Set("trusted-public-keys", string(key)))
+		n = n.WithOptions(Set("trusted-public-keys", string(key)))
 		for _, test := range []struct{ asked, want []string }{
 			{[]string{"good", "better"}, []string{"good", "better"}},
 			{[]string{"good", "unsigned", "better"}, []string{"good", "better"}},
@@ -147,12 +147,12 @@ func TestTrustedOfTrouble(t *testing.T) {
 			for _, name := range test.want {
 				want[paths[name]] = true
 			}
-			got, err := n.Trusted(ctx, asked, cache)
+			got, err := n.TrustedPaths(ctx, asked, cache)
 			if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" || err != nil && len(test.want) > 0 {
 				t.Errorf("%v: %v\n%s", test.asked, err, diff)
 			}
 		}
-		if got, err := n.Trusted(ctx, all, "file://"+dir+"/none"); len(got) > 0 {
+		if got, err := n.TrustedPaths(ctx, all, "file://"+dir+"/none"); len(got) > 0 {
 			t.Errorf("a binary cache that is none has %v, %v", got, err)
 		}
 	})
@@ -178,7 +178,7 @@ func TestTrustedStores(t *testing.T) {
 
 func TestOfferedError(t *testing.T) {
 	program(t, "nix-store", `echo "error: can't reach https://user:s3cr3t@host/nix-cache-info" >&2; exit 1`)
-	_, err := new(Nix).Offered(t.Context(), []string{aPath}, "https://user:s3cr3t@host?a=b")
+	_, err := new(Nix).Substitutable(t.Context(), []string{aPath}, "https://user:s3cr3t@host?a=b")
 	if err == nil || strings.Contains(err.Error(), "s3cr3t") || !strings.Contains(err.Error(), "can't reach https://user:xxxxx@host") {
 		t.Errorf("got %v", err)
 	}

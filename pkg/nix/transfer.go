@@ -163,7 +163,7 @@ func (n *Nix) Copy(ctx context.Context, destination string, paths []string) (Tra
 		if strings.HasPrefix(destination, "ssh") {
 			with.add("--substitute-on-destination") // what others can send, we need not
 		}
-		cmd := n.abroad(ctx, "nix", with.operands(copied, piece...))
+		cmd := n.commandWithCredentials(ctx, "nix", with.operands(copied, piece...))
 		cmd.WaitDelay = copyGrace
 		cmd.Stderr = log // and nowhere else: it may quote the address
 		err := cmd.Run()
@@ -219,7 +219,7 @@ func (n *Nix) CopyDerivations(ctx context.Context, destination string, drvs []st
 		return fmt.Errorf("copy derivations: %w", err)
 	}
 	for _, piece := range chunks(drvs) {
-		cmd := n.abroad(ctx, "nix", args("copy", "--derivation", "--to").checked(valid.Address, destination).operands(valid.StorePath, piece...))
+		cmd := n.commandWithCredentials(ctx, "nix", args("copy", "--derivation", "--to").checked(valid.Address, destination).operands(valid.StorePath, piece...))
 		cmd.Stderr = io.Discard
 		if err := n.run(cmd); err != nil {
 			return fmt.Errorf("copy derivations to %s: %w", Redact(destination), redactErr(err, destination))

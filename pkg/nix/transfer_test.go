@@ -143,7 +143,7 @@ func TestCopy(t *testing.T) {
 			}
 		}
 		store := t.TempDir() // which says nothing of sizes
-		if sent, err := n.With(Set("require-sigs", "false")).Copy(t.Context(), "local?root="+store, []string{outs["second"]}); sent != (Traffic{Paths: 2}) {
+		if sent, err := n.WithOptions(Set("require-sigs", "false")).Copy(t.Context(), "local?root="+store, []string{outs["second"]}); sent != (Traffic{Paths: 2}) {
 			t.Errorf("sent %+v to another store: %v", sent, err)
 		}
 		for _, path := range []string{outs["second"], outs["fetched"]} {

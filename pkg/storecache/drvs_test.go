@@ -40,7 +40,7 @@ func TestHandOver(t *testing.T) {
 	t.Setenv("PATH", testbench.NixPath(t, "2.34")+string(os.PathListSeparator)+os.Getenv("PATH"))
 	t.Setenv("HOME", t.TempDir())
 	testbench.UseStore(t, t.TempDir())
-	n, err := nix.Find(t.Context(), io.Discard, nix.Surroundings{})
+	n, err := nix.Find(t.Context(), io.Discard, nix.Config{})
 	must(t, err)
 
 	// Two derivations with one in common, and a large source that only one needs.

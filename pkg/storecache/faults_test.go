@@ -54,8 +54,10 @@ func newMemory() *memory { return &memory{added: map[string]string{}, valid: map
 func (m *memory) Valid(context.Context, ...string) (map[string]bool, error) {
 	return map[string]bool{}, nil
 }
-func (m *memory) Hold(context.Context, ...string) (io.Closer, error) { return io.NopCloser(nil), nil }
-func (m *memory) Substitute(context.Context, ...string) error        { return errors.New("there is none") }
+func (m *memory) AddTempRoots(context.Context, ...string) (io.Closer, error) {
+	return io.NopCloser(nil), nil
+}
+func (m *memory) Substitute(context.Context, ...string) error { return errors.New("there is none") }
 func (m *memory) restore(t *testing.T, c cache.Cache, ix *Index) (Restored, error) {
 	t.Helper()
 	r := &Restorer{Nix: m, Engine: m.engine(), Cache: c, Index: ix}

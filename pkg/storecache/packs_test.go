@@ -280,7 +280,7 @@ func TestSubstituted(t *testing.T) {
 	for _, substituters := range []string{binary, ""} {
 		testbench.UseStore(t, t.TempDir())
 		r := &Restorer{
-			Nix:    n.With(nix.Set("substituters", strings.Fields(substituters)...), nix.Set("require-sigs", "false")),
+			Nix:    n.WithOptions(nix.Set("substituters", strings.Fields(substituters)...), nix.Set("require-sigs", "false")),
 			Engine: engine.Protocol(n), Cache: c, Index: NewIndex(packs...),
 		}
 		got, err := r.Restore(t.Context(), paths["top"])

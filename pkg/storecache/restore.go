@@ -27,7 +27,7 @@ type Restorer struct {
 // RestoreNix is what restoring needs of Nix, besides an engine.
 type RestoreNix interface {
 	Valid(ctx context.Context, paths ...string) (map[string]bool, error)
-	Hold(ctx context.Context, paths ...string) (io.Closer, error)
+	AddTempRoots(ctx context.Context, paths ...string) (io.Closer, error)
 	// Substitute fetches paths as far as that goes.
 	Substitute(ctx context.Context, paths ...string) error
 }
@@ -42,11 +42,11 @@ func (r *Restorer) Restore(ctx context.Context, paths ...string) (Restored, erro
 	if len(there) == 0 {
 		return Restored{}, nil
 	}
-	hold, err := r.Nix.Hold(ctx, there...)
+	roots, err := r.Nix.AddTempRoots(ctx, there...)
 	if err != nil {
 		return Restored{}, fmt.Errorf("restore: %w", err)
 	}
-	defer hold.Close()
+	defer roots.Close()
 	valid, err := r.Nix.Valid(ctx, slices.Concat(there, outside)...)
 	if err != nil {
 		return Restored{}, fmt.Errorf("restore: %w", err)

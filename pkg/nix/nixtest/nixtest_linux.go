@@ -38,7 +38,7 @@ func find(t *testing.T, path string) *nix.Nix {
 	t.Helper()
 	t.Setenv("PATH", path+string(os.PathListSeparator)+os.Getenv("PATH"))
 	t.Setenv("HOME", t.TempDir())
-	n, err := nix.Find(t.Context(), io.Discard, nix.Surroundings{})
+	n, err := nix.Find(t.Context(), io.Discard, nix.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
