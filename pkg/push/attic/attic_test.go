@@ -131,7 +131,7 @@ func TestDialFails(t *testing.T) {
 		{"unknown cache", attictest.Options{}, func(o *attic.Options) { o.Cache = "other" }, false, []string{"other", "404 NoSuchCache", "attic cache create other"}},
 		{"no token", attictest.Options{}, func(o *attic.Options) { o.Token = "" }, true, []string{"401 Unauthorized", "There was no token"}},
 		{"bad token", attictest.Options{}, func(o *attic.Options) { o.Token = "hunter2" }, true, []string{"401 Unauthorized", "make-token", "--push test"}},
-		{"not Attic", attictest.Options{Before: answer(200, "", "", "<html>hello")}, nil, false, []string{"not Attic's JSON"}},
+		{"not Attic", attictest.Options{Before: answer(200, "", "", "<html>hello")}, nil, false, []string{"is the address that of an Attic server?"}},
 		{"not Attic either", attictest.Options{Before: answer(404, "", "", "<html>no</html>")}, nil, false, []string{"404: no", "Is the address"}},
 		{"moved", attictest.Options{Before: answer(301, "Location", "https://new.example/", "")}, nil, false, []string{"301", "https://new.example/"}},
 		{"echo", attictest.Options{Before: func(w http.ResponseWriter, r *http.Request) bool {

@@ -351,7 +351,7 @@ func (p *push) mayTry(ctx context.Context) error {
 func isTrouble(err error) bool {
 	var refused *refusal
 	if errors.As(err, &refused) {
-		return refused.status >= 500 || refused.status == http.StatusTooManyRequests
+		return refused.Status >= 500 || refused.Status == http.StatusTooManyRequests
 	}
 	var unreadable *narError
 	return !errors.As(err, &unreadable)
