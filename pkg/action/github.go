@@ -12,7 +12,7 @@ import (
 
 	"github.com/google/go-github/v60/github"
 
-	"github.com/org/nix-matrix/pkg/text"
+	"github.com/org/nix-matrix/pkg/httpcall"
 )
 
 // GitHubVariable is the environment variable with the token for GitHub's API. No
@@ -87,7 +87,7 @@ func NewGitHub(c GitHubConfig) (*GitHub, error) {
 	}
 	base := strings.TrimSuffix(c.API, "/") + "/"
 	client := github.NewClient(&http.Client{Transport: newRetrying(c)}).WithAuthToken(c.Token)
-	client.UserAgent = "nix-matrix"
+	client.UserAgent = httpcall.UserAgent
 	var err error
 	if client.BaseURL, err = url.Parse(base); err != nil {
 		return nil, fmt.Errorf("GitHub's API at %s: %w", c.API, err)
@@ -225,7 +225,7 @@ func (g *GitHub) explain(ctx context.Context, err error, what, permission string
 	case errors.As(err, &secondary), status(err) == http.StatusTooManyRequests:
 		return fmt.Errorf("%s: %w: run this again later", what, ErrLimited)
 	case !errors.As(err, &refused):
-		return fmt.Errorf("%s: %w", what, err)
+		return fmt.Errorf("%s: %w", what, httpcall.WithoutAddress(err))
 	}
 	said := fmt.Sprintf("GitHub answers %d", status(err))
 	if refused.Message != "" {
@@ -243,8 +243,5 @@ func (g *GitHub) explain(ctx context.Context, err error, what, permission string
 	return fmt.Errorf("%s: %s", what, said)
 }
 
-// quote returns a text of the server's for a message: one short line, without the token.
-func (g *GitHub) quote(said string) string {
-	const longest = 300
-	return text.Message(said, longest, g.config.Token)
-}
+// quote returns a text of GitHub's for a message.
+func (g *GitHub) quote(said string) string { return httpcall.Quote(said, g.config.Token) }

@@ -1,6 +1,7 @@
 package push
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/org/nix-matrix/internal/valid"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/push/attic"
 )
@@ -18,20 +20,20 @@ import (
 func parseAttic(address, rest string) (Destination, error) {
 	u, err := url.Parse(rest)
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
-		return Destination{}, fmt.Errorf("push: %q: after attic: goes the address of the cache, such as attic:https://attic.example.org/my-cache", nix.Redact(address))
+		return Destination{}, fmt.Errorf("%q: the address of the cache is missing after attic:. Write for example attic:https://attic.example.org/my-cache", nix.Redact(address))
 	}
 	if u.User != nil {
-		return Destination{}, fmt.Errorf("push: attic:%s: the token is a secret of its own (ATTIC_TOKEN, input attic_token) and no part of the address", u.Redacted())
+		return Destination{}, fmt.Errorf("attic:%s: an address has no token. Set ATTIC_TOKEN (input attic_token)", u.Redacted())
 	}
 	cache := path.Base(u.Path)
 	if cache == "/" || cache == "." {
-		return Destination{}, fmt.Errorf("push: %q: the name of the cache is missing, such as attic:%s/my-cache", address, strings.TrimSuffix(rest, "/"))
+		return Destination{}, fmt.Errorf("%q: the name of the cache is missing. Write for example attic:%s/my-cache", address, strings.TrimSuffix(rest, "/"))
 	}
 	u.Path = path.Dir(u.Path)
-	return Destination{Name: address, attic: &atticCache{endpoint: u.String(), name: cache}}, nil
+	return Destination{Name: address, kind: &atticCache{endpoint: u.String(), name: cache}}, nil
 }
 
-// atticCache is asked for its configuration once.
+// atticCache is a cache of an Attic server, which is asked for its configuration once.
 type atticCache struct {
 	endpoint string
 	name     string
@@ -40,7 +42,29 @@ type atticCache struct {
 	cache *attic.Cache
 }
 
-func (a *atticCache) dial(ctx context.Context, token string) (*attic.Cache, error) {
+func (a *atticCache) dial(ctx context.Context, d *Destination, secrets Secrets) error {
+	c, err := a.open(ctx, secrets.AtticToken)
+	if err != nil {
+		return err
+	}
+	if err := cmp.Or(valid.Substituter(c.Substituter()), valid.Key(c.PublicKey())); err != nil {
+		return fmt.Errorf("the server's configuration: %w", err)
+	}
+	d.Substituter, d.PublicKeys, d.Public = c.Substituter(), []string{c.PublicKey()}, c.Public()
+	return nil
+}
+
+func (*atticCache) token(secrets Secrets) string { return secrets.AtticToken }
+func (*atticCache) program() string              { return "" }
+
+func (*atticCache) lacks(secrets Secrets) string {
+	if secrets.AtticToken == "" {
+		return "ATTIC_TOKEN (input attic_token)"
+	}
+	return ""
+}
+
+func (a *atticCache) open(ctx context.Context, token string) (*attic.Cache, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.cache != nil {
@@ -54,12 +78,12 @@ func (a *atticCache) dial(ctx context.Context, token string) (*attic.Cache, erro
 	return c, nil
 }
 
-func (a *atticCache) push(ctx context.Context, n Nix, paths []string, token string) (nix.Traffic, error) {
-	c, err := a.dial(ctx, token)
+func (a *atticCache) push(ctx context.Context, n Nix, paths []string, secrets Secrets) (nix.Traffic, error) {
+	c, err := a.open(ctx, secrets.AtticToken)
 	if err != nil {
 		return nix.Traffic{}, err
 	}
-	infos, err := n.Closure(ctx, paths...)
+	infos, err := n.Closure(ctx, outputs(paths)...)
 	if err != nil {
 		return nix.Traffic{}, err
 	}

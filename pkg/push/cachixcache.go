@@ -3,20 +3,28 @@ package push
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"sync"
 	"time"
+
+	"github.com/org/nix-matrix/internal/valid"
+	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// cachixAPI tells of each cache, with a token of private ones too, by which keys
-// it is signed: GET cache/NAME gives {"publicSigningKeys": [KEY, …], "isPublic": BOOL, …}.
+// cachixAPI answers GET cache/NAME with the keys that sign a cache, for a private one only with
+// a token: {"publicSigningKeys": [KEY, …], "isPublic": BOOL, …}.
 const cachixAPI = "https://cachix.org/api/v1/cache/"
 
-// cachixCache is asked for its keys once.
+// cachixHost is the address that Cachix serves a cache at.
+var cachixHost = regexp.MustCompile(`^https?://([A-Za-z0-9-]+)\.cachix\.org/?(?:\?|$)`)
+
+// cachixCache is a cache of Cachix, which is asked for its keys once.
 type cachixCache struct {
 	name string
 	api  string
@@ -24,6 +32,48 @@ type cachixCache struct {
 	mu     sync.Mutex
 	known  []string
 	public bool
+}
+
+// parseCachix reads cachix:NAME.
+func parseCachix(address, name string) (Destination, error) {
+	if valid.Name(name) != nil {
+		return Destination{}, fmt.Errorf("%q: the name of the cache is not valid. Write for example cachix:my-fleet", nix.Redact(address))
+	}
+	return Destination{Name: address, Substituter: "https://" + name + ".cachix.org", kind: &cachixCache{name: name, api: cachixAPI}}, nil
+}
+
+// notCachix returns an error if an address is one that Cachix serves a cache at.
+func notCachix(address string) error {
+	if host := cachixHost.FindStringSubmatch(address); host != nil {
+		return fmt.Errorf("%q: Cachix takes no pushes by its address. Write cachix:%s", nix.Redact(address), host[1])
+	}
+	return nil
+}
+
+func (c *cachixCache) dial(ctx context.Context, d *Destination, secrets Secrets) error {
+	keys, err := c.keys(ctx, secrets.CachixToken)
+	if err != nil {
+		return err
+	}
+	if err := valid.All(valid.Key, keys...); err != nil {
+		return fmt.Errorf("the keys of %s: %w", d.Name, err)
+	}
+	d.PublicKeys, d.Public = keys, c.public
+	return nil
+}
+
+func (*cachixCache) token(secrets Secrets) string { return secrets.CachixToken }
+func (*cachixCache) program() string              { return "cachix" }
+
+func (*cachixCache) lacks(secrets Secrets) string {
+	if secrets.CachixToken == "" && secrets.CachixKey == "" && !cachixConfigured() {
+		return "CACHIX_AUTH_TOKEN (input cachix_auth_token) or CACHIX_SIGNING_KEY (input cachix_signing_key)"
+	}
+	return ""
+}
+
+func (c *cachixCache) push(ctx context.Context, n Nix, paths []string, _ Secrets) (nix.Traffic, error) {
+	return nix.Traffic{}, n.Cachix(ctx, c.name, outputs(paths))
 }
 
 func (c *cachixCache) keys(ctx context.Context, token string) ([]string, error) {
@@ -34,15 +84,15 @@ func (c *cachixCache) keys(ctx context.Context, token string) ([]string, error) 
 	}
 	keys, err := c.ask(ctx, token)
 	if err != nil {
-		return nil, fmt.Errorf("ask Cachix for the keys of %s: %w", c.name, err)
+		return nil, fmt.Errorf("cannot ask Cachix for the keys of %s: %w", c.name, err)
 	}
 	c.known = keys
 	return keys, nil
 }
 
 func (c *cachixCache) ask(ctx context.Context, token string) ([]string, error) {
-	const patience = 10 * time.Second
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	const timeout = 10 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.api+c.name, nil)
 	if err != nil {
@@ -57,7 +107,7 @@ func (c *cachixCache) ask(ctx context.Context, token string) ([]string, error) {
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		err := fmt.Errorf("it says %s; is the name right, and the token one for it?", response.Status)
+		err := fmt.Errorf("the server answers %s. Check the name, and whether the token is for this cache", response.Status)
 		if token == "" && cachixConfigured() {
 			return nil, err // its program has a token
 		}
@@ -72,13 +122,13 @@ func (c *cachixCache) ask(ctx context.Context, token string) ([]string, error) {
 		return nil, err
 	}
 	if len(cache.PublicSigningKeys) == 0 {
-		return nil, fmt.Errorf("it has none")
+		return nil, errors.New("it has none")
 	}
 	c.public = cache.Public
 	return cache.PublicSigningKeys, nil
 }
 
-// cachixConfigured says whether Cachix's program has been given a token before.
+// cachixConfigured reports whether Cachix's program has been given a token before.
 func cachixConfigured() bool {
 	config := os.Getenv("XDG_CONFIG_HOME") // on macOS too
 	if config == "" {

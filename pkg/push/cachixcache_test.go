@@ -24,7 +24,7 @@ func TestCachixKeys(t *testing.T) {
 	}))
 	defer server.Close()
 	dial := func(token string) (Destination, error) {
-		d := Destination{Name: "cachix:fleet", Substituter: "https://fleet.cachix.org", cachix: &cachixCache{name: "fleet", api: server.URL + "/api/v1/cache/"}}
+		d := Destination{Name: "cachix:fleet", Substituter: "https://fleet.cachix.org", kind: &cachixCache{name: "fleet", api: server.URL + "/api/v1/cache/"}}
 		err := d.Dial(t.Context(), Secrets{CachixToken: token})
 		if err == nil {
 			err = d.Dial(t.Context(), Secrets{CachixToken: token})

@@ -2,6 +2,7 @@ package push
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -127,6 +128,14 @@ func TestAtticRefuses(t *testing.T) {
 	if _, err = d.Push(t.Context(), closures{}, []string{"/nix/store/00000000000000000000000000000000-a"}, Secrets{AtticToken: server.Token(true, false)}); statusOf(err) != 403 {
 		t.Errorf("a token that may only pull: %v", err)
 	}
+	const path = "/nix/store/00000000000000000000000000000000-a"
+	if d, err = Parse("attic:" + server.URL + "/fleet"); err != nil {
+		t.Fatal(err)
+	}
+	sent, err := d.Push(t.Context(), closures{}, []string{path, path + ".drv!*"}, Secrets{AtticToken: push})
+	if err != nil || sent.Paths != 1 || !server.Has(path) {
+		t.Errorf("a path and its derivation: %+v, %v", sent, err)
+	}
 	gone := attictest.Start(t, attictest.Options{Cache: "fleet", Before: func(w http.ResponseWriter, _ *http.Request) bool {
 		w.WriteHeader(http.StatusBadRequest)
 		return true
@@ -145,7 +154,7 @@ type closures struct{ Nix }
 func (closures) Closure(_ context.Context, paths ...string) (map[string]nix.PathInfo, error) {
 	infos := map[string]nix.PathInfo{}
 	for _, path := range paths {
-		infos[path] = nix.PathInfo{Path: path, NarHash: strings.Repeat("0", 64), NarSize: 1}
+		infos[path] = nix.PathInfo{Path: path, NarHash: fmt.Sprintf("%x", sha256.Sum256([]byte("x"))), NarSize: 1}
 	}
 	return infos, nil
 }
@@ -177,7 +186,7 @@ func TestCachixRefuses(t *testing.T) {
 	for status, want := range map[int]int{401: 401, 403: 403, 404: 404, 500: 0, 429: 0} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
 		defer server.Close()
-		d := Destination{Name: "cachix:fleet", cachix: &cachixCache{name: "fleet", api: server.URL + "/"}}
+		d := Destination{Name: "cachix:fleet", kind: &cachixCache{name: "fleet", api: server.URL + "/"}}
 		if got := statusOf(d.Dial(t.Context(), Secrets{CachixToken: "t"})); got != want {
 			t.Errorf("%d: got %d, want %d", status, got, want)
 		}

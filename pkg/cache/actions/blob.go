@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/httpcall"
 )
 
 const unknown = -1 // size of a blob of which nothing was read yet
@@ -96,28 +97,27 @@ func final(format string, a ...any) *fault {
 
 // get starts the download of length bytes from offset on.
 func (b *blob) get(ctx context.Context, offset, length int64) (*connection, *fault) {
-	conn := &connection{stall: b.client.config.Stall}
-	conn.ctx, conn.cancel = context.WithCancelCause(ctx)
-	conn.watchdog = b.client.config.afterFunc(conn.stall, func() { conn.cancel(errStalled) })
-	if fault := b.connect(conn, offset, length); fault != nil {
+	ctx, watchdog := httpcall.Watch(ctx, b.client.config.Stall, b.client.config.afterFunc)
+	conn := &connection{watchdog: watchdog}
+	if fault := b.connect(ctx, conn, offset, length); fault != nil {
 		conn.Close()
 		return nil, fault
 	}
-	conn.watchdog.Stop()
+	watchdog.Pause()
 	return conn, nil
 }
 
-func (b *blob) connect(conn *connection, offset, length int64) *fault {
+func (b *blob) connect(ctx context.Context, conn *connection, offset, length int64) *fault {
 	address := b.current()
-	req, err := http.NewRequestWithContext(conn.ctx, http.MethodGet, *address, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, *address, nil)
 	if err != nil {
 		return final("the address of the storage is malformed")
 	}
 	req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", offset, offset+length-1))
-	req.Header.Set("User-Agent", "nix-matrix")
+	req.Header.Set("User-Agent", httpcall.UserAgent)
 	resp, err := b.client.download.Do(req) //nolint:bodyclose // the connection closes it
 	if err != nil {
-		return &fault{error: conn.cause(err), busy: true}
+		return &fault{error: conn.watchdog.Cause(err), busy: true}
 	}
 	conn.body = resp.Body
 	answers := fmt.Errorf("the storage answers %d", resp.StatusCode)

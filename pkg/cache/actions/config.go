@@ -12,6 +12,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/org/nix-matrix/pkg/httpcall"
 )
 
 // Protocol is a version of the service's protocol.
@@ -64,7 +66,7 @@ type Config struct {
 	Stall time.Duration
 	// afterFunc is time.AfterFunc, which tests replace to say themselves when a connection
 	// has stalled.
-	afterFunc func(time.Duration, func()) watchdog
+	afterFunc httpcall.AfterFunc
 	// BlockSize, in bytes, and Parallel are how uploads and downloads of more
 	// than one block are cut and how many blocks travel at once. By default 16 MiB
 	// and 8 for v2, 32 MiB and 4 for v1.
@@ -112,9 +114,6 @@ func (c Config) withDefaults() Config {
 	if c.Patience == 0 {
 		c.Patience = 2 * time.Minute
 	}
-	if c.afterFunc == nil {
-		c.afterFunc = func(d time.Duration, f func()) watchdog { return time.AfterFunc(d, f) }
-	}
 	if c.Stall == 0 {
 		c.Stall = 20 * time.Second
 	}
@@ -136,11 +135,8 @@ func (c Config) withDefaults() Config {
 		c.Small = 256 << 10
 	}
 	if c.Transport == nil {
-		transport := http.DefaultTransport.(*http.Transport).Clone()
-		transport.Protocols = new(http.Protocols)
-		transport.Protocols.SetHTTP1(true)
+		transport := httpcall.HTTP1(16)
 		transport.DisableCompression = true
-		transport.MaxIdleConnsPerHost = 16
 		c.Transport = transport
 	}
 	if c.Log == nil {

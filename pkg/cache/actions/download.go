@@ -6,24 +6,20 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/org/nix-matrix/pkg/httpcall"
 )
 
-var (
-	errStalled = errors.New("the connection stalls")
-	errClosed  = errors.New("the reader is closed")
-)
+var errClosed = errors.New("the reader is closed")
 
 // trickle is how many bytes a download must bring in the time after which one
 // stalls that brings nothing. A line that is so slow all the time is of no use.
 const trickle = 64 << 10
 
-// connection is one download under way. When less than a trickle arrives while
-// somebody waits for it for as long as stall, it is cancelled with errStalled.
+// connection is one download under way. It is cancelled as stalled when less than a trickle
+// arrives in the time of its watchdog, which counts only while somebody waits for it.
 type connection struct {
-	ctx      context.Context
-	cancel   context.CancelCauseFunc
-	stall    time.Duration
-	watchdog watchdog
+	watchdog *httpcall.Watchdog
 	body     io.ReadCloser // nil before the answer
 
 	arrived int           // bytes, since it was known not to stall
@@ -32,36 +28,25 @@ type connection struct {
 
 func (c *connection) Read(p []byte) (int, error) {
 	start := time.Now()
-	c.watchdog.Reset(c.stall - c.waited)
+	c.watchdog.Progress(-c.waited)
 	n, err := c.body.Read(p)
-	c.watchdog.Stop()
+	c.watchdog.Pause()
 	c.waited += time.Since(start)
 	if c.arrived += n; c.arrived >= trickle {
 		c.arrived, c.waited = 0, 0
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = c.cause(err)
+		err = c.watchdog.Cause(err)
 	}
 	return n, err
 }
 
-// cause is why err happened, without an address in it.
-func (c *connection) cause(err error) error {
-	switch {
-	case errors.Is(context.Cause(c.ctx), errStalled):
-		return errStalled
-	case c.ctx.Err() != nil:
-		return c.ctx.Err()
-	}
-	return withoutAddress(err)
-}
-
 func (c *connection) Close() {
-	c.watchdog.Stop()
+	c.watchdog.Pause()
 	if c.body != nil {
 		c.body.Close()
 	}
-	c.cancel(nil)
+	c.watchdog.Close()
 }
 
 // reader reads left bytes from offset on, over as many connections as it
@@ -148,11 +133,14 @@ func (r *reader) recover(f *fault) error {
 	case f.expired != nil:
 		return r.blob.renew(r.ctx, f.expired)
 	case f.busy:
-		wait := backoff(config.Wait, 2*config.Wait, r.failures-1, f.resp)
-		if wait > config.Patience {
-			return fmt.Errorf("%w (try again in %s)", f.error, wait)
+		pause, ok := httpcall.RetryAfter(f.resp)
+		if !ok {
+			pause = httpcall.Linear(config.Wait)(r.failures - 1)
 		}
-		return pause(r.ctx, wait)
+		if pause > config.Patience {
+			return fmt.Errorf("%w (try again in %s)", f.error, pause)
+		}
+		return httpcall.Sleep(r.ctx, pause)
 	}
 	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/org/nix-matrix/pkg/httpcall"
 )
 
 // Stalls takes the place of the clock by which a client finds out that a connection stalls:
@@ -16,7 +18,7 @@ type Stalls struct {
 // In has clients with the config ask s, however long a transfer takes.
 func (s *Stalls) In(c *Config) {
 	c.Stall = time.Hour
-	c.afterFunc = func(_ time.Duration, bark func()) watchdog {
+	c.afterFunc = func(_ time.Duration, bark func()) httpcall.Timer {
 		d := &dog{s, bark}
 		d.Reset(0)
 		return d

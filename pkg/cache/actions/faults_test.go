@@ -130,7 +130,7 @@ func TestCallsAreGivenUp(t *testing.T) {
 		{"400", nil, 400, `{"code":"invalid_argument","msg":"bad\nkey"}`, 1, "400 invalid_argument: bad key"},
 		{"401", nil, 401, `{"code":"unauthenticated","msg":"no"}`, 1, "401 unauthenticated"},
 		{"quota", nil, 403, `{"code":"failed_precondition","msg":"insufficient usage to create"}`, 1, "insufficient usage"},
-		{"no JSON", nil, 200, "<html>", 1, "no JSON"},
+		{"no JSON", nil, 200, "<html>", 1, "other than the expected JSON"},
 		{"endless", nil, 400, `{"code":"x","msg":"` + strings.Repeat("€", 1000) + `"}`, 1, "€…"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -728,7 +728,7 @@ func TestStalledForGood(t *testing.T) {
 	})
 	c := actions.New(config)
 	_, err := c.Open(t.Context(), "key")
-	if err == nil || !strings.Contains(err.Error(), "the connection stalls") || errors.Is(err, context.Canceled) {
+	if err == nil || !strings.Contains(err.Error(), "no progress within") || errors.Is(err, context.Canceled) {
 		t.Errorf("error: %v", err)
 	}
 }
@@ -818,7 +818,7 @@ func TestLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, want := range []string{"call=GetCacheEntryDownloadURL error=\"the service answers 429\"", "key=key offset=0 error=\"the storage answers 403\""} {
+	for i, want := range []string{"call=GetCacheEntryDownloadURL error=\"the server answers 429\"", "key=key offset=0 error=\"the storage answers 403\""} {
 		if lines := strings.Split(log.String(), "\n"); len(lines) != 3 || !strings.Contains(lines[i], want) {
 			t.Errorf("logged %q, want %s", log.String(), want)
 		}
@@ -993,7 +993,7 @@ func TestUploadStallsForGood(t *testing.T) {
 		return nil, r.Context().Err()
 	})
 	err := actions.New(config).Save(t.Context(), "key", strings.NewReader("text"), 4)
-	if err == nil || !strings.Contains(err.Error(), "the connection stalls") || errors.Is(err, context.Canceled) {
+	if err == nil || !strings.Contains(err.Error(), "no progress within") || errors.Is(err, context.Canceled) {
 		t.Errorf("error: %v", err)
 	}
 }

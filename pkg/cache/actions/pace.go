@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/org/nix-matrix/pkg/httpcall"
 )
 
 // pace holds back the creation of entries after the service has said that there
@@ -40,7 +42,7 @@ func (p *pace) wait(ctx context.Context) error {
 		if deadline, ok := ctx.Deadline(); ok && left > time.Until(deadline) {
 			return fmt.Errorf("the service wants no more entries for now (try again in %s)", left.Round(time.Second))
 		}
-		if err := pause(ctx, left); err != nil {
+		if err := httpcall.Sleep(ctx, left); err != nil {
 			return err
 		}
 	}

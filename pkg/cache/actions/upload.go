@@ -13,6 +13,8 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blockblob"
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/org/nix-matrix/pkg/httpcall"
 )
 
 // upload makes an Azure block blob at the signed address: with one request if
@@ -21,7 +23,7 @@ func (s *v2) upload(ctx context.Context, address string, body *source) error {
 	sends := &http.Client{Transport: s.config.Transport}
 	client, err := blockblob.NewClientWithNoCredential(address, &blockblob.ClientOptions{ClientOptions: azcore.ClientOptions{
 		Transport: sends,
-		Telemetry: policy.TelemetryOptions{ApplicationID: "nix-matrix"},
+		Telemetry: policy.TelemetryOptions{ApplicationID: httpcall.UserAgent},
 		Retry: policy.RetryOptions{
 			MaxRetries:    orNegative(s.config.Retries),
 			RetryDelay:    s.config.Wait,

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/httpcall"
 )
 
 type v1 struct {
@@ -37,12 +38,11 @@ type (
 )
 
 func (s *v1) call(name, method, path string) call {
-	return call{
-		name:    name,
-		method:  method,
-		address: strings.TrimSuffix(s.config.URL, "/") + "/_apis/artifactcache/" + path,
-		header:  http.Header{"Accept": {"application/json;api-version=6.0-preview.1"}},
-	}
+	return call{name: name, Call: httpcall.Call{
+		Method:  method,
+		Address: strings.TrimSuffix(s.config.URL, "/") + "/_apis/artifactcache/" + path,
+		Header:  http.Header{"Accept": {"application/json;api-version=6.0-preview.1"}},
+	}}
 }
 
 func (s *v1) find(ctx context.Context, key string, prefixes []string) (entry, bool, error) {
@@ -66,13 +66,13 @@ func (s *v1) save(ctx context.Context, key string, body *source) error {
 		}
 	}
 	reserve := s.call("reserve", http.MethodPost, "caches")
-	reserve.json, reserve.creates = reserveRequest{key, s.config.Version, body.size}, true
+	reserve.JSON, reserve.creates = reserveRequest{key, s.config.Version, body.size}, true
 	var reserved reserveAnswer
 	if err := s.ask(ctx, reserve, &reserved); err != nil {
 		return err
 	}
 	if reserved.ID == 0 {
-		return errors.New("reserve: the service answers without a number")
+		return errors.New("reserve: the server answers without a number")
 	}
 	path := fmt.Sprintf("caches/%d", reserved.ID)
 	group, groupCtx := errgroup.WithContext(ctx)
@@ -80,9 +80,9 @@ func (s *v1) save(ctx context.Context, key string, body *source) error {
 	for offset := int64(0); offset < body.size && groupCtx.Err() == nil; offset += s.config.BlockSize {
 		group.Go(func() error {
 			upload := s.call("upload", http.MethodPatch, path)
-			upload.block = body.block(offset, s.config.BlockSize)
-			upload.header.Set("Content-Type", "application/octet-stream")
-			upload.header.Set("Content-Range", fmt.Sprintf("bytes %d-%d/*", offset, offset+upload.block.Size()-1))
+			upload.upload(body.block(offset, s.config.BlockSize))
+			upload.Header.Set("Content-Type", "application/octet-stream")
+			upload.Header.Set("Content-Range", fmt.Sprintf("bytes %d-%d/*", offset, offset+upload.Size-1))
 			return s.ask(groupCtx, upload, nil)
 		})
 	}
@@ -90,6 +90,6 @@ func (s *v1) save(ctx context.Context, key string, body *source) error {
 		return err
 	}
 	commit := s.call("commit", http.MethodPost, path)
-	commit.json = commitRequest{body.size}
+	commit.JSON = commitRequest{body.size}
 	return s.ask(ctx, commit, nil)
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+
+	"github.com/org/nix-matrix/pkg/httpcall"
 )
 
 type v2 struct {
@@ -52,10 +54,13 @@ type (
 
 func (s *v2) call(ctx context.Context, method string, request, answer any) error {
 	return s.ask(ctx, call{
+		Call: httpcall.Call{
+			Method:  http.MethodPost,
+			Address: strings.TrimSuffix(s.config.URL, "/") + "/twirp/github.actions.results.api.v1.CacheService/" + method,
+			Header:  http.Header{},
+			JSON:    request,
+		},
 		name:    method,
-		method:  http.MethodPost,
-		address: strings.TrimSuffix(s.config.URL, "/") + "/twirp/github.actions.results.api.v1.CacheService/" + method,
-		json:    request,
 		creates: method == "CreateCacheEntry",
 	}, answer)
 }
@@ -77,7 +82,7 @@ func (s *v2) save(ctx context.Context, key string, body *source) error {
 		return err
 	}
 	if !created.OK {
-		return fmt.Errorf("CreateCacheEntry: %w", &refusal{status: http.StatusOK, code: "ok=false", message: s.quote(created.Message)})
+		return fmt.Errorf("CreateCacheEntry: %w", s.notOK(created.Message))
 	}
 	start := time.Now()
 	if err := s.upload(ctx, created.UploadURL, body); err != nil {
@@ -100,7 +105,7 @@ func (s *v2) finalize(ctx context.Context, key string, size int64) error {
 	var err error
 	for try := range s.config.Retries + 1 {
 		if try > 0 {
-			if err := pause(ctx, backoff(2*s.config.Wait, 4*s.config.Wait, try-1, nil)); err != nil {
+			if err := httpcall.Sleep(ctx, httpcall.Linear(2*s.config.Wait)(try-1)); err != nil {
 				return err
 			}
 		}
@@ -109,7 +114,7 @@ func (s *v2) finalize(ctx context.Context, key string, size int64) error {
 		}
 	}
 	if err == nil && !answer.OK {
-		err = fmt.Errorf("FinalizeCacheEntryUpload: %w", &refusal{status: http.StatusOK, code: "ok=false", message: s.quote(answer.Message)})
+		err = fmt.Errorf("FinalizeCacheEntryUpload: %w", s.notOK(answer.Message))
 	}
 	if err != nil {
 		if e, ok, _ := s.find(ctx, key, nil); ok && e.key == key {
@@ -121,5 +126,5 @@ func (s *v2) finalize(ctx context.Context, key string, size int64) error {
 
 func isNotFound(err error) bool {
 	var r *refusal
-	return errors.As(err, &r) && r.status == http.StatusNotFound
+	return errors.As(err, &r) && r.Status == http.StatusNotFound
 }

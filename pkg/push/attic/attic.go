@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/org/nix-matrix/pkg/httpcall"
 )
 
 // Options say which cache, and how to deal with its server. Endpoint and Cache
@@ -71,18 +73,16 @@ func setDefault[T comparable](field *T, value T) {
 }
 
 func newTransport(jobs int) *http.Transport {
-	t := http.DefaultTransport.(*http.Transport).Clone()
+	t := httpcall.HTTP1(jobs)
 	t.DialContext = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext
-	t.Protocols = new(http.Protocols)
-	t.Protocols.SetHTTP1(true)
-	t.MaxIdleConnsPerHost = jobs
 	t.WriteBufferSize = 64 << 10 // a small NAR leaves in one piece with its header
 	return t
 }
 
 // A Cache is a cache of an Attic server. It may be used by several goroutines.
 type Cache struct {
-	options     Options  // without the token
+	options     Options // without the token
+	client      *http.Client
 	token       *string  // a pointer, so that no way of printing shows it
 	api         *url.URL // ends in a slash
 	substituter string
@@ -107,7 +107,8 @@ func Dial(ctx context.Context, o Options) (*Cache, error) {
 	}
 	token := strings.TrimSpace(o.Token)
 	o.Token = ""
-	c := &Cache{options: o.withDefaults(), token: &token, api: endpoint}
+	o = o.withDefaults()
+	c := &Cache{options: o, client: newClient(o), token: &token, api: endpoint}
 	var config struct {
 		API         string   `json:"api_endpoint"`
 		Substituter string   `json:"substituter_endpoint"`

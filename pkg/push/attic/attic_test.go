@@ -2,8 +2,6 @@ package attic_test
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,8 +13,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/nix-community/go-nix/pkg/nixbase32"
 
 	"github.com/org/nix-matrix/pkg/push/attic"
 	"github.com/org/nix-matrix/pkg/push/attic/attictest"
@@ -131,7 +127,7 @@ func TestDialFails(t *testing.T) {
 		{"unknown cache", attictest.Options{}, func(o *attic.Options) { o.Cache = "other" }, false, []string{"other", "404 NoSuchCache", "attic cache create other"}},
 		{"no token", attictest.Options{}, func(o *attic.Options) { o.Token = "" }, true, []string{"401 Unauthorized", "There was no token"}},
 		{"bad token", attictest.Options{}, func(o *attic.Options) { o.Token = "hunter2" }, true, []string{"401 Unauthorized", "make-token", "--push test"}},
-		{"not Attic", attictest.Options{Before: answer(200, "", "", "<html>hello")}, nil, false, []string{"not Attic's JSON"}},
+		{"not Attic", attictest.Options{Before: answer(200, "", "", "<html>hello")}, nil, false, []string{"is the address that of an Attic server?"}},
 		{"not Attic either", attictest.Options{Before: answer(404, "", "", "<html>no</html>")}, nil, false, []string{"404: no", "Is the address"}},
 		{"moved", attictest.Options{Before: answer(301, "Location", "https://new.example/", "")}, nil, false, []string{"301", "https://new.example/"}},
 		{"echo", attictest.Options{Before: func(w http.ResponseWriter, r *http.Request) bool {
@@ -249,31 +245,6 @@ func TestPush(t *testing.T) {
 		}
 		if left := s.left(); left != 0 {
 			t.Errorf("%d NARs were left open", left)
-		}
-	})
-}
-
-func TestNarHashForms(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		_, options := serve(t, attictest.Options{})
-		c := dial(t, options)
-		s := &shop{}
-		for i, form := range []func([]byte) string{
-			hex.EncodeToString,
-			nixbase32.EncodeToString,
-			func(sum []byte) string { return "sha256:" + hex.EncodeToString(sum) },
-			func(sum []byte) string { return "sha256:" + nixbase32.EncodeToString(sum) },
-			func(sum []byte) string { return "sha256-" + base64.StdEncoding.EncodeToString(sum) },
-		} {
-			p := s.path(fmt.Sprint("path", i), fmt.Sprint("NAR", i))
-			sum, err := hex.DecodeString(p.NarHash)
-			if err != nil {
-				t.Fatal(err)
-			}
-			p.NarHash = form(sum)
-			if _, err := c.Push(t.Context(), []attic.Path{p}, s.nar); err != nil {
-				t.Error(err)
-			}
 		}
 	})
 }

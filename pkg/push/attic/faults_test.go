@@ -155,8 +155,8 @@ func TestUploadIsGivenUp(t *testing.T) {
 		{"413", attictest.Fault{Status: 413, Body: "<html>"}, 1, "client_max_body_size"},
 		{"404", attictest.Fault{Status: 404, Body: "no"}, 1, "404: no"},
 		{"redirection", attictest.Fault{Status: 302, Body: "no", Header: http.Header{"Location": {"https://new.example/"}}}, 1, "https://new.example/"},
-		{"200 of another", attictest.Fault{Status: 200, Body: "<html>log in here</html>"}, 1, "not Attic's JSON"},
-		{"always dropped", attictest.Fault{Drop: true}, 5, "the server does not answer: EOF"},
+		{"200 of another", attictest.Fault{Status: 200, Body: "<html>log in here</html>"}, 1, "other than the expected JSON: is the address that of an Attic server?"},
+		{"always dropped", attictest.Fault{Drop: true}, 5, "the server does not answer: unexpected EOF"},
 		{"always stalled", attictest.Fault{Stall: true}, 5, "the server does not answer: no progress within 2m0s"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -68,9 +68,8 @@ type narBody struct {
 
 var errClosed = errors.New("the upload has ended")
 
-// start says until when the body may be read, and whom to tell of each Read, with
-// the time that what follows may take more than others.
-func (b *narBody) start(ctx context.Context, progress func(more time.Duration)) {
+// Start is of [httpcall.Body].
+func (b *narBody) Start(ctx context.Context, progress func(more time.Duration)) {
 	b.ctx, b.progress = ctx, progress
 }
 

@@ -2,6 +2,7 @@ package attic_test
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/nix-community/go-nix/pkg/nar"
+	"github.com/nix-community/go-nix/pkg/nixhash"
 
 	"github.com/org/nix-matrix/internal/testbench"
 	"github.com/org/nix-matrix/pkg/push/attic"
@@ -90,8 +92,12 @@ func TestNix(t *testing.T) {
 	var paths []attic.Path
 	for storePath, info := range infos {
 		slices.Reverse(info.References) // an order that no signature is made of
+		hash, err := nixhash.ParseAny(info.NarHash, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
 		paths = append(paths, attic.Path{
-			StorePath: storePath, NarHash: info.NarHash, NarSize: info.NarSize, Deriver: info.Deriver,
+			StorePath: storePath, NarHash: hex.EncodeToString(hash.Digest()), NarSize: info.NarSize, Deriver: info.Deriver,
 			CA: info.CA, References: info.References, Signatures: info.Signatures,
 		})
 	}

@@ -2,6 +2,7 @@ package attic
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -14,7 +15,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/nix-community/go-nix/pkg/nixhash"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -35,10 +35,8 @@ const (
 
 // A Path is a valid store path, with what the store's database knows of it.
 type Path struct {
-	StorePath string
-	// NarHash is the NAR's SHA-256, in any form that Nix writes: base16 or
-	// base32, with "sha256:" before it or not, or "sha256-" and base64.
-	NarHash    string
+	StorePath  string
+	NarHash    string   // SHA-256, base16
 	NarSize    int64    // bytes
 	References []string // store paths, with itself if it refers to itself
 	Deriver    string   // store path, or empty
@@ -183,10 +181,8 @@ func (c *Cache) item(p *Path) *item {
 		return i
 	}
 	i.hash = base[:32]
-	algorithm := nixhash.SHA256
-	hash, err := nixhash.ParseAny(p.NarHash, &algorithm)
-	if err != nil {
-		i.err = fmt.Errorf("its NAR hash is not valid: %w", err)
+	if hash, err := hex.DecodeString(p.NarHash); err != nil || len(hash) != sha256.Size {
+		i.err = fmt.Errorf("its NAR hash is not valid: %q", p.NarHash)
 		return i
 	}
 	if p.NarSize <= 0 {
@@ -199,7 +195,7 @@ func (c *Cache) item(p *Path) *item {
 		StorePath:  p.StorePath,
 		References: make([]string, 0, len(p.References)),
 		Signatures: append([]string{}, p.Signatures...),
-		NarHash:    "sha256:" + hex.EncodeToString(hash.Digest()),
+		NarHash:    "sha256:" + p.NarHash,
 		NarSize:    p.NarSize,
 	}
 	for _, reference := range p.References {
@@ -213,6 +209,7 @@ func (c *Cache) item(p *Path) *item {
 	if p.CA != "" {
 		info.CA = &p.CA
 	}
+	var err error
 	if i.info, err = json.Marshal(info); err != nil {
 		i.err = err
 	} else if len(i.info) > preambleMost {
@@ -351,7 +348,7 @@ func (p *push) mayTry(ctx context.Context) error {
 func isTrouble(err error) bool {
 	var refused *refusal
 	if errors.As(err, &refused) {
-		return refused.status >= 500 || refused.status == http.StatusTooManyRequests
+		return refused.Status >= 500 || refused.Status == http.StatusTooManyRequests
 	}
 	var unreadable *narError
 	return !errors.As(err, &unreadable)
