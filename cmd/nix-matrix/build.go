@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/org/nix-matrix/internal/flagvalue"
 	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/access"
 	"github.com/org/nix-matrix/pkg/build"
@@ -51,9 +52,9 @@ stopped by a signal.
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return b.run(cmd.Context()) },
 	}
-	bind(cmd, textValue(&b.job, "JSON", ""), "job")
-	bindAs(cmd, textValue(&b.planFile, "FILE", ""), "plan", "file with the plan, instead of the cache")
-	bindAs(cmd, textValue(&b.drvsFile, "FILE", ""), "drvs", "file with the pack of derivations, where the cache has none")
+	bind(cmd, flagvalue.Text(&b.job, "JSON", ""), "job")
+	bindAs(cmd, flagvalue.Text(&b.planFile, "FILE", ""), "plan", "file with the plan, instead of the cache")
+	bindAs(cmd, flagvalue.Text(&b.drvsFile, "FILE", ""), "drvs", "file with the pack of derivations, where the cache has none")
 	cmd.Flags().StringVar(&b.resultFile, "result", "", "write the Result to `FILE`; - is stdout")
 	missingFlag(cmd, &b.missingOK)
 	b.access.flags(cmd)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/org/nix-matrix/internal/flagvalue"
 	"github.com/org/nix-matrix/pkg/access"
 	"github.com/org/nix-matrix/pkg/build"
 	"github.com/org/nix-matrix/pkg/hooks"
@@ -24,23 +25,23 @@ NIX_MATRIX_ENCRYPTION_KEY all that is cached or uploaded is sealed.`
 type accessFlags struct{ access.Config }
 
 func (c *accessFlags) flags(cmd *cobra.Command) {
-	bind(cmd, linesValue(&c.Push, "ADDRESS"), "push")
-	bind(cmd, boolValue(&c.PushRequired, true), "push-required")
-	bind(cmd, wordsValue(&c.Substituters, "ADDRESS"), "substituters")
-	bind(cmd, wordsValue(&c.PublicKeys, "KEY"), "trusted-public-keys")
-	bind(cmd, textValue(&c.Store, "ADDRESS", ""), "store")
-	bind(cmd, linesValue(&c.Builders, "BUILDER"), "builders")
-	bind(cmd, textValue(&c.KnownHosts, "LINES", ""), "ssh-known-hosts")
+	bind(cmd, flagvalue.Lines(&c.Push, "ADDRESS"), "push")
+	bind(cmd, flagvalue.Bool(&c.PushRequired, true), "push-required")
+	bind(cmd, flagvalue.Words(&c.Substituters, "ADDRESS"), "substituters")
+	bind(cmd, flagvalue.Words(&c.PublicKeys, "KEY"), "trusted-public-keys")
+	bind(cmd, flagvalue.Text(&c.Store, "ADDRESS", ""), "store")
+	bind(cmd, flagvalue.Lines(&c.Builders, "BUILDER"), "builders")
+	bind(cmd, flagvalue.Text(&c.KnownHosts, "LINES", ""), "ssh-known-hosts")
 }
 
 // pushFlags are those of the commands that push.
 func (c *accessFlags) pushFlags(cmd *cobra.Command) {
-	bind(cmd, timeValue(&c.PushTimeout, "30m"), "push-timeout")
+	bind(cmd, flagvalue.Time(&c.PushTimeout, "30m"), "push-timeout")
 }
 
 // setUpFlag is that of the user's script before everything.
 func setUpFlag(cmd *cobra.Command, script *string) {
-	bind(cmd, textValue(script, "SCRIPT", ""), "setup")
+	bind(cmd, flagvalue.Text(script, "SCRIPT", ""), "setup")
 }
 
 // hooks returns what runs the user's scripts.
@@ -68,15 +69,15 @@ type packing struct {
 
 func (p *packing) restoreFlags(a *app, cmd *cobra.Command) {
 	p.engine.Strict, p.engine.AsRoot = !a.action.Running(), serveDirect
-	bind(cmd, oneOf(&p.engine.Name, reuse.EngineAuto, reuse.EngineNames...), "engine")
+	bind(cmd, flagvalue.OneOf(&p.engine.Name, reuse.EngineAuto, reuse.EngineNames...), "engine")
 }
 
 func (p *packing) policyFlag(cmd *cobra.Command, otherwise storecache.Policy) {
-	bind(cmd, oneOf(&p.policy, otherwise, storecache.Built, storecache.All, storecache.Off), "store-cache")
+	bind(cmd, flagvalue.OneOf(&p.policy, otherwise, storecache.Built, storecache.All, storecache.Off), "store-cache")
 }
 
 func (p *packing) limitFlag(cmd *cobra.Command) {
-	bind(cmd, sizeValue(&p.limit, "5GB"), "store-cache-limit")
+	bind(cmd, flagvalue.Size(&p.limit, "5GB"), "store-cache-limit")
 }
 
 func (p *packing) rootFlag(cmd *cobra.Command) {
@@ -100,12 +101,12 @@ type workingFlags struct {
 }
 
 func (o *workingFlags) flags(a *app, cmd *cobra.Command) {
-	bind(cmd, timeValue(&o.timeout, a.defaultTimeout()), "timeout")
-	bind(cmd, timeValue(&o.silence, ""), "max-silent-time")
-	bind(cmd, boolValue(&o.keepGoing, true), "keep-going")
-	bind(cmd, textValue(&o.post.Script, "SCRIPT", ""), "post-build")
-	bind(cmd, wordsValue(&o.post.Needs, "VARIABLE"), "post-build-needs")
-	bind(cmd, oneOf(&o.reclaim, "auto", "auto", "true", "false"), "reclaim-disk")
+	bind(cmd, flagvalue.Time(&o.timeout, a.defaultTimeout()), "timeout")
+	bind(cmd, flagvalue.Time(&o.silence, ""), "max-silent-time")
+	bind(cmd, flagvalue.Bool(&o.keepGoing, true), "keep-going")
+	bind(cmd, flagvalue.Text(&o.post.Script, "SCRIPT", ""), "post-build")
+	bind(cmd, flagvalue.Words(&o.post.Needs, "VARIABLE"), "post-build-needs")
+	bind(cmd, flagvalue.OneOf(&o.reclaim, "auto", "auto", "true", "false"), "reclaim-disk")
 }
 
 // defaultTimeout leaves time to push before GitHub ends a job of its own runners,

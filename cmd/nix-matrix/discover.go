@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/org/nix-matrix/internal/flagvalue"
 	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/access"
 	"github.com/org/nix-matrix/pkg/action"
@@ -63,7 +64,7 @@ NIX_MATRIX_ENCRYPTION_KEY all that is cached or uploaded is sealed.`,
 	a.idFlag(cmd)
 	a.cacheFlag(cmd)
 	setUpFlag(cmd, &d.setup)
-	addFlag(cmd, boolValue(&printJSON, false), "json", "print the matrix as JSON on a terminal too, where only the table of what was found is shown otherwise")
+	addFlag(cmd, flagvalue.Bool(&printJSON, false), "json", "print the matrix as JSON on a terminal too, where only the table of what was found is shown otherwise")
 	cmd.Flags().StringVar(&planOut, "plan-out", "", "write the plan to `FILE`")
 	cmd.Flags().StringVar(&drvsOut, "drvs-out", "", "write the pack of derivations to `FILE`")
 	return cmd

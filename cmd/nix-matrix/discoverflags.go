@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/org/nix-matrix/internal/flagvalue"
 	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/discover"
 	"github.com/org/nix-matrix/pkg/evaluate"
@@ -40,34 +41,34 @@ type discoverFlags struct {
 
 func (d *discoverFlags) flags(cmd *cobra.Command) {
 	e := &d.evaluate
-	bind(cmd, textValue(&e.File, "FILE", ""), "file", "f")
-	bind(cmd, linesValue(&e.Attrs, "ATTR"), "attr", "A")
+	bind(cmd, flagvalue.Text(&e.File, "FILE", ""), "file", "f")
+	bind(cmd, flagvalue.Lines(&e.Attrs, "ATTR"), "attr", "A")
 	if d.local {
-		bindAs(cmd, wordsValue(&e.Systems, "SYSTEM"), "systems", "the systems that are wanted, separated by spaces or commas; default: those that this machine builds for, emulated ones and those of its remote builders included")
+		bindAs(cmd, flagvalue.Words(&e.Systems, "SYSTEM"), "systems", "the systems that are wanted, separated by spaces or commas; default: those that this machine builds for, emulated ones and those of its remote builders included")
 	} else {
-		bind(cmd, wordsValue(&e.Systems, "SYSTEM", defaultSystems...), "systems")
+		bind(cmd, flagvalue.Words(&e.Systems, "SYSTEM", defaultSystems...), "systems")
 	}
-	bind(cmd, linesValue(&e.Include, "GLOB"), "include")
-	bind(cmd, linesValue(&e.Exclude, "GLOB"), "exclude")
-	bind(cmd, boolValue(&e.AllowEmpty, false), "allow-empty")
+	bind(cmd, flagvalue.Lines(&e.Include, "GLOB"), "include")
+	bind(cmd, flagvalue.Lines(&e.Exclude, "GLOB"), "exclude")
+	bind(cmd, flagvalue.Bool(&e.AllowEmpty, false), "allow-empty")
 	bind(cmd, argumentsValue(&e.Args, "NAME=EXPRESSION"), "arg")
 	bind(cmd, argumentsValue(&e.ArgStrs, "NAME=TEXT"), "argstr")
-	bind(cmd, linesValue(&e.NixPath, "NAME=PATH"), "nix-path")
-	bind(cmd, textValue(&e.HostAttr, "ATTR", ""), "host-attr")
-	bind(cmd, numberValue(&e.Workers, "NUMBER", "0", 0, math.MaxInt32), "eval-workers")
-	bind(cmd, timeValue(&e.Timeout, "30m"), "eval-timeout")
-	bind(cmd, numberValue(&d.memory, "MiB", "0", 0, 1<<30), "eval-memory")
-	bind(cmd, boolValue(&d.reuse, true), "reuse-evaluation")
-	bind(cmd, boolValue(&d.skipProved, true), "skip-proved")
+	bind(cmd, flagvalue.Lines(&e.NixPath, "NAME=PATH"), "nix-path")
+	bind(cmd, flagvalue.Text(&e.HostAttr, "ATTR", ""), "host-attr")
+	bind(cmd, flagvalue.Number(&e.Workers, "NUMBER", "0", 0, math.MaxInt32), "eval-workers")
+	bind(cmd, flagvalue.Time(&e.Timeout, "30m"), "eval-timeout")
+	bind(cmd, flagvalue.Number(&d.memory, "MiB", "0", 0, 1<<30), "eval-memory")
+	bind(cmd, flagvalue.Bool(&d.reuse, true), "reuse-evaluation")
+	bind(cmd, flagvalue.Bool(&d.skipProved, true), "skip-proved")
 	bind(cmd, runnersValue(&d.runners), "runners")
-	bind(cmd, oneOf(&d.planning.QEMU, plan.QEMUAuto, plan.QEMUAuto, plan.QEMUAlways, plan.QEMUNever), "qemu")
-	bind(cmd, numberValue(&d.planning.MaxEntries, "NUMBER", strconv.Itoa(plan.MaxEntries), 1, plan.MaxEntries), "max-entries")
-	bind(cmd, numberValue(&d.planning.JobsPerSystem, "NUMBER", "0", 0, plan.MaxEntries), "jobs-per-system")
-	bind(cmd, textValue(&d.directory, "DIR", ""), "working-directory")
-	bind(cmd, textValue(&d.filter, "JQ", ""), "filter-builds")
-	bind(cmd, textValue(&d.label, "JQ", ""), "label-builds")
-	bind(cmd, textValue(&d.proviso, "SCRIPT", ""), "proviso")
-	bind(cmd, oneOf(&d.onMissing, "fail", "fail", "skip"), "on-missing-secret")
+	bind(cmd, flagvalue.OneOf(&d.planning.QEMU, plan.QEMUAuto, plan.QEMUAuto, plan.QEMUAlways, plan.QEMUNever), "qemu")
+	bind(cmd, flagvalue.Number(&d.planning.MaxEntries, "NUMBER", strconv.Itoa(plan.MaxEntries), 1, plan.MaxEntries), "max-entries")
+	bind(cmd, flagvalue.Number(&d.planning.JobsPerSystem, "NUMBER", "0", 0, plan.MaxEntries), "jobs-per-system")
+	bind(cmd, flagvalue.Text(&d.directory, "DIR", ""), "working-directory")
+	bind(cmd, flagvalue.Text(&d.filter, "JQ", ""), "filter-builds")
+	bind(cmd, flagvalue.Text(&d.label, "JQ", ""), "label-builds")
+	bind(cmd, flagvalue.Text(&d.proviso, "SCRIPT", ""), "proviso")
+	bind(cmd, flagvalue.OneOf(&d.onMissing, "fail", "fail", "skip"), "on-missing-secret")
 	bind(cmd, nixpkgsValue(&d.access.Nixpkgs), "nixpkgs")
 	d.access.flags(cmd)
 	d.access.Evaluates = true
@@ -77,27 +78,27 @@ func (d *discoverFlags) flags(cmd *cobra.Command) {
 var defaultSystems = []string{"x86_64-linux", "aarch64-linux"}
 
 // argumentsValue is a list of arguments for functions.
-func argumentsValue(to *[]evaluate.Arg, kind string) *list[evaluate.Arg] {
-	return &list[evaluate.Arg]{to: to, kind: kind, parse: func(text string) (evaluate.Arg, error) {
+func argumentsValue(to *[]evaluate.Arg, kind string) *flagvalue.List[evaluate.Arg] {
+	return flagvalue.Each(to, kind, func(text string) (evaluate.Arg, error) {
 		name, value, ok := strings.Cut(text, "=")
 		if !ok || name == "" {
 			return evaluate.Arg{}, errors.New("must be of the form " + kind)
 		}
 		return evaluate.Arg{Name: strings.TrimSpace(name), Value: value}, nil
-	}}
+	})
 }
 
 // runnersValue is a list of lines as plan.ParseRunners reads them.
-func runnersValue(to *[]string) *list[string] {
-	return &list[string]{to: to, kind: "NAME=LABEL[,LABEL]", parse: func(text string) (string, error) {
+func runnersValue(to *[]string) *flagvalue.List[string] {
+	return flagvalue.Each(to, "NAME=LABEL[,LABEL]", func(text string) (string, error) {
 		_, err := plan.ParseRunners(text)
 		return text, err
-	}}
+	})
 }
 
 // nixpkgsValue is the reference of a flake. What Nix would take for something else is refused.
-func nixpkgsValue(to *string) *value[string] {
-	return newValue(to, "FLAKE", nix.DefaultNixpkgs, func(text string) (string, error) {
+func nixpkgsValue(to *string) *flagvalue.Scalar[string] {
+	return flagvalue.New(to, "FLAKE", nix.DefaultNixpkgs, func(text string) (string, error) {
 		if text == "" || strings.HasPrefix(text, "-") || strings.ContainsAny(text, "# \t\r\n\x00") {
 			return "", errors.New("must be the reference of a flake, such as github:NixOS/nixpkgs/nixos-26.05")
 		}

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/org/nix-matrix/internal/flagvalue"
 	"github.com/org/nix-matrix/internal/inputs"
 	"github.com/org/nix-matrix/internal/nearest"
 	"github.com/org/nix-matrix/internal/usage"
@@ -19,20 +20,20 @@ const inputAnnotation = "input"
 
 // bind adds a flag that takes the action's input of the same name, with underscores, where it is
 // not given. Its help is the input's description.
-func bind(cmd *cobra.Command, v flagValue, name string, short ...string) {
+func bind(cmd *cobra.Command, v flagvalue.Value, name string, short ...string) {
 	bindAs(cmd, v, name, inputs.Help(name), short...)
 }
 
 // bindAs does the same with a help of its own: for an input that a step of action.yml sets and no
 // user does, and where a command needs other words.
-func bindAs(cmd *cobra.Command, v flagValue, name, help string, short ...string) {
+func bindAs(cmd *cobra.Command, v flagvalue.Value, name, help string, short ...string) {
 	addFlag(cmd, v, name, help, short...).Annotations = map[string][]string{inputAnnotation: {strings.ReplaceAll(name, "-", "_")}}
 }
 
 // addFlag adds a flag that takes no input.
-func addFlag(cmd *cobra.Command, v flagValue, name, help string, short ...string) *pflag.Flag {
+func addFlag(cmd *cobra.Command, v flagvalue.Value, name, help string, short ...string) *pflag.Flag {
 	f := cmd.Flags().VarPF(v, name, strings.Join(short, ""), help)
-	if v.Type() == boolType {
+	if v.Type() == flagvalue.BoolType {
 		f.NoOptDefVal = "true"
 	}
 	return f
@@ -43,15 +44,15 @@ func addFlag(cmd *cobra.Command, v flagValue, name, help string, short ...string
 func readFlags(cmd *cobra.Command, from *action.Action) error {
 	var errs []error
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		v, ok := f.Value.(flagValue)
+		v, ok := f.Value.(flagvalue.Value)
 		if !ok {
 			return
 		}
 		if names := f.Annotations[inputAnnotation]; len(names) > 0 && !f.Changed {
-			v.take(from, names[0])
+			v.Take(from, names[0])
 		}
-		if wrong := v.wrong(); wrong != nil {
-			errs = append(errs, usage.Errorf("invalid value %s for --%s: %w", valid.Quote(wrong.value), f.Name, wrong.must))
+		if wrong := v.Wrong(); wrong != nil {
+			errs = append(errs, usage.Errorf("invalid value %s for --%s: %w", valid.Quote(wrong.Value), f.Name, wrong.Must))
 		}
 	})
 	return errors.Join(errs...)

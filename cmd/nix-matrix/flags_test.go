@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/org/nix-matrix/internal/flagvalue"
 	"github.com/org/nix-matrix/internal/inputs"
 )
 
@@ -129,16 +130,16 @@ func TestFlagValues(t *testing.T) {
 				refused = readFlags(cmd, a.action)
 				return nil
 			}}
-			bindAs(cmd, boolValue(&got.Truth, true), "truth", "")
-			bindAs(cmd, oneOf(&got.Choice, "one", "one", "two", "three"), "choice", "")
-			bindAs(cmd, timeValue(&got.Time, "1m"), "time", "")
-			bindAs(cmd, daysValue(&got.Days, "1d"), "days", "")
-			bindAs(cmd, sizeValue(&got.Size, "1KB"), "size", "")
-			bindAs(cmd, numberValue(&got.Number, "NUMBER", "3", 1, 9), "number", "")
-			bindAs(cmd, textValue(&got.Text, "TEXT", "text"), "text", "")
-			bindAs(cmd, linesValue(&got.Lines, "LINE"), "lines", "")
-			bindAs(cmd, wordsValue(&got.Words, "WORD", "word"), "words", "")
-			addFlag(cmd, boolValue(&private, false), "private", "")
+			bindAs(cmd, flagvalue.Bool(&got.Truth, true), "truth", "")
+			bindAs(cmd, flagvalue.OneOf(&got.Choice, "one", "one", "two", "three"), "choice", "")
+			bindAs(cmd, flagvalue.Time(&got.Time, "1m"), "time", "")
+			bindAs(cmd, flagvalue.Days(&got.Days, "1d"), "days", "")
+			bindAs(cmd, flagvalue.Size(&got.Size, "1KB"), "size", "")
+			bindAs(cmd, flagvalue.Number(&got.Number, "NUMBER", "3", 1, 9), "number", "")
+			bindAs(cmd, flagvalue.Text(&got.Text, "TEXT", "text"), "text", "")
+			bindAs(cmd, flagvalue.Lines(&got.Lines, "LINE"), "lines", "")
+			bindAs(cmd, flagvalue.Words(&got.Words, "WORD", "word"), "words", "")
+			addFlag(cmd, flagvalue.Bool(&private, false), "private", "")
 			cmd.SetArgs(test.args)
 			if err := cmd.Execute(); err != nil {
 				t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/org/nix-matrix/internal/flagvalue"
 	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/job"
@@ -28,7 +29,7 @@ type pages struct {
 func (p *pages) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&p.summary, "summary", "", "write the report as Markdown to `FILE`; - is the standard output")
 	cmd.Flags().StringVar(&p.html, "html", "", "write the report as one page to `FILE`, or to report.html in a directory; it needs no network and runs no script")
-	addFlag(cmd, boolValue(&p.json, false), "json", "print the verdict as JSON")
+	addFlag(cmd, flagvalue.Bool(&p.json, false), "json", "print the verdict as JSON")
 }
 
 // check refuses names that cannot be written to, before there is any work to lose.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/org/nix-matrix/internal/flagvalue"
 	"github.com/org/nix-matrix/pkg/access"
 	"github.com/org/nix-matrix/pkg/storecache"
 )
@@ -37,7 +38,7 @@ and what is missing is built. The key of what was sealed comes from ` + access.E
 	}
 	r.restoreFlags(a, cmd)
 	r.rootFlag(cmd)
-	addFlag(cmd, boolValue(&r.json, false), "json", "print what was restored as JSON")
+	addFlag(cmd, flagvalue.Bool(&r.json, false), "json", "print what was restored as JSON")
 	a.idFlag(cmd)
 	a.cacheFlag(cmd)
 	return cmd

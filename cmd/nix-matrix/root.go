@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/org/nix-matrix/internal/flagvalue"
 	"github.com/org/nix-matrix/internal/inputs"
 	"github.com/org/nix-matrix/internal/nearest"
 	"github.com/org/nix-matrix/internal/usage"
@@ -152,7 +153,7 @@ func newVersion(a *app) *cobra.Command {
 // The flags that several commands have.
 
 func (a *app) idFlag(cmd *cobra.Command) {
-	bind(cmd, newValue(&a.id, "NAME", job.DefaultID, func(text string) (string, error) {
+	bind(cmd, flagvalue.New(&a.id, "NAME", job.DefaultID, func(text string) (string, error) {
 		if job.CheckID(text) != nil {
 			return "", errors.New("must be 1 to 64 characters of a-z, 0-9, - and _")
 		}
@@ -168,12 +169,12 @@ func (a *app) cacheFlag(cmd *cobra.Command) {
 var cacheHelp = inputs.Help("cache") + "; default: actions in GitHub Actions, elsewhere a directory below $XDG_CACHE_HOME"
 
 // cacheValue is the name of a cache; that of GitHub Actions is one only if actions is true.
-func cacheValue(to *string, actions bool) *value[string] {
+func cacheValue(to *string, actions bool) *flagvalue.Scalar[string] {
 	kind, must := "dir:PATH", "must be dir:PATH"
 	if actions {
 		kind, must = "CACHE", "must be actions or dir:PATH"
 	}
-	return newValue(to, kind, "", func(text string) (string, error) {
+	return flagvalue.New(to, kind, "", func(text string) (string, error) {
 		if path, ok := strings.CutPrefix(text, "dir:"); ok && path != "" || text == "" || actions && text == "actions" {
 			return text, nil
 		}
@@ -184,7 +185,7 @@ func cacheValue(to *string, actions bool) *value[string] {
 
 // missingFlag is for action.yml, which fetches as artifacts what the cache lacks.
 func missingFlag(cmd *cobra.Command, ok *bool) {
-	bindAs(cmd, boolValue(ok, false), "missing-ok", "")
+	bindAs(cmd, flagvalue.Bool(ok, false), "missing-ok", "")
 	_ = cmd.Flags().MarkHidden("missing-ok")
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/org/nix-matrix/internal/flagvalue"
 	"github.com/org/nix-matrix/pkg/available"
 	"github.com/org/nix-matrix/pkg/build"
 	"github.com/org/nix-matrix/pkg/cache"
@@ -21,7 +22,9 @@ import (
 	"github.com/org/nix-matrix/pkg/discover"
 	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/report"
+	"github.com/org/nix-matrix/pkg/text"
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
@@ -64,11 +67,11 @@ The plan, results and logs that stay on this machine are not.`,
 	setUpFlag(cmd, &r.discovery.setup)
 	a.idFlag(cmd)
 	r.pages.flags(cmd)
-	addFlag(cmd, boolValue(&r.failFast, false), "fail-fast", "stop at the first entry that fails")
+	addFlag(cmd, flagvalue.Bool(&r.failFast, false), "fail-fast", "stop at the first entry that fails")
 	cmd.Flags().StringVarP(&r.outLink, "out-link", "o", "", "link the outputs in `DIR`, by the names of the targets, and keep the garbage collector away from them")
 	addFlag(cmd, cacheValue(&a.cache, false), "cache", "where the plan and the results are kept (default below $XDG_CACHE_HOME)")
-	addFlag(cmd, numberValue(&r.jobs, "NUMBER", strconv.Itoa(min(4, runtime.NumCPU())), 1, math.MaxInt32), "jobs", "entries at a time; each builds as many derivations at a time as Nix is set to", "j")
-	addFlag(cmd, boolValue(&r.logs, false), "print-build-logs", "show the lines of build logs", "L")
+	addFlag(cmd, flagvalue.Number(&r.jobs, "NUMBER", strconv.Itoa(min(4, runtime.NumCPU())), 1, math.MaxInt32), "jobs", "entries at a time; each builds as many derivations at a time as Nix is set to", "j")
+	addFlag(cmd, flagvalue.Bool(&r.logs, false), "print-build-logs", "show the lines of build logs", "L")
 	return cmd
 }
 
@@ -215,4 +218,26 @@ func (r *runner) work(ctx context.Context, w *build.Worker, key, dir string) []*
 		a.log.Warn(fmt.Sprintf("%d of %d results are not kept", len(errs), len(results)), errs[0])
 	}
 	return results
+}
+
+// tellOutputs says where the outputs are: all of a few, or where the links are.
+func (r *runner) tellOutputs(ctx context.Context, n *nix.Nix, v *verdict.Verdict) error {
+	outputs := build.OutPaths(v)
+	if r.outLink != "" {
+		count, err := build.Link(ctx, n, r.outLink, outputs)
+		r.app.log.Printf("%s in %s", text.Plural(count, "output is linked", "outputs are linked"), r.outLink)
+		if err != nil {
+			return fmt.Errorf("cannot link all outputs in %s: %w", r.outLink, err)
+		}
+		return nil
+	}
+	const most = 10
+	for i, o := range outputs {
+		if i == most {
+			r.app.log.Printf("… and %d more; --out-link DIR links them all", len(outputs)-most)
+			break
+		}
+		r.app.log.Printf("%s  %s", o.Path, o.Name)
+	}
+	return nil
 }

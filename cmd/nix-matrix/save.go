@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/org/nix-matrix/internal/flagvalue"
 	"github.com/org/nix-matrix/pkg/access"
 	"github.com/org/nix-matrix/pkg/reuse"
 	"github.com/org/nix-matrix/pkg/storecache"
@@ -35,7 +36,7 @@ In GitHub Actions nothing that is wrong with the cache is an error. With a text 
 	s.policyFlag(cmd, storecache.Built)
 	s.limitFlag(cmd)
 	s.rootFlag(cmd)
-	addFlag(cmd, boolValue(&s.json, false), "json", "print what was saved as JSON")
+	addFlag(cmd, flagvalue.Bool(&s.json, false), "json", "print what was saved as JSON")
 	a.idFlag(cmd)
 	a.cacheFlag(cmd)
 	return cmd

@@ -282,7 +282,7 @@ func (g *gate) judge(t *testing.T) *verdict.Verdict {
 	must(err)
 	docs.Seal = g.key
 	r := &reporter{app: a, docs: docs, plan: filepath.Join(dir, "plan.json"), results: filepath.Join(dir, "results"), needs: "@" + filepath.Join(dir, "needs.json")}
-	v, _, _, err := r.judge(t.Context())
+	v, _, err := r.conclusion().Judge(t.Context())
 	var wrong *usage.Error
 	if errors.As(err, &wrong) {
 		return &verdict.Verdict{Status: verdict.Failure, Reason: err.Error()}

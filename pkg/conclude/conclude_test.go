@@ -1,34 +1,37 @@
-package main
+package conclude
 
 import (
-	"io"
 	"strings"
 	"testing"
 
+	"github.com/org/nix-matrix/pkg/build"
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/cache/dir"
+	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/pack"
 )
 
-// inRun returns a reporter in an attempt of a run, with a cache.
-func inRun(t *testing.T, c cache.Cache, run, attempt string, seal *pack.Key) *reporter {
-	env := map[string]string{"GITHUB_ACTIONS": "true", "GITHUB_RUN_ID": run, "GITHUB_RUN_ATTEMPT": attempt}
-	a := newApp(streams{out: io.Discard, err: io.Discard}, func(name string) string { return env[name] })
-	t.Cleanup(a.log.Close)
-	a.id = job.DefaultID
-	docs, err := a.documents(c)
-	if err != nil {
-		t.Fatal(err)
+// inRun returns the conclusion of an attempt of a run, with a cache.
+func inRun(t *testing.T, c cache.Cache, run int64, attempt int, seal *pack.Key) *Conclusion {
+	return &Conclusion{
+		Docs:    &documents.Store{Cache: c, ID: job.DefaultID, Seal: seal, Run: run, Attempt: attempt},
+		Results: t.TempDir(),
+		Log:     quiet{},
 	}
-	docs.Seal = seal
-	return &reporter{app: a, docs: docs, results: t.TempDir()}
 }
 
+// quiet is a log that nobody reads.
+type quiet struct{}
+
+func (quiet) Doing(string, ...any)  {}
+func (quiet) Printf(string, ...any) {}
+func (quiet) Warn(string, error)    {}
+
 // save saves a Result that a job of the same attempt has made.
-func (r *reporter) save(t *testing.T, result *job.Result) {
+func (c *Conclusion) save(t *testing.T, result *job.Result) {
 	t.Helper()
-	if err := r.docs.SaveResult(t.Context(), result); err != nil {
+	if err := c.Docs.SaveResult(t.Context(), result); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -47,22 +50,22 @@ func TestCachedResults(t *testing.T) {
 			}
 			entries := []job.Entry{{ID: "0000000001"}, {ID: "0000000002"}, {ID: "0000000003"}}
 			plan := &job.Plan{Entries: entries}
-			save := func(run, attempt, entry string, outcome job.Outcome) {
+			save := func(run int64, attempt int, entry string, outcome job.Outcome) {
 				in := inRun(t, c, run, attempt, seal)
-				r := in.app.newResult(&job.Entry{ID: entry, Name: entry}, "key")
+				r := build.NewResult(&job.Entry{ID: entry, Name: entry}, "key", "", "")
 				r.Outcome, r.Error = outcome, ""
 				in.save(t, r)
 			}
-			save("7", "1", "0000000001", job.OutcomeFailed)
-			save("7", "1", "0000000002", job.OutcomeBuilt)
-			save("8", "1", "0000000003", job.OutcomeBuilt) // in another run
-			save("7", "2", "0000000001", job.OutcomeBuilt)
-			report := inRun(t, c, "7", "2", seal)
+			save(7, 1, "0000000001", job.OutcomeFailed)
+			save(7, 1, "0000000002", job.OutcomeBuilt)
+			save(8, 1, "0000000003", job.OutcomeBuilt) // in another run
+			save(7, 2, "0000000001", job.OutcomeBuilt)
+			report := inRun(t, c, 7, 2, seal)
 			results, complete := report.readResults(t.Context(), plan)
 			if complete || len(results) != 2 || results[0].Entry != "0000000001" || results[0].Outcome != job.OutcomeBuilt || results[1].Entry != "0000000002" {
 				t.Errorf("complete is %t, %d results: %+v", complete, len(results), results)
 			}
-			save("7", "2", "0000000003", job.OutcomeCancelled)
+			save(7, 2, "0000000003", job.OutcomeCancelled)
 			if results, complete := report.readResults(t.Context(), plan); !complete || len(results) != 3 {
 				t.Errorf("complete is %t, %d results", complete, len(results))
 			}
@@ -77,7 +80,7 @@ func TestCachedResultsThatLie(t *testing.T) {
 		t.Fatal(err)
 	}
 	entry := &job.Entry{ID: "0000000002", Name: "two"}
-	good, err := inRun(t, nil, "7", "1", key).app.newResult(entry, "key").Marshal()
+	good, err := build.NewResult(entry, "key", "", "").Marshal()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,8 +96,8 @@ func TestCachedResultsThatLie(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r := inRun(t, c, "7", "1", key)
-			r.save(t, r.app.newResult(entry, "key"))
+			r := inRun(t, c, 7, 1, key)
+			r.save(t, build.NewResult(entry, "key", "", ""))
 			if err := c.Save(t.Context(), job.ResultKey(job.DefaultID, 7, "0000000001", 1)(0), strings.NewReader(data), int64(len(data))); err != nil {
 				t.Fatal(err)
 			}
