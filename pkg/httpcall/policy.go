@@ -71,7 +71,7 @@ func (p *Policy) Do(client *http.Client, req *retryablehttp.Request) (*http.Resp
 			return false, nil
 		}
 		if resp != nil {
-			failure = &Refusal{Status: resp.StatusCode, Wait: asked}
+			failure = &StatusError{Status: resp.StatusCode, Wait: asked}
 		}
 		return true, nil
 	}

@@ -98,7 +98,7 @@ func (c *caller) send(ctx context.Context, call call, answer any) error {
 
 // refusal is an answer of the service that says no. Its code is twirp's, in v2, or the type of
 // the server's exception, in v1.
-type refusal struct{ *httpcall.Refusal }
+type refusal struct{ *httpcall.StatusError }
 
 // Unwrap returns the error of the contract that a refusal stands for, if any. The
 // messages that begin with "cache write denied:" and "cache read denied:" are
@@ -116,12 +116,12 @@ func (r *refusal) Unwrap() error {
 func (c *caller) refused(resp *http.Response, data []byte) *refusal {
 	var said struct{ Code, Msg, TypeKey, Message string }
 	_ = httpcall.Unmarshal(data, &said) // a proxy's answer is none
-	return &refusal{httpcall.NewRefusal(resp, said.Code+said.TypeKey, said.Msg+said.Message, c.config.Token.reveal())}
+	return &refusal{httpcall.NewStatusError(resp, said.Code+said.TypeKey, said.Msg+said.Message, c.config.Token.reveal())}
 }
 
 // notOK returns the refusal of an answer of 200 that has ok=false.
 func (c *caller) notOK(message string) *refusal {
-	return &refusal{&httpcall.Refusal{Status: http.StatusOK, Code: "ok=false", Message: httpcall.Quote(message, c.config.Token.reveal())}}
+	return &refusal{&httpcall.StatusError{Status: http.StatusOK, Code: "ok=false", Message: httpcall.Quote(message, c.config.Token.reveal())}}
 }
 
 // withoutAddress returns an error of net/http or the Azure SDK without the address, whose
