@@ -106,7 +106,7 @@ func TestPolicy(t *testing.T) {
 		{"Retry-After 0", replies{status(503, "Retry-After", "0"), status(200)}, nil, "[0s 0s]", ""},
 		{"Retry-After date", replies{status(503, "Retry-After", date), status(200)}, nil, "[0s 2m0s]", ""},
 		{"Retry-After nonsense", replies{status(503, "Retry-After", "-5"), status(200)}, nil, "[0s 1s]", ""},
-		{"no patience", replies{status(429, "Retry-After", "151")}, nil, "[0s]", "the server answers 429: said (try again in 2m31s)"},
+		{"pause too long", replies{status(429, "Retry-After", "151")}, nil, "[0s]", "the server answers 429: said (try again in 2m31s)"},
 		{"no time", replies{status(429, "Retry-After", "140")}, nil, "[0s 2m20s 4m40s]", "the server answers 429: said (try again in 2m20s)"},
 		{"once", replies{status(500)}, func(p *httpcall.Policy) { p.Once = true }, "[0s]", "the server answers 500: said"},
 		{"once dead", replies{dead}, func(p *httpcall.Policy) { p.Once = true }, "[0s]", "the server does not answer: unexpected EOF"},
@@ -129,7 +129,7 @@ func TestPolicy(t *testing.T) {
 				policy := &httpcall.Policy{
 					Retries:  3,
 					Pause:    func(try int) time.Duration { return time.Duration(try+1) * time.Second },
-					Patience: 150 * time.Second,
+					MaxPause: 150 * time.Second,
 					Failed: func(_ *http.Response, err error, _ time.Duration) {
 						pauses = append(pauses, err.Error())
 					},
@@ -196,7 +196,7 @@ func TestSpread(t *testing.T) {
 		for range 20 {
 			start := time.Now()
 			s := &server{replies: []reply{status(503, "Retry-After", "60"), status(200)}}
-			policy := &httpcall.Policy{Retries: 1, Spread: true, Patience: time.Minute}
+			policy := &httpcall.Policy{Retries: 1, Spread: true, MaxPause: time.Minute}
 			client := &http.Client{Transport: &httpcall.Transport{Next: s, Stall: time.Minute, MaxAnswer: 1000}}
 			if err := policy.Ask(t.Context(), client, httpcall.Call{Method: http.MethodGet, Address: "http://server.example"}, nil, nil); err != nil {
 				t.Fatal(err)

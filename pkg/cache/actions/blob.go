@@ -67,9 +67,9 @@ func (b *blob) Range(ctx context.Context, offset, length int64) (io.ReadCloser, 
 		return io.NopCloser(bytes.NewReader(b.small[offset : offset+length])), nil
 	}
 	if !b.whole {
-		w := &window{ctx: ctx, blob: b, offset: offset, left: length}
-		b.client.room.enter(w)
-		return w, nil
+		r := &prefetchReader{ctx: ctx, blob: b, offset: offset, left: length}
+		b.client.budget.add(r)
+		return r, nil
 	}
 	r := &reader{ctx: ctx, blob: b, offset: offset, left: length}
 	if err := r.connect(); err != nil {

@@ -29,7 +29,7 @@ type client struct {
 	invalid  error
 	service  service
 	download *http.Client
-	room     room
+	budget   budget
 }
 
 // New is the cache that config describes. A config that can't work makes every
@@ -41,7 +41,7 @@ func New(config Config) cache.Cache {
 		config:   config,
 		invalid:  config.check(),
 		download: &http.Client{Transport: config.Transport},
-		room:     room{free: config.Ahead, idle: config.Parallel},
+		budget:   budget{free: config.Prefetch, idle: config.Parallel},
 	}
 	if config.Protocol == V1 {
 		c.service = &v1{config, calls}

@@ -62,13 +62,13 @@ func (c *caller) send(ctx context.Context, call call, answer any) error {
 	if call.Body == nil {
 		client = c.calls
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.config.Patience)
+		ctx, cancel = context.WithTimeout(ctx, c.config.Timeout)
 		defer cancel()
 	}
 	policy := &httpcall.Policy{
 		Retries:  c.config.Retries,
 		Pause:    httpcall.Linear(c.config.Wait),
-		Patience: c.config.Patience,
+		MaxPause: c.config.Timeout,
 		Failed: func(resp *http.Response, err error, pause time.Duration) {
 			if call.creates {
 				c.creations.hear(resp, pause)
@@ -91,7 +91,7 @@ func (c *caller) send(ctx context.Context, call call, answer any) error {
 		return refused
 	})
 	if err != nil && outer.Err() == nil && ctx.Err() != nil {
-		return fmt.Errorf("no answer within %s", c.config.Patience)
+		return fmt.Errorf("no answer within %s", c.config.Timeout)
 	}
 	return err
 }

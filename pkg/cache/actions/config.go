@@ -55,10 +55,10 @@ type Config struct {
 	// Wait is the unit of the waits between tries where the service does not
 	// say how long: 1 to 2 units, then 2 to 4, then 3 to 6. By default 1 s.
 	Wait time.Duration
-	// Patience bounds one call with all of its tries, and is the longest wait
+	// Timeout bounds one call with all of its tries, and is the longest pause
 	// that the service may ask for. Transfers of blobs are not counted. By
-	// default 2 min, since limits are per minute.
-	Patience time.Duration
+	// default 2 min, because limits are per minute.
+	Timeout time.Duration
 	// Stall is how long a download may bring less than 64 KiB before it is
 	// continued on a fresh connection. By default 20 s. An upload may be taken
 	// nothing of for three times as long, since what it has sent may still wait in
@@ -72,9 +72,9 @@ type Config struct {
 	// and 8 for v2, 32 MiB and 4 for v1.
 	BlockSize int64
 	Parallel  int
-	// Ahead is how many blocks that travel, or wait in memory until they are read,
-	// there are of all of the cache's blobs together. By default that is 144 MiB.
-	Ahead int
+	// Prefetch is how many blocks travel, or wait in memory until they are read, of all of
+	// the cache's blobs together. By default that is 144 MiB.
+	Prefetch int
 	// Small is how many bytes of a blob are read when it is opened. A blob that has
 	// no more needs no further download. By default 256 KiB; less than zero is none.
 	Small int64
@@ -111,8 +111,8 @@ func (c Config) withDefaults() Config {
 	if c.Wait == 0 {
 		c.Wait = time.Second
 	}
-	if c.Patience == 0 {
-		c.Patience = 2 * time.Minute
+	if c.Timeout == 0 {
+		c.Timeout = 2 * time.Minute
 	}
 	if c.Stall == 0 {
 		c.Stall = 20 * time.Second
@@ -127,9 +127,9 @@ func (c Config) withDefaults() Config {
 	if c.Parallel == 0 {
 		c.Parallel = parallel
 	}
-	if c.Ahead == 0 {
+	if c.Prefetch == 0 {
 		const memory = 144 << 20
-		c.Ahead = int(max(1, memory/c.BlockSize))
+		c.Prefetch = int(max(1, memory/c.BlockSize))
 	}
 	if c.Small == 0 {
 		c.Small = 256 << 10

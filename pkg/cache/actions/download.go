@@ -137,7 +137,7 @@ func (r *reader) recover(f *fault) error {
 		if !ok {
 			pause = httpcall.Linear(config.Wait)(r.failures - 1)
 		}
-		if pause > config.Patience {
+		if pause > config.Timeout {
 			return fmt.Errorf("%w (try again in %s)", f.error, pause)
 		}
 		return httpcall.Sleep(r.ctx, pause)

@@ -188,11 +188,11 @@ func TestBrokenBodyIsNoReasonToRetry(t *testing.T) {
 	}
 }
 
-func TestPatience(t *testing.T) {
+func TestTimeout(t *testing.T) {
 	c := actions.New(actions.Config{
 		Protocol: actions.V2,
 		URL:      "http://service.example",
-		Patience: 10 * time.Millisecond,
+		Timeout:  10 * time.Millisecond,
 		Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
 			<-r.Context().Done()
 			return nil, r.Context().Err()

@@ -134,8 +134,8 @@ func TestLongestPauseCounts(t *testing.T) {
 	})
 }
 
-// TestLongPauseOfCreations has the service ask for a longer pause than there is
-// patience for.
+// TestLongPauseOfCreations has the service ask for a longer pause than the timeout
+// allows.
 func TestLongPauseOfCreations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		service := &clocked{refusals: []refusal{{http.StatusTooManyRequests, []string{"Retry-After", "3600"}}}}

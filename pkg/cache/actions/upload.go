@@ -27,7 +27,7 @@ func (s *v2) upload(ctx context.Context, address string, body *source) error {
 		Retry: policy.RetryOptions{
 			MaxRetries:    orNegative(s.config.Retries),
 			RetryDelay:    s.config.Wait,
-			MaxRetryDelay: s.config.Patience,
+			MaxRetryDelay: s.config.Timeout,
 			TryTimeout:    blockTimeout,
 		},
 		PerRetryPolicies: []policy.Policy{&uploadStalls{3 * s.config.Stall, sends, s.config.afterFunc}},

@@ -76,7 +76,7 @@ func (c *Cache) policy(call call) *httpcall.Policy {
 		Retries:  call.retries,
 		Pause:    httpcall.Exponential(c.options.Wait, c.options.MaxWait),
 		Spread:   true,
-		Patience: c.options.MaxWait,
+		MaxPause: c.options.MaxWait,
 		Failed: func(resp *http.Response, err error, _ time.Duration) {
 			limited = resp != nil && resp.StatusCode == http.StatusTooManyRequests
 			c.options.Log.Info("the Attic server failed", "call", call, "error", err)

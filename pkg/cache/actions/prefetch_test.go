@@ -27,7 +27,7 @@ func openBig(t *testing.T, options actionstest.Options, size int, change func(*a
 	t.Helper()
 	get = &atomic.Pointer[download]{}
 	config := fast(t, actionstest.Start(t, options).Getenv)
-	config.Parallel, config.Ahead = 4, 4
+	config.Parallel, config.Prefetch = 4, 4
 	config.Transport = storage(func(_ int, r *http.Request, send func() *http.Response) (*http.Response, error) {
 		if meddle := get.Load(); r.Method == http.MethodGet && meddle != nil {
 			return (*meddle)(r, send)
