@@ -39,7 +39,7 @@ func newCaller(config Config) *caller {
 type call struct {
 	httpcall.Call
 	name    string // for messages
-	creates bool   // an entry, of which the service takes so many a minute
+	creates bool   // an entry, whose number per minute the service limits
 }
 
 // upload has a call send a block.
@@ -71,7 +71,7 @@ func (c *caller) send(ctx context.Context, call call, answer any) error {
 		MaxPause: c.config.Timeout,
 		Failed: func(resp *http.Response, err error, pause time.Duration) {
 			if call.creates {
-				c.creations.hear(resp, pause)
+				c.creations.limit(resp, pause)
 			}
 			c.config.Log.Info("the Actions cache service failed", "call", call.name, "error", err)
 		},
@@ -86,7 +86,7 @@ func (c *caller) send(ctx context.Context, call call, answer any) error {
 	err := policy.Ask(ctx, client, call.Call, answer, func(resp *http.Response, data []byte) error {
 		refused := c.refused(resp, data)
 		if call.creates {
-			c.creations.hear(resp, refused.Wait)
+			c.creations.limit(resp, refused.Wait)
 		}
 		return refused
 	})
@@ -115,7 +115,7 @@ func (r *refusal) Unwrap() error {
 
 func (c *caller) refused(resp *http.Response, data []byte) *refusal {
 	var said struct{ Code, Msg, TypeKey, Message string }
-	_ = httpcall.Unmarshal(data, &said) // a proxy's answer is none
+	_ = httpcall.Unmarshal(data, &said) // a proxy's answer is not JSON
 	return &refusal{httpcall.NewStatusError(resp, said.Code+said.TypeKey, said.Msg+said.Message, c.config.Token.reveal())}
 }
 
