@@ -38,7 +38,7 @@ type GitHubConfig struct {
 	Retries     int           // of a request that failed
 	Wait        time.Duration // before a request is sent again, at least
 	LimitedWait time.Duration // likewise when there were too many and nothing says how long to wait; it doubles
-	Patience    time.Duration // the longest wait before a request
+	MaxWait     time.Duration // the longest wait before a request
 	// Log is told of each wait.
 	Log func(format string, args ...any)
 }
@@ -53,7 +53,7 @@ func (a *Action) GitHubConfig() GitHubConfig {
 		Retries:     4,
 		Wait:        time.Second,
 		LimitedWait: time.Minute, // as GitHub's documentation asks for
-		Patience:    5 * time.Minute,
+		MaxWait:     5 * time.Minute,
 		Log:         func(string, ...any) {},
 	}
 	if c.API == "" {

@@ -22,7 +22,7 @@ import (
 func connect(t *testing.T, server *githubtest.Server) *action.GitHub {
 	t.Helper()
 	c := action.New(server.Getenv, nil).GitHubConfig()
-	c.Wait, c.LimitedWait, c.Patience = time.Millisecond, time.Millisecond, time.Second
+	c.Wait, c.LimitedWait, c.MaxWait = time.Millisecond, time.Millisecond, time.Second
 	return client(t, c)
 }
 
@@ -286,7 +286,7 @@ func TestBudgetUsedUp(t *testing.T) {
 func TestWaits(t *testing.T) {
 	server := githubtest.Start(t, githubtest.Options{Permissions: mayRead})
 	c := action.New(server.Getenv, nil).GitHubConfig()
-	c.LimitedWait, c.Patience, c.Retries = 2*time.Millisecond, 10*time.Millisecond, 10
+	c.LimitedWait, c.MaxWait, c.Retries = 2*time.Millisecond, 10*time.Millisecond, 10
 	waits := 0
 	c.Log = func(string, ...any) { waits++ }
 	failure := githubtest.Failure{Status: http.StatusForbidden, Secondary: true}

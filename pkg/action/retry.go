@@ -39,7 +39,7 @@ func (t *retrying) RoundTrip(req *http.Request) (*http.Response, error) {
 	policy := &httpcall.Policy{
 		Retries:  t.config.Retries,
 		Pause:    httpcall.Linear(t.config.Wait),
-		Patience: t.config.Patience,
+		MaxPause: t.config.MaxWait,
 		// A request that makes something new may have done so though no answer says it.
 		Once:    req.Method == http.MethodPost,
 		Limited: t.limited,

@@ -1,15 +1,14 @@
 // Package cache is the contract for a cache of immutable blobs with names:
 // the GitHub Actions cache service (package actions), a directory (package
-// dir), and whatever passes the suite in package cachetest.
+// dir), and every cache that passes the suite in package cachetest.
 //
-// A key is written once and never again. What was stored may vanish at any
-// time, since a cache evicts; what is found is complete, but it comes from
-// outside and its bytes deserve a checksum. A cache may look a key up in
-// several places (the service looks in the scopes of the ref and of its base
-// in turn) and may be late to show what was just saved: both look like a miss.
-// No key should be the beginning of another one that is looked up exactly,
-// since the service then may answer with the longer one of a nearer scope,
-// which is a miss here.
+// A key is written once and never again. A blob may be evicted at any time. A
+// blob that is found is complete, but it comes from outside and its bytes
+// deserve a checksum. A cache may look a key up in several places (the service
+// looks in the scopes of the ref and of its base in turn) and may show a saved
+// blob late: both look like a miss. No key should be a prefix of another one
+// that is looked up exactly, because the service then may answer with the
+// longer one of a nearer scope, which is a miss here.
 package cache
 
 import (
@@ -21,10 +20,10 @@ import (
 )
 
 var (
-	// ErrMiss says that nothing is stored under the key, or no longer.
+	// ErrMiss says that no blob is stored under the key, or no longer.
 	ErrMiss = errors.New("not in the cache")
-	// ErrExists says that the key is taken: something is stored under it, or
-	// someone has reserved it and may or may not be still at work.
+	// ErrExists says that the key is taken: a blob is stored under it, or
+	// another job has reserved it and may or may not be still at work.
 	ErrExists = errors.New("the key is taken")
 	// ErrReadOnly says that this cache may not be written, or not be read.
 	ErrReadOnly = errors.New("the cache may not be used this way")
@@ -37,69 +36,68 @@ type Cache interface {
 	// Open finds the blob stored under key, else the newest whose key starts
 	// with one of the prefixes, which are tried in order. Whether a key that
 	// equals a prefix goes before newer ones that only start with it is up to
-	// the cache. There being none is [ErrMiss].
+	// the cache. If there is none, the error is [ErrMiss].
 	Open(ctx context.Context, key string, prefixes ...string) (Blob, error)
 
 	// Save stores size bytes of body, at least one, under key. It fails with
 	// [ErrExists] when the key is taken. Nothing can be opened under the key
-	// before Save has returned or when it fails, but failing may leave the key
-	// taken for good: the way on is another key.
+	// before Save has returned or when it fails, but a failure may leave the key
+	// taken for good: the caller tries another one.
 	Save(ctx context.Context, key string, body io.ReaderAt, size int64) error
 }
 
-// Blob is one stored sequence of bytes. It holds nothing that needs closing,
+// Blob is one stored sequence of bytes. It needs no closing,
 // and its methods are safe for concurrent use.
 type Blob interface {
-	// Key is what the blob was stored under.
+	// Key returns the key that the blob is stored under.
 	Key() string
 
-	// Size is the number of its bytes, at least one.
+	// Size returns the number of its bytes, at least one.
 	Size() int64
 
-	// Range reads length bytes from offset on, exactly these. Bytes that the
-	// blob does not have, or that don't arrive, are an error that wraps
-	// [io.ErrUnexpectedEOF], from Range or from the reader; that the blob was
-	// evicted meanwhile is one that wraps [ErrMiss]. The context covers the
-	// reading too.
+	// Range returns exactly length bytes from offset on. If the blob does not
+	// have them, or they don't arrive, the error of Range or of the reader wraps
+	// [io.ErrUnexpectedEOF]; if the blob was evicted meanwhile, it wraps
+	// [ErrMiss]. The context covers the reading too.
 	Range(ctx context.Context, offset, length int64) (io.ReadCloser, error)
 }
 
-// Collectable is a Cache that can tell what it has and make room, which not every
+// Collectable is a Cache that can list and remove its blobs, which not every
 // cache can.
 type Collectable interface {
-	// List gives all blobs whose keys start with prefix, in no order.
+	// List returns all blobs whose keys start with prefix, in no order.
 	List(ctx context.Context, prefix string) ([]Stored, error)
-	// Remove removes the blob stored under key. That there is none is no error.
+	// Remove removes the blob stored under key. If there is none, that is no error.
 	Remove(ctx context.Context, key string) error
 }
 
-// Stored is what is known of a blob without opening it.
+// Stored has the facts about a blob that are known without opening it.
 type Stored struct {
 	Key   string
 	Size  int64     // bytes
 	Saved time.Time // when it was
 }
 
-// ReadAll reads the whole blob into memory. A blob of more than limit bytes is
+// ReadAll returns the whole blob. A blob of more than limit bytes is
 // an error, and is not read.
 func ReadAll(ctx context.Context, blob Blob, limit int64) ([]byte, error) {
 	size := blob.Size()
 	if size > limit {
-		return nil, fmt.Errorf("read %s: it has %d bytes, more than the %d allowed", blob.Key(), size, limit)
+		return nil, fmt.Errorf("cannot read %s: it has %d bytes, more than the %d allowed", blob.Key(), size, limit)
 	}
 	body, err := blob.Range(ctx, 0, size)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", blob.Key(), err)
+		return nil, fmt.Errorf("cannot read %s: %w", blob.Key(), err)
 	}
 	defer body.Close()
 	data := make([]byte, size)
 	if _, err := io.ReadFull(body, data); err != nil {
-		return nil, fmt.Errorf("read %s: %w", blob.Key(), err)
+		return nil, fmt.Errorf("cannot read %s: %w", blob.Key(), err)
 	}
 	return data, nil
 }
 
-// CheckRange tells whether a blob of size bytes has length bytes at offset. For
+// CheckRange returns an error unless a blob of size bytes has length bytes at offset. For
 // bytes past its end the error wraps [io.ErrUnexpectedEOF].
 func CheckRange(offset, length, size int64) error {
 	switch {

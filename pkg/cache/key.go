@@ -14,11 +14,11 @@ const (
 	MaxPrefixes = 8
 )
 
-// CheckKey tells whether key can name a blob in every cache: 1 to [MaxKey]
+// CheckKey returns an error unless key can name a blob in every cache: 1 to [MaxKey]
 // characters out of a-z, 0-9 and "-._+=", the first a letter or a digit. No
-// upper case, since some servers fold it; no comma, since the service's
-// protocol lists keys with it; no slash, backslash, colon, space, leading dot,
-// since keys become file names.
+// upper case, because some servers fold it; no comma, because the service's
+// protocol separates keys by it; no slash, backslash, colon, space, leading dot,
+// because keys become file names.
 func CheckKey(key string) error {
 	switch {
 	case key == "":
@@ -36,7 +36,7 @@ func CheckKey(key string) error {
 	return nil
 }
 
-// CheckOpen tells whether key and prefixes can be looked up.
+// CheckOpen returns an error unless key and prefixes can be looked up.
 func CheckOpen(key string, prefixes []string) error {
 	if len(prefixes) > MaxPrefixes {
 		return fmt.Errorf("%d cache key prefixes, more than %d", len(prefixes), MaxPrefixes)
@@ -52,19 +52,19 @@ func CheckOpen(key string, prefixes []string) error {
 	return nil
 }
 
-// CheckSave tells whether size bytes can be saved under key: an empty blob
-// can't, since the service refuses it.
+// CheckSave returns an error unless size bytes can be saved under key: an empty blob
+// can't, because the service refuses it.
 func CheckSave(key string, size int64) error {
 	if err := CheckKey(key); err != nil {
 		return err
 	}
 	if size <= 0 {
-		return fmt.Errorf("cache key %s: a blob of %d bytes can't be stored", key, size)
+		return fmt.Errorf("cannot save %s: a blob of %d bytes is not allowed", key, size)
 	}
 	return nil
 }
 
-// Escape makes any text, a ref's or an attribute's name, into a part of a key.
+// Escape returns any text, such as the name of a ref or an attribute, as a part of a key.
 // Bytes outside a-z, 0-9 and "-._" become "=" and two hex digits, so that
 // different texts stay different, and "+" is left to separate the parts.
 func Escape(text string) string {

@@ -10,10 +10,10 @@ import (
 // tries is how many keys SaveOnce has for a blob.
 const tries = 5
 
-// SaveOnce stores a blob whose key is made from its content, and returns the key that it is
-// stored under. A key may be lost, because somebody reserved it and never finished, or taken by
-// another blob. So there are several, one for each try, and a blob under a taken key counts if
-// same reports that it is the same.
+// SaveOnce stores a blob whose key is made from its content, and returns its key. A key may be
+// lost, because another job reserved it and never finished, or taken by another blob. So there
+// are several, one for each try, and a blob under a taken key counts if same reports that it is
+// the same.
 func SaveOnce(ctx context.Context, to Cache, key func(try int) string, body io.ReaderAt, size int64, same func(Blob) bool) (string, error) {
 	for try := range tries {
 		k := key(try)

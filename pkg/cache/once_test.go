@@ -57,7 +57,7 @@ func TestSaveOnce(t *testing.T) {
 	}
 }
 
-// burnt is a cache in which somebody has reserved a key and gone away.
+// burnt is a cache in which a job has reserved a key and died.
 type burnt struct {
 	cache.Cache
 	key string

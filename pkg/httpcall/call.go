@@ -101,22 +101,22 @@ func Peek(resp *http.Response) ([]byte, error) {
 	return data, err
 }
 
-// A Refusal is an answer of a server that says no.
-type Refusal struct {
+// A StatusError is an answer of a server that says no.
+type StatusError struct {
 	Status  int
 	Code    string        // the server's name of the error, or empty
 	Message string        // empty if the server says no more
 	Wait    time.Duration // that the server asks for, or 0
 }
 
-// NewRefusal returns the Refusal of an answer with the code and the message that the server
+// NewStatusError returns the error of an answer with the code and the message that the server
 // gives, both without the secret.
-func NewRefusal(resp *http.Response, code, message, secret string) *Refusal {
+func NewStatusError(resp *http.Response, code, message, secret string) *StatusError {
 	wait, _ := RetryAfter(resp)
-	return &Refusal{Status: resp.StatusCode, Code: Quote(code, secret), Message: Quote(message, secret), Wait: wait}
+	return &StatusError{Status: resp.StatusCode, Code: Quote(code, secret), Message: Quote(message, secret), Wait: wait}
 }
 
-func (r *Refusal) Error() string {
+func (r *StatusError) Error() string {
 	text := fmt.Sprintf("the server answers %d", r.Status)
 	if r.Code != "" {
 		text += " " + r.Code

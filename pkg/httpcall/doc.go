@@ -6,8 +6,8 @@
 //     repeated, but not because of a certificate, a redirection without end, or a context that
 //     has ended.
 //   - The pause before the next try is the one of the header Retry-After, in seconds or as a
-//     date, or else the caller's. If the server asks for more than the caller's patience, or
-//     than the context has left, its answer is final.
+//     date, or else the caller's. If that is longer than the caller allows, or than the
+//     context lasts, the answer is final.
 //   - A [Transport] gives up a try that makes no progress, with a [StalledError], and bounds
 //     the answer. It reads all of an answer before it returns.
 //   - Errors have no address, because its path or query may be a secret. A server's text is one

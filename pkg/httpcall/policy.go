@@ -19,8 +19,8 @@ type Policy struct {
 	// Spread makes each pause up to half longer by chance, so that callers who failed together
 	// do not come back together.
 	Spread bool
-	// Patience is the longest pause that a server may ask for.
-	Patience time.Duration
+	// MaxPause is the longest pause that a server may ask for.
+	MaxPause time.Duration
 
 	// Once says that a repetition might do something twice. Then only a request that was one
 	// too many is repeated, because it has done nothing.
@@ -67,11 +67,11 @@ func (p *Policy) Do(client *http.Client, req *retryablehttp.Request) (*http.Resp
 		switch deadline, ends := ctx.Deadline(); {
 		case !limited:
 			pause = p.Pause(try)
-		case asked > p.Patience, ends && asked > time.Until(deadline):
+		case asked > p.MaxPause, ends && asked > time.Until(deadline):
 			return false, nil
 		}
 		if resp != nil {
-			failure = &Refusal{Status: resp.StatusCode, Wait: asked}
+			failure = &StatusError{Status: resp.StatusCode, Wait: asked}
 		}
 		return true, nil
 	}

@@ -12,30 +12,30 @@ import (
 	"github.com/org/nix-matrix/pkg/httpcall"
 )
 
-const unknown = -1 // size of a blob of which nothing was read yet
+const unknown = -1 // size of a blob before the first answer
 
-// blob is read with ranged GET requests without a token: the address carries
-// the permission, for some minutes.
+// blob is read with ranged GET requests without a token: for some minutes, the address
+// is the permission.
 type blob struct {
 	client *client
 	key    string
 
-	renewing chan struct{} // holds one while the address is asked for anew
+	renewing chan struct{} // holds one while a request for another address is under way
 
 	mu      sync.Mutex
-	address *string // a secret; another pointer whenever it was asked for anew
+	address *string // a secret; another pointer for another address
 	etag    string
 	size    int64
-	whole   bool // the storage gives all of it whatever range is asked for
+	whole   bool // the storage ignores ranges
 
-	small []byte // all of it, nil if it is too large for that
+	small []byte // all bytes of a small blob, or nil
 }
 
 func (b *blob) Key() string { return b.key }
 func (b *blob) Size() int64 { return b.size }
 
-// measure finds out the size, which only a download tells. What is small is then
-// there already: a request takes longer than its bytes.
+// measure learns the size, which only a download has. A small blob is then read as
+// a whole: a request takes longer than its bytes.
 func (b *blob) measure(ctx context.Context) error {
 	r := &reader{ctx: ctx, blob: b, left: max(b.client.config.Small, 1)}
 	defer r.Close()
@@ -67,9 +67,9 @@ func (b *blob) Range(ctx context.Context, offset, length int64) (io.ReadCloser, 
 		return io.NopCloser(bytes.NewReader(b.small[offset : offset+length])), nil
 	}
 	if !b.whole {
-		w := &window{ctx: ctx, blob: b, offset: offset, left: length}
-		b.client.room.enter(w)
-		return w, nil
+		r := &prefetchReader{ctx: ctx, blob: b, offset: offset, left: length}
+		b.client.budget.add(r)
+		return r, nil
 	}
 	r := &reader{ctx: ctx, blob: b, offset: offset, left: length}
 	if err := r.connect(); err != nil {
@@ -78,16 +78,16 @@ func (b *blob) Range(ctx context.Context, offset, length int64) (io.ReadCloser, 
 	return r, nil
 }
 
-// failed says of err what was being read.
-func (b *blob) failed(err error) error { return fmt.Errorf("read %s: %w", b.key, err) }
+// failed returns err with the blob that could not be read.
+func (b *blob) failed(err error) error { return fmt.Errorf("cannot read %s: %w", b.key, err) }
 
-// fault is why a download failed, and what may help. Without more it means: try
-// again at once.
+// fault is the reason why a download failed, with the remedy. Without one, the next
+// try follows at once.
 type fault struct {
 	error
-	final   bool           // nothing helps
-	expired *string        // another address than this one does
-	busy    bool           // waiting does, for as long as resp says
+	final   bool           // there is no remedy
+	expired *string        // another address than this one
+	busy    bool           // a pause, as resp asks for
 	resp    *http.Response // or nil
 }
 
@@ -129,11 +129,11 @@ func (b *blob) connect(ctx context.Context, conn *connection, offset, length int
 		if n != 3 || first != offset {
 			return final("asked for bytes from %d on, the storage answers with %.60q", offset, resp.Header.Get("Content-Range"))
 		}
-	case http.StatusOK: // all of it: the range was ignored
+	case http.StatusOK: // the range was ignored
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return &fault{error: answers, expired: address}
 	case http.StatusNotFound, http.StatusGone:
-		return final("it was evicted: %w", cache.ErrMiss)
+		return final("evicted: %w", cache.ErrMiss)
 	case http.StatusRequestedRangeNotSatisfiable:
 		return final("the storage has no bytes at %d: %w", offset, io.ErrUnexpectedEOF)
 	case http.StatusRequestTimeout, http.StatusTooManyRequests:
@@ -152,15 +152,15 @@ func (b *blob) connect(ctx context.Context, conn *connection, offset, length int
 	return nil
 }
 
-// same learns the blob's size and ETag, and whether it comes whole, and later
-// sees to it that they are still those: an address that was asked for anew may
-// lead to the entry of another scope under the same key.
+// same learns the blob's size and ETag, and whether the storage ignores ranges. Later it
+// returns a fault if they differ: another address may lead to the entry of another scope
+// under the same key.
 func (b *blob) same(size int64, etag string, whole bool) *fault {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
 	case size <= 0:
-		return final("the storage does not tell the size")
+		return final("the storage does not say the size")
 	case b.size == unknown:
 		b.size, b.etag, b.whole = size, etag, whole
 	case size != b.size, etag != "" && b.etag != "" && etag != b.etag:
@@ -169,8 +169,8 @@ func (b *blob) same(size int64, etag string, whole bool) *fault {
 	return nil
 }
 
-// renew asks the service for another address than the one that has expired,
-// unless someone has done so.
+// renew asks the service for another address than the one that has expired, unless
+// another reader has done so.
 func (b *blob) renew(ctx context.Context, expired *string) error {
 	select {
 	case b.renewing <- struct{}{}:

@@ -12,16 +12,14 @@ import (
 	"github.com/org/nix-matrix/pkg/cache"
 )
 
-// service is what the two protocols differ in.
+// service is the part in which the two protocols differ.
 type service interface {
-	// find asks for key, in whatever way the service understands that, then
-	// for the prefixes in order.
+	// find asks for key, exactly or as a prefix, then for the prefixes in order.
 	find(ctx context.Context, key string, prefixes []string) (e entry, ok bool, err error)
 	save(ctx context.Context, key string, body *source) error
 }
 
-// entry is what the service found. The address, where to download it, is a
-// secret.
+// entry is an entry that the service has. The address to download it from is a secret.
 type entry struct{ key, address string }
 
 type client struct {
@@ -29,11 +27,11 @@ type client struct {
 	invalid  error
 	service  service
 	download *http.Client
-	room     room
+	budget   budget
 }
 
-// New is the cache that config describes. A config that can't work makes every
-// use of the cache fail.
+// New returns the cache of a config. An invalid config makes every use of the cache
+// fail.
 func New(config Config) cache.Cache {
 	config = config.withDefaults()
 	calls := newCaller(config)
@@ -41,7 +39,7 @@ func New(config Config) cache.Cache {
 		config:   config,
 		invalid:  config.check(),
 		download: &http.Client{Transport: config.Transport},
-		room:     room{free: config.Ahead, idle: config.Parallel},
+		budget:   budget{free: config.Prefetch, idle: config.Parallel},
 	}
 	if config.Protocol == V1 {
 		c.service = &v1{config, calls}
@@ -51,7 +49,7 @@ func New(config Config) cache.Cache {
 	return c
 }
 
-// Format prints what the config does.
+// Format prints the config.
 func (c *client) Format(f fmt.State, verb rune) { c.config.Format(f, verb) }
 
 func (c *client) Open(ctx context.Context, key string, prefixes ...string) (cache.Blob, error) {
@@ -60,7 +58,7 @@ func (c *client) Open(ctx context.Context, key string, prefixes ...string) (cach
 	}
 	e, err := c.find(ctx, key, prefixes)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", key, err)
+		return nil, fmt.Errorf("cannot open %s: %w", key, err)
 	}
 	b := &blob{client: c, key: e.key, address: &e.address, size: unknown, renewing: make(chan struct{}, 1)}
 	if err := b.measure(ctx); err != nil {
@@ -80,12 +78,12 @@ func (c *client) Save(ctx context.Context, key string, body io.ReaderAt, size in
 		if failure := source.failure.Load(); failure != nil {
 			err = *failure
 		}
-		return fmt.Errorf("save %s: %w", key, err)
+		return fmt.Errorf("cannot save %s: %w", key, err)
 	}
 	return nil
 }
 
-// may tells whether to ask the service at all.
+// may returns an error if the service need not be asked.
 func (c *client) may(denied bool, keys error) error {
 	switch {
 	case c.invalid != nil:
@@ -98,9 +96,9 @@ func (c *client) may(denied bool, keys error) error {
 	return nil
 }
 
-// find holds the service to the contract. Some servers take the key for a
-// prefix too, and so does whoever is sent it among the prefixes; then what the
-// prefixes alone would give takes another question.
+// find holds the service to the contract. Some servers take the key for a prefix too, and
+// so does each that gets it among the prefixes. If that hides the entry that the
+// prefixes alone would find, they take another request.
 func (c *client) find(ctx context.Context, key string, prefixes []string) (entry, error) {
 	e, ok, err := c.service.find(ctx, key, prefixes)
 	if err == nil && ok && e.key != key && strings.HasPrefix(e.key, key) && len(prefixes) > 0 {
@@ -120,8 +118,8 @@ func (c *client) find(ctx context.Context, key string, prefixes []string) (entry
 	return entry{}, cache.ErrMiss
 }
 
-// source is what a save reads. Its first failure ends the save: no number of
-// retries makes a body readable.
+// source is the body of a save. Its first failure ends the save, because no retry makes a
+// body readable.
 type source struct {
 	body    io.ReaderAt
 	size    int64
@@ -137,14 +135,13 @@ func (s *source) ReadAt(p []byte, offset int64) (int, error) {
 	if err == nil || errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
-	err = fmt.Errorf("read what is to be saved: %w", err)
+	err = fmt.Errorf("cannot read the blob: %w", err)
 	s.failure.CompareAndSwap(nil, &err)
 	s.cancel()
 	return n, err
 }
 
-// block is the bytes of the block that starts at offset, for blocks of the
-// given size.
+// block returns the block that starts at offset, for blocks of the given size.
 func (s *source) block(offset, size int64) *io.SectionReader {
 	return io.NewSectionReader(s, offset, min(size, s.size-offset))
 }

@@ -39,7 +39,7 @@ func newCaller(config Config) *caller {
 type call struct {
 	httpcall.Call
 	name    string // for messages
-	creates bool   // an entry, of which the service takes so many a minute
+	creates bool   // an entry, whose number per minute the service limits
 }
 
 // upload has a call send a block.
@@ -62,16 +62,16 @@ func (c *caller) send(ctx context.Context, call call, answer any) error {
 	if call.Body == nil {
 		client = c.calls
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.config.Patience)
+		ctx, cancel = context.WithTimeout(ctx, c.config.Timeout)
 		defer cancel()
 	}
 	policy := &httpcall.Policy{
 		Retries:  c.config.Retries,
 		Pause:    httpcall.Linear(c.config.Wait),
-		Patience: c.config.Patience,
+		MaxPause: c.config.Timeout,
 		Failed: func(resp *http.Response, err error, pause time.Duration) {
 			if call.creates {
-				c.creations.hear(resp, pause)
+				c.creations.limit(resp, pause)
 			}
 			c.config.Log.Info("the Actions cache service failed", "call", call.name, "error", err)
 		},
@@ -86,19 +86,19 @@ func (c *caller) send(ctx context.Context, call call, answer any) error {
 	err := policy.Ask(ctx, client, call.Call, answer, func(resp *http.Response, data []byte) error {
 		refused := c.refused(resp, data)
 		if call.creates {
-			c.creations.hear(resp, refused.Wait)
+			c.creations.limit(resp, refused.Wait)
 		}
 		return refused
 	})
 	if err != nil && outer.Err() == nil && ctx.Err() != nil {
-		return fmt.Errorf("no answer within %s", c.config.Patience)
+		return fmt.Errorf("no answer within %s", c.config.Timeout)
 	}
 	return err
 }
 
 // refusal is an answer of the service that says no. Its code is twirp's, in v2, or the type of
 // the server's exception, in v1.
-type refusal struct{ *httpcall.Refusal }
+type refusal struct{ *httpcall.StatusError }
 
 // Unwrap returns the error of the contract that a refusal stands for, if any. The
 // messages that begin with "cache write denied:" and "cache read denied:" are
@@ -115,13 +115,13 @@ func (r *refusal) Unwrap() error {
 
 func (c *caller) refused(resp *http.Response, data []byte) *refusal {
 	var said struct{ Code, Msg, TypeKey, Message string }
-	_ = httpcall.Unmarshal(data, &said) // a proxy's answer is none
-	return &refusal{httpcall.NewRefusal(resp, said.Code+said.TypeKey, said.Msg+said.Message, c.config.Token.reveal())}
+	_ = httpcall.Unmarshal(data, &said) // a proxy's answer is not JSON
+	return &refusal{httpcall.NewStatusError(resp, said.Code+said.TypeKey, said.Msg+said.Message, c.config.Token.reveal())}
 }
 
 // notOK returns the refusal of an answer of 200 that has ok=false.
 func (c *caller) notOK(message string) *refusal {
-	return &refusal{&httpcall.Refusal{Status: http.StatusOK, Code: "ok=false", Message: httpcall.Quote(message, c.config.Token.reveal())}}
+	return &refusal{&httpcall.StatusError{Status: http.StatusOK, Code: "ok=false", Message: httpcall.Quote(message, c.config.Token.reveal())}}
 }
 
 // withoutAddress returns an error of net/http or the Azure SDK without the address, whose

@@ -19,7 +19,7 @@ import (
 // Protocol is a version of the service's protocol.
 type Protocol int
 
-// The protocols there are.
+// The protocols.
 const (
 	V1 Protocol = 1
 	V2 Protocol = 2
@@ -27,18 +27,18 @@ const (
 
 func (p Protocol) String() string { return fmt.Sprintf("v%d", int(p)) }
 
-// Version is the entries' version when Config names no other.
+// Version is the default of Config.Version.
 var Version = func() string {
 	sum := sha256.Sum256([]byte("nix-matrix"))
 	return hex.EncodeToString(sum[:])
 }()
 
-// Config says where the service is and how to deal with it. Protocol, URL and
+// Config has the address of the service and how it is called. Protocol, URL and
 // Token are required; the zero value of every other field is its default.
 type Config struct {
 	Protocol Protocol
-	// URL is the service's address: for v2 its origin, for v1 with all of its
-	// path. It may contain a secret (act's does), so it is never shown.
+	// URL is the service's address: for v2 its origin, for v1 with its path. It
+	// may contain a secret (act's does), so it is never shown.
 	URL   string
 	Token Token
 
@@ -52,37 +52,37 @@ type Config struct {
 	// Retries is how often a failed request is sent again, 5 by default, for a
 	// block of a blob in total. Less than zero is never.
 	Retries int
-	// Wait is the unit of the waits between tries where the service does not
-	// say how long: 1 to 2 units, then 2 to 4, then 3 to 6. By default 1 s.
+	// Wait is the unit of the pauses between tries where the service asks for
+	// none: 1 to 2 units, then 2 to 4, then 3 to 6. By default 1 s.
 	Wait time.Duration
-	// Patience bounds one call with all of its tries, and is the longest wait
+	// Timeout bounds one call with all of its tries, and is the longest pause
 	// that the service may ask for. Transfers of blobs are not counted. By
-	// default 2 min, since limits are per minute.
-	Patience time.Duration
+	// default 2 min, because limits are per minute.
+	Timeout time.Duration
 	// Stall is how long a download may bring less than 64 KiB before it is
-	// continued on a fresh connection. By default 20 s. An upload may be taken
-	// nothing of for three times as long, since what it has sent may still wait in
-	// the buffers of a slow line.
+	// continued on a fresh connection. By default 20 s. An upload may stall three
+	// times as long, because sent bytes may still wait in the buffers of a slow
+	// line.
 	Stall time.Duration
-	// afterFunc is time.AfterFunc, which tests replace to say themselves when a connection
-	// has stalled.
+	// afterFunc is time.AfterFunc, which tests replace to decide when a connection has
+	// stalled.
 	afterFunc httpcall.AfterFunc
 	// BlockSize, in bytes, and Parallel are how uploads and downloads of more
 	// than one block are cut and how many blocks travel at once. By default 16 MiB
 	// and 8 for v2, 32 MiB and 4 for v1.
 	BlockSize int64
 	Parallel  int
-	// Ahead is how many blocks that travel, or wait in memory until they are read,
-	// there are of all of the cache's blobs together. By default that is 144 MiB.
-	Ahead int
-	// Small is how many bytes of a blob are read when it is opened. A blob that has
-	// no more needs no further download. By default 256 KiB; less than zero is none.
+	// Prefetch is how many blocks travel, or wait in memory until they are read, of all of
+	// the cache's blobs together. By default that is 144 MiB.
+	Prefetch int
+	// Small is how many bytes of a blob are read when it is opened. A blob without
+	// more bytes takes no further download. By default 256 KiB; less than zero is none.
 	Small int64
 
 	// Transport sends the requests; by default one like http.DefaultTransport,
 	// without HTTP/2, where a fresh connection is a fresh stream only.
 	Transport http.RoundTripper
-	// Log is told of tries that failed, at level Info. By default nothing is.
+	// Log gets a line for each failed try, at level Info. By default there is no log.
 	Log *slog.Logger
 }
 
@@ -94,7 +94,7 @@ func (c Config) String() string {
 	return fmt.Sprintf("Actions cache service %s at %s", c.Protocol, host)
 }
 
-// Format has every verb print the String, since the fields are secrets.
+// Format has every verb print the String, because fields are secrets.
 func (c Config) Format(f fmt.State, _ rune) { fmt.Fprint(f, c.String()) }
 
 // LogValue keeps secrets out of structured logs.
@@ -111,8 +111,8 @@ func (c Config) withDefaults() Config {
 	if c.Wait == 0 {
 		c.Wait = time.Second
 	}
-	if c.Patience == 0 {
-		c.Patience = 2 * time.Minute
+	if c.Timeout == 0 {
+		c.Timeout = 2 * time.Minute
 	}
 	if c.Stall == 0 {
 		c.Stall = 20 * time.Second
@@ -127,9 +127,9 @@ func (c Config) withDefaults() Config {
 	if c.Parallel == 0 {
 		c.Parallel = parallel
 	}
-	if c.Ahead == 0 {
+	if c.Prefetch == 0 {
 		const memory = 144 << 20
-		c.Ahead = int(max(1, memory/c.BlockSize))
+		c.Prefetch = int(max(1, memory/c.BlockSize))
 	}
 	if c.Small == 0 {
 		c.Small = 256 << 10
@@ -156,18 +156,18 @@ func (c Config) check() error {
 	return err
 }
 
-// Token is a secret that no way of printing shows.
+// Token is a secret that is never printed.
 type Token struct{ secret *string }
 
-// NewToken wraps the secret.
+// NewToken returns the secret as a Token.
 func NewToken(secret string) Token { return Token{&secret} }
 
 func (t Token) String() string { return "(secret)" }
 
-// GoString is the String.
+// GoString returns the String.
 func (t Token) GoString() string { return t.String() }
 
-// MarshalText is the String.
+// MarshalText returns the String.
 func (t Token) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
 func (t Token) reveal() string {
@@ -177,12 +177,12 @@ func (t Token) reveal() string {
 	return *t.secret
 }
 
-// FromEnv makes a Config of what the runner tells an action in its environment,
-// which getenv reads. A missing variable is an error that names it.
+// FromEnv returns the Config of the environment that the runner gives an action. A missing
+// variable is an error that names it.
 //
 // The rules are those of the official client: hosts that are GitHub's own speak
 // v2 if ACTIONS_CACHE_SERVICE_V2 is set, all others v1, and ACTIONS_CACHE_MODE
-// is none, read, write or write-only. What the token says that it may not do is
+// is none, read, write or write-only. Actions that the token does not permit are
 // not tried either.
 func FromEnv(getenv func(string) string) (Config, error) {
 	var c Config
@@ -236,11 +236,11 @@ func missing(names string) error {
 	if strings.Contains(names, " nor ") {
 		names, verb = "neither "+names, "is set"
 	}
-	return fmt.Errorf("no way to the Actions cache service: %s %s; the runner tells it to actions only, "+
-		"so start nix-matrix through its action, or choose a cache in a directory with --cache dir:PATH", names, verb)
+	return fmt.Errorf("cannot find the Actions cache service: %s %s, because the runner sets it for actions only. "+
+		"Start nix-matrix by its action, or use a directory with --cache dir:PATH", names, verb)
 }
 
-// hosted tells whether the server is GitHub's own and not a GitHub Enterprise
+// hosted reports whether the server is GitHub's own and not a GitHub Enterprise
 // Server.
 func hosted(server string) (bool, error) {
 	if server == "" {
@@ -254,7 +254,7 @@ func hosted(server string) (bool, error) {
 	return host == "github.com" || strings.HasSuffix(host, ".ghe.com") || strings.HasSuffix(host, ".localhost"), nil
 }
 
-// serviceURL parses an address. Its error does not repeat it, since it may
+// serviceURL parses an address. Its error does not repeat it, because it may
 // contain a secret.
 func serviceURL(address string) (*url.URL, error) {
 	u, err := url.Parse(address)
@@ -264,9 +264,9 @@ func serviceURL(address string) (*url.URL, error) {
 	return u, nil
 }
 
-// permissions reads from the token's claim "ac" whether there is a scope that
-// may be read and one that may be written. A token that is none of the
-// service's, which tells nothing, gives true.
+// permissions reports whether the token's claim "ac" has a scope that may be read and one
+// that may be written. For a token without the claim, which is not the service's, both are
+// true.
 func permissions(token string) (read, write bool) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {

@@ -12,8 +12,8 @@ import (
 
 var errClosed = errors.New("the reader is closed")
 
-// trickle is how many bytes a download must bring in the time after which one
-// stalls that brings nothing. A line that is so slow all the time is of no use.
+// trickle is how many bytes a download must bring in the time after which it counts as
+// stalled. A line that is always slower is of no use.
 const trickle = 64 << 10
 
 // connection is one download under way. It is cancelled as stalled when less than a trickle
@@ -22,7 +22,7 @@ type connection struct {
 	watchdog *httpcall.Watchdog
 	body     io.ReadCloser // nil before the answer
 
-	arrived int           // bytes, since it was known not to stall
+	arrived int           // bytes, since the last trickle
 	waited  time.Duration // for them
 }
 
@@ -49,16 +49,16 @@ func (c *connection) Close() {
 	c.watchdog.Close()
 }
 
-// reader reads left bytes from offset on, over as many connections as it
-// takes, within the retries that the config allows.
+// reader reads left bytes from offset on, over several connections if needed, within the
+// retries that the config allows.
 type reader struct {
 	ctx          context.Context
 	blob         *blob
 	offset, left int64
 	conn         *connection // or nil
-	lost         *fault      // why the last one ended
+	lost         *fault      // the reason why the last one ended
 	failures     int
-	ended        error // why there will be no other
+	ended        error // the reason why there is no next one
 }
 
 func (r *reader) Read(p []byte) (int, error) {
@@ -96,7 +96,7 @@ func (r *reader) Close() error {
 	return nil
 }
 
-// connect sees to it that there is a connection.
+// connect makes a connection if there is none.
 func (r *reader) connect() error {
 	for r.ended == nil {
 		if r.ended = r.ctx.Err(); r.ended != nil {
@@ -115,7 +115,7 @@ func (r *reader) connect() error {
 	return r.ended
 }
 
-// recover does what may help against the fault, or fails.
+// recover applies the remedy of a fault, or returns an error if there is none.
 func (r *reader) recover(f *fault) error {
 	config := r.blob.client.config
 	if f.final {
@@ -125,7 +125,7 @@ func (r *reader) recover(f *fault) error {
 		return fmt.Errorf("given up after %d tries: %w", r.failures, f.error)
 	}
 	if f.expired == nil && f.resp == nil {
-		// The storage did not answer: the next try shall have a fresh connection.
+		// The storage did not answer, so the next try gets a fresh connection.
 		r.blob.client.download.CloseIdleConnections()
 	}
 	config.Log.Info("a download from the Actions cache failed", "key", r.blob.key, "offset", r.offset, "error", f.error)
@@ -137,7 +137,7 @@ func (r *reader) recover(f *fault) error {
 		if !ok {
 			pause = httpcall.Linear(config.Wait)(r.failures - 1)
 		}
-		if pause > config.Patience {
+		if pause > config.Timeout {
 			return fmt.Errorf("%w (try again in %s)", f.error, pause)
 		}
 		return httpcall.Sleep(r.ctx, pause)

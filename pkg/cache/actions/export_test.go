@@ -8,14 +8,14 @@ import (
 	"github.com/org/nix-matrix/pkg/httpcall"
 )
 
-// Stalls takes the place of the clock by which a client finds out that a connection stalls:
-// no time does, only Now.
+// Stalls takes the place of the clock by which a client notices that a connection stalls:
+// only Now makes one stall.
 type Stalls struct {
 	mu   sync.Mutex
 	dogs []*dog
 }
 
-// In has clients with the config ask s, however long a transfer takes.
+// In sets s in a config.
 func (s *Stalls) In(c *Config) {
 	c.Stall = time.Hour
 	c.afterFunc = func(_ time.Duration, bark func()) httpcall.Timer {
@@ -25,7 +25,7 @@ func (s *Stalls) In(c *Config) {
 	}
 }
 
-// Now has all transfers that are waiting at the moment stall.
+// Now makes all transfers that are waiting at the moment stall.
 func (s *Stalls) Now() {
 	s.mu.Lock()
 	dogs := s.dogs

@@ -188,11 +188,11 @@ func TestBrokenBodyIsNoReasonToRetry(t *testing.T) {
 	}
 }
 
-func TestPatience(t *testing.T) {
+func TestTimeout(t *testing.T) {
 	c := actions.New(actions.Config{
 		Protocol: actions.V2,
 		URL:      "http://service.example",
-		Patience: 10 * time.Millisecond,
+		Timeout:  10 * time.Millisecond,
 		Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
 			<-r.Context().Done()
 			return nil, r.Context().Err()
@@ -266,7 +266,7 @@ func TestLagIsAMiss(t *testing.T) {
 	}
 }
 
-// TestStrangeAnswer has the service find what was not asked for.
+// TestStrangeAnswer has the service find another key than the one asked for.
 func TestStrangeAnswer(t *testing.T) {
 	calls := &calls{meddle: fail(find, 100, http.StatusOK, nil,
 		`{"ok":true,"signed_download_url":"http://x.example/","matched_key":"q-1"}`)}
@@ -299,8 +299,8 @@ func TestFinalizeNeverFound(t *testing.T) {
 	}
 }
 
-// TestCreateAnswerLost has the key reserved for a save that does not get to know
-// where to upload: the way on is another key.
+// TestCreateAnswerLost has the answer with the address for the upload of a reserved key lost:
+// the caller takes another key.
 func TestCreateAnswerLost(t *testing.T) {
 	for _, lose := range []func(w http.ResponseWriter){
 		func(w http.ResponseWriter) { w.WriteHeader(http.StatusBadGateway) },
@@ -780,7 +780,7 @@ func TestTrickle(t *testing.T) {
 	}
 }
 
-// trickling gives a few bytes after each wait.
+// trickling returns a few bytes after each wait.
 type trickling struct {
 	ctx        context.Context
 	left, each int
@@ -823,7 +823,7 @@ func TestLog(t *testing.T) {
 			t.Errorf("logged %q, want %s", log.String(), want)
 		}
 	}
-	// That someone does not want to read on is no failure.
+	// A cancelled read is no failure.
 	log.Reset()
 	ctx, cancel := context.WithCancel(t.Context())
 	body, err := blob.Range(ctx, 0, blob.Size())
@@ -920,7 +920,7 @@ func TestUploadAddressExpires(t *testing.T) {
 		return send(), nil
 	})
 	err := actions.New(config).Save(t.Context(), "key", bytes.NewReader(make([]byte, size)), size)
-	if err == nil || !strings.Contains(err.Error(), "403") || !strings.Contains(err.Error(), "good for about an hour") {
+	if err == nil || !strings.Contains(err.Error(), "403") || !strings.Contains(err.Error(), "valid for about an hour") {
 		t.Errorf("error: %v", err)
 	}
 	// The others that were on their way, and none of the twenty after that.

@@ -10,15 +10,15 @@ import (
 	"github.com/org/nix-matrix/pkg/httpcall"
 )
 
-// pace holds back the creation of entries after the service has said that there
-// were too many: what one goroutine is told counts for all.
+// pace holds back the creation of entries after the service has refused one as one too
+// many: the pause counts for all goroutines.
 type pace struct {
 	mu    sync.Mutex
 	until time.Time
 }
 
-// hear takes note of an answer to a creation after which this one would wait.
-func (p *pace) hear(resp *http.Response, wait time.Duration) {
+// limit delays all creations by the pause after a refused one.
+func (p *pace) limit(resp *http.Response, wait time.Duration) {
 	if resp == nil || resp.StatusCode != http.StatusTooManyRequests {
 		return
 	}
@@ -29,8 +29,8 @@ func (p *pace) hear(resp *http.Response, wait time.Duration) {
 	}
 }
 
-// wait returns when a creation may be tried. It fails at once if that is later
-// than the context's deadline.
+// wait returns when a creation may be tried. If that is later than the context's
+// deadline, it returns an error at once.
 func (p *pace) wait(ctx context.Context) error {
 	for {
 		p.mu.Lock()
@@ -40,7 +40,7 @@ func (p *pace) wait(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if deadline, ok := ctx.Deadline(); ok && left > time.Until(deadline) {
-			return fmt.Errorf("the service wants no more entries for now (try again in %s)", left.Round(time.Second))
+			return fmt.Errorf("the service takes no more entries for now (try again in %s)", left.Round(time.Second))
 		}
 		if err := httpcall.Sleep(ctx, left); err != nil {
 			return err

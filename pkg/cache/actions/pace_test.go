@@ -22,8 +22,8 @@ type refusal struct {
 	header []string // names and values
 }
 
-// clocked is a service without entries that takes some, and what of it was
-// called when, in seconds. The first creations it answers with the refusals.
+// clocked is an empty service that records the second of each call. It answers the first
+// creations with the refusals.
 type clocked struct {
 	refusals []refusal
 	slow     time.Duration // how long they take
@@ -76,8 +76,8 @@ func (c *clocked) cache() cache.Cache {
 	return actions.New(actions.Config{Protocol: actions.V2, URL: "http://service.example", Wait: 10 * time.Second, Transport: c})
 }
 
-// TestCreationsPause has one save be told to wait, which another one does too,
-// while a lookup does not.
+// TestCreationsPause has one save refused for a time: another one waits too, but a lookup does
+// not.
 func TestCreationsPause(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -115,7 +115,7 @@ func TestCreationsPause(t *testing.T) {
 	}
 }
 
-// TestLongestPauseCounts has two saves be told at once to wait.
+// TestLongestPauseCounts has two saves refused at the same time.
 func TestLongestPauseCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		service := &clocked{slow: time.Second, refusals: []refusal{
@@ -134,8 +134,8 @@ func TestLongestPauseCounts(t *testing.T) {
 	})
 }
 
-// TestLongPauseOfCreations has the service ask for a longer pause than there is
-// patience for.
+// TestLongPauseOfCreations has the service ask for a longer pause than the timeout
+// allows.
 func TestLongPauseOfCreations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		service := &clocked{refusals: []refusal{{http.StatusTooManyRequests, []string{"Retry-After", "3600"}}}}

@@ -9,8 +9,8 @@ import (
 	"github.com/org/nix-matrix/pkg/httpcall"
 )
 
-// uploadStalls ends one try to upload when for that long nothing was taken of
-// its body and no answer came. The next one gets a connection of its own.
+// uploadStalls ends a try to upload whose body is not read for a time, and which gets no
+// answer. The next try gets a connection of its own.
 type uploadStalls struct {
 	after     time.Duration
 	sends     *http.Client
@@ -19,7 +19,7 @@ type uploadStalls struct {
 
 func (s *uploadStalls) Do(req *policy.Request) (*http.Response, error) {
 	ctx, watchdog := httpcall.Watch(req.Raw().Context(), s.after, s.afterFunc)
-	defer watchdog.Close() // an answer to an upload was read by now
+	defer watchdog.Close() // the SDK has read the answer by then
 	req = req.WithContext(ctx)
 	watchdog.Feed(req.Raw())
 	resp, err := req.Next()

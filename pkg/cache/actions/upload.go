@@ -18,7 +18,7 @@ import (
 )
 
 // upload makes an Azure block blob at the signed address: with one request if
-// it is small, else of blocks that travel side by side and are committed last.
+// it is small, else of blocks that travel in parallel and are committed last.
 func (s *v2) upload(ctx context.Context, address string, body *source) error {
 	sends := &http.Client{Transport: s.config.Transport}
 	client, err := blockblob.NewClientWithNoCredential(address, &blockblob.ClientOptions{ClientOptions: azcore.ClientOptions{
@@ -27,7 +27,7 @@ func (s *v2) upload(ctx context.Context, address string, body *source) error {
 		Retry: policy.RetryOptions{
 			MaxRetries:    orNegative(s.config.Retries),
 			RetryDelay:    s.config.Wait,
-			MaxRetryDelay: s.config.Patience,
+			MaxRetryDelay: s.config.Timeout,
 			TryTimeout:    blockTimeout,
 		},
 		PerRetryPolicies: []policy.Policy{&uploadStalls{3 * s.config.Stall, sends, s.config.afterFunc}},
@@ -59,14 +59,14 @@ func (s *v2) upload(ctx context.Context, address string, body *source) error {
 	return err
 }
 
-// blockID has the form that the official client gives it. Azure takes any, but
-// servers that imitate it read the number in it.
+// blockID returns an id of the official client's form. Azure takes any, but servers that
+// imitate it read the number in it.
 func blockID(blob string, number int) string {
 	return base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%s%012d", blob, number))
 }
 
-// orNegative is the Azure SDK's way of saying how many retries: 0 stands for
-// its default, less than that for none.
+// orNegative returns a number of retries for the Azure SDK: 0 stands for its default, less
+// than 0 for none.
 func orNegative(retries int) int32 {
 	if retries <= 0 {
 		return -1

@@ -57,7 +57,7 @@ func (s *v1) find(ctx context.Context, key string, prefixes []string) (entry, bo
 
 func (s *v1) save(ctx context.Context, key string, body *source) error {
 	if !s.config.DenyRead {
-		// act reserves a key as often as it is asked to.
+		// act does not refuse to reserve a key twice.
 		switch e, ok, err := s.find(ctx, key, nil); {
 		case err != nil && !errors.Is(err, cache.ErrReadOnly):
 			return err
@@ -72,7 +72,7 @@ func (s *v1) save(ctx context.Context, key string, body *source) error {
 		return err
 	}
 	if reserved.ID == 0 {
-		return errors.New("reserve: the server answers without a number")
+		return errors.New("reserve: the server's answer has no number")
 	}
 	path := fmt.Sprintf("caches/%d", reserved.ID)
 	group, groupCtx := errgroup.WithContext(ctx)

@@ -35,7 +35,7 @@ func TestAnswersV1(t *testing.T) {
 		{"conflict by another status", reserve, 400, `{"typeKey":"ArtifactCacheItemAlreadyExistsException"}`, cache.ErrExists, ""},
 		{"write denied", reserve, 403, `{"message":"cache write denied: token has no writable scopes"}`, cache.ErrReadOnly, ""},
 		{"too large", reserve, 400, `{"message":"Cache size of 11 GB is over the limit"}`, errAny, "over the limit"},
-		{"no number", reserve, 200, `{}`, errAny, "without a number"},
+		{"no number", reserve, 200, `{}`, errAny, "has no number"},
 		{"part refused", upload, 400, `{}`, errAny, "upload"},
 		{"commit refused", commit, 400, `{"message":"sizes differ"}`, errAny, "sizes differ"},
 		{"read denied", lookup, 403, `{"message":"cache read denied: none"}`, nil, ""},

@@ -19,8 +19,8 @@ type v2 struct {
 	*caller
 }
 
-// What FinalizeCacheEntryUpload needs beside what CreateCacheEntry does is the
-// size, which as an int64 of protobuf's JSON is a string.
+// FinalizeCacheEntryUpload takes the fields of CreateCacheEntry and the size, which as an
+// int64 of protobuf's JSON is a string.
 type (
 	createRequest struct {
 		Key     string `json:"key"`
@@ -65,8 +65,8 @@ func (s *v2) call(ctx context.Context, method string, request, answer any) error
 	}, answer)
 }
 
-// find sends the key as the first prefix too: whether the key alone counts is
-// told differently in different sources.
+// find sends the key as the first prefix too, because sources differ on whether the key
+// alone counts.
 func (s *v2) find(ctx context.Context, key string, prefixes []string) (entry, bool, error) {
 	var answer findAnswer
 	request := findRequest{key, append([]string{key}, prefixes...), s.config.Version}
@@ -89,16 +89,16 @@ func (s *v2) save(ctx context.Context, key string, body *source) error {
 		var refused *azcore.ResponseError
 		if errors.As(err, &refused) && refused.StatusCode == http.StatusForbidden {
 			// There is no way to get another address for a reserved key.
-			return fmt.Errorf("upload: %w after %s; an address for uploads is good for about an hour", withoutAddress(err), time.Since(start).Round(time.Second))
+			return fmt.Errorf("upload: %w after %s; an address for uploads is valid for about an hour", withoutAddress(err), time.Since(start).Round(time.Second))
 		}
 		return fmt.Errorf("upload: %w", withoutAddress(err))
 	}
 	return s.finalize(ctx, key, body.size)
 }
 
-// finalize asks again while the service does not know yet what was just
-// uploaded, and when it fails looks whether the entry is there all the same:
-// of a try whose answer was lost.
+// finalize repeats the call while the service does not know the uploaded blob yet. If it
+// fails, a lookup shows whether the entry exists nevertheless, by a try whose answer was
+// lost.
 func (s *v2) finalize(ctx context.Context, key string, size int64) error {
 	var answer finalizeAnswer
 	request := finalizeRequest{key, s.config.Version, strconv.FormatInt(size, 10)}

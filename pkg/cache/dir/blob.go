@@ -22,17 +22,17 @@ func (b *blob) Size() int64 { return b.size }
 
 func (b *blob) Range(ctx context.Context, offset, length int64) (io.ReadCloser, error) {
 	if err := cache.CheckRange(offset, length, b.size); err != nil {
-		return nil, fmt.Errorf("read %s: %w", b.key, err)
+		return nil, fmt.Errorf("cannot read %s: %w", b.key, err)
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("read %s: %w", b.key, err)
+		return nil, fmt.Errorf("cannot read %s: %w", b.key, err)
 	}
 	file, err := b.root.Open(fileName(b.key))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("read %s: it was removed: %w", b.key, cache.ErrMiss)
+		return nil, fmt.Errorf("cannot read %s: it was removed: %w", b.key, cache.ErrMiss)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", b.key, err)
+		return nil, fmt.Errorf("cannot read %s: %w", b.key, err)
 	}
 	return &rangeReader{reader{ctx, io.NewSectionReader(file, offset, length), length}, file}, nil
 }
@@ -42,8 +42,8 @@ type rangeReader struct {
 	io.Closer
 }
 
-// reader reads left bytes of source, or fails: with the context's error once it
-// has ended, with io.ErrUnexpectedEOF when source ends before.
+// reader reads left bytes of source. It fails with the context's error once that
+// has ended, and with io.ErrUnexpectedEOF when source ends too early.
 type reader struct {
 	ctx    context.Context
 	source io.Reader

@@ -1,13 +1,13 @@
 // Package dir is a cache in a directory, for one machine and any number of
 // processes on it.
 //
-// A blob is a file with its key as name, so that "zstd -dc" and friends can be
-// pointed at it; the file's modification time is when it was saved. File
-// systems allow names of 255 bytes, so a longer key is cut into pieces of 200
-// characters, all but the last of them directories whose names have a "~" at
-// the end, which no key has. What is being written lies in ".tmp", and gets its
-// name with one link(2), which fails if the name is taken. Deleting files is a
-// fine way to make room.
+// A blob is a file with its key as name, so that "zstd -dc" and the like can read
+// it; the file's modification time is when it was saved. File systems allow
+// names of 255 bytes, so a longer key is cut into pieces of 200 characters, all
+// but the last of them directories whose names have a "~" at the end, which no
+// key has. A file that is being written lies in ".tmp", and gets its name with
+// one link(2), which fails if the name is taken. Files may be deleted at any
+// time.
 package dir
 
 import (
@@ -35,7 +35,7 @@ const (
 
 type directory struct {
 	root *os.Root
-	mode fs.FileMode // permissions of root, which all that is in it has too
+	mode fs.FileMode // permissions of root and of all files in it
 }
 
 // New returns the cache in the directory at name. If there is none, it makes one that only its
@@ -44,16 +44,16 @@ type directory struct {
 // after a day.
 func New(name string) (cache.Cache, error) {
 	if err := os.MkdirAll(name, 0o700); err != nil {
-		return nil, fmt.Errorf("make the cache directory: %w", err)
+		return nil, fmt.Errorf("cannot make the cache directory: %w", err)
 	}
 	root, err := os.OpenRoot(name)
 	if err != nil {
-		return nil, fmt.Errorf("open the cache directory: %w", err)
+		return nil, fmt.Errorf("cannot open the cache directory: %w", err)
 	}
 	info, err := root.Stat(".")
 	if err != nil {
 		_ = root.Close()
-		return nil, fmt.Errorf("open the cache directory: %w", err)
+		return nil, fmt.Errorf("cannot open the cache directory: %w", err)
 	}
 	d := &directory{root, info.Mode().Perm()}
 	d.removeStale(time.Now().Add(-stale))
@@ -65,28 +65,28 @@ func (d *directory) Open(ctx context.Context, key string, prefixes ...string) (c
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("open %s: %w", key, err)
+		return nil, fmt.Errorf("cannot open %s: %w", key, err)
 	}
 	switch info, err := d.root.Lstat(fileName(key)); {
 	case err == nil && info.Mode().IsRegular():
 		return &blob{d.root, key, info.Size()}, nil
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("open %s: %w", key, err)
+		return nil, fmt.Errorf("cannot open %s: %w", key, err)
 	}
 	for _, prefix := range prefixes {
 		newest, err := d.newest(ctx, prefix)
 		if err != nil {
-			return nil, fmt.Errorf("look for %s…: %w", prefix, err)
+			return nil, fmt.Errorf("cannot find %s…: %w", prefix, err)
 		}
 		if newest != nil {
 			return newest, nil
 		}
 	}
-	return nil, fmt.Errorf("open %s: %w", key, cache.ErrMiss)
+	return nil, fmt.Errorf("cannot open %s: %w", key, cache.ErrMiss)
 }
 
-// newest is the youngest blob whose key starts with prefix, and of several that
-// were saved at the same instant the one whose key sorts last; or nil.
+// newest returns the blob that was saved last of those whose keys start with prefix, and of
+// several that were saved at the same instant the one whose key sorts last; or nil.
 func (d *directory) newest(ctx context.Context, prefix string) (*blob, error) {
 	var newest cache.Stored
 	err := d.each(ctx, prefix, func(found cache.Stored) {
@@ -100,7 +100,7 @@ func (d *directory) newest(ctx context.Context, prefix string) (*blob, error) {
 	return &blob{d.root, newest.Key, newest.Size}, nil
 }
 
-// each finds all blobs whose keys start with prefix.
+// each calls a function for each blob whose key starts with prefix.
 func (d *directory) each(ctx context.Context, prefix string, found func(cache.Stored)) error {
 	return fs.WalkDir(d.root.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
@@ -136,7 +136,7 @@ func (d *directory) each(ctx context.Context, prefix string, found func(cache.St
 func (d *directory) List(ctx context.Context, prefix string) ([]cache.Stored, error) {
 	var all []cache.Stored
 	if err := d.each(ctx, prefix, func(found cache.Stored) { all = append(all, found) }); err != nil {
-		return nil, fmt.Errorf("list the cache directory: %w", err)
+		return nil, fmt.Errorf("cannot list the cache directory: %w", err)
 	}
 	return all, nil
 }
@@ -147,13 +147,13 @@ func (d *directory) Remove(_ context.Context, key string) error {
 		return err
 	}
 	if err := unlessRemoved(d.root.Remove(fileName(key))); err != nil {
-		return fmt.Errorf("remove %s: %w", key, err)
+		return fmt.Errorf("cannot remove %s: %w", key, err)
 	}
 	return nil
 }
 
-// unlessRemoved is err, or nil if err is that a file vanished between being
-// listed and being looked at.
+// unlessRemoved returns err, or nil if the reason is a file that was removed after it was
+// listed.
 func unlessRemoved(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -167,23 +167,23 @@ func (d *directory) Save(ctx context.Context, key string, body io.ReaderAt, size
 	}
 	name := fileName(key)
 	if _, err := d.root.Lstat(name); err == nil {
-		return fmt.Errorf("save %s: %w", key, cache.ErrExists)
+		return fmt.Errorf("cannot save %s: %w", key, cache.ErrExists)
 	}
 	written := path.Join(unnamed, rand.Text())
 	for _, parent := range []string{unnamed, path.Dir(name)} {
 		if err := d.root.MkdirAll(parent, d.mode); err != nil {
-			return fmt.Errorf("save %s: %w", key, err)
+			return fmt.Errorf("cannot save %s: %w", key, err)
 		}
 	}
 	defer func() { _ = d.root.Remove(written) }()
 	if err := d.write(ctx, written, body, size); err != nil {
-		return fmt.Errorf("save %s: %w", key, err)
+		return fmt.Errorf("cannot save %s: %w", key, err)
 	}
 	switch err := d.root.Link(written, name); {
 	case errors.Is(err, fs.ErrExist):
-		return fmt.Errorf("save %s: %w", key, cache.ErrExists)
+		return fmt.Errorf("cannot save %s: %w", key, cache.ErrExists)
 	case err != nil:
-		return fmt.Errorf("save %s: %w", key, err)
+		return fmt.Errorf("cannot save %s: %w", key, err)
 	}
 	return nil
 }

@@ -199,7 +199,7 @@ func files(t *testing.T, name string) []string {
 	return names
 }
 
-// What is listed is what can be opened, and what was removed is not there.
+// Listed blobs can be opened, and removed ones are not listed.
 func TestCollectable(t *testing.T) {
 	name := t.TempDir()
 	c := open(t, name)

@@ -76,7 +76,7 @@ func (c *Cache) policy(call call) *httpcall.Policy {
 		Retries:  call.retries,
 		Pause:    httpcall.Exponential(c.options.Wait, c.options.MaxWait),
 		Spread:   true,
-		Patience: c.options.MaxWait,
+		MaxPause: c.options.MaxWait,
 		Failed: func(resp *http.Response, err error, _ time.Duration) {
 			limited = resp != nil && resp.StatusCode == http.StatusTooManyRequests
 			c.options.Log.Info("the Attic server failed", "call", call, "error", err)
@@ -96,12 +96,12 @@ func (c *Cache) policy(call call) *httpcall.Policy {
 
 // refusal is an answer of the server that says no.
 type refusal struct {
-	*httpcall.Refusal // whose code is Attic's name of the error
-	advice            string
+	*httpcall.StatusError // whose code is Attic's name of the error
+	advice                string
 }
 
 func (r *refusal) Error() string {
-	text := r.Refusal.Error()
+	text := r.StatusError.Error()
 	if r.advice != "" {
 		text = strings.TrimSuffix(text, ".") + ". " + r.advice
 	}
@@ -132,7 +132,7 @@ func (c *Cache) refused(resp *http.Response, data []byte) error {
 	if httpcall.Unmarshal(data, &said) != nil {
 		said.Message = tag.ReplaceAllLiteralString(string(data), " ")
 	}
-	r := &refusal{Refusal: httpcall.NewRefusal(resp, said.Error, said.Message, *c.token)}
+	r := &refusal{StatusError: httpcall.NewStatusError(resp, said.Error, said.Message, *c.token)}
 	r.advice = c.advice(r, resp)
 	return r
 }

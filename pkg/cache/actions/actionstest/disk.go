@@ -38,7 +38,7 @@ func (d *Disk) size(_ context.Context, blob string) int64 {
 }
 
 func (d *Disk) signed(blob string, permissions sas.BlobPermissions, until time.Time) (string, error) {
-	// What Azure's own clients expect of an address: an account, a container, a signature.
+	// Azure's own clients expect an account, a container and a signature in an address.
 	query := url.Values{"sp": {permissions.String()}, "se": {until.UTC().Format(time.RFC3339)}, "sig": {"none"}}
 	return d.Address + "/" + account + "/disk/" + blob + "?" + query.Encode(), nil
 }

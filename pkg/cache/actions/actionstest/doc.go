@@ -4,7 +4,7 @@
 // Storage, where clients upload and download as they would at GitHub's; or, where
 // speed counts more than that, of a [Disk].
 //
-// It is strict: what the service is not known to accept is refused. Entries are
+// It is strict: a request that the service is not known to accept is refused. Entries are
 // of the scope that a token may write to, and seen by those that may read it.
 // Limits of rate and size are not imitated.
 package actionstest

@@ -24,7 +24,7 @@ import (
 // disagree. The restore keys are prefixes in any case.
 type KeyRule int
 
-// What may be done with it.
+// The rules for the key of a lookup.
 const (
 	KeyExact   KeyRule = iota // the key is looked up exactly
 	KeyPrefix                 // exactly, then as a prefix too
@@ -36,7 +36,7 @@ const (
 type Options struct {
 	// ReadOnly and Unreadable are tokens of jobs that are not trusted.
 	ReadOnly, Unreadable bool
-	// KeyRule is what becomes of the key of a lookup.
+	// KeyRule is the rule for the key of a lookup.
 	KeyRule KeyRule
 	// NotFound is how often finalizing an upload first fails with not_found.
 	NotFound int
@@ -63,20 +63,20 @@ type Server struct {
 	lookups int
 }
 
-// Entry is what was reserved, and stored too if Size is not 0.
+// Entry is a reserved entry, which is stored too if Size is not 0.
 type Entry struct {
 	Key, Version string
 	Scope        string // the ref that it was written for
 	Size         int64
 }
 
-// A Scope is what a token may do with the entries of a ref.
+// A Scope has the permissions of a token for the entries of a ref.
 type Scope struct {
 	Scope      string // such as refs/heads/main or refs/pull/7/merge
 	Permission Permission
 }
 
-// Permission is what may be done.
+// Permission is a set of rights.
 type Permission int
 
 // The permissions, as bits.
@@ -134,9 +134,8 @@ type storage interface {
 // the runner's: a JWT with the claim "ac".
 func (s *Server) Token() string { return s.token }
 
-// TokenFor makes a further token, for a job that may do that: what it writes goes to
-// the first scope that it may write to, and what it reads is looked for in all that it
-// may read, in their order.
+// TokenFor returns a further token, for a job with these permissions: it writes to the first
+// scope that it may write to, and reads from all that it may read, in their order.
 func (s *Server) TokenFor(scopes ...Scope) string {
 	token := newToken(scopes)
 	s.mu.Lock()
@@ -145,7 +144,7 @@ func (s *Server) TokenFor(scopes ...Scope) string {
 	return token
 }
 
-// Entries is all that was reserved, in that order.
+// Entries returns all reserved entries, in the order of their reservation.
 func (s *Server) Entries() []Entry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -228,7 +227,7 @@ func (s *Server) answer(r *http.Request) (any, error) {
 	return nil, &failure{http.StatusNotFound, "bad_route", "no such method: " + method}
 }
 
-// A client is who has a token of the server.
+// A client is the holder of a token of the server.
 type client struct {
 	*Server
 	scopes []Scope

@@ -159,7 +159,7 @@ func TestUploadAndDownload(t *testing.T) {
 	if status, text := get(download); status != 200 || text != "text" {
 		t.Errorf("download: %d %s", status, text)
 	}
-	// An address gives what it is for, and nothing to who has no signature.
+	// An address serves its blob only, and only with its signature.
 	if status := c.upload(download); status != 403 {
 		t.Errorf("upload to the download address: %d", status)
 	}
@@ -191,7 +191,7 @@ func field(t *testing.T, answer, name string) string {
 	return strings.ReplaceAll(value, `\u0026`, "&")
 }
 
-// What a pull request writes only it sees; and what the default branch has written, it sees where it has nothing.
+// An entry of a pull request is visible to it alone. It finds an entry of the default branch where it has none of its own.
 func TestScopes(t *testing.T) {
 	server := actionstest.Start(t, actionstest.Options{})
 	const pull = "refs/pull/7/merge"

@@ -27,7 +27,7 @@ func openBig(t *testing.T, options actionstest.Options, size int, change func(*a
 	t.Helper()
 	get = &atomic.Pointer[download]{}
 	config := fast(t, actionstest.Start(t, options).Getenv)
-	config.Parallel, config.Ahead = 4, 4
+	config.Parallel, config.Prefetch = 4, 4
 	config.Transport = storage(func(_ int, r *http.Request, send func() *http.Response) (*http.Response, error) {
 		if meddle := get.Load(); r.Method == http.MethodGet && meddle != nil {
 			return (*meddle)(r, send)
@@ -52,8 +52,7 @@ func openBig(t *testing.T, options actionstest.Options, size int, change func(*a
 
 type download = func(r *http.Request, send func() *http.Response) (*http.Response, error)
 
-// TestBlocksTravelTogether lets no download begin before as many are asked for
-// as may be.
+// TestBlocksTravelTogether lets no download begin before as many are under way as may be.
 func TestBlocksTravelTogether(t *testing.T) {
 	blob, data, get := openBig(t, actionstest.Options{}, 9*block+10, nil)
 	for range 2 {
@@ -81,7 +80,7 @@ func TestBlocksTravelTogether(t *testing.T) {
 		if asked.Load() != 10 {
 			t.Errorf("%d downloads, want 10", asked.Load())
 		}
-		// What is closed without being read gives back its room, too.
+		// A block that is closed without being read frees its part of the budget, too.
 		if body, err = blob.Range(t.Context(), 0, blob.Size()); err == nil {
 			_, err = io.ReadFull(body, first)
 		}
@@ -152,7 +151,7 @@ func TestSmallBlobIsOneDownload(t *testing.T) {
 	}
 }
 
-// TestUnreadRange has a range that nobody reads take all the room there is.
+// TestUnreadRange has a range that nobody reads take all of the budget.
 func TestUnreadRange(t *testing.T) {
 	blob, data, get := openBig(t, actionstest.Options{}, 6*block, nil)
 	var asked atomic.Int64
