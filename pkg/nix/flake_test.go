@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// A flake's identity says all that an evaluation can see of it, and its inputs are
-// where Nix says that they are, though none was fetched.
+// A flake's identity has everything that an evaluation can see of it, and its inputs have the
+// paths that Nix gives them, though none was fetched.
 func TestFlake(t *testing.T) {
 	eachImplementation(t, func(t *testing.T, n *Nix) {
 		dir := t.TempDir()
@@ -65,7 +65,7 @@ func TestFlake(t *testing.T) {
 			t.Error("another lock is not seen")
 		}
 
-		// Where Nix itself puts a tree.
+		// The path that Nix gives a tree.
 		tree := t.TempDir()
 		if err := os.WriteFile(filepath.Join(tree, "a"), []byte("a"), 0o600); err != nil {
 			t.Fatal(err)
@@ -97,7 +97,7 @@ func inputPaths(f *Flake) (paths []string) {
 	return paths
 }
 
-// A commit is told from another one and from what has changed since.
+// A commit is distinguished from another one and from later changes.
 func TestFlakeCommit(t *testing.T) {
 	eachImplementation(t, func(t *testing.T, n *Nix) {
 		dir := t.TempDir()
@@ -147,7 +147,7 @@ func TestFlakeCommit(t *testing.T) {
 	})
 }
 
-// What decides what an evaluation gives is told apart, and nothing else.
+// Evaluator differs if the result of an evaluation may differ, and only then.
 func TestEvaluator(t *testing.T) {
 	eachImplementation(t, func(t *testing.T, n *Nix) {
 		if other := configured(t, "cores = 7"); other.Evaluator() != n.Evaluator() {
