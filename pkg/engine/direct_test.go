@@ -48,7 +48,7 @@ func TestDirectGarbage(t *testing.T) {
 		gone := func(by string) {
 			t.Helper()
 			if _, err := os.Lstat(leftOver); !errors.Is(err, os.ErrNotExist) {
-				t.Errorf("%s leaves what was left over: %v", by, err)
+				t.Errorf("%s leaves a killed restore's directory: %v", by, err)
 			}
 		}
 		leave()

@@ -74,8 +74,8 @@ func (i *importer) Add(ctx context.Context, info nix.PathInfo, from io.Reader) e
 
 // failed returns why the program stopped reading.
 func (i *importer) failed(ctx context.Context, err error) error {
-	if told := i.stop(err); told != nil {
-		err = told
+	if programErr := i.stop(err); programErr != nil {
+		err = programErr
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)

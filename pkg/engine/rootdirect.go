@@ -57,7 +57,7 @@ type rootSink struct {
 	cmd    *child.Cmd
 	in     io.WriteCloser
 	to     messenger
-	said   bytes.Buffer // the process's stderr
+	stderr bytes.Buffer // the process's stderr
 	reader errgroup.Group
 	stop   func() bool
 	chunks sync.Pool
@@ -97,7 +97,7 @@ func startAsRoot(ctx context.Context, n *nix.Nix, command []string) (*rootSink, 
 	s.cmd = child.Command(context.WithoutCancel(ctx), 0, "sudo", append(args, programs)...) // the same program as this one
 	s.cmd.Env = []string{}
 	s.cmd.Dir = "/"
-	s.cmd.Stderr = &s.said
+	s.cmd.Stderr = &s.stderr
 	if s.in, err = s.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
@@ -122,8 +122,8 @@ func startAsRoot(ctx context.Context, n *nix.Nix, command []string) (*rootSink, 
 // explain returns the process's stderr as the error if the process has ended. It may be called
 // after Close.
 func (s *rootSink) explain(err error) error {
-	if said := strings.TrimSpace(text.Plain(s.said.String())); said != "" && errors.Is(err, errLost) {
-		return errors.New(said)
+	if message := strings.TrimSpace(text.Plain(s.stderr.String())); message != "" && errors.Is(err, errLost) {
+		return errors.New(message)
 	}
 	return err
 }
@@ -180,8 +180,8 @@ func (s *rootSink) ask(ctx context.Context, kind byte, v any) error {
 	if err = s.to.send(append(head(nil, kind, 0), data...)); err != nil {
 		_ = s.in.Close() // so that the process answers or ends
 	}
-	if told := <-answer; told != nil {
-		err = told
+	if answered := <-answer; answered != nil {
+		err = answered
 	}
 	return s.cause(ctx, err)
 }

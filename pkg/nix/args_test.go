@@ -223,7 +223,7 @@ printf 'oixd\0\0\0\0\042\001\0\0\0\0\0\0\0\0\0\0\0\0\0\0stla\0\0\0\0'; exec >&-;
 						checkList(t, usual[i], list, text)
 					}
 					if !c.stdin && len(text) > 1 && strings.Contains(read, text) {
-						t.Errorf("%.50q is in what is read: %.300q", text, read)
+						t.Errorf("%.50q is in a stdin or file: %.300q", text, read)
 					}
 					if err != nil && (len(err.Error()) > 4096 || strings.ContainsAny(err.Error(), "\x00\x1b\r")) {
 						t.Errorf("%.50q has an error of %d bytes: %.300q", text, len(err.Error()), err)

@@ -224,8 +224,8 @@ func (d *Daemon) ask(q *request, read func(*answer)) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	err := d.exchange(q, read)
-	var told *serverError
-	if err != nil && !errors.As(err, &told) {
+	var refusal *serverError
+	if err != nil && !errors.As(err, &refusal) {
 		_ = d.in.Close() // the connection may be out of step
 	}
 	return err
@@ -386,7 +386,7 @@ func (d *Daemon) errorMessage() error {
 	if err := d.skip("sns"); err != nil {
 		return err
 	}
-	said, err := wire.ReadString(d.r, maxString)
+	message, err := wire.ReadString(d.r, maxString)
 	if err != nil {
 		return err
 	}
@@ -403,7 +403,7 @@ func (d *Daemon) errorMessage() error {
 	if err != nil {
 		return err
 	}
-	return &serverError{text: text.Plain(said)}
+	return &serverError{text: text.Plain(message)}
 }
 
 // A serverError is the server's message about a failed operation.

@@ -59,18 +59,18 @@ func (d *Daemon) AddMultiple(infos []PathInfo, open func(PathInfo) (io.Reader, e
 	answered := g.Wait()
 
 	var source *sourceError
-	var told *serverError
+	var refusal *serverError
 	switch {
 	case written == nil && answered == nil:
 		return nil
 	case errors.As(written, &source):
 		return source
-	case !errors.As(answered, &told):
+	case !errors.As(answered, &refusal):
 		return fmt.Errorf("cannot add to the store: %w", d.explain(errors.Join(written, answered, d.Close())))
-	case unproven.MatchString(told.text):
-		return fmt.Errorf("%w: cannot add to the store: %w", errUntrusted, told)
+	case unproven.MatchString(refusal.text):
+		return fmt.Errorf("%w: cannot add to the store: %w", errUntrusted, refusal)
 	default:
-		return fmt.Errorf("cannot add to the store: %w", told)
+		return fmt.Errorf("cannot add to the store: %w", refusal)
 	}
 }
 

@@ -141,7 +141,7 @@ func TestAdd(t *testing.T) {
 			t.Errorf("nothing: %v", err)
 		}
 		if _, err := n.FullInfo(t.Context(), "/nix/store/"+strings.Repeat("1", 32)+"-none"); err == nil || !strings.Contains(err.Error(), "is not valid") {
-			t.Errorf("what is not there: %v", err)
+			t.Errorf("a missing path: %v", err)
 		}
 	})
 }
@@ -225,7 +225,7 @@ func TestAddRefused(t *testing.T) {
 				t.Errorf("%s: got %v, want %q", name, err, test.want)
 			}
 			if isValid(t, n, first.Path) == odd {
-				t.Errorf("%s: what came before is there: %t", name, odd)
+				t.Errorf("%s: the earlier path is valid: %t", name, odd)
 			}
 			if isValid(t, n, second.Path) {
 				t.Errorf("%s: it was taken", name)

@@ -79,16 +79,16 @@ func (d *Daemon) Valid(paths ...string) (map[string]bool, error) {
 	q.numbers(opQueryValidPaths, uint64(len(paths)))
 	q.checked(valid.StorePath, paths...)
 	q.numbers(0) // do not substitute
-	there := make(map[string]bool, len(paths))
+	validPaths := make(map[string]bool, len(paths))
 	err := d.ask(&q, func(a *answer) {
 		for _, path := range a.list() {
-			there[path] = true
+			validPaths[path] = true
 		}
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot query valid paths: %w", err)
 	}
-	return there, nil
+	return validPaths, nil
 }
 
 // AllValid returns all valid paths, in no order.
@@ -135,8 +135,8 @@ func (n *Nix) ValidOutputs(ctx context.Context, drvs ...string) (map[string]Vali
 		return nil, d.explain(errors.Join(err, d.Close()))
 	}
 	for drv, byName := range outputs {
-		there := slices.DeleteFunc(slices.Sorted(maps.Values(byName)), func(path string) bool { return !valid[path] })
-		all[drv] = ValidOutputs{there, len(there) == len(byName)}
+		paths := slices.DeleteFunc(slices.Sorted(maps.Values(byName)), func(path string) bool { return !valid[path] })
+		all[drv] = ValidOutputs{paths, len(paths) == len(byName)}
 	}
 	return all, d.Close()
 }

@@ -44,7 +44,7 @@ func TestOutputMap(t *testing.T) {
 		}
 		none := "/nix/store/" + strings.Repeat("1", 32) + "-none.drv"
 		if _, err := d.OutputMap(none); err == nil || !strings.Contains(err.Error(), none) {
-			t.Errorf("of what is not there: %v", err)
+			t.Errorf("of a missing path: %v", err)
 		}
 		// After an error message of the server, the connection is usable.
 		if diff := cmp.Diff(want, outputMap(t, d, drv)); diff != "" {

@@ -84,7 +84,7 @@ func TestDerivations(t *testing.T) {
 		none := func(i string) string { return "/nix/store/" + strings.Repeat(i, 32) + "-none.drv" }
 		some, err := n.Derivations(t.Context(), []string{none("1"), drvs["top"], none("2")})
 		if err == nil || !strings.Contains(err.Error(), none("1")) || !strings.Contains(err.Error(), "(and 1 more)") {
-			t.Errorf("of what is not there: %v", err)
+			t.Errorf("of a missing path: %v", err)
 		}
 		if diff := cmp.Diff([]Derivation{{}, got[1], {}}, some); diff != "" {
 			t.Error(diff)

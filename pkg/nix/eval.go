@@ -67,10 +67,10 @@ const memoryInterval = 50 * time.Millisecond
 // killed only after a moment, unless the cause is [ErrEnough].
 func (n *Nix) Eval(ctx context.Context, e Evaluation, line func(string) bool) error {
 	cmd := n.command(ctx, "nix", n.evaluation(e))
-	said := &tail{limit: 16 << 10}
+	unclaimed := &tail{limit: 16 << 10}
 	stderr, err := pipeTo(&cmd.Stderr, &lineWriter{line: func(text string) {
 		if !line(text) {
-			_, _ = said.Write([]byte(text[:min(len(text), 8<<10)] + "\n")) // never fails
+			_, _ = unclaimed.Write([]byte(text[:min(len(text), 8<<10)] + "\n")) // never fails
 		}
 	}})
 	if err != nil {
@@ -108,7 +108,7 @@ func (n *Nix) Eval(ctx context.Context, e Evaluation, line func(string) bool) er
 		for _, p := range pipes {
 			p.finish()
 		}
-		if err != nil && ctx.Err() == nil && e.MemoryLimit > 0 && (exceeded.Load() || strings.Contains(said.String(), "error: out of memory")) {
+		if err != nil && ctx.Err() == nil && e.MemoryLimit > 0 && (exceeded.Load() || strings.Contains(unclaimed.String(), "error: out of memory")) {
 			return &Error{
 				Program: filepath.Base(cmd.Path),
 				Message: "needs more than " + bytesText(e.MemoryLimit) + " to evaluate",
@@ -116,7 +116,7 @@ func (n *Nix) Eval(ctx context.Context, e Evaluation, line func(string) bool) er
 			}
 		}
 	}
-	return failure(cmd, err, said.String())
+	return failure(cmd, err, unclaimed.String())
 }
 
 // evaluation returns the arguments of an evaluator.

@@ -42,7 +42,7 @@ func TestEval(t *testing.T) {
 		}
 		lines, err := eval(t, n, Evaluation{Expr: `builtins.trace "before" (throw "boom")`, Apply: apply})
 		if err == nil || !strings.Contains(err.Error(), "boom") || !slices.Contains(lines, "trace: before") {
-			t.Errorf("what fails: %q, %v", lines, err)
+			t.Errorf("a failure: %q, %v", lines, err)
 		}
 	})
 }

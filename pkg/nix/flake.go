@@ -105,7 +105,7 @@ var evaluating = []string{
 // Evaluator returns the version and settings of this Nix that affect the result of a pure
 // evaluation.
 func (n *Nix) Evaluator() string {
-	text := n.said
+	text := n.printed
 	for _, name := range evaluating {
 		text += fmt.Sprintf(" %s=%s", name, n.config[name].Value)
 	}
@@ -164,11 +164,11 @@ func (n *Nix) flakeSource(ctx context.Context, m *flakeMetadata) (fetched, error
 		if !storepath.Valid(path) {
 			return nil, fmt.Errorf("nix flake metadata prints the invalid store path %s", valid.Quote(path))
 		}
-		there, err := n.Valid(ctx, path)
+		isValid, err := n.Valid(ctx, path)
 		if err != nil {
 			return nil, err
 		}
-		if !there[path] {
+		if !isValid[path] {
 			path = ""
 		}
 	}

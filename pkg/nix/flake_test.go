@@ -40,7 +40,7 @@ func TestFlake(t *testing.T) {
 			t.Error("a change in the source is not seen")
 		}
 		if unknown := n.Implementation == Determinate; (first == "") != unknown {
-			t.Errorf("the identity is %q, though what is in the source is unknown: %t", first, unknown)
+			t.Errorf("the identity is %q, though the source is unknown: %t", first, unknown)
 		}
 
 		write("flake.nix", `{ inputs.other = { url = "path:/nonexistent/input"; flake = false; }; `+outputs+` }`)
@@ -117,7 +117,7 @@ func TestFlakeCommit(t *testing.T) {
 				t.Fatal(err)
 			}
 			if other, ok := seen[f.Identity]; ok {
-				t.Errorf("%s is what %s is: %q", what, other, f.Identity)
+				t.Errorf("%s and %s are the same: %q", what, other, f.Identity)
 			}
 			seen[f.Identity] = what
 		}
@@ -138,7 +138,7 @@ func TestFlakeCommit(t *testing.T) {
 		identity("a change")
 		if n.Implementation == Determinate {
 			if seen[""] != "a change" {
-				t.Errorf("what has changed is identified: %q", seen)
+				t.Errorf("a changed tree is identified: %q", seen)
 			}
 			return
 		}

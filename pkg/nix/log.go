@@ -67,13 +67,13 @@ func (t *Traffic) Add(more Traffic) {
 // Nix passes on a builder's "@nix {…}" messages as they are. With these a builder can't begin or
 // end a build, but can print anything about any derivation.
 type logReader struct {
-	emit   func(Event)
-	now    func() time.Time
-	active map[uint64]Event
-	counts map[uint64]*count // of activities
-	partly []byte            // a line that has not ended yet
-	cut    bool              // the rest of the line was dropped
-	said   int               // messages that count against maxMessages
+	emit    func(Event)
+	now     func() time.Time
+	active  map[uint64]Event
+	counts  map[uint64]*count // of activities
+	partly  []byte            // a line that has not ended yet
+	cut     bool              // the rest of the line was dropped
+	emitted int               // messages that count against maxMessages
 }
 
 // Limits of buffers that builders can fill. Nix prints the cause of a failure after the build
@@ -137,8 +137,8 @@ func (r *logReader) line(line string) {
 		return
 	case !ok || json.Unmarshal([]byte(doc), &l) != nil:
 		// Another program writes to the same stderr.
-		if said := text.Plain(line); strings.TrimSpace(said) != "" {
-			r.message(WarnMessage, said)
+		if message := text.Plain(line); strings.TrimSpace(message) != "" {
+			r.message(WarnMessage, message)
 		}
 		return
 	}
@@ -181,7 +181,7 @@ func (r *logReader) line(line string) {
 			e.Kind = FetchStopped
 		} else {
 			e.Kind = BuildStopped
-			r.said = min(r.said, maxMessages-afterBuild)
+			r.emitted = min(r.emitted, maxMessages-afterBuild)
 		}
 		r.emit(e)
 	case "result":
@@ -190,29 +190,29 @@ func (r *logReader) line(line string) {
 			r.emit(Event{Kind: BuildLine, Time: r.now(), Path: e.Path, Text: text.Plain(l.field(0))})
 		}
 	case "msg":
-		said := l.Msg
+		message := l.Msg
 		if l.RawMsg != "" {
-			said = l.RawMsg
+			message = l.RawMsg
 		}
-		said = strings.TrimSpace(text.Plain(said))
+		message = strings.TrimSpace(text.Plain(message))
 		switch l.Level {
 		case levelError:
-			r.message(ErrorMessage, unquoted(said))
+			r.message(ErrorMessage, unquoted(message))
 		case levelWarn:
-			r.message(WarnMessage, said)
+			r.message(WarnMessage, message)
 		}
 	}
 }
 
 // message emits a message, unless there are too many.
-func (r *logReader) message(kind EventKind, said string) {
-	if r.said++; r.said > maxMessages {
+func (r *logReader) message(kind EventKind, message string) {
+	if r.emitted++; r.emitted > maxMessages {
 		return
 	}
-	if r.said == maxMessages {
-		kind, said = WarnMessage, "further messages are left out until a build ends"
+	if r.emitted == maxMessages {
+		kind, message = WarnMessage, "further messages are left out until a build ends"
 	}
-	r.emit(Event{Kind: kind, Time: r.now(), Text: text.Clip(said, maxMessageSize)})
+	r.emit(Event{Kind: kind, Time: r.now(), Text: text.Clip(message, maxMessageSize)})
 }
 
 // count updates the progress of an activity that fetches.

@@ -280,19 +280,19 @@ var errorLine = regexp.MustCompile(`(?m)^[ \t]*error:[ \t]*`)
 // "error:", which is the innermost. Where that says only that another derivation failed, as
 // with an import from a derivation, the errors of the failed derivations come first.
 func Message(stderr string) string {
-	said := text.Plain(stderr)
-	errs := errorLine.FindAllStringIndex(said, -1)
+	plain := text.Plain(stderr)
+	errs := errorLine.FindAllStringIndex(plain, -1)
 	if errs == nil {
-		return unindented(said)
+		return unindented(plain)
 	}
-	last := unindented(said[errs[len(errs)-1][1]:])
+	last := unindented(plain[errs[len(errs)-1][1]:])
 	if !OnlyOthers(last) {
 		return last
 	}
 	var all []string
 	for i, at := range errs[:len(errs)-1] {
 		const most = 5
-		message := unindented(indented(said[at[1]:errs[i+1][0]]))
+		message := unindented(indented(plain[at[1]:errs[i+1][0]]))
 		if len(Named(message)) > 0 && !strings.HasPrefix(message, "…") && len(all) < most { // else it is a position in the evaluation
 			all = append(all, message)
 		}

@@ -366,7 +366,7 @@ func TestSecretsStayHere(t *testing.T) {
 		}
 	}
 	if !strings.Contains(env, "\nAWS_ACCESS_KEY_ID=s3cr3t") {
-		t.Error("what nix copy needs for s3 is not handed on")
+		t.Error("nix copy does not get the credentials for s3")
 	}
 }
 

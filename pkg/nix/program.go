@@ -65,14 +65,14 @@ func (n *Nix) resolveProgram(ctx context.Context, flake, name, system string) (P
 	if err != nil {
 		return Program{}, err
 	}
-	var said struct{ DrvPath, Output, Path string }
-	if err := json.Unmarshal(out, &said); err != nil {
+	var result struct{ DrvPath, Output, Path string }
+	if err := json.Unmarshal(out, &result); err != nil {
 		return Program{}, fmt.Errorf("cannot read the output of nix eval for %s: %w", name, err)
 	}
-	if cmp.Or(valid.Derivation(said.DrvPath), valid.StorePath(said.Path), valid.Output(said.Output)) != nil {
+	if cmp.Or(valid.Derivation(result.DrvPath), valid.StorePath(result.Path), valid.Output(result.Output)) != nil {
 		return Program{}, fmt.Errorf("%s of %s is not a derivation with known output paths", name, flake)
 	}
-	return Program{Name: name, DrvPath: said.DrvPath, Output: said.Output, OutPath: said.Path}, nil
+	return Program{Name: name, DrvPath: result.DrvPath, Output: result.Output, OutPath: result.Path}, nil
 }
 
 // checkNarHash fetches a flake and compares its content with the narHash of the reference,

@@ -80,7 +80,7 @@ PATH=${PATH#*:} exec nix "$@"`)
 		}
 		tool.OutPath = resolved["aarch64-linux"].OutPath
 		if _, _, err := worker.WithPrograms(tool).FindProgram(ctx, "tool"); err == nil || !strings.Contains(err.Error(), "cannot fetch "+tool.OutPath) {
-			t.Errorf("what nobody has: %v", err)
+			t.Errorf("a program of no package: %v", err)
 		}
 		empty, err := n.ResolvePrograms(ctx, flake, "empty", "x86_64-linux")
 		if err != nil {
@@ -90,7 +90,7 @@ PATH=${PATH#*:} exec nix "$@"`)
 			t.Errorf("without a program: %v", err)
 		}
 		if _, _, err := worker.FindProgram(ctx, "tool"); err == nil || !strings.Contains(err.Error(), "cannot find the program tool: it is not on PATH, and discovery resolved none for x86_64-linux. Install") {
-			t.Errorf("what nobody has resolved: %v", err)
+			t.Errorf("an unresolved program: %v", err)
 		}
 
 		evaluates := *n
@@ -99,7 +99,7 @@ PATH=${PATH#*:} exec nix "$@"`)
 			t.Errorf("got %s, %v", found, err)
 		}
 		if found, _, err := evaluates.FindProgram(ctx, "sh"); err != nil || strings.HasPrefix(found, "/nix/store") {
-			t.Errorf("what is on PATH: %s, %v", found, err)
+			t.Errorf("a program on PATH: %s, %v", found, err)
 		}
 		if _, _, err := evaluates.FindProgram(ctx, "fails"); err == nil || !strings.Contains(err.Error(), "cannot evaluate "+flake+"#fails: for x86_64-linux: ") {
 			t.Errorf("got %v", err)

@@ -24,7 +24,7 @@ import (
 // others.
 type NoAnswerError struct {
 	Substituters []string
-	said         string
+	warning      string
 }
 
 func (e *NoAnswerError) Error() string {
@@ -32,7 +32,7 @@ func (e *NoAnswerError) Error() string {
 	for i, substituter := range e.Substituters {
 		all[i] = Redact(substituter)
 	}
-	return fmt.Sprintf("no answer from %s: %s", strings.Join(all, ", "), e.said)
+	return fmt.Sprintf("no answer from %s: %s", strings.Join(all, ", "), e.warning)
 }
 
 // AnswerTimeout is how long a binary cache may take to answer a query, in each of two attempts.
@@ -91,10 +91,10 @@ var muted = regexp.MustCompile(`(?m)^(?:warning: )?disabling binary cache '([^']
 
 // noAnswerError returns an error with the substituters that Nix's stderr says it went on
 // without, or nil.
-func noAnswerError(said string, substituters []string) error {
-	said = text.Plain(said)
-	e := &NoAnswerError{said: lastWarning(redactText(said, substituters...))}
-	for _, m := range muted.FindAllStringSubmatch(said, -1) {
+func noAnswerError(stderr string, substituters []string) error {
+	stderr = text.Plain(stderr)
+	e := &NoAnswerError{warning: lastWarning(redactText(stderr, substituters...))}
+	for _, m := range muted.FindAllStringSubmatch(stderr, -1) {
 		for _, substituter := range substituters {
 			address, _, _ := strings.Cut(substituter, "?")
 			same := len(substituters) == 1 || strings.TrimRight(address, "/") == strings.TrimRight(m[1], "/")
@@ -113,18 +113,18 @@ func noAnswerError(said string, substituters []string) error {
 // substituter has. It takes no account of the local store, nor of signatures: see TrustedPaths.
 // If substituters don't answer, the error is a *NoAnswerError.
 func (n *Nix) Substitutable(ctx context.Context, paths []string, substituters ...string) (map[string]bool, error) {
-	said, err := n.dryRun(ctx, asked, paths, substituters)
+	stderr, err := n.dryRun(ctx, asked, paths, substituters)
 	if err != nil {
 		return nil, err
 	}
-	return parseDryRun(said, " will be fetched "), noAnswerError(said, substituters)
+	return parseDryRun(stderr, " will be fetched "), noAnswerError(stderr, substituters)
 }
 
 // lastWarning returns the last warning in Nix's stderr.
-func lastWarning(said string) string {
+func lastWarning(stderr string) string {
 	const longest = 300
 	last := ""
-	for line := range strings.Lines(said) {
+	for line := range strings.Lines(stderr) {
 		if text, ok := strings.CutPrefix(strings.TrimSpace(line), "warning: "); ok {
 			last = text
 		}
@@ -158,11 +158,11 @@ func (n *Nix) dryRun(ctx context.Context, how []Option, paths, substituters []st
 // SubstitutableClosures returns the paths whose whole closures the substituters have together.
 // If substituters don't answer, the error is a *NoAnswerError.
 func (n *Nix) SubstitutableClosures(ctx context.Context, paths []string, substituters ...string) (map[string]bool, error) {
-	said, err := n.dryRun(ctx, recently, paths, substituters)
+	stderr, err := n.dryRun(ctx, recently, paths, substituters)
 	if err != nil {
 		return nil, err
 	}
-	fetched, lacking := parseDryRun(said, " will be fetched "), parseDryRun(said, "don't know how to build these paths")
+	fetched, lacking := parseDryRun(stderr, " will be fetched "), parseDryRun(stderr, "don't know how to build these paths")
 	var known map[string]PathInfo
 	if len(lacking) > 0 {
 		if known, err = n.substitutableInfo(ctx, fetched, substituters); err != nil {
@@ -191,7 +191,7 @@ func (n *Nix) SubstitutableClosures(ctx context.Context, paths []string, substit
 			whole[path] = true
 		}
 	}
-	return whole, noAnswerError(said, substituters)
+	return whole, noAnswerError(stderr, substituters)
 }
 
 // substitutableInfo returns the metadata of the paths that the substituters have.
@@ -243,8 +243,8 @@ func (n *Nix) Delivers(ctx context.Context, substituter, path string) (bool, err
 	defer cancel()
 	with := n.asking(recently).add("store", "dump-path", "--store").checked(valid.Address, substituter)
 	cmd := n.query(ctx, "nix", with.operands(valid.StorePath, path))
-	said := &tail{limit: 4 << 10}
-	cmd.Stderr = said
+	stderr := &tail{limit: 4 << 10}
+	cmd.Stderr = stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return false, err
@@ -259,9 +259,9 @@ func (n *Nix) Delivers(ctx context.Context, substituter, path string) (bool, err
 		_ = cmd.Wait() // it was stopped
 		return true, nil
 	}
-	err = failure(cmd, cmd.Wait(), said.String())
+	err = failure(cmd, cmd.Wait(), stderr.String())
 	switch {
-	case undelivered.MatchString(text.Plain(said.String())):
+	case undelivered.MatchString(text.Plain(stderr.String())):
 		return false, nil
 	case err == nil:
 		err = errors.New("it is empty")

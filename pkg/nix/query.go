@@ -146,9 +146,9 @@ func hexHash(text string) (string, error) {
 
 // Valid returns which of the paths are valid.
 func (n *Nix) Valid(ctx context.Context, paths ...string) (map[string]bool, error) {
-	there := make(map[string]bool, len(paths))
+	validPaths := make(map[string]bool, len(paths))
 	for _, path := range paths {
-		there[path] = true
+		validPaths[path] = true
 	}
 	for _, piece := range chunks(paths) {
 		out, err := n.output(ctx, "nix-store", args("--check-validity", "--print-invalid").operands(valid.StorePath, piece...))
@@ -156,10 +156,10 @@ func (n *Nix) Valid(ctx context.Context, paths ...string) (map[string]bool, erro
 			return nil, fmt.Errorf("cannot query valid paths: %w", err)
 		}
 		for _, path := range lines(out) {
-			delete(there, path)
+			delete(validPaths, path)
 		}
 	}
-	return there, nil
+	return validPaths, nil
 }
 
 // Outputs returns the paths of derivations' outputs by name. A path that is known only after

@@ -45,7 +45,7 @@ func TestQueries(t *testing.T) {
 			t.Errorf("the closure is %q, want %q", got, want)
 		}
 		if _, err := n.Requisites(ctx, outs["fails"]); err == nil {
-			t.Error("what is not valid has a closure")
+			t.Error("an invalid path has a closure")
 		}
 
 		infos, err := n.FullInfo(ctx, outs["second"], outs["fetched"], outs["second"])
@@ -74,7 +74,7 @@ func TestQueries(t *testing.T) {
 			t.Errorf("the closure is another one:\n%s", diff)
 		}
 		if _, err := n.FullInfo(ctx, outs["second"], outs["fails"]); err == nil {
-			t.Error("there is something to tell of what is not valid")
+			t.Error("an invalid path has metadata")
 		}
 
 		valid, err := n.Valid(ctx, outs["second"], outs["fails"], drvs["fails"])
@@ -119,7 +119,7 @@ func TestAddTempRoots(t *testing.T) {
 		}
 		realise(t, n, drvs["second"])
 		if diff := cmp.Diff(map[string]bool{drvs["needsIt"]: true, drvs["fails"]: true, outs["second"]: true}, collect()); diff != "" {
-			t.Errorf("held:\n%s", diff)
+			t.Errorf("rooted:\n%s", diff)
 		}
 		if err := roots.Close(); err != nil {
 			t.Error(err)

@@ -114,9 +114,9 @@ func (d *Daemon) askAll(count int, fill func(i int, q *request)) error {
 		_ = d.in.Close() // so that the reader does not wait for answers
 	}
 	answered := g.Wait()
-	var told *serverError
-	if errors.As(answered, &told) {
-		return told
+	var refusal *serverError
+	if errors.As(answered, &refusal) {
+		return refusal
 	}
 	return errors.Join(written, answered)
 }

@@ -365,7 +365,7 @@ func TestForecast(t *testing.T) {
 		realise(t, from, drvs["big"])
 		check("one is to be fetched", from, 6<<20, "bigger", "big")
 		if size, err := n.Forecast(ctx, []string{"/nix/store/none"}); err == nil {
-			t.Errorf("the forecast of what is no path is %d", size)
+			t.Errorf("the forecast of an invalid path is %d", size)
 		}
 	})
 }
@@ -440,13 +440,13 @@ func TestBuilt(t *testing.T) {
 
 		none := "/nix/store/" + strings.Repeat("1", 32) + "-none.drv"
 		if _, err := n.Outputs(ctx, two, none); err == nil || !strings.Contains(err.Error(), none) {
-			t.Errorf("of what is not there: %v", err)
+			t.Errorf("of a missing path: %v", err)
 		}
 		if _, _, err := n.Built(ctx, two, none); err == nil || !strings.Contains(err.Error(), none) {
-			t.Errorf("of what is not there: %v", err)
+			t.Errorf("of a missing path: %v", err)
 		}
 		if n.Has(none) || n.Has("/etc/passwd") {
-			t.Error("what is no derivation has outputs")
+			t.Error("a path that is no derivation has outputs")
 		}
 		// Without derivations, no program runs.
 		ended, cancel := context.WithCancel(ctx)

@@ -51,10 +51,10 @@ func (n *Nix) TrustedPaths(ctx context.Context, paths []string, substituter stri
 func (n *Nix) verify(ctx context.Context, paths []string, substituter string) ([]string, error) {
 	var failed error
 	for try := 0; try < maxVerify && len(paths) > 0; try++ {
-		var said bytes.Buffer
+		var stderr bytes.Buffer
 		with := n.asking(asked).add("store", "verify", "--no-contents", "--store").checked(valid.Address, substituter)
 		cmd := n.query(ctx, "nix", with.operands(valid.StorePath, paths...))
-		cmd.Stderr = &said
+		cmd.Stderr = &stderr
 		err := n.run(cmd)
 		if err == nil {
 			return paths, failed
@@ -63,7 +63,7 @@ func (n *Nix) verify(ctx context.Context, paths []string, substituter string) ([
 		if code != verifyUntrusted {
 			failed = redactErr(err, substituter)
 		}
-		left := withoutNamed(paths, text.Plain(said.String()))
+		left := withoutNamed(paths, text.Plain(stderr.String()))
 		switch {
 		case len(left) == len(paths):
 			return nil, errors.Join(failed, fmt.Errorf("nix store verify failed and named none of %d paths", len(paths)))
@@ -79,9 +79,9 @@ func (n *Nix) verify(ctx context.Context, paths []string, substituter string) ([
 
 // withoutNamed returns the paths that nix store verify names in no line of its stderr other
 // than "checking '…'". It names a damaged narinfo by the hash of its path.
-func withoutNamed(paths []string, said string) []string {
+func withoutNamed(paths []string, stderr string) []string {
 	var wrong strings.Builder
-	for line := range strings.Lines(said) {
+	for line := range strings.Lines(stderr) {
 		if !strings.HasPrefix(line, "checking '") {
 			wrong.WriteString(line)
 		}

@@ -38,19 +38,19 @@ func (n *Nix) Substitute(ctx context.Context, paths ...string) error {
 // Realise, add to the store. Paths that are built are not counted.
 func (n *Nix) Forecast(ctx context.Context, outputs []string) (int64, error) {
 	cmd := n.commandWithCredentials(ctx, "nix-store", args("--realise", "--dry-run").operands(valid.Realisable, outputs...))
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = io.Discard, &said
+	var stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = io.Discard, &stderr
 	if err := n.run(cmd); err != nil {
 		return 0, fmt.Errorf("cannot ask Nix for the paths to fetch: %w", err)
 	}
-	return parseUnpacked(said.String()), nil
+	return parseUnpacked(stderr.String()), nil
 }
 
 var unpackedPattern = regexp.MustCompile(`([0-9.]+) ([KMGT])iB unpacked\)`)
 
 // parseUnpacked returns the unpacked size that a dry run prints, in bytes.
-func parseUnpacked(said string) int64 {
-	m := unpackedPattern.FindStringSubmatch(text.Plain(said))
+func parseUnpacked(stderr string) int64 {
+	m := unpackedPattern.FindStringSubmatch(text.Plain(stderr))
 	if m == nil {
 		return 0
 	}
@@ -65,23 +65,23 @@ func parseUnpacked(said string) int64 {
 func (n *Nix) ToBuild(ctx context.Context, outputs []string) ([]string, error) {
 	built := map[string]bool{}
 	for _, piece := range chunks(outputs) {
-		var said bytes.Buffer
+		var stderr bytes.Buffer
 		cmd := n.commandWithCredentials(ctx, "nix-store", args("--realise", "--dry-run").operands(valid.Realisable, piece...))
-		cmd.Stdout, cmd.Stderr = io.Discard, &said
+		cmd.Stdout, cmd.Stderr = io.Discard, &stderr
 		if err := n.run(cmd); err != nil {
 			return nil, fmt.Errorf("cannot ask Nix for the derivations to build: %w", err)
 		}
-		maps.Copy(built, parseDryRun(said.String(), " will be built:"))
+		maps.Copy(built, parseDryRun(stderr.String(), " will be built:"))
 	}
 	return slices.Sorted(maps.Keys(built)), nil
 }
 
 // parseDryRun returns the paths that a dry run lists under a heading, such as
 // " will be fetched ".
-func parseDryRun(said, heading string) map[string]bool {
+func parseDryRun(stderr, heading string) map[string]bool {
 	listed := map[string]bool{}
 	within := false
-	for line := range strings.Lines(text.Plain(said)) {
+	for line := range strings.Lines(text.Plain(stderr)) {
 		line = strings.TrimRight(line, "\n")
 		path, indented := strings.CutPrefix(line, "  /nix/store/")
 		switch {

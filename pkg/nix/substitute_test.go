@@ -80,7 +80,7 @@ func TestTrustedPaths(t *testing.T) {
 			}
 		}
 		if got, err := n.TrustedPaths(t.Context(), []string{outs["talks"]}, cache); err == nil {
-			t.Errorf("what is not there is %v", got)
+			t.Errorf("a missing path is %v", got)
 		}
 	})
 }
@@ -153,7 +153,7 @@ func TestTrustedPathsOfTrouble(t *testing.T) {
 			}
 		}
 		if got, err := n.TrustedPaths(ctx, all, "file://"+dir+"/none"); len(got) > 0 {
-			t.Errorf("a binary cache that is none has %v, %v", got, err)
+			t.Errorf("a missing binary cache has %v, %v", got, err)
 		}
 	})
 }
@@ -196,6 +196,6 @@ func TestSubstituteAll(t *testing.T) {
 	}
 	data, err := os.ReadFile(asked)
 	if err != nil || !strings.Contains(string(data), paths[len(paths)-1]) {
-		t.Errorf("what could not be fetched kept others from being asked for (%v)", err)
+		t.Errorf("a failed fetch kept others from being tried (%v)", err)
 	}
 }

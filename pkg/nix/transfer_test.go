@@ -47,7 +47,7 @@ func TestExportImport(t *testing.T) {
 			t.Error("the other store exports another stream")
 		}
 		if err := n.Export(ctx, io.Discard, []PathInfo{{Path: outs["talks"]}}); err == nil {
-			t.Error("what is not valid was exported")
+			t.Error("an invalid path was exported")
 		}
 	})
 }
@@ -91,7 +91,7 @@ func TestExportImportMany(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		importStream(t, n, stream)
 		if !bytes.Equal(stream, export(t, n, paths)) {
-			t.Error("what is exported is not what was imported")
+			t.Error("the exported stream differs from the imported one")
 		}
 		valid, err := n.Valid(t.Context(), slices.Concat(paths, []string{"/nix/store/" + strings.Repeat("1", 32) + "-x"})...)
 		if err != nil {

@@ -22,14 +22,14 @@ const (
 func (d *Daemon) Trust() Trust { return d.trust }
 
 func (d *Daemon) readTrust() error {
-	said, err := wire.ReadUint64(d.r)
+	level, err := wire.ReadUint64(d.r)
 	if err != nil {
 		return err
 	}
-	if said > uint64(NotTrusted) {
-		return fmt.Errorf("unknown level of trust %d", said)
+	if level > uint64(NotTrusted) {
+		return fmt.Errorf("unknown level of trust %d", level)
 	}
-	d.trust = Trust(said)
+	d.trust = Trust(level)
 	return nil
 }
 

@@ -28,7 +28,7 @@ type Version struct {
 	// based on; Lix began with 2.90.
 	Number string
 
-	said         string // the output of `nix --version`
+	printed      string // the output of `nix --version`
 	major, minor int
 }
 
@@ -46,13 +46,13 @@ var versionPattern = regexp.MustCompile(`^nix \((\w[^()]*)\) ((\d+)\.(\d+)[0-9a-
 
 // ParseVersion parses the output of `nix --version`. If that is not of Nix, or the version is
 // too old, the error wraps [ErrMissing].
-func ParseVersion(said string) (Version, error) {
-	said = strings.TrimSpace(text.Plain(said))
-	m := versionPattern.FindStringSubmatch(said)
+func ParseVersion(output string) (Version, error) {
+	output = strings.TrimSpace(text.Plain(output))
+	m := versionPattern.FindStringSubmatch(output)
 	if m == nil {
-		return Version{}, fmt.Errorf("%w: `nix --version` says %.80q. Install Nix 2.8 or newer, Lix or Determinate Nix", ErrMissing, said)
+		return Version{}, fmt.Errorf("%w: `nix --version` prints %.80q. Install Nix 2.8 or newer, Lix or Determinate Nix", ErrMissing, output)
 	}
-	v := Version{Implementation: Implementation(m[1]), Number: m[2], said: said}
+	v := Version{Implementation: Implementation(m[1]), Number: m[2], printed: output}
 	v.major, _ = strconv.Atoi(m[3]) // the pattern has only digits
 	v.minor, _ = strconv.Atoi(m[4])
 	switch {

@@ -187,7 +187,7 @@ func TestReadsNoMoreThanItCompresses(t *testing.T) {
 				t.Error(err)
 			}
 			if left := src.Len(); left < len(export)-read-2*FrameSize {
-				t.Errorf("%d processors: %d bytes more are read for nobody", n, len(export)-read-left)
+				t.Errorf("%d processors: %d more bytes are read than needed", n, len(export)-read-left)
 			}
 		})
 	}

@@ -122,7 +122,7 @@ func TestHandOver(t *testing.T) {
 		t.Errorf("the closure is %v", closure)
 	}
 	if _, err := RestoreDrvs(t.Context(), n, engine.Protocol(n), blob, packed.SHA256, []string{"/nix/store/00000000000000000000000000000000-nosuch.drv"}, nil, Everything()); !errors.Is(err, ErrSource) {
-		t.Errorf("what the pack does not hold: %v", err)
+		t.Errorf("a path that is not in the pack: %v", err)
 	}
 
 	// The file works like the cache; a cut one does not.

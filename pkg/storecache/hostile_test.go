@@ -126,7 +126,7 @@ func TestHostilePacks(t *testing.T) {
 			}
 			nixtest.Verify(t)
 			if _, err := r.Restore(t.Context(), good); err != nil {
-				t.Errorf("%s, %s: what is good: %v", name, engine, err)
+				t.Errorf("%s, %s: a good path: %v", name, engine, err)
 			}
 			if names := nixtest.InStore(t); engine == "direct" && strings.Join(names, " ") != filepath.Base(good) {
 				t.Errorf("%s, %s: the store has %q", name, engine, names)

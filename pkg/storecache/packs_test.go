@@ -180,7 +180,7 @@ func TestPacks(t *testing.T) {
 				valid, err := n.Valid(t.Context(), paths["alone"])
 				must(t, err)
 				if valid[paths["alone"]] {
-					t.Errorf("%s: what nobody wants was restored", name)
+					t.Errorf("%s: an unwanted path was restored", name)
 				}
 				if got, err = r.Restore(t.Context(), paths["top"]); err != nil || got.Paths != 0 || got.Bytes != 0 {
 					t.Errorf("%s: a second time: %+v, %v", name, got, err)
