@@ -16,10 +16,10 @@ const dumpBuffer = 256 << 10
 
 var dumpers = sync.Pool{New: func() any { return &dumper{buf: make([]byte, 0, dumpBuffer)} }}
 
-// Dump writes the NAR of a file, directory or symlink. It knows nothing of the names
-// that Nix on macOS gives to what differs in case only.
+// Dump writes the NAR of a file, directory or symlink. It does not support the names
+// that Nix on macOS gives to files whose names differ only in case.
 //
-// Each directory that it is in holds a descriptor open.
+// It has a descriptor open for each directory that it is in.
 func Dump(w io.Writer, path string) error {
 	d, _ := dumpers.Get().(*dumper)
 	defer dumpers.Put(d)
@@ -34,12 +34,12 @@ func Dump(w io.Writer, path string) error {
 		err = d.flush()
 	}
 	if err != nil {
-		return fmt.Errorf("write NAR of %s: %w", path, err)
+		return fmt.Errorf("cannot write the NAR of %s: %w", path, err)
 	}
 	return nil
 }
 
-// A dumper collects what is written, so that w gets large pieces.
+// A dumper buffers its output, so that w gets large pieces.
 type dumper struct {
 	w    io.Writer
 	buf  []byte
@@ -52,7 +52,7 @@ func (d *dumper) flush() error {
 	return err
 }
 
-// room makes room for n bytes, which must fit.
+// room makes room for n bytes, which must not exceed the buffer.
 func (d *dumper) room(n int) error {
 	if n > cap(d.buf)-len(d.buf) {
 		return d.flush()
@@ -75,7 +75,7 @@ func (d *dumper) text(s string) error {
 }
 
 func (d *dumper) node(dir int, name string) error {
-	// What is no file, such as a pipe, must not be waited for.
+	// Without O_NONBLOCK, the open of a pipe would block.
 	fd, err := openat(dir, name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, unix.ELOOP) {
 		return d.symlink(dir, name)
@@ -125,12 +125,12 @@ func (d *dumper) regular(fd int, name string, st *unix.Stat_t) error {
 	if err := d.put(start); err != nil {
 		return err
 	}
-	size := uint64(st.Size) //nolint:gosec // of a file
+	size := uint64(st.Size) //nolint:gosec // a file's size is not negative
 	if err := d.put(string(binary.LittleEndian.AppendUint64(nil, size))); err != nil {
 		return err
 	}
 	for left := size; left > 0; {
-		// Many small files, and large pieces of large ones.
+		// Small files share the buffer, large ones are read in large pieces.
 		if err := d.room(int(min(left, dumpBuffer))); err != nil {
 			return err
 		}

@@ -33,7 +33,7 @@ func WriteRecord(w io.Writer, path string, references []string, deriver string, 
 	return err
 }
 
-// WriteEnd writes what follows the last path of an export stream.
+// WriteEnd writes the end of an export stream.
 func WriteEnd(w io.Writer) error {
 	_, err := w.Write(binary.LittleEndian.AppendUint64(nil, StreamEnd))
 	return err

@@ -6,10 +6,9 @@ import (
 	"math"
 )
 
-// TeeFile returns a reader of r, a NAR of size bytes, that writes the content of the
-// file that the NAR is of to w. It fails with [ErrMalformed] before the last byte unless
-// that is a regular file that is not executable: a hash of its content is then one of all
-// that the NAR has.
+// TeeFile returns a reader of r, the NAR of a file with size bytes, that writes the file's
+// content to w. It fails with [ErrMalformed] before the last byte unless the NAR is that of a
+// regular file that is not executable, so that a hash of the content covers the whole NAR.
 func TeeFile(r io.Reader, size int64, w io.Writer) io.Reader {
 	return &fileReader{r: r, size: size, to: w}
 }
@@ -21,7 +20,7 @@ type fileReader struct {
 
 	at      int64 // in the NAR
 	head    []byte
-	content int64 // where the content ends
+	content int64 // the end of the content
 	tail    string
 }
 
@@ -35,7 +34,7 @@ func (f *fileReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// consume takes the next bytes of the NAR.
+// consume parses the next bytes of the NAR.
 func (f *fileReader) consume(p []byte) error {
 	for len(p) > 0 {
 		var n int
@@ -66,7 +65,7 @@ func (f *fileReader) consume(p []byte) error {
 	return nil
 }
 
-// begin reads what comes before the content.
+// begin parses the bytes before the content.
 func (f *fileReader) begin() error {
 	length := binary.LittleEndian.Uint64(f.head[len(wFile):])
 	if string(f.head[:len(wFile)]) != wFile || length > math.MaxInt64/2 {

@@ -9,7 +9,7 @@ import (
 	"testing/iotest"
 )
 
-// The content of a file comes out whatever pieces its NAR comes in.
+// The content of a file is the same in whatever pieces its NAR is read.
 func TestTeeFile(t *testing.T) {
 	for _, content := range []string{"", "1", "12345678", strings.Repeat("123", 100_000)} {
 		whole := archive(file(content))
@@ -31,7 +31,7 @@ func TestTeeFile(t *testing.T) {
 	}
 }
 
-// Nobody gets all of a NAR that has more than the content of a file.
+// The reader never returns the whole of a NAR that has more than the content of a file.
 func TestTeeFileOfSomethingElse(t *testing.T) {
 	whole := archive(file("content"))
 	end := len(whole) - len(wEnd)

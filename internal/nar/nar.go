@@ -1,6 +1,6 @@
-// Package nar reads and writes NARs, the archives that Nix makes of store paths:
-// their form is that of src/libutil/archive.cc. It takes what Nix writes and nothing
-// else, so a path has one NAR only, and a NAR may come from anybody.
+// Package nar reads and writes NARs, the archives that Nix makes of store paths, in the
+// format of src/libutil/archive.cc. It accepts only what Nix writes, so that a path has only one
+// NAR. A NAR may be hostile.
 package nar
 
 import (
@@ -14,24 +14,24 @@ import (
 	"strings"
 )
 
-// ErrMalformed is wrapped by the errors that say what is wrong with a NAR.
+// ErrMalformed is wrapped by errors about the format of a NAR.
 var ErrMalformed = errors.New("malformed NAR")
 
 const (
 	maxName   = 255  // bytes; NAME_MAX
 	maxTarget = 4095 // of a symlink; PATH_MAX without the NUL
 
-	maxDepth = 256 // of directories; newer versions of Nix take 64
+	maxDepth = 256 // of directories; newer versions of Nix accept 64
 
-	// maxPath is for what lies below the root, so that Nix, which uses whole paths,
-	// gets to it.
+	// maxPath is the longest path below the root, so that Nix, which uses whole paths,
+	// can open it.
 	maxPath = 4096 - 256
 
-	// MinBuffer is the least that the buffer of a reader may have, in bytes.
+	// MinBuffer is the smallest buffer of a reader, in bytes.
 	MinBuffer = 4 << 10
 )
 
-// words is how strings stand in a NAR: length, bytes, zeros up to a multiple of 8.
+// words encodes strings as in a NAR: length, bytes, zeros up to a multiple of 8.
 func words(all ...string) string {
 	var b []byte
 	for _, s := range all {
@@ -59,55 +59,55 @@ var (
 
 func padding(size uint64) uint64 { return -size % 8 }
 
-// A tree is told what is in a NAR, in its order.
+// A tree receives the nodes of a NAR, in its order.
 type tree interface {
-	directory(name string) error // what follows lies in it, up to its leave
+	directory(name string) error // contains the nodes up to its leave
 	leave() error
 	symlink(name, target string) error
 	file(name string, executable bool) error
-	contents(p []byte) error // of the file before, maybe a part; p is not kept
+	contents(p []byte) error // part of the last file; it must not keep p
 	fileEnd() error
 }
 
-// A parser takes from r just the bytes of a NAR.
+// A parser reads exactly the bytes of a NAR from r.
 type parser struct {
 	r    *bufio.Reader
 	to   tree
 	tee  io.Writer // gets all bytes, unless it is nil
 	left int64     // bytes that the NAR may still have
-	at   int64     // bytes that it had
+	at   int64     // bytes that were read
 
-	depth int // directories that the node that is read lies in
+	depth int // directories around the current node
 	path  int // length of its path below the root
 }
 
 // Copy reads a NAR, and nothing after it, and writes it to w in many pieces. The
-// buffer of r must have [MinBuffer] at least.
+// buffer of r must have at least [MinBuffer] bytes.
 func Copy(w io.Writer, r *bufio.Reader) error {
 	p := parser{r: r, to: nowhere{}, tee: w, left: math.MaxInt64}
 	return p.archive("")
 }
 
-// Content gives the content of the file that data is the NAR of.
+// Content returns the content of a file from its NAR.
 func Content(data []byte) ([]byte, error) {
 	var one single
 	if err := parseAll(bufio.NewReaderSize(bytes.NewReader(data), MinBuffer), int64(len(data)), "", &one); err != nil {
 		return nil, err
 	}
 	if !one.is {
-		return nil, fmt.Errorf("%w: it is not one of a file", ErrMalformed)
+		return nil, fmt.Errorf("%w: not that of a file", ErrMalformed)
 	}
 	return one.data, nil
 }
 
-// parseAll reads a NAR of size bytes, and that nothing follows.
+// parseAll reads a NAR of size bytes. It is an error if r has more.
 func parseAll(r *bufio.Reader, size int64, name string, to tree) error {
 	p := parser{r: r, to: to, left: size}
 	if err := p.archive(name); err != nil {
 		return err
 	}
 	if _, err := r.Peek(1); err == nil || p.left > 0 {
-		return p.malformed("its end, where %d bytes are left", max(p.left, int64(r.Buffered())))
+		return p.malformed("end of the NAR before the last %d bytes", max(p.left, int64(r.Buffered())))
 	} else if !errors.Is(err, io.EOF) {
 		return err
 	}
@@ -117,7 +117,7 @@ func parseAll(r *bufio.Reader, size int64, name string, to tree) error {
 // archive reads a NAR whose root has that name.
 func (p *parser) archive(name string) error {
 	if p.r.Size() < MinBuffer {
-		return fmt.Errorf("read NAR: a buffer of %d bytes is too small", p.r.Size())
+		return fmt.Errorf("cannot read a NAR: the buffer of %d bytes is too small", p.r.Size())
 	}
 	if err := p.expect(wMagic); err != nil {
 		return err
@@ -129,16 +129,16 @@ func (p *parser) malformed(format string, args ...any) error {
 	return fmt.Errorf("%w: %s, at byte %d", ErrMalformed, fmt.Sprintf(format, args...), p.at)
 }
 
-// peek gives the next n bytes, which stay until more are asked for.
+// peek returns the next n bytes, which are valid until the next call.
 func (p *parser) peek(n int) ([]byte, error) {
 	if int64(n) > p.left {
-		return nil, p.malformed("%d bytes more, where %d are left", n, p.left)
+		return nil, p.malformed("%d more bytes where %d are left", n, p.left)
 	}
 	data, err := p.r.Peek(n)
 	return data, unexpected(err)
 }
 
-// take takes the next n bytes, which stay until more are asked for.
+// take reads the next n bytes, which are valid until the next call.
 func (p *parser) take(n int) ([]byte, error) {
 	data, err := p.peek(n)
 	if err != nil {
@@ -162,7 +162,7 @@ func unexpected(err error) error {
 	return err
 }
 
-// expect reads words that must come.
+// expect reads words and returns an error unless they are the wanted ones.
 func (p *parser) expect(want string) error {
 	got, err := p.take(len(want))
 	if err != nil {
@@ -174,8 +174,8 @@ func (p *parser) expect(want string) error {
 	return nil
 }
 
-// found reads words if they come. It is for places where the NAR has no fewer bytes
-// left, whatever comes.
+// found reads words if they are the wanted ones. A valid NAR must have at least as many bytes
+// left.
 func (p *parser) found(want string) (bool, error) {
 	got, err := p.peek(len(want))
 	if err != nil || string(got) != want {
@@ -198,7 +198,7 @@ func (p *parser) text(limit uint64) (string, error) {
 		return "", err
 	}
 	if size == 0 || size > limit {
-		return "", p.malformed("a text of %d bytes", size)
+		return "", p.malformed("a string of %d bytes", size)
 	}
 	data, err := p.take(int(size + padding(size))) //nolint:gosec // below the limit
 	if err != nil {
@@ -258,14 +258,14 @@ func (p *parser) regular(name string) error {
 		return err
 	}
 	if size > math.MaxInt64 || int64(size) > p.left {
-		return p.malformed("a file of %d bytes, where %d are left", size, p.left)
+		return p.malformed("a file of %d bytes where %d are left", size, p.left)
 	}
 	if err := p.to.file(name, executable); err != nil {
 		return err
 	}
 	for left := size; left > 0; {
 		if p.r.Buffered() == 0 {
-			if _, err := p.peek(1); err != nil { // as many as one read gives
+			if _, err := p.peek(1); err != nil { // fills the buffer with one read
 				return err
 			}
 		}
@@ -286,7 +286,7 @@ func (p *parser) regular(name string) error {
 
 func (p *parser) directory(name string) error {
 	if p.depth == maxDepth {
-		return p.malformed("%d directories in each other", p.depth+1)
+		return p.malformed("%d nested directories", p.depth+1)
 	}
 	p.depth++
 	if err := p.to.directory(name); err != nil {
@@ -331,7 +331,7 @@ func (p *parser) directory(name string) error {
 	}
 }
 
-// nowhere is a tree that nobody wants.
+// nowhere is a tree that drops all nodes.
 type nowhere struct{}
 
 func (nowhere) directory(string) error       { return nil }
@@ -341,7 +341,7 @@ func (nowhere) file(string, bool) error      { return nil }
 func (nowhere) contents([]byte) error        { return nil }
 func (nowhere) fileEnd() error               { return nil }
 
-// single keeps what is in a file that is the root.
+// single is a tree that keeps the content of the root if that is a file.
 type single struct {
 	nowhere
 	is   bool

@@ -27,7 +27,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// archive is a NAR whose root is node.
+// archive returns a NAR whose root is node.
 func archive(node string) string { return wMagic + node }
 
 func file(content string) string {
@@ -53,7 +53,7 @@ func nested(depth int, name, inner string) string {
 	return strings.Repeat(start, depth) + inner + strings.Repeat(words(")", ")"), depth)
 }
 
-// odd has what Nix allows and few write.
+// odd has nodes that Nix allows and that are rare.
 var odd = archive(dir(
 	entry("\x01\xff not UTF-8", file("x")),
 	entry("A", file("upper")),
@@ -69,13 +69,13 @@ var odd = archive(dir(
 	entry(strings.Repeat("n", maxName), dir(entry("...", link("..")))),
 ))
 
-// good are NARs that are taken.
+// good are valid NARs.
 var good = []string{
 	odd, archive(file("")), archive(file("1234567")), archive(program("12345678")), archive(link("t")), archive(dir()),
 	archive(dir(entry("a", dir(entry("a", file("x")))), entry("b", link("a/../../..")))),
 }
 
-// bad are NARs that nobody takes, by what is wrong with them.
+// bad are malformed NARs by their fault.
 var bad = map[string]string{
 	"nothing":               "",
 	"magic":                 words("nix-archive-2") + file(""),
@@ -132,8 +132,8 @@ var bad = map[string]string{
 	"a long length":         strings.Replace(archive(file("12345678")), "\x08\x00\x00\x00\x00\x00\x00\x00"+"12345678", "\x10\x00\x00\x00\x00\x00\x00\x00"+"12345678", 1),
 }
 
-// unpack unpacks into an empty directory, of which it says all, and checks that
-// beside it nothing changed.
+// unpack unpacks into an empty directory, lists that, and checks that nothing outside has
+// changed.
 func unpack(t testing.TB, r io.Reader, size int) (root string, err error) {
 	t.Helper()
 	outside := t.TempDir()
@@ -190,7 +190,7 @@ func differ(a, b string) string {
 	return fmt.Sprintf("%d and %d bytes", len(a), len(b))
 }
 
-// However it is read, what is unpacked has the same NAR.
+// In whatever pieces a NAR is read, the unpacked files have the same NAR.
 func TestUnpack(t *testing.T) {
 	for _, nar := range good {
 		for name, read := range map[string]func(io.Reader) io.Reader{
@@ -207,7 +207,7 @@ func TestUnpack(t *testing.T) {
 	}
 }
 
-// Modes and times are those of store paths, whatever the umask is.
+// Modes and times are those of store paths with any umask.
 func TestMetadata(t *testing.T) {
 	for _, umask := range []int{0o022, 0o077, 0} {
 		old := unix.Umask(umask)
@@ -245,7 +245,7 @@ func TestBad(t *testing.T) {
 		if !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %v", name, err)
 		}
-		// The same, where nobody knows the size: a stream in which other things follow.
+		// The same without a known size: a stream in which other bytes follow.
 		err = Copy(io.Discard, bufio.NewReader(strings.NewReader(nar+"more")))
 		wrong := err != nil
 		if trailing := strings.HasPrefix(nar, archive(file(""))); wrong == trailing {
@@ -254,7 +254,7 @@ func TestBad(t *testing.T) {
 	}
 }
 
-// A NAR that was cut anywhere, or whose reader fails, is no NAR.
+// It is an error if a NAR is cut anywhere, or its reader fails.
 func TestCut(t *testing.T) {
 	nar := good[len(good)-1]
 	boom := errors.New("boom")
@@ -277,7 +277,7 @@ func TestCut(t *testing.T) {
 	}
 }
 
-// What is there stays, a symlink most of all.
+// Existing files stay, above all symlinks.
 func TestUnpackReplacesNothing(t *testing.T) {
 	for name, before := range map[string]func(string) error{
 		"file":    func(path string) error { return os.WriteFile(path, []byte("before"), 0o600) },
@@ -301,7 +301,7 @@ func TestUnpackReplacesNothing(t *testing.T) {
 	}
 }
 
-// No descriptor is left open, and deep nesting takes little memory.
+// No descriptor is left open, and deep nesting needs little memory.
 func TestUnpackLeavesNothingOpen(t *testing.T) {
 	descriptors := func() int {
 		entries, err := os.ReadDir("/dev/fd")
@@ -330,7 +330,7 @@ func TestUnpackLeavesNothingOpen(t *testing.T) {
 	}
 }
 
-// repeated gives a text without end.
+// repeated is a reader that repeats a text forever.
 type repeated struct {
 	text string
 	at   int
@@ -342,7 +342,7 @@ func (r *repeated) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Copy gives the same bytes and reads nothing behind them.
+// Copy copies the NAR's bytes and reads nothing after them.
 func TestCopy(t *testing.T) {
 	for _, nar := range good {
 		r := bufio.NewReaderSize(iotest.HalfReader(strings.NewReader(nar+"more")), MinBuffer)
@@ -384,7 +384,7 @@ func TestContent(t *testing.T) {
 	}
 }
 
-// Dump tells what it can't write.
+// Dump's error names the file that it can't write.
 func TestDumpFails(t *testing.T) {
 	dir := t.TempDir()
 	must(t, unix.Mkfifo(filepath.Join(dir, "fifo"), 0o600))
@@ -400,11 +400,11 @@ func TestDumpFails(t *testing.T) {
 			t.Error(err)
 		}
 	} else {
-		t.Error("nobody heard of the writer's error")
+		t.Error("the writer's error was lost")
 	}
 }
 
-// What is taken is a NAR that Dump would write; and nothing else is left.
+// An accepted NAR is one that Dump would write, and nothing is left of others.
 func check(t testing.TB, nar string) {
 	t.Helper()
 	root, err := unpack(t, strings.NewReader(nar), len(nar))
@@ -432,7 +432,7 @@ func FuzzUnpack(f *testing.F) {
 	f.Fuzz(func(t *testing.T, nar []byte) { check(t, string(nar)) })
 }
 
-// Words put together at random, and bytes changed, are NARs seldom.
+// Random words and changed bytes are rarely a NAR.
 func TestRandom(t *testing.T) {
 	r := testbench.Random(t)
 	parts := []string{wNode, wRegular, wExecutable, wContents, wDirectory, wEntry, wNodeStart, wSymlink, wEnd, wMagic,

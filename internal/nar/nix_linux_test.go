@@ -9,7 +9,7 @@ import (
 	"github.com/org/nix-matrix/internal/testbench"
 )
 
-// What Nix writes is read, and the other way round.
+// This package reads the NARs of Nix, and Nix reads those of this package.
 func TestNix(t *testing.T) {
 	for _, version := range testbench.NixVersions {
 		nixStore := filepath.Join(testbench.NixPath(t, version), "nix-store")

@@ -11,25 +11,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What all paths of a store have: modes and time.
+// The modes and the time of all files in a store.
 const (
 	fileMode       = 0o444
 	executableMode = 0o555
 	directoryMode  = 0o555
-	buildMode      = 0o700 // of a directory until all is in it
+	buildMode      = 0o700 // of a directory until it is complete
 
 	mtime = 1 // second after the epoch
 )
 
 var buffers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 256<<10) }}
 
-// Unpack reads a NAR of size bytes, at which r must end, and makes of it the new
-// object name in the open directory dir, with the modes and times that Nix gives
-// store paths. It follows no symlink and replaces nothing. After an error nothing is
-// left of what it made; one of r is wrapped, one of the NAR's form wraps
-// [ErrMalformed].
+// Unpack reads a NAR of size bytes, at which r must end, and creates the file, directory or
+// symlink name in the open directory dir, with the modes and times that Nix sets. It follows
+// no symlink and replaces nothing. After an error nothing is left. The error wraps that of r;
+// if the NAR's format is wrong, it wraps [ErrMalformed].
 //
-// A directory holds a descriptor open while it is unpacked.
+// It has a descriptor open for each directory that it is in.
 func Unpack(r io.Reader, size int64, dir int, name string) error {
 	buffered, _ := buffers.Get().(*bufio.Reader)
 	defer buffers.Put(buffered)
@@ -43,25 +42,25 @@ func Unpack(r io.Reader, size int64, dir int, name string) error {
 		err = errors.Join(err, Remove(dir, name))
 	}
 	if err != nil {
-		return fmt.Errorf("unpack %s: %w", name, err)
+		return fmt.Errorf("cannot unpack %s: %w", name, err)
 	}
 	return nil
 }
 
-// disk makes the tree in a directory.
+// disk is a tree that creates the nodes in a directory.
 type disk struct {
-	root int   // the directory that it begins in
-	dir  int   // the one that is being filled
-	up   []int // those that it lies in
-	open int   // the file that is being written, or -1
+	root int   // the directory of the root node
+	dir  int   // the current directory
+	up   []int // the directories above it
+	open int   // the current file, or -1
 	name string
 	mode uint32
-	made bool // something in root is ours
+	made bool // the root node was created
 
-	names []string // of the directories that are being filled
+	names []string // of the open directories
 }
 
-// close closes what is open after an error.
+// close closes all descriptors after an error.
 func (d *disk) close() {
 	if d.open >= 0 {
 		_ = unix.Close(d.open)
@@ -121,7 +120,7 @@ func (d *disk) file(name string, executable bool) (err error) {
 	if executable {
 		d.mode = executableMode
 	}
-	// A file that is created read-only can be written by who creates it.
+	// The descriptor can be written to although the file is created read-only.
 	d.open, err = openat(d.dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, d.mode)
 	d.made = d.made || err == nil
 	return failed("create", name, err)
@@ -141,13 +140,13 @@ func (d *disk) contents(p []byte) error {
 func (d *disk) fileEnd() error {
 	fd := d.open
 	d.open = -1
-	// The process's umask, or an ACL of the directory, may have had another mode.
+	// The process's umask, or an ACL of the directory, may have changed the mode.
 	var st unix.Stat_t
 	err := unix.Fstat(fd, &st)
 	if err == nil && uint32(st.Mode)&0o7777 != d.mode { //nolint:unconvert // a uint16 on darwin
 		err = unix.Fchmod(fd, d.mode)
 	}
-	if cerr := unix.Close(fd); err == nil { // a full disk may be told only now
+	if cerr := unix.Close(fd); err == nil { // it may be the first to report a full disk
 		err = cerr
 	}
 	if err != nil {
@@ -156,13 +155,13 @@ func (d *disk) fileEnd() error {
 	return d.settle(d.name)
 }
 
-// settle sets the time of what is finished.
+// settle sets the time of a complete node.
 func (d *disk) settle(name string) error {
 	times := [2]unix.Timespec{{Sec: mtime}, {Sec: mtime}}
 	return failed("utimes", name, unix.UtimesNanoAt(d.dir, name, times[:], unix.AT_SYMLINK_NOFOLLOW))
 }
 
-// openat opens what is no symlink.
+// openat opens a file or directory, but no symlink.
 func openat(dir int, name string, flags int, mode uint32) (fd int, err error) {
 	for {
 		fd, err = unix.Openat(dir, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
@@ -172,14 +171,14 @@ func openat(dir int, name string, flags int, mode uint32) (fd int, err error) {
 	}
 }
 
-// Remove removes name from an open directory, with all that is in it, read-only
-// directories too. What is not there is no error.
+// Remove removes name from an open directory, with everything in it, read-only
+// directories too. It is no error if name does not exist.
 func Remove(dir int, name string) error {
 	err := unix.Unlinkat(dir, name, 0)
 	if err == nil || errors.Is(err, unix.ENOENT) {
 		return nil
 	}
-	// Of a directory, Linux says EISDIR; others, and who may not write here, EPERM.
+	// For a directory, Linux returns EISDIR, other systems EPERM, as without permission.
 	fd, openErr := openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if errors.Is(openErr, unix.EACCES) && unix.Fchmodat(dir, name, buildMode, 0) == nil {
 		fd, openErr = openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
@@ -188,7 +187,7 @@ func Remove(dir int, name string) error {
 		return failed("remove", name, err)
 	}
 	f := os.NewFile(uintptr(fd), name)
-	_ = unix.Fchmod(fd, buildMode) // what can't be removed then says so
+	_ = unix.Fchmod(fd, buildMode) // if it fails, so does the removal
 	names, err := f.Readdirnames(-1)
 	for _, entry := range names {
 		if err == nil {

@@ -1,4 +1,4 @@
-// Package nearest finds the name that a misspelt one was meant to be.
+// Package nearest finds the correct name for a misspelt one.
 package nearest
 
 import (
@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Names returns up to most of the names, those that are most like a text first. In the
-// text, an asterisk stands for any part of a name without a dot, two for any part.
+// Names returns up to most of the names, the most similar to a text first. In the text, an
+// asterisk matches any part of a name without a dot, two asterisks match any part.
 func Names(text string, names []string, most int) []string {
 	type candidate struct {
 		name     string
@@ -29,8 +29,8 @@ func Names(text string, names []string, most int) []string {
 	return best
 }
 
-// Name returns the name that a text was probably meant to be, or "" if none is near: one
-// that differs in a third of the characters at most, or that the text is the beginning of.
+// Name returns the most similar name that differs from a text in at most a third of the
+// characters, or begins with the text. It returns "" if there is none.
 func Name(text string, names []string) string {
 	const longest = 100 // bytes, because names may be foreign
 	if len(text) > longest {
@@ -47,8 +47,8 @@ func Name(text string, names []string) string {
 	return ""
 }
 
-// Hint returns what to add to a message about a misspelt name: " (did you mean NAME?)",
-// or "" if no name is near.
+// Hint returns the end of a message about a misspelt name: " (did you mean NAME?)",
+// or "" if no name is similar.
 func Hint(text string, names []string) string {
 	if name := Name(text, names); name != "" && name != text {
 		return " (did you mean " + name + "?)"
@@ -56,8 +56,8 @@ func Hint(text string, names []string) string {
 	return ""
 }
 
-// distance is how many characters must be changed, added or taken away to make the
-// name of what the glob matches; what its asterisks match is free.
+// distance returns how many characters must be changed, added or removed to turn a match of the
+// glob into the name. Characters that asterisks match count nothing.
 func distance(glob, name string) int {
 	from, to := []rune(glob), []rune(name)
 	row := make([]int, len(to)+1)

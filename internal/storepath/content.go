@@ -10,25 +10,25 @@ import (
 	"github.com/nix-community/go-nix/pkg/nixhash"
 )
 
-// A Method is what of a path its content address is a hash of.
+// A Method is how a content address is computed from a path.
 type Method string
 
-// The methods. There are others, such as git's, which nothing here can check.
+// The supported methods. There are others, such as git's.
 const (
 	Text Method = "text:"    // content of a file, which may refer to other paths
 	Flat Method = "fixed:"   // content of a file
 	NAR  Method = "fixed:r:" // NAR
 )
 
-// A ContentAddress is one as Nix's database has it, such as fixed:r:sha256:HASH.
+// A ContentAddress is a content address as in Nix's database, such as fixed:r:sha256:HASH.
 type ContentAddress struct {
 	Method Method
 	Algo   nixhash.Algorithm
 	Hash   []byte
 }
 
-// ParseContentAddress reads a content address. It reports false for methods that nothing
-// here can check, and for hashes of which somebody could make two contents.
+// ParseContentAddress parses a content address. It reports false for unsupported methods, and
+// for hash algorithms with known collisions.
 func ParseContentAddress(text string) (ContentAddress, bool) {
 	for _, method := range []Method{NAR, Text, Flat} { // the longest first
 		rest, ok := strings.CutPrefix(text, string(method))
@@ -53,9 +53,9 @@ func (c ContentAddress) String() string {
 	return string(c.Method) + c.Algo.String() + ":" + nixbase32.EncodeToString(c.Hash)
 }
 
-// IsOf reports whether the address, and these references, are those of a store path:
-// nothing else can have it. Of a path that refers to itself that can't be checked, and
-// it reports false (makeFixedOutputPathFromCA in src/libstore/store-dir-config.cc).
+// IsOf reports whether a store path is that of the address and these references
+// (makeFixedOutputPathFromCA in src/libstore/store-dir-config.cc). It reports false for a path
+// that refers to itself, because that can't be checked.
 func (c ContentAddress) IsOf(path string, references []string) bool {
 	name, ok := strings.CutPrefix(path, dir)
 	if !ok || len(name) <= hashSize+1 || slices.Contains(references, path) {
@@ -82,8 +82,8 @@ func (c ContentAddress) IsOf(path string, references []string) bool {
 
 const (
 	dir        = "/nix/store/"
-	digestSize = 20 // bytes of a hash that are in a store path,
-	hashSize   = 32 // and the characters that these become
+	digestSize = 20 // bytes of the compressed hash in a store path
+	hashSize   = 32 // characters of these in base 32
 )
 
 // makePath returns the path of something that a SHA-256 identifies (makeStorePath in

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// The paths are what Nix 2.34 says of builtins.toFile, builtins.path and derivations with
-// a fixed output.
+// The paths are those of Nix 2.34 for builtins.toFile, builtins.path and derivations with a
+// fixed output.
 var addresses = []struct {
 	name, ca, path string
 	references     []string

@@ -8,16 +8,16 @@ import (
 	"github.com/nix-community/go-nix/pkg/nixhash"
 )
 
-// Source is where Nix puts a tree that it has fetched, such as a flake's input, by
+// Source returns the store path of a fetched tree, such as a flake's input, from
 // the SHA-256 of its NAR (makeFixedOutputPath in src/libstore/store-dir-config.cc).
 func Source(nar [sha256.Size]byte) string { return makePath("source", nar[:], "source") }
 
-// SourceCA is the content address of what is at [Source].
+// SourceCA returns the content address of [Source].
 func SourceCA(nar [sha256.Size]byte) string {
 	return ContentAddress{NAR, nixhash.SHA256, nar[:]}.String()
 }
 
-// ParseNarHash reads a hash as lock files have it: sha256-BASE64.
+// ParseNarHash parses the hash of a lock file: sha256-BASE64.
 func ParseNarHash(sri string) (nar [sha256.Size]byte, ok bool) {
 	text, ok := strings.CutPrefix(sri, "sha256-")
 	sum, err := base64.StdEncoding.DecodeString(text)

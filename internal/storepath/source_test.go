@@ -2,7 +2,7 @@ package storepath
 
 import "testing"
 
-// The hash and the path are what nix flake archive says of an input.
+// The hash and the path are those that nix flake archive prints for an input.
 func TestSource(t *testing.T) {
 	nar, ok := ParseNarHash("sha256-JXJWLZohkBMbEV7hSeEtDkfFFfT45EPTdng6Bt4zOzw=")
 	if path := Source(nar); !ok || path != "/nix/store/x0hrbv5ypmvrz3432rcg8gc9q62ipkl9-source" || !Valid(path) {

@@ -1,16 +1,16 @@
-// Package storepath checks store paths that come from outside.
+// Package storepath checks foreign store paths.
 //
 // It is stricter than go-nix's package of the same name, which cleans a path
-// before it looks at it and so takes HASH-a/../../b for one.
+// before it checks it and so accepts HASH-a/../../b.
 package storepath
 
 import "strings"
 
-// Names are as in checkName of Nix (src/libstore/path.cc); newer versions allow
-// a dot at the start.
+// maxName is the longest name in Nix's checkName (src/libstore/path.cc), whose newer versions
+// allow a dot at the start.
 const maxName = 211
 
-// Where a character may be.
+// The parts of a path in which a character may be.
 const (
 	inHash = 1 << iota
 	inName
@@ -28,7 +28,7 @@ var characters = func() (of [256]byte) {
 	return of
 }()
 
-// Valid says whether path is a store path: directly below /nix/store, and of
+// Valid reports whether path is a store path: directly below /nix/store, with only
 // characters that are safe in file names and on command lines.
 func Valid(path string) bool {
 	base, ok := strings.CutPrefix(path, dir)

@@ -32,7 +32,7 @@ func TestValid(t *testing.T) {
 	}
 }
 
-// Whatever byte stands wherever, it is as the pattern says.
+// With any byte at any position, Valid agrees with the pattern.
 func TestValidByPattern(t *testing.T) {
 	pattern := regexp.MustCompile(`^/nix/store/[0-9a-df-np-sv-z]{32}-[0-9a-zA-Z+\-._?=]{1,211}$`)
 	const path = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-a.b"

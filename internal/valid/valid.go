@@ -1,6 +1,5 @@
-// Package valid reports whether foreign strings are what they claim to be. Documents are
-// checked with it where they are read, and arguments where they are made, so that both have
-// the same rules.
+// Package valid checks foreign strings. Documents are checked with it where they are read, and
+// arguments where they are made, so that both have the same rules.
 package valid
 
 import (
@@ -56,7 +55,7 @@ func Realisable(s string) error {
 
 var name = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$`)
 
-// Name accepts what a program, a package or a cache of Cachix is called.
+// Name accepts the name of a program, a package or a Cachix cache.
 func Name(s string) error {
 	if !name.MatchString(s) {
 		return invalid("name", s)
@@ -74,8 +73,8 @@ func System(s string) error {
 	return nil
 }
 
-// A store is named by a scheme, an absolute path, or one of a few words. An ssh host that begins
-// with a dash would be an option of ssh.
+// An address of a store has a scheme, or is an absolute path or one of a few words. An ssh host
+// that begins with a dash would be an option of ssh.
 var (
 	address = regexp.MustCompile(`^(?:(?:auto|daemon|local)(?::?\?.*)?|[A-Za-z][A-Za-z0-9+.-]*://.*|/.*)$`)
 	dashed  = regexp.MustCompile(`://(?:[^/?#]*@)?-`)
@@ -89,7 +88,7 @@ func Address(s string) error {
 	return nil
 }
 
-// Substituter accepts the address of a store that may stand in a list of them.
+// Substituter accepts the address of a store that can be part of a list.
 func Substituter(s string) error {
 	if strings.ContainsFunc(s, unicode.IsSpace) {
 		return invalid("store address", withoutUser(s))
@@ -97,7 +96,7 @@ func Substituter(s string) error {
 	return Address(s)
 }
 
-// withoutUser takes out of an address what may be a password.
+// withoutUser returns an address without the user and password.
 func withoutUser(s string) string {
 	start, end := 0, strings.LastIndexByte(s, '@')
 	if scheme := strings.Index(s, "://"); scheme >= 0 {
@@ -119,8 +118,8 @@ func Key(s string) error {
 	return nil
 }
 
-// Line accepts one line of text that has at most so many bytes and nothing that controls how
-// text is shown.
+// Line accepts one line of text with at most so many bytes and without control and formatting
+// characters.
 func Line(s string, most int) error {
 	switch {
 	case len(s) > most:
@@ -131,10 +130,10 @@ func Line(s string, most int) error {
 	return nil
 }
 
-// hidden reports whether a character controls how text is shown, in place of being shown.
+// hidden reports whether a character is not shown but controls how others are shown.
 func hidden(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) }
 
-// All returns the first error of a check.
+// All returns the first error of a check of several strings.
 func All(check func(string) error, all ...string) error {
 	for _, s := range all {
 		if err := check(s); err != nil {
@@ -144,7 +143,7 @@ func All(check func(string) error, all ...string) error {
 	return nil
 }
 
-// Quote quotes the beginning of a string of any length and content.
+// Quote returns the beginning of any string in quotes.
 func Quote(s string) string {
 	const most = 100
 	if len(s) <= most {

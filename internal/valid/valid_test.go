@@ -13,7 +13,7 @@ const (
 	drv  = path + ".drv"
 )
 
-// hostile strings are accepted by no check.
+// hostile strings must be refused by all checks.
 var hostile = []string{
 	"", "-", "--plugin-files", "-x.drv", "a b", " a", "a\n", "a\nb", "a\x00", "\xff", "a\u202eb", "\x1b[2J", "../a", "$(id)", "${x}", "`id`", `"`, "'", "a!b^c", "!", "^",
 	strings.Repeat("a", 1<<20),
@@ -63,7 +63,7 @@ func TestLine(t *testing.T) {
 	}
 }
 
-// An address may have a password, which an error does not tell.
+// An address may have a password, which must not be in an error.
 func TestAddressHidesPasswords(t *testing.T) {
 	for _, s := range []string{"https://user:s3cr3t@host\n", "user:s3cr3t@host", "https://user:s3@cr3t@host\n"} {
 		if err := valid.Address(s); err == nil || strings.Contains(err.Error(), "cr3t") || !strings.Contains(err.Error(), "host") {

@@ -20,35 +20,35 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// Direct is the engine that unpacks paths by itself, in any order and on all
-// processors, and has Nix register them in the end. It needs Linux and a local store
-// that this user may write to; the error says what of it is missing.
+// Direct returns the engine that unpacks paths itself, in any order and on all
+// processors, and has Nix register them at the end. It needs Linux and a local store
+// that this user may write to; else the error says what is missing.
 //
-// Paths are unpacked in a temporary directory in the store, which is gone in the end;
-// the next one who restores, or Nix's garbage collector, removes that of a process
-// that was killed. Paths with a content address can't be registered that way: Nix
-// itself adds them, at once if it can, else after what they refer to.
+// Paths are unpacked in a temporary directory in the store, which is removed at the end.
+// The directory of a killed process is removed by the next restore or by Nix's garbage
+// collector. Paths with a content address can't be registered that way: Nix adds them, at
+// once if their references are valid, else after these.
 func Direct(ctx context.Context, n *nix.Nix) (Engine, error) {
 	engine, err := direct(ctx, n)
 	if err != nil {
-		return Engine{}, fmt.Errorf("the direct engine can't be used: %w", err)
+		return Engine{}, fmt.Errorf("cannot use the direct engine: %w", err)
 	}
 	return engine, nil
 }
 
 func direct(ctx context.Context, n *nix.Nix) (Engine, error) {
 	if runtime.GOOS != "linux" {
-		return Engine{}, errors.New("it knows the file names of Linux alone")
+		return Engine{}, errors.New("it supports only Linux")
 	}
 	local, dir, err := n.Local()
 	if err != nil {
 		return Engine{}, err
 	}
 	if err := unix.Access(dir, unix.W_OK); err != nil && !errors.Is(err, unix.ENOENT) {
-		return Engine{}, fmt.Errorf("write to %s: %w", dir, err)
+		return Engine{}, fmt.Errorf("cannot write to %s: %w", dir, err)
 	}
-	// This makes a store that is not there yet, and fails where its database may not be
-	// changed.
+	// This creates a store that does not exist yet, and fails if this user may not change
+	// its database.
 	if err := local.LoadDB(ctx, nil); err != nil {
 		return Engine{}, err
 	}
@@ -61,7 +61,8 @@ func direct(ctx context.Context, n *nix.Nix) (Engine, error) {
 	}, nil
 }
 
-// unpackers is how many paths are unpacked at a time: one may wait for its bytes.
+// unpackers returns how many paths are unpacked at a time: one more than there are processors,
+// because one may wait for its bytes.
 func unpackers() int {
 	const most = 16
 	return min(runtime.GOMAXPROCS(0)+1, most)
@@ -73,19 +74,19 @@ type directSink struct {
 	store *os.File // the directory of the store
 	temp  *tempDir // in it
 
-	roots *nix.Daemon    // keeps the garbage collector away
-	hold  errgroup.Group // what is done about that
+	roots    *nix.Daemon    // has the temporary roots
+	addRoots errgroup.Group // adds them
 
 	conns chan *nix.Daemon // idle, for paths that Nix adds
 
 	mu    sync.Mutex
-	there map[string]bool // valid paths that others may refer to
+	valid map[string]bool // valid paths that others may refer to
 }
 
 func beginDirect(ctx context.Context, n *nix.Nix, dir string, infos []nix.PathInfo) (_ Sink, err error) {
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("begin to restore into %s: %w", dir, err)
+			err = fmt.Errorf("cannot restore into %s: %w", dir, err)
 		}
 	}()
 	given := make(map[string]bool, len(infos))
@@ -121,16 +122,16 @@ func beginDirect(ctx context.Context, n *nix.Nix, dir string, infos []nix.PathIn
 	if s.temp, err = makeTempDir(s.store, s.roots); err != nil {
 		return nil, err
 	}
-	if s.there, err = s.roots.Valid(outside...); err != nil {
+	if s.valid, err = s.roots.Valid(outside...); err != nil {
 		return nil, err
 	}
-	s.hold.Go(func() error { return s.roots.AddTempRoots(append(paths, outside...)...) })
+	s.addRoots.Go(func() error { return s.roots.AddTempRoots(append(paths, outside...)...) })
 	return s, nil
 }
 
 var hexHash = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// checkInfo refuses what would be something else in the form that Nix registers from.
+// checkInfo refuses values that would break the lines from which Nix registers paths.
 func checkInfo(info *nix.PathInfo) error {
 	for _, path := range append([]string{info.Path}, info.References...) {
 		if !storepath.Valid(path) {
@@ -141,7 +142,7 @@ func checkInfo(info *nix.PathInfo) error {
 		return fmt.Errorf("the deriver %q of %s is not a store path", info.Deriver, info.Path)
 	}
 	if !hexHash.MatchString(info.NarHash) || info.NarSize < 0 {
-		return fmt.Errorf("the NAR of %s has %d bytes and the hash %q", info.Path, info.NarSize, info.NarHash)
+		return fmt.Errorf("invalid NAR size %d or hash %q of %s", info.NarSize, info.NarHash, info.Path)
 	}
 	return nil
 }
@@ -155,12 +156,12 @@ func (s *directSink) Add(ctx context.Context, info nix.PathInfo, r io.Reader) er
 	return nar.Unpack(r, info.NarSize, s.temp.fd, filepath.Base(info.Path))
 }
 
-// ready says whether all that the path refers to is valid.
+// ready reports whether all references of the path are valid.
 func (s *directSink) ready(info *nix.PathInfo) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return !slices.ContainsFunc(info.References, func(reference string) bool {
-		return reference != info.Path && !s.there[reference]
+		return reference != info.Path && !s.valid[reference]
 	})
 }
 
@@ -187,11 +188,11 @@ func (s *directSink) addByNix(ctx context.Context, info nix.PathInfo, r io.Reade
 	s.conns <- d
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.there[info.Path] = true
+	s.valid[info.Path] = true
 	return nil
 }
 
-// discard removes what Nix leaves of a path that it could not add.
+// discard removes the files that Nix leaves of a path that it could not add.
 func (s *directSink) discard(ctx context.Context, info nix.PathInfo) {
 	if locks, err := lockPaths(ctx, s.store, []string{info.Path}); err == nil {
 		s.retract(ctx, []nix.PathInfo{info})
@@ -214,7 +215,7 @@ func (s *stoppable) Read(p []byte) (int, error) {
 
 // Finish moves the paths to their places and registers them.
 func (s *directSink) Finish(ctx context.Context, infos []nix.PathInfo) error {
-	if err := s.hold.Wait(); err != nil {
+	if err := s.addRoots.Wait(); err != nil {
 		return err
 	}
 	for i, stage := range s.stages(infos) {
@@ -235,14 +236,13 @@ func (s *directSink) Finish(ctx context.Context, infos []nix.PathInfo) error {
 	return nil
 }
 
-// stages sorts what was unpacked: in the stages with even numbers is what we register,
-// in the odd ones what Nix adds. What a path refers to is in its stage, before it, or
-// in one before.
+// stages sorts the unpacked paths: we register those of even stages, Nix adds those of odd
+// ones. The references of a path are before it in its stage, or in an earlier one.
 func (s *directSink) stages(infos []nix.PathInfo) [][]nix.PathInfo {
 	var stages [][]nix.PathInfo
 	of := make(map[string]int, len(infos))
 	for _, info := range infos {
-		if s.there[info.Path] {
+		if s.valid[info.Path] {
 			continue
 		}
 		stage, kind := 0, 0
@@ -262,7 +262,7 @@ func (s *directSink) stages(infos []nix.PathInfo) [][]nix.PathInfo {
 	return stages
 }
 
-// addUnpacked has Nix add what was unpacked before it could be added.
+// addUnpacked has Nix add a path that was unpacked because its references were not valid yet.
 func (s *directSink) addUnpacked(ctx context.Context, info nix.PathInfo) error {
 	r, w := io.Pipe()
 	defer r.Close()
@@ -271,13 +271,13 @@ func (s *directSink) addUnpacked(ctx context.Context, info nix.PathInfo) error {
 		return w.CloseWithError(nar.Dump(w, filepath.Join(s.temp.path(), filepath.Base(info.Path))))
 	})
 	err := s.addByNix(ctx, info, &stoppable{ctx, r})
-	_ = r.Close() // so that a dump that nobody reads ends
+	_ = r.Close() // so that the dump ends if it was not read to its end
 	_ = g.Wait()
 	return err
 }
 
-// register makes unpacked paths valid whose references are valid or among them. What
-// has become valid meanwhile stays as it is.
+// register makes unpacked paths valid whose references are valid or among them. Paths that
+// have become valid meanwhile stay as they are.
 func (s *directSink) register(ctx context.Context, infos []nix.PathInfo) error {
 	paths := make([]string, len(infos))
 	for i, info := range infos {
@@ -304,8 +304,8 @@ func (s *directSink) register(ctx context.Context, infos []nix.PathInfo) error {
 	return s.roots.AddSignatures(infos)
 }
 
-// move moves unpacked paths to their places, and away what lies there, which is what
-// somebody did not finish.
+// move moves unpacked paths to their places. It removes files that are there, because another
+// process did not finish them.
 func (s *directSink) move(infos []nix.PathInfo) error {
 	to := int(s.store.Fd())
 	for _, info := range infos {
@@ -315,7 +315,7 @@ func (s *directSink) move(infos []nix.PathInfo) error {
 		}
 		err := unix.Renameat(s.temp.fd, name, to, name)
 		if errors.Is(err, unix.EACCES) {
-			// Who is not root may not move a directory that is read-only.
+			// Only root may move a read-only directory.
 			const mode = 0o555
 			if err = unix.Fchmodat(s.temp.fd, name, mode|0o200, 0); err == nil {
 				err = errors.Join(unix.Renameat(s.temp.fd, name, to, name), unix.Fchmodat(to, name, mode, 0))
@@ -328,9 +328,8 @@ func (s *directSink) move(infos []nix.PathInfo) error {
 	return nil
 }
 
-// retract removes paths that were moved and could not be registered. One that nobody
-// knows about stays where it is: it may be valid, and if it is not, whoever makes it
-// replaces it.
+// retract removes paths that were moved and could not be registered. If Nix can't be asked,
+// they stay: they may be valid, and if not, the next process that makes them replaces them.
 func (s *directSink) retract(ctx context.Context, infos []nix.PathInfo) {
 	paths := make([]string, len(infos))
 	for i, info := range infos {
@@ -347,16 +346,16 @@ func (s *directSink) retract(ctx context.Context, infos []nix.PathInfo) {
 	}
 }
 
-// Close removes what was not made valid.
+// Close removes the paths that were not made valid.
 func (s *directSink) Close() error {
 	var err error
 	if s.temp != nil {
 		err = s.temp.remove()
 	}
-	_ = s.hold.Wait() // Finish has said what it gave
+	_ = s.addRoots.Wait() // Finish returned its error
 	close(s.conns)
 	for d := range s.conns {
-		_ = d.Close() // all that it was asked is done
+		_ = d.Close() // its operations are done
 	}
 	if s.roots != nil {
 		_ = s.roots.Close()
@@ -365,7 +364,7 @@ func (s *directSink) Close() error {
 		_ = s.store.Close()
 	}
 	if err != nil {
-		return fmt.Errorf("remove what was not restored: %w", err)
+		return fmt.Errorf("cannot remove the temporary directory: %w", err)
 	}
 	return nil
 }

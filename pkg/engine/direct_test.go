@@ -32,8 +32,8 @@ func mustDirect(t *testing.T, n *nix.Nix) Engine {
 
 func TestDirect(t *testing.T) { testEngine(t, mustDirect) }
 
-// The garbage collector leaves alone what is being restored, and removes what was left
-// over, as the next restore does.
+// The garbage collector leaves running restores alone, and removes the files of killed ones,
+// as the next restore does.
 func TestDirectGarbage(t *testing.T) {
 	c := kinds(t)
 	nixtest.Each(t, func(t *testing.T, n *nix.Nix) {
@@ -48,7 +48,7 @@ func TestDirectGarbage(t *testing.T) {
 		gone := func(by string) {
 			t.Helper()
 			if _, err := os.Lstat(leftOver); !errors.Is(err, os.ErrNotExist) {
-				t.Errorf("%s leaves what was left over: %v", by, err)
+				t.Errorf("%s leaves a killed restore's directory: %v", by, err)
 			}
 		}
 		leave()
@@ -75,14 +75,14 @@ func TestDirectGarbage(t *testing.T) {
 	})
 }
 
-// Two restores of the same at once share the work, and neither fails.
+// Two restores of the same paths at once share the work, and neither fails.
 func TestTwice(t *testing.T) {
 	c := kinds(t)
 	n := nixtest.Newest(t)
 	for _, name := range engineNames {
 		for range 3 {
 			nixtest.UseMemory(t, "")
-			_, err := n.AllValid(t.Context()) // Nix can't make a store twice at once
+			_, err := n.AllValid(t.Context()) // two processes of Nix can't create a store at once
 			must(t, err)
 			e, err := engineNamed(t.Context(), n, name)
 			must(t, err)
@@ -99,7 +99,7 @@ func TestTwice(t *testing.T) {
 	}
 }
 
-// A path that somebody else makes is waited for, and left alone when it is valid then.
+// A path that another process makes is waited for, and left alone if it is valid then.
 func TestDirectLocks(t *testing.T) {
 	c := kinds(t)
 	n := nixtest.Newest(t)
@@ -128,7 +128,7 @@ func TestDirectLocks(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	must(t, err)
-	// As somebody would who does not know of us.
+	// As a process would that does not know about us.
 	valid, err := n.Valid(t.Context(), c.paths()...)
 	must(t, err)
 	needs := map[string]bool{info.Path: true}
@@ -165,7 +165,7 @@ func TestDirectLocks(t *testing.T) {
 	}
 }
 
-// Who waited for a lock whose file is gone then waits for the next one.
+// A process that waited for a lock whose file is gone then waits for the next file.
 func TestDirectStaleLock(t *testing.T) {
 	dir := t.TempDir()
 	store, err := os.Open(dir)
@@ -180,7 +180,7 @@ func TestDirectStaleLock(t *testing.T) {
 		second, err = lockPaths(t.Context(), store, []string{path})
 		return err
 	})
-	for opened := 0; opened < 2; { // by both
+	for opened := 0; opened < 2; { // by both goroutines
 		opened = 0
 		fds, err := os.ReadDir("/proc/self/fd")
 		must(t, err)
@@ -204,7 +204,7 @@ func TestDirectStaleLock(t *testing.T) {
 	}
 }
 
-// What can't be registered leaves nothing, and does not disturb others.
+// A path that can't be registered leaves nothing, and does not affect others.
 func TestDirectUnregistered(t *testing.T) {
 	c := kinds(t)
 	nixtest.Each(t, func(t *testing.T, n *nix.Nix) {
@@ -224,8 +224,8 @@ func TestDirectUnregistered(t *testing.T) {
 	})
 }
 
-// A disk that is full at any moment leaves a store that is whole, and with room again
-// all can be restored.
+// If the disk is full at any moment, the store stays intact, and with room again all paths can
+// be restored.
 func TestFullDisk(t *testing.T) {
 	for _, name := range engineNames {
 		t.Run(name, func(t *testing.T) { testFullDisk(t, name) })
@@ -261,8 +261,7 @@ func testFullDisk(t *testing.T, name string) {
 	}
 }
 
-// A restore that is killed at any moment leaves a store that is whole, and the next one
-// goes on.
+// If a restore is killed at any moment, the store stays intact, and the next restore continues.
 func TestKilled(t *testing.T) {
 	for _, name := range engineNames {
 		t.Run(name, func(t *testing.T) { testKilled(t, name) })
@@ -277,7 +276,7 @@ func testKilled(t *testing.T, name string) {
 	c.save(t, file)
 	random := testbench.Random(t)
 
-	// restore is killed after a while, unless it has come to its end.
+	// restore is killed after a while, unless it has ended.
 	restore := func(after time.Duration) (ended bool, took time.Duration) {
 		t.Helper()
 		lines, kill, wait := startReaped(t, exec.CommandContext(t.Context(), os.Args[0], restoreCommand, file, name))
@@ -334,7 +333,7 @@ func engineNamed(ctx context.Context, n *nix.Nix, name string) (Engine, error) {
 	}
 }
 
-// addMissing adds paths that are not valid, as a restore does.
+// addMissing adds those paths that are not valid, as a restore does.
 func addMissing(ctx context.Context, n *nix.Nix, e Engine, c *closure) error {
 	valid, err := n.Valid(ctx, c.paths()...)
 	if err != nil {
@@ -344,7 +343,7 @@ func addMissing(ctx context.Context, n *nix.Nix, e Engine, c *closure) error {
 	return add(ctx, e, infos, c.open, nil)
 }
 
-// forgets gives what an engine can't carry.
+// forgets returns a function that clears the metadata that an engine loses.
 func forgets(name string) func(*nix.PathInfo) {
 	return func(info *nix.PathInfo) {
 		if name == "import" {
@@ -387,7 +386,7 @@ func (c *closure) save(t *testing.T, file string) {
 	must(t, f.Close())
 }
 
-// Who may not write to the store is told so.
+// It is an error if this user may not write to the store.
 func TestDirectRefused(t *testing.T) {
 	n := nixtest.Newest(t)
 	if _, err := Direct(t.Context(), n.WithStore("ssh-ng://nowhere")); err == nil || !strings.Contains(err.Error(), "another machine") {
@@ -400,7 +399,7 @@ func TestDirectRefused(t *testing.T) {
 	}
 }
 
-// Infos come from a cache, and go to a program that reads them line by line.
+// Infos come from a cache, and a program reads them line by line.
 func TestDirectHostile(t *testing.T) {
 	c := kinds(t)
 	n := nixtest.Newest(t)

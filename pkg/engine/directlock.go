@@ -18,24 +18,23 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// A temporary directory has the name of a store path that is never valid: so that all
-// versions of Nix leave it alone while it is a temporary root, and remove it with
-// other garbage then. The lock tells ours whether somebody still uses it.
+// A temporary directory has the name of a store path that is never valid, so that all
+// versions of Nix leave it alone while it is a temporary root, and later remove it with
+// other garbage. Its lock tells other restores whether it is still used.
 const (
-	tempPrefix = "00000000000000" // no hash of a path begins like that
+	tempPrefix = "00000000000000" // of no real path's hash
 	tempSuffix = "-nix-matrix-restore"
 	tempRandom = 32 - len(tempPrefix)
 )
 
-// A tempDir is a directory in that of the store, which nobody else uses.
+// A tempDir is a directory in the store's, which no other process uses.
 type tempDir struct {
 	store *os.File
 	name  string
 	fd    int // open, and locked
 }
 
-// makeTempDir makes a temporary directory, and removes those that were left by
-// processes that were killed.
+// makeTempDir creates a temporary directory, and removes those of killed processes.
 func makeTempDir(store *os.File, roots *nix.Daemon) (*tempDir, error) {
 	if err := removeLeftOver(store); err != nil {
 		return nil, err
@@ -48,7 +47,7 @@ func makeTempDir(store *os.File, roots *nix.Daemon) (*tempDir, error) {
 		if err := unix.Mkdirat(int(store.Fd()), t.name, 0o700); err != nil {
 			return nil, &os.PathError{Op: "mkdir", Path: t.path(), Err: err}
 		}
-		// Somebody who removes what is left over may have been faster.
+		// Another restore may have removed it as left over before it was locked.
 		var err error
 		if t.fd, err = lockDir(store, t.name); err != nil {
 			return nil, err
@@ -70,7 +69,7 @@ func tempName() string {
 	return tempPrefix + string(random) + tempSuffix
 }
 
-// lockDir opens and locks a directory, or gives -1 if it is gone or somebody has it.
+// lockDir opens and locks a directory. It returns -1 if the directory is gone or locked.
 func lockDir(store *os.File, name string) (int, error) {
 	fd, err := unix.Openat(int(store.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -103,7 +102,7 @@ func removeLeftOver(store *os.File) error {
 		if !strings.HasPrefix(name, tempPrefix) || !strings.HasSuffix(name, tempSuffix) {
 			continue
 		}
-		// One that can't be locked or removed is another user's.
+		// If it can't be locked or removed, it is another user's.
 		if fd, err := lockDir(store, name); err == nil && fd >= 0 {
 			_ = nar.Remove(int(store.Fd()), name)
 			_ = unix.Close(fd)
@@ -120,7 +119,7 @@ func (t *tempDir) remove() error {
 	return err
 }
 
-// mostLocks is how many paths may be locked at a time, each by an open file.
+// mostLocks returns how many paths may be locked at a time, each by an open file.
 func mostLocks() int {
 	const most, others, least = 4096, 256, 64
 	var limit unix.Rlimit
@@ -130,9 +129,9 @@ func mostLocks() int {
 	return int(min(most, limit.Cur-others))
 }
 
-// pathLocks are Nix's locks of store paths (src/libstore/pathlocks.cc): a path is
-// locked who has locked the file beside it, PATH.lock. Who removes that file leaves
-// a byte in it for those who wait for its lock.
+// pathLocks are Nix's locks of store paths (src/libstore/pathlocks.cc): to lock a path, a
+// process locks the file PATH.lock. Before it removes that file, it writes a byte to it for
+// those that wait for its lock.
 type pathLocks struct {
 	store *os.File
 	held  []pathLock
@@ -143,9 +142,9 @@ type pathLock struct {
 	fd   int
 }
 
-// lockPaths locks store paths, and waits for those that others have: a build takes as
-// long as it takes. All take their locks in the order of their names, so nobody waits
-// for us while we wait for him.
+// lockPaths locks store paths, and waits without a timeout for those that other processes
+// have locked, because these may be building them. All processes lock paths in the order of
+// their names, so that there is no deadlock.
 func lockPaths(ctx context.Context, store *os.File, paths []string) (_ *pathLocks, err error) {
 	locks := &pathLocks{store: store}
 	defer func() {
@@ -157,7 +156,7 @@ func lockPaths(ctx context.Context, store *os.File, paths []string) (_ *pathLock
 		name := filepath.Base(path) + ".lock"
 		fd, err := locks.lock(ctx, name)
 		if err != nil {
-			return nil, fmt.Errorf("lock %s: %w", path, err)
+			return nil, fmt.Errorf("cannot lock %s: %w", path, err)
 		}
 		locks.held = append(locks.held, pathLock{name, fd})
 	}
@@ -182,7 +181,7 @@ func (l *pathLocks) lock(ctx context.Context, name string) (int, error) {
 		if st.Size == 0 {
 			return fd, nil
 		}
-		_ = unix.Close(fd) // it was removed while we waited, or that was not done to its end
+		_ = unix.Close(fd) // it was removed while we waited, or will be
 		if err := pause(ctx); err != nil {
 			return -1, err
 		}
@@ -201,7 +200,7 @@ func waitForLock(ctx context.Context, fd int) error {
 	}
 }
 
-// pause waits until it is worth another try.
+// pause waits a moment before the next attempt.
 func pause(ctx context.Context) error {
 	const again = 20 * time.Millisecond
 	select {

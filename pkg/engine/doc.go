@@ -1,6 +1,6 @@
-// Package engine makes store paths valid from their NARs, by one of four engines:
-// [Protocol] as Nix itself does it, [Import] by `nix-store --import`, [Direct] by
-// unpacking the NARs and having Nix register the paths, and [DirectAsRoot] the same with
-// the help of a process that runs as root. They differ in what they need and how fast they
-// are, and leave the same store behind, but for what import can't carry.
+// Package engine makes store paths valid from their NARs, with one of four engines:
+// [Protocol] speaks Nix's own protocol, [Import] runs `nix-store --import`, [Direct]
+// unpacks the NARs and has Nix register the paths, and [DirectAsRoot] does the same with
+// the help of a process that runs as root. They differ in requirements and speed. The
+// resulting stores are the same, except that import loses some metadata.
 package engine

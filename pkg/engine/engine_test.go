@@ -32,7 +32,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// A closure is what engines add in the tests, in reference order.
+// A closure has the paths that engines add in the tests, in reference order.
 type closure struct {
 	Infos []nix.PathInfo
 	NARs  map[string][]byte
@@ -41,9 +41,8 @@ type closure struct {
 
 var kindsMade *closure
 
-// kinds has one of each kind of path: with signatures, with content addresses and
-// without either, each of which refers to others of each; and files of all kinds. It
-// replaces the store.
+// kinds returns each kind of path, with signatures, with content addresses and with neither,
+// each of which refers to others of each kind, and files of all kinds. It replaces the store.
 func kinds(t *testing.T) *closure {
 	t.Helper()
 	if kindsMade != nil {
@@ -77,7 +76,7 @@ func kinds(t *testing.T) *closure {
 		'';
 		many = make "many" "mkdir $out; cd $out; for d in $(seq 40); do mkdir $d; for f in $(seq 25); do echo $d.$f ${plain} >$d/$f; done; done";
 	in [ (make "file" "echo ${everything} >$out; chmod +x $out") (make "link" "ln -s ${many} $out") ]`)
-	// Known by its content, and refers to what is not.
+	// It has a content address, and refers to paths without one.
 	refer := func(name, to string) string {
 		return nixtest.Run(t, "nix-instantiate", "--eval", "--read-write-mode", "--raw", "--expr",
 			`builtins.toFile "`+name+`" "${builtins.storePath "`+to+`"}"`)
@@ -124,8 +123,8 @@ func (c *closure) paths() []string {
 	return paths
 }
 
-// add adds paths through an engine, as many at a time as it takes, in any order that
-// it takes. open gives the NARs; those whose error is expected are left out.
+// add adds paths with an engine, as many at a time and in any order as it allows. open returns
+// the NARs; paths whose error is expected are left out.
 func add(ctx context.Context, e Engine, infos []nix.PathInfo, open func(nix.PathInfo) io.Reader, expected error) error {
 	sink, err := e.Begin(ctx, infos)
 	if err != nil {
@@ -148,7 +147,7 @@ func addTo(ctx context.Context, e Engine, sink Sink, infos []nix.PathInfo, open 
 	for _, info := range order {
 		ended[info.Path] = make(chan struct{})
 	}
-	var lost sync.Map // what did not come
+	var lost sync.Map // paths that were not added
 	for _, info := range order {
 		g.Go(func() error {
 			defer close(ended[info.Path])
@@ -181,7 +180,7 @@ func addTo(ctx context.Context, e Engine, sink Sink, infos []nix.PathInfo, open 
 	for path := range broken {
 		failed[path] = true
 	}
-	// What refers to what did not come is left out, too.
+	// Paths that refer to lost ones are left out, too.
 	var whole []nix.PathInfo
 	for _, info := range infos {
 		if failed[info.Path] || slices.ContainsFunc(info.References, func(r string) bool { return failed[r] }) {
@@ -195,20 +194,20 @@ func addTo(ctx context.Context, e Engine, sink Sink, infos []nix.PathInfo, open 
 
 func (c *closure) open(info nix.PathInfo) io.Reader { return bytes.NewReader(c.NARs[info.Path]) }
 
-// check compares what the store knows and has with what was added.
+// check compares the metadata and contents in the store with those of the closure.
 func (c *closure) check(t *testing.T, n *nix.Nix, e Engine) {
 	t.Helper()
 	c.checkBut(t, n, forgets(e.Name))
 }
 
-// checkBut leaves out what forget takes out of what is known.
+// checkBut is check without the metadata that forget clears.
 func (c *closure) checkBut(t *testing.T, n *nix.Nix, forget func(*nix.PathInfo)) {
 	t.Helper()
 	got, err := n.FullInfo(t.Context(), c.paths()...)
 	must(t, err)
 	want := slices.Clone(c.Infos)
 	for i := range want {
-		want[i].Ultimate = false // whoever says so has to have built it
+		want[i].Ultimate = false // only set in the store that built it
 		forget(&want[i])
 		forget(&got[i])
 	}
@@ -224,7 +223,7 @@ func (c *closure) checkBut(t *testing.T, n *nix.Nix, forget func(*nix.PathInfo))
 	nixtest.Verify(t)
 }
 
-// checkMetadata checks that files are as Nix leaves them.
+// checkMetadata checks that the modes and times of files are those that Nix sets.
 func checkMetadata(t *testing.T, path string) {
 	t.Helper()
 	must(t, filepath.WalkDir(path, func(file string, d fs.DirEntry, err error) error {
@@ -243,7 +242,7 @@ func checkMetadata(t *testing.T, path string) {
 	}))
 }
 
-// testEngine is the contract that every engine keeps, with each version of Nix.
+// testEngine tests the contract of all engines, with each version of Nix.
 func TestProtocol(t *testing.T) {
 	testEngine(t, func(_ *testing.T, n *nix.Nix) Engine { return Protocol(n) })
 }
@@ -264,7 +263,7 @@ func testEngine(t *testing.T, find func(*testing.T, *nix.Nix) Engine) {
 			if names := nixtest.InStore(t); len(names) != len(c.Infos) {
 				t.Errorf("the store has %q", names)
 			}
-			// And again: what is valid stays as it is, to the inode.
+			// The second time, valid paths stay as they are, even their inodes.
 			stat := func(path string) fs.FileInfo {
 				info, err := os.Lstat(path)
 				must(t, err)
@@ -329,7 +328,7 @@ func testEngine(t *testing.T, find func(*testing.T, *nix.Nix) Engine) {
 					return bytes.NewReader(nar)
 				}, boom); err != nil && !e.Ordered {
 					t.Error(err)
-				} else if err != nil && !errors.Is(err, boom) { // one that has to stop there
+				} else if err != nil && !errors.Is(err, boom) { // an engine that has to stop there
 					t.Error(err)
 				}
 				valid, err := n.Valid(t.Context(), c.paths()...)
@@ -341,7 +340,7 @@ func testEngine(t *testing.T, find func(*testing.T, *nix.Nix) Engine) {
 					t.Errorf("%d paths are valid, and the store has %q", len(valid), names)
 				}
 				nixtest.Verify(t)
-				// The next one gets it all.
+				// The next restore adds all paths.
 				must(t, add(t.Context(), e, c.Infos, c.open, nil))
 				c.check(t, n, e)
 			})

@@ -11,8 +11,8 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// Import is the engine that every Nix has: `nix-store --import`. It loses signatures and
-// content addresses, and holds a NAR in memory.
+// Import returns the engine that works with every Nix: `nix-store --import`. It loses
+// signatures and content addresses, and has a NAR in memory.
 func Import(n *nix.Nix) Engine {
 	return Engine{
 		Name: "import", Ordered: true, Parallel: 1, Distrusts: n.RefusesUnproven,
@@ -25,7 +25,7 @@ func Import(n *nix.Nix) Engine {
 type importer struct {
 	nix    *nix.Nix
 	ctx    context.Context
-	pipe   *io.PipeWriter // to the program; nil when there is none
+	pipe   *io.PipeWriter // to the program; nil if none runs
 	stream *bufio.Writer
 	ended  chan error
 }
@@ -40,7 +40,8 @@ func (i *importer) start() {
 	}()
 }
 
-// stop ends the program: with a stream that has an end or, after an error, without one.
+// stop ends the program's stdin, with an error if cause is not nil, and returns the program's
+// error.
 func (i *importer) stop(cause error) error {
 	if i.pipe == nil {
 		return nil
@@ -54,27 +55,27 @@ func (i *importer) Add(ctx context.Context, info nix.PathInfo, from io.Reader) e
 	if i.pipe == nil {
 		i.start()
 	}
-	source := &heard{r: from}
+	source := &errRecorder{r: from}
 	err := nar.WriteRecord(i.stream, info.Path, info.References, info.Deriver, func(w io.Writer) error {
 		_, err := io.Copy(w, source)
 		return err
 	})
 	switch {
 	case source.err != nil:
-		// Without its end nothing of the path is imported. What came before it must be.
+		// Nix imports the paths before it, and nothing of a path without an end.
 		_ = i.stream.Flush()
 		_ = i.stop(nil)
-		return fmt.Errorf("read the NAR of %s: %w", info.Path, source.err)
+		return fmt.Errorf("cannot read the NAR of %s: %w", info.Path, source.err)
 	case err != nil:
 		return i.failed(ctx, err)
 	}
 	return nil
 }
 
-// failed finds out why the program takes no more.
+// failed returns why the program stopped reading.
 func (i *importer) failed(ctx context.Context, err error) error {
-	if told := i.stop(err); told != nil {
-		err = told
+	if programErr := i.stop(err); programErr != nil {
+		err = programErr
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -96,22 +97,22 @@ func (i *importer) Finish(ctx context.Context, _ []nix.PathInfo) error {
 	return i.stop(nil)
 }
 
-// Close leaves nothing of a path that was not read to its end.
+// Close stops the program, which drops an incomplete path.
 func (i *importer) Close() error {
 	_ = i.stop(io.ErrUnexpectedEOF)
 	return nil
 }
 
-// heard remembers what a reader has said.
-type heard struct {
+// errRecorder remembers the error of a reader.
+type errRecorder struct {
 	r   io.Reader
 	err error
 }
 
-func (f *heard) Read(p []byte) (int, error) {
-	n, err := f.r.Read(p)
+func (e *errRecorder) Read(p []byte) (int, error) {
+	n, err := e.r.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
-		f.err = err
+		e.err = err
 	}
 	return n, err
 }

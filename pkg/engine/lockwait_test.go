@@ -51,7 +51,7 @@ func lockedElsewhere(t *testing.T, path string) (release func()) {
 	}
 }
 
-// waitsForLock comes back when a process beside the one that holds it has opened a lock.
+// waitsForLock returns when a process other than the holder has opened a lock.
 func waitsForLock(path string) {
 	for opened := 0; opened < 2; {
 		opened = 0
@@ -68,7 +68,7 @@ func waitsForLock(path string) {
 	}
 }
 
-// restore adds what is missing, in the order of references.
+// restore adds the missing paths, in reference order.
 func restoreAll(ctx context.Context, e Engine, c *closure) error {
 	sink, err := e.Begin(ctx, c.Infos)
 	if err != nil {
@@ -85,8 +85,8 @@ func restoreAll(ctx context.Context, e Engine, c *closure) error {
 	return errors.Join(err, sink.Close())
 }
 
-// Who waits for a path that another process has locked stops waiting when he is told to,
-// whether he locks it himself, has Nix add it, or another process that runs as root does.
+// An engine that waits for a path that another process has locked stops when the context ends,
+// whether it locks the path itself, has Nix add it, or a process that runs as root locks it.
 func TestLockWaitEnds(t *testing.T) {
 	c := kinds(t)
 	n := nixtest.Newest(t)
@@ -108,7 +108,7 @@ func TestLockWaitEnds(t *testing.T) {
 		} {
 			t.Run(name+", "+kind, func(t *testing.T) {
 				nixtest.UseMemory(t, "")
-				_, err := n.AllValid(t.Context()) // makes the store
+				_, err := n.AllValid(t.Context()) // creates the store
 				must(t, err)
 				var path string
 				for i := range c.Infos {
@@ -145,8 +145,7 @@ func TestLockWaitEnds(t *testing.T) {
 	}
 }
 
-// A file with a lock that was left over as if it were gone keeps nobody who is told to
-// stop.
+// A lock file that is marked as removed but was left over does not keep an engine from stopping.
 func TestLockLeftOver(t *testing.T) {
 	dir := t.TempDir()
 	store, err := os.Open(dir)

@@ -9,18 +9,18 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// Protocol is the engine that speaks to the store as Nix itself does: signatures and
-// content addresses are kept, nothing but Nix writes to the store, and memory is
-// bounded. It wants a store that trusts us, else one path after the other with a
-// signature by a trusted key or a content address.
+// Protocol returns the engine that speaks Nix's own protocol: it keeps signatures and
+// content addresses, only Nix writes to the store, and memory is bounded. A store that does
+// not trust this user refuses paths with neither a signature by a trusted key nor a content
+// address.
 func Protocol(n *nix.Nix) Engine {
 	parallel := min(runtime.GOMAXPROCS(0), maxConnections)
 	return Engine{
-		// Two more may wait for what their paths refer to.
+		// Two more may wait for their references.
 		Name: "protocol", Ordered: true, Parallel: parallel + 2, Distrusts: n.RefusesUnproven,
 		Begin: func(ctx context.Context, _ []nix.PathInfo) (Sink, error) {
 			s := &protocol{nix: n, ctx: ctx, idle: make(chan *nix.Daemon, parallel)}
-			first, err := n.Connect(ctx) // that it does not work shall be known now
+			first, err := n.Connect(ctx) // so that a failure is known at once
 			if err != nil {
 				return nil, err
 			}
@@ -33,14 +33,14 @@ func Protocol(n *nix.Nix) Engine {
 	}
 }
 
-// maxConnections is how many paths are added at a time at most: Nix writes them to one
+// maxConnections is the most paths that are added at a time, because Nix writes them to one
 // database.
 const maxConnections = 4
 
 type protocol struct {
 	nix  *nix.Nix
 	ctx  context.Context
-	idle chan *nix.Daemon // nil for one that is not open
+	idle chan *nix.Daemon // nil for a connection that is not open
 }
 
 func (p *protocol) Add(_ context.Context, info nix.PathInfo, nar io.Reader) error {
@@ -54,7 +54,7 @@ func (p *protocol) Add(_ context.Context, info nix.PathInfo, nar io.Reader) erro
 	}
 	err := d.AddMultiple([]nix.PathInfo{info}, func(nix.PathInfo) (io.Reader, error) { return nar, nil })
 	if err != nil {
-		_ = d.Close() // it is of no more use
+		_ = d.Close() // it is useless now
 		d = nil
 		switch {
 		case p.ctx.Err() != nil:

@@ -17,8 +17,8 @@ const (
 )
 
 // reap runs a command, kills it when stdin ends, and returns its exit code when the
-// command and all processes that it has started have ended. A process whose parent was
-// killed becomes a child of this one.
+// command and all processes that it started have ended. Processes whose parent was
+// killed become children of this one.
 func reap(command []string) int {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		panic(err)
@@ -48,7 +48,7 @@ func reap(command []string) int {
 }
 
 // startReaped starts a command that kill kills. wait returns when all processes that it
-// has started have ended, too: only then has none of them the store open. The command's
+// started have ended, too, because only then none of them has the store open. The command's
 // stdout is out.
 func startReaped(t *testing.T, cmd *exec.Cmd) (out *bufio.Reader, kill func(), wait func() error) {
 	t.Helper()
@@ -68,7 +68,7 @@ func startReaped(t *testing.T, cmd *exec.Cmd) (out *bufio.Reader, kill func(), w
 	}
 }
 
-// orphan makes a file when it has read a pipe to its end.
+// orphan creates a file when it has read a pipe to its end.
 func orphan(pipe, file string) {
 	if _, err := os.ReadFile(pipe); err != nil {
 		panic(err)
@@ -78,7 +78,7 @@ func orphan(pipe, file string) {
 	}
 }
 
-// The processes of one that was killed are waited for.
+// wait waits for the processes that a killed process started.
 func TestReap(t *testing.T) {
 	dir := t.TempDir()
 	pipe, file := filepath.Join(dir, "pipe"), filepath.Join(dir, "file")

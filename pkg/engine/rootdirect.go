@@ -20,15 +20,15 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// DirectAsRoot is the direct engine for who may not write to the store, but may run
-// programs as root without a password. command is an absolute path with arguments: a
-// program that calls [ServeDirect], whose last argument is added. It gets no
-// environment, and what it needs by a pipe; it ends with the sink, with ctx if none was
-// begun, and at the latest with this process.
+// DirectAsRoot returns the direct engine for a user who may not write to the store, but may
+// run programs as root without a password. command is an absolute path with arguments: a
+// program that calls [ServeDirect], whose last argument is appended. It has no environment
+// and gets all data through a pipe. It ends with the sink, with ctx before Begin, and at the
+// latest with this process.
 func DirectAsRoot(ctx context.Context, n *nix.Nix, command ...string) (Engine, error) {
 	first, err := startAsRoot(ctx, n, command)
 	if err != nil {
-		return Engine{}, fmt.Errorf("the direct engine can't be used as root: %w", err)
+		return Engine{}, fmt.Errorf("cannot use the direct engine as root: %w", err)
 	}
 	var mu sync.Mutex // of first
 	return Engine{
@@ -57,7 +57,7 @@ type rootSink struct {
 	cmd    *child.Cmd
 	in     io.WriteCloser
 	to     messenger
-	said   bytes.Buffer // its stderr
+	stderr bytes.Buffer // the process's stderr
 	reader errgroup.Group
 	stop   func() bool
 	chunks sync.Pool
@@ -66,10 +66,10 @@ type rootSink struct {
 
 	mu      sync.Mutex
 	waiting map[answered]chan error
-	lost    error // why there are no more answers
+	lost    error // set when no more answers can arrive
 }
 
-// answered is what an answer belongs to.
+// answered identifies the request of an answer.
 type answered struct {
 	kind   byte
 	number uint32
@@ -77,11 +77,11 @@ type answered struct {
 
 func startAsRoot(ctx context.Context, n *nix.Nix, command []string) (*rootSink, error) {
 	if runtime.GOOS != "linux" {
-		return nil, errors.New("it knows the file names of Linux alone")
+		return nil, errors.New("it supports only Linux")
 	}
 	if _, dir, err := n.Local(); err != nil {
 		return nil, err
-	} else if dir != "/nix/store" { // the other process has no settings but root's
+	} else if dir != "/nix/store" { // the other process has root's settings
 		return nil, fmt.Errorf("the store is in %s", dir)
 	}
 	programs, err := nix.Programs()
@@ -94,10 +94,10 @@ func startAsRoot(ctx context.Context, n *nix.Nix, command []string) (*rootSink, 
 	s := &rootSink{waiting: map[answered]chan error{}}
 	s.chunks.New = func() any { return make([]byte, headSize+chunkSize) }
 	args := append([]string{"-n", "--"}, command...)
-	s.cmd = child.Command(context.WithoutCancel(ctx), 0, "sudo", append(args, programs)...) // it is this program itself
+	s.cmd = child.Command(context.WithoutCancel(ctx), 0, "sudo", append(args, programs)...) // the same program as this one
 	s.cmd.Env = []string{}
 	s.cmd.Dir = "/"
-	s.cmd.Stderr = &s.said
+	s.cmd.Stderr = &s.stderr
 	if s.in, err = s.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
@@ -119,17 +119,18 @@ func startAsRoot(ctx context.Context, n *nix.Nix, command []string) (*rootSink, 
 	return s, nil
 }
 
-// explain adds what the process said, after Close.
+// explain returns the process's stderr as the error if the process has ended. It may be called
+// after Close.
 func (s *rootSink) explain(err error) error {
-	if said := strings.TrimSpace(text.Plain(s.said.String())); said != "" && errors.Is(err, errLost) {
-		return errors.New(said)
+	if message := strings.TrimSpace(text.Plain(s.stderr.String())); message != "" && errors.Is(err, errLost) {
+		return errors.New(message)
 	}
 	return err
 }
 
 var errLost = errors.New("the process that runs as root has ended")
 
-// read passes answers on until there are no more.
+// read passes answers on until the process ends.
 func (s *rootSink) read(out io.Reader) error {
 	r := bufio.NewReader(out)
 	for {
@@ -156,7 +157,7 @@ func (s *rootSink) read(out io.Reader) error {
 	}
 }
 
-// expect gives what an answer will come by.
+// expect returns the channel on which the answer to a request will arrive.
 func (s *rootSink) expect(kind byte, number uint32) <-chan error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -177,15 +178,15 @@ func (s *rootSink) ask(ctx context.Context, kind byte, v any) error {
 	}
 	answer := s.expect(kind, 0)
 	if err = s.to.send(append(head(nil, kind, 0), data...)); err != nil {
-		_ = s.in.Close() // so that there is an answer, or none any more
+		_ = s.in.Close() // so that the process answers or ends
 	}
-	if told := <-answer; told != nil {
-		err = told
+	if answered := <-answer; answered != nil {
+		err = answered
 	}
 	return s.cause(ctx, err)
 }
 
-// cause is why there is an error: it may be that the context has ended.
+// cause returns the cause of the context if that has ended, else err.
 func (*rootSink) cause(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -212,15 +213,15 @@ func (s *rootSink) Add(ctx context.Context, info nix.PathInfo, r io.Reader) erro
 		err = <-answer
 	}
 	if broken != nil {
-		return fmt.Errorf("unpack %s: %w", info.Path, broken)
+		return fmt.Errorf("cannot unpack %s: %w", info.Path, broken)
 	}
 	return s.cause(ctx, err)
 }
 
-// sendNAR tells the errors of the reader from others.
+// sendNAR sends a NAR. broken is an error of its reader, err any other one.
 func (s *rootSink) sendNAR(number uint32, r io.Reader) (broken, err error) {
 	buf, _ := s.chunks.Get().([]byte)
-	defer s.chunks.Put(buf) //nolint:staticcheck // a slice per path is nothing
+	defer s.chunks.Put(buf) //nolint:staticcheck // one allocation per path does not matter
 	chunk := head(buf[:0], msgData, number)
 	for {
 		n, err := r.Read(chunk[len(chunk):cap(chunk)])
@@ -249,13 +250,13 @@ func (s *rootSink) Finish(ctx context.Context, infos []nix.PathInfo) error {
 	return s.ask(ctx, msgFinish, numbers)
 }
 
-// Close ends the process, which removes what was not made valid.
+// Close ends the process, which removes the paths that were not made valid.
 func (s *rootSink) Close() error {
 	s.stop()
 	_ = s.in.Close()
-	_ = s.reader.Wait() // its error is that there is no more
+	_ = s.reader.Wait() // its error is that the stream has ended
 	if err := s.cmd.Wait(); err != nil {
-		return fmt.Errorf("restore as root: %w", s.explain(errors.Join(errLost, err)))
+		return fmt.Errorf("cannot restore as root: %w", s.explain(errors.Join(errLost, err)))
 	}
 	return nil
 }

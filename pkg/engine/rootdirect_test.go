@@ -34,8 +34,8 @@ func TestMain(m *testing.M) {
 	testbench.PrivateProcess(m)
 }
 
-// actAs has the test binary be another program: the one that runs as root; one that is
-// killed; or one that waits for all that such a one has started.
+// actAs makes the test binary another program: the one that runs as root, one that is killed,
+// or one that waits for the processes of a killed one.
 func actAs(command string, args []string) {
 	var err error
 	switch command {
@@ -59,9 +59,9 @@ func actAs(command string, args []string) {
 	os.Exit(0)
 }
 
-// sudo lets everybody be root, and hands on no environment.
+// sudo makes any user root, and passes on no environment.
 func sudo(args []string) int {
-	os.Unsetenv("GOTRACEBACK") // which Go itself has set
+	os.Unsetenv("GOTRACEBACK") // Go itself set it
 	if len(args) < 3 || args[0] != "-n" || args[1] != "--" || !filepath.IsAbs(args[2]) || len(os.Environ()) > 0 {
 		fmt.Fprintf(os.Stderr, "sudo: wrong usage: %q, %q\n", args, os.Environ())
 		return 1
@@ -75,8 +75,8 @@ func sudo(args []string) int {
 	return 1
 }
 
-// multiUser gives a store that belongs to root, somebody else who may be root without
-// a password, and how that one restores.
+// multiUser returns a store of root's, another user who may be root without a password, and the
+// command with which that user restores.
 func multiUser(t *testing.T, c *closure) (n *nix.Nix, user *testbench.MultiUser, restore func(mode os.FileMode) *exec.Cmd) {
 	t.Helper()
 	n = nixtest.Newest(t)
@@ -100,12 +100,12 @@ func multiUser(t *testing.T, c *closure) (n *nix.Nix, user *testbench.MultiUser,
 	}
 }
 
-// Who may not write to the store restores as root, and what is there then is root's.
+// A user who may not write to the store restores as root, and the files are root's.
 func TestDirectAsRoot(t *testing.T) {
 	c := kinds(t)
 	n, user, restore := multiUser(t, c)
 	out, err := restore(os.ModeSetuid | 0o755).CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "the direct engine can't be used: ") {
+	if err != nil || !strings.Contains(string(out), "cannot use the direct engine: ") {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	user.AwaitIdle(t)
@@ -121,21 +121,20 @@ func TestDirectAsRoot(t *testing.T) {
 		t.Errorf("the store has %q", names)
 	}
 
-	// Without a sudo that works, its words are the reason.
-	if out, err := restore(0o755).CombinedOutput(); err == nil || !strings.Contains(string(out), "can't be used as root: sudo: a password is required") {
+	// If sudo fails, its message is the reason.
+	if out, err := restore(0o755).CombinedOutput(); err == nil || !strings.Contains(string(out), "cannot use the direct engine as root: sudo: a password is required") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
 
-// A store of a user's own needs nobody else; who is not root may not move directories
-// that are read-only.
+// A user's own store needs no root, although only root may move read-only directories.
 func TestDirectOfUser(t *testing.T) {
 	c := kinds(t)
 	_, user, restore := multiUser(t, c)
 	root := filepath.Join(user.Home, "root")
 	cmd := restore(0o755)
 	cmd.Env = append(cmd.Env, "NIX_CONFIG=extra-experimental-features = nix-command\nstore = "+root)
-	if out, err := cmd.CombinedOutput(); err != nil || strings.Contains(string(out), "can't be used") {
+	if out, err := cmd.CombinedOutput(); err != nil || strings.Contains(string(out), "cannot use") {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	for _, path := range c.paths() {
@@ -153,7 +152,7 @@ func TestDirectOfUser(t *testing.T) {
 	}
 }
 
-// The process of root's ends with the one that it is for, and leaves nothing.
+// The process that runs as root ends with its client, and leaves nothing.
 func TestDirectAsRootKilled(t *testing.T) {
 	c := kinds(t)
 	n, user, restore := multiUser(t, c)
@@ -187,7 +186,7 @@ func noTempDir(t *testing.T) error {
 	return nil
 }
 
-// What others than root could have changed is not run as root.
+// Programs that others than root could have changed are not run as root.
 func TestTrustPrograms(t *testing.T) {
 	dir := t.TempDir()
 	for _, program := range []string{"nix", "nix-store", "nix-daemon"} {
@@ -195,7 +194,7 @@ func TestTrustPrograms(t *testing.T) {
 	}
 	var out bytes.Buffer
 	if err := ServeDirect(t.Context(), strings.NewReader(""), &out, filepath.Join(dir, "none")); err == nil {
-		t.Error("what is not there is run")
+		t.Error("a missing program was run")
 	}
 	for name, change := range map[string]func(){
 		"of others":   func() { must(t, os.Chown(filepath.Join(dir, "nix-store"), 1001, 1001)) },
@@ -211,7 +210,7 @@ func TestTrustPrograms(t *testing.T) {
 		change()
 		out.Reset()
 		err := ServeDirect(t.Context(), strings.NewReader(""), &out, dir)
-		if err == nil || !strings.Contains(err.Error(), "others than root may change") || !strings.Contains(out.String(), err.Error()) {
+		if err == nil || !strings.Contains(err.Error(), "others may change") || !strings.Contains(out.String(), err.Error()) {
 			t.Errorf("%s: %v, %q", name, err, out.String())
 		}
 		must(t, os.Chown(filepath.Join(dir, "nix-store"), 0, 0))
@@ -220,13 +219,13 @@ func TestTrustPrograms(t *testing.T) {
 	}
 }
 
-// talk has a server of the direct engine's sink answer messages, and gives its answers.
+// talk sends messages to a server of the direct engine's sink and returns its answers.
 func talk(t *testing.T, e Engine, messages ...[]byte) (answers string, err error) {
 	t.Helper()
 	in := io.Reader(bytes.NewReader(bytes.Join(messages, nil)))
 	out := &untilFinished{finished: make(chan struct{})}
 	if len(messages) > 0 && messages[len(messages)-1][0] == msgFinish {
-		in = io.MultiReader(in, out.wait()) // who asks for that waits for the answer
+		in = io.MultiReader(in, out.wait()) // the client waits for the answer
 	}
 	err = serve(t.Context(), e, bufio.NewReader(in), &messenger{w: out})
 	r := bufio.NewReader(&out.Buffer)
@@ -240,7 +239,7 @@ func talk(t *testing.T, e Engine, messages ...[]byte) (answers string, err error
 	return answers, err
 }
 
-// untilFinished keeps answers. The reader that wait gives ends with the last one.
+// untilFinished keeps answers. The reader that wait returns ends with the last one.
 type untilFinished struct {
 	bytes.Buffer
 	finished chan struct{}
@@ -269,8 +268,7 @@ func said(kind byte, number uint32, data []byte) []byte {
 	return b.Bytes()
 }
 
-// Whatever comes by the pipe, nothing is made valid that is not whole, and nothing is
-// left.
+// With any messages from the pipe, only complete paths become valid, and nothing is left.
 func TestServeHostile(t *testing.T) {
 	c := kinds(t)
 	n := nixtest.Newest(t)
@@ -289,7 +287,7 @@ func TestServeHostile(t *testing.T) {
 	for name, test := range map[string]struct {
 		messages [][]byte
 		fails    bool
-		answers  string // how they begin
+		answers  string // their beginning
 	}{
 		"nothing":            {nil, false, ""},
 		"just a beginning":   {[][]byte{begin}, false, "b0: "},
@@ -297,7 +295,7 @@ func TestServeHostile(t *testing.T) {
 		"no beginning":       {[][]byte{first}, true, ""},
 		"no JSON":            {[][]byte{said(msgBegin, 0, []byte("{"))}, true, ""},
 		"two beginnings":     {[][]byte{begin, begin}, true, "b0: "},
-		"a hostile path":     {[][]byte{said(msgBegin, 0, evil)}, true, "b0:begin to restore"},
+		"a hostile path":     {[][]byte{said(msgBegin, 0, evil)}, true, "b0:cannot restore"},
 		"no such number":     {[][]byte{begin, said(msgData, uint32(len(c.Infos)), nil)}, true, "b0: "},
 		"a NAR cut":          {[][]byte{begin, said(msgData, 0, nar[:10]), said(msgEnd, 0, nil)}, false, "b0: e0:"},
 		"a NAR broken":       {[][]byte{begin, said(msgData, 0, nar[:10]), said(msgBroken, 0, nil)}, false, "b0: e0:"},

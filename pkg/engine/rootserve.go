@@ -16,13 +16,13 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// maxOpen is how many paths may be added at a time.
+// maxOpen is the most paths that may be added at a time.
 const maxOpen = 64
 
-// ServeDirect is the other process of [DirectAsRoot]. It takes Nix's programs from the
-// directory programs, and only if nobody but root can change them.
+// ServeDirect is the root process of [DirectAsRoot]. It runs Nix's programs from the
+// directory programs, if only root can change them.
 func ServeDirect(ctx context.Context, in io.Reader, out io.Writer, programs string) error {
-	// Whoever reads the answers may be gone; what was begun is removed nevertheless.
+	// Incomplete paths are removed even if the reader of the answers has ended.
 	signal.Ignore(syscall.SIGPIPE)
 	answers := &messenger{w: out}
 	engine, err := engineOf(ctx, programs)
@@ -55,7 +55,7 @@ type server struct {
 	open  map[uint32]*incoming
 }
 
-// serve answers messages, which may come from anybody, until there are no more.
+// serve answers messages, which may be hostile, until the stream ends.
 func serve(ctx context.Context, engine Engine, in *bufio.Reader, answers *messenger) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -65,10 +65,10 @@ func serve(ctx context.Context, engine Engine, in *bufio.Reader, answers *messen
 
 	m, err := s.receive()
 	if errors.Is(err, io.EOF) {
-		return nil // nobody has begun
+		return nil // no sink was begun
 	}
 	if err == nil && m.kind != msgBegin {
-		err = fmt.Errorf("a message %q at the start", m.kind)
+		err = fmt.Errorf("unexpected first message %q", m.kind)
 	}
 	if err == nil {
 		err = json.Unmarshal(m.data, &s.infos)
@@ -81,7 +81,7 @@ func serve(ctx context.Context, engine Engine, in *bufio.Reader, answers *messen
 		return err
 	}
 	err = s.all(ctx)
-	cancel() // what is not at its end will not come to it
+	cancel() // incomplete paths will not be completed
 	for _, add := range s.open {
 		add.end(io.ErrUnexpectedEOF)
 	}
@@ -110,7 +110,7 @@ func (s *server) all(ctx context.Context) error {
 		case msgFinish:
 			err = s.finish(ctx, m)
 		default:
-			err = fmt.Errorf("an unknown message %q", m.kind)
+			err = fmt.Errorf("unknown message %q", m.kind)
 		}
 		if err != nil {
 			return err
@@ -118,18 +118,18 @@ func (s *server) all(ctx context.Context) error {
 	}
 }
 
-// nar passes on what has come of a NAR.
+// nar passes on a chunk of a NAR, or its end.
 func (s *server) nar(ctx context.Context, m message) error {
 	add := s.open[m.number]
 	if add == nil {
 		if int64(m.number) >= int64(len(s.infos)) || len(s.open) == maxOpen {
-			return fmt.Errorf("path %d of %d, while %d are open", m.number, len(s.infos), len(s.open))
+			return fmt.Errorf("invalid path %d of %d, or more than the %d open ones", m.number, len(s.infos), len(s.open))
 		}
 		add = &incoming{chunks: make(chan []byte, 4), used: &s.chunks}
 		s.open[m.number] = add
 		s.adds.Go(func() error {
 			err := s.sink.Add(ctx, s.infos[m.number], add)
-			_, _ = io.Copy(io.Discard, add) // what nobody wants any more
+			_, _ = io.Copy(io.Discard, add) // the rest after an error
 			return s.answers.answer(msgEnd, m.number, err)
 		})
 	}
@@ -138,7 +138,7 @@ func (s *server) nar(ctx context.Context, m message) error {
 		add.chunks <- m.data
 		return nil
 	case msgBroken:
-		add.end(errors.New("the NAR broke off"))
+		add.end(errors.New("the NAR is incomplete"))
 	case msgEnd:
 		add.end(io.EOF)
 	}
@@ -152,7 +152,7 @@ func (s *server) finish(ctx context.Context, m message) error {
 		return err
 	}
 	if len(s.open) > 0 {
-		return fmt.Errorf("an end while %d paths are open", len(s.open))
+		return fmt.Errorf("unexpected end while %d paths are open", len(s.open))
 	}
 	if err := s.adds.Wait(); err != nil {
 		return err
@@ -160,12 +160,12 @@ func (s *server) finish(ctx context.Context, m message) error {
 	infos := make([]nix.PathInfo, len(numbers))
 	for i, n := range numbers {
 		if n < 0 || n >= len(s.infos) {
-			return fmt.Errorf("path %d of %d", n, len(s.infos))
+			return fmt.Errorf("invalid path %d of %d", n, len(s.infos))
 		}
 		infos[i] = s.infos[n]
 	}
-	// Finish may wait for locks. Whoever asks for it says nothing until it is answered,
-	// and ends the stream to stop it.
+	// Finish may wait for locks. The client sends nothing until it has the answer, and ends
+	// the stream to stop it.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var more errgroup.Group
@@ -176,20 +176,20 @@ func (s *server) finish(ctx context.Context, m message) error {
 		return nil
 	})
 	err := s.answers.answer(msgFinish, 0, s.sink.Finish(ctx, infos))
-	_ = more.Wait() // there is one reader at a time
+	_ = more.Wait() // because only one goroutine may read
 	return err
 }
 
-// incoming is the reader of a NAR that comes in chunks.
+// incoming is the reader of a NAR that arrives in chunks.
 type incoming struct {
 	chunks chan []byte
 	used   *sync.Pool // for chunks that were read
-	last   error      // after the chunks; set before they are closed
+	last   error      // after the chunks; set before the channel is closed
 
 	chunk, rest []byte
 }
 
-// end says that there are no more chunks.
+// end marks the last chunk. Read then returns err.
 func (i *incoming) end(err error) {
 	i.last = err
 	close(i.chunks)
@@ -198,7 +198,7 @@ func (i *incoming) end(err error) {
 func (i *incoming) Read(p []byte) (int, error) {
 	for len(i.rest) == 0 {
 		if i.chunk != nil {
-			i.used.Put(i.chunk) //nolint:staticcheck // a slice per chunk is nothing
+			i.used.Put(i.chunk) //nolint:staticcheck // one allocation per chunk does not matter
 			i.chunk = nil
 		}
 		chunk, ok := <-i.chunks

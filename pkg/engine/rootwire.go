@@ -8,23 +8,22 @@ import (
 	"sync"
 )
 
-// The direct engine of who may not write to the store has two processes: one with the
-// NARs, and one of root's with a [Sink], which reads messages from its stdin and
-// answers on its stdout. A message is a kind, the number of a path as a u32, the
-// length of what follows as a u32, and that. Numbers are little endian.
+// [DirectAsRoot] has two processes: this one has the NARs, and one that runs as root has a
+// [Sink], reads messages from its stdin and answers on its stdout. A message is a kind, the
+// number of a path as a u32, the length of its data as a u32, and the data. Numbers are
+// little endian. The end of stdin stops all operations, closes the sink and ends the
+// process.
 const (
-	msgReady  = 'r' // answer: it runs; all answers have what went wrong, or nothing
-	msgBegin  = 'b' // the infos, as JSON; paths have numbers in their order
-	msgData   = 'd' // some of a path's NAR
-	msgEnd    = 'e' // the NAR has come to its end; answered when the path is added
-	msgBroken = 'x' // the NAR has no end; answered as msgEnd
-	msgFinish = 'f' // the paths' numbers, as JSON
-	// Its stdin ends when it is to give up what it does and to close the sink; then it ends.
+	msgReady  = 'r' // answer: the process runs. The data of an answer is an error or empty
+	msgBegin  = 'b' // the infos as JSON; paths are numbered in their order
+	msgData   = 'd' // part of a path's NAR
+	msgEnd    = 'e' // the end of the NAR; answered when the path is added
+	msgBroken = 'x' // the NAR has no end; answered like msgEnd
+	msgFinish = 'f' // the paths' numbers as JSON
 
-	headSize  = 9
-	chunkSize = 256 << 10
-	// What is larger than a chunk is about all paths.
-	maxMessage = 1 << 30
+	headSize   = 9
+	chunkSize  = 256 << 10
+	maxMessage = 1 << 30 // of a message about all paths; others are at most a chunk
 )
 
 type message struct {
@@ -39,17 +38,17 @@ type messenger struct {
 	w  io.Writer
 }
 
-// head begins a message, to which its data is appended.
+// head returns the beginning of a message, to which the caller appends the data.
 func head(buf []byte, kind byte, number uint32) []byte {
 	buf = append(buf, kind)
 	buf = binary.LittleEndian.AppendUint32(buf, number)
 	return append(buf, 0, 0, 0, 0)
 }
 
-// send sends what head began.
+// send sets the length of a message and sends it.
 func (m *messenger) send(message []byte) error {
 	if len(message)-headSize > maxMessage {
-		return fmt.Errorf("a message of %d bytes is too large", len(message)-headSize)
+		return fmt.Errorf("message of %d bytes is too large", len(message)-headSize)
 	}
 	binary.LittleEndian.PutUint32(message[headSize-4:], uint32(len(message)-headSize)) //nolint:gosec // at most maxMessage
 	m.mu.Lock()
@@ -58,7 +57,7 @@ func (m *messenger) send(message []byte) error {
 	return err
 }
 
-// answer sends what became of something.
+// answer sends the result of a request.
 func (m *messenger) answer(kind byte, number uint32, err error) error {
 	message := head(nil, kind, number)
 	if err != nil {
@@ -67,8 +66,7 @@ func (m *messenger) answer(kind byte, number uint32, err error) error {
 	return m.send(message)
 }
 
-// receive reads a message. The data of one that is no larger than a chunk is in what
-// chunk gives.
+// receive reads a message. Data that fits into a chunk is read into the result of chunk.
 func receive(r *bufio.Reader, chunk func() []byte) (message, error) {
 	var head [headSize]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
@@ -81,14 +79,14 @@ func receive(r *bufio.Reader, chunk func() []byte) (message, error) {
 		m.data = chunk()[:size]
 	case m.kind == msgBegin || m.kind == msgFinish:
 		if size > maxMessage {
-			return message{}, fmt.Errorf("a message of %d bytes", size)
+			return message{}, fmt.Errorf("message of %d bytes is too large", size)
 		}
 		m.data = make([]byte, size)
 	default:
-		return message{}, fmt.Errorf("a message %q of %d bytes", m.kind, size)
+		return message{}, fmt.Errorf("message %q of %d bytes is too large", m.kind, size)
 	}
 	if _, err := io.ReadFull(r, m.data); err != nil {
-		return message{}, fmt.Errorf("read a message of %d bytes: %w", size, err)
+		return message{}, fmt.Errorf("cannot read a message of %d bytes: %w", size, err)
 	}
 	return m, nil
 }

@@ -9,8 +9,8 @@ import (
 
 var schemePattern = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9+.-]*://`)
 
-// password finds the password in the address of a store: what stands between the
-// name of the user and the last @. An address that is not valid may have one too.
+// password returns the position of the password in the address of a store: the text between
+// the name of the user and the last @. An invalid address may have one too.
 func password(address string) (start, end int) {
 	scheme := len(schemePattern.FindString(address))
 	end = strings.LastIndexByte(address, '@')
@@ -24,7 +24,7 @@ func password(address string) (start, end int) {
 	return scheme + len(user) + 1, end
 }
 
-// Redact takes a password out of the address of a store.
+// Redact returns the address of a store without its password.
 func Redact(address string) string {
 	start, end := password(address)
 	if start == end {
@@ -33,7 +33,7 @@ func Redact(address string) string {
 	return address[:start] + "xxxxx" + address[end:]
 }
 
-// redactErr takes the passwords of addresses out of what a program said.
+// redactErr removes the passwords of addresses from the message of a program's error.
 func redactErr(err error, addresses ...string) error {
 	var failed *Error
 	if errors.As(err, &failed) {
@@ -42,7 +42,7 @@ func redactErr(err error, addresses ...string) error {
 	return err
 }
 
-// redactText takes the passwords of addresses out of a text.
+// redactText returns a text without the passwords of addresses.
 func redactText(text string, addresses ...string) string {
 	for _, address := range addresses {
 		start, end := password(address)
@@ -63,7 +63,7 @@ func redactText(text string, addresses ...string) string {
 // binaryCaches are the schemes of stores that hold compressed NARs.
 var binaryCaches = map[string]bool{"file": true, "http": true, "https": true, "s3": true}
 
-// IsBinaryCache reports whether the address of a store is that of a binary cache.
+// IsBinaryCache reports whether an address is that of a binary cache.
 func IsBinaryCache(address string) bool {
 	scheme, _, _ := strings.Cut(address, ":")
 	return binaryCaches[scheme]

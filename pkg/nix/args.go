@@ -10,12 +10,12 @@ import (
 	"github.com/org/nix-matrix/internal/valid"
 )
 
-// A literal is a word of an argument list that stands in this package: a constant is one by
-// itself, and no string becomes one.
+// A literal is an argument that is written in this package: an untyped constant converts to it,
+// a string variable does not.
 type literal string
 
-// arguments are those of a program. Everything that is not a literal was checked, and what
-// is not what it should be is an error, with which the program is not run.
+// arguments are those of a program. All but literals are checked; with an invalid one, err is
+// set and the program does not run.
 type arguments struct {
 	words []string
 	err   error
@@ -30,7 +30,7 @@ func (a *arguments) add(words ...literal) *arguments {
 	return a
 }
 
-// checked adds words that a check accepts: values of what was added before.
+// checked adds words that a check must accept, such as the values of a flag.
 func (a *arguments) checked(check func(string) error, words ...string) *arguments {
 	if a.err == nil {
 		a.err = valid.All(check, words...)
@@ -39,7 +39,7 @@ func (a *arguments) checked(check func(string) error, words ...string) *argument
 	return a
 }
 
-// operands adds the last words, which no program of Nix takes for options.
+// operands adds the last words after "--", so that no program of Nix takes them for options.
 func (a *arguments) operands(check func(string) error, words ...string) *arguments {
 	return a.add("--").checked(check, words...)
 }
@@ -62,7 +62,7 @@ type Option struct {
 	Values []string
 }
 
-// Set gives a setting a value, or the words of a list.
+// Set returns an Option that gives a setting a value, or the words of a list.
 func Set(name string, values ...string) Option { return Option{name, values} }
 
 func (o Option) value() string { return strings.Join(o.Values, " ") }
@@ -74,7 +74,7 @@ var (
 	fragmentPattern = regexp.MustCompile(`^[A-Za-z0-9._~@+"%-]*$`)
 )
 
-// maxArgument is how many bytes Linux takes for one argument.
+// maxArgument is the most bytes that Linux accepts in one argument.
 const maxArgument = 128<<10 - 1
 
 func (o Option) check() error {
@@ -110,9 +110,9 @@ func line(s string) error { return valid.Line(s, maxArgument) }
 func expression(s string) error {
 	switch {
 	case len(s) > maxArgument:
-		return fmt.Errorf("the expression has %d bytes, and a program takes no more than %d", len(s), maxArgument)
+		return fmt.Errorf("invalid expression: it has %d bytes, more than the %d of an argument", len(s), maxArgument)
 	case strings.Contains(s, "\x00"):
-		return errors.New("the expression has a zero byte in it")
+		return errors.New("invalid expression: it contains a zero byte")
 	}
 	return nil
 }
@@ -134,7 +134,7 @@ func flakeAttr(s string) error {
 	return flakeRef(ref)
 }
 
-// copied accepts what `nix copy` and `nix build` take: a store path, or all outputs of a
+// copied accepts an operand of `nix copy` and `nix build`: a store path, or all outputs of a
 // derivation.
 func copied(s string) error {
 	if drv, ok := strings.CutSuffix(s, "^*"); ok {
@@ -151,7 +151,7 @@ func fileName(s string) error {
 	return nil
 }
 
-// check checks what a store is told of a path.
+// check returns an error if a field is invalid.
 func (i *PathInfo) check() error {
 	if err := valid.StorePath(i.Path); err != nil {
 		return err

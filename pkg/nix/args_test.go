@@ -19,7 +19,7 @@ import (
 	"github.com/org/nix-matrix/internal/valid"
 )
 
-// What a caller might pass on that it got from a flake, a builder or a server.
+// Hostile strings that a caller may pass on from a flake, a builder or a server.
 var hostile = []string{
 	"--plugin-files", "-x", "-x.drv", "--", "", " ", "a b", "a\nb", "a\n--plugin-files", "a\x00b", "\xff", "\x1b[2J", "../../../etc/passwd", "/etc/passwd", "./x",
 	aPath + " " + aPath, aPath + "\n" + aPath, aPath + "/../b.drv", aPath + "!out", aPath + ".drv^*", "${builtins.abort \"x\"}", `"`, "'", "!", "^", ";", "#x",
@@ -32,16 +32,16 @@ const (
 	aKey  = "cache.example.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY="
 )
 
-// A hostileCase is a function of this package with arguments that are valid, but for those
-// that can't have any text of a stranger's.
+// A hostileCase is a function of this package with valid arguments, except where no foreign
+// string can be passed.
 type hostileCase struct {
 	fn    any
 	args  []any
-	stdin bool // what it is given is for the program's stdin
+	stdin bool // its arguments go to the program's stdin
 }
 
 func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
-	away := n.WithStore("ssh-ng://host") // whose files are out of reach, so that Nix is asked
+	away := n.WithStore("ssh-ng://host") // its files are out of reach, so that Nix is asked
 	info := PathInfo{Path: aPath, NarHash: strings.Repeat("0", 64), NarSize: 1, Deriver: aDrv, References: []string{aPath}, Signatures: []string{aKey}, CA: "text:sha256:" + strings.Repeat("0", 52)}
 	by := func(use func(*Daemon) error) error {
 		d, err := n.Connect(context.Background())
@@ -68,7 +68,7 @@ func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
 		"Nix.Text":        {fn: n.Text, args: []any{"store"}},
 		"Nix.Setting":     {fn: n.Setting, args: []any{"substituters"}},
 		"Nix.WithPrograms": {fn: func(ctx context.Context, p Program) error {
-			if p.DrvPath == "" { // which is for one that is not built
+			if p.DrvPath == "" { // only for programs that are not built
 				p.DrvPath = " "
 			}
 			_, _, err := n.WithPrograms(p).FindProgram(ctx, "nothing-of-that-name")
@@ -143,7 +143,7 @@ func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
 	}
 }
 
-// These take no text that was not checked, or start no program with it.
+// These take only checked strings, or start no program with them.
 var withoutStrings = []string{
 	"Environ", "OnlyOthers", "Named", "WentThroughAll", "NoAnswerError.Error", "PathError.Error", "PathError.Unwrap", "Programs", "Redact", "Message", "Error.Error", "Error.Unwrap", "ParseVersion", "Version.String", "Version.HasConfigShow", "Version.HasJSONFormat", "Version.HasOutputsSyntax", "Version.EvaluatesWholeFlakes",
 	"Version.CopiesInputs", "PathInfo.Proven", "Daemon.Trust", "Nix.Distrust", "Nix.RefusesUnproven", "Error.Signaled", "Error.HTTPStatus", "Traffic.Add", "Daemon.Close", "Daemon.StopWith", "StepEnviron",
@@ -169,15 +169,15 @@ func readAll(r io.ReadCloser, err error) error {
 
 func noNAR(PathInfo) (io.Reader, error) { return strings.NewReader("x"), nil }
 
-// Whatever text a function of this package is given, it ends up where it belongs in the
-// arguments of a program, or the program is not run. A new function needs a case above.
+// A string passed to any function of this package becomes the expected argument of a program,
+// or the program is not run. A new function needs a case above.
 func TestHostileArguments(t *testing.T) {
 	dir := t.TempDir()
 	argv, stdin := filepath.Join(dir, "argv"), filepath.Join(dir, "stdin")
 	for _, name := range []string{"nix", "nix-store", "cachix"} {
 		script(t, dir, name, `printf '%s\0' ${0##*/} "$@" $# >>`+argv+`; cat >>`+stdin+`; exit 1`)
 	}
-	// It greets, and has no answer to anything.
+	// It sends a hello, and answers nothing else.
 	script(t, dir, "nix-daemon", `printf '%s\0' ${0##*/} "$@" $# >>`+argv+`
 printf 'oixd\0\0\0\0\042\001\0\0\0\0\0\0\0\0\0\0\0\0\0\0stla\0\0\0\0'; exec >&-; cat >>`+stdin)
 	t.Setenv("PATH", dir+string(os.PathListSeparator)+os.Getenv("PATH"))
@@ -188,7 +188,7 @@ printf 'oixd\0\0\0\0\042\001\0\0\0\0\0\0\0\0\0\0\0\0\0\0stla\0\0\0\0'; exec >&-;
 			t.Errorf("%s has no case, or needs none", name)
 		}
 	}
-	// run gives the argument lists of the programs that are run, and all that they read.
+	// run returns the argument lists of the programs that ran, and everything that they read.
 	run := func(t *testing.T, c hostileCase, args []any) (lists [][]string, read string, err error) {
 		for _, file := range []string{argv, stdin} {
 			_ = os.WriteFile(file, nil, 0o600)
@@ -223,7 +223,7 @@ printf 'oixd\0\0\0\0\042\001\0\0\0\0\0\0\0\0\0\0\0\0\0\0stla\0\0\0\0'; exec >&-;
 						checkList(t, usual[i], list, text)
 					}
 					if !c.stdin && len(text) > 1 && strings.Contains(read, text) {
-						t.Errorf("%.50q is in what is read: %.300q", text, read)
+						t.Errorf("%.50q is in a stdin or file: %.300q", text, read)
 					}
 					if err != nil && (len(err.Error()) > 4096 || strings.ContainsAny(err.Error(), "\x00\x1b\r")) {
 						t.Errorf("%.50q has an error of %d bytes: %.300q", text, len(err.Error()), err)
@@ -234,8 +234,8 @@ printf 'oixd\0\0\0\0\042\001\0\0\0\0\0\0\0\0\0\0\0\0\0\0stla\0\0\0\0'; exec >&-;
 	}
 }
 
-// checkList compares an argument list with the usual one: only the word that has the hostile
-// text in it may be another one, in its place and no option.
+// checkList compares an argument list with the usual one: only the word with the hostile string
+// may differ, in its place and not as an option.
 func checkList(t *testing.T, usual, list []string, text string) {
 	t.Helper()
 	if len(list) != len(usual) {
@@ -248,7 +248,7 @@ func checkList(t *testing.T, usual, list []string, text string) {
 	}
 }
 
-// call calls a function with what it needs besides, and gives its error.
+// call calls a function with a context and the given arguments, and returns its error.
 func call(t *testing.T, fn any, args []any) error {
 	f := reflect.ValueOf(fn)
 	var in []reflect.Value
@@ -287,7 +287,7 @@ func call(t *testing.T, fn any, args []any) error {
 	return nil
 }
 
-// replaceSlot gives arguments in which one string, by its number, is another one.
+// replaceSlot returns arguments with one string, given by its number, replaced.
 func replaceSlot(args []any, slot int, text string) ([]any, bool) {
 	var visit func(v reflect.Value) reflect.Value
 	visit = func(v reflect.Value) reflect.Value {
@@ -319,7 +319,7 @@ func replaceSlot(args []any, slot int, text string) ([]any, bool) {
 	return replaced, slot < 0
 }
 
-// exportedFuncs are the functions and methods that others may call, and none of them makes an
+// exportedFuncs returns the exported functions and methods. It fails if one of them makes an
 // argument list by itself.
 func exportedFuncs(t *testing.T) (names []string) {
 	t.Helper()
@@ -373,7 +373,7 @@ func exportedFuncs(t *testing.T) (names []string) {
 	return names
 }
 
-// What a derivation has of paths is a stranger's too.
+// The paths in a derivation are foreign strings too.
 func TestHostileDerivation(t *testing.T) {
 	text := func(output, input, of string) []byte {
 		return fmt.Appendf(nil, `Derive([("out",%q,"","")],[(%q,[%q])],[],"x86_64-linux","/bin/sh",[],[("name","x")])`, output, input, of)

@@ -22,15 +22,15 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// Numbers of the worker protocol (src/libstore/worker-protocol.hh). We offer version
-// 1.35, because the lower of both sides' versions holds: Lix speaks no other one from 2.94
-// on, and what CppNix has added since then would only have to be skipped.
+// Numbers of the worker protocol (src/libstore/worker-protocol.hh). The lower version of both
+// sides is used. We offer 1.35: Lix supports no other one from 2.94 on, and the additions of
+// later ones would only have to be skipped.
 const (
 	clientMagic     = 0x6e697863
 	serverMagic     = 0x6478696f
 	protocolVersion = 1<<8 | 35
 	oldestProtocol  = 1<<8 | 32 // the first with opAddMultipleToStore
-	trustProtocol   = 1<<8 | 35 // the first whose server says whether it trusts us
+	trustProtocol   = 1<<8 | 35 // the first with Trust
 
 	opAddTempRoot              = 11
 	opQueryAllValidPaths       = 23
@@ -49,16 +49,15 @@ const (
 	maxString = 1 << 20
 )
 
-// A Daemon is a connection to the store that speaks the worker protocol, by
-// `nix-daemon --stdio`: with access to the store this works without a daemon,
-// otherwise it asks the running one. Its methods may be called by several
-// goroutines, and take turns. An error that is not the server's own word ends the
-// connection.
+// A Daemon is a connection to the store in the worker protocol, through
+// `nix-daemon --stdio`: with access to the store that works without a daemon, otherwise it
+// forwards to the running one. Several goroutines may call its methods, which take turns. Any
+// error other than the server's own message ends the connection.
 type Daemon struct {
 	close func() error
 
 	trust      Trust
-	signatures bool // what does not come from a trusted user must have one
+	signatures bool // paths from an untrusted user need signatures
 
 	mu     sync.Mutex // held from a request to the end of its answer
 	in     io.WriteCloser
@@ -84,17 +83,17 @@ func (n *Nix) Connect(ctx context.Context) (*Daemon, error) {
 	cmd.Stdin, d.in = in, w
 	d.w, d.r = bufio.NewWriter(d.in), bufio.NewReader(out)
 	err = cmd.Start()
-	_ = in.Close() // it is the program's now
+	_ = in.Close() // the program has its own
 	if err != nil {
 		_ = w.Close()
-		return nil, fmt.Errorf("start nix-daemon: %w", err)
+		return nil, fmt.Errorf("cannot start nix-daemon: %w", err)
 	}
 	stop := d.StopWith(ctx)
 	d.close = sync.OnceValue(func() error {
 		stop()
 		_ = d.in.Close()
 		err := cmd.Wait()
-		if errors.Is(err, exec.ErrWaitDelay) { // it has ended well, and left a process behind
+		if errors.Is(err, exec.ErrWaitDelay) { // it succeeded, and left a process behind
 			return nil
 		}
 		return err
@@ -106,12 +105,12 @@ func (n *Nix) Connect(ctx context.Context) (*Daemon, error) {
 	return d, nil
 }
 
-// unreachable makes an error of a failed hello, which wraps [ErrUnreachable] where the
-// other side hung up: a server that can't open its store does.
+// unreachable returns the error of a failed hello. It wraps [ErrUnreachable] if the server hung
+// up, as it does if it can't open its store.
 func (n *Nix) unreachable(d *Daemon, err error) error {
 	hungUp := slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, syscall.EPIPE, syscall.ECONNRESET, os.ErrClosed}, func(end error) bool { return errors.Is(err, end) })
 	if !hungUp {
-		return fmt.Errorf("talk to the Nix daemon: %w", d.explain(err))
+		return fmt.Errorf("cannot talk to the Nix daemon: %w", d.explain(err))
 	}
 	why := whyHungUp(d.stderr.String())
 	if n.remote != "" {
@@ -122,11 +121,11 @@ func (n *Nix) unreachable(d *Daemon, err error) error {
 		ErrUnreachable, cmp.Or(why, "the Nix daemon is not running, or refused this user"))
 }
 
-// eofLine is what a server says that talks to another one, which hung up.
+// eofLine matches the message of a server that forwards to another one, which hung up.
 var eofLine = regexp.MustCompile(`(?m)^error: (?:unexpected )?(?:EOF|end-of-file)\b.*\n?`)
 
-// whyHungUp returns in a line why a server that wrote this to stderr hung up: its error,
-// or else the last lines, which are ssh's. It is empty if that is not known.
+// whyHungUp returns on one line why a server with this stderr hung up: its error, or else the
+// last lines, which are ssh's. It is empty if the reason is not known.
 func whyHungUp(stderr string) string {
 	const most = 3
 	all := lines([]byte(Message(eofLine.ReplaceAllString(text.Plain(stderr), ""))))
@@ -140,7 +139,7 @@ func whyHungUp(stderr string) string {
 func (n *Nix) Reach(ctx context.Context) error {
 	d, err := n.Connect(ctx)
 	if err == nil {
-		_ = d.Close() // it was reached
+		_ = d.Close()
 	}
 	if errors.Is(err, ErrUnreachable) && ctx.Err() == nil {
 		return err
@@ -148,16 +147,16 @@ func (n *Nix) Reach(ctx context.Context) error {
 	return nil
 }
 
-// StopWith ends the connection when the context ends, unless stop is called before; then
-// stop returns true.
+// StopWith ends the connection when the context ends, unless stop is called before, which then
+// returns true.
 func (d *Daemon) StopWith(ctx context.Context) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { _ = d.in.Close() })
 }
 
-// Close ends the connection, and with it what it held and what still goes on.
+// Close ends the connection, its temporary roots and its running operations.
 func (d *Daemon) Close() error { return d.close() }
 
-// explain adds what the program said to an error, after Close.
+// explain adds the program's message to an error. It may be called after Close.
 func (d *Daemon) explain(err error) error {
 	if message := Message(d.stderr.String()); message != "" {
 		return fmt.Errorf("%w: %s", err, message)
@@ -174,7 +173,7 @@ func (d *Daemon) hello() error {
 		return err
 	}
 	if magic != serverMagic {
-		return fmt.Errorf("it says %#x for hello", magic)
+		return fmt.Errorf("it begins with %#x, not with the protocol's number", magic)
 	}
 	version, err := wire.ReadUint64(d.r)
 	if err != nil {
@@ -205,19 +204,19 @@ func (d *Daemon) hello() error {
 }
 
 // AddTempRoots keeps the garbage collector away from paths, valid or not yet,
-// for as long as the connection is open. After an error it is closed.
+// while the connection is open. After an error the connection is closed.
 func (d *Daemon) AddTempRoots(paths ...string) error {
 	err := d.askAll(len(paths), func(i int, q *request) {
 		q.numbers(opAddTempRoot)
 		q.checked(valid.StorePath, paths[i])
 	})
 	if err != nil {
-		return fmt.Errorf("add temporary roots: %w", d.explain(errors.Join(err, d.Close())))
+		return fmt.Errorf("cannot add temporary roots: %w", d.explain(errors.Join(err, d.Close())))
 	}
 	return nil
 }
 
-// ask sends a request and, once the server has done it, reads its answer.
+// ask sends a request and reads its answer.
 func (d *Daemon) ask(q *request, read func(*answer)) error {
 	if q.err != nil {
 		return q.err
@@ -225,9 +224,9 @@ func (d *Daemon) ask(q *request, read func(*answer)) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	err := d.exchange(q, read)
-	var told *serverError
-	if err != nil && !errors.As(err, &told) {
-		_ = d.in.Close() // nobody knows where in the stream the two are
+	var refusal *serverError
+	if err != nil && !errors.As(err, &refusal) {
+		_ = d.in.Close() // the connection may be out of step
 	}
 	return err
 }
@@ -247,10 +246,10 @@ func (d *Daemon) exchange(q *request, read func(*answer)) error {
 	return a.err
 }
 
-// A request collects what is sent. Writing to memory can't fail.
+// A request is a buffer of what to send. Writing to it can't fail.
 type request struct {
 	bytes.Buffer
-	err error // why it must not be sent
+	err error // if set, it must not be sent
 }
 
 func (q *request) numbers(all ...uint64) {
@@ -265,7 +264,7 @@ func (q *request) texts(all ...string) {
 	}
 }
 
-// checked are texts that a check accepts.
+// checked adds texts that a check must accept.
 func (q *request) checked(check func(string) error, all ...string) {
 	q.err = cmp.Or(q.err, valid.All(check, all...))
 	q.texts(all...)
@@ -276,7 +275,7 @@ func (q *request) list(all []string) {
 	q.texts(all...)
 }
 
-// An answer gives what is received, and zeros after an error.
+// An answer reads values of the protocol. After an error they are zero.
 type answer struct {
 	r   io.Reader
 	err error
@@ -313,8 +312,8 @@ func (d *Daemon) send(numbers ...uint64) error {
 	return d.w.Flush()
 }
 
-// messages reads what the server has to say until it has done what it was
-// asked. An error message ends the operation.
+// messages reads the server's messages until the operation is done. An error message ends the
+// operation.
 func (d *Daemon) messages() error {
 	for {
 		kind, err := wire.ReadUint64(d.r)
@@ -344,7 +343,7 @@ func (d *Daemon) messages() error {
 	}
 }
 
-// skip reads over numbers (n), strings (s) and lists of fields (f).
+// skip reads numbers (n), strings (s) and lists of fields (f) and drops them.
 func (d *Daemon) skip(parts string) error {
 	for _, part := range parts {
 		var err error
@@ -382,12 +381,12 @@ func (d *Daemon) skipFields() error {
 	return err
 }
 
-// errorMessage reads type, level, name, message, position and traces.
+// errorMessage reads an error: type, level, name, message, position and traces.
 func (d *Daemon) errorMessage() error {
 	if err := d.skip("sns"); err != nil {
 		return err
 	}
-	said, err := wire.ReadString(d.r, maxString)
+	message, err := wire.ReadString(d.r, maxString)
 	if err != nil {
 		return err
 	}
@@ -404,10 +403,10 @@ func (d *Daemon) errorMessage() error {
 	if err != nil {
 		return err
 	}
-	return &serverError{text: text.Plain(said)}
+	return &serverError{text: text.Plain(message)}
 }
 
-// A serverError is what the server says of an operation.
+// A serverError is the server's message about a failed operation.
 type serverError struct{ text string }
 
 func (e *serverError) Error() string { return e.text }

@@ -11,23 +11,22 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// unproven is what the server says of a path with neither a signature by a trusted
-// key nor a content address: Nix 2.8 in the second way.
+// unproven matches the server's message about a path with neither a signature by a trusted
+// key nor a content address; the second form is that of Nix 2.8.
 var unproven = regexp.MustCompile(`lacks a (signature by a trusted key|valid signature)`)
 
-// AddMultiple adds paths to the store, references before what refers to them, with
-// signatures and content addresses. A store that does not trust this user takes
-// only what is proven by one of them; else the error is [ErrUntrusted]. The hashes
-// must be base16. What is valid already stays as it is.
+// AddMultiple adds paths to the store with signatures and content addresses. The references of
+// a path come before it, or are valid. A store that does not trust this user accepts only paths
+// that one of them proves; else the error is [ErrUntrusted]. The hashes must be base16. Valid
+// paths stay as they are.
 //
-// open is called for each path, in order and after the NAR before it was read. It
-// gives a reader of NarSize bytes, which the store checks against the hash. What is
-// wrong with the bytes the store tells only after the last of them, so a reader that
-// checks them is the first to tell. Its errors and those of open are wrapped by what
-// is returned. Neither may use the connection.
+// open is called for each path, in order and after the previous NAR was read. It returns a
+// reader of NarSize bytes, which the store checks against the hash. The store reports damage
+// only after the last byte, so a reader that checks the bytes itself reports it first. The
+// returned error wraps those of the reader and of open. Neither may use the connection.
 //
-// After an error some of the paths may be there, each of them whole, and the
-// connection is closed. None is there if it is known before that one is refused.
+// After an error some of the paths may be valid, each of them whole, and the connection is
+// closed. If a refusal is known beforehand, no path is added.
 func (d *Daemon) AddMultiple(infos []PathInfo, open func(PathInfo) (io.Reader, error)) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -37,17 +36,17 @@ func (d *Daemon) AddMultiple(infos []PathInfo, open func(PathInfo) (io.Reader, e
 			err = d.refuses(&infos[i])
 		}
 		if err != nil {
-			return fmt.Errorf("add to the store: %w", errors.Join(err, d.Close()))
+			return fmt.Errorf("cannot add to the store: %w", errors.Join(err, d.Close()))
 		}
 	}
 
-	// The server may have something to say at any time. Unread, it would end up
-	// waiting for us while we wait for it.
+	// The server may send messages at any time. If nobody read them, both sides would wait for
+	// each other.
 	var g errgroup.Group
 	g.Go(func() error {
 		for range infos {
 			if err := d.messages(); err != nil {
-				_ = d.in.Close() // so that nothing waits to be read by who has ended
+				_ = d.in.Close() // so that the writer does not wait for a reader that has ended
 				return err
 			}
 		}
@@ -55,39 +54,41 @@ func (d *Daemon) AddMultiple(infos []PathInfo, open func(PathInfo) (io.Reader, e
 	})
 	written := d.writeAll(infos, open)
 	if written != nil {
-		_ = d.in.Close() // without its end, the server drops the path that it is at
+		_ = d.in.Close() // the server drops a path without its end
 	}
 	answered := g.Wait()
 
 	var source *sourceError
-	var told *serverError
+	var refusal *serverError
 	switch {
 	case written == nil && answered == nil:
 		return nil
 	case errors.As(written, &source):
 		return source
-	case !errors.As(answered, &told):
-		return fmt.Errorf("add to the store: %w", d.explain(errors.Join(written, answered, d.Close())))
-	case unproven.MatchString(told.text):
-		return fmt.Errorf("%w: add to the store: %w", errUntrusted, told)
+	case !errors.As(answered, &refusal):
+		return fmt.Errorf("cannot add to the store: %w", d.explain(errors.Join(written, answered, d.Close())))
+	case unproven.MatchString(refusal.text):
+		return fmt.Errorf("%w: cannot add to the store: %w", errUntrusted, refusal)
 	default:
-		return fmt.Errorf("add to the store: %w", told)
+		return fmt.Errorf("cannot add to the store: %w", refusal)
 	}
 }
 
-// A sourceError is one of what is added, not of the store.
+// A sourceError is an error of a NAR that is added, not of the store.
 type sourceError struct {
 	path string
 	err  error
 }
 
-func (e *sourceError) Error() string { return fmt.Sprintf("read the NAR of %s: %v", e.path, e.err) }
+func (e *sourceError) Error() string {
+	return fmt.Sprintf("cannot read the NAR of %s: %v", e.path, e.err)
+}
 
 func (e *sourceError) Unwrap() error { return e.err }
 
-// writeAll asks for an operation per path, without waiting for the answers. With
-// more paths in one, Nix 2.8 would take the NAR of a path that has become valid for
-// what comes after it, and all versions would tell an error only at the end of all.
+// writeAll sends one operation per path, without waiting for the answers. With several paths in
+// one operation, Nix 2.8 would parse the NAR of a path that has become valid meanwhile as the
+// next path, and all versions would report an error only at the end.
 func (d *Daemon) writeAll(infos []PathInfo, open func(PathInfo) (io.Reader, error)) error {
 	out := bufio.NewWriterSize(frames{d.w}, 64<<10)
 	for _, info := range infos {
@@ -95,8 +96,8 @@ func (d *Daemon) writeAll(infos []PathInfo, open func(PathInfo) (io.Reader, erro
 		if err != nil {
 			return &sourceError{info.Path, err}
 		}
-		// Nothing is to be repaired, nor signatures to be checked, which a server
-		// that does not trust us does nevertheless.
+		// The numbers are to repair (no) and not to check signatures (yes). A server that does
+		// not trust us checks them all the same.
 		var q request
 		q.numbers(opAddMultipleToStore, 0, 1)
 		if _, err := q.WriteTo(d.w); err != nil {
@@ -105,7 +106,7 @@ func (d *Daemon) writeAll(infos []PathInfo, open func(PathInfo) (io.Reader, erro
 		q.numbers(1) // path
 		q.texts(info.Path, info.Deriver, info.NarHash)
 		q.list(info.References)
-		q.numbers(0, uint64(info.NarSize), 0) //nolint:gosec // a size; registered now, not built here
+		q.numbers(0, uint64(info.NarSize), 0) //nolint:gosec // a size; before it the time of registration, after it whether it was built here
 		q.list(info.Signatures)
 		q.texts(info.CA)
 		if _, err := q.WriteTo(out); err != nil {
@@ -129,7 +130,7 @@ func (d *Daemon) writeAll(infos []PathInfo, open func(PathInfo) (io.Reader, erro
 	return d.w.Flush()
 }
 
-// narSource reads exactly so many bytes, and remembers why it could not.
+// narSource reads exactly left bytes and remembers the error if it can't.
 type narSource struct {
 	r    io.Reader
 	left int64
@@ -154,7 +155,7 @@ func (s *narSource) Read(p []byte) (int, error) {
 	return n, s.err
 }
 
-// frames writes each piece with its length before it.
+// frames writes each piece after its length.
 type frames struct{ w io.Writer }
 
 func (f frames) Write(p []byte) (int, error) {

@@ -25,7 +25,7 @@ import (
 	"github.com/org/nix-matrix/internal/testbench"
 )
 
-// A file that is added, with nothing that proves it.
+// A file to add, with neither a signature nor a content address.
 func file(name, content string) (PathInfo, []byte) {
 	var q request
 	q.texts("nix-archive-1", "(", "type", "regular", "contents", content, ")")
@@ -51,7 +51,7 @@ func isValid(t *testing.T, n *Nix, path string) bool {
 	return valid[path]
 }
 
-// verify lets Nix check each file of the store.
+// verify makes Nix check each file of the store.
 func verify(t *testing.T, n *Nix) {
 	t.Helper()
 	if _, err := n.output(t.Context(), "nix-store", raw("--verify", "--check-contents")); err != nil {
@@ -59,8 +59,8 @@ func verify(t *testing.T, n *Nix) {
 	}
 }
 
-// closure is what is known of some derivations, a source and two outputs, one of
-// them signed by key, and their NARs.
+// closure returns the metadata and NARs of some derivations, a source and two outputs, one of
+// them signed by key.
 func closure(t *testing.T, n *Nix) (infos []PathInfo, nars map[string][]byte, key string) {
 	t.Helper()
 	drvs, outs := recorded(t, n)
@@ -78,7 +78,7 @@ func closure(t *testing.T, n *Nix) (infos []PathInfo, nars map[string][]byte, ke
 	if infos, err = n.FullInfo(t.Context(), paths...); err != nil {
 		t.Fatal(err)
 	}
-	for i := range infos { // which only who has built a path says
+	for i := range infos { // only the store that built a path has it set
 		infos[i].Ultimate = false
 	}
 	nars = map[string][]byte{}
@@ -92,7 +92,7 @@ func closure(t *testing.T, n *Nix) (infos []PathInfo, nars map[string][]byte, ke
 	return infos, nars, key
 }
 
-// sign signs a path with a key whose public half it gives.
+// sign signs a path with a key and returns its public key.
 func sign(t *testing.T, n *Nix, path string) string {
 	t.Helper()
 	secret, public := filepath.Join(t.TempDir(), "secret"), filepath.Join(t.TempDir(), "public")
@@ -109,7 +109,7 @@ func sign(t *testing.T, n *Nix, path string) string {
 	return string(key)
 }
 
-// Another store knows all that this one knew.
+// The metadata in another store is the same as in this one.
 func TestAdd(t *testing.T) {
 	eachDaemon(t, func(t *testing.T, n *Nix) {
 		infos, nars, _ := closure(t, n)
@@ -124,7 +124,7 @@ func TestAdd(t *testing.T) {
 			t.Fatalf("content addresses and signatures: %v", kinds)
 		}
 		testbench.UseStore(t, t.TempDir())
-		for range 2 { // the second time all is there
+		for range 2 { // the second time, all paths are valid
 			if err := n.Add(t.Context(), infos, from(nars)); err != nil {
 				t.Fatal(err)
 			}
@@ -141,12 +141,12 @@ func TestAdd(t *testing.T) {
 			t.Errorf("nothing: %v", err)
 		}
 		if _, err := n.FullInfo(t.Context(), "/nix/store/"+strings.Repeat("1", 32)+"-none"); err == nil || !strings.Contains(err.Error(), "is not valid") {
-			t.Errorf("what is not there: %v", err)
+			t.Errorf("a missing path: %v", err)
 		}
 	})
 }
 
-// A source that breaks leaves nothing of the path that it broke in.
+// If a source fails, nothing is left of its path.
 func TestAddBrokenSource(t *testing.T) {
 	first, firstNAR := file("first", "first")
 	second, secondNAR := file("second", strings.Repeat("second", 1<<18))
@@ -184,8 +184,8 @@ func TestAddBrokenSource(t *testing.T) {
 	})
 }
 
-// What the store does not take is an error in its words; what came before stays. What can be
-// no path of a store is never sent, nor is anything with it.
+// A refusal of the store is an error with its message, and earlier paths stay. With an invalid
+// path, nothing is sent.
 func TestAddRefused(t *testing.T) {
 	first, firstNAR := file("first", "first")
 	second, secondNAR := file("second", "second")
@@ -221,11 +221,11 @@ func TestAddRefused(t *testing.T) {
 			})
 			var told *serverError
 			odd := test.info.check() != nil
-			if errors.As(err, &told) == odd || err == nil || !strings.Contains(err.Error(), "add to the store: ") || !strings.Contains(err.Error(), test.want) {
+			if errors.As(err, &told) == odd || err == nil || !strings.Contains(err.Error(), "cannot add to the store: ") || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("%s: got %v, want %q", name, err, test.want)
 			}
 			if isValid(t, n, first.Path) == odd {
-				t.Errorf("%s: what came before is there: %t", name, odd)
+				t.Errorf("%s: the earlier path is valid: %t", name, odd)
 			}
 			if isValid(t, n, second.Path) {
 				t.Errorf("%s: it was taken", name)
@@ -235,7 +235,7 @@ func TestAddRefused(t *testing.T) {
 	})
 }
 
-// A daemon that does not trust its user takes what is proven, and only that.
+// A daemon that does not trust its user accepts only proven paths.
 func TestAddUntrusted(t *testing.T) {
 	eachDaemon(t, func(t *testing.T, n *Nix) {
 		infos, nars, key := closure(t, n)
@@ -263,7 +263,7 @@ func TestAddUntrusted(t *testing.T) {
 				}
 			default:
 				proven = append(proven, info)
-				info.References = nil // which were signed
+				info.References = nil // they are part of the signed text
 				refused(add(info), info.Path)
 			}
 		}
@@ -289,10 +289,10 @@ func paths(infos []PathInfo) []string {
 	return all
 }
 
-// daemon starts one that trusts nobody but a key. It gives the Nix that asks it.
+// daemon starts a daemon that trusts only a key. It returns the Nix that connects to it.
 func daemon(t *testing.T, n *Nix, key string, more ...Option) *Nix {
 	t.Helper()
-	// Some versions start on a socket of the path only.
+	// Some versions only start with a socket at this path.
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	cmd := n.WithOptions(Set("trusted-users", "nobody"), Set("trusted-public-keys", strings.Fields(key)...)).WithOptions(more...).command(ctx, "nix-daemon", raw())
 	cmd.Stdout, cmd.Stderr = os.Stderr, io.Discard
@@ -314,7 +314,7 @@ func daemon(t *testing.T, n *Nix, key string, more ...Option) *Nix {
 	return nil
 }
 
-// A large path takes little memory.
+// Adding a large path takes little memory.
 func TestAddLarge(t *testing.T) {
 	const size = 64 << 20
 	var head, tail request
@@ -338,7 +338,7 @@ func TestAddLarge(t *testing.T) {
 			t.Fatal(err)
 		}
 		runtime.ReadMemStats(&after)
-		// All that was ever allocated, by the other versions' tests too.
+		// The total of all allocations, those of the other versions' tests too.
 		if used := after.TotalAlloc - before.TotalAlloc; used > 16<<20 {
 			t.Errorf("it took %d MB", used>>20)
 		}
@@ -355,7 +355,7 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Who ends the context ends the adding, and hears of nothing else.
+// When the context ends, adding ends, and only the context's error is returned.
 func TestAddStops(t *testing.T) {
 	info := PathInfo{Path: "/nix/store/" + strings.Repeat("1", 32) + "-endless", NarHash: strings.Repeat("0", 64), NarSize: 1 << 60}
 	eachDaemon(t, func(t *testing.T, n *Nix) {
@@ -377,7 +377,7 @@ func TestAddStops(t *testing.T) {
 	})
 }
 
-// stopper is empty, and does something on being read.
+// stopper is an empty reader that calls a function when it is read.
 type stopper struct{ do func() }
 
 func (s stopper) Read([]byte) (int, error) {
@@ -414,7 +414,7 @@ func errorMessage(text string) *request {
 	return &q
 }
 
-// A server that has had enough need not read on.
+// A server that has sent an error need not read on.
 func TestAddServerStops(t *testing.T) {
 	info, nar := file("first", strings.Repeat("first", 1<<20))
 	d := talk(t, func(r io.Reader, w io.Writer) {
@@ -422,12 +422,12 @@ func TestAddServerStops(t *testing.T) {
 		_, _ = errorMessage("no space left on device").WriteTo(w)
 	})
 	err := d.AddMultiple([]PathInfo{info}, from(map[string][]byte{info.Path: nar}))
-	if err == nil || err.Error() != "add to the store: no space left on device" {
+	if err == nil || err.Error() != "cannot add to the store: no space left on device" {
 		t.Errorf("got %v", err)
 	}
 }
 
-// What the server says while it is written to is read, else both would wait.
+// The server's messages are read while we write to it, else both would wait.
 func TestAddTalkative(t *testing.T) {
 	info, nar := file("first", strings.Repeat("first", 1<<20))
 	d := talk(t, func(r io.Reader, w io.Writer) {
@@ -454,28 +454,28 @@ func TestAddTalkative(t *testing.T) {
 	}
 }
 
-// A connection that ends is told as that.
+// The end of the connection is an error.
 func TestAddLostServer(t *testing.T) {
 	info, nar := file("first", strings.Repeat("first", 1<<20))
 	d := talk(t, func(r io.Reader, _ io.Writer) {
 		_, _ = io.CopyN(io.Discard, r, 100<<10)
 		_ = r.(*io.PipeReader).Close()
 	})
-	if err := d.AddMultiple([]PathInfo{info}, from(map[string][]byte{info.Path: nar})); err == nil || !strings.HasPrefix(err.Error(), "add to the store: ") {
+	if err := d.AddMultiple([]PathInfo{info}, from(map[string][]byte{info.Path: nar})); err == nil || !strings.HasPrefix(err.Error(), "cannot add to the store: ") {
 		t.Errorf("got %v", err)
 	}
 }
 
-// Add adds paths to the store as AddMultiple does, by a connection of its own.
+// Add adds paths to the store like AddMultiple, with a connection of its own.
 func (n *Nix) Add(ctx context.Context, infos []PathInfo, open func(PathInfo) (io.Reader, error)) error {
 	d, err := n.Connect(ctx)
 	if err != nil {
 		return err
 	}
 	err = d.AddMultiple(infos, open)
-	_ = d.Close() // by now it has done what it was asked, or not
+	_ = d.Close() // the operation has ended
 	if ctx.Err() != nil && err != nil {
-		return fmt.Errorf("add to the store: %w", context.Cause(ctx))
+		return fmt.Errorf("cannot add to the store: %w", context.Cause(ctx))
 	}
 	return err
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/org/nix-matrix/internal/testbench"
 )
 
-// A process that a server leaves behind with its stderr, as ssh may, is no error of it.
+// It is no error if a server leaves a process behind with its stderr, as ssh may.
 func TestCloseLeftBehind(t *testing.T) {
 	path, dir := testbench.NixPath(t, "2.34"), t.TempDir()
 	script := fmt.Sprintf("#!/bin/sh\nsleep 600 </dev/null >/dev/null &\necho $! >%s/pid\nexec %s/nix-daemon \"$@\"\n", dir, path)

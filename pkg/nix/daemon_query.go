@@ -10,9 +10,8 @@ import (
 	"github.com/org/nix-matrix/internal/valid"
 )
 
-// OutputMap gives the store paths of a valid derivation's outputs by name. That of
-// an output with a content address is empty until it is known, which is when it was
-// built or fetched.
+// OutputMap returns the store paths of a valid derivation's outputs by name. That of
+// an output with a content address is empty until it was built or fetched.
 func (d *Daemon) OutputMap(drv string) (map[string]string, error) {
 	var q request
 	q.numbers(opQueryDerivationOutputMap)
@@ -25,12 +24,12 @@ func (d *Daemon) OutputMap(drv string) (map[string]string, error) {
 		}
 	})
 	if err != nil {
-		return nil, fmt.Errorf("ask for the outputs of %s: %w", valid.Quote(drv), err)
+		return nil, fmt.Errorf("cannot query the outputs of %s: %w", valid.Quote(drv), err)
 	}
 	return outputs, nil
 }
 
-// PathInfo gives all that the store knows of a valid path. The hash is base16.
+// PathInfo returns the metadata of a valid path. The hash is base16.
 func (d *Daemon) PathInfo(path string) (PathInfo, error) {
 	var q request
 	q.numbers(opQueryPathInfo)
@@ -43,12 +42,12 @@ func (d *Daemon) PathInfo(path string) (PathInfo, error) {
 		}
 		info.Deriver, info.NarHash, info.References = a.text(), a.text(), a.list()
 		a.number()                       // registration time
-		info.NarSize = int64(a.number()) //nolint:gosec // Nix has it from an int64
+		info.NarSize = int64(a.number()) //nolint:gosec // an int64 in Nix
 		info.Ultimate = a.number() != 0
 		info.Signatures, info.CA = a.list(), a.text()
 	})
 	if err != nil {
-		return PathInfo{}, fmt.Errorf("ask the store for %s: %w", valid.Quote(path), err)
+		return PathInfo{}, fmt.Errorf("cannot query %s: %w", valid.Quote(path), err)
 	}
 	if !known {
 		return PathInfo{}, &PathError{path, errors.New("it is not valid in the store")}
@@ -56,9 +55,8 @@ func (d *Daemon) PathInfo(path string) (PathInfo, error) {
 	return info, nil
 }
 
-// FullInfo gives all that the store knows of valid paths, signatures and content
-// addresses too, in the order given. The hashes are base16. Unlike ClosureInfo it
-// takes derivations with all versions of Nix.
+// FullInfo returns the metadata of valid paths, in the order given. The hashes are base16.
+// Unlike Closure it accepts derivations with all versions of Nix.
 func (n *Nix) FullInfo(ctx context.Context, paths ...string) ([]PathInfo, error) {
 	d, err := n.Connect(ctx)
 	if err != nil {
@@ -75,25 +73,25 @@ func (n *Nix) FullInfo(ctx context.Context, paths ...string) ([]PathInfo, error)
 	return infos, d.Close()
 }
 
-// Valid says which of the paths are valid.
+// Valid returns which of the paths are valid.
 func (d *Daemon) Valid(paths ...string) (map[string]bool, error) {
 	var q request
 	q.numbers(opQueryValidPaths, uint64(len(paths)))
 	q.checked(valid.StorePath, paths...)
-	q.numbers(0) // and not what could be fetched
-	there := make(map[string]bool, len(paths))
+	q.numbers(0) // do not substitute
+	validPaths := make(map[string]bool, len(paths))
 	err := d.ask(&q, func(a *answer) {
 		for _, path := range a.list() {
-			there[path] = true
+			validPaths[path] = true
 		}
 	})
 	if err != nil {
-		return nil, fmt.Errorf("ask the store for valid paths: %w", err)
+		return nil, fmt.Errorf("cannot query valid paths: %w", err)
 	}
-	return there, nil
+	return validPaths, nil
 }
 
-// AllValid gives all valid paths, in no order.
+// AllValid returns all valid paths, in no order.
 func (n *Nix) AllValid(ctx context.Context) ([]string, error) {
 	d, err := n.Connect(ctx)
 	if err != nil {
@@ -103,7 +101,7 @@ func (n *Nix) AllValid(ctx context.Context) ([]string, error) {
 	q.numbers(opQueryAllValidPaths)
 	var paths []string
 	if err := d.ask(&q, func(a *answer) { paths = a.list() }); err != nil {
-		return nil, d.explain(errors.Join(fmt.Errorf("ask the store for all valid paths: %w", err), d.Close()))
+		return nil, d.explain(errors.Join(fmt.Errorf("cannot query all valid paths: %w", err), d.Close()))
 	}
 	return paths, d.Close()
 }
@@ -137,8 +135,8 @@ func (n *Nix) ValidOutputs(ctx context.Context, drvs ...string) (map[string]Vali
 		return nil, d.explain(errors.Join(err, d.Close()))
 	}
 	for drv, byName := range outputs {
-		there := slices.DeleteFunc(slices.Sorted(maps.Values(byName)), func(path string) bool { return !valid[path] })
-		all[drv] = ValidOutputs{there, len(there) == len(byName)}
+		paths := slices.DeleteFunc(slices.Sorted(maps.Values(byName)), func(path string) bool { return !valid[path] })
+		all[drv] = ValidOutputs{paths, len(paths) == len(byName)}
 	}
 	return all, d.Close()
 }
@@ -155,9 +153,9 @@ func (d *Daemon) outputMaps(drvs []string) (outputs map[string]map[string]string
 	return outputs, nil
 }
 
-// Built returns the outputs of derivations that are in the store, and the derivations that
-// have others. With the outputs of a derivation that were known only after its build
-// comes DRV!*, for Copy.
+// Built returns the valid outputs of derivations, and the derivations with outputs that are not
+// valid. Where the outputs of a derivation were known only after its build, DRV!* follows them,
+// for Copy.
 func (n *Nix) Built(ctx context.Context, drvs ...string) (paths, unbuilt []string, err error) {
 	outputs, err := n.ValidOutputs(ctx, drvs...)
 	if err != nil {
@@ -172,8 +170,8 @@ func (n *Nix) Built(ctx context.Context, drvs ...string) (paths, unbuilt []strin
 	return paths, unbuilt, nil
 }
 
-// BuiltHere returns what Built does of those of the derivations of which this store has
-// built an output itself.
+// BuiltHere returns the paths of Built for the derivations of which this store has built an
+// output itself.
 func (n *Nix) BuiltHere(ctx context.Context, drvs ...string) (paths []string, err error) {
 	outputs, err := n.ValidOutputs(ctx, drvs...)
 	if err != nil {
@@ -202,7 +200,7 @@ func (n *Nix) BuiltHere(ctx context.Context, drvs ...string) (paths []string, er
 	return paths, nil
 }
 
-// copied returns the outputs of a derivation as Copy takes them.
+// copied returns the outputs of a derivation in the form of Copy.
 func (n *Nix) copied(drv string, outputs ValidOutputs) []string {
 	if outputs.All && n.floats(drv) {
 		return append(slices.Clone(outputs.Paths), drv+allOutputs)
@@ -210,11 +208,11 @@ func (n *Nix) copied(drv string, outputs ValidOutputs) []string {
 	return outputs.Paths
 }
 
-// allOutputs follows the path of a derivation whose outputs are meant, all of them.
+// allOutputs is the suffix of a derivation's path that stands for all its outputs.
 const allOutputs = "!*"
 
-// floats reports whether outputs of a derivation are known only after its build, as far
-// as this machine knows it.
+// floats reports whether outputs of a derivation are known only after its build. It is false
+// if this machine can't read the derivation.
 func (n *Nix) floats(drv string) bool {
 	d, err := n.Derivation(drv)
 	return err == nil && isFloating(d)

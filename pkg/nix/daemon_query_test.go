@@ -44,17 +44,16 @@ func TestOutputMap(t *testing.T) {
 		}
 		none := "/nix/store/" + strings.Repeat("1", 32) + "-none.drv"
 		if _, err := d.OutputMap(none); err == nil || !strings.Contains(err.Error(), none) {
-			t.Errorf("of what is not there: %v", err)
+			t.Errorf("of a missing path: %v", err)
 		}
-		// The server's own words leave the connection as it was.
+		// After an error message of the server, the connection is usable.
 		if diff := cmp.Diff(want, outputMap(t, d, drv)); diff != "" {
 			t.Error(diff)
 		}
 	})
 }
 
-// The outputs of a derivation with floating content addresses are known once they
-// are built.
+// The outputs of a derivation with floating content addresses are known after its build.
 func TestOutputMapFloating(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		n = n.WithOptions(Set("extra-experimental-features", "ca-derivations"))
@@ -130,7 +129,7 @@ func TestDaemonShared(t *testing.T) {
 	})
 }
 
-// After what it does not understand, nothing that follows is taken for an answer.
+// After unexpected data, nothing that follows is taken for an answer.
 func TestDaemonLost(t *testing.T) {
 	d := talk(t, func(r io.Reader, w io.Writer) {
 		var q request

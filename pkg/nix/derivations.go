@@ -19,20 +19,20 @@ import (
 	"github.com/org/nix-matrix/internal/valid"
 )
 
-// A Derivation is what the graph of derivations has of one.
+// A Derivation is a node of the graph of derivations.
 type Derivation struct {
 	// Outputs are store paths by name, empty where they are known only after the
 	// build.
 	Outputs map[string]string
 	// Inputs are the derivations that it needs, with the names of the outputs that it
-	// takes of each; none where only Nix was asked, and any may be taken.
+	// needs of each. No names means any, where the file could not be read.
 	Inputs map[string][]string
 }
 
-// Derivations reads derivations of the store, in the order given: from their files,
-// and by asking Nix what can't be read there, as where outputs are that were not known
-// before. One that can't be had is empty,
-// and the error, which comes beside the others, names the first of them.
+// Derivations reads derivations of the store, in the order given, from their files. It asks
+// Nix if a file can't be read, or for outputs that are known only after the build. A derivation
+// that can't be read is empty. The error, which is returned with the others, names the first of
+// these.
 func (n *Nix) Derivations(ctx context.Context, drvs []string) ([]Derivation, error) {
 	all := make([]Derivation, len(drvs))
 	read := make([]bool, len(drvs))
@@ -67,7 +67,7 @@ func readBeginning(file string) Derivation {
 	return drv
 }
 
-// complete reports whether a derivation was read, and says where all its outputs are.
+// complete reports whether a derivation was read and the paths of all its outputs are known.
 func (d *Derivation) complete() bool {
 	for _, path := range d.Outputs {
 		if path == "" {
@@ -77,8 +77,8 @@ func (d *Derivation) complete() bool {
 	return d.Outputs != nil
 }
 
-// ReadDerivation reads what the graph needs of the content of a .drv file, whose name
-// is for errors. What only newer versions of Nix write is an error.
+// ReadDerivation parses the part of a .drv file that the graph needs. The name is for errors.
+// Syntax of newer versions of Nix is an error.
 func ReadDerivation(name string, data []byte) (Derivation, error) {
 	parsed, err := parseDerivation(name, beginning(data))
 	if err != nil {
@@ -91,14 +91,14 @@ func ReadDerivation(name string, data []byte) (Derivation, error) {
 	return drv, nil
 }
 
-// parseDerivation reads a .drv file.
+// parseDerivation parses a .drv file.
 func parseDerivation(path string, data []byte) (*derivation.Derivation, error) {
 	drv, err := derivation.ReadDerivation(bytes.NewReader(data))
-	if drv != nil && (err == nil || isFloating(drv)) { // go-nix knows no such derivations
+	if drv != nil && (err == nil || isFloating(drv)) { // go-nix refuses such derivations
 		err = checkPaths(drv)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read derivation %s: %.300s", valid.Quote(path), err.Error())
+		return nil, fmt.Errorf("cannot read derivation %s: %.300s", valid.Quote(path), err.Error())
 	}
 	return drv, nil
 }
@@ -113,7 +113,7 @@ func isFloating(drv *derivation.Derivation) bool {
 	return false
 }
 
-// checkPaths checks all store paths of a derivation, and the names of outputs.
+// checkPaths checks all store paths and names of outputs of a derivation.
 func checkPaths(drv *derivation.Derivation) error {
 	for name, output := range drv.Outputs {
 		if err := valid.Output(name); err != nil {
@@ -131,8 +131,8 @@ func checkPaths(drv *derivation.Derivation) error {
 	return valid.All(valid.StorePath, drv.InputSources...)
 }
 
-// beginning leaves of a derivation its outputs and the derivations that it needs, the
-// first two lists. What follows is much longer, and takes longest to read.
+// beginning returns a derivation with only its first two lists, outputs and input derivations.
+// The rest is much longer and slow to parse.
 func beginning(drv []byte) []byte {
 	depth, lists, quoted := 0, 0, false
 	for i := 0; i < len(drv); i++ {
@@ -157,8 +157,8 @@ func beginning(drv []byte) []byte {
 	return drv
 }
 
-// askDerivations fills in what could not be read from files: what only newer
-// versions of Nix write, and all where the files are out of reach.
+// askDerivations asks Nix for the derivations that could not be read from files, because the
+// files are out of reach or have the syntax of a newer version.
 func (n *Nix) askDerivations(ctx context.Context, drvs []string, all []Derivation, read []bool) error {
 	var d *Daemon
 	var first error
@@ -170,7 +170,7 @@ func (n *Nix) askDerivations(ctx context.Context, drvs []string, all []Derivatio
 		if d == nil {
 			var err error
 			if d, err = n.Connect(ctx); err != nil {
-				return fmt.Errorf("read derivation %s: %w", valid.Quote(path), err)
+				return fmt.Errorf("cannot read derivation %s: %w", valid.Quote(path), err)
 			}
 			defer d.Close()
 		}
@@ -185,7 +185,7 @@ func (n *Nix) askDerivations(ctx context.Context, drvs []string, all []Derivatio
 	return first
 }
 
-// derivation fills in what is not known of a derivation.
+// derivation sets the outputs of a derivation, and its inputs if they are not known.
 func (d *Daemon) derivation(path string, drv *Derivation) error {
 	outputs, err := d.OutputMap(path)
 	if err != nil {
@@ -207,13 +207,13 @@ func (d *Daemon) derivation(path string, drv *Derivation) error {
 	return nil
 }
 
-// realFile is where the files of a store path really are.
+// realFile returns the file or directory of a store path.
 func (n *Nix) realFile(path string) (string, error) {
 	return filepath.Join(n.realDir(), filepath.Base(path)), valid.StorePath(path)
 }
 
-// realDir is the directory where the files of store paths really are: a store may lie
-// in another one than its paths say.
+// realDir returns the directory with the files of the store, which may be another one than the
+// paths say.
 func (n *Nix) realDir() string {
 	const dir = "/nix/store"
 	address, query, _ := strings.Cut(n.Text("store"), "?")
@@ -236,20 +236,20 @@ func (n *Nix) Derivation(path string) (*derivation.Derivation, error) {
 		data, err = os.ReadFile(file)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read derivation: %w", err)
+		return nil, fmt.Errorf("cannot read derivation: %w", err)
 	}
 	return parseDerivation(path, data)
 }
 
-// Has says whether the files of all outputs of a derivation are there: after the
-// end of its build, whether that went well. It asks no program.
+// Has reports whether the files of all outputs of a derivation exist, which after its build
+// means that the build succeeded. It runs no program.
 func (n *Nix) Has(drv string) bool {
 	d, err := n.Derivation(drv)
 	if err != nil {
 		return false
 	}
 	for _, output := range d.Outputs {
-		if _, err := os.Lstat(output.Path); err != nil && output.Path != "" { // else it is named by its content
+		if _, err := os.Lstat(output.Path); err != nil && output.Path != "" { // without a path, it is named by its content
 			return false
 		}
 	}

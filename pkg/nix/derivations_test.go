@@ -27,7 +27,7 @@ func keptAt(t *testing.T, n *Nix, store string) *Nix {
 func TestDerivations(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		n = n.WithOptions(Set("extra-experimental-features", "ca-derivations"))
-		// Only this thread has the store at /nix.
+		// Only this thread has the store mounted at /nix.
 		n = keptAt(t, n, fmt.Sprintf("local?real=/proc/%d/root/nix/store", unix.Gettid()))
 		drvs := instantiate(t, n, `let
 			drv = name: more: derivation ({ inherit name; system = "x86_64-linux"; builder = "/bin/sh"; } // more // { args = [ "-c" "for o in ${toString (more.outputs or [ "out" ])}; do eval echo ${toString more.args or ""} '>$'$o; done" ]; });
@@ -53,7 +53,7 @@ func TestDerivations(t *testing.T) {
 		if diff := cmp.Diff(map[string][]string{drvs["base"]: {"doc"}}, got[1].Inputs); diff != "" {
 			t.Error(diff)
 		}
-		// What is known after the build, Nix knows.
+		// Nix knows the outputs that are known only after the build.
 		if diff := cmp.Diff(map[string]string{"out": "", "dev": ""}, got[2].Outputs) + cmp.Diff(map[string]string{"out": ""}, got[3].Outputs); diff != "" {
 			t.Error(diff)
 		}
@@ -69,7 +69,7 @@ func TestDerivations(t *testing.T) {
 			t.Errorf("once they are built, the outputs are %v and %v, %v", got[2].Outputs, got[3].Outputs, err)
 		}
 
-		// Where files are out of reach, Nix is asked for all.
+		// Where files are out of reach, Nix is asked for everything.
 		asked, err := keptAt(t, n, "local?real=/nowhere").Derivations(t.Context(), paths)
 		if err != nil {
 			t.Fatal(err)
@@ -84,7 +84,7 @@ func TestDerivations(t *testing.T) {
 		none := func(i string) string { return "/nix/store/" + strings.Repeat(i, 32) + "-none.drv" }
 		some, err := n.Derivations(t.Context(), []string{none("1"), drvs["top"], none("2")})
 		if err == nil || !strings.Contains(err.Error(), none("1")) || !strings.Contains(err.Error(), "(and 1 more)") {
-			t.Errorf("of what is not there: %v", err)
+			t.Errorf("of a missing path: %v", err)
 		}
 		if diff := cmp.Diff([]Derivation{{}, got[1], {}}, some); diff != "" {
 			t.Error(diff)
@@ -105,7 +105,7 @@ func TestRealDir(t *testing.T) {
 	}
 }
 
-// What is left out changes nothing of the rest, and what is no derivation stays none.
+// beginning changes nothing in the lists that it keeps, and invalid derivations stay invalid.
 func TestBeginning(t *testing.T) {
 	const drv = `Derive([("doc","/nix/store/5nkr8lhsr36p2q4s2ypk1h4h9ij4p5z6-a-doc","",""),("out","/nix/store/6nkr8lhsr36p2q4s2ypk1h4h9ij4p5z6-a","","")],` +
 		`[("/nix/store/7nkr8lhsr36p2q4s2ypk1h4h9ij4p5z6-b.drv",["lib","out"]),("/nix/store/8nkr8lhsr36p2q4s2ypk1h4h9ij4p5z6-c.drv",["out"])],` +

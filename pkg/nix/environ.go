@@ -7,13 +7,13 @@ import (
 	"strings"
 )
 
-// Environ is the environment of this process without what evaluators and builders may not
-// see: an impure evaluation reads its environment, and where Nix has no daemon, a
-// derivation can ask for variables of it (impureEnvVars).
+// Environ returns the environment of this process without the variables that evaluators and
+// builders must not see: an impure evaluation can read its environment, and where Nix has no
+// daemon, so can a derivation (impureEnvVars).
 func Environ() []string { return environ(own, workflow) }
 
-// StepEnviron is the environment of this process for scripts of the user's: what a step of
-// the workflow would have, without what is only for this program.
+// StepEnviron returns the environment of this process for the user's scripts: that of a step
+// of the workflow, without the variables that are only for this program.
 func StepEnviron() []string {
 	env := environ(own)
 	for _, name := range []string{"ACTIONS_ID_TOKEN_REQUEST_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_URL"} {
@@ -25,10 +25,10 @@ func StepEnviron() []string {
 }
 
 var (
-	// own are the variables that this program is told by, secrets among them.
+	// own matches the variables that configure this program, secrets among them.
 	own = regexp.MustCompile(`^(?:ACTIONS_.*|INPUT_.*|ATTIC_TOKEN|CACHIX_.*|NIX_MATRIX_.*)$`)
-	// workflow are tokens for GitHub, and the files by which a step tells the runner what
-	// later steps are to do.
+	// workflow matches tokens for GitHub, and the files through which a step affects later
+	// steps.
 	workflow = regexp.MustCompile(`^(?:GITHUB|GH)(?:_ENTERPRISE)?_TOKEN$|^GITHUB_(?:ENV|PATH|OUTPUT|STATE|STEP_SUMMARY)$`)
 )
 

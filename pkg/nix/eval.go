@@ -19,60 +19,58 @@ import (
 	"github.com/org/nix-matrix/internal/child"
 )
 
-// An Evaluation applies a function to a value of the user's.
+// An Evaluation applies a function to a value from the user's code.
 type Evaluation struct {
 	// Flake and Attr name a value of a flake; an empty Attr is all its outputs,
-	// which needs EvaluatesWholeFlakes. No prefix is tried before Attr except by
-	// versions of Nix that can't do without. It is escaped as in a URL.
+	// which needs EvaluatesWholeFlakes. Nix tries no prefix before Attr, except in versions
+	// that always do. It is escaped as in a URL.
 	Flake, Attr string
-	// Expr is a Nix expression, evaluated impurely, used when Flake is empty.
+	// Expr is a Nix expression, used when Flake is empty and evaluated impurely.
 	Expr string
 	// Path has entries of the search path, NAME=PATH, for Expr.
 	Path []string
-	// Apply is a Nix function of the value. It must give something small.
+	// Apply is a Nix function of the value. Its result must be small.
 	Apply string
-	// Printed gets the value as Nix prints it for people, with errors in place of
-	// list items that fail where Nix knows that. If it is nil, nobody sees the value,
-	// and an item that fails is an error.
+	// Printed receives the result as Nix prints it for people, where versions that can do so
+	// print errors in place of list items that fail. If it is nil, the result is dropped, and
+	// an item that fails is an error.
 	Printed io.Writer
-	// MemoryLimit is how many bytes of memory the evaluator may use; 0 is no
+	// MemoryLimit is the most bytes of memory that the evaluator may use; 0 is no
 	// limit. Programs that it starts don't count.
 	MemoryLimit int64
-	// Used is kept at how many bytes of memory the evaluator has, as far as the system
-	// tells. It may be nil.
+	// Used is set to the bytes of memory that the evaluator uses, where the system tells. It
+	// may be nil.
 	Used *atomic.Int64
-	// InitialHeap is how many bytes an evaluator takes before it looks for garbage
-	// the first time; 0 leaves that to Nix. A variable GC_INITIAL_HEAP_SIZE of the
-	// user's goes before it.
+	// InitialHeap is how many bytes an evaluator allocates before it first collects garbage;
+	// 0 leaves that to Nix. The user's variable GC_INITIAL_HEAP_SIZE overrides it.
 	InitialHeap int64
 }
 
 var (
-	// ErrMemory says that an evaluator needed more memory than it may use.
+	// ErrMemory means that an evaluator needed more memory than it may use.
 	ErrMemory = errors.New("the evaluator needs more memory than it may use")
-	// ErrEnough is the cause to cancel an evaluation with that is to end at once,
-	// since what it would still say is known already.
+	// ErrEnough is the cause to cancel an evaluation with if it is to end at once, because
+	// the rest of its result is known already.
 	ErrEnough = errors.New("the evaluation is no longer needed")
 )
 
-// memoryInterval is how often an evaluator's memory is looked at.
+// memoryInterval is the time between two readings of an evaluator's memory.
 const memoryInterval = 50 * time.Millisecond
 
-// Eval evaluates. What it instantiates is in the store afterwards. Each line
-// that the evaluator writes to stderr is given to line as it comes; those that
-// line does not take for its own are what an error is made from. Eval returns
-// after the last of them, however slow line is, and whoever else holds stderr. A
-// line of more than 1 MiB may lack some of its middle.
+// Eval runs an evaluator. Derivations that it instantiates are in the store afterwards. line is
+// called with each line that the evaluator writes to stderr, as it is written; the lines for
+// which it returns false make up the message of an error. Eval returns after the last line,
+// however slow line is, and even if other processes have stderr open. A line of more than 1 MiB
+// may lack some of its middle.
 //
-// An evaluator pays no attention to signals while it does nothing but evaluate:
-// when ctx ends, it takes a moment until it is killed, unless the cause is
-// [ErrEnough].
+// An evaluator ignores signals while it does nothing but evaluate, so that when ctx ends, it is
+// killed only after a moment, unless the cause is [ErrEnough].
 func (n *Nix) Eval(ctx context.Context, e Evaluation, line func(string) bool) error {
 	cmd := n.command(ctx, "nix", n.evaluation(e))
-	said := &tail{limit: 16 << 10}
+	unclaimed := &tail{limit: 16 << 10}
 	stderr, err := pipeTo(&cmd.Stderr, &lineWriter{line: func(text string) {
 		if !line(text) {
-			_, _ = said.Write([]byte(text[:min(len(text), 8<<10)] + "\n")) // which takes everything
+			_, _ = unclaimed.Write([]byte(text[:min(len(text), 8<<10)] + "\n")) // never fails
 		}
 	}})
 	if err != nil {
@@ -88,8 +86,8 @@ func (n *Nix) Eval(ctx context.Context, e Evaluation, line func(string) bool) er
 		pipes = append(pipes, stdout)
 	}
 	if e.MemoryLimit > 0 {
-		// Where memory can't be watched, the evaluator limits itself, after it has
-		// tried for some time to do with less.
+		// Where memory can't be watched, the evaluator limits itself, though only after it has
+		// collected garbage for a while.
 		cmd.Env = append(cmd.Env, "GC_MAXIMUM_HEAP_SIZE="+strconv.FormatInt(e.MemoryLimit, 10))
 	}
 	if e.InitialHeap > 0 && os.Getenv("GC_INITIAL_HEAP_SIZE") == "" {
@@ -110,7 +108,7 @@ func (n *Nix) Eval(ctx context.Context, e Evaluation, line func(string) bool) er
 		for _, p := range pipes {
 			p.finish()
 		}
-		if err != nil && ctx.Err() == nil && e.MemoryLimit > 0 && (exceeded.Load() || strings.Contains(said.String(), "error: out of memory")) {
+		if err != nil && ctx.Err() == nil && e.MemoryLimit > 0 && (exceeded.Load() || strings.Contains(unclaimed.String(), "error: out of memory")) {
 			return &Error{
 				Program: filepath.Base(cmd.Path),
 				Message: "needs more than " + bytesText(e.MemoryLimit) + " to evaluate",
@@ -118,17 +116,17 @@ func (n *Nix) Eval(ctx context.Context, e Evaluation, line func(string) bool) er
 			}
 		}
 	}
-	return failure(cmd, err, said.String())
+	return failure(cmd, err, unclaimed.String())
 }
 
-// evaluation are the arguments of an evaluator.
+// evaluation returns the arguments of an evaluator.
 func (n *Nix) evaluation(e Evaluation) *arguments {
 	with := args("eval")
 	if e.Printed == nil {
 		with.add("--json")
 	}
 	if e.Flake == "" && e.Expr == "" {
-		with.err = errors.New("there is nothing to evaluate")
+		with.err = errors.New("cannot evaluate: neither a flake nor an expression is given")
 	}
 	if e.Flake == "" {
 		for _, entry := range e.Path {
@@ -136,7 +134,7 @@ func (n *Nix) evaluation(e Evaluation) *arguments {
 		}
 		return with.add("--impure", "--expr").checked(expression, "("+e.Apply+"\n) ("+e.Expr+"\n)")
 	}
-	// The evaluation cache has nothing for a function that is new each time,
+	// The evaluation cache is of no use for a function that is new each time,
 	// and locks out other evaluators of the same flake.
 	with.add("--no-eval-cache", "--no-write-lock-file", "--apply").checked(expression, "("+e.Apply+"\n)")
 	switch {
@@ -148,7 +146,7 @@ func (n *Nix) evaluation(e Evaluation) *arguments {
 	return with.operands(flakeAttr, e.Flake+"#"+e.Attr)
 }
 
-// Signaled says whether it was a signal that ended the program.
+// Signaled reports whether a signal ended the program.
 func (e *Error) Signaled() bool {
 	var exit *exec.ExitError
 	if !errors.As(e.Err, &exit) {
@@ -158,8 +156,8 @@ func (e *Error) Signaled() bool {
 	return ok && status.Signaled()
 }
 
-// watchMemory notes how many bytes of memory a process uses, and kills it if these are
-// more than limit, where the system tells how many they are.
+// watchMemory stores how many bytes of memory a process uses, and kills it above limit. On
+// systems other than Linux it does neither.
 func watchMemory(cmd *child.Cmd, limit int64, current *atomic.Int64, exceeded *atomic.Bool) (stop func()) {
 	if limit <= 0 && current == nil {
 		return func() {}
@@ -184,7 +182,7 @@ func watchMemory(cmd *child.Cmd, limit int64, current *atomic.Int64, exceeded *a
 			}
 			if limit > 0 && used > limit {
 				exceeded.Store(true)
-				_ = cmd.Kill() // which may have ended meanwhile
+				_ = cmd.Kill() // fails if it has ended meanwhile
 				return
 			}
 		}
@@ -195,7 +193,7 @@ func watchMemory(cmd *child.Cmd, limit int64, current *atomic.Int64, exceeded *a
 	}
 }
 
-// memoryOf gives the bytes of memory that a process has, as Linux says.
+// memoryOf returns the bytes of memory that a process uses, on Linux.
 func memoryOf(pid int) (used int64, ok bool) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	fields := strings.Fields(string(data))
@@ -206,7 +204,7 @@ func memoryOf(pid int) (used int64, ok bool) {
 	return pages * int64(os.Getpagesize()), err == nil
 }
 
-// bytesText gives a number of bytes for people: "3.5 GiB".
+// bytesText returns a number of bytes for people: "3.5 GiB".
 func bytesText(n int64) string {
 	unit, size := "GiB", float64(n)/(1<<30)
 	if size < 1 {

@@ -15,7 +15,7 @@ import (
 
 const slowly = `let fib = n: if n < 2 then n else fib (n - 1) + fib (n - 2); in builtins.trace "begun" (fib 60)`
 
-// grows takes some 300 MB.
+// grows needs about 300 MB.
 const grows = `builtins.trace "begun" (builtins.deepSeq (builtins.genList (n: builtins.genList (x: x + n) 10000) 800) (builtins.trace "grown" 1))`
 
 func nobody(string) bool { return false }
@@ -36,7 +36,7 @@ func TestEvalMemoryLimit(t *testing.T) {
 		if err := n.Eval(t.Context(), e, nobody); err != nil {
 			t.Errorf("within the limit: %v", err)
 		}
-		// Where the memory can't be seen, the evaluator says that itself.
+		// Where memory can't be watched, the evaluator reports the limit itself.
 		e.MemoryLimit = 1 << 30
 		e.Expr = `throw "error: out of memory"`
 		if err := n.Eval(t.Context(), e, nobody); !errors.Is(err, ErrMemory) {
@@ -76,15 +76,15 @@ func TestEvalEnds(t *testing.T) {
 	})
 }
 
-// All that an evaluator writes is given on, although the reader goes on only when the
-// evaluator is gone, and whoever else has its stderr.
+// The whole output of an evaluator is read, even if the reader goes on only after the evaluator
+// has ended, and if another process has its stderr open.
 func TestEvalHearsAll(t *testing.T) {
 	t.Setenv("NIX_CONFIG", os.Getenv("NIX_CONFIG")+"\nallow-unsafe-native-code-during-evaluation = true")
 	eachNix(t, func(t *testing.T, n *Nix) {
-		n.grace = 1 // so that nobody is waited for
+		n.grace = 1 // so that it waits for no other process
 		for _, background := range []string{"true", "sleep 600", "yes"} {
 			expr := `let pids = builtins.exec [ "/bin/sh" "-c" "` + background + ` >&2 & echo [ $! $PPID ]" ]; in
-				builtins.foldl' (_: n: builtins.trace "word ${toString n}" n) 0 (builtins.trace "pids ${toString pids}" (builtins.genList (n: n) 2000))` // which a pipe holds
+				builtins.foldl' (_: n: builtins.trace "word ${toString n}" n) 0 (builtins.trace "pids ${toString pids}" (builtins.genList (n: n) 2000))` // fits into a pipe
 			var other, evaluator, heard int
 			err := n.Eval(t.Context(), Evaluation{Expr: expr, Apply: "x: x"}, func(line string) bool {
 				if _, pids, ok := strings.Cut(line, "pids "); ok {
@@ -93,7 +93,7 @@ func TestEvalHearsAll(t *testing.T) {
 					}
 				}
 				if strings.Contains(line, "word ") {
-					for background == "true" && evaluator > 0 && syscall.Kill(evaluator, 0) == nil { // with yes the pipe may be full, for which it waits
+					for background == "true" && evaluator > 0 && syscall.Kill(evaluator, 0) == nil { // while yes runs, the pipe may be full, and the evaluator waits
 						runtime.Gosched()
 					}
 					heard++
@@ -104,7 +104,7 @@ func TestEvalHearsAll(t *testing.T) {
 				t.Errorf("beside %q: %d of 2000 words, %v", background, heard, err)
 			}
 			if other > 0 {
-				_ = syscall.Kill(other, syscall.SIGKILL) // which may have ended
+				_ = syscall.Kill(other, syscall.SIGKILL) // it may have ended
 			}
 		}
 	})

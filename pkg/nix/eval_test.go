@@ -42,7 +42,7 @@ func TestEval(t *testing.T) {
 		}
 		lines, err := eval(t, n, Evaluation{Expr: `builtins.trace "before" (throw "boom")`, Apply: apply})
 		if err == nil || !strings.Contains(err.Error(), "boom") || !slices.Contains(lines, "trace: before") {
-			t.Errorf("what fails: %q, %v", lines, err)
+			t.Errorf("a failure: %q, %v", lines, err)
 		}
 	})
 }
@@ -69,7 +69,7 @@ func TestLineWriter(t *testing.T) {
 	}
 }
 
-// Of a long line, the beginning is kept, and the end, where it may be somebody else's.
+// A long line keeps its beginning and its end, which another program may have written.
 func TestLineWriterLongLines(t *testing.T) {
 	for _, size := range []int{0, headOfLine, maxLine, headOfLine + maxLine, headOfLine + maxLine + 1, 3 * maxLine, 10<<20 + 7} {
 		text := "begin" + strings.Repeat("x", size) + "end"

@@ -16,8 +16,7 @@ import (
 	"github.com/org/nix-matrix/internal/testbench"
 )
 
-// failing are derivations that fail, each in a way of its own, and some that need
-// them.
+// failing are derivations that fail in different ways, and some that need them.
 const failing = `
 let
   sh = name: attrs: text: derivation ({
@@ -58,14 +57,14 @@ rec {
   slow = sh "slow" { } "echo one; sleep 2; echo >$out";
 }`
 
-// failures are what is realised of them.
+// failures are the groups of them that are realised.
 var failures = []struct {
 	name    string
-	fails   []string // which fail of themselves; name if there is none
-	refused bool     // they are not even begun
+	fails   []string // derivations that fail themselves; name if there is none
+	refused bool     // their builds do not start
 	lines   int      // of the log of each
 	says    string   // the reason
-	blocked []string // which fail since they need one that does
+	blocked []string // derivations that fail because an input fails
 }{
 	{name: "flat", says: `(?s)hash mismatch.*specified: *sha256-A{43}=\s+got: *sha256-fk\+i64x6wIlznV3vxEifrWihANkggso1xrQKRSSCH4c=$`},
 	{name: "recursive", says: `(?s)hash mismatch.*specified: *sha256-A{43}=\s+got: *sha256-Ym0yHYWVFHd\+ZX9200fV10Dgw7phlALQXGWDeiDUqSI=$`},
@@ -89,12 +88,11 @@ var failures = []struct {
 	{name: "needsFeature", fails: []string{"feature"}, says: "missing system features|is required", refused: true, blocked: []string{"needsFeature"}},
 }
 
-// What a blocked derivation's message says, and no other's.
+// Matches the message of a blocked derivation, and no other.
 var isBlocked = regexp.MustCompile(`\d+ dependenc(y|ies)\b.* failed`)
 
-// What is known of a failure comes from these events, with Nix alone and with a
-// daemon, which quotes what fails further down. The messages are recorded for
-// those who read them, see pkg/realise.
+// These events identify a failure, with Nix alone and with a daemon, which quotes the errors of
+// inputs. The messages are recorded for the tests of pkg/realise.
 func TestFailures(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		version := filepath.Base(t.Name())
@@ -102,7 +100,7 @@ func TestFailures(t *testing.T) {
 		n = n.WithOptions(
 			Set("extra-experimental-features", "ca-derivations"),
 			Set("max-silent-time", "1"),
-			Set("system-features", "benchmark"), // whatever the machine has
+			Set("system-features", "benchmark"), // on any machine
 		)
 		tryFailures(t, n, "alone", said)
 		testbench.UseStore(t, t.TempDir())
@@ -144,7 +142,7 @@ func tryFailures(t *testing.T, n *Nix, how string, said *txtar.Archive) {
 			test.fails = []string{test.name}
 		}
 
-		// A build is begun, says its lines, and is over; of others there is nothing.
+		// A build starts, prints its lines and stops; other derivations have no such events.
 		got, want := map[string][]EventKind{}, map[string][]EventKind{}
 		var messages []string
 		for _, e := range events {
@@ -172,8 +170,8 @@ func tryFailures(t *testing.T, n *Nix, how string, said *txtar.Archive) {
 			t.Errorf("%s:\n%s", what, diff)
 		}
 
-		// There is one message of each that fails. It has the derivation's path,
-		// but for those of Nix from 2.30 on that have none at all.
+		// Each failure has one message. It names the derivation, except some of Nix 2.30 and later
+		// that name none.
 		left := slices.Clone(messages)
 		for _, name := range test.fails {
 			i := slices.IndexFunc(left, func(m string) bool { return strings.Contains(m, drvs[name]) })
@@ -189,8 +187,8 @@ func tryFailures(t *testing.T, n *Nix, how string, said *txtar.Archive) {
 			}
 			left = slices.Delete(left, i, i+1)
 		}
-		// And one of each that needs one of those, which names that one alone.
-		// But a refusal ends all at once, before Nix 2.30.
+		// So has each blocked derivation, and its message names only that one. Before Nix 2.30, a
+		// refusal ends everything at once.
 		if test.refused && !n.nixSince(30) {
 			test.blocked = nil
 		}
@@ -221,8 +219,8 @@ func tryFailures(t *testing.T, n *Nix, how string, said *txtar.Archive) {
 	}
 }
 
-// What has an input whose path is known only once it is built is not built itself:
-// in its place, Nix builds one that is named the same.
+// A derivation whose input's path is known only after a build is not built itself: in its place,
+// Nix builds one of the same name.
 func TestFailureOfResolved(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		n = n.WithOptions(Set("extra-experimental-features", "ca-derivations"))
@@ -255,8 +253,8 @@ func TestFailureOfResolved(t *testing.T) {
 	})
 }
 
-// Before Nix 2.30, a derivation that no machine here can build ends all: what is
-// being built is given up, and no message says so.
+// Before Nix 2.30, a derivation that no available machine can build ends everything: running
+// builds are stopped, and no message says so.
 func TestRefusal(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		n = n.WithOptions(Set("extra-experimental-features", "ca-derivations"), Set("max-jobs", "2"))

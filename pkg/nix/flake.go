@@ -13,18 +13,18 @@ import (
 	"github.com/org/nix-matrix/internal/valid"
 )
 
-// A Flake is what a reference to a flake means at the moment.
+// A Flake is a flake as its reference resolves at the moment.
 type Flake struct {
-	// Identity has all that an evaluation of the flake can see: the source, with its
+	// Identity has everything that an evaluation of the flake can see: the source, its
 	// revision and the time of that, and the locks of all inputs. It is empty if nothing
-	// says what is in the source, as for a work tree with changes and lazy trees.
+	// identifies the source, as for a work tree with changes and lazy trees.
 	Identity string
-	// Inputs are all inputs that have a lock, each once.
+	// Inputs are all locked inputs, each once.
 	Inputs []Input
 }
 
-// flakeMetadata is what `nix flake metadata` says, with what identifies a flake first.
-// Determinate Nix leaves Path out, and from Nix 2.35 on it need not be there.
+// flakeMetadata is the output of `nix flake metadata`. Determinate Nix leaves Path out, and from
+// Nix 2.35 on that path need not exist.
 type flakeMetadata struct {
 	Path     string  `json:"path,omitempty"`
 	Resolved fetched `json:"resolved"` // with the directory in the source
@@ -35,7 +35,7 @@ type flakeMetadata struct {
 	} `json:"locks"`
 }
 
-// fetched are the attributes that builtins.fetchTree takes, and some of flakes.
+// fetched has the attributes of builtins.fetchTree, and some of flakes.
 type fetched map[string]json.RawMessage
 
 // text returns an attribute that is a string.
@@ -45,7 +45,7 @@ func (f fetched) text(name string) string {
 	return text
 }
 
-// source returns where Nix puts the tree in the store.
+// source returns the store path of the tree.
 func (f fetched) source() (path string, ok bool) {
 	nar, ok := storepath.ParseNarHash(f.text("narHash"))
 	return storepath.Source(nar), ok
@@ -58,14 +58,13 @@ func (n *Nix) flakeMetadata(ctx context.Context, ref string, lock literal) (*fla
 	}
 	var m flakeMetadata
 	if err := json.Unmarshal(out, &m); err != nil {
-		return nil, fmt.Errorf("read nix flake metadata: %w", err)
+		return nil, fmt.Errorf("cannot read nix flake metadata: %w", err)
 	}
 	return &m, nil
 }
 
-// Flake looks a flake up. None of its outputs is evaluated and no input is fetched.
-// It is an error when the flake's lock file does not lock all inputs, since what
-// they are may then change.
+// Flake resolves a reference to a flake. It evaluates no output and fetches no input. It is an
+// error if the flake's lock file does not lock all inputs, because these may then change.
 func (n *Nix) Flake(ctx context.Context, ref string) (*Flake, error) {
 	m, err := n.flakeMetadata(ctx, ref, "--no-update-lock-file")
 	if err != nil {
@@ -73,13 +72,13 @@ func (n *Nix) Flake(ctx context.Context, ref string) (*Flake, error) {
 	}
 	var nodes map[string]struct{ Locked fetched }
 	if err := json.Unmarshal(m.Locks.Nodes, &nodes); err != nil {
-		return nil, fmt.Errorf("read nix flake metadata: %w", err)
+		return nil, fmt.Errorf("cannot read nix flake metadata: %w", err)
 	}
 	f := &Flake{}
 	if m.Path != "" || m.Locked.text("narHash") != "" || m.Locked.text("rev") != "" {
 		identity, err := json.Marshal(m)
 		if err != nil {
-			return nil, fmt.Errorf("read nix flake metadata: %w", err)
+			return nil, fmt.Errorf("cannot read nix flake metadata: %w", err)
 		}
 		f.Identity = string(identity)
 	}
@@ -97,24 +96,25 @@ func uniqueInputs(inputs []Input) []Input {
 	return slices.CompactFunc(inputs, func(a, b Input) bool { return a.Path == b.Path })
 }
 
-// evaluating are the settings that decide what a pure evaluation gives.
+// evaluating are the settings that affect the result of a pure evaluation.
 var evaluating = []string{
 	"accept-flake-config", "allow-import-from-derivation", "allowed-uris", "eval-system", "experimental-features",
 	"lazy-trees", "pure-eval", "restrict-eval", "system",
 }
 
-// Evaluator has all of this Nix that decides what a pure evaluation gives.
+// Evaluator returns the version and settings of this Nix that affect the result of a pure
+// evaluation.
 func (n *Nix) Evaluator() string {
-	text := n.said
+	text := n.printed
 	for _, name := range evaluating {
 		text += fmt.Sprintf(" %s=%s", name, n.config[name].Value)
 	}
 	return text
 }
 
-// FlakeConfig returns the substituters and public keys that a flake's nixConfig
-// names, if the user has accepted such settings (accept-flake-config). What is none of
-// them is left out, and named by an error beside the others.
+// FlakeConfig returns the substituters and public keys in a flake's nixConfig, if the user has
+// accepted such settings (accept-flake-config). Invalid ones are left out, and the error, which
+// is returned with the others, names the first of these.
 func (n *Nix) FlakeConfig(ctx context.Context, flake string) (substituters, keys []string, err error) {
 	accepted := false
 	if _ = json.Unmarshal(n.config["accept-flake-config"].Value, &accepted); !accepted {
@@ -128,7 +128,7 @@ func (n *Nix) FlakeConfig(ctx context.Context, flake string) (substituters, keys
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot read %s: %w", valid.Quote(flake), err)
 	}
-	// What the flake says is evaluated purely, so that it sees no credentials.
+	// The flake's code is evaluated purely, so that it sees no credentials.
 	out, err := n.output(ctx, "nix", args("eval", "--json", "--expr").checked(expression,
 		`(import ("${`+source.tree()+`}/" + `+nixString(m.Locked.text("dir"))+` + "/flake.nix")).nixConfig or { }`))
 	if err != nil {
@@ -136,7 +136,7 @@ func (n *Nix) FlakeConfig(ctx context.Context, flake string) (substituters, keys
 	}
 	config := map[string]json.RawMessage{}
 	if err := json.Unmarshal(out, &config); err != nil {
-		return nil, nil, fmt.Errorf("read the nixConfig: %w", err)
+		return nil, nil, fmt.Errorf("cannot read nixConfig: %w", err)
 	}
 	var odd error
 	accept := func(check func(string) error, settings ...string) (words []string) {
@@ -156,19 +156,19 @@ func (n *Nix) FlakeConfig(ctx context.Context, flake string) (substituters, keys
 	return substituters, keys, odd
 }
 
-// flakeSource returns a flake's source as a tree in the store, where it is put if it is
-// not there.
+// flakeSource returns a flake's source as a tree in the store, to which it is added if
+// necessary.
 func (n *Nix) flakeSource(ctx context.Context, m *flakeMetadata) (fetched, error) {
 	path := m.Path
 	if path != "" {
 		if !storepath.Valid(path) {
-			return nil, fmt.Errorf("nix flake metadata says that it is at %s, which is no store path", valid.Quote(path))
+			return nil, fmt.Errorf("nix flake metadata prints the invalid store path %s", valid.Quote(path))
 		}
-		there, err := n.Valid(ctx, path)
+		isValid, err := n.Valid(ctx, path)
 		if err != nil {
 			return nil, err
 		}
-		if !there[path] {
+		if !isValid[path] {
 			path = ""
 		}
 	}
@@ -184,12 +184,12 @@ func (n *Nix) flakeSource(ctx context.Context, m *flakeMetadata) (fetched, error
 	}
 	sum, err := hex.DecodeString(infos[0].NarHash)
 	if err != nil {
-		return nil, fmt.Errorf("read the hash of %s: %w", path, err)
+		return nil, fmt.Errorf("cannot read the hash of %s: %w", path, err)
 	}
 	return fetchedPath(path, sum), nil
 }
 
-// configWords reads a value of nixConfig that is a list or a text with words.
+// configWords returns the words of a value of nixConfig, which is a list or a string.
 func configWords(value json.RawMessage) []string {
 	var list []string
 	if json.Unmarshal(value, &list) == nil {

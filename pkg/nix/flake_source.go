@@ -13,13 +13,13 @@ import (
 
 // An Input is a locked input of a flake.
 type Input struct {
-	// Path is the store path of its source, if that is in the store.
+	// Path is the store path of its source, whether valid or not.
 	Path string
 
 	locked fetched
 }
 
-// fetchedPath are the attributes of a tree in the store, by the SHA-256 of its NAR.
+// fetchedPath returns the attributes of a tree in the store from the SHA-256 of its NAR.
 func fetchedPath(path string, nar []byte) fetched {
 	text := func(s string) json.RawMessage {
 		data, _ := json.Marshal(s) // a string can be marshalled
@@ -30,24 +30,24 @@ func fetchedPath(path string, nar []byte) fetched {
 	}
 }
 
-// tree is an expression for the tree that is fetched. "__final" is for Nix alone, and the
-// directory of a flake is not part of its tree.
+// tree returns an expression for the fetched tree. Only Nix itself may use "__final", and "dir"
+// is the directory of a flake in its tree.
 func (f fetched) tree() string {
 	attrs := maps.Clone(f)
 	delete(attrs, "__final")
 	delete(attrs, "dir")
-	data, _ := json.Marshal(attrs) // what was unmarshalled can be marshalled
+	data, _ := json.Marshal(attrs) // it was unmarshalled, so it can be marshalled
 	return "builtins.fetchTree (builtins.fromJSON " + nixString(string(data)) + ")"
 }
 
-// nixString quotes a string for a Nix expression.
+// nixString returns a string as a literal of Nix's language.
 func nixString(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `$`, `\$`).Replace(s) + `"`
 }
 
-// fetchTree puts a tree into the store and returns its path. An evaluator need not do so
-// with what it only reads, but with what a derivation refers to. Nothing that the user has
-// written is evaluated.
+// fetchTree adds a tree to the store and returns its path. It has a derivation refer to the
+// tree, because an evaluator need not add a tree that it only reads. None of the user's code is
+// evaluated.
 func (n *Nix) fetchTree(ctx context.Context, attrs fetched, flag literal, env []string) (path string, err error) {
 	cmd := n.command(ctx, "nix", args("eval", "--raw", flag, "--expr").checked(expression,
 		`(derivation { name = "tree"; system = "none"; builder = "none"; tree = (`+attrs.tree()+`).outPath; }).drvPath`))
@@ -66,19 +66,19 @@ func (n *Nix) fetchTree(ctx context.Context, attrs fetched, flag literal, env []
 	return drv.InputSources[0], nil
 }
 
-// unconnected are variables with which Nix and the programs that it starts connect to no
-// server: --offline alone only makes it give up soon.
+// unconnected are variables that keep Nix and the programs that it starts from connecting to
+// servers: --offline alone only shortens the attempts.
 var unconnected = []string{
 	"http_proxy=" + nowhere, "https_proxy=" + nowhere, "HTTPS_PROXY=" + nowhere, "all_proxy=" + nowhere, "ALL_PROXY=" + nowhere,
 	"no_proxy=", "NO_PROXY=", "GIT_SSH_COMMAND=false", "GIT_TERMINAL_PROMPT=0",
 }
 
-// nowhere is a proxy at a port where nothing may listen.
+// nowhere is a proxy at a port on which nothing can listen.
 const nowhere = "http://127.0.0.1:0"
 
-// InputsToStore puts inputs into the store that an evaluation has downloaded and reads from
-// where they were downloaded to. It downloads nothing, so that what no evaluation needed is
-// left out. The error is why one of them was.
+// InputsToStore adds inputs to the store that an evaluation has downloaded to Nix's cache. It
+// downloads nothing, so inputs that no evaluation needed are left out. The error names the
+// first of these.
 func (n *Nix) InputsToStore(ctx context.Context, inputs []Input) error {
 	if n.CopiesInputs() {
 		return nil
@@ -96,7 +96,7 @@ func (n *Nix) InputsToStore(ctx context.Context, inputs []Input) error {
 	_ = g.Wait()
 	for i, err := range errs {
 		if err != nil {
-			return fmt.Errorf("put %s into the store: %w", inputs[i].Path, err)
+			return fmt.Errorf("cannot add %s to the store: %w", inputs[i].Path, err)
 		}
 	}
 	return nil

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// A flake's identity says all that an evaluation can see of it, and its inputs are
-// where Nix says that they are, though none was fetched.
+// A flake's identity has everything that an evaluation can see of it, and its inputs have the
+// paths that Nix gives them, though none was fetched.
 func TestFlake(t *testing.T) {
 	eachImplementation(t, func(t *testing.T, n *Nix) {
 		dir := t.TempDir()
@@ -40,7 +40,7 @@ func TestFlake(t *testing.T) {
 			t.Error("a change in the source is not seen")
 		}
 		if unknown := n.Implementation == Determinate; (first == "") != unknown {
-			t.Errorf("the identity is %q, though what is in the source is unknown: %t", first, unknown)
+			t.Errorf("the identity is %q, though the source is unknown: %t", first, unknown)
 		}
 
 		write("flake.nix", `{ inputs.other = { url = "path:/nonexistent/input"; flake = false; }; `+outputs+` }`)
@@ -65,7 +65,7 @@ func TestFlake(t *testing.T) {
 			t.Error("another lock is not seen")
 		}
 
-		// Where Nix itself puts a tree.
+		// The path that Nix gives a tree.
 		tree := t.TempDir()
 		if err := os.WriteFile(filepath.Join(tree, "a"), []byte("a"), 0o600); err != nil {
 			t.Fatal(err)
@@ -97,7 +97,7 @@ func inputPaths(f *Flake) (paths []string) {
 	return paths
 }
 
-// A commit is told from another one and from what has changed since.
+// A commit is distinguished from another one and from later changes.
 func TestFlakeCommit(t *testing.T) {
 	eachImplementation(t, func(t *testing.T, n *Nix) {
 		dir := t.TempDir()
@@ -117,7 +117,7 @@ func TestFlakeCommit(t *testing.T) {
 				t.Fatal(err)
 			}
 			if other, ok := seen[f.Identity]; ok {
-				t.Errorf("%s is what %s is: %q", what, other, f.Identity)
+				t.Errorf("%s and %s are the same: %q", what, other, f.Identity)
 			}
 			seen[f.Identity] = what
 		}
@@ -138,7 +138,7 @@ func TestFlakeCommit(t *testing.T) {
 		identity("a change")
 		if n.Implementation == Determinate {
 			if seen[""] != "a change" {
-				t.Errorf("what has changed is identified: %q", seen)
+				t.Errorf("a changed tree is identified: %q", seen)
 			}
 			return
 		}
@@ -147,7 +147,7 @@ func TestFlakeCommit(t *testing.T) {
 	})
 }
 
-// What decides what an evaluation gives is told apart, and nothing else.
+// Evaluator differs if the result of an evaluation may differ, and only then.
 func TestEvaluator(t *testing.T) {
 	eachImplementation(t, func(t *testing.T, n *Nix) {
 		if other := configured(t, "cores = 7"); other.Evaluator() != n.Evaluator() {

@@ -10,11 +10,11 @@ import (
 	"strings"
 )
 
-// LocalInputs returns the addresses of a flake's inputs, and of theirs, that are files of
-// this machine beside the flake itself. Whoever writes the flake reads by them what this
-// user can read, in a pure evaluation too. None of the flake's outputs is evaluated, but
-// inputs without a lock are fetched. What Nix remembers of the flake is in the directory
-// cache in place of the user's, unless that is empty.
+// LocalInputs returns the addresses of a flake's direct and indirect inputs that are files of
+// this machine outside the flake. Through them, the author of the flake can read any file that
+// this user can read, even in a pure evaluation. No output of the flake is evaluated, but
+// inputs without a lock are fetched. Unless cache is empty, Nix uses that directory in place of
+// the user's cache.
 func (n *Nix) LocalInputs(ctx context.Context, ref, cache string) ([]string, error) {
 	if cache != "" {
 		other := *n
@@ -33,7 +33,7 @@ func (n *Nix) LocalInputs(ctx context.Context, ref, cache string) ([]string, err
 		}
 	}
 	if err := json.Unmarshal(out, &metadata); err != nil {
-		return nil, fmt.Errorf("read nix flake metadata: %w", err)
+		return nil, fmt.Errorf("cannot read nix flake metadata: %w", err)
 	}
 	found := map[string]bool{}
 	for _, node := range metadata.Locks.Nodes {
@@ -46,8 +46,8 @@ func (n *Nix) LocalInputs(ctx context.Context, ref, cache string) ([]string, err
 	return slices.Sorted(maps.Keys(found)), nil
 }
 
-// local reports whether an address of an input names a file by an absolute path that is
-// not in the store. Nix lets no relative one lead out of the flake.
+// local reports whether an address of an input names a file by an absolute path outside the
+// store. Nix lets no relative path lead out of the flake.
 func local(address string) bool {
 	scheme, rest, ok := strings.Cut(address, ":")
 	if ok && (scheme == "path" || scheme == "file" || strings.HasSuffix(scheme, "+file")) {

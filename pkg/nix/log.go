@@ -24,18 +24,18 @@ const (
 	levelWarn          = 1
 )
 
-// EventKind says what an Event is about.
+// EventKind is the kind of an Event.
 type EventKind int
 
 // The kinds of events while Nix realises.
 const (
 	BuildStarted EventKind = iota // of Path, a derivation
 	BuildLine                     // Text is a line of the log of Path
-	BuildStopped                  // of Path, whatever became of it
+	BuildStopped                  // of Path, whether it succeeded or failed
 	FetchStarted                  // of Path, a store path
 	FetchStopped
-	FetchCounted  // Traffic is what has arrived since this was told last; what is awaited is in it, and is taken back if it fails
-	FetchProgress // Traffic has the bytes that have arrived since this was told last, also of what fails then
+	FetchCounted  // Traffic is added to the expected total; negative if a fetch failed
+	FetchProgress // Traffic has the bytes that arrived since the last event, also of fetches that fail later
 	ErrorMessage  // Text
 	WarnMessage   // Text
 )
@@ -46,15 +46,15 @@ type Event struct {
 	Time time.Time
 	Path string
 	Text string // without control sequences
-	// Remote says of BuildStarted that a remote builder builds.
+	// Remote reports, in BuildStarted, whether a remote builder builds.
 	Remote bool
 	Traffic
 }
 
-// Traffic is what went from one store to another.
+// Traffic counts paths copied from one store to another.
 type Traffic struct {
 	Paths int
-	Bytes int64 // of their NARs; 0 also where it is not known
+	Bytes int64 // of their NARs; 0 if not known
 }
 
 // Add adds traffic.
@@ -63,21 +63,21 @@ func (t *Traffic) Add(more Traffic) {
 	t.Bytes += more.Bytes
 }
 
-// logReader turns lines of Nix's internal-json log into events. Some of the lines are
-// not Nix's own: a builder that prints "@nix {…}" has messages passed on as they are. It
-// begins and ends no build by that, but says whatever it likes of any derivation.
+// logReader turns lines of Nix's internal-json log into events. Not all lines are Nix's own:
+// Nix passes on a builder's "@nix {…}" messages as they are. With these a builder can't begin or
+// end a build, but can print anything about any derivation.
 type logReader struct {
-	emit   func(Event)
-	now    func() time.Time
-	active map[uint64]Event
-	counts map[uint64]*count // of activities
-	partly []byte            // a line that has not ended yet
-	cut    bool              // more of it was left out
-	said   int               // messages since there was room for more
+	emit    func(Event)
+	now     func() time.Time
+	active  map[uint64]Event
+	counts  map[uint64]*count // of activities
+	partly  []byte            // a line that has not ended yet
+	cut     bool              // the rest of the line was dropped
+	emitted int               // messages that count against maxMessages
 }
 
-// What there may be at a time of what others fill. Nix says what failed after the build has
-// ended, so that there is room for more messages then.
+// Limits of buffers that builders can fill. Nix prints the cause of a failure after the build
+// has ended, so that the end of a build makes room for more messages.
 const (
 	maxActivities  = 1 << 16
 	maxMessages    = 1000
@@ -85,18 +85,18 @@ const (
 	afterBuild     = 20       // messages
 )
 
-// A count is what an activity has told of fetches: one counts paths, others bytes.
+// A count is the progress of an activity that fetches: one activity counts paths, others bytes.
 type count struct {
 	kind int
 	Traffic
-	arrived int64 // bytes that were not told yet
+	arrived int64 // bytes that no event has reported yet
 }
 
-// progressStep is how many bytes arrive before it is told: Nix tells of each 8 KiB.
+// progressStep is the fewest bytes of a FetchProgress: Nix reports each 8 KiB.
 const progressStep = 1 << 20
 
-// A line of the log. Of the fields, only the first two matter to us: of a build, the
-// derivation and the remote builder, "" for none.
+// A logLine is a line of the log. Only the first two fields matter to us: those of a build are
+// the derivation and the remote builder, "" for none.
 type logLine struct {
 	Action string            `json:"action"`
 	ID     uint64            `json:"id"`
@@ -108,8 +108,7 @@ type logLine struct {
 	Fields []json.RawMessage `json:"fields"`
 }
 
-// maxLogLine bounds the memory that one line may take, in bytes; what is longer
-// is cut.
+// maxLogLine is the most bytes of a line. Longer ones are cut.
 const maxLogLine = 16 << 20
 
 func (r *logReader) Write(p []byte) (int, error) {
@@ -133,13 +132,13 @@ func (r *logReader) line(line string) {
 	doc, ok := strings.CutPrefix(line, "@nix ")
 	var l logLine
 	switch {
-	case ok && r.cut: // what it is about stands at its end
-		r.message(WarnMessage, "a line of the log that is too long was left out")
+	case ok && r.cut: // the end would say what it is about
+		r.message(WarnMessage, "a line of the log was left out because it is too long")
 		return
 	case !ok || json.Unmarshal([]byte(doc), &l) != nil:
-		// Not of the log: some program writes to the same stderr.
-		if said := text.Plain(line); strings.TrimSpace(said) != "" {
-			r.message(WarnMessage, said)
+		// Another program writes to the same stderr.
+		if message := text.Plain(line); strings.TrimSpace(message) != "" {
+			r.message(WarnMessage, message)
 		}
 		return
 	}
@@ -152,12 +151,12 @@ func (r *logReader) line(line string) {
 		case activitySubstitute:
 			e.Kind = FetchStarted
 		case activityRealise, activityCopies:
-			if l.Text == "" && len(r.counts) < maxActivities { // what goes to a builder says so
+			if l.Text == "" && len(r.counts) < maxActivities { // a copy to a builder has a text
 				r.counts[l.ID] = &count{kind: l.Type}
 			}
 			return
 		case activityCopy:
-			if strings.Contains(l.Text, "' from '") && len(r.counts) < maxActivities { // else it goes to a builder
+			if strings.Contains(l.Text, "' from '") && len(r.counts) < maxActivities { // else it is a copy to a builder
 				r.counts[l.ID] = &count{kind: l.Type}
 			}
 			return
@@ -182,7 +181,7 @@ func (r *logReader) line(line string) {
 			e.Kind = FetchStopped
 		} else {
 			e.Kind = BuildStopped
-			r.said = min(r.said, maxMessages-afterBuild)
+			r.emitted = min(r.emitted, maxMessages-afterBuild)
 		}
 		r.emit(e)
 	case "result":
@@ -191,32 +190,32 @@ func (r *logReader) line(line string) {
 			r.emit(Event{Kind: BuildLine, Time: r.now(), Path: e.Path, Text: text.Plain(l.field(0))})
 		}
 	case "msg":
-		said := l.Msg
+		message := l.Msg
 		if l.RawMsg != "" {
-			said = l.RawMsg
+			message = l.RawMsg
 		}
-		said = strings.TrimSpace(text.Plain(said))
+		message = strings.TrimSpace(text.Plain(message))
 		switch l.Level {
 		case levelError:
-			r.message(ErrorMessage, unquoted(said))
+			r.message(ErrorMessage, unquoted(message))
 		case levelWarn:
-			r.message(WarnMessage, said)
+			r.message(WarnMessage, message)
 		}
 	}
 }
 
-// message emits a message, unless there were too many.
-func (r *logReader) message(kind EventKind, said string) {
-	if r.said++; r.said > maxMessages {
+// message emits a message, unless there are too many.
+func (r *logReader) message(kind EventKind, message string) {
+	if r.emitted++; r.emitted > maxMessages {
 		return
 	}
-	if r.said == maxMessages {
-		kind, said = WarnMessage, "further messages are left out until a build ends"
+	if r.emitted == maxMessages {
+		kind, message = WarnMessage, "further messages are left out until a build ends"
 	}
-	r.emit(Event{Kind: kind, Time: r.now(), Text: text.Clip(said, maxMessageSize)})
+	r.emit(Event{Kind: kind, Time: r.now(), Text: text.Clip(message, maxMessageSize)})
 }
 
-// count follows how much is fetched.
+// count updates the progress of an activity that fetches.
 func (r *logReader) count(l *logLine) {
 	c := r.counts[l.ID]
 	if c == nil || len(l.Fields) < 2 {
@@ -236,14 +235,14 @@ func (r *logReader) count(l *logLine) {
 	case c.kind == activityCopies && l.Type == resultProgress:
 		c.Paths = int(first)
 	case c.kind == activityRealise && l.Type == resultSetExpected && first == activityCopy:
-		c.Bytes = second // with what has been copied
+		c.Bytes = second // includes the bytes that were copied already
 	}
 	if c.Traffic != was {
 		r.emit(Event{Kind: FetchCounted, Time: r.now(), Traffic: Traffic{c.Paths - was.Paths, c.Bytes - was.Bytes}})
 	}
 }
 
-// progress tells how much has arrived, if that is at least so many bytes.
+// progress emits FetchProgress if at least so many bytes have arrived.
 func (r *logReader) progress(c *count, least int64) {
 	if c != nil && c.arrived >= least {
 		r.emit(Event{Kind: FetchProgress, Time: r.now(), Traffic: Traffic{Bytes: c.arrived}})
@@ -251,8 +250,8 @@ func (r *logReader) progress(c *count, least int64) {
 	}
 }
 
-// unquoted takes off what a client sets before the error of a daemon: that is how
-// what a build needs fails, while its own error comes as it is.
+// unquoted removes the prefix and indentation that a client adds to the error of a daemon. The
+// errors of a build's inputs have them, its own has not.
 func unquoted(text string) string {
 	if quoted, ok := strings.CutPrefix(text, "error: "); ok {
 		return strings.ReplaceAll(quoted, "\n       ", "\n")
@@ -263,7 +262,7 @@ func unquoted(text string) string {
 func (l *logLine) field(n int) string {
 	var s string
 	if len(l.Fields) > n {
-		_ = json.Unmarshal(l.Fields[n], &s) // not a string: no event of ours
+		_ = json.Unmarshal(l.Fields[n], &s) // our events have strings
 	}
 	return s
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/org/nix-matrix/internal/testbench"
 )
 
-// Which of the recorded messages are about other derivations alone, and what the others
-// name first: what failed.
+// Some of the recorded messages are only about other derivations; the others name the failed
+// derivation first.
 func TestRecordedMessages(t *testing.T) {
 	for _, version := range testbench.NixVersions {
 		recorded, err := txtar.ParseFile(filepath.Join("..", "realise", "testdata", "failures-"+version))
@@ -22,7 +22,7 @@ func TestRecordedMessages(t *testing.T) {
 		for _, f := range recorded.Files {
 			t.Run(version+" "+f.Name, func(t *testing.T) {
 				message := strings.TrimSuffix(string(f.Data), "\n")
-				// The first is of what fails, and needsTwo needs two that do.
+				// The first message is that of the failure; needsTwo needs two failing ones.
 				number := f.Name[len(f.Name)-1]
 				others := number > '0' && (!strings.Contains(f.Name, "needsTwo") || number > '1')
 				if got := OnlyOthers(message); got != others {
@@ -58,20 +58,20 @@ func TestNamed(t *testing.T) {
 		{"1 dependencies of derivation '" + drv + "' failed to build", true, nil},
 		{"Cannot build '" + drv + "'.\nReason: 1 dependency failed.\nOutput paths:\n  " + out, true, nil},
 		{"Cannot build '" + drv + "'.\nReason: 12 dependencies failed.", true, nil},
-		// Which of them failed and which only ended with the others, it does not say.
+		// It does not say which of them failed and which only ended with the others.
 		{"build of '" + drv + "' failed", true, nil},
 		{"build of '" + drv + "', '/nix/store/33333333333333333333333333333333-y.drv^out' failed", true, nil},
-		// A log says what it likes.
+		// A log may contain anything.
 		{"Cannot build '" + drv + "'.\nReason: builder failed with exit code 1.\nLast 1 log lines:\n> 3 dependencies failed", false, []string{drv}},
 		{"builder for '" + drv + "' failed with exit code 1;\nlast 1 log lines:\n> 3 dependencies have failed", false, []string{drv}},
 		{"builder for '" + drv + "' failed with exit code 1;" + log1, false, []string{drv}},
 		{"builder failed;\n> build of 'x' failed\nlast 1 log lines:\n> " + dep, false, nil},
-		// What is wrong with an output.
+		// Errors of an output.
 		{"file \"" + out + "/x\" has an unsupported type", false, []string{out}},
 		{"output '" + out + "' is not allowed to refer to the following paths:\n  " + dep, false, []string{out, dep}},
 		{"path '" + out + "' is too large at 136 bytes; limit is 5 bytes", false, []string{out}},
 		{"getting status of " + drv + ".chroot/root" + dep + ": no such file", false, []string{drv, dep}},
-		// What is no derivation's fault.
+		// Errors that no derivation caused.
 		{"program '/etc/nix/hook' failed with exit code 3", false, nil},
 		{"Nix daemon disconnected unexpectedly (maybe it crashed?)", false, nil},
 		{"", false, nil},

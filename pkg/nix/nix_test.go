@@ -20,9 +20,9 @@ import (
 	"github.com/org/nix-matrix/internal/testbench"
 )
 
-// eachNix runs a test with each version of Nix, on an empty store in memory, side
-// by side: each has a mount namespace with its own programs, home and temporary
-// directory, in places that TestMain has put into the environment.
+// eachNix runs a test with each version of Nix in parallel, each on an empty store in memory and
+// in a mount namespace with its own programs, home and temporary directory, whose places
+// TestMain has put into the environment.
 func eachNix(t *testing.T, test func(*testing.T, *Nix)) {
 	t.Helper()
 	eachOf(t, testbench.NixVersions, test)
@@ -34,7 +34,7 @@ func eachImplementation(t *testing.T, test func(*testing.T, *Nix)) {
 	eachOf(t, slices.Concat(testbench.NixVersions, testbench.NixForks), test)
 }
 
-// eachDaemon runs a test with each daemon that is different.
+// eachDaemon runs a test with each kind of daemon.
 func eachDaemon(t *testing.T, test func(*testing.T, *Nix)) {
 	t.Helper()
 	eachOf(t, slices.Concat(testbench.NixVersions, []string{"lix"}), test)
@@ -68,7 +68,7 @@ func mount(t *testing.T, what, at string) {
 	t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
 }
 
-var found sync.Map // Nix by version, since looking for it takes a while
+var found sync.Map // Nix by version, because Find takes a while
 
 func find(t *testing.T, version string) *Nix {
 	t.Helper()
@@ -89,7 +89,7 @@ var places = map[string]string{"PATH": "bin", "HOME": "home", "TMPDIR": "tmp"}
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "nix-matrix-test-")
 	check(err)
-	check(os.Setenv("NIX_MATRIX_TESTBENCH", testbench.Prefix())) // which depends on HOME
+	check(os.Setenv("NIX_MATRIX_TESTBENCH", testbench.Prefix())) // it depends on HOME
 	for variable, name := range places {
 		places[variable] = filepath.Join(dir, name)
 		check(os.Mkdir(places[variable], 0o755))
@@ -110,7 +110,7 @@ func check(err error) {
 	}
 }
 
-// raw are arguments that nobody checks.
+// raw returns unchecked arguments.
 func raw(words ...string) *arguments { return &arguments{words: words} }
 
 // program puts a shell script at the front of PATH.
@@ -173,7 +173,7 @@ func TestEnvironment(t *testing.T) {
 		t.Setenv(secret, "s3cr3t")
 	}
 	n := &Nix{env: Environ(), conf: "netrc-file = /a", secrets: []string{"AWS_SECRET_ACCESS_KEY=s3cr3t"}}
-	last := func(cmd *child.Cmd, name string) string { // which counts where a name is there twice
+	last := func(cmd *child.Cmd, name string) string { // the last of two variables of a name counts
 		value := ""
 		for _, variable := range cmd.Env {
 			if strings.HasPrefix(variable, name+"=") {
@@ -245,7 +245,7 @@ func TestError(t *testing.T) {
 	}
 }
 
-// What a program says goes to the log, and its end into the error.
+// The stderr of a program goes to the log, and its end into the error.
 func TestLog(t *testing.T) {
 	var log strings.Builder
 	n := &Nix{log: &log}
@@ -351,7 +351,7 @@ func TestRedactErr(t *testing.T) {
 	}
 }
 
-// Neither an evaluator nor a builder may see what is secret.
+// Neither an evaluator nor a builder sees secrets.
 func TestSecretsStayHere(t *testing.T) {
 	hidden := []string{
 		"ACTIONS_RUNTIME_TOKEN", "ATTIC_TOKEN", "CACHIX_AUTH_TOKEN", "CACHIX_SIGNING_KEY", "NIX_MATRIX_SIGNING_KEY", "INPUT_JOB",
@@ -366,11 +366,11 @@ func TestSecretsStayHere(t *testing.T) {
 		}
 	}
 	if !strings.Contains(env, "\nAWS_ACCESS_KEY_ID=s3cr3t") {
-		t.Error("what nix copy needs for s3 is not handed on")
+		t.Error("nix copy does not get the credentials for s3")
 	}
 }
 
-// A process that is left behind with the streams does no harm; a signal is named.
+// A process that is left behind with the streams does no harm; the error names a signal.
 func TestEnds(t *testing.T) {
 	n := &Nix{}
 	cmd := n.command(t.Context(), "sh", raw("-c", "sleep 60 & echo $! >&2; exit 0"))

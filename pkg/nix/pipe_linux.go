@@ -6,11 +6,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// widen has a pipe hold more, so that both sides work at the same time. As it is it does
-// too.
+// widen enlarges the buffer of a pipe, if it can, so that both sides work at the same time.
 func widen(pipe *os.File) {
-	const size = 1 << 20                            // the most that everybody may have
-	if raw, err := pipe.SyscallConn(); err == nil { // Fd would make it one that can't be closed while it is written to
+	const size = 1 << 20                            // the limit for users other than root
+	if raw, err := pipe.SyscallConn(); err == nil { // after Fd, Close would not interrupt a Write
 		_ = raw.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, size) })
 	}
 }

@@ -16,25 +16,25 @@ import (
 )
 
 // DefaultNixpkgs is the flake that programs come from unless the user names another
-// one: a commit of nixos-26.05, the last release for x86_64-darwin, which
-// cache.nixos.org has built.
+// one: a commit of nixos-26.05, the last release for x86_64-darwin, whose packages are in
+// cache.nixos.org.
 const DefaultNixpkgs = "github:NixOS/nixpkgs/21a67dc470149f337cecafbe965d8d252a390518?narHash=sha256-ugpsyk3NM2s87vXfUiIIiibbJ4Pp0JPS5p/3mfs+q+c="
 
 // A Program is bin/Name of a package of nixpkgs that was evaluated for a system.
 type Program struct {
 	Name    string
-	DrvPath string // empty where the path is there for substituters to fetch
+	DrvPath string // empty where OutPath is only substituted, never built
 	Output  string // of the derivation
 	OutPath string
 }
 
-// resolve is what is asked of a package, whose output is that of lib.getBin. A set with
-// an outPath would be printed as that.
+// resolve is a function of a package that returns its derivation and the output that lib.getBin
+// takes. The path is not called outPath, because a set with outPath is printed as that.
 const resolve = `p: let output = if p ? bin then "bin" else if p ? out then "out" else builtins.head p.outputs; in
 { inherit (p) drvPath; inherit output; path = p.${output}.outPath; }`
 
-// ResolvePrograms evaluates a package of a flake such as nixpkgs for each of the
-// systems. What can't be evaluated is left out, and in the error beside the others.
+// ResolvePrograms evaluates a package of a flake such as nixpkgs for each of the systems.
+// Systems that fail are missing in the map and are in the error, which is returned with it.
 func (n *Nix) ResolvePrograms(ctx context.Context, flake, name string, systems ...string) (map[string]Program, error) {
 	if err := cmp.Or(valid.Name(name), valid.All(valid.System, systems...)); err != nil {
 		return nil, err
@@ -65,18 +65,18 @@ func (n *Nix) resolveProgram(ctx context.Context, flake, name, system string) (P
 	if err != nil {
 		return Program{}, err
 	}
-	var said struct{ DrvPath, Output, Path string }
-	if err := json.Unmarshal(out, &said); err != nil {
-		return Program{}, fmt.Errorf("read what nix eval says of %s: %w", name, err)
+	var result struct{ DrvPath, Output, Path string }
+	if err := json.Unmarshal(out, &result); err != nil {
+		return Program{}, fmt.Errorf("cannot read the output of nix eval for %s: %w", name, err)
 	}
-	if cmp.Or(valid.Derivation(said.DrvPath), valid.StorePath(said.Path), valid.Output(said.Output)) != nil {
-		return Program{}, fmt.Errorf("%s of %s is not a derivation whose output is known", name, flake)
+	if cmp.Or(valid.Derivation(result.DrvPath), valid.StorePath(result.Path), valid.Output(result.Output)) != nil {
+		return Program{}, fmt.Errorf("%s of %s is not a derivation with known output paths", name, flake)
 	}
-	return Program{Name: name, DrvPath: said.DrvPath, Output: said.Output, OutPath: said.Path}, nil
+	return Program{Name: name, DrvPath: result.DrvPath, Output: result.Output, OutPath: result.Path}, nil
 }
 
-// checkNarHash fetches a flake and makes sure that it has the content which its
-// reference names, which versions before 2.21 don't check of github: and git+… ones.
+// checkNarHash fetches a flake and compares its content with the narHash of the reference,
+// because versions before 2.21 don't check that of github: and git+… references.
 func (n *Nix) checkNarHash(ctx context.Context, flake string) error {
 	_, query, _ := strings.Cut(flake, "?")
 	want := ""
@@ -97,7 +97,7 @@ func (n *Nix) checkNarHash(ctx context.Context, flake string) error {
 	}
 	var metadata struct{ Locked struct{ NarHash string } }
 	if err := json.Unmarshal(out, &metadata); err != nil {
-		return fmt.Errorf("read nix flake metadata: %w", err)
+		return fmt.Errorf("cannot read nix flake metadata: %w", err)
 	}
 	if got := metadata.Locked.NarHash; got != "" && got != want {
 		return fmt.Errorf("%s has the NAR hash %s", flake, got)
@@ -105,18 +105,17 @@ func (n *Nix) checkNarHash(ctx context.Context, flake string) error {
 	return nil
 }
 
-// WithPrograms returns the same Nix, for which FindProgram finds programs that are not
-// on PATH without an evaluator.
+// WithPrograms returns the same Nix with resolved programs, which FindProgram needs not
+// evaluate.
 func (n *Nix) WithPrograms(programs ...Program) *Nix {
 	with := *n
 	with.programs = programs
 	return &with
 }
 
-// FindProgram returns the path of a program that is no part of Nix: the one on PATH,
-// else that of WithPrograms, else that of the package of the same name in the flake
-// that Find was given for it. The garbage collector leaves it alone until release is
-// called.
+// FindProgram returns the path of a program that is not part of Nix: from PATH, else from
+// WithPrograms, else from the package of the same name in the flake Config.Nixpkgs. It is
+// protected from the garbage collector until release is called.
 func (n *Nix) FindProgram(ctx context.Context, name string) (program string, release func(), err error) {
 	if err := valid.Name(name); err != nil {
 		return "", nil, err
@@ -145,7 +144,7 @@ func (n *Nix) knownProgram(ctx context.Context, name string) (Program, error) {
 		}
 	}
 	if n.nixpkgs == "" {
-		return Program{}, fmt.Errorf("discovery has resolved none for %s", n.System)
+		return Program{}, fmt.Errorf("discovery resolved none for %s", n.System)
 	}
 	programs, err := n.ResolvePrograms(ctx, n.nixpkgs, name, n.System)
 	if err != nil {
@@ -163,7 +162,7 @@ func (n *Nix) realiseProgram(ctx context.Context, p Program) (string, error) {
 	if p.DrvPath == "" {
 		err = n.Substitute(ctx, p.OutPath)
 	} else {
-		// Entries that are built side by side on one machine wait for each other here.
+		// Entries that are built at once on one machine wait for each other here.
 		_, err = n.WithOptions(Set("build-poll-interval", "1")).output(ctx, "nix-store", args("--realise").operands(valid.Realisable, p.DrvPath+"!"+p.Output))
 	}
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// nixpkgs writes a flake that has programs as nixpkgs has them, into a repository of git
-// whose name is returned.
+// nixpkgs writes a flake with programs like those of nixpkgs into a git repository, and returns
+// its name.
 func nixpkgs(t *testing.T, programs string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -29,8 +29,8 @@ func nixpkgs(t *testing.T, programs string) string {
 	return dir
 }
 
-// A program is found on PATH, else it is evaluated once, and realised wherever it is
-// handed on to, without an evaluator.
+// A program is found on PATH, else it is evaluated once, and workers realise it without an
+// evaluator.
 func TestPrograms(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		flake := nixpkgs(t, `
@@ -61,7 +61,7 @@ func TestPrograms(t *testing.T) {
 			}
 		}
 
-		// Whoever it is handed on to may not evaluate.
+		// A worker must not evaluate.
 		script(t, places["TMPDIR"], "nix", `case " $* " in *" eval "*|*" build "*|*" flake "*) echo "error: no evaluator: $*" >&2; exit 1;; esac
 PATH=${PATH#*:} exec nix "$@"`)
 		worker := *n
@@ -74,13 +74,13 @@ PATH=${PATH#*:} exec nix "$@"`)
 		if out, err := exec.Command(found).Output(); err != nil || string(out) != "from the store\n" || found != tool.OutPath+"/bin/tool" {
 			t.Errorf("%s says %q, %v", found, out, err)
 		}
-		tool.DrvPath = "" // it can be fetched, or is there
+		tool.DrvPath = "" // it can be fetched, or is valid
 		if _, _, err := worker.WithPrograms(tool).FindProgram(ctx, "tool"); err != nil {
 			t.Error(err)
 		}
 		tool.OutPath = resolved["aarch64-linux"].OutPath
 		if _, _, err := worker.WithPrograms(tool).FindProgram(ctx, "tool"); err == nil || !strings.Contains(err.Error(), "cannot fetch "+tool.OutPath) {
-			t.Errorf("what nobody has: %v", err)
+			t.Errorf("a program of no package: %v", err)
 		}
 		empty, err := n.ResolvePrograms(ctx, flake, "empty", "x86_64-linux")
 		if err != nil {
@@ -89,8 +89,8 @@ PATH=${PATH#*:} exec nix "$@"`)
 		if _, _, err := worker.WithPrograms(empty["x86_64-linux"]).FindProgram(ctx, "empty"); err == nil || !strings.Contains(err.Error(), "has no bin/empty") {
 			t.Errorf("without a program: %v", err)
 		}
-		if _, _, err := worker.FindProgram(ctx, "tool"); err == nil || !strings.Contains(err.Error(), "cannot find the program tool: it is not on PATH, and discovery has resolved none for x86_64-linux. Install") {
-			t.Errorf("what nobody has resolved: %v", err)
+		if _, _, err := worker.FindProgram(ctx, "tool"); err == nil || !strings.Contains(err.Error(), "cannot find the program tool: it is not on PATH, and discovery resolved none for x86_64-linux. Install") {
+			t.Errorf("an unresolved program: %v", err)
 		}
 
 		evaluates := *n
@@ -99,7 +99,7 @@ PATH=${PATH#*:} exec nix "$@"`)
 			t.Errorf("got %s, %v", found, err)
 		}
 		if found, _, err := evaluates.FindProgram(ctx, "sh"); err != nil || strings.HasPrefix(found, "/nix/store") {
-			t.Errorf("what is on PATH: %s, %v", found, err)
+			t.Errorf("a program on PATH: %s, %v", found, err)
 		}
 		if _, _, err := evaluates.FindProgram(ctx, "fails"); err == nil || !strings.Contains(err.Error(), "cannot evaluate "+flake+"#fails: for x86_64-linux: ") {
 			t.Errorf("got %v", err)
@@ -107,7 +107,7 @@ PATH=${PATH#*:} exec nix "$@"`)
 	})
 }
 
-// The hash in a reference is heeded by all versions, also where Nix does not look at it.
+// The hash in a reference is checked with all versions, even if Nix itself does not.
 func TestNarHash(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		flake := nixpkgs(t, "inherit tool;")
@@ -134,7 +134,7 @@ func TestNarHash(t *testing.T) {
 	})
 }
 
-// The pinned reference names one content: a commit, and the hash of its files.
+// The pinned reference has a commit and the hash of its files.
 func TestDefaultNixpkgs(t *testing.T) {
 	pinned := regexp.MustCompile(`^github:NixOS/nixpkgs/[0-9a-f]{40}\?narHash=sha256-[A-Za-z0-9+/]{43}=$`)
 	if !pinned.MatchString(DefaultNixpkgs) {

@@ -20,10 +20,11 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// A NoAnswerError says that substituters don't answer. What others have is there beside it.
+// A NoAnswerError says which substituters don't answer. It is returned with the answers of the
+// others.
 type NoAnswerError struct {
 	Substituters []string
-	said         string
+	warning      string
 }
 
 func (e *NoAnswerError) Error() string {
@@ -31,25 +32,25 @@ func (e *NoAnswerError) Error() string {
 	for i, substituter := range e.Substituters {
 		all[i] = Redact(substituter)
 	}
-	return fmt.Sprintf("no answer from %s: %s", strings.Join(all, ", "), e.said)
+	return fmt.Sprintf("no answer from %s: %s", strings.Join(all, ", "), e.warning)
 }
 
-// AnswerTimeout is how long a binary cache may take to answer a question, each of the two times
-// that it is asked. Nix itself waits for many minutes, which is right for a download.
+// AnswerTimeout is how long a binary cache may take to answer a query, in each of two attempts.
+// Nix's own timeout of many minutes is meant for downloads.
 var AnswerTimeout = 10 * time.Second
 
-// asked makes Nix ask a binary cache for what it has, rather than believe what it
-// remembers: paths can be deleted there.
+// asked makes Nix query a binary cache rather than use remembered answers, because its paths
+// can be deleted.
 var asked = []Option{Set("narinfo-cache-positive-ttl", "0"), Set("narinfo-cache-negative-ttl", "0")}
 
-// recently makes Nix believe what it was told a moment ago.
+// recently makes Nix use the answers of the last minute.
 var recently = []Option{Set("narinfo-cache-positive-ttl", "60"), Set("narinfo-cache-negative-ttl", "60")}
 
-// remembered makes Nix believe whatever it was told since its memory was empty.
+// remembered makes Nix use all remembered answers.
 var remembered = []Option{Set("narinfo-cache-positive-ttl", "604800"), Set("narinfo-cache-negative-ttl", "604800")}
 
-// Remember returns the same Nix, which asks substituters each question once and keeps the
-// answers in a directory. An empty one is for a new memory; without a name, Nix asks again.
+// Remember returns the same Nix that sends each query to substituters once and keeps the answers
+// in the directory dir, which is empty at first. If dir is "", Nix repeats its queries.
 func (n *Nix) Remember(dir string) *Nix {
 	with := *n
 	if with.answers = dir; dir != "" {
@@ -58,11 +59,11 @@ func (n *Nix) Remember(dir string) *Nix {
 	return &with
 }
 
-// questions is how many questions a substituter is asked at once, unless the user has set
-// http-connections: more than downloads, since each is a small one.
-const questions = 64
+// queries is how many queries a substituter gets at once, unless the user has set
+// http-connections: more than downloads, because each is small.
+const queries = 64
 
-// asking returns the settings for a question.
+// asking returns the settings for a query.
 func (n *Nix) asking(how []Option) *arguments {
 	if n.answers != "" {
 		how = remembered
@@ -71,13 +72,13 @@ func (n *Nix) asking(how []Option) *arguments {
 	how = append(slices.Clip(how), Set("connect-timeout", seconds), Set("stalled-download-timeout", seconds), Set("download-attempts", "2"))
 	const initial = "25"
 	if string(n.config["http-connections"].Value) == initial {
-		how = append(how, Set("http-connections", strconv.Itoa(questions)))
+		how = append(how, Set("http-connections", strconv.Itoa(queries)))
 	}
 	return args().settings(how...)
 }
 
-// question prepares a program that asks substituters.
-func (n *Nix) question(ctx context.Context, program literal, with *arguments) *child.Cmd {
+// query prepares a program that queries substituters.
+func (n *Nix) query(ctx context.Context, program literal, with *arguments) *child.Cmd {
 	cmd := n.commandWithCredentials(ctx, program, with)
 	if n.answers != "" {
 		cmd.Env = append(cmd.Env, "XDG_CACHE_HOME="+n.answers, "NIX_CACHE_HOME="+n.answers)
@@ -85,15 +86,15 @@ func (n *Nix) question(ctx context.Context, program literal, with *arguments) *c
 	return cmd
 }
 
-// muted is what Nix says of a binary cache before it goes on without it.
+// muted matches Nix's warning about a binary cache without which it goes on.
 var muted = regexp.MustCompile(`(?m)^(?:warning: )?disabling binary cache '([^']*)'`)
 
-// noAnswerError finds in what Nix says those of the substituters that it went on without; nil
-// if there is none.
-func noAnswerError(said string, substituters []string) error {
-	said = text.Plain(said)
-	e := &NoAnswerError{said: lastWarning(redactText(said, substituters...))}
-	for _, m := range muted.FindAllStringSubmatch(said, -1) {
+// noAnswerError returns an error with the substituters that Nix's stderr says it went on
+// without, or nil.
+func noAnswerError(stderr string, substituters []string) error {
+	stderr = text.Plain(stderr)
+	e := &NoAnswerError{warning: lastWarning(redactText(stderr, substituters...))}
+	for _, m := range muted.FindAllStringSubmatch(stderr, -1) {
 		for _, substituter := range substituters {
 			address, _, _ := strings.Cut(substituter, "?")
 			same := len(substituters) == 1 || strings.TrimRight(address, "/") == strings.TrimRight(m[1], "/")
@@ -108,23 +109,22 @@ func noAnswerError(said string, substituters []string) error {
 	return e
 }
 
-// Substitutable says which of the paths one of the substituters has, and of what else it
-// would fetch with them. What is valid in the local store makes no difference, and
-// signatures are not judged: see TrustedPaths. Where substituters don't answer, the error is a
-// *NoAnswerError.
+// Substitutable returns which of the paths, and of the paths that Nix would fetch with them, a
+// substituter has. It takes no account of the local store, nor of signatures: see TrustedPaths.
+// If substituters don't answer, the error is a *NoAnswerError.
 func (n *Nix) Substitutable(ctx context.Context, paths []string, substituters ...string) (map[string]bool, error) {
-	said, err := n.dryRun(ctx, asked, paths, substituters)
+	stderr, err := n.dryRun(ctx, asked, paths, substituters)
 	if err != nil {
 		return nil, err
 	}
-	return parseDryRun(said, " will be fetched "), noAnswerError(said, substituters)
+	return parseDryRun(stderr, " will be fetched "), noAnswerError(stderr, substituters)
 }
 
-// lastWarning returns the last warning of what Nix says.
-func lastWarning(said string) string {
+// lastWarning returns the last warning in Nix's stderr.
+func lastWarning(stderr string) string {
 	const longest = 300
 	last := ""
-	for line := range strings.Lines(said) {
+	for line := range strings.Lines(stderr) {
 		if text, ok := strings.CutPrefix(strings.TrimSpace(line), "warning: "); ok {
 			last = text
 		}
@@ -132,40 +132,40 @@ func lastWarning(said string) string {
 	return last[:min(len(last), longest)]
 }
 
-// dryRun asks what Nix would fetch of the paths if it had none, and returns what it says.
+// dryRun asks Nix which paths it would fetch into an empty store, and returns its stderr.
 func (n *Nix) dryRun(ctx context.Context, how []Option, paths, substituters []string) (string, error) {
 	empty, err := os.MkdirTemp("", "nix-matrix-empty-")
 	if err != nil {
 		return "", err
 	}
 	defer removeAll(empty)
-	// Nix wants no symlink on the way, and macOS has one.
+	// Nix refuses a directory behind a symlink, as it is on macOS.
 	if empty, err = filepath.EvalSymlinks(empty); err != nil {
 		return "", err
 	}
 	var all bytes.Buffer
 	for _, piece := range chunks(paths) {
 		with := n.asking(how).settings(Set("substituters", substituters...)).add("--store").checked(valid.Address, empty)
-		cmd := n.question(ctx, "nix-store", with.add("--realise", "--dry-run").operands(valid.StorePath, piece...))
+		cmd := n.query(ctx, "nix-store", with.add("--realise", "--dry-run").operands(valid.StorePath, piece...))
 		cmd.Stderr = &all
 		if err := n.run(cmd); err != nil {
-			return "", fmt.Errorf("ask the substituters: %w", redactErr(err, substituters...))
+			return "", fmt.Errorf("cannot query the substituters: %w", redactErr(err, substituters...))
 		}
 	}
 	return all.String(), nil
 }
 
 // SubstitutableClosures returns the paths whose whole closures the substituters have together.
-// Where substituters don't answer, the error is a *NoAnswerError.
+// If substituters don't answer, the error is a *NoAnswerError.
 func (n *Nix) SubstitutableClosures(ctx context.Context, paths []string, substituters ...string) (map[string]bool, error) {
-	said, err := n.dryRun(ctx, recently, paths, substituters)
+	stderr, err := n.dryRun(ctx, recently, paths, substituters)
 	if err != nil {
 		return nil, err
 	}
-	fetched, lacking := parseDryRun(said, " will be fetched "), parseDryRun(said, "don't know how to build these paths")
+	fetched, lacking := parseDryRun(stderr, " will be fetched "), parseDryRun(stderr, "don't know how to build these paths")
 	var known map[string]PathInfo
 	if len(lacking) > 0 {
-		if known, err = n.offeredInfo(ctx, fetched, substituters); err != nil {
+		if known, err = n.substitutableInfo(ctx, fetched, substituters); err != nil {
 			return nil, err
 		}
 	}
@@ -178,7 +178,7 @@ func (n *Nix) SubstitutableClosures(ctx context.Context, paths []string, substit
 		}
 		info, found := known[path]
 		is = lacking[path] || !found && known != nil
-		broken[path] = is // of itself, it is no better
+		broken[path] = is // in case it refers to itself
 		for _, reference := range info.References {
 			is = isBroken(reference) || is
 		}
@@ -191,11 +191,11 @@ func (n *Nix) SubstitutableClosures(ctx context.Context, paths []string, substit
 			whole[path] = true
 		}
 	}
-	return whole, noAnswerError(said, substituters)
+	return whole, noAnswerError(stderr, substituters)
 }
 
-// offeredInfo returns what the substituters say of paths.
-func (n *Nix) offeredInfo(ctx context.Context, paths map[string]bool, substituters []string) (map[string]PathInfo, error) {
+// substitutableInfo returns the metadata of the paths that the substituters have.
+func (n *Nix) substitutableInfo(ctx context.Context, paths map[string]bool, substituters []string) (map[string]PathInfo, error) {
 	known := map[string]PathInfo{}
 	for _, substituter := range substituters {
 		var ask []string
@@ -209,7 +209,7 @@ func (n *Nix) offeredInfo(ctx context.Context, paths map[string]bool, substitute
 			if n.HasJSONFormat() {
 				with.add("--json-format", "1")
 			}
-			cmd := n.question(ctx, "nix", with.add("--store").checked(valid.Address, substituter).operands(valid.StorePath, piece...))
+			cmd := n.query(ctx, "nix", with.add("--store").checked(valid.Address, substituter).operands(valid.StorePath, piece...))
 			var out bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &out, io.Discard
 			if err := n.run(cmd); err != nil {
@@ -220,10 +220,10 @@ func (n *Nix) offeredInfo(ctx context.Context, paths map[string]bool, substitute
 			}
 			infos, err := parsePathInfo(out.Bytes())
 			if err != nil {
-				return nil, fmt.Errorf("read nix path-info: %w", err)
+				return nil, fmt.Errorf("cannot read nix path-info: %w", err)
 			}
 			for path, info := range infos {
-				if info.NarHash != "" { // else it has none
+				if info.NarHash != "" { // else the substituter lacks the path
 					known[path] = info
 				}
 			}
@@ -232,19 +232,19 @@ func (n *Nix) offeredInfo(ctx context.Context, paths map[string]bool, substitute
 	return known, nil
 }
 
-// undelivered is what Nix says of a file that a binary cache says it has. An Attic server
-// whose storage lacks it has an internal error.
+// undelivered matches Nix's errors about a file that a binary cache lists but lacks. An Attic
+// server whose storage lacks the file returns an internal error.
 var undelivered = regexp.MustCompile(`does not exist in binary cache|HTTP error (?:403|404|500)\b`)
 
-// Delivers reports whether a binary cache has the contents of a path, of which it says
-// that it has it. Nix begins to download them, and is stopped.
+// Delivers reports whether a binary cache has the contents of a path that it lists. Nix begins
+// to download them, and is stopped.
 func (n *Nix) Delivers(ctx context.Context, substituter, path string) (bool, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	with := n.asking(recently).add("store", "dump-path", "--store").checked(valid.Address, substituter)
-	cmd := n.question(ctx, "nix", with.operands(valid.StorePath, path))
-	said := &tail{limit: 4 << 10}
-	cmd.Stderr = said
+	cmd := n.query(ctx, "nix", with.operands(valid.StorePath, path))
+	stderr := &tail{limit: 4 << 10}
+	cmd.Stderr = stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return false, err
@@ -256,21 +256,20 @@ func (n *Nix) Delivers(ctx context.Context, substituter, path string) (bool, err
 	if reading == nil {
 		cancel()
 		_ = out.Close()
-		_ = cmd.Wait() // it was told to stop
+		_ = cmd.Wait() // it was stopped
 		return true, nil
 	}
-	err = failure(cmd, cmd.Wait(), said.String())
+	err = failure(cmd, cmd.Wait(), stderr.String())
 	switch {
-	case undelivered.MatchString(text.Plain(said.String())):
+	case undelivered.MatchString(text.Plain(stderr.String())):
 		return false, nil
 	case err == nil:
 		err = errors.New("it is empty")
 	}
-	return false, fmt.Errorf("ask for %s: %w", path, redactErr(err, substituter))
+	return false, fmt.Errorf("cannot query %s: %w", path, redactErr(err, substituter))
 }
 
-// removeAll removes a directory with a store in it, whose directories may be
-// read-only.
+// removeAll removes a directory with a store, whose directories may be read-only.
 func removeAll(dir string) {
 	_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 		if err == nil && d.IsDir() {

@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// chained are derivations each of whose outputs refers to that of the one before.
+// chained are derivations, the output of each of which refers to that of the one before.
 const chained = `
 let
   sh = name: text: derivation { inherit name; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/bin:/usr/bin"; args = [ "-c" text ]; };
@@ -30,8 +30,7 @@ rec {
   absent = sh "absent" "echo absent >$out";
 }`
 
-// chain makes a binary cache in a directory that has those, and returns their outputs by
-// name.
+// chain makes a directory a binary cache with their outputs, and returns these by name.
 func chain(t *testing.T, n *Nix, dir string) map[string]string {
 	t.Helper()
 	outs := map[string]string{}
@@ -58,7 +57,7 @@ func narinfo(dir, path string) string {
 	return filepath.Join(dir, hash+".narinfo")
 }
 
-// serve serves a directory, which nobody but the test sees by its name.
+// serve serves a directory that only the test can see.
 func serve(t *testing.T, dir string) http.Handler {
 	t.Helper()
 	f, err := os.Open(dir)
@@ -69,8 +68,8 @@ func serve(t *testing.T, dir string) http.Handler {
 	return http.FileServer(http.Dir(fmt.Sprintf("/proc/self/fd/%d", f.Fd())))
 }
 
-// A path is whole only if all that it refers to is there, too.
-func TestWhole(t *testing.T) {
+// A closure is substitutable only if each of its paths is.
+func TestSubstitutableClosures(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		dir, other := t.TempDir(), t.TempDir()
 		outs := chain(t, n, dir)
@@ -108,7 +107,7 @@ func TestWhole(t *testing.T) {
 	})
 }
 
-// What is promised may not be there.
+// A binary cache may lack a file that it lists.
 func TestDelivers(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		dir := t.TempDir()
@@ -134,7 +133,7 @@ func TestDelivers(t *testing.T) {
 		for _, status = range []int{http.StatusNotFound, http.StatusForbidden, http.StatusInternalServerError} {
 			check("it is refused", server.URL, false)
 		}
-		status = http.StatusBadRequest // which is not known
+		status = http.StatusBadRequest // an unknown answer
 		if got, err := n.Delivers(t.Context(), server.URL, outs["third"]); err == nil || got {
 			t.Errorf("asked in vain: %t, %v", got, err)
 		}
@@ -147,8 +146,8 @@ func TestDelivers(t *testing.T) {
 	})
 }
 
-// Who accepts a connection and says nothing is not waited for.
-func TestMute(t *testing.T) {
+// A substituter that accepts a connection and never answers is not waited for.
+func TestNoAnswer(t *testing.T) {
 	defer func(timeout time.Duration) { AnswerTimeout = timeout }(AnswerTimeout)
 	AnswerTimeout = time.Second
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

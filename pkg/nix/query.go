@@ -17,7 +17,7 @@ import (
 	"github.com/org/nix-matrix/internal/valid"
 )
 
-// A PathInfo is what the store knows of a valid path.
+// A PathInfo is the metadata of a valid path.
 type PathInfo struct {
 	Path       string
 	NarHash    string // sha256, base16
@@ -29,8 +29,8 @@ type PathInfo struct {
 	Ultimate   bool     // the path was built here; known to FullInfo only
 }
 
-// StorePath gives the store path that an argument is, lies in, or leads to, as ./result
-// does.
+// StorePath returns the store path of an argument, which may also be a path below it or a
+// symlink to it, such as ./result.
 func StorePath(arg string) (string, error) {
 	if storepath.Valid(arg) {
 		return arg, nil
@@ -40,30 +40,30 @@ func StorePath(arg string) (string, error) {
 		path, err = filepath.Abs(path)
 	}
 	if err != nil {
-		var at *fs.PathError // whose path may be as odd as arg
+		var at *fs.PathError // its path is as hostile as arg
 		if errors.As(err, &at) {
 			err = at.Err
 		}
-		return "", fmt.Errorf("%s is no store path, nor does it lead to one: %w", valid.Quote(arg), err)
+		return "", fmt.Errorf("%s is neither a store path nor a symlink to one: %w", valid.Quote(arg), err)
 	}
 	const dir = "/nix/store/"
 	name, inside := strings.CutPrefix(path, dir)
 	name, _, _ = strings.Cut(name, "/")
 	if !inside || !storepath.Valid(dir+name) {
-		return "", fmt.Errorf("%s is no store path, nor does it lead to one: it is %s", valid.Quote(arg), valid.Quote(path))
+		return "", fmt.Errorf("%s is neither a store path nor a symlink to one: it is %s", valid.Quote(arg), valid.Quote(path))
 	}
 	return dir + name, nil
 }
 
-// Requisites gives the closure of the paths, references before what refers to
-// them. Of a derivation, that is the derivations and sources that it needs.
+// Requisites returns the closure of the paths, references before their referrers. The closure
+// of a derivation has the derivations and sources that it needs.
 func (n *Nix) Requisites(ctx context.Context, paths ...string) ([]string, error) {
 	var all []string
 	seen := map[string]bool{}
 	for _, piece := range chunks(paths) {
 		out, err := n.output(ctx, "nix-store", args("--query", "--requisites").operands(valid.StorePath, piece...))
 		if err != nil {
-			return nil, fmt.Errorf("ask for the closure: %w", err)
+			return nil, fmt.Errorf("cannot query the closure: %w", err)
 		}
 		for _, path := range lines(out) {
 			if !seen[path] {
@@ -75,8 +75,7 @@ func (n *Nix) Requisites(ctx context.Context, paths ...string) ([]string, error)
 	return all, nil
 }
 
-// Closure returns what the store knows of the closure of the paths, signatures and content
-// addresses too.
+// Closure returns the metadata of the closure of the paths.
 func (n *Nix) Closure(ctx context.Context, paths ...string) (map[string]PathInfo, error) {
 	closure := make(map[string]PathInfo, len(paths))
 	for _, piece := range chunks(paths) {
@@ -86,18 +85,18 @@ func (n *Nix) Closure(ctx context.Context, paths ...string) (map[string]PathInfo
 		}
 		out, err := n.output(ctx, "nix", with.operands(valid.StorePath, piece...))
 		if err != nil {
-			return nil, fmt.Errorf("ask the store for the closure: %w", err)
+			return nil, fmt.Errorf("cannot query the closure: %w", err)
 		}
 		infos, err := parsePathInfo(out)
 		if err != nil {
-			return nil, fmt.Errorf("read nix path-info: %w", err)
+			return nil, fmt.Errorf("cannot read nix path-info: %w", err)
 		}
 		maps.Copy(closure, infos)
 	}
 	return closure, nil
 }
 
-// parsePathInfo reads what `nix path-info --json` writes: an object by path, in
+// parsePathInfo parses the output of `nix path-info --json`: an object by path, in
 // versions before 2.19 an array.
 func parsePathInfo(out []byte) (map[string]PathInfo, error) {
 	type info struct {
@@ -122,7 +121,7 @@ func parsePathInfo(out []byte) (map[string]PathInfo, error) {
 		}
 		hash, err := hexHash(i.NarHash)
 		if err != nil {
-			return nil, fmt.Errorf("the NAR hash of %s: %w", valid.Quote(path), err)
+			return nil, fmt.Errorf("invalid NAR hash of %s: %w", valid.Quote(path), err)
 		}
 		infos[path] = PathInfo{
 			Path: path, NarHash: hash, NarSize: i.NarSize, Deriver: i.Deriver,
@@ -132,8 +131,7 @@ func parsePathInfo(out []byte) (map[string]PathInfo, error) {
 	return infos, nil
 }
 
-// hexHash returns a SHA-256 in base16 that Nix writes in any of its forms. No hash remains
-// none.
+// hexHash returns a SHA-256, in any of Nix's forms, in base16. "" stays "".
 func hexHash(text string) (string, error) {
 	if text == "" {
 		return "", nil
@@ -146,26 +144,26 @@ func hexHash(text string) (string, error) {
 	return hex.EncodeToString(hash.Digest()), nil
 }
 
-// Valid says which of the paths are valid in the store.
+// Valid returns which of the paths are valid.
 func (n *Nix) Valid(ctx context.Context, paths ...string) (map[string]bool, error) {
-	there := make(map[string]bool, len(paths))
+	validPaths := make(map[string]bool, len(paths))
 	for _, path := range paths {
-		there[path] = true
+		validPaths[path] = true
 	}
 	for _, piece := range chunks(paths) {
 		out, err := n.output(ctx, "nix-store", args("--check-validity", "--print-invalid").operands(valid.StorePath, piece...))
 		if err != nil {
-			return nil, fmt.Errorf("ask the store for valid paths: %w", err)
+			return nil, fmt.Errorf("cannot query valid paths: %w", err)
 		}
 		for _, path := range lines(out) {
-			delete(there, path)
+			delete(validPaths, path)
 		}
 	}
-	return there, nil
+	return validPaths, nil
 }
 
-// Outputs returns the outputs of derivations by name. The path of one that is known
-// only after the build is empty until then.
+// Outputs returns the paths of derivations' outputs by name. A path that is known only after
+// the build is empty until then.
 func (n *Nix) Outputs(ctx context.Context, drvs ...string) (map[string]map[string]string, error) {
 	outputs := make(map[string]map[string]string, len(drvs))
 	if len(drvs) == 0 {
@@ -181,7 +179,7 @@ func (n *Nix) Outputs(ctx context.Context, drvs ...string) (map[string]map[strin
 	return outputs, d.Close()
 }
 
-// A PathError says what is wrong with one path, where others may be fine.
+// A PathError is an error of one path. Others may be fine.
 type PathError struct {
 	Path string
 	Err  error

@@ -45,7 +45,7 @@ func TestQueries(t *testing.T) {
 			t.Errorf("the closure is %q, want %q", got, want)
 		}
 		if _, err := n.Requisites(ctx, outs["fails"]); err == nil {
-			t.Error("what is not valid has a closure")
+			t.Error("an invalid path has a closure")
 		}
 
 		infos, err := n.FullInfo(ctx, outs["second"], outs["fetched"], outs["second"])
@@ -74,7 +74,7 @@ func TestQueries(t *testing.T) {
 			t.Errorf("the closure is another one:\n%s", diff)
 		}
 		if _, err := n.FullInfo(ctx, outs["second"], outs["fails"]); err == nil {
-			t.Error("there is something to tell of what is not valid")
+			t.Error("an invalid path has metadata")
 		}
 
 		valid, err := n.Valid(ctx, outs["second"], outs["fails"], drvs["fails"])
@@ -85,7 +85,7 @@ func TestQueries(t *testing.T) {
 			t.Error(diff)
 		}
 
-		// Nothing asked, nothing told: of a whole store or flake in its place, say.
+		// A query without paths has no answer, rather than that for a whole store or flake.
 		requisites, err := n.Requisites(ctx)
 		infos, infoErr := n.FullInfo(ctx)
 		valid, validErr := n.Valid(ctx)
@@ -97,9 +97,9 @@ func TestQueries(t *testing.T) {
 	})
 }
 
-// What is held survives a garbage collection, until it is let go. What is not
-// there yet can be held too.
-func TestHold(t *testing.T) {
+// Temporary roots survive a garbage collection until they are closed. They may be paths that
+// are not valid yet.
+func TestAddTempRoots(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		drvs, outs := recorded(t, n)
 		collect := func() map[string]bool {
@@ -119,7 +119,7 @@ func TestHold(t *testing.T) {
 		}
 		realise(t, n, drvs["second"])
 		if diff := cmp.Diff(map[string]bool{drvs["needsIt"]: true, drvs["fails"]: true, outs["second"]: true}, collect()); diff != "" {
-			t.Errorf("held:\n%s", diff)
+			t.Errorf("rooted:\n%s", diff)
 		}
 		if err := roots.Close(); err != nil {
 			t.Error(err)
@@ -130,10 +130,10 @@ func TestHold(t *testing.T) {
 	})
 }
 
-func TestHoldError(t *testing.T) {
+func TestAddTempRootsError(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		if _, err := n.AddTempRoots(t.Context(), "/etc/passwd"); err == nil || !strings.Contains(err.Error(), "/etc/passwd") {
-			t.Errorf("held what is no store path: %v", err)
+			t.Errorf("added a root that is no store path: %v", err)
 		}
 	})
 }
@@ -141,7 +141,7 @@ func TestHoldError(t *testing.T) {
 func TestConnectError(t *testing.T) {
 	for script, want := range map[string]string{
 		"echo 'error: no permission' >&2; exit 1":                "no permission",
-		"printf '%64s' 'something else'; cat >/dev/null":         "for hello",
+		"printf '%64s' 'something else'; cat >/dev/null":         "it begins with",
 		`printf 'oixd\0\0\0\0\37\1\0\0\0\0\0\0'; cat >/dev/null`: "version 1.31 is too old",
 		`printf 'oixd\0\0\0\0\0\2\0\0\0\0\0\0'; cat >/dev/null`:  "version 2.0 is too new",
 	} {
@@ -165,7 +165,7 @@ func TestCachix(t *testing.T) {
 		}
 	}
 	program(t, "cachix", "echo 'no such cache' >&2; exit 1")
-	if err := n.Cachix(t.Context(), "my-fleet", nil); err == nil || err.Error() != "push to cachix:my-fleet: cachix: no such cache" {
+	if err := n.Cachix(t.Context(), "my-fleet", nil); err == nil || err.Error() != "cannot push to cachix:my-fleet: cachix: no such cache" {
 		t.Errorf("got %v", err)
 	}
 }

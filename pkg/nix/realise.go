@@ -13,16 +13,15 @@ import (
 	"github.com/org/nix-matrix/internal/valid"
 )
 
-// Realise builds or fetches the outputs of derivations, given as DRV!OUT[,OUT].
-// It starts no evaluator. One that fails does not stop the others. What happens
-// is told to emit, one event at a time. Of an impure derivation it builds nothing
-// but what others need: see RealiseImpure.
+// Realise builds or fetches the outputs of derivations, given as DRV!OUT[,OUT], without an
+// evaluator. A failed derivation does not stop the others. It calls emit with one event at a
+// time. An impure derivation is built only where others need it: see RealiseImpure.
 func (n *Nix) Realise(ctx context.Context, outputs []string, emit func(Event)) error {
 	return n.realise(n.building(ctx, "nix-store", args("--realise", "--keep-going"), valid.Realisable, outputs...), emit)
 }
 
 // RealiseImpure builds an impure derivation and returns the paths of all its outputs by
-// name. Each build makes other ones, which the store does not remember.
+// name. Each build may have other ones, and the store does not record them.
 func (n *Nix) RealiseImpure(ctx context.Context, drv string, emit func(Event)) (map[string]string, error) {
 	var out bytes.Buffer
 	// Nix 2.26 can't build some of several outputs.
@@ -35,13 +34,13 @@ func (n *Nix) RealiseImpure(ctx context.Context, drv string, emit func(Event)) (
 		Outputs map[string]string `json:"outputs"`
 	}
 	if err := json.Unmarshal(out.Bytes(), &built); err != nil || len(built) != 1 {
-		return nil, fmt.Errorf("read what nix build has built of %s: %.80q, %w", drv, out.String(), err)
+		return nil, fmt.Errorf("cannot read the output of nix build for %s: %.80q, %w", drv, out.String(), err)
 	}
 	return built[0].Outputs, nil
 }
 
-// installable is how `nix build` and `nix copy` call a path, or DRV!* for the outputs of a
-// derivation.
+// installable returns the argument of `nix build` and `nix copy` for a path, or DRV!* for the
+// outputs of a derivation.
 func (n *Nix) installable(path string) string {
 	drv, ok := strings.CutSuffix(path, allOutputs)
 	if ok && n.HasOutputsSyntax() {
@@ -50,11 +49,11 @@ func (n *Nix) installable(path string) string {
 	return drv
 }
 
-// building prepares a program that builds and tells about it in JSON.
+// building prepares a program that builds and logs in JSON.
 func (n *Nix) building(ctx context.Context, program literal, with *arguments, check func(string) error, what ...string) *child.Cmd {
 	command := n.command
 	if slices.ContainsFunc(n.options, func(o Option) bool { return strings.Contains(o.value(), "s3://") }) {
-		command = n.commandWithCredentials // which a builder can ask for, where Nix has no daemon
+		command = n.commandWithCredentials // a builder can read them where Nix has no daemon
 	}
 	return command(ctx, program, with.add("--log-format", "internal-json", "-v").operands(check, what...))
 }

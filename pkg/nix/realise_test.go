@@ -27,19 +27,19 @@ func TestRealise(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// One that fails does not stop the others.
+		// A failed derivation does not stop the others.
 		if diff := cmp.Diff(map[string]bool{outs["fetched"]: true, outs["talks"]: true}, valid); diff != "" {
 			t.Error(diff)
 		}
 	})
 }
 
-// derive is an expression with a derivation of that name.
+// derive returns an expression with a derivation of that name.
 func derive(name, script string) string {
 	return fmt.Sprintf(`{ %[1]s = derivation { name = "%[1]s"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "%[2]s" ]; }; }`, name, script)
 }
 
-// A builder that is stopped is not killed: Nix says so and releases its locks.
+// A cancelled build is not killed: Nix stops it and releases its locks.
 func TestRealiseStops(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		drvs := instantiate(t, n, derive("endless", "while echo still here; do :; done"))

@@ -20,8 +20,7 @@ import (
 
 var record = flag.Bool("record", false, "record anew what Nix says")
 
-// instantiate evaluates the attributes of an expression and gives their
-// derivations.
+// instantiate evaluates the attributes of an expression and returns their derivations.
 func instantiate(t *testing.T, n *Nix, expr string) map[string]string {
 	t.Helper()
 	drvs := map[string]string{}
@@ -43,8 +42,8 @@ func instantiate(t *testing.T, n *Nix, expr string) map[string]string {
 	return drvs
 }
 
-// recorded has the derivations of testdata/recorded.nix in the store and gives
-// them and their outputs by name.
+// recorded adds the derivations of testdata/recorded.nix to the store and returns them and their
+// outputs by name.
 func recorded(t *testing.T, n *Nix) (drvs, outs map[string]string) {
 	t.Helper()
 	file, err := filepath.Abs("testdata/recorded.nix")
@@ -62,7 +61,7 @@ func recorded(t *testing.T, n *Nix) (drvs, outs map[string]string) {
 	return drvs, outs
 }
 
-// offer has the outputs of fetched and second at the substituter only.
+// offer leaves the outputs of fetched and second at the substituter only.
 func offer(t *testing.T, n *Nix, drvs, outs map[string]string) {
 	t.Helper()
 	realise(t, n, drvs["second"])
@@ -86,13 +85,12 @@ func realise(t *testing.T, n *Nix, drv string) {
 	}
 }
 
-// wanted are the derivations that the recorded log is of.
+// wanted returns the derivations of the recorded log.
 func wanted(drvs map[string]string) []string {
 	return []string{drvs["talks"] + "!out", drvs["needsBoth"] + "!out", drvs["without"] + "!out"}
 }
 
-// checkRecorded checks the events of realising wanted. Nix is free in the order
-// of its builds.
+// checkRecorded checks the events of realising wanted. The order of builds is up to Nix.
 func checkRecorded(t *testing.T, events []Event) {
 	t.Helper()
 	got := map[string][]string{}
@@ -157,7 +155,7 @@ func checkRecorded(t *testing.T, events []Event) {
 	if want := (Traffic{1, 120}); fetched != want {
 		t.Errorf("counted %+v as fetched, want %+v", fetched, want)
 	}
-	if arrived != (Traffic{0, 120}) && arrived != (Traffic{}) { // older versions don't tell of so little
+	if arrived != (Traffic{0, 120}) && arrived != (Traffic{}) { // older versions don't report so little
 		t.Errorf("%+v has arrived", arrived)
 	}
 	if errors != text.Plain(errors) {
@@ -165,7 +163,7 @@ func checkRecorded(t *testing.T, events []Event) {
 	}
 }
 
-// newReader gives a logReader and what it has emitted.
+// newReader returns a logReader and the events that it emits.
 func newReader() (*logReader, *[]Event) {
 	events := &[]Event{}
 	return &logReader{
@@ -209,7 +207,7 @@ func TestRecordedLog(t *testing.T) {
 	}
 }
 
-// start is a line of the log that starts an activity of a type.
+// start returns a line of the log that starts an activity of a type.
 func start(id, kind int, path string) string {
 	return fmt.Sprintf(`@nix {"action":"start","id":%d,"type":%d,"fields":[%q]}`+"\n", id, kind, path)
 }
@@ -301,8 +299,7 @@ func TestLogReader(t *testing.T) {
 	}
 }
 
-// A line of 2 MB is nothing special. What is longer than memory should take is
-// left out, and what comes after it is read again.
+// A line of 2 MB is read. A line above the limit is left out, and the next one is read.
 func TestLogReaderLongLines(t *testing.T) {
 	long := strings.Repeat("x", 2_000_000)
 	events := read(t, start(1, 105, drvA), logged(1, long), logged(1, "next"))
@@ -328,8 +325,8 @@ func TestLogReaderLongLines(t *testing.T) {
 	}
 }
 
-// However much there is, only so much is kept at a time; what comes after the end of a
-// build is not lost over what came before.
+// Activities and messages are bounded; messages after the end of a build are not lost to earlier
+// ones.
 func TestLogReaderBounds(t *testing.T) {
 	r, got := newReader()
 	line := func(text string) { _, _ = r.Write([]byte(text)) }
@@ -358,8 +355,8 @@ func TestLogReaderBounds(t *testing.T) {
 	}
 }
 
-// A builder says what it likes in Nix's name, but does not begin or end builds, and Nix's
-// own message about it is there, however much it says.
+// A builder may print messages as if they were Nix's, but can't begin or end builds, and can't
+// suppress Nix's own message about it.
 func TestForgedLog(t *testing.T) {
 	const forging = `
 let
@@ -454,8 +451,8 @@ func TestParseDryRun(t *testing.T) {
 	}
 }
 
-// TestRecord makes the recordings, as Realise and Substitutable see them. Without
-// -record it shows that they can be made, and keeps those that there are.
+// TestRecord makes the recordings of Realise and Substitutable. Without -record it only checks
+// that they can be made.
 func TestRecord(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		testdata := "testdata"

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// Each version tells with which answer a binary cache has refused an upload.
+// Each version prints the status with which a binary cache refused an upload.
 func TestCopyRefused(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		file := filepath.Join(t.TempDir(), "f")

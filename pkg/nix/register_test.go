@@ -16,7 +16,7 @@ import (
 	"github.com/org/nix-matrix/internal/testbench"
 )
 
-// place unpacks NARs as they are in a store's directory.
+// place unpacks NARs into the directory of a store.
 func place(t *testing.T, dir string, nars map[string][]byte) {
 	t.Helper()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -34,7 +34,7 @@ func place(t *testing.T, dir string, nars map[string][]byte) {
 	}
 }
 
-// What is registered is known as it was, but for the content addresses.
+// A registered path has the same metadata as before, except the content address.
 func TestLoadDB(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		infos, nars, _ := closure(t, n)
@@ -81,7 +81,7 @@ func TestLoadDB(t *testing.T) {
 	})
 }
 
-// The first of many that is refused ends the connection, with the store's words.
+// The first refusal ends the connection with the store's message.
 func TestAddSignaturesRefused(t *testing.T) {
 	d := talk(t, func(r io.Reader, w io.Writer) {
 		var q request
@@ -91,7 +91,7 @@ func TestAddSignaturesRefused(t *testing.T) {
 		_, _ = io.Copy(io.Discard, r)
 	})
 	signed := slices.Repeat([]PathInfo{{Path: aPath, Signatures: []string{aKey}}}, 100_000)
-	if err := d.AddSignatures(signed); err == nil || err.Error() != "add signatures: signature is corrupt" {
+	if err := d.AddSignatures(signed); err == nil || err.Error() != "cannot add signatures: signature is corrupt" {
 		t.Errorf("got %v", err)
 	}
 	if err := d.AddSignatures(signed); err == nil {
@@ -99,7 +99,7 @@ func TestAddSignaturesRefused(t *testing.T) {
 	}
 }
 
-// A store below a directory is that of who may write there.
+// A store below a directory is writable for the owner of the directory.
 func TestLocalChroot(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		infos, nars, _ := closure(t, n)
@@ -121,7 +121,7 @@ func TestLocalChroot(t *testing.T) {
 		if err := there.dump(t.Context(), &dumped, infos[0].Path); err != nil || !bytes.Equal(dumped.Bytes(), nars[infos[0].Path]) {
 			t.Errorf("%d bytes, %v", dumped.Len(), err)
 		}
-		testbench.UseStore(t, t.TempDir()) // which has nothing of it
+		testbench.UseStore(t, t.TempDir()) // which is empty
 		if err := there.Export(t.Context(), io.Discard, infos[:1]); err != nil {
 			t.Error(err)
 		}

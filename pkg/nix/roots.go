@@ -23,8 +23,8 @@ func (n *Nix) AddTempRoots(ctx context.Context, paths ...string) (io.Closer, err
 	return d, nil
 }
 
-// AddRoot makes the symlink file, which leads to a valid path and keeps the garbage collector
-// away from it. A symlink of that name is replaced.
+// AddRoot creates or replaces the symlink file to a valid path and registers it as a root for
+// the garbage collector.
 func (n *Nix) AddRoot(ctx context.Context, file, path string) error {
 	absolute, err := filepath.Abs(file)
 	if err != nil {

@@ -26,7 +26,7 @@ func TestParseUnpacked(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := map[string]int64{"one": 0, "several": 0, "some": 0, "none": 0, "build": 0} // which is 0.00 MiB
+		want := map[string]int64{"one": 0, "several": 0, "some": 0, "none": 0, "build": 0} // printed as 0.00 MiB
 		if version == "2.34" {
 			want = map[string]int64{"one": 102, "several": 307, "some": 102, "none": 0, "build": 102}
 		}
@@ -53,7 +53,7 @@ func TestParseUnpacked(t *testing.T) {
 	}
 }
 
-// configured is Nix with further lines of a nix.conf.
+// configured returns Nix with further lines of a nix.conf.
 func configured(t *testing.T, conf string) *Nix {
 	t.Helper()
 	n, err := Find(t.Context(), io.Discard, Config{Conf: conf})
@@ -200,8 +200,8 @@ func TestPublicKey(t *testing.T) {
 	})
 }
 
-// Overridden settings are in effect for each of Nix's programs, the last word first.
-func TestWithTakesEffect(t *testing.T) {
+// Overridden settings apply to each of Nix's programs, and the last one wins.
+func TestWithOptions(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		ctx := t.Context()
 		drv := instantiate(t, n, derive("x", "echo >$out"))["x"]
@@ -223,7 +223,7 @@ func TestWithTakesEffect(t *testing.T) {
 		if _, err := eval(t, n.WithOptions(Set("restrict-eval", "true")), open); err == nil {
 			t.Error("nix eval read a file with restrict-eval")
 		}
-		// A setting that begins with "extra-" is added to.
+		// A name that begins with "extra-" adds to the setting.
 		extra := n.WithOptions(Set("extra-platforms", "riscv64-linux")).WithOptions(Set("extra-extra-platforms", "armv7l-linux"))
 		out, err := extra.output(ctx, "nix", raw(show(n)...))
 		if err != nil || !strings.Contains(string(out), "armv7l-linux") || !strings.Contains(string(out), "riscv64-linux") {
@@ -232,14 +232,14 @@ func TestWithTakesEffect(t *testing.T) {
 		if got := extra.Setting("extra-platforms"); slices.Contains(got, "riscv64-linux") {
 			t.Errorf("the settings are as they were without With, but %q", got)
 		}
-		// The other is as it was.
+		// The original is unchanged.
 		if out, err := n.output(ctx, "nix", raw(show(n)...)); err != nil || strings.Contains(string(out), "riscv64-linux") {
 			t.Errorf("%s, %v", out, err)
 		}
 	})
 }
 
-// show are the arguments that have nix show extra-platforms, among others.
+// show returns the arguments with which nix shows its settings.
 func show(n *Nix) []string {
 	if n.HasConfigShow() {
 		return []string{"config", "show"}
@@ -256,8 +256,8 @@ func writeFile(t *testing.T, name, text string) string {
 	return file
 }
 
-// Another store has other paths, and tells the same of them.
-func TestAt(t *testing.T) {
+// Another store has other paths, with the same metadata.
+func TestWithStore(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		ctx := t.Context()
 		drvs, outs := recorded(t, n)
@@ -285,7 +285,7 @@ func TestAt(t *testing.T) {
 		if err := n.CopyDerivations(ctx, dir, []string{drvs["talks"]}); err != nil {
 			t.Fatal(err)
 		}
-		testbench.UseStore(t, t.TempDir()) // so that nothing is here
+		testbench.UseStore(t, t.TempDir()) // which is empty
 		if diff := cmp.Diff(map[string]bool{}, valid(n)); diff != "" {
 			t.Errorf("here:\n%s", diff)
 		}
@@ -308,7 +308,7 @@ func TestAt(t *testing.T) {
 		if err := roots.Close(); err != nil {
 			t.Error(err)
 		}
-		// The settings hold there too.
+		// The settings apply there too.
 		if err := at.Realise(ctx, []string{drvs["talks"] + "!out"}, func(Event) {}); err == nil {
 			t.Error("it built there with max-jobs = 0")
 		}
@@ -323,7 +323,7 @@ in rec {
   local = build "local" "echo ${bigger} >$out";
 }`
 
-// What will be fetched is known before, as far as it is not here and is offered.
+// Forecast counts the paths that are not valid and are substitutable.
 func TestForecast(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		ctx := t.Context()
@@ -353,7 +353,7 @@ func TestForecast(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		testbench.UseStore(t, t.TempDir()) // which has nothing
+		testbench.UseStore(t, t.TempDir()) // which is empty
 		instantiate(t, n, large)
 		check("both are to be fetched", from, 9<<20, "bigger")
 		check("what is built needs both", from, 9<<20, "local")
@@ -365,7 +365,7 @@ func TestForecast(t *testing.T) {
 		realise(t, from, drvs["big"])
 		check("one is to be fetched", from, 6<<20, "bigger", "big")
 		if size, err := n.Forecast(ctx, []string{"/nix/store/none"}); err == nil {
-			t.Errorf("the forecast of what is no path is %d", size)
+			t.Errorf("the forecast of an invalid path is %d", size)
 		}
 	})
 }
@@ -377,7 +377,7 @@ in {
   half = build "half" "echo >$out; exit 1";
 }`
 
-// What is there of derivations: before they are built, and after, well or not.
+// Valid outputs of derivations, before and after builds that succeed or fail.
 func TestBuilt(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		ctx := t.Context()
@@ -440,15 +440,15 @@ func TestBuilt(t *testing.T) {
 
 		none := "/nix/store/" + strings.Repeat("1", 32) + "-none.drv"
 		if _, err := n.Outputs(ctx, two, none); err == nil || !strings.Contains(err.Error(), none) {
-			t.Errorf("of what is not there: %v", err)
+			t.Errorf("of a missing path: %v", err)
 		}
 		if _, _, err := n.Built(ctx, two, none); err == nil || !strings.Contains(err.Error(), none) {
-			t.Errorf("of what is not there: %v", err)
+			t.Errorf("of a missing path: %v", err)
 		}
 		if n.Has(none) || n.Has("/etc/passwd") {
-			t.Error("what is no derivation has outputs")
+			t.Error("a path that is no derivation has outputs")
 		}
-		// Of none, no program is asked.
+		// Without derivations, no program runs.
 		ended, cancel := context.WithCancel(ctx)
 		cancel()
 		if outputs, err := n.Outputs(ended); err != nil || len(outputs) > 0 {
@@ -457,7 +457,7 @@ func TestBuilt(t *testing.T) {
 	})
 }
 
-// httpCache is a binary cache that takes uploads. Its files are here alone: the
+// httpCache is a binary cache that accepts uploads. Its files are in memory, because the
 // server's goroutines are in another mount namespace.
 func httpCache(t *testing.T) (files *sync.Map, address string) {
 	t.Helper()
@@ -484,8 +484,8 @@ func httpCache(t *testing.T) (files *sync.Map, address string) {
 	return files, server.URL
 }
 
-// A path that was deleted from a binary cache is sent there again, and not taken
-// for offered, though Nix remembers it.
+// A path that was deleted from a binary cache is sent again, and is not substitutable, though
+// Nix remembers it.
 func TestCopyAsksAnew(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		drvs, outs := recorded(t, n)
@@ -538,7 +538,7 @@ func TestCopyAsksAnew(t *testing.T) {
 			offered(true)
 			restore := cache.remove()
 			offered(false)
-			restore() // as another machine may
+			restore() // as another machine may do
 			offered(true)
 			cache.remove()
 			offered(false)

@@ -12,16 +12,16 @@ import (
 	"github.com/org/nix-matrix/internal/child"
 )
 
-// A pipe reads all that a program writes to a stream. A pipe of package exec
-// is closed some time after the program has ended, when another process still has it
-// open or its reader is slow, and what was in it then is lost.
+// A pipe reads everything that a program writes to a stream. Package exec closes its pipes some
+// time after the program has ended if another process has them open or the reader is slow, and
+// loses the rest.
 type pipe struct {
 	read, write *os.File
 	to          io.Writer
 	finished    chan struct{}
 }
 
-// pipeTo makes a pipe of a stream of a program that is yet to be started.
+// pipeTo makes a stream of a program that has not started a pipe.
 func pipeTo(stream *io.Writer, to io.Writer) (*pipe, error) {
 	read, write, err := os.Pipe()
 	if err != nil {
@@ -43,7 +43,7 @@ func startPiped(cmd *child.Cmd, pipes ...*pipe) error {
 func (p *pipe) started(err error) {
 	_ = p.write.Close() // the program has its own
 	if err != nil {
-		_ = p.read.Close() // of which nothing was read
+		_ = p.read.Close() // nothing was written
 		return
 	}
 	go func() {
@@ -55,18 +55,18 @@ func (p *pipe) started(err error) {
 	}()
 }
 
-// finish waits, after the program has ended, until all that it wrote was read.
+// finish waits, after the program has ended, until its whole output was read.
 func (p *pipe) finish() {
 	_ = p.read.SetReadDeadline(time.Now()) // else the reader waits for other processes
 	<-p.finished
-	_ = p.read.Close() // of which all was read
+	_ = p.read.Close() // everything was read
 }
 
-// drain reads what is in the pipe. That is all that a program wrote that has ended, and
-// no more than a pipe can hold, since others may go on.
+// drain reads the rest of the pipe after the program has ended, but no more than a pipe can
+// hold, because other processes may go on writing.
 func (p *pipe) drain() {
 	const most = 1 << 20
-	_ = p.read.SetReadDeadline(time.Time{}) // which a pipe has
+	_ = p.read.SetReadDeadline(time.Time{}) // a pipe supports it
 	conn, err := p.read.SyscallConn()
 	if err != nil {
 		return
@@ -77,25 +77,24 @@ func (p *pipe) drain() {
 		var err error
 		if conn.Read(func(fd uintptr) bool {
 			n, err = syscall.Read(int(fd), buf)
-			return true // so that it does not wait where there is nothing
+			return true // so that it does not wait if the pipe is empty
 		}) != nil || err != nil || n <= 0 {
 			return
 		}
 		total += n
-		_, _ = p.to.Write(buf[:n]) // which takes everything
+		_, _ = p.to.Write(buf[:n]) // never fails
 	}
 }
 
-// maxLine is how many bytes of a line are kept at least, and headOfLine how many of its
-// beginning. What ends a long line is kept, since a program may write after one that
-// has left its line open.
+// A line of more than maxLine bytes keeps headOfLine bytes of its beginning and at least
+// maxLine of its end, because another program may have continued the line.
 const (
 	maxLine    = 1 << 20
 	headOfLine = 16 << 10
 )
 
-// lineWriter gives whole lines on. Of one that is longer than maxLine, the middle may be
-// missing, which a NUL shows, so that nobody takes it for JSON.
+// lineWriter calls line with each whole line. If a line is longer than maxLine, a NUL may stand
+// for its middle, so that it is not parsed as JSON.
 type lineWriter struct {
 	line   func(string)
 	partly []byte

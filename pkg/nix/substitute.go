@@ -17,15 +17,15 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// Substitute fetches paths, as far as substituters have them: an error says that they
-// have not all.
+// Substitute fetches as many of the paths as substituters have. It is an error if they have not
+// all of them.
 func (n *Nix) Substitute(ctx context.Context, paths ...string) error {
 	var errs []error
 	for _, piece := range chunks(paths) {
 		cmd := n.commandWithCredentials(ctx, "nix-store", args("--realise", "--keep-going").operands(valid.StorePath, piece...))
 		cmd.Stdout = io.Discard
 		if err := n.run(cmd); err != nil {
-			errs = append(errs, fmt.Errorf("fetch from substituters: %w", err))
+			errs = append(errs, fmt.Errorf("cannot fetch from substituters: %w", err))
 		}
 		if ctx.Err() != nil {
 			break
@@ -34,23 +34,23 @@ func (n *Nix) Substitute(ctx context.Context, paths ...string) error {
 	return errors.Join(errs...)
 }
 
-// Forecast gives how many bytes the store will grow by what is fetched for
-// outputs, given as for Realise. What is built comes on top.
+// Forecast returns how many bytes the paths that Nix would fetch for outputs, given as for
+// Realise, add to the store. Paths that are built are not counted.
 func (n *Nix) Forecast(ctx context.Context, outputs []string) (int64, error) {
 	cmd := n.commandWithCredentials(ctx, "nix-store", args("--realise", "--dry-run").operands(valid.Realisable, outputs...))
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = io.Discard, &said
+	var stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = io.Discard, &stderr
 	if err := n.run(cmd); err != nil {
-		return 0, fmt.Errorf("ask what will be fetched: %w", err)
+		return 0, fmt.Errorf("cannot ask Nix for the paths to fetch: %w", err)
 	}
-	return parseUnpacked(said.String()), nil
+	return parseUnpacked(stderr.String()), nil
 }
 
 var unpackedPattern = regexp.MustCompile(`([0-9.]+) ([KMGT])iB unpacked\)`)
 
-// parseUnpacked gives the bytes that a dry run says will be unpacked.
-func parseUnpacked(said string) int64 {
-	m := unpackedPattern.FindStringSubmatch(text.Plain(said))
+// parseUnpacked returns the unpacked size that a dry run prints, in bytes.
+func parseUnpacked(stderr string) int64 {
+	m := unpackedPattern.FindStringSubmatch(text.Plain(stderr))
 	if m == nil {
 		return 0
 	}
@@ -61,28 +61,27 @@ func parseUnpacked(said string) int64 {
 	return int64(size * math.Pow(1024, float64(strings.Index("KMGT", m[2])+1)))
 }
 
-// ToBuild returns the derivations that Nix would build for outputs, which are given as
-// for Realise.
+// ToBuild returns the derivations that Nix would build for outputs, given as for Realise.
 func (n *Nix) ToBuild(ctx context.Context, outputs []string) ([]string, error) {
 	built := map[string]bool{}
 	for _, piece := range chunks(outputs) {
-		var said bytes.Buffer
+		var stderr bytes.Buffer
 		cmd := n.commandWithCredentials(ctx, "nix-store", args("--realise", "--dry-run").operands(valid.Realisable, piece...))
-		cmd.Stdout, cmd.Stderr = io.Discard, &said
+		cmd.Stdout, cmd.Stderr = io.Discard, &stderr
 		if err := n.run(cmd); err != nil {
-			return nil, fmt.Errorf("ask what is to be built: %w", err)
+			return nil, fmt.Errorf("cannot ask Nix for the derivations to build: %w", err)
 		}
-		maps.Copy(built, parseDryRun(said.String(), " will be built:"))
+		maps.Copy(built, parseDryRun(stderr.String(), " will be built:"))
 	}
 	return slices.Sorted(maps.Keys(built)), nil
 }
 
 // parseDryRun returns the paths that a dry run lists under a heading, such as
 // " will be fetched ".
-func parseDryRun(said, heading string) map[string]bool {
+func parseDryRun(stderr, heading string) map[string]bool {
 	listed := map[string]bool{}
 	within := false
-	for line := range strings.Lines(text.Plain(said)) {
+	for line := range strings.Lines(text.Plain(stderr)) {
 		line = strings.TrimRight(line, "\n")
 		path, indented := strings.CutPrefix(line, "  /nix/store/")
 		switch {

@@ -12,13 +12,13 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-func TestOffered(t *testing.T) {
+func TestSubstitutable(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		drvs, outs := recorded(t, n)
 		offer(t, n, drvs, outs)
 		local := instantiate(t, n, derive("local", "echo >$out"))["local"]
 		realise(t, n, local)
-		realise(t, n, drvs["fetched"]) // which is offered nevertheless
+		realise(t, n, drvs["fetched"]) // the substituter has it too
 		drv, err := n.Derivation(local)
 		if err != nil {
 			t.Fatal(err)
@@ -41,8 +41,8 @@ func TestOffered(t *testing.T) {
 	})
 }
 
-// Who signed counts, and only where signatures are needed.
-func TestTrusted(t *testing.T) {
+// The signing key counts, and only where signatures are required.
+func TestTrustedPaths(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		drvs, outs := recorded(t, n)
 		realise(t, n, drvs["second"])
@@ -56,7 +56,7 @@ func TestTrusted(t *testing.T) {
 			t.Fatal(err)
 		}
 		cache := "file://" + dir + "/cache"
-		_, first := n.Copy(t.Context(), cache, []string{outs["fetched"]}) // which the other has in its closure
+		_, first := n.Copy(t.Context(), cache, []string{outs["fetched"]}) // the other has it in its closure
 		_, second := n.Copy(t.Context(), cache+"?secret-key="+dir+"/secret", []string{outs["second"]})
 		if err := errors.Join(first, second); err != nil {
 			t.Fatal(err)
@@ -80,13 +80,13 @@ func TestTrusted(t *testing.T) {
 			}
 		}
 		if got, err := n.TrustedPaths(t.Context(), []string{outs["talks"]}, cache); err == nil {
-			t.Errorf("what is not there is %v", got)
+			t.Errorf("a missing path is %v", got)
 		}
 	})
 }
 
-// A path is trusted if it was checked and found good, whatever is wrong with others.
-func TestTrustedOfTrouble(t *testing.T) {
+// A path is trusted if it was checked and found good, even if others are wrong.
+func TestTrustedPathsOfTrouble(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		ctx, dir := t.Context(), t.TempDir()
 		names := []string{"good", "better", "unsigned", "missing", "damaged", "swapped", "cut"}
@@ -153,12 +153,12 @@ func TestTrustedOfTrouble(t *testing.T) {
 			}
 		}
 		if got, err := n.TrustedPaths(ctx, all, "file://"+dir+"/none"); len(got) > 0 {
-			t.Errorf("a binary cache that is none has %v, %v", got, err)
+			t.Errorf("a missing binary cache has %v, %v", got, err)
 		}
 	})
 }
 
-// That a store is trusted says its query, and nothing that looks like it.
+// Only the query of an address makes a store trusted.
 func TestTrustedStores(t *testing.T) {
 	for address, want := range map[string]bool{
 		"https://cache.example?trusted=1":               true,
@@ -176,7 +176,7 @@ func TestTrustedStores(t *testing.T) {
 	}
 }
 
-func TestOfferedError(t *testing.T) {
+func TestSubstitutableError(t *testing.T) {
 	program(t, "nix-store", `echo "error: can't reach https://user:s3cr3t@host/nix-cache-info" >&2; exit 1`)
 	_, err := new(Nix).Substitutable(t.Context(), []string{aPath}, "https://user:s3cr3t@host?a=b")
 	if err == nil || strings.Contains(err.Error(), "s3cr3t") || !strings.Contains(err.Error(), "can't reach https://user:xxxxx@host") {
@@ -196,6 +196,6 @@ func TestSubstituteAll(t *testing.T) {
 	}
 	data, err := os.ReadFile(asked)
 	if err != nil || !strings.Contains(string(data), paths[len(paths)-1]) {
-		t.Errorf("what could not be fetched kept others from being asked for (%v)", err)
+		t.Errorf("a failed fetch kept others from being tried (%v)", err)
 	}
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/org/nix-matrix/internal/valid"
 )
 
-// NAR opens the NAR of a path. It must be closed.
+// NAR opens the NAR of a path. The caller must close it.
 func (n *Nix) NAR(ctx context.Context, path string) (io.ReadCloser, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	r, w := io.Pipe()
@@ -26,8 +26,8 @@ func (n *Nix) NAR(ctx context.Context, path string) (io.ReadCloser, error) {
 	return &narReader{PipeReader: r, cancel: cancel}, nil
 }
 
-// dump writes a NAR. A program for each of many paths costs more than all the
-// rest of pushing them; but only Nix itself knows how it names files on macOS.
+// dump writes a NAR. It starts no program where it can, because a program for each of many paths
+// takes longer than the rest of a push; but only Nix knows how it names files on macOS.
 func (n *Nix) dump(ctx context.Context, w io.Writer, path string) error {
 	if runtime.GOOS != "darwin" && n.remote == "" {
 		file, err := n.realFile(path)
@@ -47,22 +47,22 @@ type narReader struct {
 	cancel context.CancelFunc
 }
 
-// Close ends the writing too.
+// Close also stops the writer.
 func (r *narReader) Close() error {
 	r.cancel()
 	return r.PipeReader.Close()
 }
 
-// Export writes the export stream of valid paths, references before what refers to them.
-// What is in the store is written as it is: whoever reads it compares it with the hash. Of
-// a path that can't be read, the error is a *PathError.
+// Export writes the export stream of valid paths, references before their referrers. It does
+// not check the contents: the reader compares them with the hash. If a path can't be read, the
+// error is a *PathError.
 func (n *Nix) Export(ctx context.Context, dst io.Writer, infos []PathInfo) error {
 	if runtime.GOOS == "darwin" || n.remote != "" {
 		return n.export(ctx, dst, infos)
 	}
 	for _, info := range infos {
 		if err := info.check(); err != nil {
-			return fmt.Errorf("export store paths: %w", err)
+			return fmt.Errorf("cannot export store paths: %w", err)
 		}
 		err := nar.WriteRecord(dst, info.Path, info.References, info.Deriver, func(w io.Writer) error {
 			if ctx.Err() != nil {
@@ -75,13 +75,13 @@ func (n *Nix) Export(ctx context.Context, dst io.Writer, infos []PathInfo) error
 			return to.err
 		})
 		if err != nil {
-			return fmt.Errorf("export store paths: %w", err)
+			return fmt.Errorf("cannot export store paths: %w", err)
 		}
 	}
 	return nar.WriteEnd(dst)
 }
 
-// lastError keeps the error of writing.
+// lastError is a writer that remembers its last error.
 type lastError struct {
 	w   io.Writer
 	err error
@@ -92,7 +92,7 @@ func (l *lastError) Write(p []byte) (n int, err error) {
 	return n, l.err
 }
 
-// export has Nix do so, which alone knows how it names files on macOS.
+// export is Export with nix-store, because only Nix knows how it names files on macOS.
 func (n *Nix) export(ctx context.Context, dst io.Writer, infos []PathInfo) error {
 	paths := make([]string, len(infos))
 	for i, info := range infos {
@@ -109,27 +109,27 @@ func (n *Nix) export(ctx context.Context, dst io.Writer, infos []PathInfo) error
 					err = &PathError{named[0], err}
 				}
 			}
-			return fmt.Errorf("export store paths: %w", err)
+			return fmt.Errorf("cannot export store paths: %w", err)
 		}
 		if out.end != [8]byte{} || out.have != len(out.end) {
-			return fmt.Errorf("export store paths: the stream of nix-store --export has no end")
+			return fmt.Errorf("cannot export store paths: the stream of nix-store --export is incomplete")
 		}
 	}
 	return nar.WriteEnd(dst)
 }
 
-// Import adds the paths of an export stream, checking neither signatures nor what the
-// references are. It holds a NAR at a time in memory, as Nix does.
+// Import adds the paths of an export stream. It checks neither signatures nor references. Nix
+// has one NAR at a time in memory.
 func (n *Nix) Import(ctx context.Context, src io.Reader) error {
 	cmd := n.command(ctx, "nix-store", args("--import"))
 	cmd.Stdin, cmd.Stdout = src, io.Discard
 	if err := n.run(cmd); err != nil {
-		return fmt.Errorf("import store paths: %w", err)
+		return fmt.Errorf("cannot import store paths: %w", err)
 	}
 	return nil
 }
 
-// openEnd holds the last eight bytes back, so that streams can be joined.
+// openEnd writes all but the last eight bytes, so that streams can be joined.
 type openEnd struct {
 	w    io.Writer
 	end  [8]byte
@@ -146,12 +146,12 @@ func (o *openEnd) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Copy sends the closures of the paths to another store, and says what of them it
-// lacked. How large that is, it knows of binary caches alone. With DRV!* among the paths,
-// the other store learns also which derivation has these outputs.
+// Copy sends the closures of the paths to another store, and returns the traffic, whose size is
+// known only for binary caches. With DRV!* among the paths, the other store also records the
+// derivation of these outputs.
 func (n *Nix) Copy(ctx context.Context, destination string, paths []string) (Traffic, error) {
 	if err := valid.Address(destination); err != nil {
-		return Traffic{}, fmt.Errorf("copy: %w", err)
+		return Traffic{}, fmt.Errorf("cannot copy: %w", err)
 	}
 	log := &copyLog{sizes: map[string]int64{}, rest: tail{limit: 16 << 10}}
 	installables := make([]string, len(paths))
@@ -161,27 +161,27 @@ func (n *Nix) Copy(ctx context.Context, destination string, paths []string) (Tra
 	for _, piece := range chunks(installables) {
 		with := args().settings(asked...).add("copy", "--verbose", "--to").checked(valid.Address, destination)
 		if strings.HasPrefix(destination, "ssh") {
-			with.add("--substitute-on-destination") // what others can send, we need not
+			with.add("--substitute-on-destination") // spares us an upload
 		}
 		cmd := n.commandWithCredentials(ctx, "nix", with.operands(copied, piece...))
 		cmd.WaitDelay = copyGrace
-		cmd.Stderr = log // and nowhere else: it may quote the address
+		cmd.Stderr = log // not to n.log, because it may quote the address
 		err := cmd.Run()
 		if err = failure(cmd, err, log.rest.String()+string(log.partly)); err != nil {
-			maps.DeleteFunc(log.sizes, func(_ string, size int64) bool { return size == 0 }) // which may not have arrived
+			maps.DeleteFunc(log.sizes, func(_ string, size int64) bool { return size == 0 }) // it may not have arrived
 			name, _, _ := strings.Cut(Redact(destination), "?")
-			return log.traffic(), fmt.Errorf("copy to %s: %w", name, redactErr(err, destination))
+			return log.traffic(), fmt.Errorf("cannot copy to %s: %w", name, redactErr(err, destination))
 		}
 	}
 	return log.traffic(), nil
 }
 
-// A copyLog reads what nix copy says: which paths it sends, and for a binary cache
-// also when one was compressed and is there.
+// A copyLog reads the stderr of nix copy: the paths that it sends and, for a binary cache, when
+// one has been compressed and has arrived.
 type copyLog struct {
-	sizes  map[string]int64 // bytes of NARs by path, 0 where that is not known
+	sizes  map[string]int64 // bytes of NARs by path, 0 if not known
 	partly []byte           // a line that has not ended yet
-	rest   tail             // what else it says, of which the last can be an error
+	rest   tail             // the other lines, the last of which can be an error
 }
 
 var copyPattern = regexp.MustCompile(`^copying path '([^']+)' (?:to '|from '.*' to '|\((\d+) bytes, )`)
@@ -194,9 +194,9 @@ func (l *copyLog) Write(p []byte) (int, error) {
 			break
 		}
 		if m := copyPattern.FindSubmatch(l.partly); m != nil {
-			size, _ := strconv.ParseInt(string(m[2]), 10, 64) // 0 is not known
+			size, _ := strconv.ParseInt(string(m[2]), 10, 64) // 0 if not known
 			l.sizes[string(m[1])] = max(size, l.sizes[string(m[1])])
-		} else if !bytes.HasSuffix(l.partly, []byte("...")) { // as lines end that say what it does
+		} else if !bytes.HasSuffix(l.partly, []byte("...")) { // such lines report progress
 			_, _ = l.rest.Write(append(l.partly, '\n'))
 		}
 		l.partly, rest = l.partly[:0], after
@@ -212,17 +212,17 @@ func (l *copyLog) traffic() Traffic {
 	return t
 }
 
-// CopyDerivations sends the closures of derivations to another store. They have
-// content addresses, so a store that does not trust us takes them.
+// CopyDerivations sends the closures of derivations to another store. Even a store that does
+// not trust us accepts them, because they have content addresses.
 func (n *Nix) CopyDerivations(ctx context.Context, destination string, drvs []string) error {
 	if err := valid.Address(destination); err != nil {
-		return fmt.Errorf("copy derivations: %w", err)
+		return fmt.Errorf("cannot copy derivations: %w", err)
 	}
 	for _, piece := range chunks(drvs) {
 		cmd := n.commandWithCredentials(ctx, "nix", args("copy", "--derivation", "--to").checked(valid.Address, destination).operands(valid.StorePath, piece...))
 		cmd.Stderr = io.Discard
 		if err := n.run(cmd); err != nil {
-			return fmt.Errorf("copy derivations to %s: %w", Redact(destination), redactErr(err, destination))
+			return fmt.Errorf("cannot copy derivations to %s: %w", Redact(destination), redactErr(err, destination))
 		}
 	}
 	return nil

@@ -18,7 +18,7 @@ import (
 	"github.com/org/nix-matrix/internal/testbench"
 )
 
-// Importing what was exported gives another store the same paths.
+// After Export and Import, another store has the same paths.
 func TestExportImport(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		ctx := t.Context()
@@ -47,7 +47,7 @@ func TestExportImport(t *testing.T) {
 			t.Error("the other store exports another stream")
 		}
 		if err := n.Export(ctx, io.Discard, []PathInfo{{Path: outs["talks"]}}); err == nil {
-			t.Error("what is not valid was exported")
+			t.Error("an invalid path was exported")
 		}
 	})
 }
@@ -68,7 +68,7 @@ func export(t *testing.T, n *Nix, paths []string) []byte {
 	return ours.Bytes()
 }
 
-// importStream is for stock Nix to read what Export writes.
+// importStream imports the output of Export with Nix itself.
 func importStream(t *testing.T, n *Nix, stream []byte) {
 	t.Helper()
 	cmd := n.command(t.Context(), "nix-store", raw("--import"))
@@ -78,7 +78,7 @@ func importStream(t *testing.T, n *Nix, stream []byte) {
 	}
 }
 
-// More paths than fit on one command line make one stream still.
+// More paths than fit on one command line make one stream.
 func TestExportImportMany(t *testing.T) {
 	var stream []byte
 	var paths []string
@@ -91,7 +91,7 @@ func TestExportImportMany(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		importStream(t, n, stream)
 		if !bytes.Equal(stream, export(t, n, paths)) {
-			t.Error("what is exported is not what was imported")
+			t.Error("the exported stream differs from the imported one")
 		}
 		valid, err := n.Valid(t.Context(), slices.Concat(paths, []string{"/nix/store/" + strings.Repeat("1", 32) + "-x"})...)
 		if err != nil {
@@ -111,7 +111,7 @@ func TestExportImportMany(t *testing.T) {
 	})
 }
 
-// exported is the record of a file in an export stream.
+// exported returns the record of a file in an export stream.
 func exported(path, content string) []byte {
 	var b []byte
 	number := func(n uint64) { b = binary.LittleEndian.AppendUint64(b, n) }
@@ -142,7 +142,7 @@ func TestCopy(t *testing.T) {
 				t.Errorf("sent %+v, want %+v: %v", sent, want, err)
 			}
 		}
-		store := t.TempDir() // which says nothing of sizes
+		store := t.TempDir() // for which nix copy prints no sizes
 		if sent, err := n.WithOptions(Set("require-sigs", "false")).Copy(t.Context(), "local?root="+store, []string{outs["second"]}); sent != (Traffic{Paths: 2}) {
 			t.Errorf("sent %+v to another store: %v", sent, err)
 		}
@@ -153,7 +153,7 @@ func TestCopy(t *testing.T) {
 			}
 		}
 		_, err := n.Copy(t.Context(), "http://user:s3%20cr3t@127.0.0.1:1?compression=none", []string{outs["second"]})
-		if err == nil || strings.Contains(err.Error(), "cr3t") || !strings.Contains(err.Error(), "copy to http://user:xxxxx@127.0.0.1:1") {
+		if err == nil || strings.Contains(err.Error(), "cr3t") || !strings.Contains(err.Error(), "cannot copy to http://user:xxxxx@127.0.0.1:1") {
 			t.Errorf("got %v", err)
 		}
 	})

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// A store says whether it trusts this user, and what follows from that is known before
-// anything is sent. Nix 2.8 does not say.
+// A store says whether it trusts this user, so that a refusal is known before anything is sent.
+// Nix 2.8 does not say so.
 func TestTrust(t *testing.T) {
 	eachDaemon(t, func(t *testing.T, n *Nix) {
 		says := n.Number != "2.8.0"
@@ -66,7 +66,7 @@ func TestTrustWithoutSignatures(t *testing.T) {
 	})
 }
 
-// A greeting that is not understood is not taken for trust.
+// An unknown value is not taken for trust.
 func TestTrustUnclear(t *testing.T) {
 	for trust, want := range map[uint64]Trust{0: TrustUnknown, 1: Trusted, 2: NotTrusted, 3: -1, 1 << 32: -1} {
 		d := talk(t, func(r io.Reader, w io.Writer) {

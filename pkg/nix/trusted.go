@@ -11,8 +11,7 @@ import (
 	"github.com/org/nix-matrix/internal/valid"
 )
 
-// Programs gives the directory that this process has Nix's programs from, as it is
-// without symlinks.
+// Programs returns the directory of Nix's programs on this process's PATH, without symlinks.
 func Programs() (string, error) {
 	program, err := exec.LookPath("nix-store")
 	if err != nil {
@@ -27,17 +26,17 @@ func Programs() (string, error) {
 	return filepath.Dir(program), nil
 }
 
-// TrustPrograms has this process run Nix's programs from dir, which [Programs] gave to
-// another one, and forget its environment. It is for one that runs as root for
-// somebody else: nobody but root may have been able to change them.
+// TrustPrograms makes this process, which runs as root for another user, run Nix's programs
+// from dir and clears its environment. dir is the result of [Programs] in the other user's
+// process. It is an error if anybody but root could have changed the programs.
 func TrustPrograms(dir string) error {
 	if fileName(dir) != nil || strings.ContainsRune(dir, filepath.ListSeparator) {
-		return fmt.Errorf("%s can't be a directory of PATH", valid.Quote(dir))
+		return fmt.Errorf("invalid directory for PATH %s", valid.Quote(dir))
 	}
 	for _, program := range []string{"nix", "nix-store", "nix-daemon"} {
 		file, err := filepath.EvalSymlinks(filepath.Join(dir, program))
 		if err != nil {
-			return fmt.Errorf("look for Nix's programs: %w", err)
+			return fmt.Errorf("cannot find Nix's programs: %w", err)
 		}
 		for _, path := range []string{filepath.Join(dir, "."), file} {
 			if err := belongsToRoot(path); err != nil {
@@ -49,9 +48,8 @@ func TrustPrograms(dir string) error {
 	return os.Setenv("PATH", dir)
 }
 
-// belongsToRoot says whether a file, and all directories that it lies in, can be
-// replaced by root alone. In one like /nix/store others may write, but not change what
-// is root's.
+// belongsToRoot returns an error unless only root can replace a file and the directories above
+// it. In a sticky directory such as /nix/store others may write, but not change root's files.
 func belongsToRoot(path string) error {
 	if !filepath.IsAbs(path) {
 		return fmt.Errorf("%s is not an absolute path", valid.Quote(path))
@@ -64,7 +62,7 @@ func belongsToRoot(path string) error {
 		owner, ok := info.Sys().(*syscall.Stat_t)
 		writable := info.Mode()&0o022 != 0 && (at == path || info.Mode()&os.ModeSticky == 0)
 		if !ok || owner.Uid != 0 || writable || info.Mode()&os.ModeSymlink != 0 {
-			return fmt.Errorf("%s is not run as root: others than root may change %s", path, at)
+			return fmt.Errorf("cannot run %s as root: others may change %s", path, at)
 		}
 		if at == filepath.Dir(at) {
 			return nil

@@ -13,7 +13,7 @@ import (
 	"github.com/org/nix-matrix/internal/testbench"
 )
 
-// What each implementation says of itself, and what follows from that.
+// The features that follow from the version that each implementation prints.
 func TestVersions(t *testing.T) {
 	const (
 		configShow = 1 << iota
@@ -23,7 +23,7 @@ func TestVersions(t *testing.T) {
 		copiesInputs
 	)
 	for _, test := range []struct {
-		said, want string // as people say it; empty is an error
+		said, want string // for people; empty is an error
 		can        int
 	}{
 		{"nix (Nix) 2.8.0", "2.8.0", copiesInputs},
@@ -110,6 +110,6 @@ func TestVersionsDocumented(t *testing.T) {
 		t.Errorf("stand-ins:\n%s", diff)
 	}
 	if len(tested["not"]) == 0 {
-		t.Error("what is not tested is not told")
+		t.Error("the untested versions are not named")
 	}
 }

@@ -10,26 +10,26 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// maxCompressors is how many parts are compressed at a time at most: a stream is
-// not read and hashed faster than these compress it.
+// maxCompressors is the most parts that are compressed at a time: a stream can't be
+// read and hashed faster than these compress it.
 const maxCompressors = 8
 
-// errUnwritten is for who has more to write after writing has failed. The cause is
-// what [compressor.wait] gives.
-var errUnwritten = errors.New("the pack can't be written")
+// errUnwritten is the error of writes after the first that failed. [compressor.wait]
+// returns the cause.
+var errUnwritten = errors.New("cannot write the pack")
 
-// A part is what is compressed at once: a frame, or [FrameSize] bytes of a larger
-// one. Where frames are cut follows from the stream alone, so that it makes the
-// same pack whatever the number of processors.
+// A part is compressed as a whole: it is a frame, or [FrameSize] bytes of a larger
+// one. Only the stream determines where frames are cut, so that the pack is the
+// same with any number of processors.
 type part struct {
 	plain, packed []byte
 	last          bool          // of its frame
-	done          chan struct{} // says once that it is compressed
+	done          chan struct{} // receives once when it is compressed
 }
 
-// A compressor compresses parts side by side, and has them written in the order in
-// which they come. There are only so many parts, and whoever wants an empty one
-// waits for it, so that memory is bounded; no channel is ever full.
+// A compressor compresses parts in parallel, and writes them in the order of put. To
+// bound memory there is a fixed number of parts, and next waits for an empty one. No
+// channel is ever full.
 type compressor struct {
 	enc    *zstd.Encoder
 	group  errgroup.Group
@@ -39,8 +39,8 @@ type compressor struct {
 	failed chan struct{} // closed once writing has failed
 }
 
-// newCompressor starts to compress. It must be waited for, which also is the end of
-// the calls of write.
+// newCompressor starts a compressor. The caller must call wait, after which write is not
+// called any more.
 func newCompressor(write func(*part) error) (*compressor, error) {
 	n := min(runtime.GOMAXPROCS(0), maxCompressors)
 	// No part refers to anything outside of it, so a larger window is of no use.
@@ -82,8 +82,8 @@ func newCompressor(write func(*part) error) (*compressor, error) {
 
 func (c *compressor) compress(p *part) { p.packed = c.enc.EncodeAll(p.plain, p.packed[:0]) }
 
-// next gives an empty part. Its memory grows with what it holds, so that a small
-// pack takes little.
+// next returns an empty part. Its memory grows with its content, so that a small
+// pack needs little.
 func (c *compressor) next() (*part, error) {
 	select {
 	case p := <-c.empty:
@@ -94,14 +94,14 @@ func (c *compressor) next() (*part, error) {
 	}
 }
 
-// put takes a part.
+// put queues a part.
 func (c *compressor) put(p *part, last bool) {
 	p.last = last
 	c.todo <- p
 	c.order <- p
 }
 
-// wait ends when all parts are written, or with what write has said.
+// wait returns when all parts are written, or writing has failed.
 func (c *compressor) wait() error {
 	close(c.todo)
 	close(c.order)
@@ -114,15 +114,14 @@ type frameWriter struct {
 	seal   *seal // nil for a pack in clear
 	off    int64 // in dst
 	frames []frame
-	// written is how many bytes there are of whole frames and parts, for who asks
-	// meanwhile.
+	// written counts the bytes of whole parts. The reader of the stream loads it.
 	written atomic.Int64
 
-	body   io.WriteCloser // of the frame that is open, else nil
+	body   io.WriteCloser // of the open frame, else nil
 	length int64          // its uncompressed bytes so far
 }
 
-// Write writes to the pack what is ready to be.
+// Write writes bytes to the pack as they are.
 func (w *frameWriter) Write(b []byte) (int, error) {
 	n, err := w.dst.Write(b)
 	w.off += int64(n)

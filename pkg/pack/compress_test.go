@@ -12,14 +12,14 @@ import (
 	"testing/synctest"
 )
 
-// processors sets how many there are for a test.
+// processors sets the number of processors for a test.
 func processors(t testing.TB, n int) {
 	t.Helper()
 	before := runtime.GOMAXPROCS(n)
 	t.Cleanup(func() { runtime.GOMAXPROCS(before) })
 }
 
-// text compresses well, unlike noise.
+// text returns bytes that compress well, unlike noise.
 func text(n int) []byte {
 	var b bytes.Buffer
 	for i := 0; b.Len() < n; i++ {
@@ -28,7 +28,7 @@ func text(n int) []byte {
 	return b.Bytes()[:n]
 }
 
-// mixed has text in small records and in a large one.
+// mixed returns text in small records and in a large one.
 func mixed(t testing.TB) []byte {
 	t.Helper()
 	var records [][]byte
@@ -57,7 +57,7 @@ func TestSameBytesOnAnyMachine(t *testing.T) {
 	}
 }
 
-// Records that just fill a frame or a part of one, and those that just don't.
+// Records that just fill a frame or a part of one, and records that just don't.
 func TestFrames(t *testing.T) {
 	empty := len(record(t, "a", nil, ""))
 	for _, test := range []struct {
@@ -104,7 +104,7 @@ func TestFrames(t *testing.T) {
 	}
 }
 
-// limited takes or gives so many bytes, then fails.
+// limited reads or writes so many bytes, then fails.
 type limited struct {
 	io.Reader
 	left int
@@ -128,8 +128,8 @@ func (l *limited) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Whoever fails, his error comes back and nothing goes on: in a bubble, goroutines
-// that are left over are a failure.
+// If the reader or the writer fails, its error is returned and no goroutine is left, which
+// would fail the test in a bubble.
 func TestWriteFails(t *testing.T) {
 	export := mixed(t)
 	whole, _ := write(t, export)
@@ -149,20 +149,20 @@ func TestWriteFails(t *testing.T) {
 	for _, n := range []int{0, 1, 100, len(export) / 3, len(export) / 2, len(export) - 1} {
 		synctest.Test(t, func(t *testing.T) {
 			_, err := Write(io.Discard, &limited{Reader: bytes.NewReader(export), left: n, err: broken}, nil, nil)
-			if !errors.Is(err, broken) || !strings.Contains(err.Error(), "read export stream") {
+			if !errors.Is(err, broken) || !strings.Contains(err.Error(), "cannot read the export stream") {
 				t.Errorf("after %d bytes were read: %v", n, err)
 			}
 		})
 	}
 }
 
-// stalled fails when it is told to, not before.
+// stalled blocks until it is told to fail.
 type stalled struct{ until chan error }
 
 func (s *stalled) Write([]byte) (int, error) { return 0, <-s.until }
 
-// While nothing can be written, so much is read as keeps all processors busy, and
-// no more. When it fails, the reading ends too.
+// While writing is blocked, only as much is read as keeps all processors busy. When writing
+// fails, reading ends too.
 func TestReadsNoMoreThanItCompresses(t *testing.T) {
 	export := stream(record(t, "small", text(1000), ""), record(t, "large", make([]byte, 40*FrameSize), ""))
 	for _, n := range []int{1, 4, 20} {
@@ -187,7 +187,7 @@ func TestReadsNoMoreThanItCompresses(t *testing.T) {
 				t.Error(err)
 			}
 			if left := src.Len(); left < len(export)-read-2*FrameSize {
-				t.Errorf("%d processors: %d bytes more are read for nobody", n, len(export)-read-left)
+				t.Errorf("%d processors: %d more bytes are read than needed", n, len(export)-read-left)
 			}
 		})
 	}

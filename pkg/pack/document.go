@@ -22,8 +22,8 @@ func CompressJSON(v any) ([]byte, error) {
 	return enc.EncodeAll(data, nil), nil
 }
 
-// DecompressJSON reads what CompressJSON has written, of which no more than limit bytes of
-// JSON are read. An error of the data wraps [ErrCorrupt].
+// DecompressJSON decodes the result of CompressJSON. It reads at most limit bytes of JSON. If
+// the data is invalid, the error wraps [ErrCorrupt].
 func DecompressJSON(data []byte, limit int64, v any) error {
 	dec, err := zstd.NewReader(bytes.NewReader(data), zstd.WithDecoderMaxMemory(uint64(limit)), zstd.WithDecoderConcurrency(1)) //nolint:gosec // a constant
 	if err != nil {

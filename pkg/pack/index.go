@@ -22,19 +22,18 @@ const (
 	trailerMagic   = "nixmpack"
 	sealedMagic    = "nixmseal"
 	trailerSize    = 8 + len(trailerMagic)
-	// maxIndex bounds the memory that an index may take, in bytes.
+	// maxIndex is the most bytes of memory that an index may need.
 	maxIndex = 512 << 20
 )
 
 var (
-	// ErrCorrupt is wrapped by every error that says that the bytes of a pack are
-	// not what they should be.
+	// ErrCorrupt is wrapped by every error about wrong bytes in a pack.
 	ErrCorrupt = errors.New("the pack is corrupt")
 	// ErrRead is wrapped by every error of a Source.
-	ErrRead = errors.New("the pack can't be read")
+	ErrRead = errors.New("cannot read the pack")
 )
 
-// A Source is where a pack is read from, such as a blob in a cache.
+// A Source provides the bytes of a pack, such as those of a blob in a cache.
 type Source interface {
 	// Size is in bytes.
 	Size() int64
@@ -42,7 +41,7 @@ type Source interface {
 	Range(ctx context.Context, offset, length int64) (io.ReadCloser, error)
 }
 
-// An Index says which path lies where in a pack.
+// An Index has the paths of a pack and their positions in it.
 type Index struct {
 	Records []Record // in reference order
 	frames  []frame
@@ -64,8 +63,8 @@ type Record struct {
 	offset int64 // of the record in the decompressed frame
 }
 
-// A Proof is what lets a store take a path from somebody whom it does not trust.
-// The export stream has none, so it lies in the index.
+// A Proof makes a store accept a path from a user whom it does not trust.
+// The export stream has none, so the index has it.
 type Proof struct {
 	Signatures []string // NAME:BASE64
 	CA         string   // content address as Nix writes it, text:… or fixed:…, or empty
@@ -73,14 +72,14 @@ type Proof struct {
 
 const maxSignatures = 100 // of one path
 
-// A name is what the setting trusted-public-keys can hold: neither a space nor a
-// colon. Both values end up in lines of other formats.
+// The name of a key has neither a space nor a colon, as in the setting
+// trusted-public-keys. Both values become part of lines of other formats.
 var (
 	signaturePattern = regexp.MustCompile(`^[^:\pZ\pC]{1,255}:[0-9A-Za-z+/]{1,512}={0,2}$`)
 	caPattern        = regexp.MustCompile(`^(text|fixed):([a-z]{1,16}:)?[0-9a-z-]{1,16}:[0-9A-Za-z+/=]{1,256}$`)
 )
 
-// wellFormed leaves out what a reader of the index would not take.
+// wellFormed returns the proof without values that a reader of the index would refuse.
 func (p Proof) wellFormed() Proof {
 	var q Proof
 	for _, signature := range p.Signatures {
@@ -99,11 +98,11 @@ type frame struct {
 	length       int64 // decompressed
 }
 
-// The index as JSON. Paths are numbers in one list, since an index of
+// indexJSON is the index as JSON. Paths are numbers in one list, because an index of
 // derivations is mostly references.
 type indexJSON struct {
 	Version int          `json:"version"`
-	Paths   []string     `json:"paths"` // those of the records, then others that are referred to
+	Paths   []string     `json:"paths"` // those of the records, then other references and derivers
 	Records []recordJSON `json:"records"`
 	Frames  [][3]int64   `json:"frames"` // offset, size, decompressed length
 	Salt    []byte       `json:"salt,omitempty"`
@@ -120,7 +119,7 @@ type recordJSON struct {
 	Offset     int64    `json:"o"`
 }
 
-// find makes Find work.
+// find prepares Find.
 func (ix *Index) find() {
 	ix.byPath = make(map[string]int, len(ix.Records))
 	for n := range ix.Records {
@@ -128,21 +127,21 @@ func (ix *Index) find() {
 	}
 }
 
-// Find gives the number of the record of a path.
+// Find returns the number of the record of a path.
 func (ix *Index) Find(path string) (int, bool) {
 	n, ok := ix.byPath[path]
 	return n, ok
 }
 
-// Frame gives the number of the frame that a record lies in, and where in the pack that
-// is, in bytes.
+// Frame returns the number of the frame with a record, and its position in the pack in
+// bytes.
 func (ix *Index) Frame(record int) (number int, offset, size int64) {
 	number = ix.Records[record].frame
 	return number, ix.frames[number].offset, ix.frames[number].size
 }
 
-// Closure gives the numbers of the records that the paths need, in reference
-// order. Paths and references that the pack doesn't hold are an error.
+// Closure returns the numbers of the records in the closure of the paths, in reference
+// order. It is an error if the pack lacks one of them.
 func (ix *Index) Closure(paths ...string) ([]int, error) {
 	wanted := make([]bool, len(ix.Records))
 	todo := make([]int, 0, len(paths))
@@ -158,7 +157,7 @@ func (ix *Index) Closure(paths ...string) ([]int, error) {
 		return nil
 	}
 	for _, path := range paths {
-		if err := add(path, "is asked for"); err != nil {
+		if err := add(path, "was requested"); err != nil {
 			return nil, err
 		}
 	}
@@ -180,16 +179,16 @@ func (ix *Index) Closure(paths ...string) ([]int, error) {
 	return numbers, nil
 }
 
-// MarshalJSON gives the index as it stands in the pack, with what else it takes to read
-// from a sealed one, for a document on several packs.
+// MarshalJSON returns the index as in the pack, and the salt of a sealed one, for a document
+// about several packs.
 func (ix *Index) MarshalJSON() ([]byte, error) {
 	doc := ix.document()
 	doc.Salt = ix.salt
 	return json.Marshal(doc)
 }
 
-// UnmarshalJSON reads what MarshalJSON has written, and checks that it is consistent in
-// itself. Of a sealed pack nothing can be read before [Index.Unseal].
+// UnmarshalJSON parses the result of MarshalJSON and checks that it is consistent in itself.
+// NewReader works with a sealed pack only after [Index.Unseal].
 func (ix *Index) UnmarshalJSON(data []byte) error {
 	var doc indexJSON
 	if err := json.Unmarshal(data, &doc); err != nil {
@@ -206,11 +205,14 @@ func (ix *Index) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// Unseal makes the index of a sealed pack one that the pack can be read with. A pack in
-// clear must have the nil Key.
+// Unseal sets the key with which NewReader reads a sealed pack. It must be the nil Key if the
+// pack is in clear.
 func (ix *Index) Unseal(key *Key) error {
-	if (key == nil) != (len(ix.salt) == 0) {
-		return fmt.Errorf("%w: a pack is sealed and there is no key, or there is one and it is not", ErrKey)
+	switch isSealed := len(ix.salt) > 0; {
+	case isSealed && key == nil:
+		return fmt.Errorf("%w: a pack is sealed, and no key is given", ErrKey)
+	case !isSealed && key != nil:
+		return fmt.Errorf("%w: a key is given, and a pack is not sealed", ErrKey)
 	}
 	if key != nil {
 		opens := key.derive("pack", salt(ix.salt))
@@ -268,7 +270,7 @@ func parseIndex(data []byte, end int64) (*Index, error) {
 
 func readIndex(doc *indexJSON, end int64) (*Index, error) {
 	if doc.Version != indexVersion {
-		return nil, fmt.Errorf("the pack's index has version %d, this nix-matrix reads version %d", doc.Version, indexVersion)
+		return nil, fmt.Errorf("the pack's index has version %d, but this nix-matrix reads version %d", doc.Version, indexVersion)
 	}
 	bad := func(format string, args ...any) (*Index, error) {
 		return nil, fmt.Errorf("%w: index: %s", ErrCorrupt, fmt.Sprintf(format, args...))
@@ -327,7 +329,7 @@ func readIndex(doc *indexJSON, end int64) (*Index, error) {
 		}
 		rec.Proof = Proof{Signatures: r.Signatures, CA: r.CA}
 		if fine := rec.wellFormed(); len(fine.Signatures) != len(r.Signatures) || fine.CA != r.CA {
-			return bad("%s has signatures or a content address that are none", rec.Path)
+			return bad("invalid signature or content address of %s", rec.Path)
 		}
 		if _, twice := ix.byPath[rec.Path]; twice {
 			return bad("%s is there twice", rec.Path)
@@ -339,15 +341,16 @@ func readIndex(doc *indexJSON, end int64) (*Index, error) {
 }
 
 // ReadIndex reads the index of a pack. sum is the index's SHA-256 in hex as
-// [Write] returned it; with an empty sum the index is taken as it is. A pack that
-// is not sealed as the key says is an error that wraps [ErrKey].
+// [Write] returned it; with an empty sum the index is not checked. If the pack is sealed
+// with another key, or sealed and key is nil, or not sealed and key is not, the error
+// wraps [ErrKey].
 func ReadIndex(ctx context.Context, src Source, sum string, key *Key) (*Index, error) {
 	// One read is enough for most packs.
 	const guess = 256 << 10
 	size := src.Size()
 	tail, err := readRange(ctx, src, max(0, size-guess), min(size, guess))
 	if err != nil {
-		return nil, fmt.Errorf("%w: its end: %w", ErrRead, err)
+		return nil, fmt.Errorf("%w: at its end: %w", ErrRead, err)
 	}
 	magic, isSealed := "", false
 	if len(tail) >= trailerSize {
@@ -358,7 +361,7 @@ func ReadIndex(ctx context.Context, src Source, sum string, key *Key) (*Index, e
 	case magic != trailerMagic && !isSealed:
 		return nil, fmt.Errorf("%w: it has no index at its end", ErrCorrupt)
 	case key != nil && !isSealed:
-		return nil, fmt.Errorf("%w: the pack is not sealed, but there is a key: it was not made with encryption_key as it is here", ErrKey)
+		return nil, fmt.Errorf("%w: the pack is not sealed, but a key is given. Set encryption_key in all jobs or in none", ErrKey)
 	}
 	length := binary.LittleEndian.Uint64(tail[len(tail)-trailerSize:])
 	start := size - int64(trailerSize) - int64(length) //nolint:gosec // checked below
@@ -369,7 +372,7 @@ func ReadIndex(ctx context.Context, src Source, sum string, key *Key) (*Index, e
 	if have := len(tail) - trailerSize; int(length) <= have {
 		data = tail[have-int(length) : have]
 	} else if data, err = readRange(ctx, src, start, int64(length)); err != nil {
-		return nil, fmt.Errorf("%w: its index: %w", ErrRead, err)
+		return nil, fmt.Errorf("%w: at its index: %w", ErrRead, err)
 	}
 	end := start - skippableHead
 	var opens *seal
@@ -400,10 +403,10 @@ func ReadIndex(ctx context.Context, src Source, sum string, key *Key) (*Index, e
 // indexFrame is the frame number of a sealed index.
 const indexFrame = math.MaxUint64
 
-// sealedHead is what stands before the sealed bytes of an index: key ID, salt.
+// sealedHead is the size of the head of a sealed index: key ID, salt.
 const sealedHead = len(keyID{}) + len(salt{})
 
-// openIndex opens the index of a sealed pack, and gives what opens its frames.
+// openIndex decrypts the index of a sealed pack. It returns the seal of its frames, too.
 func (k *Key) openIndex(data []byte) (*seal, []byte, error) {
 	if len(data) < sealedHead {
 		return nil, nil, fmt.Errorf("%w: the length of its index is %d", ErrCorrupt, len(data))

@@ -21,7 +21,7 @@ import (
 	"github.com/org/nix-matrix/internal/nar"
 )
 
-// mem is a pack in memory. It counts what is read.
+// mem is a pack in memory. It counts the bytes that are read.
 type mem struct {
 	data []byte
 	read int64
@@ -44,13 +44,13 @@ type failing struct{ err error }
 
 func (f *failing) Read([]byte) (int, error) { return 0, f.err }
 
-// storePath makes a store path whose hash tells names apart.
+// storePath returns a store path whose hash depends on the name.
 func storePath(name string) string {
 	sum := sha256.Sum256([]byte(name))
 	return "/nix/store/" + nixbase32.EncodeToString(sum[:20]) + "-" + name
 }
 
-// record makes one record of an export stream, a store path with one file.
+// record returns a record of an export stream, a store path with one file.
 func record(t testing.TB, name string, content []byte, deriver string, refs ...string) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -71,7 +71,7 @@ func record(t testing.TB, name string, content []byte, deriver string, refs ...s
 	return b.Bytes()
 }
 
-// writeTrailer writes what follows the NAR in a record.
+// writeTrailer writes the part of a record after the NAR.
 func (rec *Record) writeTrailer(w io.Writer) error {
 	var b bytes.Buffer // writing to it can't fail
 	_ = wire.WriteUint64(&b, nar.RecordMagic)
@@ -106,7 +106,7 @@ func stream(records ...[]byte) []byte {
 	return append(bytes.Join(records, nil), make([]byte, 8)...)
 }
 
-// sample has small records that share frames, and large ones between them.
+// sample returns small records that share frames, and large ones between them.
 func sample(t testing.TB) []byte {
 	t.Helper()
 	records := [][]byte{record(t, "base", []byte("base"), "")}
@@ -229,7 +229,7 @@ func TestIndexHash(t *testing.T) {
 	}
 }
 
-// No flipped bit may bring anything else than the packed records.
+// With any bit flipped, a reader returns no other records than the packed ones.
 func TestFlippedBits(t *testing.T) {
 	export := stream(record(t, "a", noise(5000), ""), record(t, "b", noise(FrameSize+1), "", "a"), record(t, "c", noise(300), "", "b"))
 	m, s := write(t, export)
@@ -256,8 +256,8 @@ func TestFlippedBits(t *testing.T) {
 			t.Fatalf("bit %d of byte %d brings another stream", bit, at)
 		}
 	}
-	// A bit of a part that is not used, such as a checksum's frame, may go
-	// unnoticed; most are none of these.
+	// A bit of an unused part, such as a frame's checksum, may go unnoticed; most bits are
+	// used.
 	if refused < 250 {
 		t.Errorf("only %d of 300 flipped bits were refused", refused)
 	}
@@ -283,7 +283,7 @@ func TestLostConnection(t *testing.T) {
 	}
 }
 
-// Bytes in the frames that the index does not speak for are never handed on.
+// A reader never returns bytes of frames that the index does not describe.
 func TestForeignTrailer(t *testing.T) {
 	good := record(t, "a", []byte("content"), "")
 	evil := bytes.Clone(good)
@@ -292,7 +292,7 @@ func TestForeignTrailer(t *testing.T) {
 	m, _ := write(t, stream(evil))
 	ix, err := ReadIndex(t.Context(), m, "", nil)
 	must(t, err)
-	ix.Records[0].Path = storePath("a") // what a trusted index would say
+	ix.Records[0].Path = storePath("a") // as in a trusted index
 	var b bytes.Buffer
 	must(t, extract(t, ix, &b, m, 0))
 	if !bytes.Equal(b.Bytes(), stream(good)) {
@@ -323,8 +323,7 @@ func TestMalformedStreams(t *testing.T) {
 	}
 }
 
-// An index from somebody hostile: whatever it says, reading ends with an error
-// or with an index that is safe to use.
+// Reading a hostile index ends with an error or with an index that is safe to use.
 func FuzzIndex(f *testing.F) {
 	m, _ := write(f, stream(record(f, "a", []byte("content"), ""), record(f, "b", noise(300), "", "a")))
 	ix, err := ReadIndex(f.Context(), m, "", nil)
@@ -366,7 +365,7 @@ func FuzzWrite(f *testing.F) {
 		m := &mem{data: b.Bytes()}
 		ix, err := ReadIndex(t.Context(), m, s.SHA256, nil)
 		if err != nil {
-			// Two records of one path, or one before what it refers to, are
+			// Two records of one path, or one before its reference, are
 			// refused here.
 			return
 		}

@@ -19,7 +19,7 @@ const (
 	fixedCA   = "fixed:r:sha256:04zwf782yjwnh3q6hz5izfd6jyip8kgw6g6yj43fiqhbyhdd0dqw"
 )
 
-// What stands for a path lies in the index, not in the stream.
+// Proofs are in the index, not in the stream.
 func TestProofs(t *testing.T) {
 	export := stream(record(t, "a", []byte("a"), ""), record(t, "b", []byte("b"), "", "a"), record(t, "c", []byte("c"), ""))
 	bare, sum := write(t, export)
@@ -55,7 +55,7 @@ func TestProofs(t *testing.T) {
 		t.Error("the stream has changed")
 	}
 
-	// An index from before there were any.
+	// An index without proofs, as older versions wrote.
 	ix, err = ReadIndex(t.Context(), bare, sum.SHA256, nil)
 	must(t, err)
 	for _, rec := range ix.Records {
@@ -105,8 +105,8 @@ func TestHostileProofs(t *testing.T) {
 	}
 }
 
-// Of a NAR that is not what the index says nobody gets the last bytes, in
-// whatever pieces it is read.
+// A reader never returns the last bytes of a NAR with a wrong hash, in whatever pieces it is
+// read.
 func TestWrongNAR(t *testing.T) {
 	for _, size := range []int{10, 3 * FrameSize / 2} {
 		m, s := write(t, stream(record(t, "a", noise(size), "")))
@@ -130,7 +130,7 @@ func TestWrongNAR(t *testing.T) {
 	}
 }
 
-// What is not read of a NAR is skipped.
+// The unread rest of a NAR is skipped.
 func TestSkip(t *testing.T) {
 	m, s := write(t, sample(t))
 	ix, err := ReadIndex(t.Context(), m, s.SHA256, nil)
@@ -165,7 +165,7 @@ func TestSkip(t *testing.T) {
 	}
 }
 
-// Whoever wrote the index, a name that leads out of the store is not handed on.
+// A reader refuses an index with a name that leads out of the store.
 func TestHostileNames(t *testing.T) {
 	m, _ := write(t, stream(record(t, "a", []byte("a"), "")))
 	for _, name := range []string{

@@ -11,15 +11,15 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// maxWindow bounds the memory for decoding a frame, in bytes. What [Write] makes
-// needs [FrameSize].
+// maxWindow bounds the memory for decoding a frame, in bytes. The frames of [Write]
+// need [FrameSize].
 const maxWindow = 64 << 20
 
-// A Reader gives records of a pack one after the other: Next goes to a record,
-// Read reads its NAR. Only byte ranges with wanted records are asked of the
-// source. After an error other than io.EOF there is nothing more to be had.
+// A Reader reads records of a pack one after the other: Next goes to the next record,
+// Read reads its NAR. It reads only byte ranges with wanted records. All calls after an
+// error return the error.
 type Reader struct {
-	// BytesRead is how many bytes of the pack were read.
+	// BytesRead counts the bytes that were read of the pack.
 	BytesRead int64
 
 	ctx  context.Context // of the source's ranges
@@ -29,7 +29,7 @@ type Reader struct {
 	runs []run // to come; the first is open if body is not nil
 
 	body  io.ReadCloser // the open run
-	lost  error         // what its source said
+	lost  error         // of its source
 	next  int           // in its frames
 	frame *io.LimitedReader
 	queue []int // wanted records of the frame, to come
@@ -41,11 +41,11 @@ type Reader struct {
 	err  error
 }
 
-// NewReader reads the records of these numbers, which must be in ascending order.
-// It must be closed.
+// NewReader returns a reader of the records with these numbers, which must be in ascending
+// order. The caller must close it.
 func (ix *Index) NewReader(ctx context.Context, src Source, numbers []int) (*Reader, error) {
-	// Without concurrency the decoder reads from nothing behind our back. What is in the
-	// frames is checked against better hashes than theirs.
+	// Without concurrency the decoder reads only when it is asked to. The checksums of frames
+	// are ignored, because NARs are checked against better hashes.
 	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.IgnoreChecksum(true))
 	if err != nil {
 		return nil, err
@@ -53,8 +53,8 @@ func (ix *Index) NewReader(ctx context.Context, src Source, numbers []int) (*Rea
 	return &Reader{ctx: ctx, ix: ix, src: src, dec: dec, runs: ix.runs(numbers), sum: sha256.New()}, nil
 }
 
-// Next goes to the next record, or gives io.EOF. What was not read of the NAR
-// before is skipped, and not checked.
+// Next goes to the next record, or returns io.EOF. The unread rest of the previous NAR is
+// skipped and not checked.
 func (r *Reader) Next() (*Record, error) {
 	if r.err == nil {
 		r.err = r.advance()
@@ -87,7 +87,7 @@ func (r *Reader) advance() error {
 	return nil
 }
 
-// nextFrame goes to a frame, wanted or between two that are.
+// nextFrame goes to the next frame, which is wanted or lies between wanted ones.
 func (r *Reader) nextFrame() error {
 	if r.frame != nil {
 		if _, err := io.Copy(io.Discard, r.frame); err != nil {
@@ -130,9 +130,9 @@ func (r *Reader) nextFrame() error {
 	return nil
 }
 
-// Read reads from the NAR of the record that Next gave, which ends with io.EOF.
+// Read reads from the NAR of the record that Next returned, which ends with io.EOF.
 // The NAR is checked against its hash in the index before its last bytes are
-// handed out: of one that is wrong nobody gets all.
+// returned, so that the caller never gets the whole of a wrong one.
 func (r *Reader) Read(p []byte) (int, error) {
 	switch {
 	case r.err != nil:
@@ -158,13 +158,13 @@ func (r *Reader) Read(p []byte) (int, error) {
 
 func (r *Reader) check() error {
 	if [sha256.Size]byte(r.sum.Sum(nil)) != r.rec.NarHash {
-		return fmt.Errorf("%w: what it holds as %s has not the hash that the index says", ErrCorrupt, r.rec.Path)
+		return fmt.Errorf("%w: the NAR of %s does not have its hash in the index", ErrCorrupt, r.rec.Path)
 	}
 	return nil
 }
 
-// corrupt tells an error of the source, such as a lost connection, from one of
-// what it has sent.
+// corrupt returns [ErrRead] with an error of the source, such as a lost connection, if there
+// was one; else err is an error of the data and becomes [ErrCorrupt].
 func (r *Reader) corrupt(err error) error {
 	if r.lost != nil {
 		return fmt.Errorf("%w: %w", ErrRead, r.lost)
@@ -184,11 +184,11 @@ func (r *ranged) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close ends the reading.
+// Close closes the source's range.
 func (r *Reader) Close() {
 	r.dec.Close()
 	if r.body != nil {
-		_ = r.body.Close() // what it says no longer matters
+		_ = r.body.Close()
 		r.body = nil
 	}
 	if r.err == nil {
@@ -204,8 +204,8 @@ type run struct {
 	records      map[int][]int // by frame
 }
 
-// Gap is how many bytes between two wanted frames are rather read than asked
-// around, since a request costs as much as these bytes.
+// Gap is the most bytes between two wanted frames that are read with them, because another
+// request takes as long as these bytes.
 const Gap = 2 << 20
 
 func (ix *Index) runs(numbers []int) []run {

@@ -18,42 +18,40 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
-// MinSecret is how many bytes the secret of a [Key] has at least.
+// MinSecret is the fewest bytes of the secret of a [Key].
 const MinSecret = 16
 
-// ErrKey is wrapped by the errors that say that something is sealed and there is
-// no key or another one, or that it is not sealed although there is a key.
-var ErrKey = errors.New("the key does not fit")
+// ErrKey is wrapped by errors about sealed data without a key or with another key, and
+// about data in clear with a key.
+var ErrKey = errors.New("encryption key mismatch")
 
-// ErrSeal is wrapped by the errors that say that something is not what was sealed
-// with this key.
+// ErrSeal is wrapped by errors about data that was changed after it was sealed.
 var ErrSeal = errors.New("the seal is broken")
 
-// A Key seals what leaves this machine. The nil Key is none: it leaves everything
-// in clear.
+// A Key encrypts and authenticates packs and documents that leave this machine, which is
+// called sealing. The nil Key leaves them in clear.
 type Key struct {
-	secret []byte // what all else is derived from
+	secret []byte // all other keys are derived from it
 	id     keyID
 }
 
 type (
 	keyID [8]byte
-	// salt tells what is sealed apart: every pack and document has a key of its own.
+	// salt makes the key of every pack and document a different one.
 	salt [32]byte
 )
 
-// NewKey makes a key of a secret of at least [MinSecret] bytes, not counting white
+// NewKey derives a key from a secret of at least [MinSecret] bytes, not counting white
 // space around it. The same secret always makes the same key.
 //
-// Whoever can read what is sealed can try secrets at leisure, so it should be a
-// random one. Since any text is taken, a phrase too, each try is made costly by
-// Argon2id, with the parameters of RFC 9106 for less memory (64 MiB). There is no
-// place for a salt that differs, since all jobs make the same key from nothing but
-// the secret.
+// An attacker with sealed data can try secrets offline, so the secret should be random.
+// Because any text is accepted, a phrase too, Argon2id makes each try expensive, with the
+// parameters of RFC 9106 for less memory (64 MiB). The salt is constant, because all jobs
+// derive the same key from the secret alone.
 func NewKey(secret string) (*Key, error) {
 	secret = strings.TrimSpace(secret)
 	if len(secret) < MinSecret {
-		return nil, fmt.Errorf("it has less than %d characters: make one with openssl rand -base64 32", MinSecret)
+		return nil, fmt.Errorf("it has fewer than %d characters. Create one with openssl rand -base64 32", MinSecret)
 	}
 	const passes, memory, lanes = 3, 64 << 10, 4 // KiB
 	k := &Key{secret: argon2.IDKey([]byte(secret), []byte("nix-matrix seal 1"), passes, memory, lanes, sha256.Size)}
@@ -62,8 +60,7 @@ func NewKey(secret string) (*Key, error) {
 	return k, err
 }
 
-// Fingerprint tells keys apart, in 16 hex digits; it is empty for the nil Key. It
-// is no secret.
+// Fingerprint returns the key's ID in 16 hex digits, or "" for the nil Key. It is not secret.
 func (k *Key) Fingerprint() string {
 	if k == nil {
 		return ""
@@ -71,7 +68,7 @@ func (k *Key) Fingerprint() string {
 	return hex.EncodeToString(k.id[:])
 }
 
-// What is sealed is cut into pieces, so that it is never in memory as a whole.
+// Data is sealed in pieces, so that it is never in memory as a whole.
 const (
 	pieceSize  = 64 << 10
 	sealedSize = pieceSize + chacha20poly1305.Overhead
@@ -79,11 +76,11 @@ const (
 
 const documentMagic = "nixmdoc1"
 
-// documentHead is how a sealed document begins: magic, key ID, salt.
+// documentHead is the size of the head of a sealed document: magic, key ID, salt.
 const documentHead = len(documentMagic) + len(keyID{}) + len(salt{})
 
-// Seal seals a small document. The context says what it is, such as "plan": what
-// was sealed as something else does not open. The nil Key leaves it as it is.
+// Seal seals a small document. The context is the kind of the document, such as "plan", and
+// must be the same for Open. The nil Key leaves the document as it is.
 func (k *Key) Seal(context string, plain []byte) []byte {
 	if k == nil {
 		return plain
@@ -95,9 +92,9 @@ func (k *Key) Seal(context string, plain []byte) []byte {
 	return b.Bytes()
 }
 
-// Open opens what Seal or a writer of NewWriter has made in the same context. Its
-// errors wrap [ErrKey] or [ErrSeal]. With a key, nothing is taken that is not
-// sealed; the nil Key takes only that, as it is.
+// Open decrypts a document that was sealed in the same context by Seal or NewWriter. Its
+// errors wrap [ErrKey] or [ErrSeal]. A key refuses documents in clear; the nil Key refuses
+// sealed ones and returns others as they are.
 func (k *Key) Open(context string, sealed []byte) ([]byte, error) {
 	r, err := k.NewReader(bytes.NewReader(sealed), context)
 	if err != nil {
@@ -106,8 +103,8 @@ func (k *Key) Open(context string, sealed []byte) ([]byte, error) {
 	return io.ReadAll(r)
 }
 
-// NewWriter seals a document of any size. It must be closed, which leaves dst
-// open. The nil Key seals nothing.
+// NewWriter returns a writer that seals a document of any size. The caller must close it,
+// which leaves dst open. The nil Key seals nothing.
 func (k *Key) NewWriter(dst io.Writer, context string) (io.WriteCloser, error) {
 	if k == nil {
 		return unsealed{dst}, nil
@@ -120,9 +117,9 @@ func (k *Key) NewWriter(dst io.Writer, context string) (io.WriteCloser, error) {
 	return k.derive("document "+context, unique).writer(dst, 0), nil
 }
 
-// NewReader opens what a writer of NewWriter or Seal has made in the same context,
-// see Open. Nothing is given that was not proven to be what was sealed; but of what
-// was cut off or changed in its middle, the reader gives what stands before.
+// NewReader returns a reader that decrypts a document like Open. It returns only authenticated
+// bytes; if the document was cut off or changed in the middle, it returns those before that
+// place, and then the error.
 func (k *Key) NewReader(src io.Reader, context string) (io.Reader, error) {
 	r := bufio.NewReaderSize(src, sealedSize+1)
 	head, err := r.Peek(documentHead)
@@ -131,7 +128,7 @@ func (k *Key) NewReader(src io.Reader, context string) (io.Reader, error) {
 	}
 	if !IsSealed(head) {
 		if k != nil {
-			return nil, fmt.Errorf("%w: the %s is not sealed, but there is a key: it was not made with encryption_key as it is here", ErrKey, context)
+			return nil, fmt.Errorf("%w: the %s is not sealed, but a key is given. Set encryption_key in all jobs or in none", ErrKey, context)
 		}
 		return r, nil
 	}
@@ -150,17 +147,17 @@ func (k *Key) NewReader(src io.Reader, context string) (io.Reader, error) {
 	return opened, nil
 }
 
-// IsSealed says whether a document is sealed, by its beginning.
+// IsSealed reports whether a document, of which the beginning is enough, is sealed.
 func IsSealed(document []byte) bool { return bytes.HasPrefix(document, []byte(documentMagic)) }
 
-// fits says whether something was sealed with this key, whose ID stands first in
-// head.
+// fits returns an error unless something was sealed with this key. The key's ID is at the
+// beginning of head.
 func (k *Key) fits(what string, head []byte) error {
 	switch id := keyID(head); {
 	case k == nil:
-		return fmt.Errorf("%w: the %s is sealed with the key %x, and there is none: set encryption_key, or the git_crypt_key that it was made from", ErrKey, what, id)
+		return fmt.Errorf("%w: the %s is sealed with the key %x, and no key is given. Set encryption_key, or the git_crypt_key that it was derived from", ErrKey, what, id)
 	case id != k.id:
-		return fmt.Errorf("%w: the %s is sealed with the key %x, and the one that is given is %x: encryption_key must be the same everywhere", ErrKey, what, id, k.id)
+		return fmt.Errorf("%w: the %s is sealed with the key %x, and the given key is %x. Set the same encryption_key in all jobs", ErrKey, what, id, k.id)
 	}
 	return nil
 }
@@ -176,12 +173,12 @@ type unsealed struct{ io.Writer }
 func (unsealed) Close() error { return nil }
 
 // A seal is the key of one pack or document. No nonce is used twice with it: a
-// nonce is the numbers of the frame and of the piece in it, and whether that is the
-// last one.
+// nonce has the numbers of the frame and of the piece in it, and a flag for the last
+// piece.
 type seal struct{ aead cipher.AEAD }
 
 func (k *Key) derive(purpose string, unique salt) seal {
-	// A wrong length of the key is the only error of both.
+	// Only a wrong length of the key is an error.
 	key, err := hkdf.Key(sha256.New, k.secret, unique[:], "nix-matrix "+purpose, chacha20poly1305.KeySize)
 	if err != nil {
 		panic(err)
@@ -203,7 +200,7 @@ func nonce(frame, piece uint64, last bool) []byte {
 	return n
 }
 
-// writer seals a frame. It must be closed.
+// writer returns a writer that seals a frame. The caller must close it.
 func (s seal) writer(dst io.Writer, frame uint64) *sealer {
 	return &sealer{seal: s, dst: dst, frame: frame, plain: make([]byte, 0, pieceSize)}
 }
@@ -241,7 +238,7 @@ func (w *sealer) flush(last bool) error {
 // Close writes the last piece, which may be empty.
 func (w *sealer) Close() error { return w.flush(true) }
 
-// reader opens a frame that ends with src.
+// reader returns a reader that decrypts a frame, which ends with src.
 func (s seal) reader(src io.Reader, frame uint64) *opener {
 	return &opener{seal: s, src: bufio.NewReaderSize(src, sealedSize+1), frame: frame, what: fmt.Sprint("frame ", frame)}
 }
@@ -251,7 +248,7 @@ type opener struct {
 	src          *bufio.Reader
 	what         string // for errors
 	frame, piece uint64
-	buf, plain   []byte // plain is what of buf is to come
+	buf, plain   []byte // plain is the unread part of buf
 	err          error
 }
 
@@ -267,7 +264,7 @@ func (r *opener) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// next opens a piece. What comes after the last one would be there to peek at.
+// next decrypts a piece. It is the last one if Peek finds nothing after it.
 func (r *opener) next() {
 	sealed, err := r.src.Peek(sealedSize + 1)
 	last := errors.Is(err, io.EOF)

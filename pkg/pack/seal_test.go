@@ -11,7 +11,7 @@ import (
 	"testing/iotest"
 )
 
-// Two keys, made once since that is costly.
+// Two keys, made once because that is expensive.
 var testKeys = sync.OnceValue(func() [2]*Key {
 	var keys [2]*Key
 	for i := range keys {
@@ -56,7 +56,7 @@ func TestSeal(t *testing.T) {
 		if err != nil || !bytes.Equal(got, plain) {
 			t.Errorf("%d bytes: %d bytes came back, %v", size, len(got), err)
 		}
-		// By and by, it is the same.
+		// NewReader returns the same.
 		r, err := key.NewReader(iotest.OneByteReader(bytes.NewReader(sealed)), "plan")
 		must(t, err)
 		if got, err = io.ReadAll(r); err != nil || !bytes.Equal(got, plain) {
@@ -77,7 +77,7 @@ func TestOpenWhatDoesNotFit(t *testing.T) {
 		saying string
 	}{
 		"no key, clear":    {none, "plan", plain, nil, ""},
-		"no key, sealed":   {none, "plan", sealed, ErrKey, "set encryption_key"},
+		"no key, sealed":   {none, "plan", sealed, ErrKey, "Set encryption_key"},
 		"a key, clear":     {key, "plan", plain, ErrKey, "not sealed"},
 		"a key, nothing":   {key, "plan", nil, ErrKey, "not sealed"},
 		"another key":      {other, "plan", sealed, ErrKey, key.Fingerprint()},
@@ -104,7 +104,7 @@ func TestOpenWhatDoesNotFit(t *testing.T) {
 	}
 }
 
-// Pieces can't be left out, repeated or brought into another order.
+// Pieces can't be left out, repeated or reordered.
 func TestPieces(t *testing.T) {
 	key := testKeys()[0]
 	sealed := key.Seal("log", noise(3*pieceSize+100))
@@ -152,7 +152,7 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
-// sealed makes a sealed pack.
+// sealed returns a sealed pack.
 func sealed(t testing.TB, export []byte) (*mem, *Summary) {
 	t.Helper()
 	var b bytes.Buffer
@@ -179,7 +179,7 @@ func TestSealedPack(t *testing.T) {
 		t.Error("there is clear text in it")
 	}
 
-	// A part of it is read by ranges as of any pack.
+	// A part of it is read by ranges as with any pack.
 	numbers, err := ix.Closure(storePath("top"))
 	must(t, err)
 	m.read = 0
@@ -189,7 +189,7 @@ func TestSealedPack(t *testing.T) {
 		t.Errorf("%d bytes of %d read for %v, %v", m.read, m.Size(), again, err)
 	}
 
-	// The same paths under the same key are found to be the same pack.
+	// The same paths with the same key have the same index hash.
 	other, again := sealed(t, export)
 	if s.SHA256 != again.SHA256 || bytes.Equal(m.data, other.data) {
 		t.Error("sealed twice, it is the same file, or another pack")
@@ -207,7 +207,7 @@ func TestSealedPackAndKeys(t *testing.T) {
 		key    *Key
 		saying string
 	}{
-		"no key":      {private, s.SHA256, nil, "set encryption_key"},
+		"no key":      {private, s.SHA256, nil, "Set encryption_key"},
 		"another key": {private, s.SHA256, keys[1], keys[0].Fingerprint()},
 		"in clear":    {bare, c.SHA256, keys[0], "not sealed"},
 	} {
@@ -217,7 +217,7 @@ func TestSealedPackAndKeys(t *testing.T) {
 	}
 }
 
-// Frames of a sealed pack are bound to their pack and their place in it.
+// Frames of a sealed pack are bound to their pack and their position in it.
 func TestSwappedFrames(t *testing.T) {
 	key := testKeys()[0]
 	export := stream(record(t, "a", noise(FrameSize+1), ""), record(t, "b", noise(FrameSize+2), ""))
@@ -238,12 +238,12 @@ func TestSwappedFrames(t *testing.T) {
 			t.Errorf("a frame %s: %v", name, err)
 		}
 	}
-	// A source that ends too early, where a piece does.
+	// A source that ends too early, at the end of a piece.
 	short := &mem{data: m.data[:from.offset+int64(sealedSize)]}
 	if err := extract(t, ix, io.Discard, short, 0); !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrRead) {
 		t.Errorf("a frame that is cut off: %v", err)
 	}
-	// An index that names the one frame for the other's records.
+	// An index that swaps the frames of records.
 	ix.frames[0], ix.frames[1] = to, from
 	if err := extract(t, ix, io.Discard, m, 0); !errors.Is(err, ErrCorrupt) || !errors.Is(err, ErrSeal) {
 		t.Errorf("a frame in another's place: %v", err)
@@ -257,7 +257,7 @@ func TestFlippedBitsOfASealedPack(t *testing.T) {
 	for at := 0; at < len(m.data); at += 1 + len(m.data)/200 {
 		m.data[at] ^= 8
 		var b bytes.Buffer
-		ix, err := ReadIndex(t.Context(), m, "", key) // without a hash, the seal alone must do
+		ix, err := ReadIndex(t.Context(), m, "", key) // without a hash, only the seal protects it
 		if err == nil {
 			err = extract(t, ix, &b, m, all(ix)...)
 		}

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// FrameSize is about how many bytes of small records share a frame,
+	// FrameSize is about the most bytes of small records in a frame,
 	// uncompressed. Larger records have a frame of their own.
 	FrameSize = 4 << 20
 
@@ -26,7 +26,7 @@ const (
 	maxReferences = 1 << 20
 )
 
-// Summary says what was written.
+// A Summary describes a written pack.
 type Summary struct {
 	Size   int64  // bytes of the pack
 	Paths  int    // number of records
@@ -34,47 +34,45 @@ type Summary struct {
 	Index  *Index
 }
 
-// Write makes a pack of an export stream, with proofs by store path of those
-// that have one. A signature or content address of a form that Nix does not write
-// is left out. With a key the pack is sealed. In clear, the same stream and proofs
-// always make the same bytes.
+// Write makes a pack of an export stream, with proofs by store path. Malformed signatures
+// and content addresses are left out. With a key the pack is sealed. In clear, the same
+// stream and proofs always make the same bytes.
 //
 // It compresses on all processors, eight at most, and needs about 70 MB of memory
-// and 30 MB for each of them besides the index, however large the records are.
-// After an error what was written is of no use. One of dst shows when more of the
-// stream is read.
+// and 30 MB for each of them, apart from the index, however large the records are.
+// After an error the written bytes are useless. An error of dst is returned only when more
+// of the stream is read.
 func Write(dst io.Writer, export io.Reader, proofs map[string]Proof, key *Key) (*Summary, error) {
 	return NewStream(export, proofs, key).Rest(dst)
 }
 
-// A Stream is an export stream that several packs are made of. See [Write] for what
-// it is made with.
+// A Stream makes several packs of an export stream.
 type Stream struct {
 	export *bufio.Reader
 	proofs map[string]Proof
 	key    *Key
 }
 
-// NewStream makes packs of an export stream.
+// NewStream returns a Stream. The arguments are those of [Write].
 func NewStream(export io.Reader, proofs map[string]Proof, key *Key) *Stream {
 	return &Stream{export: bufio.NewReaderSize(export, 1<<20), proofs: proofs, key: key}
 }
 
-// Next makes a pack of the next records: it ends with the one with which it has about
-// size bytes. It gives io.EOF when there are none left.
+// Next makes a pack of about size bytes from the next records. It returns io.EOF when no
+// records are left.
 func (s *Stream) Next(dst io.Writer, size int64) (*Summary, error) {
 	if ended, err := s.ended(); err != nil {
-		return nil, fmt.Errorf("read export stream: %w", err)
+		return nil, fmt.Errorf("cannot read the export stream: %w", err)
 	} else if ended {
 		return nil, io.EOF
 	}
 	return s.write(dst, size)
 }
 
-// Rest makes a pack of all records that are left, also of none.
+// Rest makes a pack of all records that are left, even if there are none.
 func (s *Stream) Rest(dst io.Writer) (*Summary, error) { return s.write(dst, math.MaxInt64) }
 
-// ended says whether there are no more records.
+// ended reports whether no records are left.
 func (s *Stream) ended() (bool, error) {
 	head, err := s.export.Peek(8)
 	if err != nil {
@@ -105,30 +103,30 @@ func (s *Stream) write(dst io.Writer, size int64) (*Summary, error) {
 		return nil, failed
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read export stream: %w", err)
+		return nil, fmt.Errorf("cannot read the export stream: %w", err)
 	}
 	return w.finish()
 }
 
-// writer sorts the bytes of records into frames. A record has a part to itself
-// until it is clear whether it is small or needs a frame of its own.
+// writer distributes the bytes of records to frames. A record has a part of its own
+// until it is known whether it is small or needs its own frame.
 type writer struct {
 	*Stream
 	*compressor
 	salt   salt // of a sealed pack
 	ix     Index
-	frames int         // that the compressor has got whole
-	out    frameWriter // the compressor's, until it was waited for
+	frames int         // whole ones that the compressor has
+	out    frameWriter // the compressor's, until wait returns
 
-	shared  *part // whole small records of the frame to come
-	rec     *part // of the record that is being read, what is not in a frame yet
-	open    bool  // the record that is being read has a frame of its own
+	shared  *part // whole small records of the next frame
+	rec     *part // the bytes of the current record that are not in a frame yet
+	open    bool  // the current record has its own frame
 	nar     hash.Hash
 	narSize int64
 	inNar   bool
 }
 
-// Write takes the bytes of a record, in whatever pieces they are read.
+// Write adds bytes of the current record.
 func (w *writer) Write(p []byte) (int, error) {
 	if w.inNar {
 		w.nar.Write(p)
@@ -147,8 +145,8 @@ func (w *writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// cut makes room for more of a record that is too large to share a frame: what was
-// collected before it makes one, the record starts the next.
+// cut makes room for more of a record that is too large to share a frame: the small records
+// before it become a frame, and the record starts the next one.
 func (w *writer) cut() (err error) {
 	if !w.open {
 		if err := w.flush(); err != nil {
@@ -161,7 +159,7 @@ func (w *writer) cut() (err error) {
 	return err
 }
 
-// stream reads records until about size bytes are written, and hands all their frames
+// stream reads records until about size bytes are written, and passes all their frames
 // to the compressor.
 func (w *writer) stream(size int64) (err error) {
 	if w.shared, err = w.next(); err != nil {
@@ -205,7 +203,7 @@ func (w *writer) record(r *bufio.Reader) error {
 	return w.place(rec)
 }
 
-// place ends a record: it decides in which frame it lies.
+// place ends a record and determines its frame.
 func (w *writer) place(rec Record) (err error) {
 	if !w.open && len(w.shared.plain)+len(w.rec.plain) > FrameSize {
 		if err := w.flush(); err != nil {
@@ -226,7 +224,7 @@ func (w *writer) place(rec Record) (err error) {
 	return err
 }
 
-// flush makes a frame of the small records that were collected.
+// flush makes a frame of the collected small records.
 func (w *writer) flush() (err error) {
 	if len(w.shared.plain) == 0 {
 		return nil
@@ -239,7 +237,7 @@ func (w *writer) flush() (err error) {
 
 // finish writes the end of the stream and the index.
 func (w *writer) finish() (*Summary, error) {
-	w.ix.frames = w.out.frames // the closing one holds no record
+	w.ix.frames = w.out.frames // without the last one, which has no record
 	end := &part{plain: binary.LittleEndian.AppendUint64(nil, nar.StreamEnd), last: true}
 	w.compress(end)
 	if err := w.out.part(end); err != nil {
@@ -262,7 +260,7 @@ func (w *writer) finish() (*Summary, error) {
 	return &Summary{Size: w.out.off, Paths: len(w.ix.Records), SHA256: hexSum(index), Index: &w.ix}, nil
 }
 
-// tail is what follows the frames of the stream.
+// tail returns the bytes after the frames of the stream.
 func (w *writer) tail(index []byte) []byte {
 	var tail []byte
 	magic := trailerMagic
@@ -280,7 +278,7 @@ func (w *writer) tail(index []byte) []byte {
 	return append(tail, magic...)
 }
 
-// readTrailer reads what follows the NAR in a record.
+// readTrailer reads the part of a record after the NAR.
 func (rec *Record) readTrailer(r io.Reader) error {
 	magic, err := wire.ReadUint64(r)
 	if err != nil {
@@ -313,7 +311,7 @@ func (rec *Record) readTrailer(r io.Reader) error {
 		return err
 	}
 	if n != nar.RecordEnd {
-		return fmt.Errorf("%s has a signature of the form that Nix no longer writes", rec.Path)
+		return fmt.Errorf("%s has a signature of a form that Nix no longer writes", rec.Path)
 	}
 	return nil
 }

@@ -93,7 +93,7 @@ func (c *Cache) ownIndex(ctx context.Context, system string) (own, all *storecac
 // keepIndex leaves an index for others.
 func (c *Cache) keepIndex(ctx context.Context, system string, ix *storecache.Index) error {
 	run := fmt.Sprintf("%d+%d+%d", c.Docs.Run, c.Docs.Attempt, time.Now().UnixNano())
-	return ix.Keep(ctx, c.Docs.Cache, c.indexKey(system), c.Docs.Trust.Refs()[0], run)
+	return ix.Save(ctx, c.Docs.Cache, c.indexKey(system), c.Docs.Trust.Refs()[0], run)
 }
 
 // WarnCache tells what the cache has failed to do. That a job may not use it, as one of a

@@ -1,20 +1,19 @@
-// Package storecache carries parts of the Nix store through a cache, as packs (see package
+// Package storecache stores parts of the Nix store in a cache, as packs (see package
 // pack) of three kinds:
 //
-//   - A drv pack has the derivations that a plan needs, with all that they refer to, for
-//     those who build. [PackDrvs] makes it, [RestoreDrvs] restores what an entry needs.
-//   - Inputs are the sources of a flake's inputs, for who evaluates: [SaveInputs],
+//   - A drv pack has the derivations of a plan and their closures, for the jobs that build.
+//     [PackDrvs] makes it, [RestoreDrvs] restores the derivations of an entry.
+//   - Inputs are the sources of a flake's inputs, for evaluations: [SaveInputs],
 //     [RestoreInputs].
-//   - Store packs have what was built, or all that a build took, for later runs. [New]
-//     says which paths are new, a [Saver] puts them into packs of about [PackSize], an
-//     [Index] says what lies where, and a [Restorer] brings closures back by an engine (see
+//   - Store packs have built paths, or all new paths of a build, for later runs. [New]
+//     returns the new paths, a [Saver] puts them into packs of about [PackSize], an
+//     [Index] has their positions, and a [Restorer] restores closures with an engine (see
 //     package engine).
 //
-// What comes from a cache is hostile until it is checked: of a path only that content
-// becomes valid which has the hash in the index, and the content address if the index
-// says that it has one; and what refers to a path that did not come does not become valid
-// either. Where the writers of the packs are not trusted, an [Acceptance] leaves out the
-// paths that nothing but the index vouches for.
+// Data from a cache is hostile until it is checked: a path becomes valid only if its content
+// has the hash in the index, and the content address if the index has one, and if its
+// references become valid. Where the writers of the packs are not trusted, an [Acceptance]
+// leaves out paths that have no proof of their own.
 //
 // # Index
 //
@@ -26,25 +25,24 @@
 //
 //	version  1
 //	packs    per pack an object of
-//	           key    that it is stored under
+//	           key    of the pack in the cache
 //	           size   bytes
 //	           used   when a path of it was last needed, or it was saved; RFC 3339
-//	           index  the pack's own, see package pack, and of a sealed pack its salt:
+//	           index  of the pack, see package pack, with the salt of a sealed pack in
 //	                  base64
 //
-// A path that several packs have is taken from the first of them. An index is stored after
-// the packs that it names, under a key that nobody writes twice,
+// A path in several packs is read from the first of them. An index is stored after
+// the packs that it names, under a key that is written only once,
 //
 //	ID-index-1+SEAL+SYSTEM+REF+RUN.TRY
 //
-// with the fingerprint of the key that it is sealed with, or nothing, the system of the
-// paths, the ref that it was made from and whatever tells this run from others. (No part
-// has a "+" of its own.) The newest of a ref counts, and who reads takes
-// that of its own ref and those of the refs that it goes to together. It names only packs
-// that the runs of its ref have saved, so that no ref pushes out what another one has. A
-// pack that an index names and that is not there is a miss, no more. The key of a pack is
+// with the fingerprint of the encryption key, or nothing, the system of the paths, the ref
+// of the run and a name of the run. (No part contains a "+".) The newest index of a ref
+// counts, and a job merges that of its own ref with those of the refs that it merges into. An
+// index names only packs that runs of its ref saved, so that no ref displaces the packs of
+// another. A missing pack is only a cache miss. The key of a pack is
 //
 //	ID-pack-HASH-TRY
 //
-// with a hash of its paths and their NAR hashes, so that the same is stored once.
+// with a hash of its paths and their NAR hashes, so that equal packs are stored once.
 package storecache

@@ -22,7 +22,7 @@ import (
 	"github.com/org/nix-matrix/pkg/pack"
 )
 
-// Nix is what this package needs of Nix.
+// Nix has the methods of *nix.Nix that saving needs.
 type Nix interface {
 	Requisites(ctx context.Context, paths ...string) ([]string, error)
 	FullInfo(ctx context.Context, paths ...string) ([]nix.PathInfo, error)
@@ -30,7 +30,7 @@ type Nix interface {
 	Valid(ctx context.Context, paths ...string) (map[string]bool, error)
 }
 
-// drvPackFormat is part of the key: a change of the pack's format must change it.
+// drvPackFormat is part of the key. It must change with the format of the pack.
 const drvPackFormat = "nix-matrix drv pack 2"
 
 // A DrvPack is a drv pack in a file.
@@ -41,9 +41,8 @@ type DrvPack struct {
 }
 
 // PackDrvs writes a drv pack to file: the closure of the derivations, each path
-// once, sealed unless seal is nil. The cache key is made from the paths and the
-// seal, prefixed with id. Nothing is left of a file that could not be written to
-// its end.
+// once, sealed unless seal is nil. The cache key has the prefix id and a hash of the paths
+// and the seal. After an error, the file is removed.
 func PackDrvs(ctx context.Context, from Nix, id, file string, drvs []string, seal *pack.Key) (_ *DrvPack, err error) {
 	paths, err := from.Requisites(ctx, drvs...)
 	if err != nil {
@@ -51,11 +50,11 @@ func PackDrvs(ctx context.Context, from Nix, id, file string, drvs []string, sea
 	}
 	f, err := os.Create(file)
 	if err != nil {
-		return nil, fmt.Errorf("write drv pack: %w", err)
+		return nil, fmt.Errorf("cannot write the derivations: %w", err)
 	}
 	defer func() {
 		if cerr := f.Close(); err == nil && cerr != nil {
-			err = fmt.Errorf("write drv pack: %w", cerr)
+			err = fmt.Errorf("cannot write the derivations: %w", cerr)
 		}
 		if err != nil {
 			_ = os.Remove(file)
@@ -64,12 +63,12 @@ func PackDrvs(ctx context.Context, from Nix, id, file string, drvs []string, sea
 
 	summary, err := packPaths(ctx, from, f, paths, seal)
 	if err != nil {
-		return nil, fmt.Errorf("write drv pack: %w", err)
+		return nil, fmt.Errorf("cannot write the derivations: %w", err)
 	}
 	return &DrvPack{Summary: *summary, seal: seal, key: drvPackKey(id, seal.Fingerprint(), paths)}, nil
 }
 
-// packPaths writes a pack of valid paths, references before what refers to them.
+// packPaths writes a pack of valid paths, which are in reference order.
 func packPaths(ctx context.Context, from Nix, dst io.Writer, paths []string, seal *pack.Key) (*pack.Summary, error) {
 	infos, err := from.FullInfo(ctx, paths...)
 	if err != nil {
@@ -86,7 +85,7 @@ func packPaths(ctx context.Context, from Nix, dst io.Writer, paths []string, sea
 	return summary, err
 }
 
-// export has packs made of valid paths, references before what refers to them.
+// export calls write with a stream of valid paths, which are in reference order.
 func export(ctx context.Context, from Nix, infos []nix.PathInfo, seal *pack.Key, write func(*pack.Stream) error) error {
 	proofs := map[string]pack.Proof{}
 	for _, info := range infos {
@@ -108,15 +107,15 @@ func export(ctx context.Context, from Nix, infos []nix.PathInfo, seal *pack.Key,
 	if err != nil {
 		cancel()
 	}
-	_ = r.CloseWithError(err) // so that an exporter nobody reads from ends
+	_ = r.CloseWithError(err) // so that the exporter ends if it was not read to its end
 	if exported := g.Wait(); err == nil {
 		err = exported
 	}
 	return err
 }
 
-// intact makes sure that what was packed is what was once registered: files in a store
-// can be changed by who may, or by a disk.
+// intact returns an error if a packed path does not have its registered hash, because root or a
+// faulty disk may have changed its files.
 func intact(ix *pack.Index, infos []nix.PathInfo) error {
 	registered := make(map[string]string, len(infos))
 	for _, info := range infos {
@@ -125,16 +124,16 @@ func intact(ix *pack.Index, infos []nix.PathInfo) error {
 	for i := range ix.Records {
 		rec := &ix.Records[i]
 		if hash := hex.EncodeToString(rec.NarHash[:]); registered[rec.Path] != hash {
-			return &nix.PathError{Path: rec.Path, Err: errors.New("it has changed since it was added to the store: repair it with nix-store --repair-path")}
+			return &nix.PathError{Path: rec.Path, Err: errors.New("it has changed since it was added to the store. Repair it with nix-store --repair-path")}
 		}
 	}
 	return nil
 }
 
-// sumOf names a set of paths, sealed with the key of a fingerprint or in clear.
+// sumOf returns a hash of a set of paths, sealed with the key of a fingerprint or in clear.
 func sumOf(format, seal string, paths []string) string {
 	h := sha256.New()
-	_, _ = fmt.Fprintln(h, format) // a hash takes everything
+	_, _ = fmt.Fprintln(h, format) // never fails
 	if seal != "" {
 		_, _ = fmt.Fprintln(h, "sealed", seal)
 	}
@@ -149,11 +148,11 @@ func drvPackKey(id, seal string, paths []string) func(try int) string {
 	return job.DrvsKey(id, sum)
 }
 
-// Save puts the pack's file into a cache and gives the key that it is under.
+// Save uploads the pack's file to a cache and returns its key.
 func (p *DrvPack) Save(ctx context.Context, to cache.Cache, file string) (string, error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return "", fmt.Errorf("save the drv pack: %w", err)
+		return "", fmt.Errorf("cannot save the derivations: %w", err)
 	}
 	defer f.Close()
 	key, err := cache.SaveOnce(ctx, to, p.key, f, p.Size, func(blob cache.Blob) bool {
@@ -161,28 +160,28 @@ func (p *DrvPack) Save(ctx context.Context, to cache.Cache, file string) (string
 		return err == nil
 	})
 	if err != nil {
-		return "", fmt.Errorf("save the drv pack: %w", err)
+		return "", fmt.Errorf("cannot save the derivations: %w", err)
 	}
 	return key, nil
 }
 
-// ErrSource is wrapped by the errors that are a pack's, not the store's: it could
-// not be read, or what was read is wrong. Another source may help.
-var ErrSource = errors.New("the pack can't be used")
+// ErrSource is wrapped by errors of a pack, as opposed to those of the store: the pack
+// could not be read or is corrupt. Another source may help.
+var ErrSource = errors.New("cannot use the pack")
 
-// Restored says what a restore took.
+// Restored describes a restore.
 type Restored struct {
 	Paths int      // added
 	Size  int64    // bytes of their NARs
 	Bytes int64    // read from packs
-	Packs []string // keys of those that paths came from, if there is an index
-	Lost  []string // keys of those that are not there, or have not what they should
+	Packs []string // keys of the packs with these paths, if there is an index
+	Lost  []string // keys of packs that are missing or corrupt
 }
 
 // RestoreDrvs adds the closures of derivations from a drv pack to the store, with
-// signatures and content addresses, leaving out what is valid already. sum is the
-// hash of the pack's index from the Plan, seal what the pack is sealed with. A path
-// that is needed and not accepted is an error that wraps [ErrUnproven].
+// signatures and content addresses. Paths that are valid already are left out. sum is the
+// hash of the pack's index from the Plan, seal the key of the pack. If a needed path is
+// not accepted, the error wraps [ErrUnproven].
 func RestoreDrvs(ctx context.Context, to RestoreNix, by engine.Engine, src pack.Source, sum string, drvs []string, seal *pack.Key, accepts Acceptance) (Restored, error) {
 	index, err := pack.ReadIndex(ctx, src, sum, seal)
 	if err != nil {
@@ -194,16 +193,16 @@ func RestoreDrvs(ctx context.Context, to RestoreNix, by engine.Engine, src pack.
 	}
 	restored, err := restoreRecords(ctx, to, by, src, index, numbers, accepts)
 	if err != nil {
-		return restored, fmt.Errorf("restore derivations: %w", err)
+		return restored, fmt.Errorf("cannot restore the derivations: %w", err)
 	}
 	return restored, nil
 }
 
-// ErrUnproven is wrapped by the errors that say that a path of a pack is not accepted.
+// ErrUnproven is wrapped by errors about a path of a pack that is not accepted.
 var ErrUnproven = errors.New("it has neither a content address nor a signature by a trusted key")
 
-// restoreRecords adds the records of these numbers to the store, but for those that are
-// valid already. What they refer to is among them, or valid.
+// restoreRecords adds the records with these numbers to the store, except paths that are valid
+// already. Their references are among them, or valid.
 func restoreRecords(ctx context.Context, to RestoreNix, by engine.Engine, src pack.Source, index *pack.Index, numbers []int, accepts Acceptance) (Restored, error) {
 	paths := make([]string, len(numbers))
 	for i, n := range numbers {
@@ -214,24 +213,24 @@ func restoreRecords(ctx context.Context, to RestoreNix, by engine.Engine, src pa
 		return Restored{}, err
 	}
 	only := &Pack{Size: src.Size(), Index: index}
-	wanted := map[string]place{}
+	wanted := map[string]location{}
 	for _, n := range numbers {
 		rec := &index.Records[n]
 		if valid[rec.Path] {
 			continue
 		}
 		if !accepts.accepts(rec) {
-			return Restored{}, fmt.Errorf("the pack has %s: %w", rec.Path, ErrUnproven)
+			return Restored{}, fmt.Errorf("cannot accept %s: %w", rec.Path, ErrUnproven)
 		}
-		wanted[rec.Path] = place{only, n}
+		wanted[rec.Path] = location{only, n}
 	}
 	open := func(context.Context, *Pack) (pack.Source, error) { return src, nil }
 	got, err := newTransfer(by, open, nil).run(ctx, wanted)
 	return Restored{Paths: got.Paths, Size: got.Size, Bytes: got.Bytes}, err
 }
 
-// ReadDrvs reads all derivations in a drv pack, by their paths. Those that can't be
-// read are left out, and in the error beside the others.
+// ReadDrvs returns all derivations of a drv pack by their paths. Unreadable ones are
+// left out and are in the error, which is returned with the others.
 func ReadDrvs(ctx context.Context, src pack.Source, sum string, seal *pack.Key) (map[string]nix.Derivation, error) {
 	index, err := pack.ReadIndex(ctx, src, sum, seal)
 	if err != nil {
@@ -257,7 +256,7 @@ func ReadDrvs(ctx context.Context, src pack.Source, sum string, seal *pack.Key) 
 		}
 		drv, err := readDrv(records, rec)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("read %s of the pack: %w", rec.Path, err))
+			errs = append(errs, fmt.Errorf("cannot read %s of the pack: %w", rec.Path, err))
 			continue
 		}
 		all[rec.Path] = drv
@@ -269,7 +268,7 @@ func ReadDrvs(ctx context.Context, src pack.Source, sum string, seal *pack.Key) 
 func readDrv(r io.Reader, rec *pack.Record) (nix.Derivation, error) {
 	const most = 64 << 20
 	if rec.NarSize > most {
-		return nix.Derivation{}, fmt.Errorf("it has %d bytes", rec.NarSize)
+		return nix.Derivation{}, fmt.Errorf("it has %d bytes, more than %d", rec.NarSize, most)
 	}
 	data, err := io.ReadAll(r)
 	if err != nil {
@@ -288,7 +287,7 @@ func pathInfo(rec *pack.Record) nix.PathInfo {
 	}
 }
 
-// File opens a pack that is a file, such as one from an artifact.
+// File opens a pack in a file, such as one from an artifact.
 func File(name string) (*PackFile, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -310,8 +309,7 @@ type PackFile struct {
 // Size is in bytes.
 func (f *PackFile) Size() int64 { return f.size }
 
-// Range reads from offset on; what lies behind the end is an unexpected EOF for
-// who reads it.
+// Range reads length bytes from offset on. Beyond the end of the file, the reader returns EOF.
 func (f *PackFile) Range(_ context.Context, offset, length int64) (io.ReadCloser, error) {
 	return io.NopCloser(io.NewSectionReader(f, offset, length)), nil
 }

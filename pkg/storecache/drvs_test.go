@@ -35,7 +35,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// From one real store to another, by a cache.
+// Derivations go from one real store to another through a cache.
 func TestHandOver(t *testing.T) {
 	t.Setenv("PATH", testbench.NixPath(t, "2.34")+string(os.PathListSeparator)+os.Getenv("PATH"))
 	t.Setenv("HOME", t.TempDir())
@@ -43,7 +43,7 @@ func TestHandOver(t *testing.T) {
 	n, err := nix.Find(t.Context(), io.Discard, nix.Config{})
 	must(t, err)
 
-	// Two derivations with one in common, and a large source that only one needs.
+	// Two derivations with a common input, and a large source that only one needs.
 	source := filepath.Join(t.TempDir(), "source")
 	must(t, os.WriteFile(source, bytes.Repeat([]byte("0123456789abcdef"), 1<<20), 0o600))
 	var drvs []string
@@ -122,10 +122,10 @@ func TestHandOver(t *testing.T) {
 		t.Errorf("the closure is %v", closure)
 	}
 	if _, err := RestoreDrvs(t.Context(), n, engine.Protocol(n), blob, packed.SHA256, []string{"/nix/store/00000000000000000000000000000000-nosuch.drv"}, nil, Everything()); !errors.Is(err, ErrSource) {
-		t.Errorf("what the pack does not hold: %v", err)
+		t.Errorf("a path that is not in the pack: %v", err)
 	}
 
-	// The file is as good as the cache; one that was cut is not.
+	// The file works like the cache; a cut one does not.
 	testbench.UseStore(t, t.TempDir())
 	f, err := File(file)
 	must(t, err)

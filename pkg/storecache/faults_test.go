@@ -17,7 +17,7 @@ import (
 	"github.com/org/nix-matrix/pkg/pack"
 )
 
-// memory is an engine that keeps the NARs of what is valid.
+// memory is an engine that keeps the NARs of valid paths.
 type memory struct {
 	mu    sync.Mutex
 	added map[string]string
@@ -64,7 +64,7 @@ func (m *memory) restore(t *testing.T, c cache.Cache, ix *Index) (Restored, erro
 	return r.Restore(t.Context(), ix.Paths()...)
 }
 
-// changed has one bit of each blob turned around, or blobs that are cut.
+// changed is a cache whose blobs have one bit flipped, or are cut.
 type changed struct {
 	cache.Cache
 	key string
@@ -97,7 +97,7 @@ func (b changedBlob) Range(ctx context.Context, offset, length int64) (io.ReadCl
 	return io.NopCloser(bytes.NewReader(data)), err
 }
 
-// hesitant opens many blobs only when one of the first was read.
+// hesitant is a cache that opens more than atOnce blobs only when one of the first was read.
 type hesitant struct {
 	cache.Cache
 	opened atomic.Int32
@@ -127,7 +127,7 @@ func (b hesitantBlob) Range(ctx context.Context, offset, length int64) (io.ReadC
 	return b.Blob.Range(ctx, offset, length)
 }
 
-// What lies in many packs is read before all of them are looked up.
+// Paths in many packs are read before all packs are looked up.
 func TestManyPacks(t *testing.T) {
 	c := &hesitant{Cache: open(t), read: make(chan struct{})}
 	var packs []*Pack
@@ -141,9 +141,8 @@ func TestManyPacks(t *testing.T) {
 	}
 }
 
-// Whichever bit of a pack or an index is turned around, no path becomes valid that is not
-// what was saved; and no other is lost than those that lie in what was changed, or refer
-// to them.
+// With any bit of a pack or an index flipped, only paths with the saved content become valid, and
+// only paths in the changed part and their referrers are lost.
 func TestFlippedBits(t *testing.T) {
 	seal, err := pack.NewKey("a secret for the tests")
 	must(t, err)
@@ -158,7 +157,7 @@ func TestFlippedBits(t *testing.T) {
 			packs = append(packs, p)
 			bits += 8 * p.Size
 		}
-		must(t, NewIndex(packs...).Keep(t.Context(), c, k, "main", "1"))
+		must(t, NewIndex(packs...).Save(t.Context(), c, k, "main", "1"))
 		index, err := c.Open(t.Context(), "none", k.start("main"))
 		must(t, err)
 		load := func(c cache.Cache) (*Index, error) { return Load(t.Context(), c, k, "main") }

@@ -18,7 +18,7 @@ import (
 	"github.com/org/nix-matrix/pkg/nix/nixtest"
 )
 
-// narWords are strings as they stand in a NAR.
+// narWords returns strings as they are encoded in a NAR.
 func narWords(all ...string) string {
 	var b []byte
 	for _, s := range all {
@@ -35,7 +35,7 @@ func narLink(target string) string {
 	return narWords("(", "type", "symlink", "target", target, ")")
 }
 
-// narDir has names and nodes in turn.
+// narDir returns a directory of names and nodes, given in turn.
 func narDir(entries ...string) string {
 	all := narWords("(", "type", "directory")
 	for i := 0; i < len(entries); i += 2 {
@@ -44,7 +44,7 @@ func narDir(entries ...string) string {
 	return all + narWords(")")
 }
 
-// hostileNARs are those that nobody must unpack.
+// hostileNARs are NARs that must not be unpacked.
 func hostileNARs() map[string]string {
 	deep := ""
 	for range 20_000 {
@@ -70,7 +70,7 @@ func hostileNARs() map[string]string {
 	}
 }
 
-// packOfNARs makes a pack of whatever NARs, with an index that fits.
+// packOfNARs returns a pack of any NARs, with a matching index.
 func packOfNARs(t *testing.T, key string, paths []string, nars []string) (*Pack, []byte) {
 	t.Helper()
 	enc, err := zstd.NewWriter(nil)
@@ -100,8 +100,8 @@ func packOfNARs(t *testing.T, key string, paths []string, nars []string) (*Pack,
 	return newPack(key, int64(len(packed)), &ix), packed
 }
 
-// Whoever may write to the cache can say that a path is what he has made: what is no NAR
-// is not restored, by no engine, and nothing else is harmed.
+// An attacker who may write to the cache can put any bytes into a pack: no engine restores
+// malformed NARs, and no other path is affected.
 func TestHostilePacks(t *testing.T) {
 	n := nixtest.Newest(t)
 	for name, nar := range hostileNARs() {
@@ -126,7 +126,7 @@ func TestHostilePacks(t *testing.T) {
 			}
 			nixtest.Verify(t)
 			if _, err := r.Restore(t.Context(), good); err != nil {
-				t.Errorf("%s, %s: what is good: %v", name, engine, err)
+				t.Errorf("%s, %s: a good path: %v", name, engine, err)
 			}
 			if names := nixtest.InStore(t); engine == "direct" && strings.Join(names, " ") != filepath.Base(good) {
 				t.Errorf("%s, %s: the store has %q", name, engine, names)

@@ -17,18 +17,18 @@ import (
 	"github.com/org/nix-matrix/pkg/pack"
 )
 
-// An Index says which store path lies in which pack of a cache. The document is specified
-// with the package.
+// An Index has the store paths of the packs in a cache. The package's comment specifies the
+// document.
 type Index struct {
 	Packs []*Pack
 
 	packs   map[string]*Pack
-	paths   map[string]place
+	paths   map[string]location
 	accepts Acceptance
-	refused map[string]bool // paths that packs have and it does not accept
+	refused map[string]bool // paths of packs that are not accepted
 }
 
-// A Pack is one that lies in a cache.
+// A Pack is a pack in a cache.
 type Pack struct {
 	Key   string      `json:"key"`
 	Size  int64       `json:"size"` // bytes
@@ -36,8 +36,8 @@ type Pack struct {
 	Index *pack.Index `json:"index"`
 }
 
-// A place is where a path lies.
-type place struct {
+// A location is the position of a path.
+type location struct {
 	pack   *Pack
 	record int
 }
@@ -45,9 +45,9 @@ type place struct {
 const (
 	indexMagic   = "nixmidx1"
 	indexVersion = 1
-	// maxIndex bounds the memory that an index may take, in bytes.
+	// maxIndex is the most bytes of memory that an index may need.
 	maxIndex = 512 << 20
-	// maxStoredIndex is how many bytes of a cache are read as an index at most.
+	// maxStoredIndex is the most bytes of an index in a cache.
 	maxStoredIndex = 128 << 20
 )
 
@@ -56,24 +56,24 @@ type indexJSON struct {
 	Packs   []*Pack `json:"packs"`
 }
 
-// NewIndex is an index of packs, which accepts all of their paths.
+// NewIndex returns an index of packs that accepts all of their paths.
 func NewIndex(packs ...*Pack) *Index { return newIndex(Everything(), packs) }
 
 func newIndex(accepts Acceptance, packs []*Pack) *Index {
-	ix := &Index{packs: map[string]*Pack{}, paths: map[string]place{}, accepts: accepts, refused: map[string]bool{}}
+	ix := &Index{packs: map[string]*Pack{}, paths: map[string]location{}, accepts: accepts, refused: map[string]bool{}}
 	ix.Add(packs...)
 	return ix
 }
 
-// Accepting returns an index of the same packs without the paths that are not accepted,
-// and how many those are.
+// Accepting returns an index of the same packs without the paths that a does not accept,
+// and the number of these.
 func (ix *Index) Accepting(a Acceptance) (accepting *Index, refused int) {
 	accepting = newIndex(a, ix.Packs)
 	return accepting, len(accepting.refused)
 }
 
-// Add adds packs. Of one that is there already only the later time of use counts; a path
-// that another pack has too is taken from whichever came first.
+// Add adds packs. If a pack is there already, the later time of use counts; a path in several
+// packs is read from the first.
 func (ix *Index) Add(packs ...*Pack) {
 	for _, p := range packs {
 		if known := ix.packs[p.Key]; known != nil {
@@ -89,7 +89,7 @@ func (ix *Index) Add(packs ...*Pack) {
 			switch _, twice := ix.paths[rec.Path]; {
 			case twice:
 			case ix.accepts.accepts(rec):
-				ix.paths[rec.Path] = place{p, n}
+				ix.paths[rec.Path] = location{p, n}
 				delete(ix.refused, rec.Path)
 			default:
 				ix.refused[rec.Path] = true
@@ -98,7 +98,7 @@ func (ix *Index) Add(packs ...*Pack) {
 	}
 }
 
-// Has reports whether a pack has a path, and the index accepts it.
+// Has reports whether a pack has a path and the index accepts it.
 func (ix *Index) Has(path string) bool {
 	_, ok := ix.paths[path]
 	return ok
@@ -107,14 +107,13 @@ func (ix *Index) Has(path string) bool {
 // saved reports whether a pack has a path, accepted or not.
 func (ix *Index) saved(path string) bool { return ix.Has(path) || ix.refused[path] }
 
-// Without gives an index without the packs that have these keys.
+// Without returns an index without the packs that have these keys.
 func (ix *Index) Without(keys ...string) *Index {
 	return newIndex(ix.accepts, slices.DeleteFunc(slices.Clone(ix.Packs), func(p *Pack) bool { return slices.Contains(keys, p.Key) }))
 }
 
-// Within gives an index of packs that have no more than so many bytes together: those
-// that were needed last, as far as there is room for each. With no limit, which is 0, it
-// is all of them.
+// Within returns an index of the packs that were needed last and together have at most limit
+// bytes. If a pack does not fit, smaller ones may. A limit of 0 means no limit.
 func (ix *Index) Within(limit int64) *Index {
 	packs := slices.Clone(ix.Packs)
 	slices.SortStableFunc(packs, func(a, b *Pack) int { return cmp.Or(b.Used.Compare(a.Used), cmp.Compare(a.Key, b.Key)) })
@@ -128,9 +127,9 @@ func (ix *Index) Within(limit int64) *Index {
 	}))
 }
 
-// Closure gives the paths that these need, themselves too, as far as the packs have
-// them, and those that are referred to and not in any pack.
-func (ix *Index) Closure(paths ...string) (there, outside []string) {
+// Closure returns those paths of the closures of paths that packs have, and those that are
+// referred to and in no pack.
+func (ix *Index) Closure(paths ...string) (packed, outside []string) {
 	seen := map[string]bool{}
 	todo := slices.Clone(paths)
 	for len(todo) > 0 {
@@ -145,13 +144,13 @@ func (ix *Index) Closure(paths ...string) (there, outside []string) {
 			outside = append(outside, path)
 			continue
 		}
-		there = append(there, path)
+		packed = append(packed, path)
 		todo = append(todo, at.pack.Index.Records[at.record].References...)
 	}
-	return there, outside
+	return packed, outside
 }
 
-// Paths are all that the packs have.
+// Paths returns all accepted paths of the packs.
 func (ix *Index) Paths() []string {
 	paths := make([]string, 0, len(ix.paths))
 	for path := range ix.paths {
@@ -160,16 +159,16 @@ func (ix *Index) Paths() []string {
 	return paths
 }
 
-// Marshal gives the document, sealed unless the key is nil.
+// Marshal returns the document, sealed unless the key is nil.
 func (ix *Index) Marshal(key *pack.Key) ([]byte, error) {
 	data, err := pack.CompressJSON(indexJSON{indexVersion, ix.Packs})
 	if err != nil {
-		return nil, fmt.Errorf("write index: %w", err)
+		return nil, fmt.Errorf("cannot write the index: %w", err)
 	}
 	return key.Seal(indexDocument, wrap(data)), nil
 }
 
-// wrap makes a document of compressed JSON.
+// wrap returns a document with compressed JSON.
 func wrap(data []byte) []byte {
 	sum := sha256.Sum256(data)
 	return slices.Concat([]byte(indexMagic), sum[:], data)
@@ -177,9 +176,8 @@ func wrap(data []byte) []byte {
 
 const indexDocument = "index"
 
-// ParseIndex reads what Marshal has written with the same key. An error that says that
-// the bytes are not what was written wraps [pack.ErrCorrupt], [pack.ErrKey] or
-// [pack.ErrSeal].
+// ParseIndex parses the result of Marshal with the same key. If the data is corrupt or has
+// another key, the error wraps [pack.ErrCorrupt], [pack.ErrKey] or [pack.ErrSeal].
 func ParseIndex(data []byte, key *pack.Key) (*Index, error) {
 	data, err := key.Open(indexDocument, data)
 	if err != nil {
@@ -187,14 +185,14 @@ func ParseIndex(data []byte, key *pack.Key) (*Index, error) {
 	}
 	rest, ok := bytes.CutPrefix(data, []byte(indexMagic))
 	if !ok || len(rest) < sha256.Size || sha256.Sum256(rest[sha256.Size:]) != [sha256.Size]byte(rest) {
-		return nil, fmt.Errorf("%w: not an index, or one that was changed", pack.ErrCorrupt)
+		return nil, fmt.Errorf("%w: not an index, or a changed one", pack.ErrCorrupt)
 	}
 	var doc indexJSON
 	if err := pack.DecompressJSON(rest[sha256.Size:], maxIndex, &doc); err != nil {
 		return nil, err
 	}
 	if doc.Version != indexVersion {
-		return nil, fmt.Errorf("the index has version %d, this nix-matrix reads version %d", doc.Version, indexVersion)
+		return nil, fmt.Errorf("the index has version %d, but this nix-matrix reads version %d", doc.Version, indexVersion)
 	}
 	for _, p := range doc.Packs {
 		if p == nil || p.Index == nil || p.Size <= 0 || cache.CheckKey(p.Key) != nil {
@@ -207,15 +205,15 @@ func ParseIndex(data []byte, key *pack.Key) (*Index, error) {
 	return NewIndex(doc.Packs...), nil
 }
 
-// FindPack finds a pack in a cache by its key, as one that was just needed.
+// FindPack returns the pack with a key in a cache. Its time of use is now.
 func FindPack(ctx context.Context, from cache.Cache, key string, seal *pack.Key) (*Pack, error) {
 	blob, err := from.Open(ctx, key)
 	if err != nil {
-		return nil, fmt.Errorf("find pack: %w", err)
+		return nil, fmt.Errorf("cannot find the pack: %w", err)
 	}
 	index, err := pack.ReadIndex(ctx, blob, "", seal)
 	if err != nil {
-		return nil, fmt.Errorf("find pack %s: %w", key, err)
+		return nil, fmt.Errorf("cannot read pack %s: %w", key, err)
 	}
 	return newPack(key, blob.Size(), index), nil
 }
@@ -224,19 +222,19 @@ func newPack(key string, size int64, index *pack.Index) *Pack {
 	return &Pack{Key: key, Size: size, Used: time.Now().UTC().Truncate(time.Second), Index: index}
 }
 
-// An IndexKey is what indexes are stored under.
+// An IndexKey has the parts of an index's key that don't depend on the run.
 type IndexKey struct {
 	ID     string
 	System string // of the paths, such as x86_64-linux
 	Seal   *pack.Key
 }
 
-// start begins the keys of what was stored from a ref, such as refs/heads/main.
+// start returns the prefix of the keys of a ref's indexes. A ref is such as refs/heads/main.
 func (k IndexKey) start(ref string) string {
 	return fmt.Sprintf("%s%d+%s+%s+%s+", job.IndexPrefix(k.ID), indexVersion, k.Seal.Fingerprint(), cache.Escape(k.System), shortRef(ref))
 }
 
-// longRef is how long a ref may be in a key, which has a limit.
+// longRef is the most bytes of a ref in a key. A longer ref is replaced by its hash.
 const longRef = 240
 
 func shortRef(ref string) string {
@@ -247,8 +245,9 @@ func shortRef(ref string) string {
 	return escaped
 }
 
-// Load reads the newest index of each of the refs, the nearest first, and gives all as
-// one. There may be none. What can't be had is in the error beside the others.
+// Load reads the newest index of each of the refs, the nearest first, and returns all as
+// one, which may be empty. The error, which is returned with it, has those that could not be
+// read.
 func Load(ctx context.Context, from cache.Cache, key IndexKey, refs ...string) (*Index, error) {
 	all := make([]*Index, len(refs))
 	errs := make([]error, len(refs))
@@ -272,12 +271,12 @@ func Load(ctx context.Context, from cache.Cache, key IndexKey, refs ...string) (
 func load(ctx context.Context, from cache.Cache, key IndexKey, start string) (*Index, error) {
 	blob, err := from.Open(ctx, start, start)
 	if errors.Is(err, cache.ErrMiss) {
-		return nil, nil //nolint:nilnil // there is none, which is no error
+		return nil, nil //nolint:nilnil // a cache miss is no error
 	}
 	return read(ctx, blob, err, key.Seal)
 }
 
-// Read reads the index that is stored under a key.
+// Read reads the index with a key.
 func Read(ctx context.Context, from cache.Cache, key string, seal *pack.Key) (*Index, error) {
 	blob, err := from.Open(ctx, key)
 	return read(ctx, blob, err, seal)
@@ -285,21 +284,21 @@ func Read(ctx context.Context, from cache.Cache, key string, seal *pack.Key) (*I
 
 func read(ctx context.Context, blob cache.Blob, err error, seal *pack.Key) (*Index, error) {
 	if err != nil {
-		return nil, fmt.Errorf("load the index of packs: %w", err)
+		return nil, fmt.Errorf("cannot load the index of packs: %w", err)
 	}
 	data, err := cache.ReadAll(ctx, blob, maxStoredIndex)
 	if err != nil {
-		return nil, fmt.Errorf("load the index of packs: %w", err)
+		return nil, fmt.Errorf("cannot load the index of packs: %w", err)
 	}
 	ix, err := ParseIndex(data, seal)
 	if err != nil {
-		return nil, fmt.Errorf("load the index of packs %s: %w", blob.Key(), err)
+		return nil, fmt.Errorf("cannot load the index of packs %s: %w", blob.Key(), err)
 	}
 	return ix, nil
 }
 
-// Keep stores the index for a ref, as that of a run, which no other one has the name of.
-func (ix *Index) Keep(ctx context.Context, to cache.Cache, key IndexKey, ref, run string) error {
+// Save saves the index as that of a ref. run is a name that no other run has.
+func (ix *Index) Save(ctx context.Context, to cache.Cache, key IndexKey, ref, run string) error {
 	data, err := ix.Marshal(key.Seal)
 	if err != nil {
 		return err
@@ -311,7 +310,7 @@ func (ix *Index) Keep(ctx context.Context, to cache.Cache, key IndexKey, ref, ru
 		return err == nil && bytes.Equal(found, data)
 	})
 	if err != nil {
-		return fmt.Errorf("keep the index of packs: %w", err)
+		return fmt.Errorf("cannot save the index of packs: %w", err)
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ func pathOf(name string) string {
 	return fmt.Sprintf("/nix/store/%032d-%s", h.Sum64(), name)
 }
 
-// packOf makes a pack of files, given as NAME:REFERENCE… and with their names in them.
+// packOf returns a pack of files, given as NAME:REFERENCE…, whose content is their name.
 func packOf(t testing.TB, key string, seal *pack.Key, files ...string) (*Pack, []byte) {
 	t.Helper()
 	var export, packed bytes.Buffer
@@ -70,7 +70,7 @@ func TestIndex(t *testing.T) {
 		read, err := ParseIndex(data, key)
 		must(t, err)
 		if diff := cmp.Diff(keysOf(ix), keysOf(read)); diff != "" || !read.Has(pathOf("top")) || read.Has(pathOf("away")) {
-			t.Errorf("it became %+v %s", read, diff)
+			t.Errorf("it outcomes %+v %s", read, diff)
 		}
 		there, outside := read.Closure(pathOf("top"), pathOf("nowhere"))
 		if slices.Sort(there); len(there) != 4 {
@@ -94,7 +94,7 @@ func TestIndex(t *testing.T) {
 	}
 }
 
-// Of two packs with the same key one counts, and the later time of use.
+// If two packs have the same key, one counts, with the later time of use.
 func TestIndexOfTheSame(t *testing.T) {
 	older, _ := packOf(t, "one", nil, "low")
 	newer, _ := packOf(t, "one", nil, "low")
@@ -141,7 +141,7 @@ func TestUpdate(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		update  Update
-		want    string // keys, with a * those used now
+		want    string // keys, those used now with a *
 		changed bool
 	}{
 		"nothing":           {Update{}, "day week", false},
@@ -182,7 +182,7 @@ func TestUpdate(t *testing.T) {
 	}
 }
 
-// The newest index of each ref counts, and no other system's, id's or key's.
+// Load reads the newest index of each ref, but none of another system, id or encryption key.
 func TestLoad(t *testing.T) {
 	c := open(t)
 	keep := func(key IndexKey, ref, run string, names ...string) {
@@ -192,8 +192,8 @@ func TestLoad(t *testing.T) {
 			p, _ := packOf(t, name, key.Seal, name)
 			packs = append(packs, p)
 		}
-		must(t, NewIndex(packs...).Keep(t.Context(), c, key, ref, run))
-		time.Sleep(2 * time.Millisecond) // files have times
+		must(t, NewIndex(packs...).Save(t.Context(), c, key, ref, run))
+		time.Sleep(2 * time.Millisecond) // so that the files have different times
 	}
 	key := IndexKey{ID: "test", System: "x86_64-linux"}
 	keep(key, "refs/heads/main", "1+1", "older")
@@ -211,13 +211,13 @@ func TestLoad(t *testing.T) {
 	if got := keysOf(ix); !slices.Equal(got, []string{"pull", "both", "main"}) {
 		t.Errorf("the packs are %v", got)
 	}
-	long := "refs/heads/" + strings.Repeat("Ä", 120) // is longer as a key
+	long := "refs/heads/" + strings.Repeat("Ä", 120) // longer when escaped
 	keep(key, long, "8+1", "long")
 	if ix, err = Load(t.Context(), c, key, long); err != nil || len(ix.Packs) != 1 {
 		t.Errorf("of a long name: %v, %v", ix, err)
 	}
 
-	// One that is broken does not hide another.
+	// A broken index does not hide another one.
 	must(t, c.Save(t.Context(), key.start("refs/heads/main")+"9", strings.NewReader("broken"), 6))
 	ix, err = Load(t.Context(), c, key, "refs/pull/7/merge", "refs/heads/main")
 	if !errors.Is(err, pack.ErrCorrupt) || len(ix.Packs) != 2 {
@@ -225,7 +225,7 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-// A reference can't be found in a pack that an index does not have.
+// FindPack finds a pack that is in no index.
 func TestFindPack(t *testing.T) {
 	c := open(t)
 	p, data := packOf(t, "one", nil, "low", "top:low")
@@ -240,7 +240,7 @@ func TestFindPack(t *testing.T) {
 	}
 }
 
-// What the JSON of an index says, whoever wrote it.
+// FuzzStoreIndex parses hostile JSON of an index.
 func FuzzStoreIndex(f *testing.F) {
 	p, _ := packOf(f, "one", nil, "low", "top:low")
 	data, err := json.Marshal(indexJSON{indexVersion, []*Pack{p}})

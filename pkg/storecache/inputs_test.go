@@ -15,8 +15,8 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// Sources go from one real store to another, with their content addresses; what is
-// at another path than its content belongs to does not.
+// Sources go from one real store to another, with their content addresses, unless their path is
+// not that of their content.
 func TestInputs(t *testing.T) {
 	n := inputsNix(t)
 	var exprs []string
@@ -28,7 +28,7 @@ func TestInputs(t *testing.T) {
 	paths := addSources(t, n, exprs...)
 	c := open(t)
 	must(t, SaveInputs(t.Context(), n, c, "test", paths, paths[:1], nil))
-	must(t, SaveInputs(t.Context(), n, c, "test", paths, paths[:1], nil)) // as somebody else did
+	must(t, SaveInputs(t.Context(), n, c, "test", paths, paths[:1], nil)) // as another job did
 
 	testbench.UseStore(t, t.TempDir())
 	got, err := RestoreInputs(t.Context(), n, engine.Protocol(n), c, "test", paths[1:], nil) // of another lock
@@ -55,7 +55,7 @@ func TestInputs(t *testing.T) {
 	}
 }
 
-// A path that does not belong to its content is not believed, whatever a pack says.
+// A path that is not that of its content is not restored, whatever a pack's index has.
 func TestUnprovenInputs(t *testing.T) {
 	n := inputsNix(t)
 	paths := addSources(t, n, `builtins.toFile "source" "evil"`)
@@ -77,7 +77,7 @@ func inputsNix(t *testing.T) *nix.Nix {
 	return n
 }
 
-// addSources gives the store paths that expressions have.
+// addSources returns the store paths of expressions.
 func addSources(t *testing.T, n *nix.Nix, exprs ...string) (paths []string) {
 	t.Helper()
 	for _, expr := range exprs {

@@ -8,28 +8,28 @@ import (
 	"github.com/org/nix-matrix/pkg/pack"
 )
 
-// segmentSize is about how many bytes of a pack are read at a time: what the Actions cache
-// gives best in one answer. A larger frame is a segment of its own.
+// segmentSize is about how many bytes of a pack are read at a time: the response size at which
+// the Actions cache is fastest. A larger frame is a segment of its own.
 const segmentSize = 16 << 20
 
-// ramp is how many segments are smaller than that at the start, each more than the one
-// before: else all that travel together would arrive at the same time, the first of them
-// as late as the last.
+// ramp is how many segments at the start are smaller than that, each larger than the one
+// before. Otherwise segments that are requested together would all arrive at the same time, the
+// first as late as the last.
 const ramp = 8
 
-// A segment is a part of a pack that is read from its beginning to its end: records, in
-// ascending order, in one range of bytes.
+// A segment is a range of bytes of a pack with records in ascending order, which are read one
+// after the other.
 type segment struct {
 	pack         *Pack
 	records      []int
 	offset, size int64
 }
 
-// segments cuts what is wanted into segments, of which each refers only to what is in
-// itself and those before it. Whoever takes them in this order never waits for what
-// nobody has taken yet. Frames of packs that refer to each other to and fro are read
-// more than once, which is rare: packs are written in reference order.
-func segments(wanted map[string]place) []segment {
+// segments cuts the wanted paths into segments. References lead only to the same or an earlier
+// segment, so that workers that take segments in this order never wait for one that is not
+// taken. Frames of packs that refer to each other in both directions are read more than once,
+// which is rare, because packs are written in reference order.
+func segments(wanted map[string]location) []segment {
 	o := newOrder(wanted)
 	var all []segment
 	var current *segment
@@ -48,9 +48,9 @@ func segments(wanted map[string]place) []segment {
 	return all
 }
 
-// takes says whether a record can be read behind those of the segment, which shall not
-// have more than limit bytes.
-func (s *segment) takes(at place, frame int, offset, end, limit int64) bool {
+// takes reports whether a record can be added to the segment, which should not have more than
+// limit bytes.
+func (s *segment) takes(at location, frame int, offset, end, limit int64) bool {
 	last := s.records[len(s.records)-1]
 	if at.pack != s.pack || at.record < last {
 		return false
@@ -61,25 +61,24 @@ func (s *segment) takes(at place, frame int, offset, end, limit int64) bool {
 	return offset-(s.offset+s.size) <= pack.Gap && end-s.offset <= limit
 }
 
-// order goes through places in reference order, and through each pack from its
-// beginning to its end as far as that goes.
+// order iterates over locations in reference order, and as far as possible over each pack from
+// its beginning to its end.
 type order struct {
-	wanted  map[string]place
-	missing map[string]int      // how many references of a path are still to come
-	users   map[string][]string // who refers to a path
-	packs   []*queue            // those first that others refer to
-	current *queue
+	wanted    map[string]location
+	missing   map[string]int      // how many references of a path are still to come
+	referrers map[string][]string // paths that refer to a path
+	packs     []*queue            // packs that others refer to come first
+	current   *queue
 }
 
-// A queue has what is wanted of a pack, and still to come, in the order in which it lies
-// there.
-type queue struct{ places []place }
+// A queue has the remaining wanted locations of a pack, in their order in the pack.
+type queue struct{ locations []location }
 
-func (at place) info() *pack.Record   { return &at.pack.Index.Records[at.record] }
-func (at place) references() []string { return at.info().References }
+func (at location) info() *pack.Record   { return &at.pack.Index.Records[at.record] }
+func (at location) references() []string { return at.info().References }
 
-func newOrder(wanted map[string]place) *order {
-	o := &order{wanted: wanted, missing: make(map[string]int, len(wanted)), users: map[string][]string{}}
+func newOrder(wanted map[string]location) *order {
+	o := &order{wanted: wanted, missing: make(map[string]int, len(wanted)), referrers: map[string][]string{}}
 	queues := map[*Pack]*queue{}
 	needs := map[*Pack]map[*Pack]bool{}
 	var packs []*Pack
@@ -88,17 +87,17 @@ func newOrder(wanted map[string]place) *order {
 			queues[at.pack], needs[at.pack] = &queue{}, map[*Pack]bool{}
 			packs = append(packs, at.pack)
 		}
-		queues[at.pack].places = append(queues[at.pack].places, at)
+		queues[at.pack].locations = append(queues[at.pack].locations, at)
 		for _, ref := range at.references() {
 			if to, ok := wanted[ref]; ok && ref != path {
 				o.missing[path]++
-				o.users[ref] = append(o.users[ref], path)
+				o.referrers[ref] = append(o.referrers[ref], path)
 				needs[at.pack][to.pack] = true
 			}
 		}
 	}
 	byKey := func(a, b *Pack) int { return cmp.Compare(a.Key, b.Key) }
-	slices.SortFunc(packs, byKey) // the same every time
+	slices.SortFunc(packs, byKey) // so that the order is always the same
 	visited := map[*Pack]bool{}
 	var visit func(p *Pack)
 	visit = func(p *Pack) {
@@ -110,7 +109,7 @@ func newOrder(wanted map[string]place) *order {
 			visit(other)
 		}
 		q := queues[p]
-		slices.SortFunc(q.places, func(a, b place) int { return cmp.Compare(a.record, b.record) })
+		slices.SortFunc(q.locations, func(a, b location) int { return cmp.Compare(a.record, b.record) })
 		o.packs = append(o.packs, q)
 	}
 	for _, p := range packs {
@@ -119,9 +118,9 @@ func newOrder(wanted map[string]place) *order {
 	return o
 }
 
-// next gives the next place. References that go in circles, which no store has, are
-// left out with what needs them.
-func (o *order) next() (place, bool) {
+// next returns the next location. Paths with circular references, which no store has, are left
+// out, and so are their referrers.
+func (o *order) next() (location, bool) {
 	if o.current == nil || !o.ready(o.current, 0) {
 		o.current = nil
 		for _, q := range o.packs {
@@ -134,31 +133,31 @@ func (o *order) next() (place, bool) {
 	if o.current != nil {
 		return o.take(o.current, 0), true
 	}
-	// Each pack waits for another one: something has to come out of turn.
+	// Each pack waits for another one, so a location has to be taken out of order.
 	for _, q := range o.packs {
-		for n := range q.places {
+		for n := range q.locations {
 			if o.ready(q, n) {
 				return o.take(q, n), true
 			}
 		}
 	}
-	return place{}, false
+	return location{}, false
 }
 
-// ready says whether all that a place of a queue refers to has come.
+// ready reports whether all references of a location in a queue were taken.
 func (o *order) ready(q *queue, n int) bool {
-	return n < len(q.places) && o.missing[q.places[n].info().Path] == 0
+	return n < len(q.locations) && o.missing[q.locations[n].info().Path] == 0
 }
 
-func (o *order) take(q *queue, n int) place {
-	at := q.places[n]
+func (o *order) take(q *queue, n int) location {
+	at := q.locations[n]
 	if n == 0 {
-		q.places = q.places[1:]
+		q.locations = q.locations[1:]
 	} else {
-		q.places = slices.Delete(q.places, n, n+1)
+		q.locations = slices.Delete(q.locations, n, n+1)
 	}
-	for _, user := range o.users[at.info().Path] {
-		o.missing[user]--
+	for _, referrer := range o.referrers[at.info().Path] {
+		o.missing[referrer]--
 	}
 	return at
 }

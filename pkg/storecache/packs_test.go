@@ -78,8 +78,8 @@ func noise(seed, n int) []byte {
 	return data
 }
 
-// everything is what `nix path-info` says of paths, but for when they came and whether
-// they were built here.
+// everything returns the output of `nix path-info` for paths, except the time of registration
+// and whether they were built here.
 func everything(t *testing.T, n *nix.Nix, paths ...string) map[string]any {
 	t.Helper()
 	args := []string{"path-info", "--json"}
@@ -125,7 +125,7 @@ func saver(n *nix.Nix, c cache.Cache, key *pack.Key) *Saver {
 	return &Saver{Nix: n, Cache: c, ID: "test", Seal: key}
 }
 
-// engines are those that can be had here.
+// engines returns the available engines.
 func engines(t *testing.T, n *nix.Nix) map[string]engine.Engine {
 	t.Helper()
 	direct, err := engine.Direct(t.Context(), n)
@@ -133,8 +133,8 @@ func engines(t *testing.T, n *nix.Nix) map[string]engine.Engine {
 	return map[string]engine.Engine{"import": engine.Import(n), "protocol": engine.Protocol(n), "direct": direct}
 }
 
-// What one store has saved another one restores, with all versions of Nix and each
-// engine, from packs in clear and sealed ones.
+// Another store restores saved paths, with all versions of Nix and each engine, from packs in
+// clear and sealed ones.
 func TestPacks(t *testing.T) {
 	nixtest.Each(t, func(t *testing.T, n *nix.Nix) {
 		paths := fleet(t, n)
@@ -154,7 +154,7 @@ func TestPacks(t *testing.T) {
 			must(t, err)
 			high, err := saver(n, to.cache, key).Save(t.Context(), infosOf(t, n, closure[2:]...))
 			must(t, err)
-			must(t, NewIndex(append(high, low...)...).Keep(t.Context(), to.cache, to.key, "refs/heads/main", "1"))
+			must(t, NewIndex(append(high, low...)...).Save(t.Context(), to.cache, to.key, "refs/heads/main", "1"))
 			all = append(all, to)
 		}
 		want := maps.Clone(before)
@@ -180,7 +180,7 @@ func TestPacks(t *testing.T) {
 				valid, err := n.Valid(t.Context(), paths["alone"])
 				must(t, err)
 				if valid[paths["alone"]] {
-					t.Errorf("%s: what nobody wants was restored", name)
+					t.Errorf("%s: an unwanted path was restored", name)
 				}
 				if got, err = r.Restore(t.Context(), paths["top"]); err != nil || got.Paths != 0 || got.Bytes != 0 {
 					t.Errorf("%s: a second time: %+v, %v", name, got, err)
@@ -191,7 +191,7 @@ func TestPacks(t *testing.T) {
 	})
 }
 
-// Stock tools restore a pack: zstd and each version of Nix.
+// Standard tools restore a pack: zstd and each version of Nix.
 func TestStockTools(t *testing.T) {
 	zstd := filepath.Join(testbench.Path(t, "zstd/bin"), "zstd")
 	n := inputsNix(t)
@@ -207,7 +207,7 @@ func TestStockTools(t *testing.T) {
 		t.Helper()
 		infos, err := n.FullInfo(t.Context(), closure...)
 		must(t, err)
-		for i := range infos { // which a pack has no place for, but in its index
+		for i := range infos { // only a pack's index has these
 			infos[i].Signatures, infos[i].CA, infos[i].Ultimate = nil, "", false
 		}
 		return infos
@@ -235,7 +235,7 @@ func withoutProofs(all map[string]any) map[string]any {
 	return without
 }
 
-// A pack that is gone or broken costs what is in it and what refers to that.
+// If a pack is missing or corrupt, only its paths and their referrers are lost.
 func TestLostPacks(t *testing.T) {
 	n := inputsNix(t)
 	paths := fleet(t, n)
@@ -246,7 +246,7 @@ func TestLostPacks(t *testing.T) {
 		must(t, err)
 		packs = append(packs, one...)
 	}
-	gone := packs[1].Key // with left
+	gone := packs[1].Key // has left
 	for name, engine := range engines(t, n) {
 		testbench.UseStore(t, t.TempDir())
 		r := &Restorer{Nix: n, Engine: engine, Cache: burnt{c, gone}, Index: NewIndex(packs...)}
@@ -267,8 +267,7 @@ func TestLostPacks(t *testing.T) {
 	}
 }
 
-// What the packs lack substituters bring; what these lack too takes away what refers to
-// it.
+// Substituters provide the paths that packs lack; referrers of paths that these lack too are lost.
 func TestSubstituted(t *testing.T) {
 	n := inputsNix(t)
 	paths := fleet(t, n)
@@ -293,7 +292,7 @@ func TestSubstituted(t *testing.T) {
 	}
 }
 
-// Packs that refer to each other to and fro are restored too.
+// Packs that refer to each other in both directions are restored too.
 func TestInterleaved(t *testing.T) {
 	n := inputsNix(t)
 	paths := fleet(t, n)
@@ -306,7 +305,7 @@ func TestInterleaved(t *testing.T) {
 	seen := map[string]bool{}
 	for _, s := range segments(ix.paths) {
 		for _, record := range s.records {
-			at := place{s.pack, record}
+			at := location{s.pack, record}
 			seen[at.info().Path] = true
 			for _, ref := range at.references() {
 				if !seen[ref] {
@@ -327,7 +326,7 @@ func TestInterleaved(t *testing.T) {
 	}
 }
 
-// Two who save the same have it once.
+// Two jobs that save the same paths store one pack.
 func TestSavedTwice(t *testing.T) {
 	n := inputsNix(t)
 	paths := fleet(t, n)
@@ -350,8 +349,7 @@ func TestSavedTwice(t *testing.T) {
 	}
 }
 
-// A pack that says of the same contents that they refer to something else is not taken for
-// ours.
+// A pack with the same contents but other references is not taken for ours.
 func TestSameRecords(t *testing.T) {
 	one, _ := packOf(t, "one", nil, "low", "top:low")
 	two, _ := packOf(t, "two", nil, "low", "top:low")
@@ -364,7 +362,7 @@ func TestSameRecords(t *testing.T) {
 	}
 }
 
-// burnt is a cache in which somebody has reserved a key and gone away.
+// burnt is a cache in which another job has reserved a key without an upload.
 type burnt struct {
 	cache.Cache
 	key string

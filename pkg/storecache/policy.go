@@ -14,7 +14,8 @@ import (
 type Policy string
 
 const (
-	// Built saves what no public cache has: outputs that nobody else has signed.
+	// Built saves outputs that are in no public cache: those that were built here or are not
+	// signed.
 	Built Policy = "built"
 	// All saves everything but derivations.
 	All Policy = "all"
@@ -35,12 +36,13 @@ func (p Policy) takes(info *nix.PathInfo) bool {
 	return false
 }
 
-// New returns the infos of the paths that a policy wants saved and that no pack has, as far
-// as they are still valid; and of paths that they need and nobody has signed, such as the
-// sources that they refer to, because no other place has these. Paths that others save are
-// left out. References stand before the paths that refer to them.
+// New returns the infos of valid paths that a policy saves and no pack has, and of unsigned
+// paths in their closures, such as sources, because no other place has these. Paths that others
+// save are left out. The infos are in reference order.
 func New(ctx context.Context, from Nix, saved *Index, policy Policy, paths []string, others ...string) ([]nix.PathInfo, error) {
-	fail := func(err error) ([]nix.PathInfo, error) { return nil, fmt.Errorf("look for what is new: %w", err) }
+	fail := func(err error) ([]nix.PathInfo, error) {
+		return nil, fmt.Errorf("cannot find the new store paths: %w", err)
+	}
 	valid, err := from.Valid(ctx, unsaved(saved, paths)...)
 	if err != nil {
 		return fail(err)
@@ -82,8 +84,7 @@ func New(ctx context.Context, from Nix, saved *Index, policy Policy, paths []str
 	return fresh, nil
 }
 
-// unsaved returns the paths that no pack has, but for derivations, which every discovery
-// makes.
+// unsaved returns the paths that no pack has, except derivations, which every discovery makes.
 func unsaved(saved *Index, paths []string) []string {
 	return slices.DeleteFunc(slices.Clone(paths), func(path string) bool {
 		return saved.saved(path) || strings.HasSuffix(path, ".drv")

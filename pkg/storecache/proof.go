@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	_ "crypto/sha512" // of content addresses
+	_ "crypto/sha512" // for content addresses
 
 	"github.com/nix-community/go-nix/pkg/narinfo/signature"
 	"github.com/nix-community/go-nix/pkg/nixbase32"
@@ -21,22 +21,22 @@ import (
 	"github.com/org/nix-matrix/pkg/pack"
 )
 
-// An Acceptance decides which paths a store takes from packs. The zero value takes only
+// An Acceptance decides which paths a store accepts from packs. The zero value accepts only
 // those that their content address proves.
 type Acceptance struct {
 	everything bool
 	keys       []signature.PublicKey
 }
 
-// Everything takes all paths: whoever can write the packs is trusted.
+// Everything accepts all paths, because the writers of the packs are trusted.
 func Everything() Acceptance { return Acceptance{everything: true} }
 
-// Proven takes paths that need no trust in whoever wrote the packs: those with a content
+// Proven accepts paths without trust in the writers of the packs: those with a content
 // address, and those with a signature by one of the public keys, NAME:BASE64.
 func Proven(keys ...string) Acceptance {
 	var a Acceptance
 	for _, text := range keys {
-		if key, err := signature.ParsePublicKey(text); err == nil { // for Nix, it is none either
+		if key, err := signature.ParsePublicKey(text); err == nil { // Nix ignores invalid keys, too
 			a.keys = append(a.keys, key)
 		}
 	}
@@ -52,7 +52,7 @@ func (a Acceptance) accepts(rec *pack.Record) bool {
 	return ok && isOf(c, &info) || a.signed(&info)
 }
 
-// signed reports whether one of the signatures is by a trusted key and for this content
+// signed reports whether one of the signatures is by a trusted key and covers this content
 // and these references (ValidPathInfo::fingerprint in src/libstore/path-info.cc).
 func (a Acceptance) signed(info *nix.PathInfo) bool {
 	if len(a.keys) == 0 || len(info.Signatures) == 0 {
@@ -73,8 +73,8 @@ func (a Acceptance) signed(info *nix.PathInfo) bool {
 	return false
 }
 
-// isOf reports whether a content address is that of a path: as far as the NAR hash goes,
-// which for some is all of it. The rest is for [checked].
+// isOf reports whether a content address is that of a path, as far as the NAR hash proves it.
+// For addresses by other hashes, [checked] checks the rest.
 func isOf(c storepath.ContentAddress, info *nix.PathInfo) bool {
 	return c.IsOf(info.Path, info.References) && (!byNarHash(c) || hex.EncodeToString(c.Hash) == info.NarHash)
 }
@@ -83,10 +83,9 @@ func byNarHash(c storepath.ContentAddress) bool {
 	return c.Method == storepath.NAR && c.Algo == nixhash.SHA256
 }
 
-// checked returns a reader of a path's NAR that gives its last bytes only if the NAR has
-// what the content address says, because not every engine compares them. What the address
-// of a path can't be, is an error at once. An address that nothing here can check is left
-// to Nix.
+// checked returns a reader of a path's NAR that returns the last bytes only if the NAR has the
+// content address, because not every engine compares them. It is an error if the address can't
+// be that of the path. Addresses that can't be checked here are left to Nix.
 func checked(info *nix.PathInfo, r io.Reader) (io.Reader, error) {
 	c, ok := storepath.ParseContentAddress(info.CA)
 	if !ok || slices.Contains(info.References, info.Path) {

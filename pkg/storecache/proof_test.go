@@ -22,8 +22,8 @@ import (
 	"github.com/org/nix-matrix/pkg/nix/nixtest"
 )
 
-// Of what packs have, a store that does not trust their writers gets what has a content
-// address or a signature by a trusted key, by every engine, and nothing else.
+// If the writers of packs are not trusted, every engine restores only paths with a content
+// address or a signature by a trusted key.
 func TestProven(t *testing.T) {
 	n := inputsNix(t)
 	paths := fleet(t, n)
@@ -86,7 +86,7 @@ func TestProven(t *testing.T) {
 	}
 }
 
-// A signature is one of a path with its content and references, and of nothing else.
+// A signature covers a path with its content and references.
 func TestForgedSignatures(t *testing.T) {
 	secret, public, err := signature.GenerateKeypair("signs-1", nil)
 	must(t, err)
@@ -122,8 +122,8 @@ func TestForgedSignatures(t *testing.T) {
 	}
 }
 
-// addressed are paths with the content addresses that Nix 2.34 gives them (see package
-// storepath), with the content that these are of and with others.
+// addressed returns paths with the content addresses that Nix 2.34 gives them (see package
+// storepath), with their own content and with others.
 var addressedPaths = []struct {
 	name, path, ca, nar string
 	good                bool
@@ -156,8 +156,8 @@ const (
 	longCA   = "fixed:r:sha512:2qd7nq5xzr6jah0kkhxbsf84w7mv9hy6xp7s7430zrasbglwnyca1b908d8cpwfavxr69g85xn11qqq6ac55hyly2ck39hbwq2dvv2c"
 )
 
-// What a pack says is addressed by its content has that content, by every engine and
-// also where the writers of the packs are trusted.
+// With every engine, and even if the writers of packs are trusted, a path with a content address
+// must have that content.
 func TestForgedAddresses(t *testing.T) {
 	n := nixtest.Newest(t)
 	for _, test := range addressedPaths {
@@ -188,7 +188,7 @@ func TestForgedAddresses(t *testing.T) {
 	}
 }
 
-// The same of what is handed over as a drv pack.
+// The same holds for the paths of a drv pack.
 func TestForgedHandOver(t *testing.T) {
 	nixtest.Each(t, func(t *testing.T, n *nix.Nix) {
 		for _, test := range addressedPaths {
@@ -212,7 +212,7 @@ func TestForgedHandOver(t *testing.T) {
 	})
 }
 
-// A drv pack of which something is not proven is not taken from who is not trusted.
+// A drv pack with an unproven path is refused if its writer is not trusted.
 func TestUnprovenHandOver(t *testing.T) {
 	n := inputsNix(t)
 	file, packed, drvs := sample(t, n)
@@ -221,7 +221,7 @@ func TestUnprovenHandOver(t *testing.T) {
 	src, err := File(file)
 	must(t, err)
 	defer src.Close()
-	// What was built and signed is not proven without the key.
+	// A built and signed output is not proven without the key.
 	if _, err := RestoreDrvs(t.Context(), n, engine.Protocol(n), src, packed.SHA256, all, nil, Proven()); !errors.Is(err, ErrUnproven) || !strings.Contains(fmt.Sprint(err), "-built:") {
 		t.Errorf("%v", err)
 	}

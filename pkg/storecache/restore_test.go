@@ -22,8 +22,8 @@ import (
 	"github.com/org/nix-matrix/pkg/pack"
 )
 
-// sample makes three derivations: base; one that takes base and a file; and one
-// that takes an output that was built and signed. The closure of all is packed.
+// sample returns three derivations: base; one that needs base and a file; and one
+// that needs an output that was built and signed. The closure of all is packed.
 func sample(t *testing.T, n *nix.Nix) (file string, packed *DrvPack, drvs map[string]string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -57,8 +57,7 @@ func sample(t *testing.T, n *nix.Nix) (file string, packed *DrvPack, drvs map[st
 	return file, packed, drvs
 }
 
-// known is what `nix path-info` says of a path: its content address and by whom it
-// is signed.
+// known returns the content address and the signing keys of a path from `nix path-info`.
 func known(t *testing.T, n *nix.Nix, path string) string {
 	t.Helper()
 	args := []string{"path-info", "--json"}
@@ -87,7 +86,7 @@ func known(t *testing.T, n *nix.Nix, path string) string {
 	return fmt.Sprint(list[0].CA, list[0].Signatures)
 }
 
-// What another store gets is proven as it was in the first one.
+// Paths have the same proofs in another store.
 func TestRestoreKeepsProofs(t *testing.T) {
 	nixtest.Each(t, func(t *testing.T, n *nix.Nix) {
 		file, packed, drvs := sample(t, n)
@@ -151,7 +150,7 @@ type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
-// inverted turns the bits of a byte around.
+// inverted flips the bits of a byte.
 type inverted struct {
 	r  io.Reader
 	at int64
@@ -166,8 +165,7 @@ func (i *inverted) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A pack that breaks is told from a store that does not take it. Half of a path is
-// never there.
+// Errors of a pack are distinguished from those of the store. No part of a path is left.
 func TestRestoreBroken(t *testing.T) {
 	reset := errors.New("connection reset")
 	nixtest.Each(t, func(t *testing.T, n *nix.Nix) {
@@ -196,14 +194,14 @@ func TestRestoreBroken(t *testing.T) {
 			}
 			nixtest.Run(t, "nix-store", "--verify", "--check-contents")
 
-			// Another source helps.
+			// Another source works.
 			src.fail = false
 			_, err = RestoreDrvs(t.Context(), n, engine.Protocol(n), src, packed.SHA256, all, nil, Everything())
 			must(t, err)
 			nixtest.Run(t, "nix-store", "--verify", "--check-contents")
 		}
 
-		// What the store says is not the pack's fault.
+		// An error of the store is not one of the pack.
 		testbench.UseStore(t, t.TempDir())
 		f, err := File(file)
 		must(t, err)
@@ -215,7 +213,7 @@ func TestRestoreBroken(t *testing.T) {
 	})
 }
 
-// beginning is an engine whose sinks are those that change makes of them.
+// beginning returns an engine whose sinks are wrapped by change.
 func beginning(n *nix.Nix, change func(engine.Sink) engine.Sink) engine.Engine {
 	e := engine.Protocol(n)
 	begin := e.Begin
@@ -229,7 +227,7 @@ func beginning(n *nix.Nix, change func(engine.Sink) engine.Sink) engine.Engine {
 	return e
 }
 
-// liar names a wrong hash.
+// liar is a sink that gives the store a wrong hash.
 type liar struct{ engine.Sink }
 
 func (l liar) Add(ctx context.Context, info nix.PathInfo, nar io.Reader) error {

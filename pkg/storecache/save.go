@@ -18,8 +18,8 @@ import (
 	"github.com/org/nix-matrix/pkg/pack"
 )
 
-// PackSize is about how many bytes a pack has, so that a save creates few entries of a
-// cache, of which the service wants few, and a restore can read several side by side.
+// PackSize is about how many bytes a pack has, so that a save creates few cache entries, whose
+// rate the service limits, and a restore can read several packs in parallel.
 const PackSize = 128 << 20
 
 const packFormat = "nix-matrix pack 1"
@@ -31,18 +31,18 @@ type Saver struct {
 	ID    string    // prefixes the keys
 	Seal  *pack.Key // nil leaves the packs in clear
 	Size  int64     // about how many bytes a pack has; 0 is [PackSize]
-	// Progress is told of each pack that lies in the cache, if it is not nil.
+	// Progress is called with each pack that is in the cache, if it is not nil.
 	Progress func(*Pack)
-	// Lost is told of each path that is left out, and why, if it is not nil.
+	// Lost is called with each path that is left out, and the reason, if it is not nil.
 	Lost func(path string, why error)
 }
 
-// maxLost is how many paths may be gone or changed before a save is given up.
+// maxLost is how many paths may be missing or changed before a save fails.
 const maxLost = 100
 
-// Save puts paths, given with references first, into the cache. The paths that they refer to
-// are not saved with them. A path that is gone or has changed is left out, as is each path
-// that refers to it. After an error, the packs that are whole in the cache are returned.
+// Save puts paths, given in reference order, into the cache, without others that they refer to.
+// A path that is missing or has changed is left out, as are its referrers. After an error, Save
+// returns the packs that are complete in the cache.
 func (s *Saver) Save(ctx context.Context, infos []nix.PathInfo) ([]*Pack, error) {
 	var all []*Pack
 	lost := map[string]bool{}
@@ -54,7 +54,7 @@ func (s *Saver) Save(ctx context.Context, infos []nix.PathInfo) ([]*Pack, error)
 		case err == nil:
 			return all, nil
 		case !errors.As(err, &bad) || lost[bad.Path] || tries == maxLost || ctx.Err() != nil:
-			return all, fmt.Errorf("save: %w", err)
+			return all, fmt.Errorf("cannot save: %w", err)
 		}
 		s.lose(lost, bad.Path, bad.Err)
 		saved := NewIndex(all...)
@@ -72,7 +72,7 @@ func (s *Saver) lose(lost map[string]bool, path string, why error) {
 	}
 }
 
-// refersTo loses a path that refers to a lost one.
+// refersTo marks a path as lost if it refers to a lost one, and reports whether it does.
 func (s *Saver) refersTo(lost map[string]bool, info *nix.PathInfo) bool {
 	for _, reference := range info.References {
 		if lost[reference] && reference != info.Path {
@@ -91,7 +91,7 @@ func (s *Saver) save(ctx context.Context, infos []nix.PathInfo) (packs []*Pack, 
 	return packs, err
 }
 
-// packs makes packs and uploads them, each while the next one is made.
+// packs makes packs, and uploads each while the next one is made.
 func (s *Saver) packs(ctx context.Context, stream *pack.Stream, infos []nix.PathInfo) (packs []*Pack, err error) {
 	size := s.Size
 	if size <= 0 {
@@ -117,11 +117,11 @@ func (s *Saver) packs(ctx context.Context, stream *pack.Stream, infos []nix.Path
 			return packs, err
 		}
 		summary, err := writePack(stream, f, size)
-		if errors.Is(err, io.EOF) { // there is no more
+		if errors.Is(err, io.EOF) { // no paths are left
 			return packs, f.Close()
 		}
 		if err == nil {
-			err = errors.Join(intact(summary.Index, infos), wait()) // for the one before
+			err = errors.Join(intact(summary.Index, infos), wait()) // for the previous upload
 		}
 		if err != nil {
 			return packs, errors.Join(err, f.Close())
@@ -135,14 +135,14 @@ func (s *Saver) packs(ctx context.Context, stream *pack.Stream, infos []nix.Path
 	}
 }
 
-// tempFile gives a file that is gone when it is closed, or this process ends.
+// tempFile returns a file that is gone when it is closed, or this process ends.
 func tempFile() (*os.File, error) {
 	f, err := os.CreateTemp("", "nix-matrix-pack-")
 	if err != nil {
-		return nil, fmt.Errorf("write a pack: %w", err)
+		return nil, fmt.Errorf("cannot write a pack: %w", err)
 	}
 	if err := os.Remove(f.Name()); err != nil {
-		return nil, fmt.Errorf("write a pack: %w", errors.Join(err, f.Close()))
+		return nil, fmt.Errorf("cannot write a pack: %w", errors.Join(err, f.Close()))
 	}
 	return f, nil
 }
@@ -157,16 +157,16 @@ func writePack(stream *pack.Stream, to io.Writer, size int64) (*pack.Summary, er
 }
 
 func (s *Saver) upload(ctx context.Context, f io.ReaderAt, summary *pack.Summary) (*Pack, error) {
-	held := make([]string, len(summary.Index.Records))
+	contents := make([]string, len(summary.Index.Records))
 	for n := range summary.Index.Records {
 		rec := &summary.Index.Records[n]
-		held[n] = rec.Path + " " + hex.EncodeToString(rec.NarHash[:])
+		contents[n] = rec.Path + " " + hex.EncodeToString(rec.NarHash[:])
 	}
-	sum := sumOf(packFormat, s.Seal.Fingerprint(), held)
+	sum := sumOf(packFormat, s.Seal.Fingerprint(), contents)
 	p := newPack("", summary.Size, summary.Index)
 	var err error
 	p.Key, err = cache.SaveOnce(ctx, s.Cache, job.PackKey(s.ID, sum), f, p.Size, func(blob cache.Blob) bool {
-		// Somebody has saved the same paths, but where in the pack they lie may differ.
+		// Another job saved the same paths, perhaps at other positions in the pack.
 		found, err := pack.ReadIndex(ctx, blob, "", s.Seal)
 		if err != nil || !sameRecords(found, summary.Index) {
 			return false
@@ -175,12 +175,12 @@ func (s *Saver) upload(ctx context.Context, f io.ReaderAt, summary *pack.Summary
 		return true
 	})
 	if err != nil {
-		return nil, fmt.Errorf("upload a pack: %w", err)
+		return nil, fmt.Errorf("cannot upload a pack: %w", err)
 	}
 	return p, nil
 }
 
-// sameRecords says whether two packs have the same paths with the same contents and
+// sameRecords reports whether two packs have the same paths with the same contents and
 // references.
 func sameRecords(a, b *pack.Index) bool {
 	if len(a.Records) != len(b.Records) {

@@ -18,7 +18,7 @@ import (
 	"github.com/org/nix-matrix/pkg/nix/nixtest"
 )
 
-// What can't be saved to its end leaves an error and the packs that are whole.
+// A failed save returns an error and the packs that are complete.
 func TestSaveFails(t *testing.T) {
 	n := inputsNix(t)
 	paths := fleet(t, n)
@@ -30,7 +30,7 @@ func TestSaveFails(t *testing.T) {
 	} {
 		s.Size = 1 << 20
 		packs, err := s.Save(t.Context(), infosOf(t, n, closure...))
-		if err == nil || !strings.HasPrefix(err.Error(), "save: ") {
+		if err == nil || !strings.HasPrefix(err.Error(), "cannot save: ") {
 			t.Errorf("%s: %v", name, err)
 		}
 		for _, p := range packs {
@@ -41,8 +41,8 @@ func TestSaveFails(t *testing.T) {
 	}
 }
 
-// A path that has changed in the store since it was registered, or is gone, is left out
-// of a save, as is what refers to it; all others are saved.
+// A path that has changed since it was registered, or is missing, is left out of a save, as are
+// its referrers; all others are saved.
 func TestSaveWithout(t *testing.T) {
 	for what, damage := range map[string]func(path string) error{
 		"changed": func(path string) error {
@@ -62,7 +62,7 @@ func TestSaveWithout(t *testing.T) {
 				must(t, err)
 				infos := infosOf(t, n, closure...)
 				if damage == nil {
-					for _, name := range []string{"top", "left"} { // a path goes after what refers to it
+					for _, name := range []string{"top", "left"} { // referrers are deleted first
 						nixtest.Run(t, "nix-store", "--delete", "--ignore-liveness", paths[name])
 					}
 				} else {
@@ -95,7 +95,7 @@ func TestSaveWithout(t *testing.T) {
 	}
 }
 
-// asking counts how often the store is asked for what it knows of a path.
+// asking counts how often the store is asked for the metadata of a path.
 type asking struct {
 	Nix
 	times map[string]int
@@ -108,8 +108,7 @@ func (a asking) FullInfo(ctx context.Context, paths ...string) ([]nix.PathInfo, 
 	return a.Nix.FullInfo(ctx, paths...)
 }
 
-// The store is asked once for what it knows of a path that is saved, also if another path
-// is lost.
+// The store is asked once for the metadata of a saved path, even if another path is lost.
 func TestSaveAsksOnce(t *testing.T) {
 	n := inputsNix(t)
 	paths := fleet(t, n)
@@ -137,7 +136,7 @@ func TestSaveAsksOnce(t *testing.T) {
 	}
 }
 
-// full is a cache that takes no more.
+// full is a cache that accepts no more entries.
 type full struct{ cache.Cache }
 
 func (full) Save(context.Context, string, io.ReaderAt, int64) error {

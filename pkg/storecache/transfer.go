@@ -18,9 +18,8 @@ import (
 	"github.com/org/nix-matrix/pkg/pack"
 )
 
-// prefetch returns how many segments are asked for before a worker reads them: few where
-// they are read as they come, which bounds the memory. Where a path waits for others, its
-// bytes and those behind it should come meanwhile.
+// prefetch returns how many segments are requested before a worker reads them. It is small, to
+// bound memory, unless paths wait for others: then their bytes should arrive meanwhile.
 func prefetch(ordered bool) int {
 	const few, many = 4, 16
 	if ordered {
@@ -29,32 +28,32 @@ func prefetch(ordered bool) int {
 	return few
 }
 
-// atOnce is how many packs are looked up at a time.
+// atOnce is the most packs that are looked up at a time.
 const atOnce = 8
 
 // A transfer adds paths from packs to a store.
 type transfer struct {
 	engine   engine.Engine
 	open     func(context.Context, *Pack) (pack.Source, error)
-	progress func(Restored) // is told of what was added, if it is not nil
+	progress func(Restored) // called when a path was added, if it is not nil
 	sink     engine.Sink
-	became   map[string]*outcome
+	outcomes map[string]*outcome
 
 	mu       sync.Mutex
 	restored Restored
 	used     map[*Pack]bool
 	broken   map[*Pack]bool
-	refused  error // the first of a store that does not trust us
+	refused  error // the first refusal of a store that does not trust us
 	errs     []error
 }
 
 func newTransfer(e engine.Engine, open func(context.Context, *Pack) (pack.Source, error), progress func(Restored)) *transfer {
-	return &transfer{engine: e, open: open, progress: progress, became: map[string]*outcome{}, used: map[*Pack]bool{}, broken: map[*Pack]bool{}}
+	return &transfer{engine: e, open: open, progress: progress, outcomes: map[string]*outcome{}, used: map[*Pack]bool{}, broken: map[*Pack]bool{}}
 }
 
-// run adds the wanted paths, all of whose references are valid or wanted too. It is called
-// once.
-func (w *transfer) run(ctx context.Context, wanted map[string]place) (restored Restored, err error) {
+// run adds the wanted paths, all of whose references are valid or wanted too. It may be called
+// only once.
+func (w *transfer) run(ctx context.Context, wanted map[string]location) (restored Restored, err error) {
 	all := segments(wanted)
 	if len(all) == 0 {
 		return Restored{}, nil
@@ -65,7 +64,7 @@ func (w *transfer) run(ctx context.Context, wanted map[string]place) (restored R
 			infos = append(infos, pathInfo(&s.pack.Index.Records[n]))
 		}
 	}
-	if !w.engine.Ordered { // so that no reader is left with the largest one
+	if !w.engine.Ordered { // so that the largest one is not read last
 		slices.SortStableFunc(all, func(a, b segment) int { return cmp.Compare(b.size, a.size) })
 	}
 	if w.sink, err = w.engine.Begin(ctx, infos); err != nil {
@@ -76,7 +75,7 @@ func (w *transfer) run(ctx context.Context, wanted map[string]place) (restored R
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	for _, info := range infos {
-		w.became[info.Path] = &outcome{done: make(chan struct{})}
+		w.outcomes[info.Path] = &outcome{done: make(chan struct{})}
 	}
 	opened := make(chan *fetch, prefetch(w.engine.Ordered))
 	var g errgroup.Group
@@ -104,13 +103,13 @@ func (w *transfer) run(ctx context.Context, wanted map[string]place) (restored R
 	return w.finish(ctx, infos)
 }
 
-// An outcome is what became of a path.
+// An outcome says whether a path was added.
 type outcome struct {
 	done  chan struct{} // closed when it is known
 	added bool
 }
 
-// settle tells those who wait for the path that it is known. It is for who adds it alone.
+// settle marks the outcome as known. Only the worker of the path's segment calls it.
 func (o *outcome) settle() {
 	select {
 	case <-o.done:
@@ -119,21 +118,20 @@ func (o *outcome) settle() {
 	}
 }
 
-// A fetch is a segment whose bytes were asked for.
+// A fetch is a segment whose bytes were requested.
 type fetch struct {
 	segment
 	body io.ReadCloser
-	err  error // why there is none
+	err  error // why body is nil
 }
 
 func (f *fetch) close() {
 	if f.body != nil {
-		_ = f.body.Close() // nobody wants the rest
+		_ = f.body.Close()
 	}
 }
 
-// fetch asks for the bytes of segments before anybody reads them, and gives them in
-// their order.
+// fetch requests the bytes of segments before they are read, and sends them in their order.
 func (w *transfer) fetch(ctx context.Context, all []segment, to chan<- *fetch) error {
 	lookups := map[*Pack]*lookup{}
 	packs := make(chan *Pack, len(all))
@@ -146,7 +144,7 @@ func (w *transfer) fetch(ctx context.Context, all []segment, to chan<- *fetch) e
 	close(packs)
 	var g errgroup.Group
 	defer func() { _ = g.Wait() }()
-	for range min(atOnce, len(lookups)) { // while segments of the first are read already
+	for range min(atOnce, len(lookups)) { // segments of the first are read meanwhile
 		g.Go(func() error {
 			for p := range packs {
 				l := lookups[p]
@@ -181,11 +179,11 @@ type lookup struct {
 	err    error
 }
 
-// segment adds the paths of a segment. What is wrong with its bytes is no error.
+// segment adds the paths of a segment. Corrupt bytes are noted and are no error.
 func (w *transfer) segment(ctx context.Context, f *fetch) error {
 	defer func() {
-		for _, n := range f.records { // nobody shall wait for what does not come
-			w.became[f.pack.Index.Records[n].Path].settle()
+		for _, n := range f.records { // so that no worker waits for paths that were not added
+			w.outcomes[f.pack.Index.Records[n].Path].settle()
 		}
 	}()
 	if f.err != nil {
@@ -205,13 +203,13 @@ func (w *transfer) segment(ctx context.Context, f *fetch) error {
 		info := pathInfo(rec)
 		if ok, err := w.ready(ctx, &info); err != nil {
 			return err
-		} else if !ok || w.hopeless(&info) {
-			w.became[info.Path].settle()
+		} else if !ok || w.refuses(&info) {
+			w.outcomes[info.Path].settle()
 			continue
 		}
 		content, err := checked(&info, records)
 		if err != nil {
-			w.became[info.Path].settle()
+			w.outcomes[info.Path].settle()
 			if err := w.lost(ctx, f.pack, err); err != nil {
 				return err
 			}
@@ -224,7 +222,7 @@ func (w *transfer) segment(ctx context.Context, f *fetch) error {
 				return w.lost(ctx, f.pack, err)
 			case errors.As(err, &one):
 				w.refuse(one)
-				w.became[info.Path].settle()
+				w.outcomes[info.Path].settle()
 				continue
 			}
 			return err
@@ -235,18 +233,18 @@ func (w *transfer) segment(ctx context.Context, f *fetch) error {
 	return nil
 }
 
-// ready waits until all references of a path are added, if the engine wants it so, and
-// says whether they are.
+// ready waits for the outcomes of a path's references if the engine is ordered, and reports
+// whether all of them were added.
 func (w *transfer) ready(ctx context.Context, info *nix.PathInfo) (bool, error) {
 	if !w.engine.Ordered {
 		return true, nil
 	}
 	for _, ref := range info.References {
-		o := w.became[ref]
+		o := w.outcomes[ref]
 		if o == nil || ref == info.Path {
 			continue
 		}
-		// It is in this segment or one before it, which somebody is at.
+		// It is in this segment or an earlier one, which a worker has taken.
 		select {
 		case <-o.done:
 		case <-ctx.Done():
@@ -260,7 +258,7 @@ func (w *transfer) ready(ctx context.Context, info *nix.PathInfo) (bool, error) 
 }
 
 func (w *transfer) added(from *Pack, info *nix.PathInfo) {
-	o := w.became[info.Path]
+	o := w.outcomes[info.Path]
 	o.added = true
 	o.settle()
 	w.mu.Lock()
@@ -276,8 +274,8 @@ func (w *transfer) added(from *Pack, info *nix.PathInfo) {
 	}
 }
 
-// hopeless says whether a store that does not trust us has nothing to take a path for.
-func (w *transfer) hopeless(info *nix.PathInfo) bool {
+// refuses reports whether the store is known to refuse a path.
+func (w *transfer) refuses(info *nix.PathInfo) bool {
 	if info.CA != "" || len(info.Signatures) > 0 {
 		return false
 	}
@@ -286,7 +284,7 @@ func (w *transfer) hopeless(info *nix.PathInfo) bool {
 	return w.refused != nil
 }
 
-// refuse notes that the store does not take a path. The first time tells why.
+// refuse notes that the store refused a path. Only the first refusal becomes an error.
 func (w *transfer) refuse(err *engine.RefusedError) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -302,8 +300,7 @@ func (w *transfer) read(bytes int64) {
 	w.restored.Bytes += bytes
 }
 
-// lost notes that a pack can't be read, which is an error only when that is because
-// nobody waits any more.
+// lost notes that a pack could not be read. It returns an error only if the context has ended.
 func (w *transfer) lost(ctx context.Context, p *Pack, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -314,7 +311,7 @@ func (w *transfer) lost(ctx context.Context, p *Pack, err error) error {
 	if gone && !slices.Contains(w.restored.Lost, p.Key) {
 		w.restored.Lost = append(w.restored.Lost, p.Key)
 	}
-	if !w.broken[p] { // once is enough
+	if !w.broken[p] { // only the first error of a pack
 		w.broken[p] = true
 		if p.Key != "" {
 			err = fmt.Errorf("%s: %w", p.Key, err)
@@ -324,13 +321,13 @@ func (w *transfer) lost(ctx context.Context, p *Pack, err error) error {
 	return nil
 }
 
-// finish makes those paths valid that have come with all that they refer to.
+// finish makes those paths valid that were added with all their references.
 func (w *transfer) finish(ctx context.Context, infos []nix.PathInfo) (Restored, error) {
 	whole := infos[:0:0]
 	for _, info := range infos {
-		o := w.became[info.Path]
+		o := w.outcomes[info.Path]
 		for _, ref := range info.References {
-			if needs := w.became[ref]; needs != nil && !needs.added {
+			if needs := w.outcomes[ref]; needs != nil && !needs.added {
 				o.added = false
 			}
 		}
@@ -346,7 +343,7 @@ func (w *transfer) finish(ctx context.Context, infos []nix.PathInfo) (Restored, 
 	return w.restored, errors.Join(w.errs...)
 }
 
-// once is a pack of which one range was asked for already.
+// once is the source of a pack whose only range was requested already.
 type once struct {
 	size int64
 	body io.ReadCloser
@@ -356,7 +353,7 @@ func (o *once) Size() int64 { return o.size }
 
 func (o *once) Range(context.Context, int64, int64) (io.ReadCloser, error) {
 	if o.body == nil {
-		return nil, errors.New("it is read for the second time")
+		return nil, errors.New("the range was read already")
 	}
 	body := o.body
 	o.body = nil

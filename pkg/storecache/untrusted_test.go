@@ -15,7 +15,7 @@ import (
 	"github.com/org/nix-matrix/pkg/pack"
 )
 
-// opened notes which blobs are read.
+// opened is a cache that notes which blobs are opened.
 type opened struct {
 	cache.Cache
 	keys []string
@@ -26,7 +26,7 @@ func (o *opened) Open(ctx context.Context, key string, prefixes ...string) (cach
 	return o.Cache.Open(ctx, key, prefixes...)
 }
 
-// substituted has some paths from a substituter as soon as it is asked.
+// substituted is a store with a substituter for some paths.
 type substituted struct {
 	*memory
 	brings []string
@@ -48,8 +48,8 @@ func (s *substituted) Substitute(_ context.Context, paths ...string) error {
 	return errors.New("not all are there")
 }
 
-// From a user whom the store does not trust it takes what is proven, and of that what does
-// not refer to anything else; nothing else is read.
+// A store that does not trust this user gets only proven paths whose references are proven too;
+// no others are read.
 func TestRestoreUntrusted(t *testing.T) {
 	unproven, data := packOf(t, "unproven", nil, "low", "alone")
 	proven, more := packOf(t, "proven", nil, "left:low", "right")

@@ -5,24 +5,22 @@ import (
 	"time"
 )
 
-// An Update is what became of the packs of an index since it was stored.
+// An Update has the changes to the packs of an index since it was stored.
 type Update struct {
 	Now   time.Time
 	Saved []*Pack
 	Used  []string // keys of packs that paths were restored from
-	Lost  []string // keys of packs that are gone, or do not have what the index says
-	// Forget is after what time a pack leaves the index if no path of it was needed; never,
-	// if it is 0.
+	Lost  []string // keys of packs that are missing or corrupt
+	// Forget is the time without use after which a pack is removed from the index; 0 is never.
 	Forget time.Duration
 	Limit  int64 // bytes of all packs together, see Within
 }
 
-// staleUse is how old the time of use of a pack in an index may be before that is a reason
-// to store a new one.
+// staleUse is how old a pack's time of use in an index may be before a new index is stored.
 const staleUse = 24 * time.Hour
 
-// Update returns the index after an update, with the saved packs first, and reports whether
-// it says more than the stored one. The index itself stays as it is.
+// Update returns the index after an update, with the saved packs first, and reports whether it
+// is worth storing. The index itself does not change.
 func (ix *Index) Update(u Update) (updated *Index, changed bool) {
 	changed = len(u.Saved) > 0
 	packs := slices.Clone(u.Saved)

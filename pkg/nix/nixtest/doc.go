@@ -1,3 +1,3 @@
-// Package nixtest gives tests of packages that use package nix a Nix with a store of its
-// own. The tests need root, and a testbench.PrivateProcess.
+// Package nixtest provides a Nix with a store of its own to tests of packages that use package
+// nix. The tests need root, and a testbench.PrivateProcess.
 package nixtest

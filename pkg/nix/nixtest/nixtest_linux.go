@@ -45,8 +45,8 @@ func find(t *testing.T, path string) *nix.Nix {
 	return n
 }
 
-// UseMemory makes /nix an empty directory in memory, and returns that. options are those
-// of a tmpfs, such as size=1m.
+// UseMemory makes /nix an empty directory in memory, and returns the directory. options are
+// those of a tmpfs, such as size=1m.
 func UseMemory(t *testing.T, options string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -58,7 +58,7 @@ func UseMemory(t *testing.T, options string) string {
 	return dir
 }
 
-// InStore returns the names in the directory of the store, but for Nix's own .links.
+// InStore returns the names in the directory of the store, except Nix's .links.
 func InStore(t *testing.T) []string {
 	t.Helper()
 	entries, err := os.ReadDir("/nix/store")
@@ -80,8 +80,7 @@ func Verify(t *testing.T) {
 	Run(t, "nix-store", "--verify", "--check-contents")
 }
 
-// Run returns the stdout of a program without its last newline. The test ends if the
-// program fails.
+// Run runs a program and returns its stdout without the last newline. The test ends if it fails.
 func Run(t *testing.T, program string, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), program, args...)

@@ -1,4 +1,4 @@
-# What the recordings are of, see recorded_test.go.
+# The derivations of the recordings, see recorded_test.go.
 let
   # The builder is a shell without programs.
   build =
