@@ -19,14 +19,14 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// failed is the message of a builder.
+// failed returns the message of a builder that failed.
 func failed(name string) string {
 	return "builder for '" + drvPath(name) + "' failed with exit code 1"
 }
 
 var pauses = []time.Duration{5 * time.Second, 20 * time.Second}
 
-// What could not be fetched is tried again, and nothing else is.
+// Failed downloads are retried; failed builds are not.
 func TestRetries(t *testing.T) {
 	for _, test := range []struct {
 		what     string
@@ -132,7 +132,7 @@ func TestRetries(t *testing.T) {
 			},
 			targets: []string{"a", "there", "b", "c"},
 			asked:   "a there b c a b c b c",
-			// The stand-in tries again for each that needs it.
+			// The stand-in retries for each derivation that needs it.
 			tries:    map[string]int{"src": 3, "more": 5, "a": 1, "b": 1, "c": 1},
 			retrying: []string{"src more 5s", "more 20s"},
 			paused:   25 * time.Second,
@@ -266,7 +266,7 @@ func outcomes(o *Outcome) string {
 	return strings.Join(all, " ")
 }
 
-// builds has a mark for each that failed.
+// builds returns the builds, with a mark for each that failed.
 func builds(o *Outcome) string {
 	var all []string
 	for _, b := range o.Builds {
@@ -283,8 +283,8 @@ func TestNoRetries(t *testing.T) {
 	}
 }
 
-// What was fetched and is something else, or is too much for this machine, is not
-// fetched again, in whatever words Nix says so.
+// A hash mismatch, or a download that is too much for this machine, is not retried, whatever
+// the wording of Nix's message.
 func TestNoRetryOf(t *testing.T) {
 	for _, version := range testbench.NixVersions {
 		said := recordedFailures(t, version)
@@ -322,7 +322,7 @@ func TestNoRetryOf(t *testing.T) {
 	}
 }
 
-// What else failed before is not forgotten when what is tried again succeeds.
+// A successful retry does not hide earlier failures of others.
 func TestRetryKeepsOthers(t *testing.T) {
 	for _, timedOut := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -352,7 +352,7 @@ func TestRetryKeepsOthers(t *testing.T) {
 	}
 }
 
-// Of what was tried again, the last try is told.
+// The failure of a retried derivation is that of the last try.
 func TestRetryTellsTheLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{
@@ -374,7 +374,7 @@ func TestRetryTellsTheLast(t *testing.T) {
 	})
 }
 
-// Nobody waits for a pause once all is told to stop.
+// A stop ends the pause before a retry.
 func TestCancelWhilePausing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -402,7 +402,7 @@ func TestCancelWhilePausing(t *testing.T) {
 	})
 }
 
-// What fails just before all is told to stop is not tried again.
+// A download that fails just before a stop is not retried.
 func TestCancelWhileBuilding(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	s := &store{fixed: map[string]bool{"src": true}, valid: map[string]bool{}, fails: map[string]string{"src": failed("src")}, stop: "slow", cancel: cancel}
@@ -414,7 +414,7 @@ func TestCancelWhileBuilding(t *testing.T) {
 	}
 }
 
-// A try that is stopped says nothing of what it tried.
+// A retry that is stopped decides nothing about its derivations.
 func TestCancelWhileRetrying(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -432,7 +432,7 @@ func TestCancelWhileRetrying(t *testing.T) {
 	})
 }
 
-// A store that can't be asked is an error, and there is an outcome nevertheless.
+// A store that cannot be queried is an error, and there is an Outcome nevertheless.
 func TestStoreError(t *testing.T) {
 	gone := errors.New("the store is gone")
 	for _, method := range []string{"Valid", "Outputs"} {
@@ -456,7 +456,7 @@ func TestStoreError(t *testing.T) {
 	}
 }
 
-// files are the names of those in a directory, none if it is not there.
+// files returns the names of the files in a directory, none if it does not exist.
 func files(t *testing.T, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
