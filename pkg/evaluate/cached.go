@@ -106,7 +106,7 @@ func (o *Options) Flakes() []string {
 // Fingerprint returns a hash of all that decides the result of an evaluation, in hex: with the
 // same options, the same evaluator and flakes of the same identities (see package nix) the
 // result is the same. That holds only where evaluation is pure, so not for a file, and only
-// if nothing fails, since a failure may be due to memory or a server.
+// if nothing fails, because a failure may be due to memory or a server.
 func (o *Options) Fingerprint(evaluator string, identities []string) string {
 	data, err := json.Marshal(struct {
 		Version           int

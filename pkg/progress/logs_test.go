@@ -3,7 +3,6 @@ package progress
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"strings"
 	"testing"
 	"time"
@@ -439,21 +438,4 @@ func TestTheLastEntryEnds(t *testing.T) {
 	if got := l.take(); !strings.HasPrefix(got, "[a: built in 1m00s]\n") {
 		t.Errorf("after the last: %q", got)
 	}
-}
-
-// BenchmarkSee is for 100 MB of a log.
-func BenchmarkSee(b *testing.B) {
-	line := strings.Repeat("x", 99)
-	for b.Loop() {
-		d := New(io.Discard, env("", ""), marked, Groups(true))
-		e := nix.Event{Kind: nix.BuildStarted, Path: hello, Time: noon}
-		d.See(e, true)
-		e.Kind, e.Text = nix.BuildLine, line
-		for range 1_000_000 {
-			e.Time = e.Time.Add(time.Microsecond)
-			d.See(e, true)
-		}
-		d.Close()
-	}
-	b.SetBytes(100_000_000)
 }
