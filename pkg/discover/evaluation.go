@@ -23,7 +23,7 @@ import (
 
 // An evaluation is what there is, from evaluators or from the cache.
 type evaluation struct {
-	evaluate.Kept
+	evaluate.Cached
 	source   *source
 	recalled bool // from the cache
 	// packed says that the derivations are not in the store, but their pack is in
@@ -77,15 +77,15 @@ func (s *source) recall(ctx context.Context) *evaluation {
 	if errors.Is(err, cache.ErrMiss) {
 		return nil
 	}
-	var kept *evaluate.Kept
+	var kept *evaluate.Cached
 	if err == nil {
-		kept, err = evaluate.ParseKept(data)
+		kept, err = evaluate.ParseCached(data)
 	}
 	if err != nil {
 		s.d.log.Warn("All is evaluated, since what was evaluated before can't be had", err)
 		return nil
 	}
-	return &evaluation{Kept: *kept, source: s, recalled: true}
+	return &evaluation{Cached: *kept, source: s, recalled: true}
 }
 
 // Keep puts the evaluation of the Plan into the cache, with the name of the pack that its
@@ -103,7 +103,7 @@ func (d *Discovery) Keep(ctx context.Context, p *job.Plan) {
 	}
 	data, err := e.Marshal()
 	if err == nil {
-		_, err = evaluate.ParseKept(data)
+		_, err = evaluate.ParseCached(data)
 	}
 	if err == nil {
 		err = d.docs.SaveEvaluation(ctx, e.source.fingerprint, data)
@@ -147,7 +147,7 @@ func (d *Discovery) evaluate(ctx context.Context, s *source) (*evaluation, error
 		return nil, asUsage(err)
 	}
 	s.keepInputs(ctx, n, there)
-	e := &evaluation{source: s, unread: unread.Text, incomplete: found.Incomplete, Kept: evaluate.Kept{
+	e := &evaluation{source: s, unread: unread.Text, incomplete: found.Incomplete, Cached: evaluate.Cached{
 		Omitted: found.Omitted,
 		Passed:  found.Passed,
 		Plan: &job.Plan{

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// Advice is given only where it helps: the scripts for whole commands have what each
-// version of Nix says.
+// Advice is added only where it helps. The scripts for whole commands check it against the
+// messages of each version of Nix.
 func TestAdvice(t *testing.T) {
 	root := t.TempDir()
 	for _, file := range []string{".git/HEAD", "sub/flake.nix", "new file.nix", "theme/x.nix"} {

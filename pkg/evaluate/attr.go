@@ -13,8 +13,8 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-// SplitAttr takes a dotted attribute path apart as Nix's command line does, where what is in
-// double quotes may have dots in it, and as [JoinAttr] writes it.
+// SplitAttr splits a dotted attribute path as Nix's command line does, where a name in double
+// quotes may have dots in it, and as [JoinAttr] writes it.
 func SplitAttr(attr string) []string {
 	var path []string
 	var name strings.Builder
@@ -40,20 +40,20 @@ func SplitAttr(attr string) []string {
 	return path
 }
 
-// quoted reads what is in quotes at the beginning of a text, and how much of it that was:
-// with escapes, or as Nix's command line does, which has none.
+// quoted returns the string in quotes at the beginning of a text, and how many bytes of the
+// text it takes: with escapes, or as on Nix's command line, which has none.
 func quoted(text string) (inside string, size int, closed bool) {
 	if prefix, err := strconv.QuotedPrefix(text); err == nil {
-		inside, _ = strconv.Unquote(prefix) // which can be read
+		inside, _ = strconv.Unquote(prefix) // valid, since QuotedPrefix returned it
 		return inside, len(prefix), true
 	}
 	inside, _, closed = strings.Cut(text[1:], `"`)
 	return inside, min(len(inside)+len(`""`), len(text)), closed
 }
 
-// JoinAttr writes an attribute path in one line, with dots, and no two paths alike. Names
-// that are not plain stand in quotes, with quotes, backslashes and what can't be printed
-// escaped as in Go.
+// JoinAttr returns an attribute path in one line, with dots; different paths give different
+// texts. Names that are not plain stand in quotes, with quotes, backslashes and unprintable
+// characters escaped as in Go.
 func JoinAttr(path []string) string {
 	names := make([]string, len(path))
 	for i, name := range path {
@@ -65,9 +65,9 @@ func JoinAttr(path []string) string {
 	return strings.Join(names, ".")
 }
 
-// typed makes an attribute path for the command line of Nix. There is none for an empty
-// name, nor for one with a quote.
-func typed(path []string) (attr string, ok bool) {
+// commandAttr returns an attribute path for the command line of Nix. ok is false if a name is
+// empty or has a quote in it, because Nix has no syntax for those.
+func commandAttr(path []string) (attr string, ok bool) {
 	names := make([]string, len(path))
 	for i, name := range path {
 		if name == "" || strings.Contains(name, `"`) {
@@ -81,8 +81,8 @@ func typed(path []string) (attr string, ok bool) {
 	return strings.Join(names, "."), true
 }
 
-// fragment is a typed attribute path for an installable, which is a URL: Nix decodes it
-// before it looks for dots and quotes.
+// fragment returns an attribute path from commandAttr for an installable, which is a URL: Nix
+// decodes it before it looks for dots and quotes.
 func fragment(attr string) string {
 	var escaped strings.Builder
 	for _, c := range []byte(attr) {
@@ -95,7 +95,7 @@ func fragment(attr string) string {
 	return escaped.String()
 }
 
-// What derivations of whole hosts are called, whatever attribute they are under.
+// hostNames are the names of derivations of whole hosts, under any attribute.
 var hostNames = []struct {
 	prefix string
 	kind   job.Kind
@@ -105,7 +105,7 @@ var hostNames = []struct {
 	{"home-manager-generation", job.Home},
 }
 
-// hostPath reads what is the path of a host's target below its configuration.
+// hostPath returns the path of a host's target below its configuration.
 func hostPath(attr string) []string {
 	path := SplitAttr(attr)
 	switch len(path) {
@@ -118,9 +118,9 @@ func hostPath(attr string) []string {
 	return path
 }
 
-// whole is the attribute path of a target: of a host that has failed before, only the
-// beginning was told.
-func (d *evaluation) whole(path []string) []string {
+// fullPath returns the attribute path of a target. The walker reports only the beginning of it
+// for a host that fails early.
+func (d *evaluation) fullPath(path []string) []string {
 	if len(path) == 2 {
 		if _, ok := hostOutputs[path[0]]; ok {
 			return slices.Concat(path, d.hostSuffix(path[0]))
@@ -129,7 +129,7 @@ func (d *evaluation) whole(path []string) []string {
 	return path
 }
 
-// hostSuffix is what follows the name of a host of an output in a target's path.
+// hostSuffix returns the part of a target's path after the host's name.
 func (d *evaluation) hostSuffix(output string) []string {
 	if suffix := hostOutputs[output].suffix; suffix != nil {
 		return suffix
@@ -137,9 +137,9 @@ func (d *evaluation) hostSuffix(output string) []string {
 	return d.host
 }
 
-// classify makes a target of an attribute path and the derivation's name.
+// classify returns a target with names and kind by its attribute path and the derivation's name.
 func (d *evaluation) classify(path []string, drvName string) job.Target {
-	path = d.whole(path)
+	path = d.fullPath(path)
 	t := job.Target{Attr: JoinAttr(path), Kind: job.Other}
 	if len(path) == 0 { // a file that is a derivation
 		path = []string{drvName}
@@ -174,15 +174,15 @@ func (d *evaluation) classify(path []string, drvName string) job.Target {
 	return t
 }
 
-// hostSuffixes are what leads from a machine's or a home's configuration to its
-// derivation, in whatever set it is.
+// hostSuffixes are the paths from a machine's or a home's configuration to its derivation, in
+// any set.
 var hostSuffixes = [][]string{
 	{"config", "system", "build", "toplevel"},
 	{"config", "home", "activationPackage"},
 	{"activationPackage"},
 }
 
-// machine is the path of the configuration that a host's derivation is of.
+// machine returns the path of the configuration that a host's derivation belongs to.
 func machine(path []string) []string {
 	for _, suffix := range hostSuffixes {
 		if at := len(path) - len(suffix); at > 0 && slices.Equal(path[at:], suffix) {
@@ -196,7 +196,7 @@ func machine(path []string) []string {
 // host's name in the attribute path of its target.
 var hostOutputs = map[string]struct {
 	kind   job.Kind
-	suffix []string // nil is as the options say
+	suffix []string // nil: from the options
 }{
 	"nixosConfigurations":  {job.NixOS, nil},
 	"darwinConfigurations": {job.Darwin, []string{"system"}},
@@ -205,7 +205,7 @@ var hostOutputs = map[string]struct {
 
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9@%_+=:,./#-]+$`)
 
-// shellQuote makes one word for a shell of s, in one line.
+// shellQuote returns s as one word for a shell, in one line.
 func shellQuote(s string) string {
 	switch {
 	case plainWord.MatchString(s):
@@ -221,12 +221,12 @@ func printable(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-// quote makes a Nix string of s.
+// quote returns s as a Nix string.
 func quote(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `${`, `\${`, "\n", `\n`, "\r", `\r`).Replace(s) + `"`
 }
 
-// fromJSON makes a Nix expression of a value that JSON can hold.
+// fromJSON returns a Nix expression for a value that JSON can hold.
 func fromJSON(v any) string {
 	data, err := json.Marshal(v)
 	if err != nil {

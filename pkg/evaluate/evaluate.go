@@ -1,11 +1,11 @@
 // Package evaluate turns installables into evaluated targets.
 //
-// Evaluators walk through what is asked for and tell by traces how far they are;
-// evaluate.nix has the protocol. One evaluator begins. When much is left, others
-// take parts of it (crew.go), since what two attributes have in common is only
-// evaluated once by an evaluator that does both, but two evaluators use two cores.
-// An evaluator that dies of one attribute (missing argument, infinite recursion,
-// out of memory) takes no other with it: the next one goes on after that.
+// Evaluators walk through the requested values and report their progress by traces;
+// evaluate.nix has the protocol. The walk begins with one evaluator. When much of it is left,
+// others take parts (pool.go): one evaluator evaluates the common dependencies of two
+// attributes only once, but two evaluators use two cores. An evaluator that dies of an
+// attribute (missing argument, infinite recursion, out of memory) harms no other attribute:
+// the next evaluator continues after it.
 package evaluate
 
 import (
@@ -39,7 +39,7 @@ type Evaluator interface {
 	EvaluatesWholeFlakes() bool
 }
 
-// Options say what to discover.
+// Options select the targets to evaluate, and set limits.
 type Options struct {
 	Installables []string // FLAKE[#ATTR]; none is the flake in the working directory
 	File         string   // a Nix file, instead of installables
@@ -47,56 +47,55 @@ type Options struct {
 	Systems      []string // wanted; others are left out
 	System       string   // of this machine
 
-	Args    []Arg    // for functions in File that take them, as nix-build's --arg
-	ArgStrs []Arg    // likewise, whose values are texts: --argstr
+	Args    []Arg    // for functions in File, as nix-build's --arg
+	ArgStrs []Arg    // likewise with texts as values: --argstr
 	NixPath []string // entries of the search path for File, NAME=PATH
 
-	// HostAttr is the path of a NixOS host's target below its configuration. One
-	// name, such as "vm" or "sdImage", is that in config.system.build. Empty is
-	// the toplevel.
+	// HostAttr is the path of a NixOS host's target below its configuration. A single
+	// name, such as "vm" or "sdImage", is one in config.system.build. Empty is the toplevel.
 	HostAttr string
 
 	// Include and Exclude have globs on dotted attribute paths, as targets are named:
-	// "*" is anything within a name, "**" any number of names. A glob covers what
-	// it matches and all that is below. No Include is everything. What is excluded
-	// is not evaluated.
+	// "*" is anything within a name, "**" any number of names. A glob covers the attributes
+	// that it matches and all below them. No Include is everything. Excluded attributes are
+	// not evaluated.
 	Include, Exclude []string
-	// AllowEmpty says that it is no error when a glob matches nothing, nor when there
-	// is nothing to build.
+	// AllowEmpty says that it is no error if a glob matches nothing, or if there is nothing
+	// to build.
 	AllowEmpty bool
 
-	// Meta asks for what packages say of themselves, which costs some time.
+	// Meta asks for the meta of packages, which costs some time.
 	Meta bool
 
-	Workers     int           // evaluators at once; 0 is what DefaultWorkers says for this machine
+	Workers     int           // evaluators at once; 0 is DefaultWorkers of this machine
 	Timeout     time.Duration // for the evaluation of an attribute; 0 is none
 	MemoryLimit int64         // bytes that an evaluator may use; 0 is no limit
 
-	// Progress is told what is being evaluated. It may be nil.
+	// Progress is called with the attribute that is being evaluated. It may be nil.
 	Progress func(attr string)
-	// Counted is told how many attributes are done, of how many that are known so
-	// far. It may be nil. None of these functions is called while one of them runs.
+	// Counted is called with the number of attributes that are done, and of those that are
+	// known so far. It may be nil. None of these functions is called while one of them runs.
 	Counted func(done, total int)
-	// Explain may know why an evaluator failed. It may be nil.
+	// Explain returns why an evaluator failed, if it knows. It may be nil.
 	Explain func(*nix.Error) Explanation
-	// Log gets what the evaluators say besides, a line at a time. What several say is
-	// said once. It may be nil.
+	// Log is called with each other line that the evaluators print, once for a line that
+	// several of them print. It may be nil.
 	Log func(line string)
 }
 
-// An Explanation says why an evaluator failed. It is empty where that is not known.
+// An Explanation says why an evaluator failed. It is empty if the cause is not known.
 type Explanation struct {
-	Text        string // a line, to stand before the message of a target
-	NeedsSecret string // the input whose secret is missing; empty where that is not the reason
+	Text        string // a line, to put before the message of a target
+	NeedsSecret string // the input whose secret is missing; empty for other causes
 }
 
 // An Arg is an argument for functions: an expression, or a text.
 type Arg struct{ Name, Value string }
 
-// DefaultWorkers says how many evaluators a machine with so many cores and so
-// much memory, in bytes, can take. Memory is 0 where that is not known.
+// DefaultWorkers returns the number of evaluators for a machine with so many cores and so
+// much memory, in bytes. Memory is 0 where it is not known.
 func DefaultWorkers(cores int, memory int64) int {
-	const each = 3 << 30 // what the configurations of a few hosts take
+	const each = 3 << 30 // enough for the configurations of a few hosts
 	fit := memory / each
 	if memory == 0 {
 		fit = 2
@@ -104,44 +103,44 @@ func DefaultWorkers(cores int, memory int64) int {
 	return max(1, min(cores, int(fit)))
 }
 
-// A Evaluation is what was found.
+// An Evaluation is the result of Run.
 type Evaluation struct {
 	Targets []job.Target // in the order of discovery, each attribute once
 	Omitted []string     // attribute paths that were left out because of their system
-	Passed  []string     // what lies where derivations are expected and is none: "packages.x86_64-linux.f (a function)"
+	Passed  []string     // other values where derivations are expected: "packages.x86_64-linux.f (a function)"
 
-	// Incomplete says that not all was found out, since evaluators ended in the middle of
-	// something that is no target's failure: the next time, there may be more.
+	// Incomplete says that evaluators ended in the middle of something that is no target's
+	// failure, so that another run may find more.
 	Incomplete bool
 
-	// Meta has for each target what is plain data of its meta, as JSON of at most about
-	// 64 KiB: without what throws, is a function, a derivation or too large. It is empty
-	// where there is none, where its evaluation aborts, and where nobody asked.
+	// Meta has the plain data in the meta of each target, as JSON of at most about 64 KiB:
+	// without values that throw, functions, derivations and large values. It is empty where
+	// there is no meta, where its evaluation aborts, and without Options.Meta.
 	Meta []json.RawMessage
 }
 
-// MissingError says that an attribute that was asked for is not there.
+// MissingError says that a requested attribute does not exist.
 type MissingError struct {
 	In   string // flake or file
 	Attr string
 	Have []string // its siblings' names
 
-	Nearest string // the name that was probably meant, or empty
+	Nearest string // the likeliest name, or empty
 }
 
 func (e *MissingError) Error() string {
-	what := fmt.Sprintf("%s has no attribute %s", e.In, e.Attr)
+	message := fmt.Sprintf("%s has no attribute %s", e.In, e.Attr)
 	if e.Nearest != "" {
-		what += " (did you mean " + e.Nearest + "?)"
+		message += " (did you mean " + e.Nearest + "?)"
 	}
 	if len(e.Have) == 0 {
-		return what
+		return message
 	}
-	return what + "; there are: " + someOf(e.Have)
+	return message + "; there are: " + someOf(e.Have)
 }
 
-// eachShown are names of attributes as a message has them.
-func eachShown(names []string) []string {
+// shownNames returns names of attributes for a message.
+func shownNames(names []string) []string {
 	all := make([]string, len(names))
 	for i, name := range names {
 		all[i] = shown([]string{name})
@@ -152,23 +151,23 @@ func eachShown(names []string) []string {
 // someOf returns the first of many names, and the number of the others.
 func someOf(names []string) string { return text.Some(names, 20) }
 
-// ArgumentsError says that what was asked for is a function that can't be called.
+// ArgumentsError says that a requested value is a function that lacks arguments.
 type ArgumentsError struct {
 	In    string // file, or an attribute in it
 	Needs []string
 }
 
 func (e *ArgumentsError) Error() string {
-	return fmt.Sprintf("%s is a function that needs the argument %s: give it with --arg %s EXPR or --argstr %s TEXT",
+	return fmt.Sprintf("%s is a function that needs the argument %s. Set it with --arg %s EXPR or --argstr %s TEXT",
 		e.In, strings.Join(e.Needs, ", "), e.Needs[0], e.Needs[0])
 }
 
-// The outputs of a flake that are looked at when no attribute is named.
+// defaultOutputs are the outputs of a flake that are evaluated if no attribute is named.
 var defaultOutputs = []string{"nixosConfigurations", "darwinConfigurations", "homeConfigurations", "packages", "checks", "devShells", "formatter"}
 
-// Run evaluates everything that the options name. Targets that can't be
-// evaluated are in the Evaluation as failed, those whose packages are not to be
-// built as skipped; an error means that there is no Evaluation.
+// Run evaluates everything that the options select. Targets that cannot be evaluated are in
+// the Evaluation as failed, those whose packages forbid to build them as skipped; an error
+// means that there is no Evaluation.
 func Run(ctx context.Context, eval Evaluator, o Options) (*Evaluation, error) {
 	globs, err := readGlobs(o.Include, o.Exclude)
 	if err != nil {
@@ -183,26 +182,26 @@ func Run(ctx context.Context, eval Evaluator, o Options) (*Evaluation, error) {
 	}
 	share := memory / int64(o.Workers)
 	if o.Log != nil {
-		o.Log(chosen(o.Workers, o.MemoryLimit, memory))
+		o.Log(describeEvaluators(o.Workers, o.MemoryLimit, memory))
 	}
 	d := &evaluation{
-		eval: eval, o: o, heap: initialHeap(share, o.MemoryLimit), memoryShare: share, host: hostPath(o.HostAttr), globs: globs,
-		hits: map[int]bool{}, perhaps: map[int]bool{}, seen: map[string]bool{}, said: map[string]int{},
+		eval: eval, o: o, initialHeap: initialHeap(share, o.MemoryLimit), memoryShare: share, host: hostPath(o.HostAttr), globs: globs,
+		hits: map[int]bool{}, maybe: map[int]bool{}, seen: map[string]bool{}, lineCounts: map[string]int{},
 	}
 	sources := d.sources()
-	var dead error // of the first output that can't be entered at all
+	var dead error // of the last output that cannot be entered at all
 	entered := 0
 	for _, s := range sources {
-		if d.leftOut(s.base) {
+		if d.excluded(s.base) {
 			continue
 		}
-		c := newCrew(d, s)
-		err := c.run(ctx)
+		p := newPool(d, s)
+		err := p.run(ctx)
 		var output *outputError
 		switch {
 		case errors.As(err, &output) && len(sources) > 1:
-			c.records = []record{{path: s.base, target: d.failed(s, s.base, "", output.err)}}
-			for _, g := range d.globs { // which may have meant something in it
+			p.records = []record{{path: s.base, target: d.failed(s, s.base, "", output.err)}}
+			for _, g := range d.globs { // they may match something in it
 				if len(s.base) == 0 || g.mayBeIn(s.base[0]) {
 					d.hits[g.N] = true
 				}
@@ -213,11 +212,11 @@ func Run(ctx context.Context, eval Evaluator, o Options) (*Evaluation, error) {
 		default:
 			entered++
 		}
-		d.collect(s, c.records)
+		d.collect(s, p.records)
 	}
 	switch {
 	case entered == 0 && dead != nil:
-		return nil, dead // it is the flake that does not evaluate
+		return nil, dead // the flake does not evaluate
 	case o.AllowEmpty:
 		return &d.Evaluation, nil
 	}
@@ -225,13 +224,13 @@ func Run(ctx context.Context, eval Evaluator, o Options) (*Evaluation, error) {
 		return nil, err
 	}
 	if len(d.Targets) == 0 {
-		return nil, d.nothing()
+		return nil, d.nothingFound()
 	}
 	return &d.Evaluation, nil
 }
 
-// what is what was asked for.
-func (d *evaluation) what() string {
+// request returns the request, for a message.
+func (d *evaluation) request() string {
 	switch {
 	case d.o.File != "":
 		return d.o.File
@@ -245,24 +244,23 @@ type evaluation struct {
 	Evaluation
 	eval        Evaluator
 	o           Options
-	heap        int64
-	memoryShare int64    // of the machine's memory for an evaluator, in bytes; 0 if that is not known
+	initialHeap int64
+	memoryShare int64    // of the machine's memory for an evaluator, in bytes; 0 if not known
 	host        []string // path of a NixOS host's target
 	globs       []glob
 	hits        map[int]bool // globs that have matched something
-	// perhaps are globs that may match something of a system that is not wanted.
-	perhaps map[int]bool
-	closed  []closedEvent
-	known   []string        // names that globs might have meant
-	seen    map[string]bool // attributes, since installables may overlap
-	said    map[string]int  // how often a line was logged
+	maybe       map[int]bool // globs that may match something of an omitted system
+	closed      []closedEvent
+	known       []string        // names, to suggest for a glob that matches nothing
+	seen        map[string]bool // attributes, since installables may overlap
+	lineCounts  map[string]int  // how often a line was logged
 
-	before   int // attributes in the sources before
-	walkedTo int // attributes
-	logged   int // lines that evaluators say on their own
+	before     int // attributes in the sources before this one
+	attributes int // that were announced
+	logged     int // lines that evaluators printed of their own
 }
 
-// A source is what one evaluator can walk through.
+// A source is a value that one evaluator can walk through.
 type source struct {
 	name  string // for messages
 	flake string // reference, or empty
@@ -271,20 +269,19 @@ type source struct {
 	roots []root
 }
 
-// attr names the value in its flake.
+// attr returns the attribute path of the value in its flake.
 func (s *source) attr() string {
-	attr, _ := typed(s.base) // there is none for what can't be named, which Nix then misses
+	attr, _ := commandAttr(s.base) // empty if Nix has no syntax for it: Nix then reports it missing
 	return fragment(attr)
 }
 
 type root struct {
 	Path     []string `json:"path"`
 	Required bool     `json:"required"`
-	Outputs  []string `json:"outputs"` // that are wanted; nil are those that Nix takes by default
+	Outputs  []string `json:"outputs"` // that are wanted; nil: those that Nix takes by default
 }
 
-// sources groups what is asked for, so that what is in one flake is evaluated
-// by one evaluator.
+// sources groups the request by flake, so that one evaluator can evaluate all of a flake.
 func (d *evaluation) sources() []source {
 	if d.o.File != "" {
 		s := source{name: d.o.File, expr: fileExpr(d.o.File)}
@@ -329,7 +326,7 @@ func (d *evaluation) sources() []source {
 	return single
 }
 
-// flakeRoots says what an installable's attribute path asks for.
+// flakeRoots returns the roots that an installable's attribute path asks for.
 func (d *evaluation) flakeRoots(attr string) []root {
 	r := newRoot(attr, true)
 	if len(r.Path) == 0 {
@@ -342,11 +339,11 @@ func (d *evaluation) flakeRoots(attr string) []root {
 	return []root{r}
 }
 
-// chosenOutputs is how an installable ends that names outputs, as Nix has it.
+// chosenOutputs matches the end of an installable that names outputs, in Nix's syntax.
 var chosenOutputs = regexp.MustCompile(`\^(\*|[A-Za-z0-9_-]+(?:,[A-Za-z0-9_-]+)*)$`)
 
-// newRoot reads an attribute path, with the outputs that may be chosen: ATTR^OUT,…. That
-// of a flake is part of a URL.
+// newRoot parses an attribute path, with or without outputs: ATTR^OUT,…. It is escaped in a
+// flake reference, which is a URL.
 func newRoot(attr string, escaped bool) root {
 	r := root{Required: true}
 	if m := chosenOutputs.FindStringSubmatchIndex(attr); m != nil {
@@ -360,8 +357,8 @@ func newRoot(attr string, escaped bool) root {
 	return r
 }
 
-// outputError says that the value of a source can't be evaluated. With an older
-// Nix, that may be just one output of a flake.
+// outputError says that the value of a source cannot be evaluated. With an older Nix, that
+// may be just one output of a flake.
 type outputError struct {
 	name string
 	err  error
@@ -370,8 +367,8 @@ type outputError struct {
 func (e *outputError) Error() string { return fmt.Sprintf("evaluate %s: %v", e.name, e.err) }
 func (e *outputError) Unwrap() error { return e.err }
 
-// absent says whether evaluation failed only since the value isn't there, when
-// it needs not be. Only older versions of Nix must be asked like that.
+// absent reports whether an evaluation failed only because an optional value does not exist.
+// Only older versions of Nix fail like that.
 func (s *source) absent(err error) bool {
 	var failed *nix.Error
 	return len(s.base) > 0 && !s.roots[0].Required && errors.As(err, &failed) &&

@@ -1,54 +1,60 @@
-# Walks through a value and tells about each target on the way, by traces.
+# Walks through a value and reports each target on the way, by traces.
 #
-# A trace is a line "NONCE EVENT JSON". The nonce is new for each evaluator, so
-# that nothing evaluated can forge one. A target is announced before anything of
-# it is evaluated (at), then named, then described (target) or refused: when an
-# evaluator dies, the target that was announced last is what killed it, and the
-# next evaluator goes on after that one. What is left out is not announced.
+# A trace is a line "NONCE EVENT JSON". The nonce is new for each evaluator, so that evaluated
+# code cannot forge one. A target is announced before any of it is evaluated (at), then named,
+# then described (target) or refused. So if an evaluator dies, the target that was announced
+# last is the cause, and the next evaluator continues after it. Attributes that are left out
+# are not announced.
 #
-# The order of the walk is always the same. So a position, the number of a root
-# and the path from there, [ N NAME … ], says how far a walk has come, and two
-# positions bound a part of it.
+# The order of the walk is always the same. So a position, the number of a root and the path
+# from there, [ N NAME … ], marks a point of the walk, and two positions bound a part of it.
 #
-# Other events: the names in a set (names, omitted, others, unnameable), in parts,
-# and then that it is entered, or misses an attribute that was requested; that all sets are listed which the schema of flakes
-# knows (listed); the names of packages, where an attribute is missed (near); a root is entered (root) and found; a file is a function that needs
-# arguments (needs); the position of a package whose meta says that it is
-# unavailable, before its drvPath tells why; a set that was requested, or is in one, is not
-# entered (closed); an attribute is no target (passed) or
-# one that can't be (failed); what belongs to a target but may fail (about, meta).
-# The walk ends with done: an evaluator that has not said that has not finished.
+# Other events:
 #
-# What throws, or asserts in vain, does not end the evaluator: the attribute is
-# announced as thrown, and the walk continues. tryEval drops the message, therefore the
-# value of the walk is a list that has for each thrown attribute, in this order, the
-# nonce and the failing walk once more. `nix eval` prints an error within a list in
-# place of the item: [ "NONCE" «error: …» … ]. Before each of them comes again. Where Nix
-# fails at the first instead, that error is its message.
+#   root, found      a root is entered, and found
+#   names, omitted, others, unnameable
+#                    the names in a set, in parts, before it is entered
+#   entered          a set is entered
+#   listed           all sets are listed that the schema of flakes knows
+#   missing          a requested attribute does not exist; near: names of packages like it
+#   needs            a file is a function that needs arguments
+#   unavailable      the position of a package whose meta says that it is unavailable, before
+#                    its drvPath throws the reason
+#   closed           a set that was requested, or is in one, is not entered
+#   passed, failed   an attribute is no target, or an invalid one
+#   about, meta      parts of a target whose evaluation may fail
+#   done             the end: without this event, the evaluator has not finished
 #
-# No line is longer than 1 MiB, and all of it is UTF-8: newer versions of Nix end
-# when they meet anything else in JSON, and tryEval does not catch that.
+# A throw or a failed assertion does not end the evaluator: the attribute is announced as
+# thrown, and the walk continues. tryEval drops the message. Therefore the value of the walk is
+# a list that has, for each thrown attribute in this order, the nonce and the failing walk
+# again. `nix eval` prints an error within a list in place of the item: [ "NONCE" «error: …» … ].
+# The event again comes before each of them. If Nix ends with the first error instead, its
+# message is that of the first attribute.
+#
+# No line is longer than 1 MiB, and all lines are UTF-8, because newer versions of Nix end at
+# anything else in JSON, which tryEval does not catch.
 text: # text.nix
 {
   nonce,
-  systems, # that are wanted
+  systems, # the wanted ones
   currentSystem,
   base, # path of the value
-  roots, # [ { path = [ … ]; required = bool; outputs = null or [ … ]; } ]: what to walk,
-  #        seen from the value, and which outputs of it are wanted
+  roots, # [ { path = [ … ]; required = bool; outputs = null or [ … ]; } ]: paths to walk below
+  #        the value, and the wanted outputs of their targets
   flake, # whether the value is (part of) the outputs of a flake
   host, # path of the target below a NixOS configuration
   args, # for functions
   globs, # [ { n = N; exclude = bool; rest = [ SEGMENT … ]; } ]; a SEGMENT is "**" or the
   #        list of pieces between which anything may be
-  meta, # whether to tell the whole meta of packages
+  meta, # whether to report the whole meta of packages
   list, # whether to list first
   listed, # null, or the position of the set that was listed last
   from, # null, or { path = POSITION; after = bool; }: begin there, or after it
   until, # null, or the position to end before
-  skip, # positions that are known to kill
+  skip, # positions that are known to kill an evaluator
   only, # null, or the positions to walk to as nested sets: { "N" = { NAME = { }; }; }
-  catch, # whether to continue after what throws
+  catch, # whether to continue after a throw
 }:
 value:
 let
@@ -102,8 +108,8 @@ let
 
   each = f: foldl' (_: x: seq (f x) null) null;
 
-  # Walks to what is at a position, or says that it has thrown. Returns the walks to
-  # repeat for their messages.
+  # Walks to a position, or reports that it has thrown. Returns the walks to repeat for their
+  # messages.
   attempt =
     list: walk:
     let
@@ -119,7 +125,7 @@ let
     else
       seq (say "thrown" null) [ walk ];
 
-  # Says a list in parts.
+  # Reports a list in parts.
   sayAll =
     event: list:
     let
@@ -135,9 +141,9 @@ let
 
   # ---- Functions ------------------------------------------------------------
 
-  # As Nix does for `nix-build FILE --arg …`: a function of a set is called with
-  # the arguments that it names, or with all if it takes any, unless it needs
-  # others. In a flake, Nix calls none.
+  # Calls functions as `nix-build FILE --arg …` does: a function of a set with the arguments
+  # that it names, or with all if it takes any, unless it needs others. In a flake, Nix calls
+  # none.
   call = v: if !flake && isFunction v && takesSet v && needs v == [ ] then v (arguments v) else v;
   needs = v: filter (name: !(functionArgs v).${name} && !(args ? ${name})) (attrNames (functionArgs v));
   arguments = v: if takesAny v then args else intersectAttrs (functionArgs v) args;
@@ -152,7 +158,7 @@ let
 
   drop = n: s: substring n (stringLength s) s;
 
-  # Whether a name is made of the pieces in this order, with anything between.
+  # Whether a name consists of the pieces in this order, with anything between them.
   matches =
     pieces: name:
     if tail pieces == [ ] then
@@ -180,8 +186,8 @@ let
     else
       find piece size room s (at + 1);
 
-  # A choice is what is left of the globs on the way down to a path. A glob
-  # covers what it matches and all that is below.
+  # A choice is the rest of the globs on the way down to a path. A glob covers an attribute
+  # that it matches and all below.
   everything = {
     taken = !(any (g: !g.exclude) globs);
     excluded = false;
@@ -191,7 +197,7 @@ let
   choose =
     choice: name:
     let
-      # "**" may match no name: then what is behind it counts.
+      # "**" may match no name: then the segments after it count.
       ways = rest: [ rest ] ++ (if rest != [ ] && head rest == "**" then ways (tail rest) else [ ]);
       step =
         rest:
@@ -227,7 +233,8 @@ let
     next // { hits = choice.hits ++ next.hits; }
   );
 
-  # Globs that may match something below, and those that would be missed there.
+  # Include globs that may match something below; the numbers of all such globs; the numbers of
+  # those that are likely to.
   hopes = choice: filter (g: !g.exclude) choice.globs;
   alive = choice: unique (map (g: g.n) choice.globs);
   meant = choice: unique (map (g: g.n) (filter (g: head g.rest != "**") choice.globs));
@@ -247,7 +254,7 @@ let
 
   # ---- Schemas --------------------------------------------------------------
 
-  # What is known of the outputs of a flake. A schema says what lies at a path.
+  # The outputs of a flake that are known. A schema describes the values at a path.
   hosts = suffix: { of = { inherit suffix; }; };
   perSystem = of: {
     inherit of;
@@ -259,7 +266,7 @@ let
   };
   item = anything // {
     item = true;
-    named = true; # that it is no derivation is worth a notice
+    named = true; # report a value that is no derivation
   };
   check = item // {
     strict = true; # it has to be a derivation, as for `nix flake check`
@@ -299,8 +306,8 @@ let
 
   # ---- Targets --------------------------------------------------------------
 
-  # All is looked at before it is told: what is odd about a target is no more than
-  # its own failure.
+  # All fields are checked before they are reported, so that an invalid target is only its own
+  # failure.
   describe =
     root: path: holder: v:
     let
@@ -353,8 +360,8 @@ let
             )
         );
 
-  # The outputs that are wanted of a derivation, or a problem with it: like Nix, what
-  # its meta says if that says any, else the first.
+  # The outputs that are wanted of a derivation, or a problem with it. By default, as in Nix,
+  # those that its meta names, else the first.
   wantedOutputs =
     root: v:
     let
@@ -391,7 +398,7 @@ let
           map (name: if has name then null else "it has no output ${name}: it has ${commas outputs}") names
         ))
         (if drvPath == null then "it has no drvPath" else badText "its drvPath" longest drvPath)
-        # Only a derivation makes a path that refers to itself.
+        # Only derivation returns a path whose context is the path itself.
         (
           if getContext drvPath ? ${unsafeDiscardStringContext drvPath} then
             null
@@ -415,8 +422,8 @@ let
       genList (n: n + 1) (if length list < 21 then length list - 1 else 20)
     );
 
-  # What is plain data of meta, field by field, as far as there is room. What throws,
-  # is a function or a derivation, or is too large, is left out.
+  # Reports the plain data in meta, field by field, as far as there is room. Values that throw,
+  # functions, derivations and large values are left out.
   tellMeta =
     holder: v:
     let
@@ -446,11 +453,11 @@ let
     else
       null;
 
-  # Names that mean something to toJSON are none here.
+  # The names in a set, without those that toJSON treats specially.
   named = set: filter (name: name != "outPath" && name != "__toString" && badName name == null) (attrNames set);
 
-  # Gives x without what is no plain data, so many sets deep, and the room that is left
-  # of that for so many characters. There is no value where nothing of x is plain.
+  # Returns the plain data in x, at most depth sets deep, and the number of characters that is
+  # left of room. There is no value if nothing in x is plain data.
   plain =
     depth: room: x:
     let
@@ -461,7 +468,7 @@ let
         inherit value;
         room = room - size - 4;
       };
-      # Each goes on with the room that the one before has left.
+      # Each item takes of the room that the one before has left.
       gather =
         f:
         foldl' (
@@ -510,7 +517,7 @@ let
     else
       none;
 
-  # ---- What is not to be built ----------------------------------------------
+  # ---- Refused packages -----------------------------------------------------
 
   try =
     otherwise: x:
@@ -525,8 +532,8 @@ let
     in
     if isAttrs meta then meta else { };
 
-  # Nixpkgs says in meta.available what it makes of its own settings. Where that is
-  # false, drvPath throws; with a reason of its own if the marks have none.
+  # Nixpkgs reports in meta.available whether its settings allow a package. Where it is false,
+  # drvPath throws, with a reason even if the marks have none.
   isAvailable = meta: try true (meta.available or true != false);
   positionOf =
     meta:
@@ -535,8 +542,8 @@ let
     in
     if isString position then shorten longest position else "";
 
-  # Why a package is not to be built, by its own meta alone, or null. Others than
-  # Nixpkgs have only the marks.
+  # The reason why a package forbids to build it, by its own meta alone, or null. Packages from
+  # elsewhere than Nixpkgs have only the marks.
   refusal =
     meta: system:
     let
@@ -568,7 +575,7 @@ let
 
   # ---- The walk -------------------------------------------------------------
 
-  # What is left of the bounds, seen from a child; null if it is out of them.
+  # The bounds as seen from a child; null if it is out of them.
   narrow =
     bounds: name:
     let
@@ -591,8 +598,8 @@ let
         only = if only == null || only.${name} == { } then null else only.${name};
       };
 
-  # at is where a walk is: in which root, at which position, on which path of the
-  # user's, in which bounds, by which choice, and whether only to list.
+  # at is the state of a walk: root, position, path as shown to the user, bounds, choice, and
+  # whether only to list.
   walk =
     at: schema: v:
     if schema ? omitted then
@@ -708,8 +715,8 @@ let
       alive = alive at.choice;
     };
 
-  # Goes down to a root. As in Nix, a name that is no output of the flake may be
-  # that of a package.
+  # Follows the path of a root. As in Nix, a name that is no output of the flake may be that of
+  # a package.
   lookUp =
     path:
     let
@@ -782,7 +789,7 @@ let
             walk (at // { inherit path choice; }) schema value
         );
 
-  # The number of a root is no name.
+  # As narrow, for the number of a root.
   narrowRoot =
     bounds: n:
     let
@@ -822,7 +829,7 @@ let
     ) (genList (n: n) (length roots));
   thrown = walkRoots false { inherit from until only; };
 in
-# A file that can't be evaluated at all ends the walk before it begins.
+# A file that cannot be evaluated at all ends the walk before it begins.
 seq (if flake then null else value) (
   seq (
     if list then

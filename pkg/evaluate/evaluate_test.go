@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { testbench.PrivateProcess(m) }
 
-// All of this is on a real Nix, in the newest and the oldest version.
+// These tests run a real Nix, in the newest and the oldest version.
 func eachNix(t *testing.T, test func(*testing.T, *nix.Nix)) {
 	for _, version := range []string{"2.34", "2.8"} {
 		t.Run(version, func(t *testing.T) { test(t, useNix(t, version)) })
@@ -37,7 +37,7 @@ func useNix(t testing.TB, version string) *nix.Nix {
 	return n
 }
 
-// flake writes a flake and gives a reference to it.
+// flake writes a flake and returns a reference to it.
 func flake(t testing.TB, outputs string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -51,7 +51,7 @@ func flake(t testing.TB, outputs string) string {
 	return "path:" + dir
 }
 
-// look discovers and gives a line for each target.
+// look evaluates and returns a line for each target.
 func look(t *testing.T, n *nix.Nix, o Options) ([]string, *Evaluation) {
 	t.Helper()
 	d, err := Run(t.Context(), n, with(n, o))
@@ -61,7 +61,7 @@ func look(t *testing.T, n *nix.Nix, o Options) ([]string, *Evaluation) {
 	return summary(d), d
 }
 
-// summary has a line for each target.
+// summary returns a line for each target.
 func summary(d *Evaluation) (lines []string) {
 	for _, target := range d.Targets {
 		line := fmt.Sprintf("%s %s %s", target.Kind, target.Name, target.State)
@@ -87,8 +87,8 @@ func with(n *nix.Nix, o Options) Options {
 	return o
 }
 
-// What tryEval catches and what it does not, one by one and all together: each
-// is named with what Nix says, and none takes another with it.
+// Failures that tryEval catches and others, one by one and all together: each has Nix's
+// message, and none harms another target.
 func TestAttributesThatAbort(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *nix.Nix) {
 		ref := flake(t, `{

@@ -11,9 +11,9 @@ import (
 	"github.com/org/nix-matrix/internal/nearest"
 )
 
-// follow gives lines to a worker as an evaluator would that walks two roots, and
-// says what came of it. Lines without a nonce get one.
-func follow(t testing.TB, until *position, lines ...string) *crew {
+// follow passes lines to a worker as an evaluator would that walks two roots, and returns the
+// pool. Lines without a nonce get one.
+func follow(t testing.TB, until *position, lines ...string) *pool {
 	t.Helper()
 	globs, err := readGlobs([]string{"**"}, []string{"a.*"})
 	if err != nil {
@@ -25,28 +25,28 @@ func follow(t testing.TB, until *position, lines ...string) *crew {
 				t.Errorf("%d of %d are done", done, total)
 			}
 		}},
-		host: hostPath(""), globs: globs, hits: map[int]bool{}, seen: map[string]bool{}, said: map[string]int{},
+		host: hostPath(""), globs: globs, hits: map[int]bool{}, seen: map[string]bool{}, lineCounts: map[string]int{},
 	}
-	c := newCrew(d, source{name: ".", flake: ".", roots: []root{{Path: []string{"a"}}, {Path: []string{"b"}}}})
-	c.cancel = func() {}
-	w := &worker{crew: c, depth: -1, nonce: "NONCE", listing: true, cancel: func(error) {}, said: map[string]int{}, span: span{until: until}}
-	c.workers = []*worker{w}
+	p := newPool(d, source{name: ".", flake: ".", roots: []root{{Path: []string{"a"}}, {Path: []string{"b"}}}})
+	p.cancel = func() {}
+	w := &worker{pool: p, depth: -1, nonce: "NONCE", listing: true, cancel: func(error) {}, lineCounts: map[string]int{}, span: span{until: until}}
+	p.workers = []*worker{w}
 	for _, line := range lines {
 		w.line(line)
 	}
-	if !slices.IsSortedFunc(c.items, position.compare) {
-		t.Errorf("the items are not in order: %v", c.items)
+	if !slices.IsSortedFunc(p.items, position.compare) {
+		t.Errorf("the items are not in order: %v", p.items)
 	}
 	w.result = errors.New("it died")
-	c.workers = []*worker{w}
-	c.bury(t.Context(), w)
-	d.collect(c.source, c.records)
-	return c
+	p.workers = []*worker{w}
+	p.handleExit(t.Context(), w)
+	d.collect(p.source, p.records)
+	return p
 }
 
 const storeX = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-x"
 
-// A run of the walker, in short.
+// A short run of the walker.
 var told = []string{
 	"warning: something",
 	`trace: NONCE root {"n":0,"path":["a"]}`,
@@ -75,15 +75,15 @@ var told = []string{
 }
 
 func TestTrace(t *testing.T) {
-	c := follow(t, nil, told...)
-	got := fmt.Sprint(summary(&c.Evaluation), c.Omitted, c.items, c.err)
+	p := follow(t, nil, told...)
+	got := fmt.Sprint(summary(&p.Evaluation), p.Omitted, p.items, p.err)
 	want := `[other a.x build other a.y skip because it is marked as broken other a.� failed: its name is not valid UTF-8 other b failed: it died] [a.o b] [[0,"x"] [0,"y"] [1]] <nil>`
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	// One that goes beyond its part is not heard any more.
-	c = follow(t, &position{0, []string{"y"}}, told...)
-	if got, want := fmt.Sprint(summary(&c.Evaluation)), "[other a.x build other a.� failed: its name is not valid UTF-8]"; got != want {
+	p = follow(t, &position{0, []string{"y"}}, told...)
+	if got, want := fmt.Sprint(summary(&p.Evaluation)), "[other a.x build other a.� failed: its name is not valid UTF-8]"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	for _, lines := range [][]string{
@@ -104,13 +104,13 @@ func TestTrace(t *testing.T) {
 		{`NONCE needs []`},
 		{`NONCE missing ["x"]`},
 	} {
-		if c := follow(t, nil, lines...); c.err == nil {
+		if p := follow(t, nil, lines...); p.err == nil {
 			t.Errorf("%q is no error", lines)
 		}
 	}
 }
 
-// Whatever an evaluator writes, the reader stands it.
+// The reader survives any output of an evaluator.
 func FuzzTrace(f *testing.F) {
 	f.Add(strings.Join(told, "\n"), 0, "x")
 	for i := range told {
@@ -123,11 +123,11 @@ func FuzzTrace(f *testing.F) {
 		f.Add(strings.ReplaceAll(strings.Join(told, "\n"), storeX, strings.Trim(string(data), `"`)), 0, s)
 	}
 	f.Fuzz(func(t *testing.T, text string, root int, name string) {
-		c := follow(t, &position{root, []string{name}}, strings.Split(text, "\n")...)
-		if _, err := json.Marshal(c.Targets); err != nil {
+		p := follow(t, &position{root, []string{name}}, strings.Split(text, "\n")...)
+		if _, err := json.Marshal(p.Targets); err != nil {
 			t.Error(err)
 		}
-		checkPlan(t, &c.Evaluation)
+		checkPlan(t, &p.Evaluation)
 	})
 }
 
@@ -153,7 +153,7 @@ func FuzzGlob(f *testing.F) {
 	})
 }
 
-// The values that go into the walker's source are only values.
+// Values in the walker's source cannot become code.
 func FuzzQuote(f *testing.F) {
 	f.Add(`"; ${builtins.abort "x"} ''`)
 	f.Add("\\${x}\\\"\n\r")

@@ -15,13 +15,13 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// hostile is what nothing that becomes an argument may be.
+// hostile are values that must not become an argument.
 var hostile = []string{
 	"--plugin-files", "-x.drv", "a b", "a\nb", "a\x00b", "\x1b[2J\x1b]0;x\x07", "../a", "/etc/passwd", storeX + "/../b.drv", "${x}", "$(id)", `"`, "'", "!", "a^out", "\u202e",
 	strings.Repeat("a", 1<<20),
 }
 
-// fakeEvaluator says of each source what a walker would.
+// fakeEvaluator prints the events of a walker for each source.
 type fakeEvaluator struct {
 	events []string // KIND JSON
 }
@@ -38,7 +38,7 @@ func (f *fakeEvaluator) Eval(_ context.Context, e nix.Evaluation, line func(stri
 
 func (*fakeEvaluator) EvaluatesWholeFlakes() bool { return true }
 
-// attribute is what a walker says of an attribute of packages.x86_64-linux.
+// attribute returns the events about an attribute of packages.x86_64-linux.
 type attribute map[string]any
 
 func (a attribute) events(t *testing.T) (events []string) {
@@ -64,7 +64,7 @@ func healthy(attr string) attribute {
 	}
 }
 
-// found is what is discovered of an attribute and its neighbour.
+// found returns the targets of an attribute and its neighbour.
 func found(t *testing.T, odd attribute) job.Target {
 	t.Helper()
 	neighbour := healthy("zz")
@@ -125,7 +125,8 @@ func TestGate(t *testing.T) {
 	}
 }
 
-// A path that is known only after the build is none, and anything else that is no path is odd.
+// An output path that is known only after the build is left out, any other value that is no
+// path is an error.
 func TestPlaceholders(t *testing.T) {
 	for path, want := range map[any]string{
 		nil:                           "build []",
@@ -144,7 +145,8 @@ func TestPlaceholders(t *testing.T) {
 	}
 }
 
-// Two names that are shown alike are two, and one is once there however it was come to.
+// Two names that are shown alike are two targets, and an attribute that was found in two ways
+// is one.
 func TestNamesThatLookAlike(t *testing.T) {
 	long := strings.Repeat("x", job.MaxName) // of which the beginning is shown
 	for _, names := range [][2]string{
@@ -154,7 +156,7 @@ func TestNamesThatLookAlike(t *testing.T) {
 		var records []record
 		for i, name := range slices.Concat(names[:], names[:]) {
 			path := []string{"packages", "x86_64-linux", name}
-			records = append(records, record{at: position{root: i}, path: path, target: d.target(source{flake: "."}, path, "x", described{
+			records = append(records, record{at: position{root: i}, path: path, target: d.target(source{flake: "."}, path, "x", targetEvent{
 				DrvPath: storeX + ".drv", System: "x86_64-linux", Outputs: []string{"out"},
 			})})
 		}
@@ -192,19 +194,19 @@ func FuzzJoinAttr(f *testing.F) {
 	})
 }
 
-// What an evaluator says may be of any size and quote anything.
+// A message of an evaluator may be of any size and quote anything.
 func TestLongMessages(t *testing.T) {
 	for _, message := range append(slices.Clone(hostile), "\xff", strings.Repeat("ä\xff", 1<<20)) {
 		d := &evaluation{Evaluation: Evaluation{}}
 		d.Targets = []job.Target{d.failed(source{flake: "."}, []string{"packages", "a", "b"}, "", &nix.Error{Message: message, Err: context.Canceled})}
 		checkPlan(t, &d.Evaluation)
-		if d.Targets[0].Attr != "packages.a.b" || strings.Contains(d.Targets[0].Error, "can't be a target") {
+		if d.Targets[0].Attr != "packages.a.b" || strings.Contains(d.Targets[0].Error, "invalid target") {
 			t.Errorf("%.50q gives %.1000s", message, fmt.Sprintf("%+v", d.Targets[0]))
 		}
 	}
 }
 
-// That a secret is missing is not for a flake to say.
+// A flake cannot pretend that a secret is missing.
 func TestThrowsLikeAMissingSecret(t *testing.T) {
 	d := &evaluation{}
 	failed := &nix.Error{Message: "needs a secret: ssh_key", Err: context.Canceled}

@@ -8,7 +8,7 @@ import (
 	"github.com/org/nix-matrix/internal/nearest"
 )
 
-// A glob chooses attribute paths. evaluate.nix matches it.
+// A glob selects attribute paths. evaluate.nix matches it.
 type glob struct {
 	N       int       `json:"n"`
 	Exclude bool      `json:"exclude"`
@@ -17,8 +17,8 @@ type glob struct {
 	text string
 }
 
-// A segment matches a name: a list of pieces, between which anything may be, or
-// the text "**", for any number of names.
+// A segment matches a name: a list of pieces with anything between them, or the text "**" for
+// any number of names.
 type segment any
 
 const anyNames = "**"
@@ -36,8 +36,8 @@ func readGlobs(include, exclude []string) ([]glob, error) {
 	return globs, nil
 }
 
-// readGlob takes a glob apart. In double quotes, dots and asterisks are only
-// themselves, and escapes are as in [JoinAttr].
+// readGlob splits a glob. In double quotes, dots and asterisks are literal, and escapes are as
+// in [JoinAttr].
 func readGlob(text string) ([]segment, error) {
 	var segments []segment
 	var piece strings.Builder
@@ -51,7 +51,7 @@ func readGlob(text string) ([]segment, error) {
 				segments = append(segments, anyNames)
 			}
 		case plain == 0 && pieces[0] == "" && !literal:
-			return requestf("the glob %q has an empty name in it", text)
+			return requestf("invalid glob %q: there is an empty name in it. Remove the dot, or write the empty name as \"\"", text)
 		default:
 			segments = append(segments, pieces)
 		}
@@ -64,7 +64,7 @@ func readGlob(text string) ([]segment, error) {
 		case '"':
 			inside, size, closed := quoted(text[at:])
 			if !closed {
-				return nil, requestf("the glob %q has no closing quote", text)
+				return nil, requestf("invalid glob %q: it has no closing quote. Add a double quote", text)
 			}
 			piece.WriteString(inside)
 			literal = true
@@ -88,7 +88,7 @@ func readGlob(text string) ([]segment, error) {
 type GlobError struct {
 	Glob    string
 	In      string
-	Nearest []string // names that it might have meant, the likeliest first
+	Nearest []string // names to suggest, the likeliest first
 }
 
 func (e *GlobError) Error() string {
@@ -99,19 +99,19 @@ func (e *GlobError) Error() string {
 	return fmt.Sprintf("nothing in %s matches %s%s", e.In, e.Glob, names)
 }
 
-// unmatched returns an error for the first glob that has not matched anything. One that may
-// match something of a system that is not wanted is no error if there is anything to build.
+// unmatched returns an error for the first glob that has not matched anything. A glob that may
+// match something of an omitted system is no error if there is anything to build.
 func (d *evaluation) unmatched() error {
 	for _, g := range d.globs {
 		if d.hits[g.N] {
 			continue
 		}
-		err := &GlobError{Glob: g.text, In: d.what(), Nearest: nearest.Names(g.text, d.known, 5)}
+		err := &GlobError{Glob: g.text, In: d.request(), Nearest: nearest.Names(g.text, d.known, 5)}
 		switch {
-		case !d.perhaps[g.N]:
+		case !d.maybe[g.N]:
 			return err
 		case len(d.Targets) == 0:
-			return requestf("%w. Left out because of their system: %s; to look there too, name more systems with --systems (input systems)", err, someOf(d.Omitted))
+			return requestf("%w. Left out because of their system: %s. Name more systems with --systems (input systems) to include them", err, someOf(d.Omitted))
 		case d.o.Log != nil:
 			d.o.Log(fmt.Sprintf("%v, unless it is of a system that is not wanted (%s)", err, someOf(d.Omitted)))
 		}
@@ -119,9 +119,9 @@ func (d *evaluation) unmatched() error {
 	return nil
 }
 
-// leftOut says whether globs leave out all of an output of a flake. Older
-// versions of Nix evaluate it before evaluate.nix can tell.
-func (d *evaluation) leftOut(base []string) bool {
+// excluded reports whether globs leave out all of an output of a flake. Older versions of Nix
+// evaluate the output before evaluate.nix can match globs.
+func (d *evaluation) excluded(base []string) bool {
 	if len(base) == 0 {
 		return false
 	}
@@ -131,7 +131,7 @@ func (d *evaluation) leftOut(base []string) bool {
 		case !g.mayBeIn(base[0]):
 		case !g.Exclude:
 			included = true
-		case len(g.Rest) == 1 && !g.wild():
+		case len(g.Rest) == 1 && !g.startsWild():
 			left = true
 			d.hits[g.N] = true
 		}
@@ -143,14 +143,14 @@ func (d *evaluation) leftOut(base []string) bool {
 	return true
 }
 
-// wild says whether the glob begins with what may match several names.
-func (g *glob) wild() bool {
+// startsWild reports whether the first segment of the glob can match several names.
+func (g *glob) startsWild() bool {
 	pieces, ok := g.Rest[0].([]string)
 	return !ok || len(pieces) > 1
 }
 
-// mayBeIn says whether the glob may match something in an output, as far as that
-// is known without a look at it.
+// mayBeIn reports whether the glob may match something in an output, as far as is known
+// without its evaluation.
 func (g *glob) mayBeIn(output string) bool {
-	return g.wild() || g.Rest[0].([]string)[0] == output
+	return g.startsWild() || g.Rest[0].([]string)[0] == output
 }

@@ -18,8 +18,8 @@ func machineMemory() int64 {
 	})
 }
 
-// freeMemory is what the machine has available, or less where a control group that this
-// process is in has a limit, as in a container. read returns a file, "" if there is none.
+// freeMemory returns the memory that the machine has available, or less where a control group
+// of this process has a limit, as in a container. read returns a file, "" if there is none.
 func freeMemory(read func(name string) string) int64 {
 	free := field(read("/proc/meminfo"), "MemAvailable:") << 10
 	limit := func(most, used string, cached int64) {
@@ -62,8 +62,8 @@ func field(text, name string) int64 {
 	return 0
 }
 
-// chosen says in a line with how many evaluators of which size a discovery evaluates.
-func chosen(workers int, limit, memory int64) string {
+// describeEvaluators returns a line with the number and the size of the evaluators.
+func describeEvaluators(workers int, limit, memory int64) string {
 	text := fmt.Sprintf("evaluating with %d evaluators", workers)
 	if workers == 1 {
 		text = "evaluating with 1 evaluator"
@@ -80,36 +80,35 @@ func chosen(workers int, limit, memory int64) string {
 // smallEvaluator is how many bytes of memory an evaluator may have without a reason.
 const smallEvaluator = 512 << 20
 
-// outgrown reports whether another evaluator had better go on at the item that this one
-// has come to. An evaluator keeps all that it has evaluated. A fresh one needs less
-// memory, and repeats what the items have in common, which the first item of each one
-// takes at most. So an evaluator may become twice as large as with its first item, and
-// those after that have to take at least a quarter of its time.
+// outgrown reports whether a new evaluator should continue at the item that this one has come
+// to. An evaluator keeps all values that it has evaluated. A new one needs less memory, but
+// repeats the work that the items have in common, which takes no longer than the first item
+// did. So an evaluator may become twice as large as after its first item, and the later items
+// have to take at least a quarter of the first one's time.
 func (w *worker) outgrown() bool {
-	c := w.crew
+	p := w.pool
 	used := w.memory.Load()
 	switch {
 	case w.only != nil || w.finished == 0 || used == 0:
 		return false
-	case w.initial == 0:
-		w.initial, w.lead = used, time.Since(w.started)
+	case w.firstItemMemory == 0:
+		w.firstItemMemory, w.firstItemTime = used, time.Since(w.started)
 		return false
 	}
-	growth := (used - w.initial) / int64(max(1, w.finished-1))
-	tight := c.memoryShare > 0 && used+growth > c.memoryShare*3/4
-	return tight || used+growth > max(2*w.initial, smallEvaluator) && time.Since(w.started) > w.lead*5/4
+	growth := (used - w.firstItemMemory) / int64(max(1, w.finished-1))
+	tight := p.memoryShare > 0 && used+growth > p.memoryShare*3/4
+	return tight || used+growth > max(2*w.firstItemMemory, smallEvaluator) && time.Since(w.started) > w.firstItemTime*5/4
 }
 
-// initialHeap says what an evaluator may take before it looks for garbage the
-// first time, in bytes, when it has so much memory and may use so much, if that
-// is limited. A large evaluation takes a fifth less time with a heap of 1 GiB than
-// with the 384 MiB that Nix takes at most by itself; more helps no more. 0 leaves
-// it to Nix.
+// initialHeap returns the size of an evaluator's heap at the start, in bytes, for its share
+// of memory and its limit, if there is one. 0 leaves the size to Nix. A large evaluation takes
+// a fifth less time with a heap of 1 GiB than with the 384 MiB that Nix itself takes at most;
+// more than that does not help.
 func initialHeap(memory, limit int64) int64 {
 	const least, most = 384 << 20, 1 << 30
 	heap := min(memory/4, most)
 	switch {
-	case limit > 0: // with Nix's own, garbage alone might exceed it
+	case limit > 0: // with Nix's own size, garbage alone might exceed it
 		return min(max(heap, least), limit/4)
 	case heap > least:
 		return heap

@@ -55,7 +55,7 @@ func TestChosen(t *testing.T) {
 		{2, 0, 7 * gib, "evaluating with 2 evaluators, of 7.0 GiB of free memory 3.5 GiB each"},
 		{1, 0, 0, "evaluating with 1 evaluator"},
 	} {
-		if got := chosen(test.workers, test.limit, test.memory); got != test.want {
+		if got := describeEvaluators(test.workers, test.limit, test.memory); got != test.want {
 			t.Errorf("got %q, want %q", got, test.want)
 		}
 	}
@@ -80,7 +80,7 @@ func TestOutgrown(t *testing.T) {
 		{"nobody knows how large", 2, 0, 500 * mib, 1000 * mib, time.Minute, time.Hour, false},
 	} {
 		t.Run(test.what, func(t *testing.T) {
-			w := &worker{crew: &crew{evaluation: &evaluation{memoryShare: test.share}}, finished: test.finished, initial: test.initial, lead: test.lead, started: time.Now().Add(-test.age)}
+			w := &worker{pool: &pool{evaluation: &evaluation{memoryShare: test.share}}, finished: test.finished, firstItemMemory: test.initial, firstItemTime: test.lead, started: time.Now().Add(-test.age)}
 			w.memory.Store(test.used)
 			if got := w.outgrown(); got != test.want {
 				t.Errorf("outgrown: %v", got)
@@ -89,8 +89,8 @@ func TestOutgrown(t *testing.T) {
 	}
 }
 
-// An evaluator that has grown is replaced by another one, and all is found all the same,
-// with the messages of what has thrown.
+// An evaluator that has grown is replaced by a new one, and the result is complete, with the
+// messages of attributes that have thrown.
 func TestRestart(t *testing.T) {
 	n := useNix(t, "2.34")
 	ref := flake(t, work+`let

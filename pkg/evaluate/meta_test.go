@@ -10,8 +10,8 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// The meta of packages, as far as it is plain data; that it can't be told is no
-// failure, and nobody evaluates it who is not asked to.
+// The plain data in the meta of packages: a meta that throws is no failure, and it is only
+// evaluated on request.
 func TestMeta(t *testing.T) {
 	eachNixAlso(t, func(t *testing.T, n *nix.Nix) {
 		ref := flake(t, `let

@@ -15,7 +15,7 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// packagesOf looks for packages alone, with one evaluator, and names them shortly.
+// packagesOf evaluates packages alone, with one evaluator, and returns short names.
 func packagesOf(t *testing.T, n *nix.Nix, packages string) ([]string, *Evaluation, *counting) {
 	t.Helper()
 	got, d, c := observe(t, n, Options{Installables: []string{flake(t, `{ packages.x86_64-linux = `+packages+`; }`) + "#packages"}, Workers: 1})
@@ -25,7 +25,7 @@ func packagesOf(t *testing.T, n *nix.Nix, packages string) ([]string, *Evaluatio
 	return got, d, c
 }
 
-// What is odd about a target is its own failure, and costs no other evaluator.
+// An invalid target is its own failure, and costs no other evaluator.
 func TestOddTargets(t *testing.T) {
 	odd := []struct{ name, nix, want string }{
 		{"drv-context", `d "x" // { drvPath = "/nix/store/x.drv${d "y"}"; }`, "its drvPath is a string that is not from a derivation"},
@@ -103,7 +103,7 @@ func TestOddTargets(t *testing.T) {
 	})
 }
 
-// A target that takes its evaluator with it is named with Nix's message.
+// A target that ends its evaluator has Nix's message.
 func TestTargetsThatThrow(t *testing.T) {
 	eachNixAlso(t, func(t *testing.T, n *nix.Nix) {
 		got, d, _ := packagesOf(t, n, `{
@@ -129,8 +129,7 @@ func TestTargetsThatThrow(t *testing.T) {
 	})
 }
 
-// Hosts and sets where something else is expected, which is no reason to start another
-// evaluator.
+// Other values in place of hosts and sets are no reason to start another evaluator.
 func TestOddSets(t *testing.T) {
 	eachNixAlso(t, func(t *testing.T, n *nix.Nix) {
 		ref := flake(t, `{
@@ -160,8 +159,8 @@ func TestOddSets(t *testing.T) {
 	})
 }
 
-// A name that can't be told, for its length or since JSON can't hold it, is a failure of
-// that attribute, wherever it is, and hides no other.
+// A name that is too long, or that JSON cannot hold, is a failure of its attribute alone,
+// wherever it is.
 func TestNamesThatCannotBeTold(t *testing.T) {
 	eachNixAlso(t, func(t *testing.T, n *nix.Nix) {
 		ref := flake(t, "let odd = { a = d \"a\"; \"b\xff\" = throw \"not evaluated\"; \"c\xc3\xa9\" = d \"c\"; ${builtins.concatStringsSep \"\" (builtins.genList (_: \"d\") 1001)} = d \"d\"; e = d \"e\"; }; in "+
@@ -191,7 +190,7 @@ func TestNamesThatCannotBeTold(t *testing.T) {
 			}
 			checkPlan(t, d)
 		}
-		// What globs leave out does not fail.
+		// Attributes that globs leave out do not fail.
 		got, _ := look(t, n, Options{Installables: []string{ref + "#packages"}, Exclude: []string{"packages.*.b*", "packages.*.d*"}})
 		if want := []string{"package packages.x86_64-linux.a build", "package packages.x86_64-linux.cé build", "package packages.x86_64-linux.e build"}; !slices.Equal(got, want) {
 			t.Errorf("got %v", got)
@@ -256,8 +255,8 @@ func TestWantedOutputs(t *testing.T) {
 	})
 }
 
-// What is no derivation fails among checks, as in `nix flake check`, and elsewhere is
-// remarked upon where a derivation is expected.
+// A value that is no derivation fails among checks, as in `nix flake check`; elsewhere it is
+// reported where a derivation is expected.
 func TestNoDerivations(t *testing.T) {
 	eachNixAlso(t, func(t *testing.T, n *nix.Nix) {
 		odd := `{
@@ -310,7 +309,7 @@ func TestNoDerivations(t *testing.T) {
 		if n.EvaluatesWholeFlakes() && c.started != 1 {
 			t.Errorf("%d evaluators were started", c.started)
 		}
-		// What is left out neither fails nor is it remarked upon.
+		// Attributes that are left out neither fail nor are reported.
 		got, d = look(t, n, Options{Installables: []string{ref}, Include: []string{"**.drv"}})
 		if len(got) != 2 || len(d.Passed) > 0 {
 			t.Errorf("got %v and %v", got, d.Passed)
@@ -318,7 +317,7 @@ func TestNoDerivations(t *testing.T) {
 	})
 }
 
-// What Nix builds itself can be built on any system.
+// Derivations with a builder of Nix's own can be built on any system.
 func TestBuiltinSystem(t *testing.T) {
 	n := useNix(t, "2.34")
 	ref := flake(t, `{ packages = {
@@ -344,7 +343,7 @@ func TestBuiltinSystem(t *testing.T) {
 	}
 }
 
-// What text.nix takes for UTF-8 is just that.
+// text.nix accepts exactly valid UTF-8.
 func TestUTF8(t *testing.T) {
 	const interesting = "\x01A\x7f\x80\x8f\x90\x9f\xa0\xbf\xc0\xc1\xc2\xdf\xe0\xe1\xec\xed\xee\xef\xf0\xf1\xf3\xf4\xf5\xff"
 	var texts []string

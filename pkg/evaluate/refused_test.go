@@ -9,8 +9,7 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// Packages that are not to be built, as Nixpkgs marks them now and did before, and
-// as others may.
+// Packages that forbid to build them, as Nixpkgs marks them now and before, and as others may.
 func TestRefused(t *testing.T) {
 	eachNixAlso(t, func(t *testing.T, n *nix.Nix) {
 		ref := flake(t, `let
@@ -76,8 +75,7 @@ func TestRefused(t *testing.T) {
 	})
 }
 
-// That something else is not to be built which a target needs is the target's failure,
-// whatever the two are called.
+// A target fails if another package that it needs is refused, whatever their names.
 func TestRefusedDependency(t *testing.T) {
 	eachNixAlso(t, func(t *testing.T, n *nix.Nix) {
 		ref := flake(t, `let

@@ -9,8 +9,8 @@ import (
 	"github.com/org/nix-matrix/internal/nearest"
 )
 
-// A RequestError says that nothing could ever be found by what was requested: a request
-// that can't be read, or a selection that leaves nothing.
+// A RequestError says that a request can never find a target: it is invalid, or its selection
+// leaves nothing.
 type RequestError struct{ err error }
 
 func (e *RequestError) Error() string { return e.err.Error() }
@@ -18,19 +18,19 @@ func (e *RequestError) Unwrap() error { return e.err }
 
 func requestf(format string, args ...any) error { return &RequestError{fmt.Errorf(format, args...)} }
 
-// Systems that Nix builds for, for a misspelt one.
+// knownSystems are systems that Nix builds for, to suggest for a misspelt one.
 var knownSystems = []string{
 	"x86_64-linux", "aarch64-linux", "i686-linux", "armv7l-linux", "armv6l-linux", "riscv64-linux", "powerpc64le-linux",
 	"x86_64-darwin", "aarch64-darwin", "x86_64-freebsd",
 }
 
-// systemPattern is what systems look like: CPU-OS.
+// systemPattern matches systems: CPU-OS.
 var systemPattern = regexp.MustCompile(`^[A-Za-z0-9_]+-[A-Za-z0-9_]+$`)
 
-// searchPath is an entry of Nix's search path, such as <nixpkgs> or <nixpkgs/nixos>.
+// searchPath matches an entry of Nix's search path, such as <nixpkgs> or <nixpkgs/nixos>.
 var searchPath = regexp.MustCompile(`^<[A-Za-z0-9._+-]+(/[A-Za-z0-9._+-]+)*>$`)
 
-// check returns an error if the options ask for what can't be.
+// check returns an error if a value of the options is invalid.
 func (o *Options) check() error {
 	for _, system := range o.Systems {
 		if !systemPattern.MatchString(system) {
@@ -39,7 +39,7 @@ func (o *Options) check() error {
 	}
 	for _, attr := range o.Attrs {
 		if attr == "" {
-			return requestf("invalid value \"\" for --attr: must be an attribute path. Leave out -A (input attr) to look at all of %s", o.File)
+			return requestf("invalid value \"\" for --attr: must be an attribute path. Leave out -A (input attr) to evaluate all of %s", o.File)
 		}
 		if err := checkAttr(attr, attr); err != nil {
 			return err
@@ -51,7 +51,7 @@ func (o *Options) check() error {
 		case installable == "":
 			return requestf("invalid installable \"\": must be FLAKE or FLAKE#ATTR. Write . for the flake in this directory")
 		case searchPath.MatchString(ref):
-			return requestf("invalid installable %q: an entry of the search path is no flake. Name it with -f (input file)", installable)
+			return requestf("invalid installable %q: an entry of the search path is not a flake. Name it with -f (input file)", installable)
 		case attr != "":
 			if err := checkAttr(strings.TrimPrefix(attr, "."), installable); err != nil {
 				return err
@@ -61,8 +61,7 @@ func (o *Options) check() error {
 	return nil
 }
 
-// checkAttr returns an error if an attribute path, with the outputs that may be chosen,
-// can't be read.
+// checkAttr returns an error if an attribute path, with or without outputs, is invalid.
 func checkAttr(attr, in string) error {
 	if m := chosenOutputs.FindStringIndex(attr); m != nil {
 		attr = attr[:m[0]]
@@ -75,7 +74,7 @@ func checkAttr(attr, in string) error {
 			name++
 		case quoted:
 		case c == '^':
-			return requestf("invalid attribute path in %q: after ^ go the names of outputs, as in ATTR^out,doc or ATTR^*. Put a name that has ^ in it in double quotes", in)
+			return requestf("invalid attribute path in %q: ^ must be followed by names of outputs, as in ATTR^out,doc or ATTR^*. Put a name that has ^ in it in double quotes", in)
 		case c == '.' && name == 0:
 			return requestf("invalid attribute path in %q: there is an empty name before character %d. Remove the dot, or write the empty name as \"\"", in, i+1)
 		case c == '.':
@@ -90,7 +89,7 @@ func checkAttr(attr, in string) error {
 	return nil
 }
 
-// fileExpr returns the expression of a file's value, or of that of a search path's entry.
+// fileExpr returns an expression for the value of a file, or of an entry of the search path.
 func fileExpr(file string) string {
 	if searchPath.MatchString(file) {
 		return "import " + file
@@ -101,9 +100,9 @@ func fileExpr(file string) string {
 	return "import (/. + " + quote(file) + ")"
 }
 
-// nothing returns the error of a discovery without a target.
-func (d *evaluation) nothing() error {
-	what := d.what()
+// nothingFound returns the error of a discovery without a target.
+func (d *evaluation) nothingFound() error {
+	what := d.request()
 	switch {
 	case len(d.Omitted) > 0:
 		var hints []string
@@ -114,9 +113,9 @@ func (d *evaluation) nothing() error {
 		if d.Omitted[0] != "" { // else it is all of the file
 			only = ", only " + someOf(d.Omitted)
 		}
-		return requestf("%s has nothing for %s%s: name the wanted systems with --systems (input systems)", what, strings.Join(hints, ", "), only)
+		return requestf("%s has nothing for %s%s. Name the wanted systems with --systems (input systems)", what, strings.Join(hints, ", "), only)
 	case len(d.globs) > 0:
-		return requestf("there is nothing to build in %s: include and exclude leave nothing", what)
+		return requestf("there is nothing to build in %s: include and exclude leave no target", what)
 	case d.closedNames() != nil:
 		how := "with an installable such as " + what
 		if d.o.File != "" {
@@ -124,15 +123,15 @@ func (d *evaluation) nothing() error {
 		}
 		return requestf("there is nothing to build in %s: sets are entered only if they say recurseForDerivations = true. Name one of these %s: %s", what, how, someOf(d.closedNames()))
 	case len(d.Passed) > 0:
-		return requestf("there is nothing to build in %s, only what is neither a derivation nor a set of them: %s. Name an attribute that is one", what, someOf(d.Passed))
+		return requestf("there is nothing to build in %s, only values that are neither a derivation nor a set of them: %s. Name an attribute that is one", what, someOf(d.Passed))
 	case d.o.File != "":
 		return requestf("there is nothing to build in %s: it has no derivation, nor a set of them that says recurseForDerivations. Name an attribute with -A", what)
 	}
 	return requestf("there is nothing to build in %s: it has none of %s. Name an attribute, such as .#hydraJobs", what, strings.Join(defaultOutputs, ", "))
 }
 
-// closedNames returns the attribute paths that could be named next: of what is in sets
-// that were requested, and not entered.
+// closedNames returns attribute paths that the user could name next: those in sets that were
+// requested but not entered.
 func (d *evaluation) closedNames() []string {
 	var names []string
 	for _, set := range d.closed {
@@ -143,5 +142,5 @@ func (d *evaluation) closedNames() []string {
 	return names
 }
 
-// maxClosed is how many sets that are not entered are remembered.
+// maxClosed is the number of sets that were not entered to remember.
 const maxClosed = 5

@@ -17,7 +17,7 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// eachNixAlso is eachNix with the version between.
+// eachNixAlso is eachNix with the version in between too.
 func eachNixAlso(t *testing.T, test func(*testing.T, *nix.Nix)) {
 	t.Run("2.26", func(t *testing.T) { test(t, useNix(t, "2.26")) })
 	eachNix(t, test)
@@ -145,7 +145,7 @@ func TestArguments(t *testing.T) {
 
 		var needs *ArgumentsError
 		_, err := Run(t.Context(), n, with(n, Options{File: file}))
-		if !errors.As(err, &needs) || !strings.HasSuffix(err.Error(), "release.nix is a function that needs the argument name: give it with --arg name EXPR or --argstr name TEXT") {
+		if !errors.As(err, &needs) || !strings.HasSuffix(err.Error(), "release.nix is a function that needs the argument name. Set it with --arg name EXPR or --argstr name TEXT") {
 			t.Errorf("without an argument: %v", err)
 		}
 		o.Attrs = []string{"needs"}
@@ -155,7 +155,7 @@ func TestArguments(t *testing.T) {
 	})
 }
 
-// All that globs can say, on names that are hard for them.
+// All features of globs, on difficult names.
 func TestGlobs(t *testing.T) {
 	eachNixAlso(t, func(t *testing.T, n *nix.Nix) {
 		ref := flake(t, `{
@@ -220,7 +220,7 @@ func TestGlobs(t *testing.T) {
 	})
 }
 
-// What is left out is not evaluated, however it is left out.
+// Attributes that are left out in any way are not evaluated.
 func TestLeftOutIsNotEvaluated(t *testing.T) {
 	eachNixAlso(t, func(t *testing.T, n *nix.Nix) {
 		ref := flake(t, `{
@@ -276,9 +276,9 @@ func TestGlobsThatMatchNothing(t *testing.T) {
 			{nil, []string{"package.x86_64-linux.hello"}, "matches package.x86_64-linux.hello; the nearest names are: packages.x86_64-linux.hello"},
 			{[]string{"nixosConfigurations.*", "**.helo"}, []string{"checks"}, "matches **.helo; "},
 			{[]string{"nixosConfiguration.*"}, nil, "nixosConfigurations"},
-			{[]string{"a..b"}, nil, `the glob "a..b" has an empty name in it`},
-			{[]string{`a."b`}, nil, `the glob "a.\"b" has no closing quote`},
-			{[]string{""}, nil, "has an empty name in it"},
+			{[]string{"a..b"}, nil, `invalid glob "a..b": there is an empty name in it`},
+			{[]string{`a."b`}, nil, `invalid glob "a.\"b": it has no closing quote`},
+			{[]string{""}, nil, "there is an empty name in it"},
 		} {
 			o := with(n, Options{Installables: []string{ref}, Include: test.include, Exclude: test.exclude})
 			_, err := Run(t.Context(), n, o)
@@ -291,7 +291,7 @@ func TestGlobsThatMatchNothing(t *testing.T) {
 				t.Errorf("%v without %v: when that is allowed, %v", test.include, test.exclude, allowed)
 			}
 		}
-		// What may be where nothing is looked at is not missed.
+		// A glob may match something in an output that is not evaluated.
 		for _, o := range []Options{
 			{Exclude: []string{"packages.aarch64-darwin.hello"}},
 			{Exclude: []string{"darwinConfigurations.mac"}},
@@ -312,7 +312,7 @@ func TestGlobsThatMatchNothing(t *testing.T) {
 	})
 }
 
-// checkPlan sees that what is found can be in a Plan.
+// checkPlan checks that all targets can be in a Plan.
 func checkPlan(t testing.TB, d *Evaluation) {
 	t.Helper()
 	data, err := (&job.Plan{Version: job.Version, ID: job.DefaultID, Targets: d.Targets}).Marshal()
@@ -324,7 +324,7 @@ func checkPlan(t testing.TB, d *Evaluation) {
 	}
 }
 
-// What packages say of themselves; that it can't be told is no failure.
+// Packages' own descriptions: one that throws is no failure.
 func TestDescriptions(t *testing.T) {
 	eachNixAlso(t, func(t *testing.T, n *nix.Nix) {
 		ref := flake(t, `{
@@ -371,8 +371,8 @@ func TestDescriptions(t *testing.T) {
 	})
 }
 
-// What is typed to build a target is what Nix reads as its name, and a name is shown as it
-// can be typed for us.
+// The command that reproduces a target names it in Nix's syntax, and its name is shown as
+// nix-matrix accepts it.
 func TestOddNames(t *testing.T) {
 	eachNixAlso(t, func(t *testing.T, n *nix.Nix) {
 		ref := flake(t, `{

@@ -14,23 +14,22 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// A record is what became of a position.
+// A record is the result of a position.
 type record struct {
 	at      position
-	path    []string // of the attribute, as the user sees it
+	path    []string // of the attribute, as shown to the user
 	target  job.Target
 	omitted bool   // in place of a target, because of the system
-	passed  string // in place of a target, what is no derivation
+	passed  string // in place of a target, a value that is no derivation
 	meta    json.RawMessage
 }
 
-// collect takes what the evaluators of a source have found, in the order of the
-// walk, whoever found it when. An attribute counts once, by its path: what is shown of
-// one may be cut.
+// collect adds the records of a source to the evaluation, in the order of the walk. An
+// attribute counts once, by its full path, because the text that is shown may be cut.
 func (d *evaluation) collect(s source, records []record) {
 	slices.SortStableFunc(records, func(a, b record) int { return a.at.compare(b.at) })
 	for _, r := range records {
-		key := fmt.Sprintf("%q %q", s.name, d.whole(r.path))
+		key := fmt.Sprintf("%q %q", s.name, d.fullPath(r.path))
 		switch {
 		case r.passed != "":
 			key = r.passed
@@ -52,16 +51,16 @@ func (d *evaluation) collect(s source, records []record) {
 	}
 }
 
-// described is what the walker tells about a target.
-type described struct {
+// targetEvent describes a target.
+type targetEvent struct {
 	DrvPath  string             `json:"drvPath"`
 	System   string             `json:"system"`
 	Outputs  []string           `json:"outputs"`
 	OutPaths map[string]*string `json:"outPaths"`
 }
 
-// target makes a target of what was found.
-func (d *evaluation) target(s source, path []string, name string, found described) job.Target {
+// target returns a target to build.
+func (d *evaluation) target(s source, path []string, name string, found targetEvent) job.Target {
 	t := d.classify(path, name)
 	t.State = job.StateBuild
 	t.System = found.System
@@ -77,11 +76,11 @@ func (d *evaluation) target(s source, path []string, name string, found describe
 	return gate(t)
 }
 
-// placeholder is what stands for the path of an output that is known only after the build.
+// placeholder matches Nix's placeholder for an output path that is known only after the build.
 var placeholder = regexp.MustCompile(`^/[0-9a-df-np-sv-z]{52}$`)
 
-// gate gives a target that can stand in a Plan, as all can that are in a Evaluation: one
-// that has something odd has failed.
+// gate returns a target that passes the checks of a Plan, as all targets of an Evaluation do:
+// an invalid one becomes a failed one.
 func gate(t job.Target) job.Target {
 	err := t.Check()
 	if err == nil {
@@ -89,13 +88,13 @@ func gate(t job.Target) job.Target {
 	}
 	return job.Target{
 		Attr: text.Clip(t.Attr, maxShown), Name: text.Clip(t.Name, maxShown), Kind: t.Kind, Host: text.Clip(t.Host, maxShown), State: job.StateFailed, Reproduce: t.Reproduce,
-		Error: fmt.Sprintf("it can't be a target: %v. Correct the attribute, or leave it out with --exclude (input exclude)", err),
+		Error: fmt.Sprintf("invalid target: %v. Correct the attribute, or leave it out with --exclude (input exclude)", err),
 	}
 }
 
-// builtOn is the system whose runners build for a system. What Nix builds itself, such as
-// its fetchurl, is built anywhere.
-func (d *evaluation) builtOn(system string) string {
+// runnerSystem returns the system of the runners that build for a system. Derivations with a
+// builder of Nix's own, such as its fetchurl, can be built on any.
+func (d *evaluation) runnerSystem(system string) string {
 	if system != "builtin" || len(d.o.Systems) == 0 {
 		return system
 	}
@@ -105,13 +104,13 @@ func (d *evaluation) builtOn(system string) string {
 	return d.o.Systems[0]
 }
 
-// shown is an attribute path as a message has it.
+// shown returns an attribute path for a message.
 func shown(path []string) string { return text.Clip(JoinAttr(path), maxShown) }
 
-// maxShown is how many bytes of a foreign text a message may have.
+// maxShown is the most bytes of a foreign text in a message.
 const maxShown = 300
 
-// refused makes a target of a package that is not to be built.
+// refused returns a skipped target for a package that forbids to build it.
 func (d *evaluation) refused(s source, path []string, name, system, reason string) job.Target {
 	t := d.classify(path, name)
 	t.State = job.StateSkip
@@ -121,20 +120,19 @@ func (d *evaluation) refused(s source, path []string, name, system, reason strin
 	return gate(t)
 }
 
-// failed makes a target, or one that stands for a set of them, of what can't be
-// evaluated.
+// failed returns a failed target for an attribute, or a set of them, that cannot be evaluated.
 func (d *evaluation) failed(s source, path []string, name string, err error) job.Target {
 	t := d.classify(path, name)
 	t.State = job.StateFailed
 	message, secret := d.message(err)
-	message = strings.ToValidUTF8(fmt.Sprintf("%.15000s", message), "\ufffd") // it may quote what is no text
+	message = strings.ToValidUTF8(fmt.Sprintf("%.15000s", message), "\ufffd") // it may quote binary data
 	t.Error, t.NeedsSecret = message+advice(s.flake, message), secret
 	t.Reproduce = d.reproduce(s, path)
 	return gate(t)
 }
 
-// message returns why an evaluator failed, and the input whose secret is missing where that
-// is the reason.
+// message returns why an evaluator failed, and the input whose secret is missing if that is
+// the cause.
 func (d *evaluation) message(err error) (message, secret string) {
 	var failed *nix.Error
 	switch {
@@ -143,9 +141,9 @@ func (d *evaluation) message(err error) (message, secret string) {
 	case !errors.As(err, &failed):
 		return err.Error(), ""
 	case errors.Is(err, nix.ErrMemory):
-		return failed.Message + "; raise eval_memory", ""
+		return failed.Message + ". Raise eval_memory", ""
 	}
-	message = strings.TrimSpace(ours.ReplaceAllLiteralString(failed.Message, ""))
+	message = strings.TrimSpace(walkerFrames.ReplaceAllLiteralString(failed.Message, ""))
 	if d.o.Explain != nil {
 		if why := d.o.Explain(failed); why.Text != "" {
 			return why.Text + "\n" + message, why.NeedsSecret
@@ -154,11 +152,11 @@ func (d *evaluation) message(err error) (message, secret string) {
 	return message, ""
 }
 
-// ours is a place in evaluate.nix, and an excerpt from it, which is none of the user's
-// business.
-var ours = regexp.MustCompile(`(?m)^\s*at «string»:\d+:\d+:\n?(?:^ *\d* *\|.*\n?|^\s*$\n?)*`)
+// walkerFrames matches positions in evaluate.nix with excerpts from it, which are of no use to
+// the user.
+var walkerFrames = regexp.MustCompile(`(?m)^\s*at «string»:\d+:\d+:\n?(?:^ *\d* *\|.*\n?|^\s*$\n?)*`)
 
-// duration gives a time without its zeros: "10m".
+// duration returns a time without its zeros: "10m".
 func duration(d time.Duration) string {
 	text := d.String()
 	if strings.HasSuffix(text, "m0s") {
@@ -170,7 +168,7 @@ func duration(d time.Duration) string {
 	return text
 }
 
-// What Nixpkgs says of a package that it does not let evaluate, now and before 2026:
+// refusal matches Nixpkgs' message about a package that it refuses to evaluate, now and before 2026:
 // "Refusing to evaluate package 'x' in FILE because it is marked as broken", and
 // "Package ‘x’ in FILE is marked as broken, refusing to evaluate." The package may be
 // one that the target depends on.
@@ -178,9 +176,9 @@ var refusal = regexp.MustCompile(`(?s)[Pp]ackage ['‘](.+?)['’] in (.+?),?(?:
 	`has a blocklisted license(?: \(‘[^’\n]*’\))?|contains elements not built from source(?: \(‘[^’\n]*’\))?|` +
 	`is not available on the requested hostPlatform|is not supported on [^\n,]*|is marked as insecure)`)
 
-// refusedFor finds in a message why a package is not to be built that is defined at a
-// position, or has a name, if its position is not known. Nothing is found if the message
-// is about another package, which the user's needs and which may have the same name.
+// refusedFor returns why a message refuses the package at a position, or with a name if its
+// position is not known. ok is false if the message is about another package, which the target
+// needs and which may have the same name.
 func refusedFor(message, name, position, system string) (reason string, ok bool) {
 	m := refusal.FindStringSubmatch(message)
 	if m == nil || !strings.Contains(message, "efus") {
@@ -195,14 +193,14 @@ func refusedFor(message, name, position, system string) (reason string, ok bool)
 	return m[3], true
 }
 
-// about is what a package says of itself.
-type about struct {
+// aboutEvent is a package's own description.
+type aboutEvent struct {
 	Description []string `json:"description"`
 	Features    []string `json:"features"`
 	Runner      []string `json:"runner"`
 }
 
-func (a *about) describe(t *job.Target) {
+func (a *aboutEvent) describe(t *job.Target) {
 	t.Description = text.Words(strings.Join(a.Description, " "))
 	if runes := []rune(t.Description); len(runes) > job.MaxDescription {
 		t.Description = strings.TrimSpace(string(runes[:job.MaxDescription-1])) + "…"
@@ -215,10 +213,9 @@ func (a *about) describe(t *job.Target) {
 	}
 }
 
-// reproduce says what to type to build a target elsewhere, nothing where a command line
-// can't say it.
+// reproduce returns the command that builds a target locally, "" where there is none.
 func (d *evaluation) reproduce(s source, path []string) string {
-	attr, ok := typed(d.whole(path))
+	attr, ok := commandAttr(d.fullPath(path))
 	if !ok {
 		return ""
 	}
@@ -249,7 +246,7 @@ func (d *evaluation) command(s source, attr string) string {
 	return command
 }
 
-// arguments makes a Nix set of the arguments for functions.
+// arguments returns a Nix set of the arguments for functions.
 func (d *evaluation) arguments() string {
 	var set strings.Builder
 	set.WriteString("{ ")

@@ -1,5 +1,5 @@
-# What evaluate.nix tells has to be UTF-8 and short: newer versions of Nix end when they
-# meet anything else in JSON, which tryEval does not catch.
+# Makes texts short and valid UTF-8 for evaluate.nix, because newer versions of Nix end at
+# anything else in JSON, which tryEval does not catch.
 let
   inherit (builtins)
     all
@@ -39,7 +39,7 @@ let
     }
     .${typeOf v} or "of the type ${typeOf v}";
 
-  # The first that is not null, without a look at those behind it.
+  # The first item that is not null; the items after it are not evaluated.
   first =
     list:
     if list == [ ] then
@@ -49,8 +49,8 @@ let
     else
       first (tail list);
 
-  # Nix compares strings byte by byte, so that a sequence of bytes is a character if
-  # it lies between two that are, and each byte but the first is a continuation.
+  # Nix compares strings byte by byte. So a sequence of bytes is a character if it lies between
+  # two characters of that length and each byte but the first is a continuation.
   character = code: fromJSON "\"${code}\"";
   byte = n: code: substring n 1 (character code);
   continuation = {
@@ -84,8 +84,8 @@ let
       n == 0 || continuation.least <= c && c <= continuation.most
     ) (genList (n: n) r.size);
 
-  # The text with a replacement character for each byte that belongs to none. It is
-  # for short texts.
+  # The text with a replacement character for each byte that belongs to no character. Slow for
+  # long texts.
   clean =
     s:
     if match plain s != null then
@@ -118,7 +118,7 @@ let
     } (genList (n: n) (stringLength s))).text;
   shorten = n: s: clean (substring 0 n s);
 
-  # What is wrong with a value that has to be a text, or null.
+  # A problem with a value that has to be a text, or null.
   badText =
     what: most: x:
     if !(isString x) then
@@ -131,7 +131,7 @@ let
       null;
   longest = 1000; # bytes of a name, a system, a path
 
-  # The texts that x is or has, as far as there is room. What throws is none.
+  # The texts in x, which is one or a list: at most 50, and none if one throws.
   words =
     x:
     let

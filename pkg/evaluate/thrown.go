@@ -3,46 +3,45 @@ package evaluate
 import (
 	"bytes"
 	"errors"
-	"strconv"
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// maxExact is how many assertions of a source are evaluated once more, each by an
-// evaluator of its own, because only an error that ends an evaluator says where in which
-// file it is from. Of what throws, Nix does not tell that either way.
-const maxExact = 8
+// maxLocated is how many assertions of a source are evaluated again, each by an evaluator of
+// its own, because Nix prints the position of a failed assertion only if it ends the
+// evaluator. It never prints the position of a throw.
+const maxLocated = 8
 
-// threw notes that what the evaluator is at has thrown.
+// threw notes that the attribute that the evaluator is at has thrown.
 func (w *worker) threw() {
-	c := w.crew
+	p := w.pool
 	switch {
-	case w.told > 0: // it is only its description that is not known
-		c.Incomplete = true
+	case w.told > 0: // only its description is missing
+		p.Incomplete = true
 	case w.from != nil && !w.from.before(w.at):
 		at := w.at
-		c.lose(w, &at, errors.New("a set that holds it was evaluated before, and now it throws"))
+		p.recordLost(w, &at, errors.New("a set that holds it was evaluated before, and now it throws"))
 	}
 	w.finished++
 	w.thrown = append(w.thrown, w.spot)
 }
 
-// explain records what has thrown with the messages that the evaluator has told, and
-// notes what needs another one for that. It reports whether the evaluator has told all
-// that it had to tell, which is why it may have failed.
-func (c *crew) explain(w *worker) bool {
+// explain records the attributes that have thrown with the messages that the evaluator has
+// reported, and notes those that need another evaluator for their message. It reports whether
+// no message is missing, which may also be because the first one ended the evaluator.
+func (p *pool) explain(w *worker) bool {
 	if len(w.thrown) == 0 {
 		return w.result == nil
 	}
 	found := w.messages.end()
 	complete := true
-	// Nix may give up at the first, which has that message then.
+	// Nix may end with the first error, whose message is that of the first attribute then.
 	var failed *nix.Error
 	first := w.done && w.again == 1 && len(found) == 0 && errors.As(w.result, &failed) && !failed.Signaled() && !errors.Is(w.result, nix.ErrMemory)
 	if first {
-		c.catch = false
+		p.catch = false
 		found[0] = failed.Message
 	}
 	var alone []position
@@ -55,62 +54,42 @@ func (c *crew) explain(w *worker) bool {
 			alone = append(alone, s.at)
 		case !ok:
 			complete = false
-			c.owed = append(c.owed, s.at)
+			p.unexplained = append(p.unexplained, s.at)
 		case first:
-			c.blame(w, s, w.result)
-		case strings.HasPrefix(message, "assertion '") && c.exact < maxExact:
-			c.exact++
+			p.recordFailure(w, s, w.result)
+		case strings.HasPrefix(message, "assertion '") && p.located < maxLocated:
+			p.located++
 			alone = append(alone, s.at)
 		default:
-			c.blame(w, s, &nix.Error{Program: "nix", Message: message, Stderr: "error: " + message, Err: errThrown})
+			p.recordFailure(w, s, &nix.Error{Program: "nix", Message: message, Stderr: "error: " + message, Err: errThrown})
 		}
 	}
 	if len(alone) > 0 {
-		c.waiting = append(c.waiting, span{only: alone, alone: true})
+		p.waiting = append(p.waiting, span{only: alone, alone: true})
 	}
 	return complete || first
 }
 
 var errThrown = errors.New("the evaluation throws")
 
-// settle finds work for an evaluator once all is walked to: the messages that others owe.
-func (c *crew) settle() (span, bool) {
-	if len(c.owed) == 0 || len(c.workers) > 0 {
+// nextUnexplained returns a span for the missing messages, once the walk has come to its end.
+func (p *pool) nextUnexplained() (span, bool) {
+	if len(p.unexplained) == 0 || len(p.workers) > 0 {
 		return span{}, false
 	}
-	s := span{only: c.owed}
-	c.owed = nil
+	s := span{only: p.unexplained}
+	p.unexplained = nil
 	return s, true
 }
 
-// tree makes nested sets of positions, as evaluate.nix takes them, and null of none.
-func tree(all []position) map[string]any {
-	if all == nil {
-		return nil
-	}
-	top := map[string]any{}
-	for _, p := range all {
-		set := top
-		for _, name := range append([]string{strconv.Itoa(p.root)}, p.path...) {
-			below, ok := set[name].(map[string]any)
-			if !ok {
-				below = map[string]any{}
-				set[name] = below
-			}
-			set = below
-		}
-	}
-	return top
-}
-
-// maxMessage is how many bytes of a message are kept.
+// maxMessage is the longest message, in bytes. The rest of a longer one is dropped.
 const maxMessage = 16 << 10
 
-// messages reads what Nix prints of a list of errors, each of which is preceded by a
-// string that nothing else can contain. See evaluate.nix.
+// messages reads a list of errors as Nix prints it, in which a string that nothing else can
+// contain precedes each error. See evaluate.nix.
 type messages struct {
 	mark  []byte
-	part  []byte // behind the mark that was read last
+	part  []byte // after the last mark
 	count int    // marks
 	found map[int]string
 }
@@ -133,7 +112,7 @@ func (m *messages) Write(p []byte) (int, error) {
 			m.count++
 			m.part = bytes.Clone(after)
 		}
-		// The middle of what is too long is left out, but not the beginning of a mark.
+		// The middle of a long part is dropped; its end may be the beginning of a mark.
 		if tail := len(m.mark); len(m.part) > maxMessage+tail {
 			m.part = append(m.part[:maxMessage], m.part[len(m.part)-tail:]...)
 		}
@@ -141,7 +120,7 @@ func (m *messages) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// take reads an item: « error: MESSAGE ».
+// take parses an item: « error: MESSAGE ».
 func (m *messages) take(part []byte) {
 	said, ok := strings.CutPrefix(strings.TrimSpace(string(part)), "«error:")
 	if ok && m.count > 0 {

@@ -13,7 +13,7 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// uncaught has evaluators that end at whatever throws.
+// uncaught starts evaluators that end at the first throw.
 type uncaught struct{ Evaluator }
 
 func (u uncaught) Eval(ctx context.Context, e nix.Evaluation, line func(string) bool) error {
@@ -21,7 +21,7 @@ func (u uncaught) Eval(ctx context.Context, e nix.Evaluation, line func(string) 
 	return u.Evaluator.Eval(ctx, e, line)
 }
 
-// What throws has the very message that it has when it ends an evaluator, and costs none.
+// A throw has the same message as one that ends an evaluator, without the cost of one.
 func TestThrown(t *testing.T) {
 	eachNixAlso(t, func(t *testing.T, n *nix.Nix) {
 		ref := flake(t, `let
@@ -67,7 +67,7 @@ func TestThrown(t *testing.T) {
 	})
 }
 
-// What has thrown in an evaluator that ends later, by whatever, still has its message.
+// A throw in an evaluator that ends later, for any reason, still has its message.
 func TestThrownBeforeTheEnd(t *testing.T) {
 	eachNixAlso(t, func(t *testing.T, n *nix.Nix) {
 		ref := flake(t, work+`{ packages.x86_64-linux = {
@@ -77,7 +77,7 @@ func TestThrownBeforeTheEnd(t *testing.T) {
 		var want []string
 		for name, state := range map[string]string{
 			"a": "failed: a", "b": "build", "c": "failed: c", "d": "failed: evaluation aborted with the following error message: 'd'", "e": "failed: e",
-			"f": "failed: infinite recursion encountered", "g": "build", "h": "failed: h", "i": "failed: needs more than 256 MiB to evaluate; raise eval_memory", "j": "failed: j", "k": "build",
+			"f": "failed: infinite recursion encountered", "g": "build", "h": "failed: h", "i": "failed: needs more than 256 MiB to evaluate. Raise eval_memory", "j": "failed: j", "k": "build",
 		} {
 			want = append(want, "package packages.x86_64-linux."+name+" "+state)
 		}
@@ -92,7 +92,7 @@ func TestThrownBeforeTheEnd(t *testing.T) {
 	})
 }
 
-// Of assertions beyond some, only the place in the file is missing.
+// The first assertions have their position, the others only lack that.
 func TestManyAssertions(t *testing.T) {
 	n := useNix(t, "2.34")
 	ref := flake(t, `{ packages.x86_64-linux = builtins.listToAttrs (builtins.genList (n: { name = "p${toString (100 + n)}"; value = assert false; d "x"; }) 50); }`)
@@ -106,12 +106,12 @@ func TestManyAssertions(t *testing.T) {
 			places++
 		}
 	}
-	if len(got) != 50 || places != maxExact || c.started != 1+maxExact {
+	if len(got) != 50 || places != maxLocated || c.started != 1+maxLocated {
 		t.Errorf("%d targets, %d with a place, %d evaluators", len(got), places, c.started)
 	}
 }
 
-// A message is whole that has what looks like the beginning of one.
+// A message is complete even if it contains the beginning of another one.
 func TestThrownErrors(t *testing.T) {
 	n := useNix(t, "2.34")
 	_, d, _ := observe(t, n, Options{Installables: []string{flake(t, `{ packages.x86_64-linux.a = throw "it failed:\nerror: one\nerror: two\n"; }`)}})
@@ -120,7 +120,7 @@ func TestThrownErrors(t *testing.T) {
 	}
 }
 
-// However Nix's output is cut into pieces, and however long a message is, each is found.
+// Messages are found however Nix's output is cut into pieces, and however long they are.
 func TestMessages(t *testing.T) {
 	long := strings.Repeat("x", 3*maxMessage)
 	output := `[ "N" «error: one» "N" null "N" «error: "n" » "M" ]

@@ -16,7 +16,7 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// A set that contains itself ends after some levels, whatever leads into it.
+// The walk into a set that contains itself ends after some levels, on any way into it.
 func TestLoop(t *testing.T) {
 	n := useNix(t, "2.34")
 	loop := `let x = { recurseForDerivations = true; self = x; z = d "z"; }; in `
@@ -50,7 +50,7 @@ func TestLoop(t *testing.T) {
 	}
 }
 
-// Two of itself in each set: the walk would have no end that anybody could wait for.
+// Each set contains itself twice: the walk would practically have no end.
 func TestTooManyAttributes(t *testing.T) {
 	n := useNix(t, "2.34")
 	for _, test := range []struct{ what, jobs string }{
@@ -60,7 +60,7 @@ func TestTooManyAttributes(t *testing.T) {
 		t.Run(test.what, func(t *testing.T) {
 			ref := flake(t, `{ hydraJobs = `+test.jobs+`; }`)
 			_, err := Run(t.Context(), n, with(n, Options{Installables: []string{ref + "#hydraJobs"}, Workers: 1}))
-			want := "there are more than 100000 attributes in " + ref + "#hydraJobs: name the ones to build, or leave sets out with --exclude (input exclude)"
+			want := "there are more than 100000 attributes in " + ref + "#hydraJobs. Name the ones to build, or leave sets out with --exclude (input exclude)"
 			if err == nil || err.Error() != want {
 				t.Errorf("got %v, want %s", err, want)
 			}
@@ -68,7 +68,7 @@ func TestTooManyAttributes(t *testing.T) {
 	}
 }
 
-// Many long names don't fit into one line, and globs take no longer for them.
+// Many long names do not fit into one line, and globs are not slower for them.
 func TestManyNames(t *testing.T) {
 	eachNixAlso(t, func(t *testing.T, n *nix.Nix) {
 		ref := flake(t, `let
@@ -82,7 +82,7 @@ func TestManyNames(t *testing.T) {
 	})
 }
 
-// What evaluators say on their own, however much, hides nothing of what they tell.
+// Other output of evaluators, however much, hides no event.
 func TestLongTraces(t *testing.T) {
 	eachNixAlso(t, func(t *testing.T, n *nix.Nix) {
 		ref := flake(t, `let
@@ -113,8 +113,7 @@ func TestLongTraces(t *testing.T) {
 	})
 }
 
-// What is left in the background with an evaluator's stderr neither delays nor hides
-// anything.
+// A background process with an evaluator's stderr neither delays nor hides anything.
 func TestStderrHeldOpen(t *testing.T) {
 	t.Setenv("NIX_CONFIG", os.Getenv("NIX_CONFIG")+"\nallow-unsafe-native-code-during-evaluation = true")
 	eachNixAlso(t, func(t *testing.T, n *nix.Nix) {
@@ -134,7 +133,7 @@ func TestStderrHeldOpen(t *testing.T) {
 	})
 }
 
-// end ends the processes whose numbers are in a file.
+// end ends the processes whose ids are in a file.
 func end(t *testing.T, pids string) {
 	t.Helper()
 	data, err := os.ReadFile(pids)
@@ -156,7 +155,7 @@ func end(t *testing.T, pids string) {
 	}
 }
 
-// forgetful loses what its first evaluators tell from some event on, and that they fail.
+// forgetful drops the events of its first evaluators from some event on, and their errors.
 type forgetful struct {
 	Evaluator
 	keep []int // events, for each evaluator
@@ -182,8 +181,8 @@ func (f *forgetful) Eval(ctx context.Context, e nix.Evaluation, line func(string
 	return nil
 }
 
-// An evaluator has not finished before it says so. Wherever its last words are lost, each
-// target is found or is a failure, and none is missing.
+// An evaluator has not finished before its last event. Wherever events are lost, each target
+// is found or is a failure, and none is missing.
 func TestLastWordsLost(t *testing.T) {
 	n := useNix(t, "2.34")
 	ref := flake(t, `{ nixosConfigurations.h = host "h"; packages.x86_64-linux = { a = d "a"; b = d "b"; c = d "c"; }; checks.x86_64-linux.d = d "d"; }`)
@@ -223,7 +222,7 @@ func TestLastWordsLost(t *testing.T) {
 	}
 }
 
-// missing are the targets of which neither they nor a set that they are in were found.
+// missing returns the targets that were not found, nor any set that they are in.
 func missing(all []string, d *Evaluation) []string {
 	return slices.DeleteFunc(slices.Clone(all), func(line string) bool {
 		name := strings.Fields(line)[1]
@@ -231,8 +230,8 @@ func missing(all []string, d *Evaluation) []string {
 	})
 }
 
-// The time for an attribute counts wherever it is spent, and nothing that an evaluator
-// says on its own gives it more.
+// The timeout of an attribute includes all of its time, and other output of the evaluator does
+// not extend it.
 func TestTimeoutOfTheWalk(t *testing.T) {
 	n := useNix(t, "2.34")
 	ref := flake(t, work+`{ hydraJobs = {

@@ -1,5 +1,5 @@
-// Package gc decides what of a cache nobody will look for any more. It is pure: the
-// same entries give the same decisions.
+// Package gc selects cache entries that no later run will look for. It is pure: the same
+// entries give the same decisions.
 package gc
 
 import (
@@ -14,37 +14,36 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// Rules say what may go.
+// Rules select the entries to remove.
 type Rules struct {
-	ID   string // only what was stored with it may
+	ID   string // only its entries are removed
 	Now  time.Time
-	Keep time.Duration // what was used within this time stays, but for the budget
+	Keep time.Duration // entries that were used within this time stay, except for the budget
 	// Budget is how many bytes may stay, 0 for any number.
 	Budget int64
-	// DefaultRef is that of the default branch. Its entries are the last that the budget
-	// removes, and its newest record and index stay in any case.
+	// DefaultRef is the ref of the default branch. The budget removes its entries last, and its
+	// newest record and index stay in any case.
 	DefaultRef string
-	// Proposed reports whether a ref has a change that is not merged. The entries of such
-	// refs are the first that the budget removes. It may be nil.
+	// Proposed reports whether a ref is a proposal. The budget removes the entries of proposals
+	// first. It may be nil.
 	Proposed func(ref string) bool
-	// Named are the keys of the packs that the newest indexes of a ref name, by ref. Packs
-	// of another one stay as long as it has an index at all, since that might name them.
+	// Named are the keys of the packs that the newest indexes of a ref name, by ref. Packs of
+	// other refs stay as long as the ref has an index, because it might name them.
 	Named map[string]map[string]bool
 }
 
-// settled is how old a pack must be before it counts that no index names it: an index
-// is stored after its packs.
-const settled = 24 * time.Hour
+// minPackAge is the least age at which a pack without an index is removed: an index is stored
+// after its packs.
+const minPackAge = 24 * time.Hour
 
-// A Decision is what becomes of an entry.
+// A Decision says whether an entry is removed.
 type Decision struct {
 	action.CacheEntry
 	Kind job.KeyKind
-	Why  string // it goes; empty if it stays
+	Why  string // the reason to remove it; empty if it stays
 }
 
-// Decide returns a decision on each entry of the rules' id, the least recently used entry
-// first.
+// Decide returns a decision on each entry of the rules' id, the least recently used first.
 func Decide(entries []action.CacheEntry, rules Rules) []Decision {
 	var decisions []Decision
 	for _, e := range entries {
@@ -65,14 +64,14 @@ func Decide(entries []action.CacheEntry, rules Rules) []Decision {
 	}
 	for i := range decisions {
 		d := &decisions[i]
-		d.Why = rules.why(d, newest[placeOf(d)] == i, indexed[d.Ref])
+		d.Why = rules.reason(d, newest[seriesOf(d)] == i, indexed[d.Ref])
 	}
-	rules.fit(decisions, newest)
+	rules.applyBudget(decisions, newest)
 	return decisions
 }
 
-// Indexes are those of the entries that are of an id and the newest ones of their ref and
-// what they are an index of: they alone are read.
+// Indexes returns the newest index of each series of an id, among the entries. No run reads
+// older ones.
 func Indexes(entries []action.CacheEntry, id string) []action.CacheEntry {
 	var all []Decision
 	for _, e := range entries {
@@ -87,36 +86,36 @@ func Indexes(entries []action.CacheEntry, id string) []action.CacheEntry {
 	return newest
 }
 
-// A place is where of several entries only the newest is looked for.
-type place struct {
-	kind   job.KeyKind
-	ref    string
-	series string // of indexes
+// A series is a group of entries of which runs read only the newest.
+type series struct {
+	kind job.KeyKind
+	ref  string
+	name string // of indexes
 }
 
-func placeOf(d *Decision) place {
-	at := place{kind: d.Kind, ref: d.Ref}
-	// The part behind the last "+" of the key of an index says which run it is of.
+func seriesOf(d *Decision) series {
+	s := series{kind: d.Kind, ref: d.Ref}
+	// The part after the last "+" of an index's key is its run.
 	if n := strings.LastIndex(d.Key, "+"); d.Kind == job.KeyIndex && n >= 0 {
-		at.series = d.Key[:n]
+		s.name = d.Key[:n]
 	}
-	return at
+	return s
 }
 
-// newestOf returns the numbers of the decisions on what was created last.
-func newestOf(decisions []Decision) map[place]int {
-	newest := map[place]int{}
+// newestOf returns the number of the decision on the newest entry of each series.
+func newestOf(decisions []Decision) map[series]int {
+	newest := map[series]int{}
 	for i, d := range decisions {
-		at := placeOf(&d)
-		if n, ok := newest[at]; !ok || !d.Created.Before(decisions[n].Created) {
-			newest[at] = i
+		s := seriesOf(&d)
+		if n, ok := newest[s]; !ok || !d.Created.Before(decisions[n].Created) {
+			newest[s] = i
 		}
 	}
 	return newest
 }
 
-// why says why an entry goes, whatever the budget.
-func (r *Rules) why(d *Decision, newest, indexed bool) string {
+// reason returns why an entry is removed regardless of the budget, or "".
+func (r *Rules) reason(d *Decision, newest, indexed bool) string {
 	unused := r.Now.Sub(d.Used)
 	old := unused > r.Keep
 	switch d.Kind {
@@ -130,17 +129,17 @@ func (r *Rules) why(d *Decision, newest, indexed bool) string {
 		}
 	case job.KeyPack:
 		named, known := r.Named[d.Ref]
-		if (known || !indexed) && !named[d.Key] && unused > min(settled, r.Keep) {
+		if (known || !indexed) && !named[d.Key] && unused > min(minPackAge, r.Keep) {
 			return "no index names it"
 		}
 	}
 	return ""
 }
 
-// fit removes entries until the rest is within the budget: those of proposals first and
-// those of the default branch last, and among these what was not used for longest. So
-// nobody's proposals push out what all others reuse.
-func (r *Rules) fit(decisions []Decision, newest map[place]int) {
+// applyBudget removes entries until the rest is within the budget: those of proposals first,
+// those of the default branch last, and the least recently used first among them. So
+// proposals cannot evict entries that all runs reuse.
+func (r *Rules) applyBudget(decisions []Decision, newest map[series]int) {
 	if r.Budget <= 0 {
 		return
 	}
@@ -157,7 +156,7 @@ func (r *Rules) fit(decisions []Decision, newest map[place]int) {
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(r.rank(decisions[a].Ref), r.rank(decisions[b].Ref)) })
 	for _, i := range order {
 		d := &decisions[i]
-		base := (d.Kind == job.KeyRecord || d.Kind == job.KeyIndex) && d.Ref == r.DefaultRef && newest[placeOf(d)] == i
+		base := (d.Kind == job.KeyRecord || d.Kind == job.KeyIndex) && d.Ref == r.DefaultRef && newest[seriesOf(d)] == i
 		if total <= r.Budget {
 			return
 		}
@@ -168,7 +167,7 @@ func (r *Rules) fit(decisions []Decision, newest map[place]int) {
 	}
 }
 
-// rank says when the entries of a ref are removed for the budget, the least first.
+// rank returns the order in which the budget removes the entries of a ref, the least first.
 func (r *Rules) rank(ref string) int {
 	switch {
 	case ref == r.DefaultRef:
@@ -180,7 +179,7 @@ func (r *Rules) rank(ref string) int {
 	}
 }
 
-// age shows a duration as people speak of it.
+// age returns a duration in days, hours or minutes.
 func age(d time.Duration) string {
 	const day = 24 * time.Hour
 	switch {

@@ -25,7 +25,7 @@ const (
 
 var now = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 
-// entry is one that was created and used so many days ago.
+// entry returns an entry that was created and used so many days ago.
 func entry(key, ref string, size int64, created, used float64) action.CacheEntry {
 	ago := func(days float64) time.Time { return now.Add(-time.Duration(days * float64(day))) }
 	return action.CacheEntry{Key: key, Ref: ref, Size: size, Created: ago(created), Used: ago(used)}
@@ -129,7 +129,7 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// A cache without scopes and times of use, as a directory is.
+// A cache without scopes and times of use, such as a directory.
 func TestDecideDirectory(t *testing.T) {
 	entries := []action.CacheEntry{
 		{Key: "nix-record-a", Created: now.Add(-9 * day)}, {Key: "nix-record-b", Created: now.Add(-8 * day)}, {Key: plan, Created: now.Add(-8 * day)},

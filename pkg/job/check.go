@@ -12,7 +12,7 @@ import (
 	"github.com/org/nix-matrix/internal/valid"
 )
 
-// Limits of what a flake gives.
+// Limits of values from a flake.
 const (
 	// MaxName is the most bytes of an attribute path, and of a name made of one.
 	MaxName = 2048
@@ -26,8 +26,9 @@ const (
 	maxList  = 256  // of outputs, labels, features
 )
 
-// Check returns what is odd about a target. All of it can come from a flake: what becomes an
-// argument is what it claims to be, and what is shown is of bounded size and printable.
+// Check returns an error unless a target is valid. All fields can come from a flake: those that
+// become arguments must have their format, those that are shown must be printable and of
+// bounded size.
 func (t *Target) Check() error {
 	return cmp.Or(
 		field("attr", valid.Line(t.Attr, MaxName)),
@@ -49,10 +50,10 @@ func (t *Target) Check() error {
 	)
 }
 
-// checkState checks that there is what the state needs.
+// checkState returns an error unless the target has the fields that its state needs.
 func (t *Target) checkState() error {
 	if t.Refused && t.State != StateSkip {
-		return errors.New("it is refused, and not skipped")
+		return errors.New("it is refused, but not skipped")
 	}
 	switch t.State {
 	case StateFailed:
@@ -63,7 +64,7 @@ func (t *Target) checkState() error {
 		}
 	case StateBuild:
 		if t.NeedsSecret != "" {
-			return errors.New("it is built, and needs a secret that is missing")
+			return errors.New("it is built, but needs a secret that is missing")
 		}
 	default:
 		return fmt.Errorf("unknown state %s", valid.Quote(string(t.State)))
@@ -82,7 +83,7 @@ func (t *Target) checkState() error {
 func (t *Target) checkOutPaths() error {
 	for name, path := range t.OutPaths {
 		if !slices.Contains(t.Outputs, name) {
-			return fmt.Errorf("%s is none of the outputs", valid.Quote(name))
+			return fmt.Errorf("%s is not one of the outputs", valid.Quote(name))
 		}
 		if err := field(name, valid.StorePath(path)); err != nil {
 			return err
@@ -129,15 +130,16 @@ func (e *Entry) check() error {
 	return nil
 }
 
-// CheckSources checks substituters and public keys, which become words of Nix's settings.
+// CheckSources returns an error unless substituters and public keys are valid. They become words
+// of Nix's settings.
 func CheckSources(substituters, keys []string) error {
 	return cmp.Or(field("substituters", list(valid.Substituter, substituters)), field("publicKeys", list(valid.Key, keys)))
 }
 
-// CheckDrvPath checks the store path of a derivation.
+// CheckDrvPath returns an error unless path is the store path of a derivation.
 func CheckDrvPath(path string) error { return valid.Derivation(path) }
 
-// CheckName checks an attribute path, as it is shown.
+// CheckName returns an error unless name is an attribute path that can be shown.
 func CheckName(name string) error { return line(name, MaxName) }
 
 // field returns an error that names the field that it is about.
@@ -193,8 +195,8 @@ func checkDescription(s string) error {
 	return nil
 }
 
-// checkText returns an error unless s is text of a bounded size. Callers that show it make it
-// safe.
+// checkText returns an error unless s is text of a bounded size. Callers that show it have to
+// make it safe.
 func checkText(s string) error {
 	if len(s) > MaxText || !utf8.ValidString(s) {
 		return fmt.Errorf("%s is not text of at most %d bytes", valid.Quote(s), MaxText)

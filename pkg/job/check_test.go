@@ -9,8 +9,8 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-// What must not pass wherever a name is shown, and besides where one becomes a word of a
-// program's arguments or settings.
+// Texts that are invalid wherever a name is shown, and others that are invalid where a name
+// becomes a word of a program's arguments or settings.
 var (
 	badText = slices.Clip([]string{strings.Repeat("a", 1<<20)})
 	badLine = slices.Clip(append([]string{"a\nb", "a\x00", "\x1b[2Jred", "a\u202eb", "a\u2028b", "\u009b"}, badText...))
@@ -98,7 +98,7 @@ func TestParsePlanRefusesLists(t *testing.T) {
 	}
 }
 
-// A target that a package forbids, or that can't be evaluated, needs no derivation.
+// A target that is refused, or that cannot be evaluated, needs no derivation.
 func TestParsePlanWithoutDerivation(t *testing.T) {
 	for _, target := range []job.Target{
 		{Name: "a", Kind: job.Other, State: job.StateFailed, Error: "x"},

@@ -1,12 +1,11 @@
-// Package job holds the documents that travel between the jobs of a workflow:
-// the Plan (everything that discovery found out), its Entries (the rows of the
-// job matrix) and the Results (what became of each entry).
+// Package job holds the documents that travel between the jobs of a workflow: the Plan (all
+// that discovery found), its Entries (the rows of the job matrix) and the Results (the outcomes
+// of entries).
 //
-// All of them are plain JSON with a "version". A reader refuses versions that
-// it does not know, and takes every field as hostile: a matrix row comes from a
-// job output, a Result from an artifact that any job of the run could have
-// written. [ParseEntry], [ParsePlan] and [ParseResult] therefore check what
-// they return.
+// All of them are plain JSON with a "version". A reader refuses unknown versions, and treats
+// every field as hostile: a matrix row comes from a job output, a Result from an artifact that
+// any job of the run could have written. Therefore [ParseEntry], [ParsePlan] and [ParseResult]
+// check all fields.
 //
 // None of these documents ever carries a secret.
 package job

@@ -9,16 +9,16 @@ import (
 	"strings"
 )
 
-// DefaultID is the id of a use of nix-matrix that was given none.
+// DefaultID is the id of a use of nix-matrix without an own one.
 const DefaultID = "nix-matrix"
 
 // An Entry is a row of the job matrix: one runner job with one or more targets.
-// It holds what a worker and a `runs-on:` need and no more, since all outputs
-// of a job together may be 1 MB.
+// It holds only the values that a worker and `runs-on:` need, because all outputs of a job
+// together may be 1 MB.
 type Entry struct {
 	Name     string   `json:"name"` // unique; the job's name
 	ID       string   `json:"id"`   // short, unique, safe in file and artifact names
-	Host     *string  `json:"host"` // null for what is no host
+	Host     *string  `json:"host"` // null unless it is a host
 	Platform string   `json:"platform"`
 	System   string   `json:"system"`
 	Attr     string   `json:"attr"`    // of the first target; empty in a matrix that would be too large
@@ -26,14 +26,14 @@ type Entry struct {
 	Outputs  []string `json:"outputs"` // of the first target
 	Runner   []string `json:"runner"`  // labels for `runs-on:`
 	QEMU     bool     `json:"qemu"`    // the runner must emulate System
-	// Plan is the cache key of the Plan. It is made from the Plan's bytes, so
-	// that a worker knows that it has got the right one. Empty inside a Plan.
+	// Plan is the cache key of the Plan. It contains a hash of the Plan's bytes, so that a
+	// worker can check that it has the right one. Empty inside a Plan.
 	Plan    string `json:"plan,omitempty"`
 	Targets []Ref  `json:"targets"`
 }
 
-// A Ref names a target by its number in the Plan. Attribute path and derivation
-// stand here for who reads a matrix; rows with many targets leave them out.
+// A Ref names a target by its number in the Plan. Attribute path and derivation are for readers
+// of the matrix; rows with many targets leave them out.
 type Ref struct {
 	N       int    `json:"n"`
 	Attr    string `json:"attr,omitempty"`
@@ -45,8 +45,8 @@ type Matrix struct {
 	Include []Entry `json:"include"`
 }
 
-// MaxMatrix is how many UTF-16 code units we let a matrix have. GitHub's limit
-// for all outputs of a job is 1 MB.
+// MaxMatrix is the most UTF-16 code units of a matrix. GitHub's limit for all outputs of a job
+// is 1 MB.
 const MaxMatrix = 480_000
 
 // Matrix returns the rows of the Plan that is stored under the cache key plan.
@@ -59,7 +59,7 @@ func (p *Plan) Matrix(plan string) Matrix {
 	return m
 }
 
-// NewEntryID makes the id of the entry called name.
+// NewEntryID returns the id of the entry with a name.
 func NewEntryID(name string) string {
 	sum := sha256.Sum256([]byte(name))
 	return hex.EncodeToString(sum[:5])
@@ -68,7 +68,7 @@ func NewEntryID(name string) string {
 // ParseEntry reads a row of the matrix, as `toJSON(matrix)` writes it.
 func ParseEntry(data []byte) (*Entry, error) {
 	if strings.TrimSpace(string(data)) == "" {
-		return nil, errors.New("the job is empty: give one row of the matrix that discover made, which in a workflow is ${{ toJSON(matrix) }}")
+		return nil, errors.New("the job is empty. Set it to a row of the matrix that discover made, in a workflow ${{ toJSON(matrix) }}")
 	}
 	var e Entry
 	if err := json.Unmarshal(data, &e); err != nil {
@@ -80,13 +80,13 @@ func ParseEntry(data []byte) (*Entry, error) {
 	return &e, nil
 }
 
-// parse reads a document and refuses versions that this program doesn't know.
+// parse reads a document and refuses unknown versions.
 func parse(what string, data []byte, doc any, version *int) error {
 	if err := json.Unmarshal(data, doc); err != nil {
 		return fmt.Errorf("%s is not valid JSON: %w", what, err)
 	}
 	if *version != Version {
-		return fmt.Errorf("%s has version %d, this nix-matrix reads version %d: use the same nix-matrix in all jobs", what, *version, Version)
+		return fmt.Errorf("%s has version %d, this nix-matrix reads version %d. Use the same nix-matrix in all jobs", what, *version, Version)
 	}
 	return nil
 }

@@ -17,8 +17,7 @@ const (
 	outPath = "/nix/store/" + hash + "-hello-2.12"
 )
 
-// What must not pass for an id, a derivation or the name of an output, wherever
-// it stands.
+// Texts that are invalid as an id, a derivation or the name of an output.
 var (
 	badIDs     = []string{"", ".", "..", "../../etc/passwd", "a/b", `a\b`, "a.json", "A", "a b", "a\n", "a\x00", "ä", "$(id)", strings.Repeat("a", 65)}
 	badDrvs    = []string{"/etc/passwd", "hello.drv", outPath, drv + "!out", drv + " ", "/nix/store/../../etc/x.drv", "/nix/store/" + hash + "-a/../../../b.drv", "--help", "-x.drv"}
@@ -123,7 +122,7 @@ func TestNewEntryID(t *testing.T) {
 	}
 }
 
-// FuzzParseEntry: what passes is safe and survives the way to the next job.
+// FuzzParseEntry: an entry that passes is safe and survives the way to the next job.
 func FuzzParseEntry(f *testing.F) {
 	e := entry()
 	data, _ := json.Marshal(e)
@@ -147,7 +146,7 @@ func FuzzParseEntry(f *testing.F) {
 	})
 }
 
-// What follows says in other words than the parsers what is safe.
+// The functions below define safe values independently of the parsers.
 
 func safeEntry(t *testing.T, e *job.Entry) {
 	t.Helper()

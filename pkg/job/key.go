@@ -12,14 +12,14 @@ import (
 //	ID-planTRY-[SEAL-]HASH           a Plan, by its bytes
 //	ID-drvsTRY-HASH                  a pack of derivations, by their paths
 //	ID-result-RUN-ENTRY-ATTEMPT-TRY  the Result of an entry
-//	ID-evaluation-FINGERPRINT-HASH   an evaluation, by what was evaluated and what was found
-//	ID-inputs-SEAL-HASH-HASH         a pack of flake inputs, by those that are wanted and those in it
+//	ID-evaluation-FINGERPRINT-HASH   an evaluation, by its source and its result
+//	ID-inputs-SEAL-HASH-HASH         a pack of flake inputs, by the wanted ones and those in it
 //	ID-record-WORKFLOW-SEAL-RUN      a record of the default branch
 //	ID-index-…                       an index of store packs, see [storecache]
 //	ID-pack-HASH-TRY                 a pack of store paths, by their records
 //
 // SEAL is the fingerprint of the key that a document is sealed with, empty for one in clear.
-// TRY counts the attempts to store it, because a key that somebody has reserved is lost.
+// TRY counts the attempts to store it, because a reserved key cannot be used again.
 //
 // [storecache]: https://pkg.go.dev/github.com/org/nix-matrix/pkg/storecache
 
@@ -53,9 +53,9 @@ var keyForms = map[KeyKind]*regexp.Regexp{
 	KeyPack:       regexp.MustCompile(`^pack-[a-z0-9._+=-]+$`),
 }
 
-// ParseKey returns the kind of a key that a use of nix-matrix with this id has made. ok is
-// false for keys of others. Ids may have dashes, so that a key can read as one of a short id
-// and as one of a longer id: it belongs to the longer.
+// ParseKey returns the kind of a key of a use of nix-matrix with this id. ok is false for keys
+// of others. Ids may have dashes, so that a key can be read as one of a short id and as one of
+// a longer id: it belongs to the longer one.
 func ParseKey(id, key string) (kind KeyKind, ok bool) {
 	rest, ok := strings.CutPrefix(key, id+"-")
 	if !ok {
@@ -85,9 +85,9 @@ func keyForm(rest string) (KeyKind, bool) {
 	return "", false
 }
 
-// PlanKey returns the cache keys of a Plan whose JSON is data, one for each try. A key is made
-// from the bytes, so that CheckPlanKey tells this Plan from any other. seal is the fingerprint
-// of the sealing key, empty without one.
+// PlanKey returns the cache keys of a Plan whose JSON is data, one for each try. A key contains
+// a hash of the bytes, so that CheckPlanKey refuses any other Plan. seal is the fingerprint of
+// the sealing key, empty without one.
 func PlanKey(id, seal string, data []byte) func(try int) string {
 	if seal != "" {
 		seal += "-"
@@ -111,10 +111,10 @@ func PlanKeyID(text string) (id string, ok bool) {
 	return id, ok
 }
 
-// CheckPlanKey returns an error unless data is the Plan that the key is made from.
+// CheckPlanKey returns an error unless data is the Plan of the key.
 func CheckPlanKey(key string, data []byte) error {
 	if sum := planSum(data); !strings.HasSuffix(key, "-"+sum) {
-		return fmt.Errorf("the plan has the hash %s, not the one of %s: it is not the plan that this job was made from", sum, key)
+		return fmt.Errorf("the plan has the hash %s, not the one of %s: it is not the plan of this job", sum, key)
 	}
 	return nil
 }
@@ -151,7 +151,7 @@ func ResultKey(id string, run int64, entry string, attempt int) func(try int) st
 	return func(try int) string { return fmt.Sprintf("%s%d-%d", ResultPrefix(id, run, entry), attempt, try) }
 }
 
-// RecordPrefix begins the keys of the records that a workflow leaves.
+// RecordPrefix begins the keys of the records of a workflow.
 func RecordPrefix(id, seal, workflow string) string {
 	return fmt.Sprintf("%s-record-%s-%s-", id, hexSum([]byte(workflow), 4), seal)
 }
@@ -161,8 +161,8 @@ func RecordKey(id, seal, workflow string, run int64, attempt int) string {
 	return fmt.Sprintf("%s%d-%d", RecordPrefix(id, seal, workflow), run, attempt)
 }
 
-// EvaluationPrefix begins the keys of the evaluations of one source with the same settings,
-// which the fingerprint names.
+// EvaluationPrefix begins the keys of the evaluations of one source with the same settings. The
+// fingerprint is a hash of both.
 func EvaluationPrefix(id, fingerprint string) string { return id + "-evaluation-" + fingerprint + "-" }
 
 // EvaluationKey returns the key of an evaluation whose JSON is data.

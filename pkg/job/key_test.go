@@ -27,7 +27,7 @@ func TestParseKey(t *testing.T) {
 		"nix-matrix-index-x86_64-linux+refs=2fheads=2fa-b+12":    job.KeyIndex,
 		"nix-matrix-pack-" + hex32 + "-1":                        job.KeyPack,
 
-		// What others have stored.
+		// Keys of others.
 		"":                                "",
 		"nix-matrix":                      "",
 		"nix-matrix-":                     "",
@@ -60,7 +60,7 @@ func TestParseKey(t *testing.T) {
 	}
 }
 
-// No key is of two ids.
+// No key belongs to two ids.
 func FuzzParseKey(f *testing.F) {
 	f.Add("a", "a-record-b", "record-c")
 	f.Add("a-plan0", "a", "plan0-"+hex32)
@@ -77,8 +77,7 @@ func FuzzParseKey(f *testing.F) {
 	})
 }
 
-// Every key that is made is parsed as what it is, and keeps the bytes that earlier versions
-// gave it.
+// Each key is parsed as its kind, and has the same bytes as in earlier versions.
 func TestKeys(t *testing.T) {
 	const id, seal = "nix-matrix", hex16
 	data := []byte("{}")

@@ -11,19 +11,19 @@ import (
 	"github.com/org/nix-matrix/internal/valid"
 )
 
-// A Plan is everything that discovery found out.
+// A Plan is all that discovery found.
 type Plan struct {
 	Version int       `json:"version"`
 	ID      string    `json:"id"`      // prefixes everything that is stored; see [DefaultID]
 	Created time.Time `json:"created"` // UTC
 	Nix     string    `json:"nix"`     // version of the Nix that evaluated, "2.34.8"
 	System  string    `json:"system"`  // system of the machine that evaluated
-	Source  string    `json:"source"`  // what was asked for, as a person would type it: ".", "-f default.nix -A home"
+	Source  string    `json:"source"`  // the request, as typed: ".", "-f default.nix -A home"
 	// Heads are the commits of the git checkouts that were evaluated, an empty text for
 	// one whose commit can't be read.
 	Heads []string `json:"heads,omitempty"`
-	// Run and Attempt are GitHub's numbers of the run that made the Plan, 0 outside of
-	// one. They make the Plan, and so its key, that of one run alone.
+	// Run and Attempt are GitHub's numbers of the run that made the Plan, 0 outside of one.
+	// They make the Plan, and so its key, unique to the run.
 	Run     int64 `json:"run,omitempty"`
 	Attempt int   `json:"attempt,omitempty"`
 
@@ -33,19 +33,18 @@ type Plan struct {
 	// names, for building too.
 	Substituters []string `json:"substituters,omitempty"`
 	PublicKeys   []string `json:"publicKeys,omitempty"`
-	// Missing is how many derivations are to be built, as far as is known; 0 also
-	// where it is not.
+	// Missing is the number of derivations to build; 0 also where it is unknown.
 	Missing int `json:"missing,omitempty"`
-	// Savers says, of the derivations that several entries have to build, by path, which
-	// entry, by ID, keeps what is built for later runs. The others need not.
+	// Savers has, for each derivation path that several entries have to build, the ID of the
+	// entry that saves the result for later runs. The others do not save it.
 	Savers map[string]string `json:"savers,omitempty"`
-	// Took is what entries took when the default branch built them the last time, by
-	// Entry.ID, as far as it is known.
+	// Took is the time of entries when the default branch built them the last time, by
+	// Entry.ID, as far as known.
 	Took map[string]EntryTime `json:"took,omitempty"`
 	// Drvs is the pack with the derivations of all entries; nil when no entry
 	// needs one.
 	Drvs *DrvPack `json:"drvs,omitempty"`
-	// Programs are those that workers need to push and may not have on PATH, once for
+	// Programs are the programs that workers need to push and may not have on PATH, one for
 	// each system of a worker's machine.
 	Programs []Program `json:"programs,omitempty"`
 	// Emulated are the systems that runners emulate because no native runner is named.
@@ -60,13 +59,13 @@ type DrvPack struct {
 	Key    string `json:"key"`    // cache key
 	Size   int64  `json:"size"`   // bytes of the whole pack
 	Paths  int    `json:"paths"`  // number of store paths
-	SHA256 string `json:"sha256"` // of the pack's index, hex: what it says is what discovery wrote
+	SHA256 string `json:"sha256"` // of the pack's index, hex
 }
 
-// Kind says what a target is for.
+// Kind is the kind of a target.
 type Kind string
 
-// The kinds of targets. Those of a host make an entry of their own.
+// The kinds of targets. A host has an entry of its own.
 const (
 	NixOS   Kind = "nixos"
 	Darwin  Kind = "darwin"
@@ -79,7 +78,7 @@ const (
 // IsHost reports whether a target of this kind is a whole host.
 func (k Kind) IsHost() bool { return k == NixOS || k == Darwin || k == Home }
 
-// State is what the Plan decided about a target.
+// State is the Plan's decision about a target.
 type State string
 
 // The states of a target in the Plan.
@@ -91,8 +90,8 @@ const (
 
 // A Target is an attribute path with its derivation.
 type Target struct {
-	Attr      string            `json:"attr"` // dotted attribute path, as one types it after `nix build .#`
-	Name      string            `json:"name"` // Attr without what is the same for all of a kind: nixosConfigurations.pi3
+	Attr      string            `json:"attr"` // dotted attribute path, as typed after `nix build .#`
+	Name      string            `json:"name"` // Attr without parts that all of a kind share: nixosConfigurations.pi3
 	Kind      Kind              `json:"kind"`
 	Host      string            `json:"host,omitempty"` // of a Kind that is a host
 	System    string            `json:"system,omitempty"`
@@ -101,20 +100,20 @@ type Target struct {
 	OutPaths  map[string]string `json:"outPaths,omitempty"` // by output; absent where unknown before the build
 	Reproduce string            `json:"reproduce,omitempty"`
 
-	// The words of the package about itself.
+	// Texts from the package's meta.
 	Description string   `json:"description,omitempty"` // meta.description: one line of at most 200 characters
 	Features    []string `json:"features,omitempty"`    // requiredSystemFeatures: what a builder must have
 	Runner      []string `json:"runner,omitempty"`      // meta.nixMatrix.runner: labels of the runner that it asks for, which the entry has only if the workflow lists them
 
 	State  State  `json:"state"`
 	Reason string `json:"reason,omitempty"` // of StateSkip
-	// Refused says that it is skipped because its own package forbids to build it, as one
-	// that is broken. Such a target has no derivation.
+	// Refused says that it is skipped because its own package forbids to build it, for example
+	// as broken. Such a target has no derivation.
 	Refused bool `json:"refused,omitempty"`
-	// NeedsSecret is the input whose secret is missing, where a target failed or is skipped
-	// because it cannot be evaluated without. Such a target has no derivation.
+	// NeedsSecret is the input whose secret is missing, if a target failed or is skipped
+	// because it cannot be evaluated without it. Such a target has no derivation.
 	NeedsSecret string `json:"needsSecret,omitempty"`
-	// Available says that it is skipped since its outputs are where they are wanted.
+	// Available says that it is skipped because its outputs need no building.
 	Available bool   `json:"available,omitempty"`
 	Error     string `json:"error,omitempty"` // of StateFailed: Nix's message
 }
@@ -132,7 +131,7 @@ func ParsePlan(data []byte) (*Plan, error) {
 	}
 	for _, head := range p.Heads {
 		if head != "" && !commitPattern.MatchString(head) {
-			return nil, fmt.Errorf("plan: heads: %.100q is no commit", head)
+			return nil, fmt.Errorf("plan: heads: %.100q is not a commit", head)
 		}
 	}
 	seen := map[string]bool{}
@@ -187,8 +186,8 @@ func (p *Plan) Marshal() ([]byte, error) {
 	return data, nil
 }
 
-// EntryByID finds an entry.
-func (p *Plan) EntryByID(id string) (*Entry, bool) {
+// EntryByID returns an entry. ok is false if there is none with that id.
+func (p *Plan) EntryByID(id string) (e *Entry, ok bool) {
 	for i := range p.Entries {
 		if p.Entries[i].ID == id {
 			return &p.Entries[i], true
@@ -197,8 +196,8 @@ func (p *Plan) EntryByID(id string) (*Entry, bool) {
 	return nil, false
 }
 
-// HasPaths reports whether the Plan wants an output of the target, and knows the paths
-// of all that it wants.
+// HasPaths reports whether an output of the target is wanted, and the paths of all wanted
+// outputs are known.
 func (t *Target) HasPaths() bool {
 	return len(t.Outputs) > 0 && !slices.ContainsFunc(t.Outputs, func(output string) bool { return t.OutPaths[output] == "" })
 }

@@ -135,7 +135,7 @@ func TestParseText(t *testing.T) {
 		plan + "{}":            "not valid JSON",
 		"null":                 "version 0",
 		"{}":                   "version 0",
-		`{"version":2}`:        "use the same nix-matrix in all jobs",
+		`{"version":2}`:        "Use the same nix-matrix in all jobs",
 		`{"version":"1"}`:      "not valid JSON",
 		`{"version":1}`:        "the id is empty",
 	} {
@@ -234,7 +234,7 @@ func TestPlanKeyID(t *testing.T) {
 	}
 }
 
-// FuzzParsePlan: what passes is safe and survives the way to the next job.
+// FuzzParsePlan: a Plan that passes is safe and survives the way to the next job.
 func FuzzParsePlan(f *testing.F) {
 	data, _ := newPlan().Marshal()
 	f.Add(data)

@@ -7,11 +7,11 @@ import (
 	"github.com/org/nix-matrix/internal/valid"
 )
 
-// A Program is a program that discovery has evaluated, so that no worker has to.
+// A Program is a program that discovery has evaluated for the workers.
 type Program struct {
 	Name    string `json:"name"`              // as on PATH, "cachix"
 	System  string `json:"system"`            // of the machine that runs it
-	Nixpkgs string `json:"nixpkgs"`           // the flake that it is of
+	Nixpkgs string `json:"nixpkgs"`           // its flake
 	DrvPath string `json:"drvPath,omitempty"` // in the drv pack; empty where a substituter has OutPath
 	Output  string `json:"output"`            // of the derivation
 	OutPath string `json:"outPath"`           // has bin/Name
@@ -27,11 +27,11 @@ func (p *Plan) Program(name, system string) (Program, bool) {
 	return Program{}, false
 }
 
-// maxPrograms is more than there are systems that workers run on.
+// maxPrograms is more than there are programs and systems of workers.
 const maxPrograms = 64
 
-// checkPrograms returns an error unless all paths are store paths: they become arguments,
-// and a worker runs what is there with its secrets.
+// checkPrograms returns an error unless all paths are store paths: they become arguments, and a
+// worker runs the programs with its secrets.
 func checkPrograms(programs []Program) error {
 	const longest = 4096
 	if len(programs) > maxPrograms {

@@ -12,32 +12,31 @@ import (
 	"github.com/org/nix-matrix/internal/valid"
 )
 
-// A Record is what a run of the default branch leaves for other runs: what there
-// was, what was proved to build, and how long things took.
+// A Record is what a run of the default branch leaves for later runs: its targets, the proved
+// derivations, and durations.
 type Record struct {
 	Version int       `json:"version"`
 	ID      string    `json:"id"`
 	Created time.Time `json:"created"` // UTC
 	Commit  string    `json:"commit,omitempty"`
 	Branch  string    `json:"branch,omitempty"`
-	Run     int64     `json:"run,omitempty"` // number that is greater for later runs, 0 if it is not known
+	Run     int64     `json:"run,omitempty"` // greater for later runs, 0 if unknown
 	URL     string    `json:"url,omitempty"` // of the run
 
 	Targets []RecordTarget `json:"targets"`
-	// Proved are the derivations of targets that were built, or were in a binary
-	// cache, by the hash in their paths, with the day when that was last so, counted
-	// from 1970.
+	// Proved are the derivations of targets that were built, or were in a binary cache, by the
+	// hash in their paths, with the last day of that, counted from 1970.
 	Proved map[string]int `json:"proved"`
-	// Seconds is how long derivations took to build the last time, by [TimeKey].
+	// Seconds are the durations of the last builds of derivations, by [TimeKey].
 	Seconds map[string]float64 `json:"seconds,omitempty"`
-	// Entries is what entries took when they were built the last time, by [EntryKey].
+	// Entries are the times of entries when they were built the last time, by [EntryKey].
 	Entries map[string]EntryTime `json:"entries,omitempty"`
 }
 
-// An EntryTime is what an entry took.
+// An EntryTime is the cost of an entry.
 type EntryTime struct {
 	Seconds float64 `json:"seconds"`
-	Fetched int64   `json:"fetched,omitempty"` // bytes of the NARs that substituters had
+	Fetched int64   `json:"fetched,omitempty"` // bytes of NARs from substituters
 	Day     int     `json:"day,omitempty"`     // see [Day]
 }
 
@@ -48,13 +47,13 @@ type RecordTarget struct {
 	Kind    Kind   `json:"kind"`
 	System  string `json:"system,omitempty"`
 	DrvPath string `json:"drvPath,omitempty"` // empty where it could not be evaluated
-	// Closure is the bytes of its outputs' closures, Parts what packages have of
-	// them; 0 and none where nobody has measured it.
+	// Closure is the size of its outputs' closures in bytes, Parts the sizes of packages in
+	// them; 0 and none if not measured.
 	Closure int64            `json:"closure,omitempty"`
 	Parts   map[string]int64 `json:"parts,omitempty"`
 }
 
-// Parse limits, for what comes from a cache.
+// Limits of a Record, which comes from a cache.
 const (
 	maxProved  = 100_000
 	maxSeconds = 100_000
@@ -71,7 +70,7 @@ func ParseRecord(data []byte) (*Record, error) {
 		return nil, fmt.Errorf("record: %w", err)
 	}
 	if len(r.Proved) > maxProved || len(r.Seconds) > maxSeconds || len(r.Entries) > maxEntries {
-		return nil, fmt.Errorf("record: it has %d derivations, %d times and %d entries, which is too many", len(r.Proved), len(r.Seconds), len(r.Entries))
+		return nil, fmt.Errorf("record: it has %d derivations, %d times and %d entries, which are too many", len(r.Proved), len(r.Seconds), len(r.Entries))
 	}
 	for i := range r.Targets {
 		t := &r.Targets[i]
@@ -91,7 +90,7 @@ func (r *Record) Marshal() ([]byte, error) {
 	return data, nil
 }
 
-// DrvHash returns the part of a derivation's path that tells it from all others.
+// DrvHash returns the hash in a derivation's path, "" if the path is invalid.
 func DrvHash(drvPath string) string {
 	if !storepath.Valid(drvPath) {
 		return ""
@@ -100,10 +99,10 @@ func DrvHash(drvPath string) string {
 	return hash
 }
 
-// Day returns a time as a [Record] has it.
+// Day returns the day of a time, for a [Record].
 func Day(t time.Time) int { return int(t.Unix() / (24 * 60 * 60)) }
 
-// versionPattern is where the version begins in a name, as Nix's parseDrvName has it.
+// versionPattern matches the version in a name, as Nix's parseDrvName does.
 var versionPattern = regexp.MustCompile(`-[^a-zA-Z].*$`)
 
 // PackageName returns the name of a store path or derivation without its version.
@@ -111,8 +110,8 @@ func PackageName(storePath string) string {
 	return versionPattern.ReplaceAllString(DrvName(storePath), "")
 }
 
-// TimeKey returns the key of the time that a derivation took, in a Record: it is the same for
-// another version of the package.
+// TimeKey returns the key of a derivation's duration, in a Record. All versions of a package
+// have the same key.
 func TimeKey(drvPath, system string, emulated bool) string {
 	return EntryKey(PackageName(drvPath), system, emulated)
 }

@@ -11,54 +11,54 @@ import (
 	"github.com/org/nix-matrix/internal/valid"
 )
 
-// Outcome is what became of an entry or a target.
+// Outcome is the outcome of an entry or a target.
 type Outcome string
 
 // The outcomes. An entry's is the worst of its targets', in this order.
 const (
 	OutcomeBuilt     Outcome = "built"     // built here
-	OutcomeFetched   Outcome = "fetched"   // a substituter had it
+	OutcomeFetched   Outcome = "fetched"   // from a substituter
 	OutcomePresent   Outcome = "present"   // was in the store already
-	OutcomeFailed    Outcome = "failed"    // did not build, or something that it needs didn't
+	OutcomeFailed    Outcome = "failed"    // its build, or that of a dependency, failed
 	OutcomeCancelled Outcome = "cancelled" // stopped by a signal
 )
 
-// OK reports whether the outcome is a good one.
+// OK reports whether the outputs are there.
 func (o Outcome) OK() bool { return o == OutcomeBuilt || o == OutcomeFetched || o == OutcomePresent }
 
-// A Result is what became of one entry. The worker writes it whatever happens.
+// A Result is the outcome of one entry. The worker writes it in any case.
 type Result struct {
 	Version  int       `json:"version"`
-	Plan     string    `json:"plan"`  // cache key of the Plan that the entry is of
+	Plan     string    `json:"plan"`  // cache key of the entry's Plan
 	Entry    string    `json:"entry"` // Entry.ID
 	Name     string    `json:"name"`  // Entry.Name
 	Outcome  Outcome   `json:"outcome"`
-	Error    string    `json:"error,omitempty"` // what went wrong outside of any target
+	Error    string    `json:"error,omitempty"` // outside of any target
 	Started  time.Time `json:"started"`
 	Finished time.Time `json:"finished"`
 	Emulated bool      `json:"emulated,omitempty"` // one of Builds is
 	Runner   string    `json:"runner,omitempty"`   // name of the machine
-	URL      string    `json:"url,omitempty"`      // of the job's page, or of the run's where that is not known
-	// TimedOut says that the entry's own deadline came: what is stopped was not
-	// cancelled by anybody.
+	URL      string    `json:"url,omitempty"`      // of the job's page, or of the run's if that is unknown
+	// TimedOut says that the entry's own deadline came: its targets were stopped, not
+	// cancelled.
 	TimedOut bool `json:"timedOut,omitempty"`
 
 	Targets []TargetResult `json:"targets"`
-	// Failures are the derivations that failed of themselves, in the order in which they
-	// did: those of TargetResult.Causes.
+	// Failures are the derivations whose own build failed, in the order of failure: those of
+	// TargetResult.Causes.
 	Failures []Failure  `json:"failures,omitempty"`
-	Builds   []DrvBuild `json:"builds,omitempty"` // what was built for the targets, in the order of the end
+	Builds   []DrvBuild `json:"builds,omitempty"` // for the targets, in the order of their end
 	Pushes   []Push     `json:"pushes,omitempty"`
-	// Imported counts the store paths that were taken from the drv pack, and
-	// Downloaded the bytes that this needed.
+	// Imported counts the store paths from the drv pack, and Downloaded the bytes that were
+	// downloaded for them.
 	Imported   int   `json:"imported"`
 	Downloaded int64 `json:"downloaded"`
-	// Restored is what the store cache brought, nil where it was not asked; Saved is
-	// what was put into it.
+	// Restored is what was taken from the store cache, nil if it was not used; Saved are the
+	// packs that were added to it.
 	Restored *Restored `json:"restored,omitempty"`
 	Saved    []Pack    `json:"saved,omitempty"`
-	// Fetched counts the store paths that substituters had, and FetchedBytes the bytes
-	// of their NARs.
+	// Fetched counts the store paths from substituters, and FetchedBytes the bytes of their
+	// NARs.
 	Fetched      int   `json:"fetched,omitempty"`
 	FetchedBytes int64 `json:"fetchedBytes,omitempty"`
 }
@@ -84,23 +84,23 @@ func (r *Result) Conclude(stopped bool) {
 	r.Outcome = worst
 }
 
-// Restored is what was taken from the store cache.
+// Restored counts the store paths from the store cache.
 type Restored struct {
 	Paths int      `json:"paths"`
 	Size  int64    `json:"size"`            // bytes of their NARs
 	Read  int64    `json:"read"`            // bytes of packs
-	Packs []string `json:"packs,omitempty"` // keys of those that paths came from
-	Lost  []string `json:"lost,omitempty"`  // keys of those that an index names and that are of no use
+	Packs []string `json:"packs,omitempty"` // keys of the packs that were read
+	Lost  []string `json:"lost,omitempty"`  // keys of packs that an index names and that are missing or damaged
 }
 
-// A Pack of store paths lies in a cache.
+// A Pack is a file of store paths in a cache.
 type Pack struct {
 	Key   string `json:"key"`
 	Size  int64  `json:"size"`  // bytes
 	Paths int    `json:"paths"` // number of store paths
 }
 
-// A TargetResult is what became of one target.
+// A TargetResult is the outcome of one target.
 type TargetResult struct {
 	N       int      `json:"n"` // number in the Plan
 	Attr    string   `json:"attr"`
@@ -109,39 +109,38 @@ type TargetResult struct {
 	Outputs []Output `json:"outputs,omitempty"`
 	Error   string   `json:"error,omitempty"`
 	Cause   string   `json:"cause,omitempty"` // the derivation that failed first
-	// Causes are all derivations that failed of themselves and kept this one from being
-	// built, Cause first. Error, Log, File and Line are about Cause.
+	// Causes are all derivations whose own failure kept this one from being built, Cause
+	// first. Error, Log, File and Line are about Cause.
 	Causes    []string `json:"causes,omitempty"`
 	Log       []string `json:"log,omitempty"`       // its last lines
-	Seconds   float64  `json:"seconds"`             // in which something that it needs was built or fetched
+	Seconds   float64  `json:"seconds"`             // in which a dependency was built or fetched
 	Emulated  bool     `json:"emulated,omitempty"`  // one of the Builds for it is
 	Reproduce string   `json:"reproduce,omitempty"` // the command that reproduces it locally
-	// File and Line are the place that Log says the error is at: File relative to
-	// the repository, without "." or ".." in it; empty where Log names none. Line
-	// counts from 1; 0 is unknown.
+	// File and Line are the position of the error in Log: File relative to the repository,
+	// without "." or ".." in it; empty if Log has none. Line counts from 1; 0 is unknown.
 	File string `json:"file,omitempty"`
 	Line int    `json:"line,omitempty"`
-	// PostBuild is what became of the step after the build; nil where there is none.
+	// PostBuild is the outcome of the step after the build; nil if there is none.
 	PostBuild *Step `json:"postBuild,omitempty"`
 }
 
-// A Failure is a derivation that failed in being built, or that Nix did not begin to build.
+// A Failure is a derivation whose build failed, or that Nix refused to build.
 type Failure struct {
 	DrvPath string   `json:"drvPath"`
 	Error   string   `json:"error"`
 	Log     []string `json:"log,omitempty"`    // its last lines
-	Silent  bool     `json:"silent,omitempty"` // it was begun, and printed nothing
+	Silent  bool     `json:"silent,omitempty"` // its builder printed nothing
 	File    string   `json:"file,omitempty"`   // as in a TargetResult
 	Line    int      `json:"line,omitempty"`
-	// LogFile has the whole log: a path on the machine that built, or a file of the run's
-	// artifact LogArtifact; empty where none was kept.
+	// LogFile is the file with the whole log: a path on the machine that built, or a file of
+	// the run's artifact LogArtifact; empty if none was kept.
 	LogFile     string `json:"logFile,omitempty"`
 	LogArtifact string `json:"logArtifact,omitempty"`
 	// NixLog says that nix log shows the log on the machine that built.
 	NixLog bool `json:"nixLog,omitempty"`
 }
 
-// A Step is what became of a command that is run for a target.
+// A Step is the outcome of a command that was run for a target.
 type Step struct {
 	Outcome string   `json:"outcome"` // StepDone, StepFailed or StepSkipped
 	Seconds float64  `json:"seconds"`
@@ -162,52 +161,50 @@ type Output struct {
 	Path    string `json:"path"`
 	Size    int64  `json:"size"`    // bytes of the NAR
 	Closure int64  `json:"closure"` // bytes of the NARs of the runtime closure
-	// Parts is what packages have of the closure, by [PackageName]: those that have
-	// at least MinPart bytes.
+	// Parts are the sizes of packages in the closure, by [PackageName], from MinPart bytes on.
 	Parts map[string]int64 `json:"parts,omitempty"`
 }
 
-// MinPart is what a package must have of a closure to be named, in bytes.
+// MinPart is the least size of a package in Parts, in bytes.
 const MinPart = 256 << 10
 
 // maxParts is more than a machine has packages that large.
 const maxParts = 50_000
 
-// maxFailures is more than anybody reads.
+// maxFailures is more than a person would read.
 const maxFailures = 10_000
 
-// A DrvBuild is one derivation that was built.
+// A DrvBuild is a build of one derivation.
 type DrvBuild struct {
 	DrvPath string    `json:"drvPath"`
 	Started time.Time `json:"started"`
 	Seconds float64   `json:"seconds"`
 	Failed  bool      `json:"failed,omitempty"`
-	// Emulated says that the machine ran its programs by an emulator, such as qemu.
+	// Emulated says that the machine ran its builder in an emulator, such as qemu.
 	Emulated bool `json:"emulated,omitempty"`
 }
 
-// A Push is what was sent to one binary cache.
+// A Push is the outcome of a push to one binary cache.
 type Push struct {
 	Destination string `json:"destination"` // without credentials
-	Paths       int    `json:"paths"`       // in the closures that are there now
-	// Sent counts the store paths that the binary cache lacked, and Bytes the bytes of
-	// their NARs; 0 also where it is not known, as of Cachix.
+	Paths       int    `json:"paths"`       // in the closures that it has now
+	// Sent counts the store paths that the binary cache lacked, and Bytes the bytes of their
+	// NARs; 0 also if unknown, as with Cachix.
 	Sent    int     `json:"sent,omitempty"`
 	Bytes   int64   `json:"bytes,omitempty"`
 	Seconds float64 `json:"seconds"`
 	Error   string  `json:"error,omitempty"`
-	// Reason says what kind of an Error it is, and Status what the destination answers,
-	// of PushRefused.
+	// Reason is the kind of Error, and Status the destination's HTTP status with PushRefused.
 	Reason PushReason `json:"reason,omitempty"`
 	Status int        `json:"status,omitempty"`
 	// Optional says that an Error is not the entry's failure.
 	Optional bool `json:"optional,omitempty"`
-	// Withheld says that it is so because GitHub gives the run no secrets, as it does
-	// with a pull request from a fork or from Dependabot.
+	// Withheld says that the push is optional because GitHub gives the run no secrets, as with
+	// a pull request from a fork or from Dependabot.
 	Withheld bool `json:"withheld,omitempty"`
 }
 
-// PushReason says why nothing can be pushed, where trying again changes nothing.
+// PushReason says why nothing can be pushed, where a retry does not help.
 type PushReason string
 
 // The reasons.

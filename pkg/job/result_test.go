@@ -71,7 +71,7 @@ func TestParseResultWithoutTargets(t *testing.T) {
 	}
 }
 
-// badFiles are not in a repository, or would be shown as what they are not.
+// badFiles are not in a repository, or look like other files.
 var badFiles = []string{
 	"/etc/passwd", "..", "../a", "a/../b", "a/..", ".", "./a", "a//b", "a/", "a\nb", "a\rb", "a\x00b", "a\x1b[2Jb",
 	"a\u202eb", "a\u2028b", strings.Repeat("a/", 2048) + "a",
@@ -140,7 +140,7 @@ func TestOutcomeOK(t *testing.T) {
 	}
 }
 
-// FuzzParseResult: what passes is safe and can be written again.
+// FuzzParseResult: a Result that passes is safe and can be written again.
 func FuzzParseResult(f *testing.F) {
 	data, _ := newResult().Marshal()
 	f.Add(data)

@@ -14,22 +14,21 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// A Chooser decides by jq expressions which targets are wanted and what they are
-// called. Each expression sees an object with the fields top_attr, system, attr,
-// name, host, kind, description, meta, drvPath and requiredSystemFeatures, of which the
-// first three and name are as nixbuild-action documents them.
+// A Chooser selects and names targets by jq expressions. The input of an expression is an object
+// with the fields top_attr, system, attr, name, host, kind, description, meta, drvPath and
+// requiredSystemFeatures; the first three and name are as nixbuild-action documents them.
 type Chooser struct {
 	filter, label *expression
 }
 
-// expressionTime is how long an expression may take for one target.
+// expressionTime is the timeout of an expression for one target.
 const expressionTime = 10 * time.Second
 
-// maxLabel is how long a label may be, in bytes: it is the name of a job.
+// maxLabel is the longest label, in bytes: it becomes the name of a job.
 const maxLabel = 100
 
-// NewChooser reads the expressions: filter is true for a wanted target, label a
-// text. An empty one changes nothing. An error names the place in the expression.
+// NewChooser parses the expressions: filter returns true for a wanted target, label a name. An
+// empty one changes nothing. An error has the position in the expression.
 func NewChooser(filter, label string) (*Chooser, error) {
 	c := &Chooser{}
 	var err error
@@ -40,22 +39,21 @@ func NewChooser(filter, label string) (*Chooser, error) {
 	return c, err
 }
 
-// parseError returns the place of an error in an expression.
+// parseError returns an error with its position in an expression.
 func parseError(name, text string, err error) error {
 	var at *gojq.ParseError
 	if !errors.As(err, &at) {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	offset := min(max(0, at.Offset-len(at.Token)), len(text)) // which gojq counts up to the end
+	offset := min(max(0, at.Offset-len(at.Token)), len(text)) // gojq has the offset of the end
 	line := strings.Count(text[:offset], "\n") + 1
 	column := offset - strings.LastIndexByte(text[:offset], '\n')
 	return fmt.Errorf("%s: line %d, column %d of the jq expression: %w", name, line, column, err)
 }
 
-// Choose returns the targets that are wanted, with the names that they are to have,
-// and the names of those that are not. What could not be evaluated is always wanted.
-// metas are what the targets' packages say of themselves, as JSON objects; where there
-// is none, the expressions see an empty one.
+// Choose returns the wanted targets, with their new names, and the names of the others. Targets
+// that could not be evaluated are always wanted. metas are the meta of the targets' packages, as
+// JSON objects; a missing one is empty to the expressions.
 func (c *Chooser) Choose(ctx context.Context, targets []job.Target, metas []json.RawMessage) (wanted []job.Target, left []string, err error) {
 	for n, t := range targets {
 		if t.State == job.StateFailed {
@@ -65,10 +63,10 @@ func (c *Chooser) Choose(ctx context.Context, targets []job.Target, metas []json
 		meta := map[string]any{}
 		if n < len(metas) && len(metas[n]) > 0 {
 			if err := json.Unmarshal(metas[n], &meta); err != nil {
-				return nil, nil, fmt.Errorf("read the meta of %s: %w", t.Name, err)
+				return nil, nil, fmt.Errorf("cannot read the meta of %s: %w", t.Name, err)
 			}
 		}
-		keep, err := c.keep(ctx, &t, meta)
+		keep, err := c.wants(ctx, &t, meta)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -84,7 +82,7 @@ func (c *Chooser) Choose(ctx context.Context, targets []job.Target, metas []json
 	return wanted, left, nil
 }
 
-func (c *Chooser) keep(ctx context.Context, t *job.Target, meta map[string]any) (bool, error) {
+func (c *Chooser) wants(ctx context.Context, t *job.Target, meta map[string]any) (bool, error) {
 	if c.filter == nil {
 		return true, nil
 	}
@@ -94,7 +92,7 @@ func (c *Chooser) keep(ctx context.Context, t *job.Target, meta map[string]any) 
 	}
 	keep, ok := value.(bool)
 	if !ok {
-		return false, fmt.Errorf("filter_builds gives %s for %s, and should give true or false", gojq.Preview(value), t.Name)
+		return false, fmt.Errorf("invalid result %s of filter_builds for %s: must be true or false", gojq.Preview(value), t.Name)
 	}
 	return keep, nil
 }
@@ -112,14 +110,14 @@ func (c *Chooser) name(ctx context.Context, t *job.Target, meta map[string]any) 
 		label = text.Line(label)
 	}
 	if label == "" || len(label) > maxLabel {
-		return fmt.Errorf("label_builds gives %s for %s, and should give a text of at most %d characters", gojq.Preview(value), t.Name, maxLabel)
+		return fmt.Errorf("invalid result %s of label_builds for %s: must be a string of at most %d characters", gojq.Preview(value), t.Name, maxLabel)
 	}
 	t.Name = label
 	return nil
 }
 
-// evaluate returns the first value of an expression. A field that a target has not is
-// an error, whatever the value.
+// evaluate returns the first value of an expression. An unknown field of a target is an error,
+// whatever the value.
 func evaluate(ctx context.Context, e *expression, target map[string]any) (any, error) {
 	ctx, cancel := context.WithTimeout(ctx, expressionTime)
 	defer cancel()
@@ -129,7 +127,7 @@ func evaluate(ctx context.Context, e *expression, target map[string]any) (any, e
 		return nil, err
 	}
 	if !ok {
-		return nil, errors.New("it gives nothing")
+		return nil, errors.New("the expression has no result")
 	}
 	if err, ok := value.(error); ok {
 		return nil, err

@@ -61,12 +61,12 @@ func TestChooseRefuses(t *testing.T) {
 		{".system ==", "", "filter_builds: line 1, column 11"},
 		{".a and\n  .b ]", "", "line 2, column 6"},
 		{"nosuch", "", "filter_builds: function not defined: nosuch/0"},
-		{".system", "", `gives "aarch64-linux" for nixosConfigurations.pi3, and should give true or false`},
+		{".system", "", `invalid result "aarch64-linux" of filter_builds for nixosConfigurations.pi3: must be true or false`},
 		{".system + 1", "", "filter_builds, for nixosConfigurations.pi3: cannot add"},
-		{"empty", "", "it gives nothing"},
-		{"", `""`, "label_builds gives \"\""},
+		{"empty", "", "the expression has no result"},
+		{"", `""`, "invalid result \"\" of label_builds"},
 		{"", `"x" * 101`, "at most 100 characters"},
-		{"", ".host", "label_builds gives null for packages.x86_64-linux.hello"},
+		{"", ".host", "invalid result null of label_builds for packages.x86_64-linux.hello"},
 		{`$ENV.HOME == null and (env | length == 0) and input`, "", "filter_builds"},
 	} {
 		c, err := NewChooser(test.filter, test.label)
@@ -88,9 +88,9 @@ func TestChooseRefuses(t *testing.T) {
 	}
 }
 
-// jq takes a field that is not there for null. Of a target's object, that is an error.
+// In jq, an unknown field is null. In a target's object, it is an error.
 func TestChooseKnowsFields(t *testing.T) {
-	const list = "a target has attr, description, drvPath, host, kind, meta, name, requiredSystemFeatures, system, top_attr"
+	const list = "A target has attr, description, drvPath, host, kind, meta, name, requiredSystemFeatures, system, top_attr"
 	meta := json.RawMessage(`{"license": {"free": true}, "name": "hello"}`)
 	for _, test := range []struct {
 		filter  string
@@ -164,7 +164,7 @@ func TestChooseKnowsFields(t *testing.T) {
 			targets := choices()[1:2]
 			wanted, left, err := c.Choose(t.Context(), targets, []json.RawMessage{meta})
 			if test.unknown != "" {
-				if want := fmt.Sprintf("filter_builds, for packages.x86_64-linux.hello: there is no field %q: %s", test.unknown, list); err == nil || err.Error() != want {
+				if want := fmt.Sprintf("filter_builds, for packages.x86_64-linux.hello: there is no field %q. %s", test.unknown, list); err == nil || err.Error() != want {
 					t.Fatalf("%v, want %s", err, want)
 				}
 				return
@@ -172,7 +172,7 @@ func TestChooseKnowsFields(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// Watching changes nothing: it is as jq has it.
+			// Instrumentation does not change the result.
 			if got, want := len(wanted) == 1, plainly(t, test.filter, targets[0], meta); got != want || len(wanted)+len(left) != 1 {
 				t.Errorf("it is %t, and without watching %t", got, want)
 			}
@@ -187,7 +187,7 @@ func TestChooseKnowsFields(t *testing.T) {
 	}
 }
 
-// plainly evaluates an expression as it is.
+// plainly evaluates an expression without instrumentation.
 func plainly(t *testing.T, text string, target job.Target, meta json.RawMessage) bool {
 	t.Helper()
 	query, err := gojq.Parse(text)
@@ -206,7 +206,7 @@ func plainly(t *testing.T, text string, target job.Target, meta json.RawMessage)
 	return keep
 }
 
-// Expressions see what packages say of themselves. The targets have none of it.
+// Expressions see the meta of packages, which the targets do not have.
 func TestChooseByMeta(t *testing.T) {
 	metas := []json.RawMessage{nil, json.RawMessage(`{"license": [{"free": true}, {"free": false}], "description": "hello", "tier": 1}`), json.RawMessage(`{}`)}
 	for _, test := range []struct {

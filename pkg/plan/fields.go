@@ -12,21 +12,20 @@ import (
 	"github.com/org/nix-matrix/internal/nearest"
 )
 
-// An expression is a jq expression over the object that stands for a target. jq takes a
-// field that an object has not for null, so that a typo would choose other targets than
-// were meant, without a word. So each access to a field by its name also tells what it
-// is applied to: it is an error where that is the target's object, which has no such
-// field. Whatever else an expression looks at may have any fields.
+// An expression is a jq expression over the object of a target. In jq, an unknown field is null,
+// so that a typo would silently select other targets. Therefore each access to a field by its
+// name also reports the object: an unknown field is an error in the target's object, and null in
+// any other.
 type expression struct {
 	code    *gojq.Code
-	target  map[string]any // that is being looked at
-	unknown string         // the first field that it has not
+	target  map[string]any // the current one
+	unknown string         // the first unknown field that was accessed
 }
 
-// seenFunction is what accesses to fields call, with the name of the field.
-const seenFunction = "_nix_matrix_seen"
+// accessFunction is the function that accesses to fields call, with the name of the field.
+const accessFunction = "_nix_matrix_seen"
 
-// compile reads an expression. An empty one is nil.
+// compile parses an expression. It returns nil for an empty one.
 func compile(name, text string) (*expression, error) {
 	if strings.TrimSpace(text) == "" {
 		return nil, nil //nolint:nilnil // none was given, which is no error
@@ -35,18 +34,18 @@ func compile(name, text string) (*expression, error) {
 	if err != nil {
 		return nil, parseError(name, text, err)
 	}
-	watch(reflect.ValueOf(query))
+	instrument(reflect.ValueOf(query))
 	e := &expression{}
-	// Neither files nor the environment are there for it.
-	e.code, err = gojq.Compile(query, gojq.WithEnvironLoader(func() []string { return nil }), gojq.WithFunction(seenFunction, 1, 1, e.seen))
+	// It can access neither files nor the environment.
+	e.code, err = gojq.Compile(query, gojq.WithEnvironLoader(func() []string { return nil }), gojq.WithFunction(accessFunction, 1, 1, e.noteAccess))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return e, nil
 }
 
-// seen notes that a field of an object is looked at.
-func (e *expression) seen(object any, args []any) any {
+// noteAccess notes an unknown field of the target's object.
+func (e *expression) noteAccess(object any, args []any) any {
 	m, ok := object.(map[string]any)
 	if !ok || e.unknown != "" || reflect.ValueOf(m).Pointer() != reflect.ValueOf(e.target).Pointer() {
 		return nil
@@ -59,42 +58,43 @@ func (e *expression) seen(object any, args []any) any {
 	return nil
 }
 
-// err returns the error of a field that the target's object has not.
+// err returns the error of an unknown field.
 func (e *expression) err() error {
 	if e.unknown == "" {
 		return nil
 	}
 	fields := slices.Sorted(maps.Keys(e.target))
-	return fmt.Errorf("there is no field %q%s: a target has %s", e.unknown, nearest.Hint(e.unknown, fields), strings.Join(fields, ", "))
+	return fmt.Errorf("there is no field %q%s. A target has %s", e.unknown, nearest.Hint(e.unknown, fields), strings.Join(fields, ", "))
 }
 
-// watch rewrites all accesses to fields in a part of a query, so that they are noted.
-func watch(v reflect.Value) {
+// instrument rewrites all accesses to fields in a part of a query, so that they call
+// accessFunction.
+func instrument(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Pointer:
 		if v.IsNil() {
 			return
 		}
-		watch(v.Elem())
+		instrument(v.Elem())
 		switch node := v.Interface().(type) {
 		case *gojq.Term:
-			watchTerm(node)
+			instrumentTerm(node)
 		case *gojq.ObjectKeyVal:
-			watchShorthand(node)
+			instrumentShorthand(node)
 		}
 	case reflect.Slice:
 		for i := range v.Len() {
-			watch(v.Index(i))
+			instrument(v.Index(i))
 		}
 	case reflect.Struct:
 		for i := range v.NumField() {
-			watch(v.Field(i))
+			instrument(v.Field(i))
 		}
 	}
 }
 
-// watchTerm rewrites .a and TERM.a. A field with a ? may be missing.
-func watchTerm(t *gojq.Term) {
+// instrumentTerm rewrites .a and TERM.a. A field with a ? may be missing.
+func instrumentTerm(t *gojq.Term) {
 	for i := 0; i < len(t.SuffixList); i++ {
 		name, ok := fieldName(t.SuffixList[i].Index)
 		if !ok || optional(t.SuffixList[i+1:]) {
@@ -104,30 +104,30 @@ func watchTerm(t *gojq.Term) {
 		object.SuffixList = slices.Clone(t.SuffixList[:i])
 		*t = gojq.Term{
 			Type:       gojq.TermTypeQuery,
-			Query:      &gojq.Query{Left: &gojq.Query{Term: &object}, Op: gojq.OpPipe, Right: watched(name)},
+			Query:      &gojq.Query{Left: &gojq.Query{Term: &object}, Op: gojq.OpPipe, Right: notedAccess(name)},
 			SuffixList: t.SuffixList[i+1:],
 		}
-		watchFirst(&object)
+		instrumentFirst(&object)
 		i = -1
 	}
-	watchFirst(t)
+	instrumentFirst(t)
 }
 
-// watchFirst rewrites .a at the beginning of a term.
-func watchFirst(t *gojq.Term) {
+// instrumentFirst rewrites .a at the beginning of a term.
+func instrumentFirst(t *gojq.Term) {
 	if name, ok := fieldName(t.Index); ok && t.Type == gojq.TermTypeIndex && !optional(t.SuffixList) {
-		*t = gojq.Term{Type: gojq.TermTypeQuery, Query: watched(name), SuffixList: t.SuffixList}
+		*t = gojq.Term{Type: gojq.TermTypeQuery, Query: notedAccess(name), SuffixList: t.SuffixList}
 	}
 }
 
-// watchShorthand rewrites {a}, which is {a: .a}.
-func watchShorthand(kv *gojq.ObjectKeyVal) {
+// instrumentShorthand rewrites {a}, which is {a: .a}.
+func instrumentShorthand(kv *gojq.ObjectKeyVal) {
 	name := kv.Key
 	if kv.KeyString != nil && kv.KeyString.Queries == nil {
 		name = kv.KeyString.Str
 	}
 	if kv.Val == nil && name != "" && !strings.HasPrefix(name, "$") {
-		kv.Val = watched(name)
+		kv.Val = notedAccess(name)
 	}
 }
 
@@ -149,12 +149,13 @@ func fieldName(x *gojq.Index) (string, bool) {
 	}
 }
 
-// watched returns an access to a field that tells of it, and is still a path: SEEN as $_ | .a.
-func watched(name string) *gojq.Query {
+// notedAccess returns an access to a field that calls accessFunction and is still a path
+// expression: SEEN as $_ | .a.
+func notedAccess(name string) *gojq.Query {
 	literal := &gojq.String{Str: name}
 	argument := &gojq.Query{Term: &gojq.Term{Type: gojq.TermTypeString, Str: literal}}
 	return &gojq.Query{
-		Left:     &gojq.Query{Term: &gojq.Term{Type: gojq.TermTypeFunc, Func: &gojq.Func{Name: seenFunction, Args: []*gojq.Query{argument}}}},
+		Left:     &gojq.Query{Term: &gojq.Term{Type: gojq.TermTypeFunc, Func: &gojq.Func{Name: accessFunction, Args: []*gojq.Query{argument}}}},
 		Patterns: []*gojq.Pattern{{Name: "$_"}},
 		Op:       gojq.OpPipe,
 		Right:    &gojq.Query{Term: &gojq.Term{Type: gojq.TermTypeIndex, Index: &gojq.Index{Str: literal}}},

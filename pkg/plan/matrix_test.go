@@ -14,7 +14,7 @@ import (
 	"github.com/org/nix-matrix/pkg/plan"
 )
 
-// matrix makes the matrix of targets and reads it.
+// matrix returns the matrix of targets, as parsed from its JSON.
 func matrix(t *testing.T, targets []job.Target) (data []byte, m job.Matrix) {
 	t.Helper()
 	p := &job.Plan{Targets: targets, Entries: entries(t, targets)}
@@ -50,7 +50,7 @@ func matrix(t *testing.T, targets []job.Target) (data []byte, m job.Matrix) {
 	return data, m
 }
 
-// What a workflow can read in a row is documented: a change here breaks users.
+// The fields of a row are documented for workflows: a change here breaks users.
 func TestMatrix(t *testing.T) {
 	pi3 := on("aarch64-linux", host(3, "nixosConfigurations.pi3"))
 	pi3.Attr += ".config.system.build.toplevel"
@@ -162,7 +162,7 @@ func TestMatrixSize(t *testing.T) {
 	}
 }
 
-// Only the rows that are too long for an environment variable say less.
+// Only rows that are too long for an environment variable are shortened.
 func TestMatrixLongRows(t *testing.T) {
 	targets := append(packages(16000), on("aarch64-linux", pkg(16000, "packages.aarch64-linux.p")))
 	_, m := matrix(t, targets)
@@ -173,8 +173,8 @@ func TestMatrixLongRows(t *testing.T) {
 	}
 }
 
-// A thousand targets fit, whatever they are called: what is long and has to be
-// escaped fills a job's outputs first.
+// A thousand targets fit, whatever their names. Long names that have to be escaped take most of a
+// job's outputs.
 func TestMatrixOfThousand(t *testing.T) {
 	hostile := func(n int) string { return fmt.Sprintf("%s%04d", strings.Repeat(`"`, 296), n) }
 	path := func(n int) string {

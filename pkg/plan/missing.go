@@ -10,49 +10,49 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// A Source knows what FindMissing asks for.
+// A Source answers the queries of FindMissing.
 type Source struct {
-	// Derivations reads derivations, in the order given. What it can't read is empty,
-	// and in the error beside the others.
+	// Derivations returns derivations in the order of the paths. With an error, those that
+	// cannot be read are empty.
 	Derivations func(ctx context.Context, drvs []string) ([]nix.Derivation, error)
-	// Offered says which of the store paths need no building, and may say so of others.
+	// Offered returns which of the store paths need no building, and maybe of other paths.
 	Offered func(ctx context.Context, paths []string) (map[string]bool, error)
 }
 
 // Missing are the derivations that have to be built for targets.
 type Missing struct {
-	// Available are the outputs that need no building, and that those that are built
-	// take; and those of the targets themselves.
+	// Available are the outputs that need no building, of targets and of dependencies of the
+	// missing derivations.
 	Available []string
 	numbers   map[string]int32 // of derivations, by path
-	inputs    [][]int32        // the missing ones that each needs
+	inputs    [][]int32        // missing dependencies of each
 	systems   []string         // of a target that needs each
-	// Each takes as many members of a set as it takes units of time; ends has the
-	// number behind its last.
-	ends    []int
-	weighed bool
+	// Each derivation has as many members of a set as it takes units of time; ends has the
+	// number after its last.
+	ends     []int
+	hasTimes bool
 }
 
-// unit is the time that counts as one derivation, in seconds: that is what one of
-// which nothing is known takes.
+// unit is the time that counts as one derivation, in seconds: the estimate for one without a
+// known duration.
 const unit = 10
 
-// maxUnits is how much one may count: an hour.
+// maxUnits is the most units of a derivation: an hour.
 const maxUnits = 360
 
-// Weigh sets how long derivations took to build before, by system, in seconds; 0 is unknown.
+// Weigh sets the durations of earlier builds of derivations, by system, in seconds; 0 is unknown.
 func (m *Missing) Weigh(took func(drv, system string) float64) {
-	m.weighed = false
+	m.hasTimes = false
 	for drv, n := range m.numbers {
 		seconds := took(drv, m.systems[n])
-		m.weighed = m.weighed || seconds > 0
+		m.hasTimes = m.hasTimes || seconds > 0
 		m.ends[n] = max(1, int(min(seconds/unit+0.5, maxUnits)))
 	}
-	m.sumUp()
+	m.accumulate()
 }
 
-// sumUp makes ends of the units of each.
-func (m *Missing) sumUp() {
+// accumulate turns the units of each derivation into ends.
+func (m *Missing) accumulate() {
 	end := 0
 	for n := range m.ends {
 		end += m.ends[n]
@@ -60,7 +60,7 @@ func (m *Missing) sumUp() {
 	}
 }
 
-// units returns the units of time that all take together.
+// units returns the units of all derivations together.
 func (m *Missing) units() int {
 	if len(m.ends) == 0 {
 		return 0
@@ -68,7 +68,7 @@ func (m *Missing) units() int {
 	return m.ends[len(m.ends)-1]
 }
 
-// Count returns how many derivations are missing, 0 for the nil one.
+// Count returns the number of missing derivations, 0 for nil.
 func (m *Missing) Count() int {
 	if m == nil {
 		return 0
@@ -76,13 +76,13 @@ func (m *Missing) Count() int {
 	return len(m.inputs)
 }
 
-// FindMissing walks from the targets that are to be built down the graph of
-// derivations. What is offered needs no building, and its inputs don't matter. A
-// derivation of which something is taken that nobody offers, or whose path is not
-// known before it is built, is missing, and so its inputs are looked at.
+// FindMissing walks down the graph of derivations from the targets that are to be built. An
+// offered output needs no building, and its inputs don't matter. A derivation is missing if one
+// of its needed outputs is not offered, or has a path that is known only after the build; then
+// its inputs are needed too.
 //
-// An error comes beside what was found, unless ctx has ended: what could not be
-// asked or read counts as missing.
+// With an error, the result is complete, unless ctx has ended: outputs that could not be queried
+// and derivations that could not be read count as missing.
 func FindMissing(ctx context.Context, targets []job.Target, from Source) (*Missing, error) {
 	w := &walk{from: from, nodes: map[string]*node{}, offered: map[string]bool{}}
 	var level []want
@@ -94,17 +94,17 @@ func FindMissing(ctx context.Context, targets []job.Target, from Source) (*Missi
 		}
 	}
 	for len(level) > 0 {
-		if err := w.look(ctx, level); err != nil {
+		if err := w.query(ctx, level); err != nil {
 			return nil, err
 		}
 		var next []want
 		for _, taken := range level {
-			n := taken.of
+			n := taken.node
 			if n.missing {
 				continue
 			}
 			if w.available(taken) {
-				w.taken = append(w.taken, taken.paths()...)
+				w.found = append(w.found, taken.paths()...)
 				continue
 			}
 			n.missing = true
@@ -115,23 +115,23 @@ func FindMissing(ctx context.Context, targets []job.Target, from Source) (*Missi
 				of.system = cmp.Or(of.system, n.system)
 				n.inputs = append(n.inputs, of)
 			}
-			n.drv = nix.Derivation{} // which is large
+			n.drv = nix.Derivation{} // frees memory
 		}
 		level = next
 	}
 	return w.missing(), errors.Join(w.errs...)
 }
 
-// A walk is on its way down the graph.
+// A walk is the state of the way down the graph.
 type walk struct {
-	from    Source
-	nodes   map[string]*node
-	offered map[string]bool // of the paths that were asked for
-	taken   []string        // of these, by what is missing or wanted itself
-	silent  bool            // nobody answers
-	asked   int             // paths, and how many of them were offered
-	had     int
-	errs    []error
+	from         Source
+	nodes        map[string]*node
+	offered      map[string]bool // by path, of those that were queried
+	found        []string        // offered paths that are needed
+	unanswered   bool            // a query failed
+	asked        int             // number of paths
+	offeredCount int
+	errs         []error
 }
 
 type node struct {
@@ -142,17 +142,17 @@ type node struct {
 	wanted  []string       // outputs
 	missing bool
 	inputs  []*node // once it is missing
-	number  int32   // then, in the end
+	number  int32   // likewise
 }
 
-// A want is an output that something takes; the empty one is all of them.
+// A want is a needed output; an empty output is all of them.
 type want struct {
-	of     *node
+	node   *node
 	output string
 }
 
-// want adds outputs of a derivation to what is wanted, each once: ever, or as seen
-// has it.
+// want adds outputs of a derivation to all, unless they are in seen or, without seen, were wanted
+// before.
 func (w *walk) want(all []want, seen map[want]bool, drv string, outputs []string) ([]want, *node) {
 	n := w.nodes[drv]
 	if n == nil {
@@ -177,16 +177,16 @@ func (w *walk) want(all []want, seen map[want]bool, drv string, outputs []string
 	return all, n
 }
 
-// paths returns the store paths that are wanted, none if one is unknown.
+// paths returns the store paths of a want, none if one is unknown.
 func (t want) paths() []string {
 	if t.output != "" {
-		if path := t.of.drv.Outputs[t.output]; path != "" {
+		if path := t.node.drv.Outputs[t.output]; path != "" {
 			return []string{path}
 		}
 		return nil
 	}
 	var paths []string
-	for _, path := range t.of.drv.Outputs {
+	for _, path := range t.node.drv.Outputs {
 		if path == "" {
 			return nil
 		}
@@ -205,43 +205,43 @@ func (w *walk) available(t want) bool {
 	return len(paths) > 0
 }
 
-// atOnce is how many paths it pays to ask for at once: as many take no longer than
-// it takes to ask at all. A narrow level is asked for together with those below it where
-// hardly anything was offered so far, since nobody needs what is below something offered.
-const atOnce = 256
+// batchSize is the number of paths in a query: a smaller query takes as long. A narrow level is
+// queried together with those below it if few paths were offered so far, because inputs of
+// offered outputs are not needed.
+const batchSize = 256
 
-// look finds out what is offered of a level. The error is the end of ctx.
-func (w *walk) look(ctx context.Context, level []want) error {
+// query sets which outputs of a level are offered. It returns an error only if ctx has ended.
+func (w *walk) query(ctx context.Context, level []want) error {
 	if err := w.read(ctx, level); err != nil {
 		return err
 	}
 	paths := w.unasked(nil, level)
-	if len(paths) == 0 || w.silent {
+	if len(paths) == 0 || w.unanswered {
 		return nil
 	}
 	seen := map[want]bool{}
-	for ahead := level; w.bare() && len(paths) < atOnce && len(ahead) > 0; {
+	for prefetched := level; w.sparse() && len(paths) < batchSize && len(prefetched) > 0; {
 		var below []want
-		for _, taken := range ahead {
-			if taken.of.missing || w.available(taken) {
+		for _, taken := range prefetched {
+			if taken.node.missing || w.available(taken) {
 				continue
 			}
-			for input, outputs := range taken.of.drv.Inputs {
+			for input, outputs := range taken.node.drv.Inputs {
 				below, _ = w.want(below, seen, input, outputs)
 			}
 		}
-		ahead = below
-		if err := w.read(ctx, ahead); err != nil {
+		prefetched = below
+		if err := w.read(ctx, prefetched); err != nil {
 			return err
 		}
-		paths = w.unasked(paths, ahead)
+		paths = w.unasked(paths, prefetched)
 	}
 	offered, err := w.from.Offered(ctx, paths)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	if err != nil {
-		w.silent = true
+		w.unanswered = true
 		w.errs = append(w.errs, err)
 	}
 	for path, has := range offered {
@@ -250,22 +250,22 @@ func (w *walk) look(ctx context.Context, level []want) error {
 	w.asked += len(paths)
 	for _, path := range paths {
 		if w.offered[path] {
-			w.had++
+			w.offeredCount++
 		}
 	}
 	return nil
 }
 
-// bare reports whether it is known that hardly anything is offered, one of ten.
-func (w *walk) bare() bool {
-	const enough = 100 // questions to know
-	return w.asked >= enough && w.had*10 <= w.asked
+// sparse reports whether at most one of ten paths was offered, of sufficiently many.
+func (w *walk) sparse() bool {
+	const enough = 100 // paths
+	return w.asked >= enough && w.offeredCount*10 <= w.asked
 }
 
-// unasked adds the paths of what is wanted that nobody was asked for.
+// unasked adds the paths of a level that were not queried.
 func (w *walk) unasked(paths []string, level []want) []string {
 	for _, taken := range level {
-		if taken.of.missing {
+		if taken.node.missing {
 			continue
 		}
 		for _, path := range taken.paths() {
@@ -282,7 +282,7 @@ func (w *walk) read(ctx context.Context, level []want) error {
 	var unread []*node
 	var drvs []string
 	for _, taken := range level {
-		if n := taken.of; !n.read {
+		if n := taken.node; !n.read {
 			n.read = true
 			unread, drvs = append(unread, n), append(drvs, n.path)
 		}
@@ -303,9 +303,9 @@ func (w *walk) read(ctx context.Context, level []want) error {
 	return nil
 }
 
-// missing returns the derivations that were found.
+// missing returns the result.
 func (w *walk) missing() *Missing {
-	m := &Missing{Available: w.taken, numbers: map[string]int32{}}
+	m := &Missing{Available: w.found, numbers: map[string]int32{}}
 	var all []*node
 	for _, n := range w.nodes {
 		if n.missing {

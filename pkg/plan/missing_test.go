@@ -18,14 +18,13 @@ import (
 	"github.com/org/nix-matrix/pkg/plan"
 )
 
-// A graph has the inputs of derivations, by name. An input stands for its output
-// "out", or has another behind a ^, or is without one all of them, as in "lib^".
+// A graph has the inputs of derivations, by name. An input is the output "out" of a derivation,
+// another one after a ^, or all outputs, as in "lib^".
 type graph map[string][]string
 
 func drvOf(name string) string { return "/nix/store/" + strings.Repeat("0", 32) + "-" + name + ".drv" }
 
-// outOf is the output of a derivation; that of one whose name begins with ca is not
-// known.
+// outOf returns the output path of a derivation; it is unknown if the name begins with ca.
 func outOf(name, output string) string {
 	if strings.HasPrefix(name, "ca") {
 		return ""
@@ -62,8 +61,8 @@ func (g graph) derivations(_ context.Context, drvs []string) ([]nix.Derivation, 
 	return all, err
 }
 
-// offer gives what is offered, by the names of derivations, or NAME^OUTPUT. asked
-// are the paths that each call asks for.
+// offer returns an Offered function for names of derivations, or NAME^OUTPUT. asked gets the
+// paths of each call.
 func offer(names []string, asked *[][]string) func(context.Context, []string) (map[string]bool, error) {
 	all := map[string]bool{}
 	for _, name := range names {
@@ -88,7 +87,7 @@ func offer(names []string, asked *[][]string) func(context.Context, []string) (m
 	}
 }
 
-// build is a target that is to be built.
+// build returns a target that is to be built.
 func build(kind job.Kind, name string) job.Target {
 	return job.Target{
 		Attr: "packages.x86_64-linux." + name, Name: name, Kind: kind, Host: name, System: "x86_64-linux",
@@ -156,8 +155,7 @@ func TestFindMissing(t *testing.T) {
 	}
 }
 
-// Nothing is asked for twice, and a deep graph takes few questions, though it is
-// narrow.
+// No path is queried twice, and a deep and narrow graph takes few queries.
 func TestFindMissingAsks(t *testing.T) {
 	const depth = 1000
 	g := graph{}
@@ -188,8 +186,7 @@ func TestFindMissingAsks(t *testing.T) {
 	}
 }
 
-// Nobody is asked for what lies below something that is offered, as where a host is new and
-// its packages are not.
+// Paths below an offered one are not queried, as for a new host with known packages.
 func TestFindMissingAsksNoMore(t *testing.T) {
 	g := graph{"top": {"m", "lib"}, "m": {"z"}, "z": {"lib"}, "lib": {"below"}, "below": nil}
 	var asked [][]string
@@ -203,7 +200,7 @@ func TestFindMissingAsksNoMore(t *testing.T) {
 	}
 }
 
-// What is missing is what the definition says, whatever the graph.
+// FindMissing agrees with the definition on random graphs.
 func TestFindMissingOfAny(t *testing.T) {
 	for seed := range uint64(200) {
 		random := rand.New(rand.NewPCG(seed, 0))
@@ -259,7 +256,7 @@ func (g graph) walk(missing map[string]bool, name, output string, offered []stri
 	}
 }
 
-// chain adds derivations that need each other, and gives the last.
+// chain adds derivations of which each needs the one before, and returns the last.
 func (g graph) chain(name string, length int) string {
 	last := ""
 	for i := range length {

@@ -8,7 +8,7 @@ import (
 )
 
 // jobName returns the name of a job, in a line of at most maxLabel bytes, for a name that
-// consists of attributes. A name that is cut still differs from all others.
+// consists of attributes. A name that is cut has a hash, so that it differs from all others.
 func jobName(name string) string {
 	line := text.Words(name)
 	if len(line) <= maxLabel && line != "" {

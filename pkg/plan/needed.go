@@ -8,8 +8,8 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-// closures returns, for each of some different derivations, the missing ones among it and all
-// that it needs. Where nothing is known, that is itself.
+// closures returns the missing derivations in the closure of each of some different derivations;
+// for nil, each derivation alone.
 func (m *Missing) closures(drvs []string) []set {
 	all := make([]set, len(drvs))
 	if m == nil {
@@ -34,11 +34,10 @@ func (m *Missing) closures(drvs []string) []set {
 	return all
 }
 
-// neededBy returns, for each missing derivation by its number, the derivations among some
-// different ones that need it, or are it: nil where none does.
+// neededBy returns, for each missing derivation by its number, those of some different
+// derivations whose closure has it, nil if there are none.
 func (m *Missing) neededBy(drvs []string) []set {
-	// One way through the graph does for all of them: those first that nothing needs
-	// that comes later.
+	// One pass in topological order is enough for all of them.
 	needed := make([]set, len(m.inputs))
 	visited := make([]bool, len(m.inputs))
 	order := make([]int32, 0, len(m.inputs))
@@ -77,8 +76,8 @@ func (m *Missing) neededBy(drvs []string) []set {
 	return needed
 }
 
-// Savers returns the entry that saves the build of a derivation for later runs, by the path of
-// the derivation, for those that several entries have to build: each entry has about as many.
+// Savers returns, for each derivation path that several entries have to build, the entry that
+// saves the build for later runs. Each entry has about as many.
 func (m *Missing) Savers(entries []job.Entry) map[string]string {
 	if m == nil || len(entries) < 2 {
 		return nil
@@ -133,10 +132,10 @@ func (m *Missing) Savers(entries []job.Entry) map[string]string {
 	return savers
 }
 
-// longestFirst sorts entries by their expected time and reports whether it has, which is where
-// a time is known.
+// longestFirst sorts entries by their expected time, the longest first, if any duration is
+// known. It reports whether it has.
 func (m *Missing) longestFirst(entries []job.Entry) bool {
-	if m == nil || !m.weighed {
+	if m == nil || !m.hasTimes {
 		return false
 	}
 	at := map[string]int{}

@@ -13,15 +13,14 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-// MaxEntries is how many jobs GitHub lets a matrix have.
+// MaxEntries is GitHub's limit of jobs in a matrix.
 const MaxEntries = 256
 
-// AnyRunner has the labels of the runner for what another machine builds: the one
-// that costs least.
+// AnyRunner has the labels of the cheapest runner, for builds on a remote machine.
 var AnyRunner = []string{"ubuntu-latest"}
 
-// defaultRunners build a system natively, or, with aarch64-linux, emulate it: a
-// label that a user's plan doesn't have would queue for a day.
+// defaultRunners build a system natively, or, for aarch64-linux, emulate it, because a job with a
+// label that a user's GitHub plan lacks would queue for a day.
 var defaultRunners = map[string]struct {
 	labels []string
 	qemu   bool
@@ -33,53 +32,51 @@ var defaultRunners = map[string]struct {
 	"x86_64-darwin":  {labels: []string{"macos-15-intel"}},
 }
 
-// HasRunner reports whether a system has a runner unless one is named.
+// HasRunner reports whether a system has a default runner.
 func HasRunner(system string) bool { return len(defaultRunners[system].labels) > 0 }
 
-// nativeRunners are those that GitHub has for systems that are emulated by default.
+// nativeRunners are GitHub's runners for systems that are emulated by default.
 var nativeRunners = map[string]string{"aarch64-linux": "ubuntu-24.04-arm"}
 
 // QEMU says when a system is emulated.
 type QEMU string
 
-// When aarch64-linux is emulated: where no runner is named for it, also where one
-// is, or never.
+// When aarch64-linux is emulated: if no runner is named for it, even if one is, or never.
 const (
 	QEMUAuto   QEMU = "auto"
 	QEMUAlways QEMU = "always"
 	QEMUNever  QEMU = "never"
 )
 
-// Options say how to group. The zero value is what most people want.
+// Options say how to group. The zero value is the default.
 type Options struct {
 	Runners    Runners
 	QEMU       QEMU // empty is QEMUAuto
 	MaxEntries int  // 0 is MaxEntries
-	// JobsPerSystem is how many entries the targets of a system and runner that are no hosts
-	// may share; 0 is 16, of which as many are used as shorten the run.
+	// JobsPerSystem is the most entries for the targets of a system and runner that are no
+	// hosts; 0 is 16, of which only those are used that shorten the run.
 	JobsPerSystem int
-	// Missing says what there is to build for a target; nil is its derivation alone.
+	// Missing has the derivations to build for a target; nil is its own derivation alone.
 	Missing *Missing
-	// Took says how long an entry took to build before, in seconds; 0 is not known. It
-	// counts where Missing does not know. nil never knows.
+	// Took returns the duration of an earlier build of an entry, in seconds; 0 is unknown. It
+	// counts if Missing has no durations. It may be nil.
 	Took func(e *job.Entry) float64
 }
 
-// Entries groups the targets that are to be built: each host is an entry of its
-// own, everything else shares entries per system (and runner that is named for it).
-// Targets with the same derivation go into the same entry, those that share what is
-// missing together.
+// Entries groups the targets that are to be built: each host is an entry of its own, all others
+// share entries per system (and runner that is named for them). Targets with the same derivation
+// are in the same entry, targets that share missing derivations preferably too.
 //
-// An entry takes as many derivations as it has to build. There are as few as keep
-// the longest at or below what the longest host takes. Where that can't be reached,
-// or there are no hosts, a further entry must pay: it has to make the longest shorter
-// by no less than it adds to the work of all, which is the start of a runner and what
-// is then built twice. Little work is not split at all, and no system has more of them
-// than JobsPerSystem. Where there would be more entries than MaxEntries, these have fewer,
-// and at last hosts share entries too. Where it is known how long things take, the entries
-// that take longest come first, since not all may run at once.
+// The cost of an entry is the number of derivations that it has to build. There are as few
+// entries as keep the longest at or below the cost of the longest host. If that is impossible,
+// or there are no hosts, a further entry must pay: it has to shorten the longest by no less than
+// it adds to the work of all, which is the start of a runner and the derivations that are then
+// built twice. Little work is not split at all, and no system has more entries than
+// JobsPerSystem. If there would be more entries than MaxEntries, the systems have fewer, and
+// finally hosts share entries too. If durations are known, the longest entries come first,
+// because not all may run at once.
 func Entries(targets []job.Target, o Options) ([]job.Entry, error) {
-	hosts, others := grouped(targets, o.Runners)
+	hosts, others := groupTargets(targets, o.Runners)
 	most := cmp.Or(o.MaxEntries, MaxEntries)
 	bound := 0
 	for _, g := range hosts {
@@ -90,10 +87,10 @@ func Entries(targets []job.Target, o Options) ([]job.Entry, error) {
 		shares[i] = share(g, o.Missing, bound, cmp.Or(o.JobsPerSystem, defaultJobs))
 	}
 	if least := len(hosts) + len(others); least > most {
-		return nil, fmt.Errorf("the plan needs %d entries, one for each system and runner and for hosts of them, and at most %d are wanted (input max_entries; GitHub allows %d jobs in a matrix): choose fewer targets with include, exclude or filter_builds", least, most, MaxEntries)
+		return nil, fmt.Errorf("the plan needs %d entries, one for each system and runner and for hosts of them, but at most %d are allowed (input max_entries; GitHub allows %d jobs in a matrix). Select fewer targets with include, exclude or filter_builds", least, most, MaxEntries)
 	}
 	packed := pack(hosts, o.Missing, most-len(shares))
-	fewer(shares, most-len(packed))
+	limitEntries(shares, most-len(packed))
 
 	var entries []job.Entry
 	add := func(name string, numbers []int) error {
@@ -114,7 +111,7 @@ func Entries(targets []job.Target, o Options) ([]job.Entry, error) {
 			}
 		}
 	}
-	if err := unique(entries); err != nil {
+	if err := makeUnique(entries); err != nil {
 		return nil, err
 	}
 	if !o.Missing.longestFirst(entries) && o.Took != nil {
@@ -123,8 +120,8 @@ func Entries(targets []job.Target, o Options) ([]job.Entry, error) {
 	return entries, nil
 }
 
-// A group is what may share entries: a system, and the labels of a runner that is
-// named for a target itself or for a feature that it needs.
+// A group has the targets that may share entries: those of a system with the same labels of a
+// runner that is named for the target or for a feature that it needs.
 type group struct{ system, runner string }
 
 func (g group) compare(other group) int {
@@ -135,28 +132,28 @@ func (g group) compare(other group) int {
 type members struct {
 	drvs  []string
 	byDrv [][]int        // the numbers of the targets of each
-	at    map[string]int // index of a derivation
+	index map[string]int // index of a derivation
 }
 
 func (m *members) add(drv string, n int) {
-	i, ok := m.at[drv]
+	i, ok := m.index[drv]
 	if !ok {
 		i = len(m.drvs)
-		m.at[drv] = i
+		m.index[drv] = i
 		m.drvs, m.byDrv = append(m.drvs, drv), append(m.byDrv, nil)
 	}
 	m.byDrv[i] = append(m.byDrv[i], n)
 }
 
-// grouped returns the targets that are to be built, by group in the order of the groups:
-// hosts, with all targets of the same derivations, and all others.
-func grouped(targets []job.Target, runners Runners) (hosts, others []*members) {
+// groupTargets returns the targets to build by group, in the order of the groups: hosts, with all
+// targets of the same derivations, and all others.
+func groupTargets(targets []job.Target, runners Runners) (hosts, others []*members) {
 	hostDrvs := map[string]group{}
 	host, other := map[group]*members{}, map[group]*members{}
 	of := func(t *job.Target) group { return group{t.System, strings.Join(runners.named(t), ",")} }
 	in := func(groups map[group]*members, g group) *members {
 		if groups[g] == nil {
-			groups[g] = &members{at: map[string]int{}}
+			groups[g] = &members{index: map[string]int{}}
 		}
 		return groups[g]
 	}
@@ -244,9 +241,9 @@ func newEntry(name string, targets []job.Target, numbers []int, o Options) (job.
 	case len(named) > 0:
 		e.Runner = named
 	case !ok:
-		return e, fmt.Errorf("%s is for %s, which no runner is known for: name one in the input runners, as a line %s=label", first.Name, e.System, e.System)
+		return e, fmt.Errorf("%s is for %s, which has no default runner. Name one in the input runners, as a line %s=label", first.Name, e.System, e.System)
 	case known.qemu && o.QEMU == QEMUNever:
-		return e, fmt.Errorf("%s is for %s, which is not to be emulated (qemu: never): name a runner in the input runners, as a line %s=%s", first.Name, e.System, e.System, nativeRunners[e.System])
+		return e, fmt.Errorf("%s is for %s, which is not emulated (qemu: never). Name a runner in the input runners, as a line %s=%s", first.Name, e.System, e.System, nativeRunners[e.System])
 	default:
 		e.Runner = known.labels
 	}
@@ -265,8 +262,8 @@ func (o Options) emulates(system string, named bool) bool {
 	return defaultRunners[system].qemu && (!named || o.QEMU == QEMUAlways)
 }
 
-// unique makes sure of what names and ids promise.
-func unique(entries []job.Entry) error {
+// makeUnique makes the names of entries unique, and returns an error if ids are not.
+func makeUnique(entries []job.Entry) error {
 	names, ids := map[string]bool{}, map[string]string{}
 	for i := range entries {
 		e := &entries[i]
@@ -277,29 +274,28 @@ func unique(entries []job.Entry) error {
 		}
 		names[e.Name] = true
 		if other, taken := ids[e.ID]; taken {
-			return fmt.Errorf("the names %q and %q have the same id %s: rename one", other, e.Name, e.ID)
+			return fmt.Errorf("the names %q and %q have the same id %s. Rename one", other, e.Name, e.ID)
 		}
 		ids[e.ID] = e.Name
 	}
 	return nil
 }
 
-// maxRow is how many bytes a row may have and still say everything. With the
-// blanks that toJSON adds it becomes an environment variable, which Linux lets
-// have 128 KiB.
-const maxRow = 48 << 10
+// maxRowBytes is the most bytes of a complete row. With the blanks that toJSON adds, a row
+// becomes an environment variable, for which Linux has a limit of 128 KiB.
+const maxRowBytes = 48 << 10
 
-// Matrix returns the JSON of the Plan's matrix, small enough for a job output: where
-// it would be too large, rows say of their targets only the numbers, and where that
-// is not enough, no attribute path, which a worker finds in the Plan.
+// Matrix returns the JSON of the Plan's matrix, small enough for a job output: if it is too
+// large, rows have only the numbers of their targets, and if that is not enough, no attribute
+// path. A worker reads the rest from the Plan.
 func Matrix(p *job.Plan, plan string) ([]byte, error) {
 	m := p.Matrix(plan)
 	for i := range m.Include {
 		row, err := json.Marshal(m.Include[i])
 		if err != nil {
-			return nil, fmt.Errorf("write matrix: %w", err)
+			return nil, fmt.Errorf("cannot write the matrix: %w", err)
 		}
-		if len(row) > maxRow {
+		if len(row) > maxRowBytes {
 			shorten(&m.Include[i])
 		}
 	}
@@ -307,14 +303,14 @@ func Matrix(p *job.Plan, plan string) ([]byte, error) {
 	for step := 0; ; step++ {
 		data, err := json.Marshal(m)
 		if err != nil {
-			return nil, fmt.Errorf("write matrix: %w", err)
+			return nil, fmt.Errorf("cannot write the matrix: %w", err)
 		}
 		n := utf16Len(data)
 		if n <= job.MaxMatrix {
 			return data, nil
 		}
 		if step == len(shorter) {
-			return nil, fmt.Errorf("the matrix has %d characters, more than the %d that fit into a job's outputs: name fewer installables", n, job.MaxMatrix)
+			return nil, fmt.Errorf("the matrix has %d characters, more than the %d that fit into a job's outputs. Name fewer installables", n, job.MaxMatrix)
 		}
 		for i := range m.Include {
 			shorter[step](&m.Include[i])
@@ -322,7 +318,7 @@ func Matrix(p *job.Plan, plan string) ([]byte, error) {
 	}
 }
 
-// shorten removes everything from the targets of an entry but their numbers.
+// shorten removes all but the numbers from the targets of an entry.
 func shorten(e *job.Entry) {
 	refs := slices.Clone(e.Targets)
 	for i := range refs {

@@ -11,7 +11,7 @@ import (
 	"github.com/org/nix-matrix/pkg/plan"
 )
 
-// drvPath makes a derivation's path of a number.
+// drvPath returns a derivation's path for a number.
 func drvPath(n int) string { return fmt.Sprintf("/nix/store/%032d-d.drv", n) }
 
 func host(n int, attr string) job.Target {
@@ -112,8 +112,8 @@ func TestEntries(t *testing.T) {
 	}
 }
 
-// Each target to be built is in exactly one entry, those with the same
-// derivation together, however many there are.
+// Each target to build is in exactly one entry, those with the same derivation together, for any
+// number of targets.
 func TestEntriesShare(t *testing.T) {
 	for _, test := range []struct{ targets, drvs, want int }{
 		{1, 1, 1}, {8, 8, 1}, {9, 9, 2}, {16, 16, 2}, {17, 17, 3}, {25, 25, 4}, {100, 100, 8}, {1000, 1000, 16},
@@ -206,7 +206,7 @@ func TestEntriesTooMany(t *testing.T) {
 	}
 }
 
-// How many jobs share the packages of a system is the user's to say.
+// The user can set how many jobs share the packages of a system.
 func TestJobsPerSystem(t *testing.T) {
 	for most, want := range map[int]int{1: 1, 3: 3, 0: 16, 40: 22} {
 		got, err := plan.Entries(packages(1000), plan.Options{JobsPerSystem: most})
@@ -281,8 +281,7 @@ func TestParseRunners(t *testing.T) {
 	}
 }
 
-// Where nothing is known of the derivations, what is known of the entries says which
-// come first.
+// Without known durations of derivations, those of entries decide which come first.
 func TestEntriesThatTookLonger(t *testing.T) {
 	targets := []job.Target{host(0, "nixosConfigurations.a"), host(1, "nixosConfigurations.b"), host(2, "nixosConfigurations.c")}
 	took := map[string]float64{"nixosConfigurations.b": 60, "nixosConfigurations.c": 700}

@@ -11,13 +11,13 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-// Runners maps names to the labels of runners, as the workflow's input lists them. A
-// name is a system, a feature that a builder must have on a system, such as
-// aarch64-linux+kvm, a bare feature of x86_64-linux, such as kvm, or anything else for a
-// runner that targets choose by its labels.
+// Runners maps names to the labels of runners, as the workflow's input lists them. A name is a
+// system, a feature that a builder must have on a system, such as aarch64-linux+kvm, a bare
+// feature of x86_64-linux, such as kvm, or any other name for a runner that targets select by its
+// labels.
 type Runners map[string][]string
 
-// errRunners says what a line must be that ParseRunners does not take.
+// errRunners is the error of ParseRunners for an invalid line.
 var errRunners = errors.New("must be of the form NAME=LABEL[,LABEL], such as aarch64-linux=ubuntu-24.04-arm, kvm=LABEL or aarch64-linux+kvm=LABEL")
 
 // ParseRunners reads lines of `name=label[,label]`.
@@ -45,9 +45,9 @@ func ParseRunners(text string) (Runners, error) {
 	return runners, nil
 }
 
-// named returns the labels of the runner that the input lists for a target: the one
-// that the target chooses itself, else the one for a feature that it needs. nil is the
-// runner of its system.
+// named returns the labels of the runner that the input lists for a target: the one that the
+// target selects itself, else the one for a feature that it needs. nil is the runner of its
+// system.
 func (r Runners) named(t *job.Target) []string {
 	if labels := r.chosen(t.Runner); labels != nil {
 		return labels
@@ -82,9 +82,9 @@ func featureLines(system, feature string) []string {
 	return names
 }
 
-// Unused returns a notice about the lines that no target is for, by its system, its
-// features or its own choice, with the nearest name that one has. It is empty if there
-// are none, and where a target failed, because nobody knows what that one needs.
+// Unused returns a notice about the lines that no target uses, by its system, its features or its
+// own choice, with the nearest name in use. It is empty if there are none, and if a target
+// failed, because its features are unknown.
 func (r Runners) Unused(targets []job.Target) string {
 	used, names := map[string]bool{}, map[string]bool{}
 	for i := range targets {
@@ -117,10 +117,9 @@ func (r Runners) Unused(targets []job.Target) string {
 		strings.Join(unused, ", ") + ". A feature without a system is for x86_64-linux; for another system, write SYSTEM+FEATURE=LABEL. Correct the lines, or remove them."
 }
 
-// chosen returns the labels of the runner that a flake asks for, or nil where the input
-// does not list them as one runner. The workflow's secrets go to the runner, so a flake
-// may not even choose a part of such a list: "self-hosted" alone is any machine of an
-// organisation.
+// chosen returns the labels of the runner that a flake asks for, or nil if the input does not
+// list them as one runner. The workflow's secrets go to the runner, so a flake may not even
+// select a part of such a list: "self-hosted" alone is any machine of an organisation.
 func (r Runners) chosen(labels []string) []string {
 	for _, name := range slices.Sorted(maps.Keys(r)) {
 		if sameLabels(r[name], labels) {
@@ -157,6 +156,6 @@ func (r Runners) Refused(targets []job.Target) string {
 	if more := len(all) - most; more > 0 {
 		all = append(all[:most], fmt.Sprintf("%d more", more))
 	}
-	return "Built on the ordinary runner of its system, because the input runners does not list what meta.nixMatrix.runner asks for: " +
+	return "Built on the ordinary runner of its system, because the input runners does not list the labels in meta.nixMatrix.runner: " +
 		strings.Join(all, ", ") + ". To allow it, add a line NAME=LABEL[,LABEL] with exactly these labels to the input runners."
 }

@@ -22,8 +22,8 @@ func runnerTarget(name string, features, runner []string) job.Target {
 	}
 }
 
-// A target chooses a runner that the input lists, or needs a feature that a runner is
-// listed for: those are entries of their own. Any other choice is not heeded.
+// A target that selects a runner of the input, or needs a feature of one, has an entry of its own.
+// Any other choice is ignored.
 func TestNamedRunners(t *testing.T) {
 	targets := []job.Target{
 		runnerTarget("plain", nil, nil), runnerTarget("vm", []string{"kvm"}, nil), runnerTarget("other", []string{"big-parallel"}, nil),
@@ -154,7 +154,7 @@ func TestParseRunnersRefuses(t *testing.T) {
 	}
 }
 
-// The notice stays short whatever a flake asks for.
+// The notice is short for any request of a flake.
 func TestRefusedIsBounded(t *testing.T) {
 	var targets []job.Target
 	for n := range 1000 {
@@ -166,8 +166,8 @@ func TestRefusedIsBounded(t *testing.T) {
 	}
 }
 
-// Whatever packages say of themselves, the matrix has no runner but those that the
-// input lists, each with all its labels, and the built-in ones.
+// Whatever the meta of packages, the matrix only has runners that the input lists, each with all
+// its labels, and the default ones.
 func TestRunnersOfMatrix(t *testing.T) {
 	r := testbench.Random(t)
 	labels := []string{"self-hosted", "gpu", "arm", "Linux", "ubuntu-24.04-arm", "big"}

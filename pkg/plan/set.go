@@ -5,12 +5,12 @@ import (
 	"math/bits"
 )
 
-// A set has small numbers.
+// A set is a set of small numbers.
 type set []uint64
 
 const wordBits = 64
 
-// newSet makes an empty set for the numbers below limit.
+// newSet returns an empty set for the numbers below limit.
 func newSet(limit int) set { return make(set, (limit+wordBits-1)/wordBits) }
 
 func (s set) add(n int) { s[n/wordBits] |= 1 << (n % wordBits) }

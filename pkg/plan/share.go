@@ -5,15 +5,14 @@ import (
 	"slices"
 )
 
-// The weight of an entry is counted in derivations that it has to build, where one that is
-// known to take longer counts as several, see unit.
+// The weight of an entry is the number of derivations that it has to build; one with a longer
+// known duration counts as several, see unit.
 const (
-	// defaultJobs is into how many entries targets of a system are split at most, unless the
-	// user says otherwise.
+	// defaultJobs is the default of Options.JobsPerSystem.
 	defaultJobs = 16
 	// minSplitUnits is the number of units from which splitting pays.
 	minSplitUnits = 8
-	// searchPrecision is the part of the longest entry to which it is made short.
+	// searchPrecision is the precision of the longest entry's weight: one part of so many.
 	searchPrecision = 64
 	// runnerStartUnits is the cost of one more runner in units: some 20 s.
 	runnerStartUnits = 2
@@ -22,29 +21,29 @@ const (
 // A split is a way to spread targets over entries.
 type split struct {
 	groups  [][]int // of derivations
-	longest int     // what the largest group takes
-	total   int     // what all take together: more than is missing, where groups share
+	longest int     // weight of the heaviest group
+	total   int     // weight of all groups, in which shared derivations count several times
 }
 
 // shared are targets that may share entries, and ways to split them.
 type shared struct {
 	byDrv  [][]int // the numbers of the targets of each derivation
-	splits []split // into 1, 2, … entries, see next
+	splits []split // into 1, 2, … entries, see nextCount
 	chosen int     // of splits
 }
 
-// share decides how many entries targets share, as Entries says. bound is what the
-// longest host takes, 0 where there is none; most is the largest number of entries.
+// share decides how many entries targets share, see Entries. bound is the weight of the longest
+// host, 0 if there is none; most is the largest number of entries.
 func share(of *members, missing *Missing, bound, most int) *shared {
 	s := &shared{byDrv: of.byDrv}
 	closures := missing.closures(of.drvs)
 	s.splits = append(s.splits, divide(closures, 1))
 	most = min(most, len(of.drvs))
-	for count := 2; count <= most; count = next(count, most) {
+	for count := 2; count <= most; count = nextCount(count, most) {
 		best := s.splits[s.chosen]
 		started := runnerStartUnits * (count - len(best.groups))
 		if best.longest <= max(bound, minSplitUnits) || bound == 0 && best.longest-s.splits[0].total/most < started {
-			break // not even an even split into the most would pay
+			break // even an ideal split would not pay
 		}
 		more := divide(closures, count)
 		s.splits = append(s.splits, more)
@@ -56,9 +55,9 @@ func share(of *members, missing *Missing, bound, most int) *shared {
 	return s
 }
 
-// next returns the number of entries to try after count: each small one, and of larger ones
-// those that make a difference.
-func next(count, most int) int {
+// nextCount returns the number of entries to try after count: each small number, and only some of
+// the larger ones.
+func nextCount(count, most int) int {
 	if count == most {
 		return count + 1
 	}
@@ -87,9 +86,9 @@ func numbersOf(groups [][]int, byDrv [][]int) [][]int {
 	return parts
 }
 
-// pack returns the numbers of the targets of each entry for hosts: one host each, or, where
-// that would be more than most, as many as there is room for, those together that share what
-// is missing. There is room for an entry of each group.
+// pack returns the numbers of the targets of each entry for hosts: one host each, or, if that
+// would be more than most, at most entries, with hosts that share missing derivations together.
+// most is at least the number of groups.
 func pack(groups []*members, missing *Missing, most int) [][]int {
 	hosts := 0
 	for _, g := range groups {
@@ -111,7 +110,7 @@ func pack(groups []*members, missing *Missing, most int) [][]int {
 			takes[i] += closure.count()
 		}
 	}
-	for left := most - len(groups); left > 0; left-- { // each to where an entry has most to do
+	for left := most - len(groups); left > 0; left-- { // to the group with the heaviest entries
 		next := -1
 		for i, g := range groups {
 			if counts[i] < len(g.drvs) && (next < 0 || takes[i]*counts[next] > takes[next]*counts[i]) {
@@ -127,9 +126,9 @@ func pack(groups []*members, missing *Missing, most int) [][]int {
 	return parts
 }
 
-// fewer takes entries away, as long as there are more than most and where there are
-// several: each time where what is then the longest is shortest.
-func fewer(all []*shared, most int) {
+// limitEntries removes entries while there are more than most: each time from the group whose
+// longest entry is then the shortest.
+func limitEntries(all []*shared, most int) {
 	for {
 		count := 0
 		var least *shared
@@ -146,8 +145,8 @@ func fewer(all []*shared, most int) {
 	}
 }
 
-// divide splits derivations into at most count groups, so that the longest takes as
-// little as can be found, with those together that share what is missing.
+// divide splits derivations into at most count groups, with the heaviest group as light as
+// possible, and derivations that share missing ones together.
 func divide(closures []set, count int) split {
 	order := make([]int, len(closures))
 	takes := make([]int, len(closures))
@@ -159,13 +158,13 @@ func divide(closures []set, count int) split {
 	for _, closure := range closures {
 		all.addAll(closure)
 	}
-	// The room that a group has lies between these two.
+	// The bounds of a group's weight.
 	high := all.count()
 	low := max(takes[order[0]], (high+count-1)/count)
-	best := fill(closures, order, count, high)
+	best := distribute(closures, order, count, high)
 	for low < high-high/searchPrecision {
 		room := (low + high) / 2
-		if s := fill(closures, order, count, room); s.longest <= room {
+		if s := distribute(closures, order, count, room); s.longest <= room {
 			best, high = s, s.longest
 		} else {
 			low = room + 1
@@ -174,9 +173,9 @@ func divide(closures []set, count int) split {
 	return best
 }
 
-// fill puts one derivation after another into the group where it adds least, of
-// those that have room for it, or where the group stays the shortest.
-func fill(closures []set, order []int, count, room int) split {
+// distribute puts one derivation after another into the group to which it adds least, of those
+// with room for it, else into the lightest.
+func distribute(closures []set, order []int, count, room int) split {
 	groups := make([]struct {
 		drvs  []int
 		needs set
@@ -212,7 +211,7 @@ func fill(closures []set, order []int, count, room int) split {
 	return s
 }
 
-// longest returns the units of the group that takes most, of different derivations.
+// longest returns the units of the heaviest of different derivations.
 func longest(missing *Missing, drvs []string) int {
 	most := 0
 	for _, closure := range missing.closures(drvs) {

@@ -14,7 +14,7 @@ import (
 	"github.com/org/nix-matrix/pkg/plan"
 )
 
-// A fleet in which groups of packages need the same thing, and hosts another.
+// A fleet in which groups of packages share dependencies, and hosts others.
 func shares(groups, each, base, hosts, host int) (graph, []job.Target) {
 	g := graph{}
 	var targets []job.Target
@@ -105,7 +105,7 @@ func TestEntriesShareWhatIsMissing(t *testing.T) {
 	check("but to be no later than the host", from, "one", "two")
 }
 
-// packageEntries are the targets of the entries that are no hosts.
+// packageEntries returns the targets of the entries that are no hosts.
 func packageEntries(targets []job.Target, entries []job.Entry) []string {
 	var all []string
 	for _, e := range entries {
@@ -120,7 +120,7 @@ func packageEntries(targets []job.Target, entries []job.Entry) []string {
 	return all
 }
 
-// Where the packages' entries would be too many, there are fewer of them.
+// If the packages had too many entries, they have fewer.
 func TestEntriesFewer(t *testing.T) {
 	g, targets := shares(4, 2, 20, 0, 0)
 	for n := range 5 {
@@ -143,9 +143,9 @@ func TestEntriesFewer(t *testing.T) {
 	}
 }
 
-// Each target to be built is in exactly one entry, hosts alone unless there are too
-// many, the same derivation in one place, and never too many, whatever there is; and it is the
-// same each time.
+// For random targets, each is in exactly one entry, hosts alone unless there are too many, the
+// same derivation in one entry, with no more entries than allowed; and the result is the same
+// each time.
 func TestEntriesOfAny(t *testing.T) {
 	for seed := range uint64(100) {
 		random := rand.New(rand.NewPCG(seed, 1))
@@ -251,7 +251,7 @@ func checkEntries(t *testing.T, targets []job.Target, entries []job.Entry, hosts
 	}
 }
 
-// What is known to take long counts for more, is not put together, and comes first.
+// Derivations with a long known duration weigh more, are spread, and come first.
 func TestEntriesByTime(t *testing.T) {
 	g := graph{"a": {"kernel"}, "b": {"chromium"}, "c": nil, "d": nil, "kernel": {"cc"}, "chromium": {"cc"}, "cc": nil}
 	var targets []job.Target

@@ -9,7 +9,7 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// What fails is told at once also where logs are not shown.
+// A failure is shown at once, even where logs are not shown.
 func TestBrief(t *testing.T) {
 	screen, d := onTerminal(80)
 	defer d.Close()

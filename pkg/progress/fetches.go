@@ -5,20 +5,20 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// A closure has thousands of paths. A log names the first that are fetched, and
-// then tells of each so many.
+// A closure has thousands of paths. A log names the first ones that are fetched, then counts
+// the others in steps.
 const (
 	fetchesNamed = 20
 	fetchesStep  = 100
 )
 
-// fetches counts what is fetched.
+// fetches counts fetched paths.
 type fetches struct {
-	started, stopped, told int
-	bytes                  int64 // that have arrived
+	started, stopped, reported int
+	bytes                      int64 // received
 }
 
-// String is for a line of a log.
+// String returns the counts for a line of a log.
 func (f *fetches) String() string {
 	line := number(f.stopped) + " paths"
 	if f.bytes > 0 {
@@ -42,11 +42,11 @@ func (d *Display) fetchStopped() {
 	}
 }
 
-// fetchesEnded says how many there were, if that is not to be seen.
+// fetchesEnded writes the number of fetched paths, unless the log names all of them.
 func (d *Display) fetchesEnded() {
 	f := &d.fetches
-	if d.width == nil && f.started > fetchesNamed && f.stopped > f.told {
+	if d.width == nil && f.started > fetchesNamed && f.stopped > f.reported {
 		d.printf("fetched %s", f)
-		f.told = f.stopped
+		f.reported = f.stopped
 	}
 }

@@ -17,19 +17,19 @@ import (
 const (
 	keptLines = 1000 // of each log
 	keptBytes = 2000 // of each line
-	// heldBytes is what the logs of derivations that have ended may take together
-	// while it is not known what became of them.
+	// heldBytes is the most memory for the logs of derivations that have ended, while their
+	// outcome is unknown.
 	heldBytes = 32 << 20
 
-	// long is how long a derivation takes whose log is worth a look.
-	long = 10 * time.Second
-	// verdict is how soon after its end Nix says that a derivation failed, if it
-	// says so before the end of all.
-	verdict = time.Second
+	// longBuild is the least time of a build whose log is worth showing.
+	longBuild = 10 * time.Second
+	// failureDelay is the time after the end of a build in which Nix reports its failure, if it
+	// does so before the end of all builds.
+	failureDelay = time.Second
 )
 
-// What a builder may show while it runs, in lines. Once that is spent, some of
-// them must come together, or each line would be followed by one about a gap.
+// The budget of a running builder, in lines. Once it is exhausted, several lines have to
+// accumulate, or a line about a gap would follow each shown line.
 const (
 	burst     = 50
 	perSecond = 2
@@ -38,98 +38,100 @@ const (
 
 // A budget is the lines that a derivation may still show.
 type budget struct {
-	left  float64
-	at    time.Time
-	spent bool
+	tokens    float64
+	refilled  time.Time
+	exhausted bool
 }
 
-// take asks to show a line.
+// take reports whether a line may be shown, and counts it.
 func (b *budget) take(now time.Time) bool {
-	b.left = min(burst, b.left+perSecond*max(0, now.Sub(b.at).Seconds()))
-	b.at = now
-	if b.spent = b.left < 1 || b.spent && b.left < together; b.spent {
+	b.tokens = min(burst, b.tokens+perSecond*max(0, now.Sub(b.refilled).Seconds()))
+	b.refilled = now
+	if b.exhausted = b.tokens < 1 || b.exhausted && b.tokens < together; b.exhausted {
 		return false
 	}
-	b.left--
+	b.tokens--
 	return true
 }
 
-// A buildLog is what is known of a derivation and its log.
+// A buildLog is the state of a build and its log.
 type buildLog struct {
 	name          string
 	started, stop time.Time
 	budget        budget
-	gap           int      // lines since the last that was shown
+	hiddenNow     int      // lines since the last that was shown
 	hidden        bool     // at least one was not shown
-	said          int      // lines
+	lines         int      // lines
 	last          []string // keptLines of them at most, as a ring
 	size          int      // bytes of those
-	dropped       bool     // they had to make room
-	told          bool     // its log was shown in a piece
+	dropped       bool     // last was dropped to save memory
+	shown         bool     // its log was shown as a whole
 	failed        bool
-	brief         bool // only its last line is kept, for when it fails
+	brief         bool // only its last line is kept, in case it fails
 }
 
-// add takes a line.
+// add appends a line.
 func (l *buildLog) add(line string) {
 	if len(l.last) < keptLines {
 		l.last = append(l.last, line)
 	} else {
-		at := &l.last[l.said%keptLines]
+		at := &l.last[l.lines%keptLines]
 		l.size -= len(*at)
 		*at = line
 	}
 	l.size += len(line)
-	l.said++
+	l.lines++
 }
 
-// end gives the last lines, in their order.
+// end returns the last lines, in their order.
 func (l *buildLog) end() []string {
 	if len(l.last) < keptLines {
 		return l.last
 	}
-	first := l.said % keptLines
+	first := l.lines % keptLines
 	return slices.Concat(l.last[first:], l.last[:first])
 }
 
 // forget drops the lines.
 func (l *buildLog) forget() { l.last, l.size = nil, 0 }
 
-// took is for how long it was built, until then if it still is.
-func (l *buildLog) took(now time.Time) time.Duration {
+// duration returns how long the build took, or has taken until now if it is running.
+func (l *buildLog) duration(now time.Time) time.Duration {
 	if !l.stop.IsZero() {
 		now = l.stop
 	}
 	return max(0, now.Sub(l.started))
 }
 
-// worthIt says whether the log is worth a look though nothing failed: it took
-// long, and not all of it was shown.
-func (l *buildLog) worthIt(now time.Time) bool { return l.hidden && !l.told && l.took(now) >= long }
+// worthShowing reports whether to show the log of a build that did not fail: it took long, and
+// some of its lines were hidden.
+func (l *buildLog) worthShowing(now time.Time) bool {
+	return l.hidden && !l.shown && l.duration(now) >= longBuild
+}
 
-// buildLogs are those of all derivations.
+// buildLogs are the logs of all derivations.
 type buildLogs struct {
 	of    map[string]*buildLog // by derivation
 	built func(drvPath string) bool
-	// ended are those of which it is not known whether they were built, in the
-	// order of their end, and held the bytes of their logs.
+	// ended are the derivations whose build has ended with an unknown outcome, in the order of
+	// their end, and held the bytes of their logs.
 	ended []string
 	held  int
-	// due are those of ended whose log is to be shown.
+	// due are those in ended whose log is worth showing.
 	due []string
 }
 
-// Verify tells the display how to find out, after the end of a build, whether its
-// outputs are there. It is called while the display is locked. Without it, a
-// build of which Nix has not said soon that it failed counts as built.
+// Verify sets a function that reports whether a build that has ended left its outputs. It is
+// called while the display is locked. Without it, a build counts as built unless Nix soon
+// reports its failure.
 func (d *Display) Verify(built func(drvPath string) bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.logs.built = built
 }
 
-// Failed says that a derivation failed, for what Nix has not said. Its log is
-// shown, if that has not been done.
+// Failed reports a failure that Nix did not report. The log of the derivation is shown, if it
+// was not shown before.
 func (d *Display) Failed(drvPath string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -139,12 +141,12 @@ func (d *Display) Failed(drvPath string) {
 
 func (s *buildLogs) start(drv string, at time.Time) *buildLog {
 	s.remove(drv) // it is built again
-	l := &buildLog{name: job.DrvName(drv), started: at, budget: budget{left: burst, at: at}}
+	l := &buildLog{name: job.DrvName(drv), started: at, budget: budget{tokens: burst, refilled: at}}
 	s.of[drv] = l
 	return l
 }
 
-// remove takes a derivation off the lists of those that have ended.
+// remove removes a derivation from the lists of those that have ended.
 func (s *buildLogs) remove(drv string) {
 	if i := slices.Index(s.ended, drv); i >= 0 {
 		s.ended = slices.Delete(s.ended, i, i+1)
@@ -155,12 +157,12 @@ func (s *buildLogs) remove(drv string) {
 	}
 }
 
-// hold puts a derivation on those lists, and makes room for it.
-func (s *buildLogs) hold(drv string) {
+// keepEnded adds a derivation to those lists, and drops older logs to make room.
+func (s *buildLogs) keepEnded(drv string) {
 	l := s.of[drv]
 	s.ended = append(s.ended, drv)
 	s.held += l.size
-	if l.worthIt(l.stop) {
+	if l.worthShowing(l.stop) {
 		s.due = append(s.due, drv)
 	}
 	for _, old := range s.ended {
@@ -175,7 +177,7 @@ func (s *buildLogs) hold(drv string) {
 	}
 }
 
-// buildLine takes lines of a log, and shows them as far as there is a budget.
+// buildLine adds lines to a log, and shows them within the budget.
 func (d *Display) buildLine(e nix.Event) {
 	l := d.logs.of[e.Path]
 	if l == nil {
@@ -183,11 +185,11 @@ func (d *Display) buildLine(e nix.Event) {
 	}
 	for line := range strings.SplitSeq(strings.TrimSuffix(e.Text, "\n"), "\n") {
 		line = text.Clip(line, keptBytes)
-		if !l.told {
+		if !l.shown {
 			l.add(line)
 		}
 		if !l.budget.take(e.Time) {
-			l.gap++
+			l.hiddenNow++
 			l.hidden = true
 			continue
 		}
@@ -196,7 +198,7 @@ func (d *Display) buildLine(e nix.Event) {
 	}
 }
 
-// lastLine keeps the last line of a log that is not held.
+// lastLine keeps the last line of a brief log.
 func (d *Display) lastLine(e nix.Event) {
 	lines := strings.Split(strings.TrimSpace(e.Text), "\n")
 	if l, last := d.logs.of[e.Path], lines[len(lines)-1]; l != nil && last != "" {
@@ -205,20 +207,20 @@ func (d *Display) lastLine(e nix.Event) {
 	}
 }
 
-// closeGap says how many lines were left out.
+// closeGap writes the number of lines that were left out.
 func (d *Display) closeGap(l *buildLog) {
-	switch l.gap {
+	switch l.hiddenNow {
 	case 0:
 		return
 	case 1:
 		d.printf("%s> … 1 line more", l.name)
 	default:
-		d.printf("%s> … %s lines more", l.name, number(l.gap))
+		d.printf("%s> … %s lines more", l.name, number(l.hiddenNow))
 	}
-	l.gap = 0
+	l.hiddenNow = 0
 }
 
-// buildStopped is the end of a build, whatever became of it.
+// buildStopped handles the end of a build with any outcome.
 func (d *Display) buildStopped(e nix.Event) {
 	l := d.logs.of[e.Path]
 	if l == nil || !l.stop.IsZero() {
@@ -228,34 +230,34 @@ func (d *Display) buildStopped(e nix.Event) {
 	l.stop = e.Time
 	switch {
 	case d.logs.built != nil && d.logs.built(e.Path):
-		if l.worthIt(e.Time) {
-			d.tell(l, "built in", e.Time)
+		if l.worthShowing(e.Time) {
+			d.showLog(l, "built in", e.Time)
 		}
 		delete(d.logs.of, e.Path)
 	default:
-		d.logs.hold(e.Path)
+		d.logs.keepEnded(e.Path)
 	}
 }
 
-// settle takes for built what Nix would have said of that it failed, where
-// nothing tells better.
-func (d *Display) settle(now time.Time) {
+// showSettled shows the logs of builds whose failure Nix would have reported by now. Without
+// Verify, they count as built.
+func (d *Display) showSettled(now time.Time) {
 	if d.logs.built != nil {
 		return
 	}
 	for len(d.logs.due) > 0 {
 		drv := d.logs.due[0]
 		l := d.logs.of[drv]
-		if now.Sub(l.stop) < verdict {
+		if now.Sub(l.stop) < failureDelay {
 			return
 		}
 		d.logs.remove(drv)
-		d.tell(l, "built in", now)
+		d.showLog(l, "built in", now)
 	}
 }
 
-// blame takes an error message: the derivation that it names first failed.
-func (d *Display) blame(e nix.Event) {
+// onError handles an error message: the derivation that it names first failed.
+func (d *Display) onError(e nix.Event) {
 	if named := nix.Named(e.Text); len(named) > 0 {
 		d.fail(named[0], e.Time)
 	}
@@ -268,10 +270,10 @@ func (d *Display) fail(drv string, now time.Time) {
 		return
 	}
 	l.failed = true
-	delete(d.running, drv) // Nix may say only much later that it has stopped
+	delete(d.running, drv) // Nix may report its end much later
 	d.logs.remove(drv)
 	if l.brief {
-		text := fmt.Sprintf("%s: failed after %s", l.name, text.Duration(l.took(now)))
+		text := fmt.Sprintf("%s: failed after %s", l.name, text.Duration(l.duration(now)))
 		if len(l.last) > 0 {
 			text += ": " + shorten(l.last[0], stepWidth)
 		}
@@ -279,42 +281,42 @@ func (d *Display) fail(drv string, now time.Time) {
 		return
 	}
 	d.closeGap(l)
-	if l.told {
-		d.printf("%s: failed after %s; its log is above", l.name, text.Duration(l.took(now)))
+	if l.shown {
+		d.printf("%s: failed after %s; its log is above", l.name, text.Duration(l.duration(now)))
 		return
 	}
-	d.tell(l, "failed after", now)
+	d.showLog(l, "failed after", now)
 }
 
-// flush tells the rest, when all has ended.
-func (d *Display) flush() {
+// showRest shows the remaining logs, when all builds have ended.
+func (d *Display) showRest() {
 	how := "built in"
 	if d.logs.built != nil {
-		how = "ended after" // stopped, or its outputs are not known
+		how = "ended after" // stopped, or without known outputs
 	}
 	for _, drv := range d.logs.due {
-		d.tell(d.logs.of[drv], how, d.now())
+		d.showLog(d.logs.of[drv], how, d.now())
 	}
 	for _, drv := range slices.Sorted(maps.Keys(d.logs.of)) {
 		l := d.logs.of[drv]
 		d.closeGap(l)
-		if now := d.now(); l.stop.IsZero() && l.worthIt(now) {
-			d.tell(l, "stopped after", now)
+		if now := d.now(); l.stop.IsZero() && l.worthShowing(now) {
+			d.showLog(l, "stopped after", now)
 		}
 	}
 	clear(d.logs.of)
 	d.logs.ended, d.logs.due, d.logs.held = nil, nil, 0
 }
 
-// tell shows the end of a log in a piece, and drops it.
-func (d *Display) tell(l *buildLog, how string, now time.Time) {
-	title := fmt.Sprintf("%s: %s %s", l.name, how, text.Duration(l.took(now)))
-	lines, left := l.end(), l.said-len(l.last)
+// showLog shows the end of a log as a whole, and drops it.
+func (d *Display) showLog(l *buildLog, how string, now time.Time) {
+	title := fmt.Sprintf("%s: %s %s", l.name, how, text.Duration(l.duration(now)))
+	lines, left := l.end(), l.lines-len(l.last)
 	if l.dropped {
-		title += fmt.Sprintf(", with %s lines of log, which had to make room", number(l.said))
+		title += fmt.Sprintf(", with %s lines of log, which were dropped to save memory", number(l.lines))
 		lines = nil
 	}
-	l.told = true
+	l.shown = true
 	l.forget()
 	if len(lines) == 0 {
 		d.printf("%s", title)
@@ -345,7 +347,7 @@ func (d *Display) group(title string, lines []string) {
 	d.write(b.Bytes())
 }
 
-// number writes a number as people read it.
+// number returns a number with separators: 1,234.
 func number(n int) string {
 	digits := strconv.Itoa(n)
 	for i := len(digits) - 3; i > 0; i -= 3 {

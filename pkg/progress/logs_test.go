@@ -3,7 +3,6 @@ package progress
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +15,7 @@ import (
 // noon is when the builds of the tests start.
 var noon = time.Date(2026, 3, 14, 12, 0, 0, 0, time.UTC)
 
-// A ciLog is a display in GitHub Actions, and what it wrote since it was asked.
+// A ciLog is a display in GitHub Actions, and its output since the last take.
 type ciLog struct {
 	*Display
 	written bytes.Buffer
@@ -36,7 +35,7 @@ func (l *ciLog) take() string {
 	return l.written.String()
 }
 
-// event tells of something now.
+// event passes an event with the current time.
 func (l *ciLog) event(kind nix.EventKind, name, text string) {
 	path := start + name
 	if kind != nix.FetchStarted && kind != nix.FetchStopped {
@@ -45,7 +44,7 @@ func (l *ciLog) event(kind nix.EventKind, name, text string) {
 	l.See(nix.Event{Kind: kind, Time: l.at, Path: path, Text: text}, true)
 }
 
-// build runs a builder that says so many lines at once after a while.
+// build runs a builder that prints so many lines at once after a while.
 func (l *ciLog) build(name string, took time.Duration, lines int) {
 	l.event(nix.BuildStarted, name, "")
 	for i := range lines {
@@ -61,7 +60,7 @@ func failure(name string) string {
 	return "builder for '" + start + name + ".drv' failed with exit code 2"
 }
 
-// numbered makes lines from a format with a number in it.
+// numbered returns lines from a format with a number in it.
 func numbered(format string, from, to int) string {
 	var b strings.Builder
 	for i := from; i < to; i++ {
@@ -92,7 +91,7 @@ func TestALoudBuilderIsCut(t *testing.T) {
 	if diff := cmp.Diff("[a: building]\n"+numbered("[a> line %d]", 0, burst), l.take()); diff != "" {
 		t.Error(diff)
 	}
-	// Lines come again, though not one by one.
+	// Lines are shown again, but not one by one.
 	l.later(together/perSecond*time.Second - time.Millisecond)
 	loud(1)
 	if got := l.take(); got != "" {
@@ -103,13 +102,13 @@ func TestALoudBuilderIsCut(t *testing.T) {
 	if diff := cmp.Diff("[a> … 1,235 lines more]\n"+numbered("[a> line %d]", 0, together), l.take()); diff != "" {
 		t.Error(diff)
 	}
-	// A long silence saves up no more than a burst.
+	// A long silence accumulates no more than a burst.
 	l.later(time.Hour)
 	loud(burst + 1)
 	if diff := cmp.Diff("[a> … 1 line more]\n"+numbered("[a> line %d]", 0, burst), l.take()); diff != "" {
 		t.Error(diff)
 	}
-	// The budget of another is its own.
+	// Another derivation has its own budget.
 	l.build("b", time.Second, 1)
 	if diff := cmp.Diff("[b: building]\n[b> line 0]\n", l.take()); diff != "" {
 		t.Error(diff)
@@ -120,7 +119,7 @@ func TestALoudBuilderIsCut(t *testing.T) {
 	}
 }
 
-// Over a long time, a builder that never stops shows about what it may.
+// In the long run, an endless builder shows about perSecond lines a second.
 func TestLinesASecond(t *testing.T) {
 	l := newLog(t)
 	l.event(nix.BuildStarted, "a", "")
@@ -147,7 +146,7 @@ func TestGroups(t *testing.T) {
 	}{
 		"long": {do: func(l *ciLog) {
 			l.build("a", 192*time.Second, burst+2)
-			l.later(verdict)
+			l.later(failureDelay)
 			l.event(nix.BuildStarted, "b", "")
 		}, want: shown("a") + "[a> … 2 lines more]\n::group::[a: built in 3m12s]\n" + numbered("[line %d]", 0, burst+2) + "::endgroup::\n[b: building]\n"},
 		"long, outside": {plain: true, do: func(l *ciLog) {
@@ -155,13 +154,13 @@ func TestGroups(t *testing.T) {
 			l.Close()
 		}, want: shown("a") + "[a> … 2 lines more]\n[a: built in 3m12s]\n" + numbered("  [line %d]", 0, burst+2)},
 		"long, with a long log": {do: func(l *ciLog) {
-			l.build("a", long, 12345+keptLines)
+			l.build("a", longBuild, 12345+keptLines)
 			l.Finish(true)
 			l.Close()
 		}, want: shown("a") + "[a> … 13,295 lines more]\n::group::[a: built in 10s]\n[… 12,345 lines before these are left out]\n" +
 			numbered("[line %d]", 12345, 12345+keptLines) + "::endgroup::\n"},
 		"quick": {do: func(l *ciLog) {
-			l.build("a", long-time.Millisecond, burst+1)
+			l.build("a", longBuild-time.Millisecond, burst+1)
 			l.later(time.Hour)
 			l.Close()
 		}, want: shown("a") + "[a> … 1 line more]\n"},
@@ -202,7 +201,7 @@ func TestGroups(t *testing.T) {
 		}, want: "[a: building]\n[a> line 0]\n::group::[a: failed after 4.0s]\n[line 0]\n::endgroup::\n"},
 		"failed long after it was taken for built": {do: func(l *ciLog) {
 			l.build("a", time.Minute, burst+1)
-			l.later(verdict)
+			l.later(failureDelay)
 			l.event(nix.BuildStarted, "b", "")
 			l.take()
 			l.Failed(start + "a.drv")
@@ -255,7 +254,7 @@ func TestGroups(t *testing.T) {
 	}
 }
 
-// A log must not be able to end its group, or to give commands in it.
+// A log cannot end its group, nor contain workflow commands.
 func TestAGroupIsSafe(t *testing.T) {
 	var got bytes.Buffer
 	d := New(&got, env("", ""), func(line string) string { return strings.NewReplacer("::", ":.:", "##[", "##.[").Replace(line) }, Groups(true))
@@ -296,7 +295,7 @@ func (w *writes) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// What else writes to the same file can't get into a group.
+// Other writers to the same file cannot write into a group.
 func TestAGroupIsWrittenAtOnce(t *testing.T) {
 	var w writes
 	d := New(&w, env("", ""), marked, Groups(true))
@@ -337,7 +336,7 @@ func TestMemoryOfLogsIsBounded(t *testing.T) {
 	}
 	l.take()
 	l.Failed(start + "a.drv")
-	if diff := cmp.Diff("[a: failed after 0.0s, with 3,000 lines of log, which had to make room]\n", l.take()); diff != "" {
+	if diff := cmp.Diff("[a: failed after 0.0s, with 3,000 lines of log, which were dropped to save memory]\n", l.take()); diff != "" {
 		t.Error(diff)
 	}
 	held := 0
@@ -425,7 +424,7 @@ func TestFetches(t *testing.T) {
 	}
 }
 
-// With several entries, those of the others go on.
+// With several entries, the builds of the others continue.
 func TestTheLastEntryEnds(t *testing.T) {
 	l := newLog(t)
 	l.Start(2)
@@ -439,21 +438,4 @@ func TestTheLastEntryEnds(t *testing.T) {
 	if got := l.take(); !strings.HasPrefix(got, "[a: built in 1m00s]\n") {
 		t.Errorf("after the last: %q", got)
 	}
-}
-
-// BenchmarkSee is for 100 MB of a log.
-func BenchmarkSee(b *testing.B) {
-	line := strings.Repeat("x", 99)
-	for b.Loop() {
-		d := New(io.Discard, env("", ""), marked, Groups(true))
-		e := nix.Event{Kind: nix.BuildStarted, Path: hello, Time: noon}
-		d.See(e, true)
-		e.Kind, e.Text = nix.BuildLine, line
-		for range 1_000_000 {
-			e.Time = e.Time.Add(time.Microsecond)
-			d.See(e, true)
-		}
-		d.Close()
-	}
-	b.SetBytes(100_000_000)
 }

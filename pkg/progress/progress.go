@@ -1,11 +1,10 @@
-// Package progress tells a person what is going on: plain lines in a log, with
-// one live line below them on a terminal.
+// Package progress shows a person the progress of builds: plain lines in a log, with one live
+// line below them on a terminal.
 //
-// A log, which is what there is without a terminal, is kept short enough to be
-// read. Of what a derivation's builder says only so many lines a second are
-// shown while it runs; the end of the log of one that took long or failed
-// follows in a piece, which GitHub Actions folds. Fetches are counted once they
-// are many. When nothing was written for a while, a line says what is going on.
+// A log, as written without a terminal, is kept short enough to read. While a builder runs,
+// only some of its lines a second are shown; the end of the log of a derivation that took long
+// or failed follows as a whole, which GitHub Actions folds. Many fetches are only counted.
+// After a silence, a line names the steps in progress.
 package progress
 
 import (
@@ -31,18 +30,18 @@ import (
 type Display struct {
 	mu      sync.Mutex
 	w       io.Writer
-	width   func() int // of the terminal; nil when it is none
+	width   func() int // of the terminal; nil for a log
 	colours bool
-	groups  bool // of lines, as GitHub Actions has them
+	groups  bool // write groups of GitHub Actions
 	clean   func(string) string
 	shown   bool // the live line is on the screen
 
-	what     string // is going on, when nothing is built
+	doing    string // the step in progress, when nothing is built
 	since    time.Time
 	total    int // entries
 	done     int
 	failed   int
-	running  map[string]time.Time // derivations that are built
+	running  map[string]time.Time // derivations
 	fetching map[string]time.Time // store paths
 	fetches  fetches
 	logs     buildLogs
@@ -52,20 +51,19 @@ type Display struct {
 	closed  bool
 	wait    sync.WaitGroup
 	now     func() time.Time
-	silence time.Duration // after which a log says what is going on
+	silence time.Duration // after which a log names the steps in progress
 	written time.Time
 }
 
-// An Option says something of the log.
+// An Option configures a Display.
 type Option func(*Display)
 
-// Groups makes groups of GitHub Actions out of the logs of derivations, for a log
-// that its runner reads.
+// Groups writes the logs of derivations as groups of GitHub Actions, for a log that its runner
+// reads.
 func Groups(on bool) Option { return func(d *Display) { d.groups = on } }
 
-// New makes a display on w. The live line needs a terminal that can move its
-// cursor; colours need that too, and that NO_COLOR is empty. clean is applied to
-// each line that somebody else wrote.
+// New returns a display on w. The live line needs a terminal that can move its cursor; colours
+// also need NO_COLOR to be empty. clean is applied to each line.
 func New(w io.Writer, getenv func(string) string, clean func(string) string, options ...Option) *Display {
 	d := &Display{
 		w: w, clean: clean, now: time.Now, silence: time.Minute,
@@ -97,7 +95,7 @@ func (d *Display) terminal(width func() int, redraw time.Duration) {
 	d.wait.Go(func() { d.tick(ticks) })
 }
 
-// tick redraws the live line, whose seconds pass, until Close.
+// tick redraws the live line, for its durations, until Close.
 func (d *Display) tick(ticks <-chan time.Time) {
 	for {
 		select {
@@ -111,11 +109,11 @@ func (d *Display) tick(ticks <-chan time.Time) {
 	}
 }
 
-// Close takes the live line away and says in a log what was held back. It waits
-// until the display does nothing by itself any more.
+// Close removes the live line, and writes held lines to a log. It waits for the goroutines of
+// the display.
 func (d *Display) Close() {
 	d.mu.Lock()
-	d.ended()
+	d.showEnded()
 	if d.ticker != nil {
 		d.ticker.Stop()
 		d.ticker = nil
@@ -129,7 +127,7 @@ func (d *Display) Close() {
 	d.wait.Wait()
 }
 
-// Printf writes a line of ours.
+// Printf writes a line.
 func (d *Display) Printf(format string, args ...any) { d.print("", fmt.Sprintf(format, args...)) }
 
 // The colours of a finished entry.
@@ -140,13 +138,13 @@ const (
 	reset  = "\x1b[0m"
 )
 
-// Good writes a line about what went well.
+// Good writes a line about a success.
 func (d *Display) Good(format string, args ...any) { d.mark(green, "✓", format, args) }
 
-// Bad writes a line about what failed.
+// Bad writes a line about a failure.
 func (d *Display) Bad(format string, args ...any) { d.mark(red, "✗", format, args) }
 
-// Warn writes a line about what could be better.
+// Warn writes a warning.
 func (d *Display) Warn(format string, args ...any) { d.mark(yellow, "!", format, args) }
 
 func (d *Display) mark(colour, mark, format string, args []any) {
@@ -167,7 +165,7 @@ func (d *Display) print(before, text string) {
 	d.draw()
 }
 
-// printf is Printf for who holds the lock and draws the live line later.
+// printf is Printf for callers that hold the lock and draw the live line later.
 func (d *Display) printf(format string, args ...any) { d.lines("", fmt.Sprintf(format, args...)) }
 
 // lines writes lines, each of them safe on a terminal and in a log that is read
@@ -183,8 +181,8 @@ func (d *Display) lines(before, all string) {
 	d.write(b.Bytes())
 }
 
-// write writes whole lines at once, so that nobody else who writes to the same
-// file writes between them. The caller holds the lock.
+// write writes whole lines at once, so that another writer to the same file cannot write
+// between them. The caller holds the lock.
 func (d *Display) write(lines []byte) {
 	d.erase()
 	if len(lines) > 0 {
@@ -193,30 +191,30 @@ func (d *Display) write(lines []byte) {
 	}
 }
 
-// Write takes what a program says, as whole lines.
+// Write writes a program's output, in whole lines.
 func (d *Display) Write(p []byte) (int, error) {
 	d.print("", string(p))
 	return len(p), nil
 }
 
-// Doing names what is going on while nothing is built, until something is. An
-// empty name ends it too.
+// Doing sets the name of the step in progress, until a build or fetch starts. An empty name
+// ends the step.
 func (d *Display) Doing(format string, args ...any) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.what, d.since = fmt.Sprintf(format, args...), d.now()
-	d.watch()
+	d.doing, d.since = fmt.Sprintf(format, args...), d.now()
+	d.startHeartbeat()
 	d.draw()
 }
 
-// Step is Doing for one step of many. In a log, some of them are told: one when
-// nothing was written for stepPause.
+// Step is Doing for one step of many. A log names a step only after nothing was written for
+// stepPause.
 func (d *Display) Step(format string, args ...any) {
 	d.Doing(format, args...)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.width == nil && !d.closed && d.now().Sub(d.written) >= stepPause {
-		d.printf("%s", shorten(text.Words(d.what), stepWidth))
+		d.printf("%s", shorten(text.Words(d.doing), stepWidth))
 	}
 }
 
@@ -225,7 +223,7 @@ const (
 	stepWidth = 160 // columns
 )
 
-// Width is how many columns the terminal has; 0 is a log.
+// Width returns the number of columns of the terminal; 0 for a log.
 func (d *Display) Width() int {
 	if d.width == nil {
 		return 0
@@ -233,16 +231,16 @@ func (d *Display) Width() int {
 	return d.width()
 }
 
-// Start says how many entries there are.
+// Start sets the number of entries.
 func (d *Display) Start(entries int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.total = entries
-	d.what = ""
+	d.doing = ""
 }
 
-// Finish says that an entry has ended, and whether well, and all of its derivations with it. After
-// the last one, a log says what was held back.
+// Finish counts an entry that has ended, with all of its derivations. After the last one, held
+// lines are written to a log.
 func (d *Display) Finish(ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -251,23 +249,23 @@ func (d *Display) Finish(ok bool) {
 		d.failed++
 	}
 	if d.done >= d.total {
-		d.ended()
+		d.showEnded()
 	}
 }
 
-// See follows a build. Lines of build logs are shown when logs is true.
+// See shows an event of a build. Lines of build logs are shown when logs is true.
 func (d *Display) See(e nix.Event, logs bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	held := d.width == nil && logs  // what is shown at once is only a part
-	if e.Kind != nix.ErrorMessage { // which may say otherwise
-		d.settle(e.Time)
+	held := d.width == nil && logs  // only some lines are shown at once
+	if e.Kind != nix.ErrorMessage { // it may report a failure
+		d.showSettled(e.Time)
 	}
 	switch e.Kind {
 	case nix.BuildStarted:
 		d.running[e.Path] = e.Time
-		d.what = ""
-		d.watch()
+		d.doing = ""
+		d.startHeartbeat()
 		d.logs.start(e.Path, e.Time).brief = !held
 		if d.width == nil {
 			d.printf("%s: building", job.DrvName(e.Path))
@@ -286,8 +284,8 @@ func (d *Display) See(e nix.Event, logs bool) {
 		d.lastLine(e)
 	case nix.FetchStarted:
 		d.fetching[e.Path] = e.Time
-		d.what = ""
-		d.watch()
+		d.doing = ""
+		d.startHeartbeat()
 		d.fetchStarted(e.Path)
 	case nix.FetchStopped:
 		delete(d.fetching, e.Path)
@@ -297,25 +295,25 @@ func (d *Display) See(e nix.Event, logs bool) {
 		d.fetches.bytes += max(0, e.Bytes)
 		return // the next tick shows it
 	case nix.WarnMessage:
-		// What Nix says to who keeps no root; we hold the paths ourselves.
+		// Nix warns about a missing root, but the caller has temporary roots.
 		if !strings.Contains(e.Text, "--add-root") {
 			d.printf("%s", e.Text)
 		}
 	case nix.ErrorMessage:
-		d.blame(e)
+		d.onError(e)
 	}
 	d.draw()
 }
 
-// ended is what there is to say after the last build.
-func (d *Display) ended() {
-	d.flush()
+// showEnded writes held lines after the last build.
+func (d *Display) showEnded() {
+	d.showRest()
 	d.fetchesEnded()
 	clear(d.running)
 	clear(d.fetching)
 }
 
-// erase takes the live line off the screen. The caller holds the lock.
+// erase removes the live line from the screen. The caller holds the lock.
 func (d *Display) erase() {
 	if d.shown {
 		_, _ = io.WriteString(d.w, "\r\x1b[K")
@@ -337,7 +335,7 @@ func (d *Display) draw() {
 	d.shown = true
 }
 
-// live is the text of the live line: how far we are, what is building.
+// live returns the text of the live line: counts, and the steps in progress.
 func (d *Display) live() string {
 	var parts []string
 	if d.total > 0 {
@@ -350,8 +348,8 @@ func (d *Display) live() string {
 	if d.fetches.bytes > 0 {
 		parts = append(parts, text.Size(d.fetches.bytes)+" fetched")
 	}
-	if d.what != "" {
-		parts = append(parts, d.what)
+	if d.doing != "" {
+		parts = append(parts, d.doing)
 	}
 	switch n := len(d.fetching); n {
 	case 0:
@@ -366,8 +364,8 @@ func (d *Display) live() string {
 	return strings.Join(parts, ", ")
 }
 
-// names gives the names of what has begun, with how long that is ago, the oldest
-// first. Of those that are more than most, it gives the number.
+// names returns the names of running builds or fetches with their durations, the oldest first,
+// and the number of those beyond most.
 func (d *Display) names(begun map[string]time.Time, most int) []string {
 	paths := make([]string, 0, len(begun))
 	for path := range begun {
@@ -386,12 +384,12 @@ func (d *Display) names(begun map[string]time.Time, most int) []string {
 	return names
 }
 
-// ago says how long something has been going on.
+// ago returns the time since begun.
 func (d *Display) ago(begun time.Time) string {
 	return text.Duration(d.now().Sub(begun).Truncate(time.Second))
 }
 
-// shorten cuts what does not fit into that many columns of a terminal.
+// shorten cuts a text to that many columns of a terminal.
 func shorten(s string, width int) string {
 	used, cut := 0, 0
 	for i, c := range s {

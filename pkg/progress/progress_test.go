@@ -18,7 +18,7 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// env is an environment with one variable or none.
+// env returns an environment with one variable or none.
 func env(name, value string) func(string) string {
 	return func(n string) string {
 		if n == name {
@@ -28,7 +28,7 @@ func env(name, value string) func(string) string {
 	}
 }
 
-// marked is a clean that shows where it was.
+// marked is a clean function that leaves a mark.
 func marked(line string) string { return "[" + line + "]" }
 
 const (
@@ -36,7 +36,7 @@ const (
 	hello = start + "hello-2.12.drv"
 )
 
-// work shows some of everything.
+// work shows lines and events of all kinds.
 func work(d *Display) {
 	d.Doing("evaluating %s", ".")
 	d.Start(2)
@@ -89,8 +89,7 @@ func TestPlain(t *testing.T) {
 	}
 }
 
-// Whatever foreign text is shown as, it is cleaned line by line and controls no
-// terminal.
+// Foreign text of any kind is cleaned line by line and cannot control the terminal.
 func TestForeign(t *testing.T) {
 	const text = "a\x1b[2J\r\n::error::b\x1b]0;title\x07\rc\n"
 	for what, test := range map[string]struct {
@@ -123,10 +122,10 @@ func TestForeign(t *testing.T) {
 	}
 }
 
-// gone takes the live line off the screen.
+// gone removes the live line from the screen.
 const gone = "\r\x1b[K"
 
-// onTerminal is a display on a terminal of that many columns.
+// onTerminal returns a display on a terminal of that many columns.
 func onTerminal(columns int) (*bytes.Buffer, *Display) {
 	var screen bytes.Buffer
 	d := New(&screen, env("", ""), marked)
@@ -264,7 +263,7 @@ func TestColours(t *testing.T) {
 	}
 }
 
-// All at once: no line is torn, and nothing is a data race.
+// Concurrent calls tear no line, and have no data race.
 func TestConcurrentUse(t *testing.T) {
 	var got bytes.Buffer
 	d := New(&got, env("", ""), marked)

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// watch sees to it that a log in which nothing is written says what is going on.
-// The caller holds the lock.
-func (d *Display) watch() {
+// startHeartbeat starts a goroutine that names the steps in progress in a silent log. The caller
+// holds the lock.
+func (d *Display) startHeartbeat() {
 	if d.stop != nil || d.closed { // a terminal has its live line
 		return
 	}
@@ -33,22 +33,22 @@ func (d *Display) beat() {
 	}
 }
 
-// breakSilence writes what is going on, if nothing was written for long enough,
-// and says when to look again. The caller holds the lock.
+// breakSilence writes the steps in progress, if nothing was written for long enough, and returns
+// the time to the next check. The caller holds the lock.
 func (d *Display) breakSilence() time.Duration {
 	now := d.now()
-	d.settle(now)
+	d.showSettled(now)
 	if left := d.silence - now.Sub(d.written); left > 0 {
 		return left
 	}
-	if line := d.still(); line != "" && !d.closed {
+	if line := d.ongoing(); line != "" && !d.closed {
 		d.printf("%s", line)
 	}
 	return d.silence
 }
 
-// still says what has been going on for long. It is empty when nothing is.
-func (d *Display) still() string {
+// ongoing returns a line about the steps in progress, or "".
+func (d *Display) ongoing() string {
 	const most = 5 // names in a line
 	var parts []string
 	for _, kind := range []struct {
@@ -66,8 +66,8 @@ func (d *Display) still() string {
 		}
 		parts = append(parts, fmt.Sprintf("%s after %s: %s", kind.what, d.ago(first), strings.Join(d.names(kind.begun, most), ", ")))
 	}
-	if len(parts) == 0 && d.what != "" {
-		parts = append(parts, fmt.Sprintf("%s after %s", d.what, d.ago(d.since)))
+	if len(parts) == 0 && d.doing != "" {
+		parts = append(parts, fmt.Sprintf("%s after %s", d.doing, d.ago(d.since)))
 	}
 	if len(parts) == 0 {
 		return ""

@@ -65,15 +65,14 @@ func TestASilenceIsBroken(t *testing.T) {
 	})
 }
 
-// What ended well without a word from Nix shows its log even if nothing happens
-// any more.
+// The log of a build that ended without a message from Nix is shown even if no event follows.
 func TestASilenceSettles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var written bytes.Buffer
 		d := New(&written, env("", ""), marked)
 		defer d.Close()
-		l := &ciLog{Display: d, at: time.Now().Add(-long)}
-		l.build("a", long, burst+1)
+		l := &ciLog{Display: d, at: time.Now().Add(-longBuild)}
+		l.build("a", longBuild, burst+1)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		d.mu.Lock()

@@ -9,8 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Of many steps a log tells few, each in a line; a terminal shows the one that is
-// being done.
+// A log names few of many steps, each in a line; a terminal shows the step in progress.
 func TestStep(t *testing.T) {
 	var written bytes.Buffer
 	d := New(&written, env("", ""), marked)

@@ -18,9 +18,9 @@ import (
 
 var storePath = regexp.MustCompile(`/nix/store/[0-9a-z]{32}-([0-9a-zA-Z+._?=-]+)`)
 
-// recordedFailures are the messages of a version of Nix that pkg/nix has recorded,
-// each by how Nix was run, what was realised, and its number: "daemon exits 0".
-// Their store paths are those of the stand-in.
+// recordedFailures returns the messages of a version of Nix that pkg/nix has recorded, each
+// under the way Nix was run, the case, and its number: "daemon exits 0". Their store paths are
+// those of the stand-in.
 func recordedFailures(t *testing.T, version string) map[string]string {
 	t.Helper()
 	archive, err := txtar.ParseFile(filepath.Join("testdata", "failures-"+version))
@@ -41,14 +41,14 @@ func recordedFailures(t *testing.T, version string) map[string]string {
 
 const (
 	hintDisk    = "The disk is full."
-	hintMemory  = "It was killed, most likely for want of memory"
+	hintMemory  = "The builder was killed, most likely for want of memory"
 	hintSystem  = "This machine builds other systems"
 	hintFeature = "This machine lacks a feature"
-	hintTime    = "It printed nothing for longer than max_silent_time"
+	hintTime    = "The builder printed nothing for longer than max_silent_time"
 )
 
-// What each of Nix's recorded messages makes of a target: what is the cause, and
-// what is said of it, first of all and at last.
+// The cause of a target's failure by each of Nix's recorded messages, and the first and last
+// lines about it.
 func TestRecordedFailures(t *testing.T) {
 	const zeros = "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 	for _, test := range []struct {
@@ -182,8 +182,7 @@ func key(how, name string, i int) string {
 	return strings.Join([]string{how, name, string(rune('0' + i))}, " ")
 }
 
-// replay is a store in which some derivations are begun, and Nix says what it is
-// told to.
+// replay is a store in which some builds start, and Nix prints given messages.
 type replay struct {
 	store
 	built    []string // by name
@@ -205,7 +204,7 @@ func (r *replay) Realise(_ context.Context, _ []string, emit func(nix.Event)) er
 	return errors.New("some failed")
 }
 
-// What others say than the Nix that is recorded.
+// Messages that are not recorded.
 func TestCondense(t *testing.T) {
 	const wanted, got = "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "sha256-fk+i64x6wIlznV3vxEifrWihANkggso1xrQKRSSCH4c="
 	x := drvPath("x")
@@ -245,7 +244,7 @@ func TestHint(t *testing.T) {
 		{"", "java.lang.OutOfMemoryError: out of memory", hintMemory},
 		{"builder failed due to signal 15 (Terminated)", "", ""},
 		{"building of '" + drvPath("x") + "^out' timed out after 3600 seconds", "", hintTime},
-		// What a log says of time and systems is its own.
+		// A log's own lines about time and systems mean nothing.
 		{"builder failed with exit code 1", "FAIL: test timed out after 30 seconds", ""},
 		{"builder failed with exit code 1", "Required system: a fast one", ""},
 	} {
@@ -256,8 +255,8 @@ func TestHint(t *testing.T) {
 	}
 }
 
-// A message that names a derivation in passing does not make it the cause of what
-// has nothing to do with it; where nothing is said, Nix's own error is.
+// A derivation that a message names in passing is not the cause for targets that do not need
+// it; without a message, Nix's own error is the cause.
 func TestExplain(t *testing.T) {
 	for _, test := range []struct {
 		what     string
@@ -289,7 +288,7 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// forging is a store in which a builder says of others what it likes.
+// forging is a store in which a builder forges messages about others.
 type forging struct{ store }
 
 func (s *forging) Realise(_ context.Context, _ []string, emit func(nix.Event)) error {
@@ -306,7 +305,7 @@ func (s *forging) Realise(_ context.Context, _ []string, emit func(nix.Event)) e
 	return errors.New("some failed")
 }
 
-// What failed is explained by what Nix says after its build, and nothing else failed.
+// Nix's message after a build explains its failure, and no other derivation failed.
 func TestForgedCause(t *testing.T) {
 	s := &forging{store{valid: map[string]bool{}}}
 	got, err := Run(t.Context(), s, targetsOf("bad", "good"), Options{Emit: func(nix.Event) {}})

@@ -12,7 +12,7 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// Where outputs are may be known only once they are there.
+// Output paths may be known only after the build.
 func TestFloating(t *testing.T) {
 	unknown := func(n int, name string) Target {
 		t := target(n, name)
@@ -45,7 +45,7 @@ func TestFloating(t *testing.T) {
 		{"fetched", store{floating: floating("a"), fetched: map[string]bool{"a": true}}, []Target{unknown(0, "a")}, "fetched", ""},
 		{"failed", store{floating: floating("a"), fails: map[string]string{"a": failed("a")}}, []Target{unknown(0, "a")}, "failed", drvPath("a")},
 		{"among others", store{floating: floating("b"), valid: known("c")}, []Target{target(0, "a"), unknown(1, "b"), target(2, "c")}, "built built present", ""},
-		// In place of b, one is built that has the path of a put in.
+		// In place of b, a derivation is built that has the path of a filled in.
 		{
 			"resolved", store{floating: floating("a", "b"), inputs: map[string][]string{"b": {"a"}}},
 			[]Target{unknown(0, "b")}, "built", "",
@@ -89,7 +89,7 @@ func TestFloating(t *testing.T) {
 	}
 }
 
-// What a target needs was not built in place of another's that has its name.
+// A dependency of a target does not stand for another derivation of the same name.
 func TestResolvedByName(t *testing.T) {
 	g := newGraph(&store{inputs: map[string][]string{"host": {"lib"}}})
 	g.needs(drvPath("host"))
@@ -97,11 +97,11 @@ func TestResolvedByName(t *testing.T) {
 	other := "/nix/store/33333333333333333333333333333333-lib.drv"
 	needs := map[string]bool{other: true, drvPath("host"): true}
 	for drv, want := range map[string][]string{drvPath("lib"): nil, asResolved("lib"): {other}, drvPath("host"): {drvPath("host")}} {
-		if diff := cmp.Diff(want, g.among(needs, drv)); diff != "" {
+		if diff := cmp.Diff(want, g.matching(needs, drv)); diff != "" {
 			t.Errorf("%s among what is needed:\n%s", drv, diff)
 		}
 	}
-	if got := g.among(map[string]bool{drvPath("host"): true}, asResolved("lib")); got != nil {
+	if got := g.matching(map[string]bool{drvPath("host"): true}, asResolved("lib")); got != nil {
 		t.Errorf("what is not needed is: %s", got)
 	}
 }
@@ -134,7 +134,7 @@ func (p *parts) Realise(ctx context.Context, outputs []string, emit func(nix.Eve
 	return err
 }
 
-// Of some outputs, it may be known before.
+// Some output paths may be known before the build.
 func TestPartlyKnown(t *testing.T) {
 	for what, outPaths := range map[string]map[string]string{
 		"one": {"out": outPath("many")}, "none": nil, "empty": {},
@@ -154,7 +154,7 @@ func TestPartlyKnown(t *testing.T) {
 		if diff := cmp.Diff(outPaths, many.OutPaths); diff != "" {
 			t.Errorf("%s: the target was changed:\n%s", what, diff)
 		}
-		// With one valid and the other not known, it is not there yet.
+		// With one output valid and the other unknown, the target is not present.
 		p = &parts{store: store{valid: map[string]bool{outPath("many-more"): true}}}
 		if got, err = Run(t.Context(), p, []Target{many}, Options{Emit: func(nix.Event) {}}); err != nil || outcomes(got) != "built" {
 			t.Errorf("%s: %s, %v", what, outcomes(got), err)
@@ -163,7 +163,7 @@ func TestPartlyKnown(t *testing.T) {
 			t.Errorf("%s: %s, %v", what, outcomes(got), err)
 		}
 	}
-	// What is known is not asked for.
+	// Known output paths are not queried.
 	p := &parts{store: store{valid: map[string]bool{}}}
 	many := target(0, "many")
 	if got, err := Run(t.Context(), p, []Target{many}, Options{Emit: func(nix.Event) {}}); err != nil || outcomes(got) != "built" || len(p.asked) > 0 {

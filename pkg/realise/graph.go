@@ -11,28 +11,29 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-// A graph is what derivations of the store need. Each is read once, since that of a
-// machine has thousands, and not before something failed.
+// A graph holds the dependencies of derivations in the store. It reads each derivation once,
+// and none before a failure, because a machine has thousands of them.
 type graph struct {
-	store  Store
-	nodes  map[string]*node
-	closed map[string]map[string]bool // what targets need
-	owners map[string][]string        // the derivations of an output
+	store    Store
+	nodes    map[string]*node
+	closed   map[string]map[string]bool // dependencies of targets
+	byOutput map[string][]string        // the derivations of an output
 }
 
-// A node is a derivation as far as it is needed here. One that can't be read is empty.
+// A node is the part of a derivation that is needed here. It is empty if the derivation cannot
+// be read.
 type node struct {
-	inputs  map[string][]string // the outputs that it takes of others
+	inputs  map[string][]string // derivations with the outputs that it needs of them
 	outputs []string            // paths
 	fixed   bool                // the hash of its output is known, so that it may use the network
-	impure  bool                // each of its builds makes other outputs, which nobody remembers
-	system  string              // of the machine that its builder is for
-	builtin bool                // the builder is Nix itself, wherever that runs
-	host    string              // from which it fetches then, if that is known
+	impure  bool                // each build has other outputs, which the store does not remember
+	system  string              // of its builder
+	builtin bool                // the builder is Nix itself, on any system
+	host    string              // from which it fetches, if known
 }
 
 func newGraph(store Store) *graph {
-	return &graph{store: store, nodes: map[string]*node{}, closed: map[string]map[string]bool{}, owners: map[string][]string{}}
+	return &graph{store: store, nodes: map[string]*node{}, closed: map[string]map[string]bool{}, byOutput: map[string][]string{}}
 }
 
 func (g *graph) node(drv string) *node {
@@ -43,14 +44,14 @@ func (g *graph) node(drv string) *node {
 	g.nodes[drv] = n
 	d, err := g.store.Derivation(drv)
 	if err != nil {
-		return n // it is not here, so nothing of it was built
+		return n // it is not in the store, so it was not built
 	}
 	n.inputs, n.system, n.builtin = d.InputDerivations, d.Platform, strings.HasPrefix(d.Builder, "builtin:")
 	for _, output := range d.Outputs {
 		n.impure = output.Hash == impureHash // all of them or none
 		if output.Path != "" {
 			n.outputs = append(n.outputs, output.Path)
-			g.owners[output.Path] = append(g.owners[output.Path], drv)
+			g.byOutput[output.Path] = append(g.byOutput[output.Path], drv)
 		}
 	}
 	if out, ok := d.Outputs["out"]; ok && out.Hash != "" && !n.impure {
@@ -79,18 +80,18 @@ func (g *graph) needs(drv string) map[string]bool {
 	return needs
 }
 
-// owner returns the derivations that a path of the store is, or is an output of.
-func (g *graph) owner(path string) []string {
+// owners returns the derivations that a store path is or is an output of.
+func (g *graph) owners(path string) []string {
 	if strings.HasSuffix(path, ".drv") {
 		return []string{path}
 	}
-	return g.owners[path]
+	return g.byOutput[path]
 }
 
-// among returns those of the derivations that are needed that a derivation is, or stands
-// for: in place of one whose inputs have contents for names, Nix builds one with the
-// inputs' paths put in, which nobody needs and which has the same name.
-func (g *graph) among(needs map[string]bool, drv string) []string {
+// matching returns those of the needed derivations that a derivation is or stands for: in place
+// of a derivation with content-addressed inputs, Nix builds one with the inputs' paths filled
+// in, which has the same name and which no other derivation needs.
+func (g *graph) matching(needs map[string]bool, drv string) []string {
 	if needs[drv] {
 		return []string{drv}
 	}
@@ -108,12 +109,10 @@ func (g *graph) among(needs map[string]bool, drv string) []string {
 	return same
 }
 
-// urls are addresses in a derivation's variables; of what is not among those, its
-// structured attributes may have some.
+// urls matches addresses in a derivation's variables, or in its structured attributes.
 var urls = regexp.MustCompile(`\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s"'\\<>]+`)
 
-// fetchHost returns the host that a derivation fetches from first. Of mirror://gnu/, it is
-// gnu.
+// fetchHost returns the host that a derivation fetches from first: gnu for mirror://gnu/.
 func fetchHost(d *derivation.Derivation) string {
 	for _, name := range []string{"url", "urls", "__json"} {
 		for _, address := range urls.FindAllString(d.Env[name], 1) {
@@ -125,21 +124,22 @@ func fetchHost(d *derivation.Derivation) string {
 	return ""
 }
 
-// A frontier finds what is still to be realised of what Nix would build.
+// A frontier selects the derivations that are still to be realised of those that Nix would
+// build.
 type frontier struct {
 	*graph
 	toBuild map[string]bool
-	given   map[string]bool // up: they failed, or are not to be tried
-	lost    map[string]bool // whether derivations depend on those
+	givenUp map[string]bool // failed, or not to be tried
+	lost    map[string]bool // whether derivations depend on those that are given up
 	outputs map[string][]string
 	order   []string
 }
 
-// from adds what a target needs and what depends on nothing that is given up: the target
-// itself, else, if deep, what is below it.
-func (f *frontier) from(drv string, outputs []string, deep bool) {
+// add adds a derivation that depends on none that is given up, else, if deep, its
+// dependencies.
+func (f *frontier) add(drv string, outputs []string, deep bool) {
 	switch {
-	case !f.toBuild[drv] || f.given[drv]:
+	case !f.toBuild[drv] || f.givenUp[drv]:
 		return
 	case !f.hopeless(drv):
 		if f.outputs[drv] == nil {
@@ -151,28 +151,28 @@ func (f *frontier) from(drv string, outputs []string, deep bool) {
 			}
 		}
 		return
-	case !deep || f.outputs[drv] != nil: // or it was here before
+	case !deep || f.outputs[drv] != nil: // or it was added before
 		return
 	}
 	f.outputs[drv] = []string{}
 	inputs := f.node(drv).inputs
 	for _, input := range sorted(inputs) {
-		if !f.node(input).impure { // which would be built again
-			f.from(input, inputs[input], true)
+		if !f.node(input).impure { // it would be built again
+			f.add(input, inputs[input], true)
 		}
 	}
 }
 
-// hopeless reports whether something that a derivation has to be built from is given up.
+// hopeless reports whether a derivation has to be built from one that is given up.
 func (f *frontier) hopeless(drv string) bool {
 	if !f.toBuild[drv] {
-		return false // it is there, or can be fetched
+		return false // it is valid, or can be fetched
 	}
 	lost, known := f.lost[drv]
 	if known {
 		return lost
 	}
-	lost = f.given[drv]
+	lost = f.givenUp[drv]
 	f.lost[drv] = lost
 	for input := range f.node(drv).inputs {
 		lost = f.hopeless(input) || lost
@@ -181,7 +181,7 @@ func (f *frontier) hopeless(drv string) bool {
 	return lost
 }
 
-// wanted returns what was added, as for Realise.
+// wanted returns the selected outputs, as for Realise.
 func (f *frontier) wanted() []string {
 	all := make([]string, len(f.order))
 	for i, drv := range f.order {

@@ -14,37 +14,37 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// maxAlike is how many downloads from a host may fail in the same way before the others
+// maxSameFailures is how many downloads from a host may fail in the same way before the others
 // are not tried.
-const maxAlike = 5
+const maxSameFailures = 5
 
-// A guard follows a round: it tells what becomes hopeless while that is so, and ends the
-// round where going on is of no use.
+// A guard follows a round: it reports targets as soon as they are hopeless, and ends a round
+// that is of no more use.
 type guard struct {
 	*realisation
-	end   context.CancelFunc
-	last  bool // failed downloads are not tried again
-	lost  map[string]bool
-	alike map[string]int // downloads that failed, by host and how
+	end          context.CancelFunc
+	last         bool // failed downloads are not retried any more
+	lost         map[string]bool
+	sameFailures map[string]int // failed downloads, by host and message
 
-	mu     sync.Mutex
-	heard  map[string]time.Time // when builds began or printed something, where that matters
-	silent []string             // those that were ended for it
+	mu         sync.Mutex
+	lastOutput map[string]time.Time // of running builds, the start if there is none
+	silent     []string             // builds that are stopped for their silence
 }
 
-// round calls Realise. whole says that all of what it was asked for was tried.
-func (r *realisation) round(ctx context.Context, todo []string, at *rounds) (whole bool, err error) {
+// round calls Realise. whole says that all requested outputs were tried.
+func (r *realisation) round(ctx context.Context, todo []string, state *rounds) (whole bool, err error) {
 	within, end := context.WithCancel(ctx)
 	defer end()
 	g := &guard{
-		realisation: r, end: end, last: at.retried == len(r.o.Retries),
-		lost: map[string]bool{}, alike: map[string]int{}, heard: map[string]time.Time{},
+		realisation: r, end: end, last: state.retried == len(r.o.Retries),
+		lost: map[string]bool{}, sameFailures: map[string]int{}, lastOutput: map[string]time.Time{},
 	}
-	r.watch.begin()
+	r.watch.startRound()
 	if r.o.Silence > 0 {
-		go g.listen(within)
+		go g.watchSilence(within)
 	}
-	whole, err = r.once(within, todo, func(e nix.Event) {
+	whole, err = r.realiseOnce(within, todo, func(e nix.Event) {
 		r.watch.see(e, ctx.Err() != nil)
 		r.logs.see(e)
 		r.o.Emit(e)
@@ -52,7 +52,7 @@ func (r *realisation) round(ctx context.Context, todo []string, at *rounds) (who
 	})
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, drv := range g.silent { // as Nix says it where it looks after that itself
+	for _, drv := range g.silent { // Nix's message where it has the setting itself
 		text := fmt.Sprintf("building of '%s' timed out after %.0f seconds of silence", drv, r.o.Silence.Seconds())
 		e := nix.Event{Kind: nix.ErrorMessage, Time: time.Now(), Text: text}
 		r.watch.see(e, false)
@@ -65,29 +65,29 @@ func (g *guard) see(ctx context.Context, e nix.Event) {
 	switch e.Kind {
 	case nix.BuildStarted, nix.BuildLine, nix.BuildStopped:
 		g.mu.Lock()
-		g.heard[e.Path] = time.Now()
+		g.lastOutput[e.Path] = time.Now()
 		if e.Kind == nix.BuildStopped {
-			delete(g.heard, e.Path)
+			delete(g.lastOutput, e.Path)
 		}
 		g.mu.Unlock()
 		if e.Kind == nix.BuildStarted {
-			g.stop(ctx)
+			g.endIfHopeless(ctx)
 		}
 		if e.Kind != nix.BuildLine {
-			g.spare()
+			g.endDoomed()
 		}
 	case nix.ErrorMessage:
-		g.failed(ctx, e.Text)
+		g.onError(ctx, e.Text)
 	case nix.FetchStarted, nix.FetchStopped, nix.FetchCounted, nix.FetchProgress, nix.WarnMessage:
 	}
 }
 
-// listen ends the round when a builder has printed nothing for too long.
-func (g *guard) listen(ctx context.Context) {
+// watchSilence ends the round when a builder has printed nothing for too long.
+func (g *guard) watchSilence(ctx context.Context) {
 	for {
 		g.mu.Lock()
 		now, next := time.Now(), g.o.Silence
-		for drv, heard := range g.heard {
+		for drv, heard := range g.lastOutput {
 			left := g.o.Silence - now.Sub(heard)
 			if left <= 0 {
 				g.silent = append(g.silent, drv)
@@ -106,8 +106,9 @@ func (g *guard) listen(ctx context.Context) {
 	}
 }
 
-// failed takes a message of Nix: which targets can't be built any more is known then.
-func (g *guard) failed(ctx context.Context, message string) {
+// onError handles an error message of Nix, and reports the targets that cannot be built any
+// more.
+func (g *guard) onError(ctx context.Context, message string) {
 	if nix.OnlyOthers(message) {
 		return
 	}
@@ -116,19 +117,19 @@ func (g *guard) failed(ctx context.Context, message string) {
 		f.needs(t.DrvPath)
 	}
 	drv := f.subject(message)
-	if g.lost[drv] || !f.watch.begun(drv) { // else it may still be built
+	if g.lost[drv] || !f.watch.started(drv) { // it may still be built
 		return
 	}
 	g.lost[drv] = true
-	if f.fetch(failure{drv: drv, message: message}) {
-		g.download(drv, message)
+	if f.isDownload(failure{drv: drv, message: message}) {
+		g.countDownload(drv, message)
 		if !g.last {
 			return
 		}
 	}
 	var hopeless []string
 	for _, t := range g.targets {
-		if !f.hopeless[t.DrvPath] && len(f.among(f.needs(t.DrvPath), drv)) > 0 {
+		if !f.hopeless[t.DrvPath] && len(f.matching(f.needs(t.DrvPath), drv)) > 0 {
 			f.hopeless[t.DrvPath] = true
 			hopeless = append(hopeless, t.Attr)
 		}
@@ -141,11 +142,11 @@ func (g *guard) failed(ctx context.Context, message string) {
 		then = "the build ends with the other targets"
 	}
 	g.warn("cannot build %s any more: %s failed; %s", text.Some(hopeless, 5), job.DrvName(drv), then)
-	g.stop(ctx)
+	g.endIfHopeless(ctx)
 }
 
-// stop ends the round, if that is wanted, when there is no target that can still be built.
-func (g *guard) stop(ctx context.Context) {
+// endIfHopeless ends the round, with FailFast, when no target can be built any more.
+func (g *guard) endIfHopeless(ctx context.Context) {
 	if !g.o.FailFast || len(g.failures.hopeless) == 0 {
 		return
 	}
@@ -161,25 +162,25 @@ func (g *guard) stop(ctx context.Context) {
 				return
 			}
 		}
-		if !g.all(i, valid) {
+		if !g.allValid(i, valid) {
 			return
 		}
 	}
 	g.end()
 }
 
-// How a download failed for which its host is to blame: what curl and Nix say, but not
-// that a file is not there.
+// Messages of curl and Nix about downloads that failed because of their host. A missing file is
+// not the host's failure.
 var (
 	hostFailed = regexp.MustCompile(`curl: \(\d+\)[^\n]*|unable to download '[^'\n]*': [^\n]*|HTTP error [^\n]*`)
 	fileGone   = regexp.MustCompile(`\b(?:404|410)\b`)
-	// What differs between two that failed for the same.
-	different = regexp.MustCompile(` ?['"]?\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s"'<>]+['"]?| (?:after|in) \d+ (?:ms|milliseconds)\b`)
+	// varying matches the parts that differ between messages about the same failure.
+	varying = regexp.MustCompile(` ?['"]?\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s"'<>]+['"]?| (?:after|in) \d+ (?:ms|milliseconds)\b`)
 )
 
-// download counts downloads that fail alike. When they are too many, the host is given up
-// for as long as nothing is tried again.
-func (g *guard) download(drv, message string) {
+// countDownload counts failed downloads with the same message. When they are too many, the
+// host is given up until the next retry.
+func (g *guard) countDownload(drv, message string) {
 	host := g.failures.node(drv).host
 	if host == "" {
 		return
@@ -189,28 +190,27 @@ func (g *guard) download(drv, message string) {
 	if len(all) == 0 || fileGone.MatchString(all[len(all)-1]) {
 		return
 	}
-	how := brief(strings.TrimSpace(different.ReplaceAllString(all[len(all)-1], "")))
-	g.alike[host+"\n"+how]++
-	if g.alike[host+"\n"+how] != maxAlike {
+	how := firstLine(strings.TrimSpace(varying.ReplaceAllString(all[len(all)-1], "")))
+	g.sameFailures[host+"\n"+how]++
+	if g.sameFailures[host+"\n"+how] != maxSameFailures {
 		return
 	}
-	g.failures.dead[host] = fmt.Sprintf("cannot fetch everything from %s: %d downloads failed in the same way: %s", host, maxAlike, how)
-	g.warn("%d downloads from %s failed in the same way (%s): the others from there are not tried now", maxAlike, host, how)
-	g.spare()
+	g.failures.deadHosts[host] = fmt.Sprintf("cannot fetch everything from %s: %d downloads failed in the same way: %s", host, maxSameFailures, how)
+	g.warn("%d downloads from %s failed in the same way (%s): the others from there are not tried now", maxSameFailures, host, how)
+	g.endDoomed()
 }
 
-// spare ends the round when nothing is being built but downloads from hosts that are given
-// up.
-func (g *guard) spare() {
+// endDoomed ends the round when only downloads from hosts that are given up are running.
+func (g *guard) endDoomed() {
 	f := g.failures
-	if len(f.dead) == 0 {
+	if len(f.deadHosts) == 0 {
 		return
 	}
 	inVain := false
 	for drv := range g.watch.running {
 		switch {
-		case g.lost[drv]: // Nix has yet to say that it has ended
-		case f.dead[f.node(drv).host] == "":
+		case g.lost[drv]: // Nix has not reported its end yet
+		case f.deadHosts[f.node(drv).host] == "":
 			return
 		default:
 			inVain = true
@@ -221,8 +221,8 @@ func (g *guard) spare() {
 	}
 }
 
-// brief returns the first line of foreign text that is quoted in a line.
-func brief(said string) string {
+// firstLine returns the first line of foreign text, cut for a message.
+func firstLine(said string) string {
 	const longest = 300
 	first, _, _ := strings.Cut(said, "\n")
 	return text.Clip(first, longest)

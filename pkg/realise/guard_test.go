@@ -16,8 +16,8 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// building is a store in which each thing that is asked for is built by a script: of it
-// and what it needs, one after the other. A word of it is a line of the log, with _ for
+// building is a store in which a script builds each requested derivation after its
+// dependencies, one after the other. A word of the script is a line of the log, with _ for
 // spaces; "wait" takes a minute.
 type building struct {
 	store
@@ -77,7 +77,7 @@ func (s *building) run(ctx context.Context, name string, emit func(nix.Event)) b
 	return true
 }
 
-// A builder of a remote store that prints nothing is ended, and nothing else is lost.
+// A silent builder of a remote store is stopped, and nothing else is lost.
 func TestSilence(t *testing.T) {
 	for _, test := range []struct {
 		what     string
@@ -122,8 +122,8 @@ func TestSilence(t *testing.T) {
 	}
 }
 
-// What can't be built any more is told at once; the rest of it is built, unless that is
-// not wanted, and then what is still of use is.
+// A target that cannot be built any more is reported at once. Its other dependencies are built,
+// unless fail_fast is set; then only those that other targets need.
 func TestHopeless(t *testing.T) {
 	for _, test := range []struct {
 		what     string
@@ -186,7 +186,7 @@ func TestHopeless(t *testing.T) {
 	}
 }
 
-// from has derivations that fetch from hosts.
+// from is a store with derivations that fetch from hosts.
 type from struct {
 	building
 	hosts map[string]string // by name
@@ -201,7 +201,7 @@ func (s *from) Derivation(path string) (*derivation.Derivation, error) {
 	return d, err
 }
 
-// Of a host that does not answer, no more than a few files are asked for at a time.
+// Only a few files are requested from a host that does not answer.
 func TestDeadHost(t *testing.T) {
 	const many = 20
 	setUp := func() *from {
@@ -223,10 +223,10 @@ func TestDeadHost(t *testing.T) {
 		want    string
 		rounds  []string
 	}{
-		{"does not answer", func(*from) {}, []string{"host"}, 3 * maxAlike, "failed", []string{"host", "host", "host"}},
+		{"does not answer", func(*from) {}, []string{"host"}, 3 * maxSameFailures, "failed", []string{"host", "host", "host"}},
 		{"answers later", func(s *from) {
 			s.stop = "heal"
-		}, []string{"host"}, maxAlike + many, "built", []string{"host", "host"}},
+		}, []string{"host"}, maxSameFailures + many, "built", []string{"host", "host"}},
 		{"does not have the files", func(s *from) {
 			for name := range s.scripts {
 				s.scripts[name] = "curl:_(22)_The_requested_URL_returned_error:_404"
@@ -245,10 +245,10 @@ func TestDeadHost(t *testing.T) {
 		}, []string{"host"}, many, "failed", []string{"host"}}, // all but the last are no downloads
 		{"is not all that is needed", func(s *from) {
 			s.inputs["other"] = []string{"lib"}
-		}, []string{"host", "other"}, 3 * maxAlike, "failed built", []string{"host other", "other", "host", "host"}},
+		}, []string{"host", "other"}, 3 * maxSameFailures, "failed built", []string{"host other", "other", "host", "host"}},
 		{"has something else that is needed", func(s *from) {
 			s.inputs["other"] = []string{"src19"}
-		}, []string{"host", "other"}, 3 * maxAlike, "failed failed", []string{"host other", "host other", "host other"}},
+		}, []string{"host", "other"}, 3 * maxSameFailures, "failed failed", []string{"host other", "host other", "host other"}},
 	} {
 		t.Run(test.what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -277,7 +277,7 @@ func TestDeadHost(t *testing.T) {
 				}
 				const how = "5 downloads from dead.example.org failed in the same way"
 				gaveUp := strings.Contains(strings.Join(warned, "\n"), how+" (curl: (6) Could not resolve host")
-				if gaveUp != (test.tried == 3*maxAlike || test.want == "built") {
+				if gaveUp != (test.tried == 3*maxSameFailures || test.want == "built") {
 					t.Errorf("told: %q", warned)
 				}
 				for _, r := range got.Targets {
@@ -290,7 +290,7 @@ func TestDeadHost(t *testing.T) {
 	}
 }
 
-// lossy is a store whose substituter has lost what it promises: lib is built then.
+// lossy is a store whose substituter has lost a path that it lists: lib is built then.
 type lossy struct{ building }
 
 func (s *lossy) Realise(ctx context.Context, outputs []string, emit func(nix.Event)) error {
@@ -301,7 +301,7 @@ func (s *lossy) Realise(ctx context.Context, outputs []string, emit func(nix.Eve
 	return s.building.Realise(ctx, outputs, emit)
 }
 
-// What could not be fetched can still be built.
+// A derivation whose outputs could not be fetched is built.
 func TestLostContents(t *testing.T) {
 	s := &lossy{building{store: store{valid: map[string]bool{}, inputs: map[string][]string{"host": {"lib"}}}}}
 	got, err := Run(t.Context(), s, targetsOf("host"), Options{

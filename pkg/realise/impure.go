@@ -10,12 +10,12 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// impureHash is what an impure derivation has in place of the hash of its output.
+// impureHash stands in an impure derivation in place of the hash of its output.
 const impureHash = "impure"
 
-// once realises what is asked for as for Realise, impure derivations one by one: only who
-// builds such a one learns where its outputs are. whole says that all of it was tried.
-func (r *realisation) once(ctx context.Context, todo []string, emit func(nix.Event)) (whole bool, err error) {
+// realiseOnce realises outputs, as for Realise, with impure derivations one by one, because only
+// their builder learns their output paths. whole says that all outputs were tried.
+func (r *realisation) realiseOnce(ctx context.Context, todo []string, emit func(nix.Event)) (whole bool, err error) {
 	impure := map[string]bool{}
 	for _, t := range r.targets {
 		if len(t.OutPaths) < len(t.Outputs) && r.failures.node(t.DrvPath).impure {

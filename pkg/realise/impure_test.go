@@ -8,8 +8,8 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// Of an impure derivation, the store does not remember what was built: it is judged by
-// whether it built, also as what others need.
+// The store does not remember the outputs of an impure derivation: it failed if its build did,
+// also as a dependency.
 func TestImpure(t *testing.T) {
 	unknown := func(n int, name string, outputs ...string) Target {
 		t := target(n, name)
@@ -74,7 +74,7 @@ func TestImpure(t *testing.T) {
 	}
 }
 
-// One whose build was stopped has not failed.
+// An impure derivation whose build was stopped has not failed.
 func TestImpureStopped(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	a, b := target(0, "a"), target(1, "b")

@@ -10,11 +10,11 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// maxLog is how much of a derivation's log is kept, in bytes.
+// maxLog is the most of a derivation's log in a file, in bytes.
 const maxLog = 256 << 20
 
-// logs writes the logs of derivations to files while they are built, and keeps
-// those that failed. A log that can't be written is no reason to fail.
+// logs writes the logs of derivations to files while they are built, and keeps those of failed
+// ones. A log that cannot be written is no failure.
 type logs struct {
 	dir  string
 	open map[string]*logFile
@@ -26,7 +26,7 @@ type logFile struct {
 	size int
 }
 
-// newLogs makes the directory ready, which has no logs of before then.
+// newLogs returns logs in a directory, from which it removes older logs.
 func newLogs(dir string) *logs {
 	if dir != "" {
 		_ = os.RemoveAll(dir)
@@ -35,7 +35,7 @@ func newLogs(dir string) *logs {
 }
 
 func (l *logs) path(drv string) string {
-	name := strings.ReplaceAll(strings.TrimSuffix(filepath.Base(drv), ".drv"), "?", "_") // which artifacts don't take
+	name := strings.ReplaceAll(strings.TrimSuffix(filepath.Base(drv), ".drv"), "?", "_") // artifacts refuse it
 	return filepath.Join(l.dir, name+".log")
 }
 
@@ -84,8 +84,8 @@ func (l *logs) end(drv string) {
 	delete(l.open, drv)
 }
 
-// keep removes the logs of what did not fail.
-func (l *logs) keep(failed []string) {
+// keepFailed removes the logs of derivations that did not fail.
+func (l *logs) keepFailed(failed []string) {
 	if l.dir == "" {
 		return
 	}

@@ -25,7 +25,7 @@ func logOf(t *testing.T, dir, name string) string {
 	return string(data)
 }
 
-// The whole logs of what failed are kept, and of nothing else.
+// The whole logs of failed derivations are kept, and no others.
 func TestLogs(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "not", "there", "yet")
 	var lines []string
@@ -40,7 +40,7 @@ func TestLogs(t *testing.T) {
 	if err != nil || outcomes(got) != "failed built failed" {
 		t.Fatal(err, outcomes(got))
 	}
-	// One that said nothing has none.
+	// A build without output has no log.
 	if diff := cmp.Diff([]string{fmt.Sprintf(logName, "lib")}, files(t, dir)); diff != "" {
 		t.Error(diff)
 	}
@@ -62,14 +62,14 @@ func TestLogsOfGood(t *testing.T) {
 	if left := files(t, parent); left != nil {
 		t.Errorf("left behind: %q", left)
 	}
-	// Nor is one made where nothing is built.
+	// Nor is one created if nothing is built.
 	if _, err := Run(t.Context(), s, targetsOf("good"), Options{Emit: func(nix.Event) {}, Logs: dir}); err != nil {
 		t.Fatal(err)
 	}
 	if left := files(t, parent); left != nil {
 		t.Errorf("made: %q", left)
 	}
-	// What a run before has left there goes.
+	// The logs of an earlier run are removed.
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestLogsOfGood(t *testing.T) {
 	if left := files(t, parent); left != nil {
 		t.Errorf("left behind: %q", left)
 	}
-	// Without a directory, there are none, not even here.
+	// Without a directory, there are no logs, not even in the working directory.
 	t.Chdir(parent)
 	s.fails = map[string]string{"fourth": failed("fourth")}
 	if _, err := Run(t.Context(), s, targetsOf("fourth"), Options{Emit: func(nix.Event) {}}); err != nil {
@@ -93,19 +93,19 @@ func TestLogsOfGood(t *testing.T) {
 	}
 }
 
-// A derivation's name may have what the name of a file in an artifact may not.
+// A derivation's name may have characters that a file in an artifact may not.
 func TestLogName(t *testing.T) {
 	l := newLogs(t.TempDir())
 	drv := drvPath("a?b+c=d.e_f")
 	l.see(nix.Event{Kind: nix.BuildLine, Path: drv, Text: "x"})
 	l.end(drv)
-	l.keep([]string{drv})
+	l.keepFailed([]string{drv})
 	if diff := cmp.Diff([]string{fmt.Sprintf(logName, "a_b+c=d.e_f")}, files(t, l.dir)); diff != "" {
 		t.Error(diff)
 	}
 }
 
-// Of what is tried again, the log is the last try's.
+// The log of a retried derivation is that of the last try.
 func TestLogsOfTries(t *testing.T) {
 	l := newLogs(t.TempDir())
 	for _, try := range []string{"first", "second"} {
@@ -113,14 +113,13 @@ func TestLogsOfTries(t *testing.T) {
 		l.see(nix.Event{Kind: nix.BuildLine, Path: drvPath("src"), Text: try})
 		l.see(nix.Event{Kind: nix.BuildStopped, Path: drvPath("src")})
 	}
-	l.keep([]string{drvPath("src")})
+	l.keepFailed([]string{drvPath("src")})
 	if got := logOf(t, l.dir, "src"); got != "second\n" {
 		t.Errorf("got %q", got)
 	}
 }
 
-// What is written while all is stopped is whole, of what was ended and of what had
-// no end.
+// Logs that are written during a stop are complete, of ended and of unfinished builds.
 func TestLogsOfStopped(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -130,7 +129,7 @@ func TestLogsOfStopped(t *testing.T) {
 	}
 	emit := func(e nix.Event) {
 		if e.Kind == nix.BuildLine && e.Text == "slow 2" {
-			// Nix itself was killed, so nothing tells of the end of this one.
+			// Nix itself was killed, so there is no event for the end of this build.
 			r := s.running
 			r(nix.Event{Kind: nix.BuildStarted, Path: drvPath("endless")})
 			r(nix.Event{Kind: nix.BuildLine, Path: drvPath("endless"), Text: "endless 1"})
@@ -151,7 +150,7 @@ func TestLogsOfStopped(t *testing.T) {
 	}
 }
 
-// A store that can't be asked after the build takes no log away that may be wanted.
+// If the store cannot be queried after the build, logs that may be needed are kept.
 func TestLogsWithoutStore(t *testing.T) {
 	for _, method := range []string{"Closure", "Outputs"} {
 		dir := filepath.Join(t.TempDir(), "logs")
@@ -169,7 +168,7 @@ func TestLogsWithoutStore(t *testing.T) {
 	}
 }
 
-// A log that can't be written is no reason to fail.
+// A log that cannot be written is no failure.
 func TestLogsNowhere(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -192,7 +191,7 @@ func TestLogsNowhere(t *testing.T) {
 	}
 }
 
-// Of a log without end, the beginning is kept, and it says so.
+// The beginning of an endless log is kept, with a note.
 func TestLogsBound(t *testing.T) {
 	l := newLogs(t.TempDir())
 	say := func(text string) { l.see(nix.Event{Kind: nix.BuildLine, Path: drvPath("x"), Text: text}) }
@@ -208,7 +207,7 @@ func TestLogsBound(t *testing.T) {
 	if got := logOf(t, l.dir, "x"); got != "first\n1\n2\n… the log is longer than 256 MiB\n" {
 		t.Errorf("got %q", got)
 	}
-	// The next build has all that room again.
+	// The next build has the whole limit again.
 	say("again")
 	l.close()
 	if got := logOf(t, l.dir, "x"); got != "again\n" {

@@ -9,12 +9,12 @@ import (
 	"unicode"
 )
 
-// How programs say where an error is. The path and the line are the groups file
-// and line.
+// positions match the position of an error in the output of programs, with the groups file and
+// line.
 var positions = []*regexp.Regexp{
 	// compilers: src/a.c:12:5: fatal error: …, tests/test_a.py:12: AssertionError
 	regexp.MustCompile(`(?:^|\s)(?P<file>[^\s:"'<>()]+\.\w+):(?P<line>\d{1,7})(?::\d+)?:\s+(?:fatal )?\w*[eE]rror\b`),
-	// Go, whose compiler says nothing but errors
+	// Go, whose compiler prints only errors
 	regexp.MustCompile(`^(?P<file>[^\s:"'<>()]+\.go):(?P<line>\d{1,7}):\d+: `),
 	// Rust
 	regexp.MustCompile(`^\s*--> (?P<file>[^\s:"'<>()]+\.\w+):(?P<line>\d{1,7}):\d+$`),
@@ -24,7 +24,7 @@ var positions = []*regexp.Regexp{
 	regexp.MustCompile(`\bat (?P<file>/nix/store/[0-9a-z]{32}-source/[^\s:"'<>()]+):(?P<line>\d{1,7})(?::\d+)?\b`),
 }
 
-// Where a derivation's source is unpacked, and where Nix has that of a flake.
+// roots matches the directories into which sources are unpacked, and Nix's copy of a flake.
 var roots = regexp.MustCompile(`^(?:` +
 	`/build/[^/]+/|` +
 	`(?:/private)?/tmp/nix-build-[^/]+/[^/]+/|` +
@@ -32,9 +32,8 @@ var roots = regexp.MustCompile(`^(?:` +
 	`/nix/store/[0-9a-z]{32}-source/|` +
 	`(?:\./)?source/)`)
 
-// position finds in the last lines of a log where the error is: in the last line
-// that looks like that. The file is relative to the root of the source, and
-// without "." or ".." in it; empty where no line tells of a file there.
+// position returns the last position of an error in the last lines of a log. The file is
+// relative to the root of the source, and without "." or ".." in it; empty if there is none.
 func position(log []string) (file string, line int) {
 	for i := len(log) - 1; i >= 0; i-- {
 		for _, p := range positions {
@@ -52,14 +51,15 @@ func position(log []string) (file string, line int) {
 	return "", 0
 }
 
-// isWarning says whether a position of Rust's compiler, which stands in a line
-// after what it is the position of, is a warning's.
+// isWarning reports whether a position of Rust's compiler, which follows its message in a line
+// of its own, belongs to a warning.
 func isWarning(before, line string) bool {
 	return strings.HasPrefix(strings.TrimSpace(line), "-->") && strings.HasPrefix(strings.TrimSpace(before), "warning")
 }
 
-// inSource gives a path relative to the root of the source, if it is below that.
-func inSource(file string) (string, bool) {
+// inSource returns a path relative to the root of the source. ok is false if it is not below
+// that.
+func inSource(file string) (relative string, ok bool) {
 	const longest = 1000
 	if len(file) > longest || strings.ContainsFunc(file, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return "", false

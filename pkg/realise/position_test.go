@@ -16,7 +16,7 @@ func TestPosition(t *testing.T) {
 		{"", "", 0},
 		{"make: *** [Makefile:12: all] Error 2", "", 0},
 
-		// what compilers say
+		// compilers
 		{"src/a.c:12:5: error: expected ';'", "src/a.c", 12},
 		{"src/a.c:12: error: expected ';'", "src/a.c", 12},
 		{"  src/a.c:12:5: fatal error: b.h: No such file or directory", "src/a.c", 12},
@@ -31,7 +31,7 @@ func TestPosition(t *testing.T) {
 		{"error: undefined variable 'x'\n       at " + source + "hosts/foo.nix:3:1:", "hosts/foo.nix", 3},
 		{"at " + source + "foo.nix:3:1", "foo.nix", 3},
 
-		// what is no error
+		// no errors
 		{"src/a.c:12:5: warning: unused", "", 0},
 		{"src/a.c:12:5: note: expanded here", "", 0},
 		{"src/a.c:12:5: errors are fine", "", 0},
@@ -44,7 +44,7 @@ func TestPosition(t *testing.T) {
 		{"a.c:1:1: error: x\nb.c:2:2: error: y\nmake: *** [all] Error 1", "b.c", 2},
 		{"a.c:1:1: error: x\n/usr/include/b.h:2:2: error: y", "a.c", 1},
 
-		// where the source is
+		// directories of sources
 		{"/build/source/src/a.c:12:5: error: x", "src/a.c", 12},
 		{"/build/nginx-1.26/src/a.c:12:5: error: x", "src/a.c", 12},
 		{"/private/tmp/nix-build-a-1.0.drv-0/source/src/a.c:12:5: error: x", "src/a.c", 12},
@@ -54,7 +54,7 @@ func TestPosition(t *testing.T) {
 		{"source/src/a.c:12:5: error: x", "src/a.c", 12},
 		{"./source/src/./a.c:12:5: error: x", "src/a.c", 12},
 
-		// what is not in it
+		// outside of them
 		{"/build/a.c:12:5: error: x", "", 0},
 		{"/etc/a.conf:12:5: error: x", "", 0},
 		{"/nix/store/0123456789abcdfghijklmnpqrsvwxyz-glibc/include/a.h:1:1: error: x", "", 0},

@@ -1,5 +1,5 @@
-// Package realise builds the targets of one entry and tells what became of
-// each. It evaluates nothing.
+// Package realise builds the targets of one entry, and attributes failures. It evaluates
+// nothing.
 package realise
 
 import (
@@ -16,7 +16,7 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// Store is what a build needs of Nix.
+// Store is the part of Nix that a build needs.
 type Store interface {
 	Valid(ctx context.Context, paths ...string) (map[string]bool, error)
 	Realise(ctx context.Context, outputs []string, emit func(nix.Event)) error
@@ -36,53 +36,52 @@ type Target struct {
 
 // Options say how to build.
 type Options struct {
-	// Emit is told what happens, one event at a time.
+	// Emit is called with each event, one at a time.
 	Emit func(nix.Event)
-	// Retries are the pauses before failed downloads are tried again, and before Nix is
-	// started again that ended for no failed build.
+	// Retries are the pauses before failed downloads are retried, and before Nix is restarted
+	// after an end without a failed build.
 	Retries []time.Duration
-	// Retrying is told of the downloads, each time.
+	// Retrying is called before each retry of downloads.
 	Retrying func(drvs []string, pause time.Duration)
-	// Warn is told, in a line, what changes what can be expected of the build.
+	// Warn is called with a line about anything that changes the expected course.
 	Warn func(text string)
 	// FailFast ends the build as soon as none of the targets can be built any more.
 	FailFast bool
-	// Remote says that the store is on another machine, which gets no settings of ours:
-	// it ends all builds when one fails, and has its own idea of how long a builder may
-	// print nothing.
+	// Remote says that the store is on another machine, which ignores our settings: it ends
+	// all builds when one fails, and has its own max-silent-time.
 	Remote bool
 	// Emulated are the systems whose programs an emulator runs on this machine.
 	Emulated []string
-	// Silence is how long a builder of a remote store may print nothing; 0 is for ever.
+	// Silence is how long a builder of a remote store may print nothing; 0 is no limit.
 	Silence time.Duration
-	// Logs is the directory for the logs of derivations that failed, one file
-	// each, which is emptied first; none are kept if it has no name.
+	// Logs is the directory for the logs of derivations that failed, one file each, which is
+	// emptied first. If it is empty, no logs are kept.
 	Logs string
 }
 
-// Outcome is what became of the targets.
+// Outcome is the result of Run.
 type Outcome struct {
 	Targets  []job.TargetResult
 	Failures []job.Failure
 	Builds   []job.DrvBuild
 	Fetched  nix.Traffic // from substituters
-	// Promised are outputs that were built because the substituter that has them did not
-	// deliver them.
+	// Promised are outputs that were built because the substituter that listed them did not
+	// serve them.
 	Promised []string
 }
 
-// Run realises the targets' derivations, which must be in the store. One that
-// fails does not stop the others. There is an Outcome for every target even
-// with an error, which says that the store could not be asked.
+// Run realises the targets' derivations, which must be in the store. A failure does not stop
+// the others. The Outcome has all targets even with an error, which says that the store could
+// not be queried.
 func Run(ctx context.Context, store Store, targets []Target, o Options) (*Outcome, error) {
 	r := &realisation{store: store, targets: targets, o: o, impure: map[string]bool{}, watch: newWatch(), logs: newLogs(o.Logs)}
-	r.failures = &failures{graph: newGraph(store), watch: r.watch, given: map[string]string{}, dead: map[string]string{}, hopeless: map[string]bool{}}
+	r.failures = &failures{graph: newGraph(store), watch: r.watch, givenUp: map[string]string{}, deadHosts: map[string]string{}, hopeless: map[string]bool{}}
 	defer r.logs.close()
 	err := r.run(ctx)
 	r.outcome.Builds, r.outcome.Fetched = r.watch.finished, r.watch.fetched
-	r.emulated()
+	r.markEmulated()
 	if err != nil {
-		r.logs.keep(append(r.failedOrUnknown(), r.watch.unfinished()...))
+		r.logs.keepFailed(append(r.failedOrUnknown(), r.watch.unfinished()...))
 	}
 	if err != nil && ctx.Err() != nil {
 		for i := range r.outcome.Targets {
@@ -92,33 +91,32 @@ func Run(ctx context.Context, store Store, targets []Target, o Options) (*Outcom
 	return r.outcome, err
 }
 
-// emulated notes which builds were emulated, by what is known of each of them, and which
-// targets they were for.
-func (r *realisation) emulated() {
+// markEmulated marks the builds that were emulated, and the targets that needed them.
+func (r *realisation) markEmulated() {
 	if len(r.o.Emulated) == 0 {
 		return
 	}
 	for i := range r.outcome.Builds {
 		b := &r.outcome.Builds[i]
 		n := r.failures.node(b.DrvPath)
-		if b.Emulated = r.watch.here[b.DrvPath] && !n.builtin && slices.Contains(r.o.Emulated, n.system); !b.Emulated {
+		if b.Emulated = r.watch.local[b.DrvPath] && !n.builtin && slices.Contains(r.o.Emulated, n.system); !b.Emulated {
 			continue
 		}
 		for j := range r.outcome.Targets {
 			t := &r.outcome.Targets[j]
-			if len(r.failures.among(r.failures.needs(t.DrvPath), b.DrvPath)) > 0 {
+			if len(r.failures.matching(r.failures.needs(t.DrvPath), b.DrvPath)) > 0 {
 				t.Emulated = t.Outcome != job.OutcomePresent && t.Outcome != job.OutcomeFetched
 			}
 		}
 	}
 }
 
-// failedOrUnknown are the derivations that failed, and those of which the store
-// could not be asked.
+// failedOrUnknown returns the derivations that failed, and those about which the store could
+// not be queried.
 func (r *realisation) failedOrUnknown() []string {
 	var drvs []string
 	for i, b := range r.watch.finished {
-		if b.Failed || i >= r.judged {
+		if b.Failed || i >= r.assessed {
 			drvs = append(drvs, b.DrvPath)
 		}
 	}
@@ -129,13 +127,13 @@ type realisation struct {
 	store    Store
 	targets  []Target
 	o        Options
-	outputs  []map[string]string // of each target, by name, as far as they are known
+	outputs  []map[string]string // of each target, by name, as far as known
 	watch    *watch
 	logs     *logs
 	failures *failures
 	outcome  *Outcome
-	judged   int             // of the builds that have ended
-	impure   map[string]bool // the targets' derivations that were built, and each of whose builds makes other outputs
+	assessed int             // how many of the ended builds
+	impure   map[string]bool // impure derivations of targets that were built
 }
 
 func (r *realisation) run(ctx context.Context) error {
@@ -152,14 +150,14 @@ func (r *realisation) run(ctx context.Context) error {
 	if err := r.realise(ctx); err != nil {
 		return err
 	}
-	// What is done is done: a build that was stopped tells the truth too.
-	unstopped, cancel := afterwards(ctx)
+	// A build that was stopped reports its finished targets too.
+	unstopped, cancel := graceContext(ctx)
 	defer cancel()
 	after, err := r.valid(unstopped)
 	if err != nil {
 		return err
 	}
-	resolved, err := r.resolved(unstopped)
+	resolved, err := r.builtOutputs(unstopped)
 	if err != nil {
 		return err
 	}
@@ -168,8 +166,8 @@ func (r *realisation) run(ctx context.Context) error {
 	for _, failed := range failures.all {
 		kept = append(kept, failed.drv)
 	}
-	r.logs.keep(kept)
-	r.outcome.Failures = failures.told()
+	r.logs.keepFailed(kept)
+	r.outcome.Failures = failures.summaries()
 	for i := range r.outcome.Failures {
 		r.outcome.Failures[i].LogFile = r.logs.file(r.outcome.Failures[i].DrvPath)
 	}
@@ -178,9 +176,9 @@ func (r *realisation) run(ctx context.Context) error {
 		t, result := &r.targets[i], &r.outcome.Targets[i]
 		result.Error = ""
 		switch {
-		case r.all(i, before):
+		case r.allValid(i, before):
 			result.Outcome, result.Seconds = job.OutcomePresent, 0
-		case r.all(i, after):
+		case r.allValid(i, after):
 			result.Outcome = job.OutcomeFetched
 			if r.impure[t.DrvPath] || r.watch.built[t.DrvPath] || resolved[r.outputs[i][t.Outputs[0]]] {
 				result.Outcome = job.OutcomeBuilt
@@ -224,21 +222,21 @@ func (r *realisation) promised(ctx context.Context) ([]string, error) {
 	return slices.Compact(paths), err
 }
 
-// afterwards is for questions after a build: one that was stopped gets answers, but
-// does not wait for them for ever.
-func afterwards(ctx context.Context) (context.Context, context.CancelFunc) {
+// graceContext returns a context for queries after a build: if the build was stopped, they
+// still run, for a limited time.
+func graceContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	unstopped := context.WithoutCancel(ctx)
 	switch {
 	case ctx.Err() == nil:
 		return unstopped, func() {}
-	case errors.Is(ctx.Err(), context.DeadlineExceeded): // nobody is waiting at the door
+	case errors.Is(ctx.Err(), context.DeadlineExceeded): // nobody waits for the process to end
 		return context.WithTimeout(unstopped, time.Minute)
 	default:
 		return context.WithTimeout(unstopped, 2500*time.Millisecond)
 	}
 }
 
-// Wanted gives what is to be realised of targets, as DRV!OUT,….
+// Wanted returns the outputs to realise of targets, as DRV!OUT,….
 func Wanted(targets []Target) []string {
 	all := make([]string, len(targets))
 	for i, t := range targets {
@@ -247,8 +245,8 @@ func Wanted(targets []Target) []string {
 	return all
 }
 
-// valid says which outputs of the targets are in the store. Those whose paths
-// follow from what is in them are known only after the build.
+// valid returns which outputs of the targets are in the store. The paths of content-addressed
+// outputs are known only after the build.
 func (r *realisation) valid(ctx context.Context) (map[string]bool, error) {
 	var paths, unknown []string
 	for i, t := range r.targets {
@@ -278,10 +276,10 @@ func (r *realisation) valid(ctx context.Context) (map[string]bool, error) {
 	return r.store.Valid(ctx, paths...)
 }
 
-// resolved gives the outputs that were built, if there are targets whose paths
-// are known only now: in place of such a derivation, Nix builds one that has the
-// inputs' paths put in.
-func (r *realisation) resolved(ctx context.Context) (map[string]bool, error) {
+// builtOutputs returns the outputs that were built, if there are targets whose paths are known
+// only after the build: in place of such a derivation, Nix builds one with the inputs' paths
+// filled in.
+func (r *realisation) builtOutputs(ctx context.Context) (map[string]bool, error) {
 	if !slices.ContainsFunc(r.targets, func(t Target) bool { return len(t.OutPaths) < len(t.Outputs) }) {
 		return nil, nil //nolint:nilnil // none, which is no error
 	}
@@ -295,12 +293,12 @@ func (r *realisation) resolved(ctx context.Context) (map[string]bool, error) {
 	return built, err
 }
 
-// all reports whether a target wants an output, and all that it wants are valid.
-func (r *realisation) all(i int, valid map[string]bool) bool {
+// allValid reports whether a target wants an output, and all wanted outputs are valid.
+func (r *realisation) allValid(i int, valid map[string]bool) bool {
 	return len(r.targets[i].Outputs) > 0 && !slices.ContainsFunc(r.targets[i].Outputs, func(output string) bool { return !valid[r.outputs[i][output]] })
 }
 
-// sizes fills in the outputs that are there.
+// sizes fills in the outputs that are valid, with their sizes.
 func (r *realisation) sizes(ctx context.Context, valid map[string]bool) error {
 	if len(valid) == 0 {
 		return nil
@@ -324,16 +322,16 @@ func (r *realisation) sizes(ctx context.Context, valid map[string]bool) error {
 	return nil
 }
 
-// measure gives the size of a closure, and what packages have of it.
+// measure returns the size of a closure, and of packages in it.
 func measure(infos map[string]nix.PathInfo, path string) (size int64, parts map[string]int64) {
 	seen := map[string]bool{path: true}
 	parts = map[string]int64{}
 	for todo := []string{path}; len(todo) > 0; {
-		at := todo[len(todo)-1]
+		current := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		info := infos[at]
+		info := infos[current]
 		size += info.NarSize
-		parts[job.PackageName(at)] += info.NarSize
+		parts[job.PackageName(current)] += info.NarSize
 		for _, ref := range info.References {
 			if !seen[ref] {
 				seen[ref] = true

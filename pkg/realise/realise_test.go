@@ -19,8 +19,8 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// store is a Nix store without Nix: derivations with one output each, of which
-// some fail. The whole commands are tested on the real one.
+// store is a Nix store without Nix: derivations with one output each, some of which fail. The
+// scripts for whole commands test a real store.
 type store struct {
 	inputs   map[string][]string // of each derivation, by name
 	valid    map[string]bool     // output paths
@@ -51,7 +51,7 @@ func nameOf(path string) string {
 	return strings.TrimSuffix(path[strings.IndexByte(path, '-')+1:], ".drv")
 }
 
-// asResolved is the derivation that is built in place of one whose inputs float.
+// asResolved returns the derivation that is built in place of one with floating inputs.
 func asResolved(name string) string {
 	return "/nix/store/22222222222222222222222222222222-" + name + ".drv"
 }
@@ -98,7 +98,7 @@ func (s *store) RealiseImpure(ctx context.Context, drv string, emit func(nix.Eve
 	return map[string]string{"out": outPath(nameOf(drv)), "doc": outPath(nameOf(drv))}, nil
 }
 
-// ToBuild has what Realise would begin, if nothing failed.
+// ToBuild returns the derivations that Realise would build if none failed.
 func (s *store) ToBuild(_ context.Context, outputs []string) ([]string, error) {
 	if err := s.broken["ToBuild"]; err != nil {
 		return nil, err
@@ -299,7 +299,7 @@ func TestOutcomes(t *testing.T) {
 	for _, b := range got.Builds {
 		built = append(built, nameOf(b.DrvPath)+map[bool]string{true: " failed"}[b.Failed])
 	}
-	// The stand-in tries nginx once for each that needs it.
+	// The stand-in tries nginx once for each derivation that needs it.
 	if diff := cmp.Diff([]string{"base", "service", "host", "other", "nginx failed", "nginx failed", "nginx failed"}, built); diff != "" {
 		t.Error(diff)
 	}
@@ -308,7 +308,7 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
-// A target of which no output is wanted is not there already, nor done at all.
+// A target without wanted outputs is neither present nor done.
 func TestNothingWanted(t *testing.T) {
 	s := &store{valid: map[string]bool{}}
 	nothing := target(0, "nothing")
@@ -337,7 +337,7 @@ func TestSeveralOutputs(t *testing.T) {
 	if want := drvPath("many") + "!bin,doc"; s.asked[0] != want {
 		t.Errorf("asked for %s, want %s", s.asked[0], want)
 	}
-	// Nix says that all is well, but one output is not there.
+	// Nix reports success, but one output is missing.
 	if r := got.Targets[0]; r.Outcome != job.OutcomeFailed || !strings.Contains(r.Error, "not in the store") {
 		t.Errorf("got %+v", r)
 	}
@@ -359,7 +359,7 @@ func TestCancelled(t *testing.T) {
 	}
 }
 
-// A line of a log may be as long as it likes.
+// A line of a log may be of any length.
 func TestLongLines(t *testing.T) {
 	w := newWatch()
 	w.see(nix.Event{Kind: nix.BuildStarted, Path: drvPath("x")}, false)

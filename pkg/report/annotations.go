@@ -9,25 +9,24 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// An Annotation is a message on the page of the run. Title and Message are
-// foreign text without control characters, besides newlines in the Message.
+// An Annotation is a message on the page of the run. Title and Message are foreign text without
+// control characters, except for newlines in the Message.
 type Annotation struct {
-	Level   string // "error", "warning" or "notice", as workflow commands are called
+	Level   string // "error", "warning" or "notice": the name of the workflow command
 	Title   string
 	Message string
-	// File and Line are where in the repository it is about, if that is known, as
-	// in [job.TargetResult]: File is foreign text without control characters.
+	// File and Line are the position in the repository, if known, as in [job.TargetResult]:
+	// File is foreign text without control characters.
 	File string
 	Line int
 }
 
-// maxAnnotations is how many of a level GitHub shows of a step.
+// maxAnnotations is the most annotations of a level that GitHub shows for a step.
 const maxAnnotations = 10
 
-// Annotations returns the verdict's annotations, those that explain most first:
-// the root causes, then errors beside the targets, and targets without a result.
-// There are at most ten of each level; if there were more, the last one says how
-// many.
+// Annotations returns the verdict's annotations, the most important first: the root causes, then
+// errors outside of targets, and targets without a result. There are at most ten of each level;
+// if there were more, the last one has their number.
 func Annotations(of *verdict.Verdict) []Annotation {
 	v := view{of}
 	var errs, warnings, infos []Annotation
@@ -45,7 +44,7 @@ func Annotations(of *verdict.Verdict) []Annotation {
 		}
 	}
 	if missing := v.HostsFirst(verdict.TargetMissing); len(missing) > 0 {
-		errs = append(errs, Annotation{Title: text.Plural(len(missing), "target") + " without a result", Message: who(missing)})
+		errs = append(errs, Annotation{Title: text.Plural(len(missing), "target") + " without a result", Message: nameLine(missing)})
 	}
 	if v.Status == verdict.Failure && len(errs) == 0 {
 		errs = append(errs, Annotation{Title: "nix-matrix", Message: v.Reason})
@@ -53,7 +52,7 @@ func Annotations(of *verdict.Verdict) []Annotation {
 	if v.Cancelled {
 		warnings = append(warnings, Annotation{Title: "Cancelled", Message: v.Reason})
 	}
-	warnings = append(warnings, v.spared()...)
+	warnings = append(warnings, v.optionalFailures()...)
 	for _, r := range v.Ignored {
 		warnings = append(warnings, Annotation{Title: "A result does not count", Message: text.Line(cmp.Or(r.Name, r.Entry)) + ": " + r.Why})
 	}
@@ -63,8 +62,8 @@ func Annotations(of *verdict.Verdict) []Annotation {
 	return append(append(atLevel("error", errs), atLevel("warning", warnings)...), atLevel("notice", infos)...)
 }
 
-// who returns the names of targets, in one line.
-func who(targets []*verdict.Target) string {
+// nameLine returns the names of targets, in one line.
+func nameLine(targets []*verdict.Target) string {
 	const longest = 1000
 	names := targetNames(targets)
 	for i := range names {
@@ -76,15 +75,15 @@ func who(targets []*verdict.Target) string {
 func (c *rootCause) annotation() Annotation {
 	const logTail = 10
 	var a Annotation
-	a.File, a.Line = c.place()
+	a.File, a.Line = c.location()
 	a.Title = c.title()
 	message := []string{c.headline(func(s string) string { return s })}
-	for _, group := range c.affects() {
-		if group.how != "" && (len(c.targets)+len(c.also) > 1 || group.how == blockedByIt) {
-			message = append(message, group.how+": "+who(group.all()))
+	for _, group := range c.affectedTargets() {
+		if group.label != "" && (len(c.targets)+len(c.alsoBlocked) > 1 || group.label == blockedByIt) {
+			message = append(message, group.label+": "+nameLine(group.all()))
 		}
 	}
-	_, detail := c.happened()
+	_, detail := c.statement()
 	log := c.log()
 	message = append(append(message, detail...), log[max(0, len(log)-logTail):]...)
 	if c.silent() {
@@ -103,20 +102,20 @@ func (c *rootCause) annotation() Annotation {
 	return a
 }
 
-// title returns the name of the failure, and how much it blocks.
+// title returns the name of the failure, and the targets that it blocks.
 func (c *rootCause) title() string {
 	title := text.Plural(len(c.targets), "target")
 	if name := c.name(); name != "" {
 		title = name
 	}
 	blocked := ""
-	for _, group := range c.affects() {
+	for _, group := range c.affectedTargets() {
 		all := group.all()
 		first := text.Line(all[0].Name())
 		switch {
-		case group.how != blockedByIt:
+		case group.label != blockedByIt:
 			if c.drv != "" && len(all) == 1 {
-				title = first // which people know better than its derivation
+				title = first // people know it better than its derivation
 			}
 		case len(all) == 1:
 			blocked = " and blocks " + first
@@ -124,7 +123,7 @@ func (c *rootCause) title() string {
 			blocked = " and blocks " + text.Plural(len(all), "target")
 		}
 	}
-	return title + c.what() + blocked
+	return title + c.outcome() + blocked
 }
 
 // atLevel returns all annotations of a level, or as many as GitHub shows.

@@ -60,7 +60,7 @@ func TestRootCausesComeFirst(t *testing.T) {
 	}
 }
 
-// The first line says what happened, not to whom.
+// The first line is about the failure, not about the target.
 func TestAnAnnotationBeginsWithItsCause(t *testing.T) {
 	t.Parallel()
 	p := planOf(pkg("nginx"), pkg("a"), pkg("b"), pkg("c"), unevaluated(host("old", ""), "error: undefined variable 'x'"), unevaluated(host("older", ""), "error: undefined variable 'x'"))
@@ -129,14 +129,14 @@ func TestWhatHappened(t *testing.T) {
 		results := resultsOf(p)
 		fail(results[0], 0, nginx, "boom")
 		results[0].Targets[0].Error = test.message
-		reason, detail := view{judged(p, planKey, results, nil)}.rootCauses(false)[0].happened()
+		reason, detail := view{judged(p, planKey, results, nil)}.rootCauses(false)[0].statement()
 		if diff := cmp.Diff(test.detail, detail); reason != test.reason || diff != "" {
 			t.Errorf("%q: %q\n%s", test.message, reason, diff)
 		}
 	}
 }
 
-// A push that may fail is a warning, once for all entries that it fails for alike.
+// An optional push that fails is a warning, once for all entries with the same error.
 func TestOptionalPushes(t *testing.T) {
 	t.Parallel()
 	p := planOf(host("nas", ""), host("pi3", ""), host("router", ""))
@@ -152,8 +152,8 @@ func TestOptionalPushes(t *testing.T) {
 		t.Fatalf("%s: %s", v.Status, v.Reason)
 	}
 	want := []Annotation{
-		{Level: "warning", Title: "Not pushed to cachix:fleet", Message: "401\nno\nThis makes nothing red. Of: nixosConfigurations.nas, nixosConfigurations.pi3"},
-		{Level: "warning", Title: "Not pushed to cachix:fleet", Message: "502\nThis makes nothing red. Of: nixosConfigurations.router"},
+		{Level: "warning", Title: "Not pushed to cachix:fleet", Message: "401\nno\nThe push is optional. Entries: nixosConfigurations.nas, nixosConfigurations.pi3"},
+		{Level: "warning", Title: "Not pushed to cachix:fleet", Message: "502\nThe push is optional. Entries: nixosConfigurations.router"},
 	}
 	if diff := cmp.Diff(want, Annotations(v)); diff != "" {
 		t.Error(diff)
@@ -174,7 +174,7 @@ func TestOptionalPushes(t *testing.T) {
 	}
 }
 
-// A worker must not be able to tell people what to type.
+// A worker cannot add commands for people to type.
 func TestThePlanSaysHowToReproduce(t *testing.T) {
 	t.Parallel()
 	p := planOf(host("nas", ""))

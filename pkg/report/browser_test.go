@@ -14,7 +14,7 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// findings opens a page that writes JSON into its element of the id "found".
+// findings opens a page that writes JSON into its element with the id "found", and returns it.
 func findings(t *testing.T, address string, found any) {
 	t.Helper()
 	dom := testbench.DOM(t, address)
@@ -27,7 +27,7 @@ func findings(t *testing.T, address string, found any) {
 	}
 }
 
-// diagrams draws each of some diagrams with Mermaid and tells what is in the picture.
+// diagrams draws diagrams with Mermaid and returns the contents of the pictures.
 const diagrams = `<!doctype html><meta charset="utf-8"><pre id="found"></pre><div id="stage" style="width:800px"></div>
 <script src="/mermaid.js"></script>
 <script>
@@ -53,7 +53,7 @@ onload = async () => {
 };
 </script>`
 
-// Mermaid draws each entry, whatever it is called.
+// Mermaid draws each entry, whatever its name.
 func TestMermaidDrawsTheTimeLine(t *testing.T) {
 	texts := append([]string{"gantt", "title a b", "section a", "click x href y", "done", "2026-01-01", "%%{init: {}}%%", "a:b:c", "a #quot; b; c", "---\ntitle: x\n---", "vert", "excludes weekends"}, hostileTexts...)
 	var all []string
@@ -87,7 +87,7 @@ func TestMermaidDrawsTheTimeLine(t *testing.T) {
 			continue
 		}
 		for k, w := range bars {
-			if want := strings.Join(strings.Fields(mark(w)+" "+unarmedLabel(w.Entry)), " "); !strings.HasPrefix(strings.Join(strings.Fields(f.Labels[k]), " "), want) {
+			if want := strings.Join(strings.Fields(mark(w)+" "+mermaidLabel(w.Entry)), " "); !strings.HasPrefix(strings.Join(strings.Fields(f.Labels[k]), " "), want) {
 				t.Errorf("the label is %q, not %q", f.Labels[k], want)
 			}
 		}
@@ -97,7 +97,7 @@ func TestMermaidDrawsTheTimeLine(t *testing.T) {
 	}
 }
 
-// hostileNames is a verdict on entries of these names.
+// hostileNames returns a verdict on entries with these names.
 func hostileNames(names []string) *verdict.Verdict {
 	v := &verdict.Verdict{}
 	for i, name := range names {
@@ -107,7 +107,7 @@ func hostileNames(names []string) *verdict.Verdict {
 	return v
 }
 
-// serve hands out pages, and a script if there is one.
+// serve serves pages, and a script if there is one.
 func serve(t *testing.T, pages map[string]string, script string) string {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -11,23 +11,22 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// A rootCause is one thing that went wrong and the targets that it took along.
+// A rootCause is one failure and the targets that failed because of it.
 type rootCause struct {
-	drv        string // the derivation that failed; empty where none did
-	evaluation bool   // there was none yet
+	drv        string // the derivation that failed; empty if none did
+	evaluation bool   // the targets could not be evaluated
 	targets    []*verdict.Target
-	// also are targets that it kept from being built too, which tell of another cause.
-	also []*verdict.Target
-	// further are causes that no target tells of, as each has another one: those of the
-	// targets here.
+	// alsoBlocked are targets that it kept from being built too, and that name another cause.
+	alsoBlocked []*verdict.Target
+	// further are the other causes of these targets, which no target names first.
 	further []*rootCause
-	failure *job.Failure // what is known of it beside the targets
+	failure *job.Failure // of the derivation, if known
 }
 
-// rootCauses groups the targets that failed, either those that could not be
-// evaluated or the others, by what is to blame: the derivation that failed, else
-// the error. What hits hosts comes first, then what hits most. Where more than one
-// derivation failed, a target is with the one that it tells of.
+// rootCauses groups the targets that failed, either those that could not be evaluated or the
+// others, by their cause: the derivation that failed, else the error. Causes of hosts come first,
+// then those of the most targets. If several derivations failed for a target, it is with the one
+// that it names first.
 func (v view) rootCauses(evaluation bool) []*rootCause {
 	failures := map[string]*job.Failure{}
 	for i := range v.Failures {
@@ -66,20 +65,20 @@ func (v view) rootCauses(evaluation bool) []*rootCause {
 				byKey[[2]string{drv}] = c
 				own.further = append(own.further, c)
 			}
-			if c != own && (len(c.also) == 0 || c.also[len(c.also)-1] != t) {
-				c.also = append(c.also, t)
+			if c != own && (len(c.alsoBlocked) == 0 || c.alsoBlocked[len(c.alsoBlocked)-1] != t) {
+				c.alsoBlocked = append(c.alsoBlocked, t)
 			}
 		}
 	}
 	slices.SortStableFunc(causes, func(a, b *rootCause) int {
-		return cmp.Or(cmp.Compare(b.hosts(), a.hosts()), cmp.Compare(len(b.targets)+len(b.also), len(a.targets)+len(a.also)))
+		return cmp.Or(cmp.Compare(b.hostRank(), a.hostRank()), cmp.Compare(len(b.targets)+len(b.alsoBlocked), len(a.targets)+len(a.alsoBlocked)))
 	})
 	return causes
 }
 
-// hosts returns 1 if a host is among the targets, else 0.
-func (c *rootCause) hosts() int {
-	if slices.ContainsFunc(slices.Concat(c.targets, c.also), func(t *verdict.Target) bool { return t.Target.Kind.IsHost() }) {
+// hostRank returns 1 if any of the targets is a host, else 0.
+func (c *rootCause) hostRank() int {
+	if slices.ContainsFunc(slices.Concat(c.targets, c.alsoBlocked), func(t *verdict.Target) bool { return t.Target.Kind.IsHost() }) {
 		return 1
 	}
 	return 0
@@ -87,8 +86,8 @@ func (c *rootCause) hosts() int {
 
 const postBuildFailed = "post_build failed"
 
-// what returns how it ended, in few words.
-func (c *rootCause) what() string {
+// outcome returns the kind of failure, in few words.
+func (c *rootCause) outcome() string {
 	if len(c.targets) == 0 {
 		return " failed"
 	}
@@ -104,8 +103,7 @@ func (c *rootCause) what() string {
 	}
 }
 
-// name returns the name of the derivation, else of the only target. Without either it is
-// empty.
+// name returns the name of the derivation, else of the only target, else "".
 func (c *rootCause) name() string {
 	switch {
 	case c.drv != "":
@@ -117,7 +115,7 @@ func (c *rootCause) name() string {
 	}
 }
 
-// headline returns the root cause in a line. quote makes foreign text fit for the place of the
+// headline returns the root cause in a line. quote makes foreign text safe for the format of the
 // line.
 func (c *rootCause) headline(quote func(string) string) string {
 	line := text.Plural(len(c.targets), "target")
@@ -125,15 +123,15 @@ func (c *rootCause) headline(quote func(string) string) string {
 		line = quote(name)
 	}
 	if len(c.targets) == 0 || !c.targets[0].StepFailed() && !c.targets[0].TimedOut { // else that is the reason
-		line += c.what()
+		line += c.outcome()
 	}
-	if reason, _ := c.happened(); reason != "" {
+	if reason, _ := c.statement(); reason != "" {
 		line += ": " + quote(reason)
 	}
 	return line
 }
 
-// others returns a line for each cause that no target mentions, with the end of its log.
+// others returns a line for each further cause, with the end of its log.
 func (c *rootCause) others(quote func(string) string) []string {
 	const longest = 160
 	all := make([]string, len(c.further))
@@ -151,24 +149,24 @@ func (c *rootCause) othersTitle() string {
 	return text.Plural(len(c.further), "more derivation failed", "more derivations failed")
 }
 
-// An affected is targets that a root cause took along, and how.
+// An affected is a group of targets that failed because of a root cause.
 type affected struct {
-	how     string // ours; empty where the headline names them
-	targets []*verdict.Target
-	also    []*verdict.Target // which are named with another cause too
+	label       string // empty if the headline names them
+	targets     []*verdict.Target
+	alsoBlocked []*verdict.Target // named with another cause too
 }
 
-func (a *affected) all() []*verdict.Target { return slices.Concat(a.targets, a.also) }
+func (a *affected) all() []*verdict.Target { return slices.Concat(a.targets, a.alsoBlocked) }
 
 const blockedByIt = "blocked by it"
 
-// affects returns the targets that are hit, first those that failed themselves.
-func (c *rootCause) affects() []affected {
+// affectedTargets returns the affected targets, first those that failed themselves.
+func (c *rootCause) affectedTargets() []affected {
 	switch {
 	case c.drv == "" && len(c.targets) == 1:
-		return []affected{{how: "", targets: c.targets}}
+		return []affected{{label: "", targets: c.targets}}
 	case c.drv == "":
-		return []affected{{how: "targets", targets: c.targets}}
+		return []affected{{label: "targets", targets: c.targets}}
 	}
 	var itself, blocked []*verdict.Target
 	for _, t := range c.targets {
@@ -180,10 +178,10 @@ func (c *rootCause) affects() []affected {
 	}
 	var all []affected
 	if len(itself) > 0 {
-		all = append(all, affected{how: "target", targets: itself})
+		all = append(all, affected{label: "target", targets: itself})
 	}
-	if len(blocked)+len(c.also) > 0 {
-		all = append(all, affected{blockedByIt, blocked, c.also})
+	if len(blocked)+len(c.alsoBlocked) > 0 {
+		all = append(all, affected{blockedByIt, blocked, c.alsoBlocked})
 	}
 	return all
 }
@@ -198,8 +196,8 @@ func (c *rootCause) hasLog() *verdict.Target {
 	return nil
 }
 
-// place returns the place in the repository that the log names.
-func (c *rootCause) place() (file string, line int) {
+// location returns the position in the repository that the log names.
+func (c *rootCause) location() (file string, line int) {
 	for _, t := range c.targets {
 		if t.Result == nil || t.StepFailed() {
 			continue
@@ -230,7 +228,7 @@ func (c *rootCause) log() []string {
 	return text.Lines(strings.Join(all, "\n"))
 }
 
-// silent reports whether what failed printed nothing.
+// silent reports whether the failed builder or command printed nothing.
 func (c *rootCause) silent() bool {
 	failed := c.failure != nil && c.failure.Silent || len(c.targets) > 0 && c.targets[0].StepFailed()
 	return failed && len(c.log()) == 0
@@ -262,11 +260,11 @@ func (c *rootCause) wholeLog() []string {
 	return WholeLog(c.failure)
 }
 
-// logExcerpt matches the lines of a log that Nix puts into an error, and its hint how to see
-// all of it, on a machine that is gone.
+// logExcerpt matches the lines of a log that Nix adds to an error, and its hint how to see the
+// whole log, which is on another machine.
 var logExcerpt = regexp.MustCompile(`^ *(?:[Ll]ast \d+ log lines?:$|>(?: |$)|For full logs, run|nix log /)`)
 
-// message returns the error, without the log where there is one.
+// message returns the error, without the excerpt of the log if there is a log.
 func (c *rootCause) message() []string {
 	var all []string
 	switch {
@@ -281,16 +279,16 @@ func (c *rootCause) message() []string {
 	return slices.DeleteFunc(all, logExcerpt.MatchString)
 }
 
-// The phrases of Nix around the statement of an error.
+// Nix's phrases around the statement of an error.
 var (
 	cannotBuild = regexp.MustCompile(`^Cannot build '.*'\.$`)
 	outputPaths = regexp.MustCompile(`^ *(?:Output paths:|/nix/store/\S+)$`)
 	itself      = regexp.MustCompile(`(?:: | (?:for |of |in )?(?:fixed-output derivation )?)?['"]?\x00['"]?`) // NUL is the derivation
 )
 
-// happened returns the first statement of the error, in a line and without the name of the
+// statement returns the first statement of the error, in a line and without the name of the
 // derivation, and the rest of the error.
-func (c *rootCause) happened() (reason string, detail []string) {
+func (c *rootCause) statement() (reason string, detail []string) {
 	const longest = 300
 	all := c.message()
 	for len(all) > 1 && (all[0] == "" || all[0] == "error:") {
@@ -313,7 +311,7 @@ func (c *rootCause) happened() (reason string, detail []string) {
 		reason = short
 	}
 	if reason == "" || len(reason) > longest || c.evaluation && len(detail) > 0 {
-		detail = all // else it is to be read in pieces
+		detail = all // else the message would be in pieces
 	}
 	return text.Clip(reason, longest), text.Lines(strings.Join(detail, "\n"))
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// severalCauses is a verdict on five hosts that a part of 24 derivations kept from being
-// built, of which each host tells of another one first.
+// severalCauses returns a verdict on five hosts that some of 24 derivations kept from being built.
+// Each host names another one first.
 func severalCauses() *verdict.Verdict {
 	p := planOf(host("a", "x86_64-linux"), host("b", "x86_64-linux"), host("c", "x86_64-linux"), host("d", "x86_64-linux"), host("e", "x86_64-linux"), pkg("part00"))
 	results := resultsOf(p)
@@ -35,7 +35,7 @@ func severalCauses() *verdict.Verdict {
 	return judged(p, planKey, results, needsOf(verdict.Success, verdict.Failure))
 }
 
-// All that failed of itself is named, with all that it keeps from being built.
+// All derivations that failed are named, with all targets that they block.
 func TestAllCauses(t *testing.T) {
 	t.Parallel()
 	v := severalCauses()
@@ -66,7 +66,7 @@ func TestAllCauses(t *testing.T) {
 	}
 	for _, c := range (view{v}).rootCauses(false) {
 		var hit []string
-		for _, group := range c.affects() {
+		for _, group := range c.affectedTargets() {
 			hit = append(hit, targetNames(group.all())...)
 		}
 		want := map[string]string{
@@ -80,7 +80,7 @@ func TestAllCauses(t *testing.T) {
 	}
 }
 
-// Where there is little room, each target is named once before any is named again.
+// With little room, each target is named once before any is named again.
 func TestNamesOfManyCauses(t *testing.T) {
 	t.Parallel()
 	var targets []job.Target
@@ -107,7 +107,7 @@ func TestNamesOfManyCauses(t *testing.T) {
 	}
 }
 
-// Where there is no log, what failed has printed nothing, or it was never begun.
+// Without a log, the builder has printed nothing, or was never started.
 func TestSilent(t *testing.T) {
 	for what, test := range map[string]struct {
 		set  func(*job.Result)

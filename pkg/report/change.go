@@ -9,15 +9,15 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-const changeTitle = "What this rebuilds"
+const changeTitle = "Changes"
 
-// A change shows what is different from another run.
+// A change shows the difference from another run.
 type change struct{ *verdict.Change }
 
 // markdown returns the change as a section of at most about limit bytes.
 func (c change) markdown(limit int, o SummaryOptions) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "### %s\n\nAgainst %s: %s.\n\n", changeTitle, c.base(o), c.tally())
+	fmt.Fprintf(&b, "### %s\n\nCompared with %s: %s.\n\n", changeTitle, c.baseLink(o), c.counts())
 	limit -= b.Len()
 	const longest = 120
 	if len(c.Changed) > 0 {
@@ -25,7 +25,7 @@ func (c change) markdown(limit int, o SummaryOptions) string {
 		for i, t := range c.Changed {
 			rows[i] = fmt.Sprintf("| %s | %s | %s |\n", text.Cell(t.Name, longest), sizes(t), growths(t, func(name string) string { return text.Cell(name, longest/2) }))
 		}
-		b.WriteString("| Changed | Closure | What grew and shrank |\n|---|---|---|\n" + tableRows(rows, limit/2) + "\n")
+		b.WriteString("| Changed | Closure | Size differences |\n|---|---|---|\n" + tableRows(rows, limit/2) + "\n")
 	}
 	for _, group := range []struct {
 		what  string
@@ -43,7 +43,7 @@ func (c change) markdown(limit int, o SummaryOptions) string {
 	return b.String()
 }
 
-// tableRows returns as many rows as fit into limit bytes, and one with the number of the
+// tableRows returns as many rows as fit into limit bytes, and a row with the number of the
 // others.
 func tableRows(rows []string, limit int) string {
 	var b strings.Builder
@@ -57,8 +57,8 @@ func tableRows(rows []string, limit int) string {
 	return b.String()
 }
 
-// tally returns the numbers of the change.
-func (c change) tally() string {
+// counts returns the numbers of the change.
+func (c change) counts() string {
 	var parts []string
 	for _, count := range []struct {
 		n    int
@@ -68,15 +68,15 @@ func (c change) tally() string {
 			parts = append(parts, fmt.Sprintf("%d %s", count.n, count.what))
 		}
 	}
-	line := cmp.Or(strings.Join(parts, ", "), "nothing is there")
+	line := cmp.Or(strings.Join(parts, ", "), "no targets")
 	if c.Rebuild >= 0 {
-		line += fmt.Sprintf("; %s to build that nobody had", text.Plural(c.Rebuild, "derivation"))
+		line += fmt.Sprintf("; %s to build", text.Plural(c.Rebuild, "missing derivation"))
 	}
 	return line
 }
 
-// of returns the branch and the commit that it is compared with.
-func (c change) of(name func(string) string) string {
+// baseName returns the branch and the commit of the other run.
+func (c change) baseName(name func(string) string) string {
 	const short = 8
 	line := name(cmp.Or(c.Branch, "the default branch"))
 	if c.Commit != "" {
@@ -85,8 +85,8 @@ func (c change) of(name func(string) string) string {
 	return line
 }
 
-func (c change) base(o SummaryOptions) string {
-	line := c.of(func(name string) string { return text.Code(name, 100) })
+func (c change) baseLink(o SummaryOptions) string {
+	line := c.baseName(func(name string) string { return text.Code(name, 100) })
 	if o.owns(c.URL) {
 		line = "[" + line + "](" + c.URL + ")"
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// However much has changed, the section stays within its limit.
+// The section stays within its limit for any number of changes.
 func TestChangesAreCut(t *testing.T) {
 	t.Parallel()
 	c := &verdict.Change{Commit: "0123456789abcdef", Branch: "main", Rebuild: -1}

@@ -7,9 +7,9 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// Failure returns in lines why a target of a Result failed: the error, the end of its log, the other
-// derivations that failed, the command that reproduces it, and where the whole log is. All of it is
-// foreign text.
+// Failure returns lines about a failed target of a Result: the error, the end of its log, the other
+// derivations that failed, the command that reproduces it, and the whole log's location. All of it
+// is foreign text.
 func Failure(r *job.Result, t *job.TargetResult) string {
 	const (
 		logTail = 10 // lines
@@ -24,7 +24,7 @@ func Failure(r *job.Result, t *job.TargetResult) string {
 		for _, drv := range t.Causes[1:] {
 			others = append(others, job.DrvName(drv))
 		}
-		message += "\nFailed too: " + text.Some(others, most)
+		message += "\nAlso failed: " + text.Some(others, most)
 	}
 	if t.Reproduce != "" && t.Outcome == job.OutcomeFailed {
 		message += "\nReproduce locally: " + t.Reproduce

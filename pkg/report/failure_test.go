@@ -16,7 +16,7 @@ func TestFailure(t *testing.T) {
 	for want, target := range map[string]job.TargetResult{
 		"boom": {Outcome: job.OutcomeFailed, Error: "boom", Causes: []string{drv("x")}},
 		"boom\n> a\n> a\n> a\n> a\n> a\n> a\n> a\n> a\n> a\n> a": {Outcome: job.OutcomeFailed, Error: "boom", Log: log},
-		"boom\nFailed too: y, z\nReproduce locally: nix build": {
+		"boom\nAlso failed: y, z\nReproduce locally: nix build": {
 			Outcome: job.OutcomeFailed, Error: "boom", Causes: []string{drv("x"), drv("y"), drv("z")}, Reproduce: "nix build",
 		},
 		"stopped": {Outcome: job.OutcomeCancelled, Error: "stopped", Reproduce: "nix build"},

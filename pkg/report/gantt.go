@@ -13,8 +13,8 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// bars returns the entries that took longest, at most so many, in the order of their
-// start, and how many it leaves out. Of one alone there is nothing to compare.
+// bars returns the entries that took longest, at most so many, in the order of their start, and
+// the number of the others. It returns none for a single entry.
 func (v view) bars(most int) (bars []verdict.Work, left int) {
 	for _, w := range v.Work {
 		if w.Seconds > 0 {
@@ -31,7 +31,7 @@ func (v view) bars(most int) (bars []verdict.Work, left int) {
 	return bars, left
 }
 
-// mark returns the sign for how an entry ended.
+// mark returns the sign for the outcome of an entry.
 func mark(w verdict.Work) string {
 	switch {
 	case w.Outcome.OK():
@@ -55,8 +55,7 @@ func (v view) gantt(limit int) string {
 	if len(bars) == 0 {
 		return ""
 	}
-	// Mermaid takes times for local ones and shows them as such: this is midnight
-	// wherever it is read.
+	// Mermaid reads and shows local times: this is midnight everywhere.
 	midnight := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 	axis := "%M:%S"
 	switch {
@@ -75,8 +74,8 @@ func (v view) gantt(limit int) string {
 		case job.OutcomeFailed:
 			tag = "crit"
 		}
-		// The mark at the front keeps a name from being one of Mermaid's words.
-		fmt.Fprintf(&b, "    %s %s, %s :%s, %s, %ds\n", mark(w), unarmedLabel(w.Entry), text.Duration(verdict.Seconds(w.Seconds)),
+		// With the mark at the front, a name is no keyword of Mermaid.
+		fmt.Fprintf(&b, "    %s %s, %s :%s, %s, %ds\n", mark(w), mermaidLabel(w.Entry), text.Duration(verdict.Seconds(w.Seconds)),
 			tag, midnight.Add(verdict.Seconds(w.Start)).Format(time.DateTime), max(1, int(verdict.Seconds(w.Seconds).Seconds())))
 	}
 	b.WriteString("```\n\n")
@@ -86,9 +85,9 @@ func (v view) gantt(limit int) string {
 	return b.String()
 }
 
-// unarmedLabel returns foreign text as a label of Mermaid's, in which only letters, digits and
-// a few other characters are sure to have no meaning.
-func unarmedLabel(s string) string {
+// mermaidLabel returns foreign text as a label for Mermaid, with only letters, digits and a few
+// other characters, which have no meaning.
+func mermaidLabel(s string) string {
 	const longest = 48
 	return text.Clip(strings.Map(func(r rune) rune {
 		if unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune(" ._-+/@", r) {

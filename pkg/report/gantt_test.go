@@ -56,14 +56,14 @@ func TestJobLinks(t *testing.T) {
 		if got := strings.Count(Summary(v, SummaryOptions{RunURL: runURL + "/attempts/2"}), "]("+address+")"); (got == 2) != want || !want && address != runURL && got > 0 {
 			t.Errorf("%q: %d links", address, got)
 		}
-		// Where nobody says which server and repository are ours, none is.
+		// Without RunURL, no server and repository is ours.
 		if got := Summary(v, SummaryOptions{}); address != "" && strings.Contains(got, "]("+address) {
 			t.Errorf("%q is linked to, whatever it is", address)
 		}
 	}
 }
 
-// A record is foreign, too: it links to a run of this repository, or to nothing.
+// A record is foreign too: it links to a run of this repository, or to nothing.
 func TestChangeLinks(t *testing.T) {
 	t.Parallel()
 	const repository = "https://github.com/org/fleet"

@@ -22,7 +22,7 @@ var styleHash = regexp.MustCompile(`sha256-[^']+`)
 
 var update = flag.Bool("update", false, "write the golden files in testdata")
 
-// goldens are verdicts whose reports are kept in testdata, to be read.
+// goldens are verdicts whose reports are in testdata, for people to read.
 var goldens = map[string]func() *verdict.Verdict{
 	"green": func() *verdict.Verdict {
 		p := planOf(pkg("website"), host("notado", "x86_64-linux"), host("pi3", "aarch64-linux"), skipped(pkg("backup"), "cachix:fleet has it"), pkg("notado"))
@@ -74,8 +74,8 @@ var goldens = map[string]func() *verdict.Verdict{
 		results[1].Error = "the build was stopped"
 		return judged(p, planKey, results[:2], needsOf(verdict.Success, verdict.Cancelled))
 	},
-	// The build failed for one, was stopped at the deadline for others, and the
-	// steps after it failed or were left out.
+	// One build failed, others were stopped at the deadline, and steps after the build failed or
+	// were skipped.
 	"steps": func() *verdict.Verdict {
 		p := planOf(
 			host("nas", "x86_64-linux"), host("pi3", "aarch64-linux"), host("pi4", "aarch64-linux"), host("router", "x86_64-linux"), host("vault", "x86_64-linux"),
@@ -100,7 +100,7 @@ var goldens = map[string]func() *verdict.Verdict{
 		results[4].Pushes = []job.Push{{Destination: "cachix:fleet", Error: "502 Bad Gateway", Optional: true}}
 		return judged(p, planKey, results, needsOf(verdict.Success, verdict.Failure))
 	},
-	// One host of four is another derivation now, one can't be evaluated any more.
+	// One host of four has another derivation now, one cannot be evaluated any more.
 	"change":  changed,
 	"no-plan": func() *verdict.Verdict { return judged(nil, "", nil, needsOf(verdict.Failure, verdict.Skipped)) },
 	"no-matrix": func() *verdict.Verdict {
@@ -131,7 +131,7 @@ var goldens = map[string]func() *verdict.Verdict{
 		}
 		return judged(p, planKey, results, needsOf(verdict.Success, verdict.Failure))
 	},
-	// More than one derivation failed that a host needs.
+	// Several dependencies of a host failed.
 	"causes": severalCauses,
 	"hostile": func() *verdict.Verdict {
 		return hostile("`|</code></details>\n## ❌ @octocat #1 [x](https://evil.example)\\")

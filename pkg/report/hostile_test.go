@@ -18,7 +18,7 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// hostile is a verdict in which every text that comes from outside is s.
+// hostile returns a verdict in which every foreign text is s.
 func hostile(s string) *verdict.Verdict {
 	bad := func(t job.Target) job.Target {
 		t.Name, t.Attr, t.System, t.Host, t.Reason, t.Error, t.Reproduce = s, s, s, s, s, s, s
@@ -66,8 +66,8 @@ func hostile(s string) *verdict.Verdict {
 
 var markdown = goldmark.New(goldmark.WithExtensions(extension.GFM))
 
-// structure is what a renderer makes of Markdown, besides the text in code: kinds
-// of blocks and spans, texts, raw HTML.
+// structure returns the result of a Markdown renderer without the text in code: kinds of blocks
+// and spans, texts, raw HTML.
 func structure(md string) string {
 	source := []byte(md)
 	var b strings.Builder
@@ -121,13 +121,13 @@ func TestHostileTextStaysCode(t *testing.T) {
 	}
 }
 
-// checkHostile looks at all that is made of a verdict in which every text is s.
+// checkHostile checks all reports of a verdict in which every foreign text is s.
 func checkHostile(t *testing.T, s string) {
 	t.Helper()
 	v := hostile(s)
 	md := Summary(v, SummaryOptions{RunURL: runURL})
-	// Whether a text is empty once what nobody sees is gone, has several lines, or is
-	// shortened, changes the structure; nothing else may.
+	// The structure may only depend on whether a text is empty without invisible characters, has
+	// several lines, or is shortened.
 	if len(text.Lines(s)) == 1 && len(s) < 200 && !strings.ContainsAny(s, "\r\n") && !logExcerpt.MatchString(text.Lines(s)[0]) {
 		if diff := cmp.Diff(structure(Summary(hostile("x"), SummaryOptions{RunURL: runURL})), structure(md)); diff != "" {
 			t.Errorf("%q gets out of its code (-harmless +hostile):\n%s\n%s", s, diff, md)
@@ -160,7 +160,7 @@ func checkHostile(t *testing.T, s string) {
 	}
 }
 
-// checkMarkdown looks for what foreign text must never become.
+// checkMarkdown refuses markup that foreign text must never become.
 func checkMarkdown(t *testing.T, s, md string) {
 	t.Helper()
 	got := structure(md)
@@ -211,7 +211,7 @@ func checkMarkdown(t *testing.T, s, md string) {
 
 var (
 	ourHTML = regexp.MustCompile(`^("</details>(\\n)?" ?|"<details><summary>[A-Za-z0-9 ]+</summary>\\n" ?)+$`)
-	// What means nothing to Mermaid, behind a mark that no word of Mermaid's begins with.
+	// Characters without a meaning to Mermaid, after a mark that begins no keyword.
 	ourGantt = regexp.MustCompile(`^gantt\n    dateFormat YYYY-MM-DD HH:mm:ss\n    axisFormat (%M:%S|%H:%M|day %-d, %H:%M)\n` +
 		`(    [✓✗○] [\pL\pN ._…+/@-]{0,48}, [0-9hms.]+ :(active|done|crit), 2\d{3}-\d\d-\d\d \d\d:\d\d:\d\d, \d+s\n)+$`)
 	fences = regexp.MustCompile("(?ms)^```+$.*?^```+$")
@@ -229,7 +229,7 @@ func FuzzHostileText(f *testing.F) {
 	f.Fuzz(checkHostile)
 }
 
-// big is a verdict on n targets, each failed for a reason of its own with a long log.
+// big returns a verdict on n targets, each of which failed for its own reason with a long log.
 func big(n int, name, line string) *verdict.Verdict {
 	targets := make([]job.Target, n)
 	for i := range targets {

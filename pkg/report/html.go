@@ -21,28 +21,27 @@ var (
 	pageCSS string
 
 	pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
-		"line":     text.Line, // of all foreign text that is one
+		"line":     text.Line, // for all foreign text in a line
 		"plural":   text.Plural,
 		"took":     duration,
 		"style":    func() template.CSS { return template.CSS(pageCSS) }, //nolint:gosec // it is ours
 		"styleSum": styleSum,
 
 		"changeTitle": func() string { return changeTitle },
-		"against":     func(c *verdict.Change) string { return change{c}.of(text.Line) + ": " + change{c}.tally() },
+		"against":     func(c *verdict.Change) string { return change{c}.baseName(text.Line) + ": " + change{c}.counts() },
 		"sizes":       sizes,
 		"growths":     func(t verdict.ChangedTarget) string { return growths(t, text.Line) },
 	}).Parse(pageHTML))
 )
 
-// styleSum returns the hash by which the page's policy allows its only style.
+// styleSum returns the hash with which the page's policy allows its only style.
 func styleSum() string {
 	sum := sha256.Sum256([]byte(pageCSS))
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// HTML returns the verdict as a page that needs no network and runs no script, with
-// what the Summary has. It shows all targets, whatever o.MaxBytes says, and of logs
-// their end.
+// HTML returns the verdict as a page that needs no network and runs no script, with the contents
+// of the Summary. It shows all targets, regardless of o.MaxBytes, and the end of logs.
 func HTML(of *verdict.Verdict, o SummaryOptions) ([]byte, error) {
 	v := view{of}
 	var b bytes.Buffer
@@ -52,18 +51,18 @@ func HTML(of *verdict.Verdict, o SummaryOptions) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// A page is what page.html shows.
+// A page has the values for page.html.
 type page struct {
 	*verdict.Verdict
 	Tally      string
-	RunURL     string // empty where there is none
+	RunURL     string // empty if there is none
 	About      string // likewise; see Origin
 	Sections   []pageSection
 	Unfinished []pageGroup
 	Bars       []pageBar
 	MoreBars   int
 	Rows       []row
-	Folded     bool              // they are many
+	Folded     bool              // there are many
 	URLs       map[string]string // of jobs, by Entry.Name
 	Hits       []string
 	Totals     []*pushTotal
@@ -76,15 +75,15 @@ type pageSection struct {
 	Causes []pageCause
 }
 
-// A pageCause is something that went wrong.
+// A pageCause is a root cause, or an error of an entry.
 type pageCause struct {
 	Title             string
 	Hit               []pageGroup
 	Derivation, Place string
 	Detail, Log       string
 	Silent            string   // in place of Log
-	WholeLog          []string // where it is
-	Open              bool     // the log need not be asked for
+	WholeLog          []string // its locations
+	Open              bool     // the log is not folded
 	OthersTitle       string
 	Others            []string
 	FoldOthers        bool
@@ -95,7 +94,7 @@ type pageCause struct {
 // A pageLink leads to the page of an entry's job.
 type pageLink struct{ Entry, URL string }
 
-// A pageGroup is targets, and what is said of all of them.
+// A pageGroup is a group of targets, and a text about all of them.
 type pageGroup struct{ How, Names string }
 
 // A pageBar is an entry in the time line.
@@ -114,7 +113,7 @@ func (v view) page(o SummaryOptions) *page {
 	)
 	p := &page{
 		Verdict: v.Verdict, Tally: v.counts(), Rows: v.rows(), URLs: v.links(o),
-		Hits: v.hits(), Totals: v.pushTotals(), Notes: v.notes(text.Line),
+		Hits: v.cacheLines(), Totals: v.pushTotals(), Notes: v.notes(text.Line),
 	}
 	p.Folded = len(p.Rows) > openRows
 	p.About = originLine(v.Origin, func(s string) string { return text.Clip(text.Line(s), 200) })
@@ -135,7 +134,7 @@ func (v view) page(o SummaryOptions) *page {
 		}
 		p.Sections = append(p.Sections, section)
 	}
-	beside := pageSection{Title: "Errors beside the targets"}
+	beside := pageSection{Title: entriesTitle}
 	for _, e := range v.Entries {
 		beside.Causes = append(beside.Causes, pageCause{Title: text.Line(cmp.Or(e.Name, e.Entry)), Detail: ending(text.Lines(e.Message), each), Jobs: p.jobs(e.Name)})
 	}
@@ -161,8 +160,8 @@ func (v view) page(o SummaryOptions) *page {
 }
 
 func (c *rootCause) page(limit int) pageCause {
-	_, detail := c.happened()
-	file, line := c.place()
+	_, detail := c.statement()
+	file, line := c.location()
 	p := pageCause{
 		Title: c.headline(text.Line), Derivation: text.Line(c.drv), Detail: ending(detail, limit), Log: ending(c.log(), limit),
 		Reproduce: strings.Join(c.reproduce(), "\n"), OthersTitle: c.othersTitle(), Others: c.others(text.Line), FoldOthers: len(c.further) > openOthers,
@@ -174,15 +173,15 @@ func (c *rootCause) page(limit int) pageCause {
 	if c.silent() {
 		p.Silent = printedNothing
 	}
-	for _, group := range c.affects() {
-		if group.how != "" {
-			p.Hit = append(p.Hit, pageGroup{group.how, text.Line(strings.Join(targetNames(group.all()), ", "))})
+	for _, group := range c.affectedTargets() {
+		if group.label != "" {
+			p.Hit = append(p.Hit, pageGroup{group.label, text.Line(strings.Join(targetNames(group.all()), ", "))})
 		}
 	}
 	return p
 }
 
-// jobs returns links to the jobs of the first few entries whose pages are known.
+// jobs returns links to the jobs of the first few entries with a known page.
 func (p *page) jobs(entries ...string) []pageLink {
 	var links []pageLink
 	for _, entry := range entries {

@@ -17,7 +17,7 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// measure opens a page in a frame of a width and tells of what it looks like there.
+// measure opens a page in a frame of a width and returns its measurements.
 const measure = `<!doctype html><meta charset="utf-8"><pre id="found"></pre>
 <iframe id="frame" src="/page" width="%d" height="800" style="border:0"></iframe>
 <script>
@@ -41,8 +41,8 @@ onload = () => {
 };
 </script>`
 
-// The page of fifty hosts is read on a desk and on a phone: all of it is there,
-// nothing is wider than the window, and no script runs.
+// The page of fifty hosts on a desktop and on a phone: it is complete, nothing is wider than the
+// window, and no script runs.
 func TestPageInABrowser(t *testing.T) {
 	v := fleet()
 	page, err := HTML(v, SummaryOptions{RunURL: runURL})
@@ -79,7 +79,7 @@ func TestPageInABrowser(t *testing.T) {
 	}
 }
 
-// share is which part of a picture is red, and which is not like its corner.
+// share returns the part of a picture that is red, and the part that differs from its corner.
 func share(shot image.Image) (red, ink float64) {
 	b := shot.Bounds()
 	corner := shot.At(b.Max.X-1, b.Max.Y-1)
@@ -98,8 +98,8 @@ func share(shot image.Image) (red, ink float64) {
 	return red / all, ink / all
 }
 
-// readmePage is the page in the picture of the README: that of a pull request that makes one
-// derivation fail, with what it rebuilds.
+// readmePage returns the page in the picture of the README: that of a pull request that makes one
+// derivation fail, with its changes.
 func readmePage(t *testing.T) string {
 	t.Helper()
 	v := fleet()
@@ -121,7 +121,7 @@ func readmePage(t *testing.T) string {
 	return string(page)
 }
 
-// keep writes the picture of the README.
+// keep writes the picture for the README.
 func keep(t *testing.T, shot image.Image) {
 	t.Helper()
 	f, err := os.Create(filepath.Join("..", "..", ".github", "report.png"))
@@ -135,7 +135,7 @@ func keep(t *testing.T, shot image.Image) {
 	}
 }
 
-// checkPage looks for what foreign text must never become on the page.
+// checkPage refuses markup that foreign text must never become on the page.
 func checkPage(t *testing.T, s string, v *verdict.Verdict) {
 	t.Helper()
 	data, err := HTML(v, SummaryOptions{RunURL: runURL})
@@ -155,7 +155,7 @@ func checkPage(t *testing.T, s string, v *verdict.Verdict) {
 	}
 }
 
-// elements are those of the page in order, with their attributes.
+// elements returns the elements of the page in order, with their attributes.
 func elements(t *testing.T, v *verdict.Verdict) []string {
 	t.Helper()
 	data, err := HTML(v, SummaryOptions{RunURL: runURL})

@@ -7,12 +7,12 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// folded returns Markdown that is hidden behind a line of our own.
+// folded returns Markdown that is folded below a title, which must not be foreign text.
 func folded(title, markdown string) string {
 	return "<details><summary>" + title + "</summary>\n\n" + markdown + "</details>\n\n"
 }
 
-// excerpt returns a code block of what fits of the lines into limit bytes.
+// excerpt returns a code block of as many lines as fit into limit bytes.
 func excerpt(all []string, limit int, both bool) string {
 	taken, cut, left := text.ClipLines(all, limit, both)
 	if len(taken) == 0 {

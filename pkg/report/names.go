@@ -9,19 +9,19 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// names hands out the names of what failed, as code spans within a number of
-// bytes for all of them. They are cut before any of them is left out.
+// names returns the names of failed targets and entries as code spans, within a limit of bytes for
+// all of them. Names are cut before any of them is left out.
 type names struct {
-	longest int // bytes of one
-	room    int
-	spare   int // of room: for names that have been written before
-	titles  int // bytes for lines that say what happened
+	longest    int // bytes of a name
+	room       int
+	repeatRoom int // of room, for names that are repeated
+	titles     int // bytes for titles
 }
 
-// nameCost is what is written around a name, at most.
+// nameCost is the most bytes around a name.
 const nameCost = len(blockTitle + "\n\n")
 
-// newNames finds how long names may be for all of them to fit.
+// newNames returns names with the longest limit at which all of them fit.
 func (v view) newNames(room int) *names {
 	n := &names{titles: room / 4}
 	for _, n.longest = range []int{200, 120, 80, 48, 24} {
@@ -29,7 +29,7 @@ func (v view) newNames(room int) *names {
 		for _, name := range v.failedNames() {
 			size += len(text.Code(name, n.longest)) + nameCost
 		}
-		if n.room, n.spare = min(size, room), max(0, room-size); size <= room {
+		if n.room, n.repeatRoom = min(size, room), max(0, room-size); size <= room {
 			break
 		}
 	}
@@ -54,9 +54,9 @@ func targetNames(targets []*verdict.Target) []string {
 
 func (n *names) of(targets []*verdict.Target) nameList { return n.take(targetNames(targets)) }
 
-// again returns names that are written elsewhere, too.
-func (n *names) again(targets []*verdict.Target) nameList {
-	return n.within(&n.spare, targetNames(targets))
+// repeated returns names that are also written elsewhere.
+func (n *names) repeated(targets []*verdict.Target) nameList {
+	return n.within(&n.repeatRoom, targetNames(targets))
 }
 
 func (n *names) take(all []string) nameList { return n.within(&n.room, all) }
@@ -80,7 +80,7 @@ func (l *nameList) add(more nameList) {
 	l.more += more.more
 }
 
-// title returns the root cause in a line, or nothing where there is no room.
+// title returns the root cause in a line, or "" if there is no room.
 func (n *names) title(c *rootCause) string {
 	title := c.headline(func(s string) string { return text.Code(s, max(n.longest, 80)) })
 	if n.titles -= len(title); n.titles < 0 {
@@ -89,7 +89,7 @@ func (n *names) title(c *rootCause) string {
 	return title
 }
 
-// A nameList is as many names as there was room for.
+// A nameList has as many names as there was room for, and the number of the others.
 type nameList struct {
 	shown []string // Markdown
 	more  int
@@ -103,7 +103,7 @@ func (l nameList) inline() string {
 	return line
 }
 
-// paragraph returns a sentence of its own about how so many targets are hit.
+// paragraph returns the list as a paragraph with a label, "" without one.
 func (l nameList) paragraph(how string) string {
 	const open = 20
 	count := len(l.shown) + l.more
@@ -121,7 +121,7 @@ func (l nameList) paragraph(how string) string {
 	}
 }
 
-// block returns the list as a heading, which counts the names where they are many.
+// block returns the list as a heading, or below a heading with their number if there are many.
 func (l nameList) block() string {
 	const inTitle, open = 3, 20
 	count := len(l.shown) + l.more

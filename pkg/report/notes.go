@@ -11,8 +11,8 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// notes returns the Plan's notices, and remarks about good results. quote makes foreign text
-// fit for its place.
+// notes returns the Plan's notices, and remarks about successful targets. quote makes foreign text
+// safe for its format.
 func (v view) notes(quote func(string) string) []string {
 	ours := v.emulated(quote)
 	var notes []string
@@ -30,19 +30,19 @@ func (v view) notes(quote func(string) string) []string {
 	return notes
 }
 
-// Notices returns the remarks about a Plan for a person: its own, and what follows from it.
+// Notices returns the notices of a Plan, and those about its emulated systems.
 func Notices(p *job.Plan) []string { return notices(p.Notices, p.Emulated) }
 
 func notices(own, emulated []string) []string {
 	all := slices.Clone(own)
 	for _, system := range emulated {
-		all = append(all, fmt.Sprintf("%s is emulated, which is slow. If your plan has the runner, name it in the input runners: %s", system, nativeRunner(system)))
+		all = append(all, fmt.Sprintf("%s is emulated, which is slow. If your GitHub plan has the runner, name it in the input runners: %s", system, nativeRunner(system)))
 	}
 	return all
 }
 
-// slower returns a remark about the entries that took much longer to build than on the default
-// branch, the worst first; empty if there are none.
+// slower returns a remark about the entries that took much longer to build than the last time on
+// the default branch, the worst first; empty if there are none.
 func (v view) slower(quote func(string) string) string {
 	const (
 		most  = 5
@@ -71,10 +71,10 @@ var nativeRunners = map[string]string{
 	"aarch64-linux": "ubuntu-24.04-arm", "x86_64-linux": "ubuntu-latest", "aarch64-darwin": "macos-latest",
 }
 
-// nativeRunner returns the line of the input runners for a system.
+// nativeRunner returns a line of the input runners for a system.
 func nativeRunner(system string) string { return system + "=" + cmp.Or(nativeRunners[system], "LABEL") }
 
-// emulated returns which targets of a system were built under emulation, and how not to.
+// emulated returns a remark for each system about the targets that were built under emulation.
 func (v view) emulated(quote func(string) string) map[string]string {
 	by := map[string][]*verdict.Target{}
 	for _, t := range v.HostsFirst() {
@@ -84,13 +84,12 @@ func (v view) emulated(quote func(string) string) map[string]string {
 	}
 	notes := map[string]string{}
 	for system, targets := range by {
-		notes[system] = fmt.Sprintf("built under emulation (qemu), which is slow: %s; name a native runner with the input runners: %s", few(targets, quote), quote(nativeRunner(system)))
+		notes[system] = fmt.Sprintf("built under emulation (qemu), which is slow: %s. Name a native runner in the input runners: %s", firstNames(targets, quote), quote(nativeRunner(system)))
 	}
 	return notes
 }
 
-// skippedStep returns the reason why the step after the build was skipped; empty if it was
-// not.
+// skippedStep returns the reason why the step after the build was skipped, "" if it was not.
 func skippedStep(t *verdict.Target) string {
 	if t.Result == nil || t.Result.PostBuild == nil || t.Result.PostBuild.Outcome != job.StepSkipped {
 		return ""
@@ -107,13 +106,13 @@ func (v view) skippedSteps(quote func(string) string) []string {
 	}
 	var notes []string
 	for _, why := range slices.Sorted(maps.Keys(by)) {
-		notes = append(notes, fmt.Sprintf("post_build was skipped for %s: %s", few(by[why], quote), quote(why)))
+		notes = append(notes, fmt.Sprintf("post_build was skipped for %s: %s", firstNames(by[why], quote), quote(why)))
 	}
 	return notes
 }
 
-// few returns the names of some of the targets.
-func few(targets []*verdict.Target, quote func(string) string) string {
+// firstNames returns the names of the first targets, and the number of the others.
+func firstNames(targets []*verdict.Target, quote func(string) string) string {
 	const most = 10
 	names := targetNames(targets)
 	for i := range names {
@@ -122,7 +121,7 @@ func few(targets []*verdict.Target, quote func(string) string) string {
 	return text.Some(names, most)
 }
 
-// position writes a place in a file as compilers do.
+// position returns a position in a file as compilers write it.
 func position(file string, line int) string {
 	if line > 0 {
 		file += fmt.Sprintf(":%d", line)

@@ -8,7 +8,7 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// originLine returns the origin as parts of a line, each put into form by quote. It is empty where
+// originLine returns the origin in a line, in which quote makes foreign text safe. It is empty if
 // nothing is known.
 func originLine(o *verdict.Origin, quote func(string) string) string {
 	if o == nil {
@@ -30,7 +30,7 @@ func originLine(o *verdict.Origin, quote func(string) string) string {
 	}
 	if o.Nix != "" && o.Machine != "" {
 		nix := o.Nix
-		if nix[0] >= '0' && nix[0] <= '9' { // others bring their name
+		if nix[0] >= '0' && nix[0] <= '9' { // others have their name
 			nix = "Nix " + nix
 		}
 		parts = append(parts, "evaluated by "+quote(nix)+" on "+quote(o.Machine))
@@ -38,8 +38,8 @@ func originLine(o *verdict.Origin, quote func(string) string) string {
 	return strings.Join(parts, ", ")
 }
 
-// start returns the first n bytes of a foreign text, as of a commit.
+// start returns the first n bytes of a foreign text, such as a commit.
 func start(s string, n int) string {
-	s = text.Line(s) // else half an escape sequence could be left
+	s = text.Line(s) // an escape sequence must not be cut
 	return s[:min(n, len(s))]
 }

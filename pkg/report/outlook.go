@@ -12,32 +12,32 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// An Outlook is a Plan in a few lines, before anything is built. No line holds what
-// controls a terminal or what the runner takes for a command anywhere in a line; those
-// of Failed begin with foreign text.
+// An Outlook shows a Plan in a few lines, before anything is built. No line has characters that
+// control a terminal, or a workflow command that works anywhere in a line; those of Failed begin
+// with foreign text.
 type Outlook struct {
-	Counts  []string // a table of how much of each kind there is
-	Failed  []string // what can't be evaluated, and why; of a few, on further lines, all that Nix says
-	Skipped []string // what needs no building, and why
-	Entries []string // what is built, entry by entry
+	Counts  []string // a table of the numbers of targets
+	Failed  []string // targets that cannot be evaluated, and why; with the whole message of Nix if they are few
+	Skipped []string // targets that are skipped, and why
+	Entries []string // entries with their targets
 	Total   string
 }
 
-// How much an outlook tells: all of it is in the Plan.
+// Limits of an Outlook. The Plan has all.
 const (
 	mostFailed  = 50 // lines
-	inFull      = 3  // failures of which more than a line is told
+	inFull      = 3  // failures with more than a line
 	fullLines   = 15
 	mostSkipped = 20  // lines
 	mostEntries = 60  // lines
 	mostNames   = 20  // in a line
-	ownLine     = 3   // targets skipped for the same reason that have each a line
-	logWidth    = 180 // columns of a log that is no terminal
+	ownLine     = 3   // targets skipped for the same reason with a line each
+	logWidth    = 180 // columns of a log
 	longestName = 100 // bytes
 )
 
-// NewOutlook returns the outlook of a Plan for a terminal of so many columns; 0 is a log.
-// Lists of names are fitted into them.
+// NewOutlook returns the outlook of a Plan for a terminal of so many columns, to which it fits
+// lists of names; 0 is a log.
 func NewOutlook(p *job.Plan, width int) Outlook {
 	width = cmp.Or(width, logWidth)
 	o := Outlook{Total: total(p)}
@@ -46,41 +46,40 @@ func NewOutlook(p *job.Plan, width int) Outlook {
 		w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, "KIND\tSYSTEM\tBUILD\tSKIPPED\tFAILED\tENTRIES")
 		for _, c := range countTargets(p) {
-			fmt.Fprintf(w, "%s\t%s\t%5d\t%7d\t%6d\t%7d\n", c.kind, cmp.Or(brief(c.system, longestName), text.None), c.build, c.skipped, c.failed, len(c.entries))
+			fmt.Fprintf(w, "%s\t%s\t%5d\t%7d\t%6d\t%7d\n", c.kind, cmp.Or(inlineText(c.system, longestName), text.None), c.build, c.skipped, c.failed, len(c.entries))
 		}
-		_ = w.Flush() // a strings.Builder takes everything
+		_ = w.Flush() // a strings.Builder has no errors
 		o.Counts = strings.Split(strings.TrimSuffix(table.String(), "\n"), "\n")
 	}
-	o.Failed = failures(p, brief)
+	o.Failed = failures(p, inlineText)
 	if len(o.Failed) <= inFull {
-		detail(p, o.Failed)
+		addDetails(p, o.Failed)
 	}
-	o.Failed = atMost(o.Failed, mostFailed, "")
+	o.Failed = firstLines(o.Failed, mostFailed, "")
 	for _, g := range skippedGroups(p) {
-		reason := brief(g.reason, 300)
+		reason := inlineText(g.reason, 300)
 		if len(g.names) <= ownLine {
 			for _, name := range g.names {
 				o.Skipped = append(o.Skipped, fmt.Sprintf("  skip   %s: %s", shownName(name), reason))
 			}
 			continue
 		}
-		o.Skipped = append(o.Skipped, fit(fmt.Sprintf("  skip   %d, %s: ", len(g.names), reason), g.names, width))
+		o.Skipped = append(o.Skipped, fitNames(fmt.Sprintf("  skip   %d, %s: ", len(g.names), reason), g.names, width))
 	}
-	o.Skipped = atMost(o.Skipped, mostSkipped, "  ")
+	o.Skipped = firstLines(o.Skipped, mostSkipped, "  ")
 	for i := range p.Entries {
 		e := &p.Entries[i]
 		line := fmt.Sprintf("  build  %s (%s)", shownName(e.Name), systemOf(p, e))
 		if names := entryNames(p, e); len(names) > 0 {
-			line = fit(line+": ", names, width)
+			line = fitNames(line+": ", names, width)
 		}
 		o.Entries = append(o.Entries, line)
 	}
-	o.Entries = atMost(o.Entries, mostEntries, "  ")
+	o.Entries = firstLines(o.Entries, mostEntries, "  ")
 	return o
 }
 
-// OutlookMarkdown returns the outlook as Markdown of at most limit bytes, of which it needs 4
-// KiB at least.
+// OutlookMarkdown returns the outlook as Markdown of at most limit bytes, but at least 4 KiB.
 func OutlookMarkdown(p *job.Plan, limit int) string {
 	limit = max(limit, 4<<10) - 1<<10 // for headings
 	var b strings.Builder
@@ -170,7 +169,7 @@ func countTargets(p *job.Plan) []*targetCounts {
 }
 
 // failures returns a line for each target that cannot be evaluated: the beginning of Nix's
-// message, and the place that it names.
+// message, and the position that it names.
 func failures(p *job.Plan, quote func(string, int) string) []string {
 	var all []string
 	for i := range p.Targets {
@@ -182,7 +181,7 @@ func failures(p *job.Plan, quote func(string, int) string) []string {
 		if message := text.Lines(t.Error); len(message) > 0 {
 			line += ": " + quote(message[0], 300)
 		}
-		if place := position(source(t.Error)); place != "" {
+		if place := position(sourcePosition(t.Error)); place != "" {
 			line += " (" + quote(place, 200) + ")"
 		}
 		all = append(all, line)
@@ -190,8 +189,8 @@ func failures(p *job.Plan, quote func(string, int) string) []string {
 	return all
 }
 
-// detail adds the rest of Nix's message to failures.
-func detail(p *job.Plan, failed []string) {
+// addDetails adds the rest of Nix's message to failures.
+func addDetails(p *job.Plan, failed []string) {
 	n := 0
 	for i := range p.Targets {
 		if p.Targets[i].State != job.StateFailed {
@@ -205,24 +204,24 @@ func detail(p *job.Plan, failed []string) {
 	}
 }
 
-// place is how Nix says where an error is.
-var place = regexp.MustCompile(`(?m)^\s*at (/\S.*?):(\d+)(?::\d+)?:?$`)
+// nixPosition matches a position in an error of Nix.
+var nixPosition = regexp.MustCompile(`(?m)^\s*at (/\S.*?):(\d+)(?::\d+)?:?$`)
 
-// storeSource is where a flake lies that is evaluated.
+// storeSource matches the store path of a flake's source.
 var storeSource = regexp.MustCompile(`^/nix/store/[0-9a-z]{32}-source/`)
 
-// source finds the place that a message of Nix names first.
-func source(message string) (file string, line int) {
+// sourcePosition returns the first position in a message of Nix.
+func sourcePosition(message string) (file string, line int) {
 	const maxMessage = 256 << 10
-	m := place.FindStringSubmatch(text.Clip(message, maxMessage))
+	m := nixPosition.FindStringSubmatch(text.Clip(message, maxMessage))
 	if m == nil {
 		return "", 0
 	}
-	_, _ = fmt.Sscan(m[2], &line) // 0 where the number is too large
+	_, _ = fmt.Sscan(m[2], &line) // 0 if the number is too large
 	return storeSource.ReplaceAllLiteralString(m[1], ""), line
 }
 
-// A skippedGroup is targets that are skipped for the same reason.
+// A skippedGroup is a group of targets that are skipped for the same reason.
 type skippedGroup struct {
 	reason string
 	names  []string
@@ -249,9 +248,9 @@ func skippedGroups(p *job.Plan) []skippedGroup {
 	return groups
 }
 
-// systemOf returns the system of an entry, and how long it took the last time.
+// systemOf returns the system of an entry, and its duration the last time.
 func systemOf(p *job.Plan, e *job.Entry) string {
-	system := cmp.Or(brief(e.System, longestName), text.None)
+	system := cmp.Or(inlineText(e.System, longestName), text.None)
 	if e.QEMU {
 		system += ", emulated"
 	}
@@ -264,8 +263,7 @@ func systemOf(p *job.Plan, e *job.Entry) string {
 	return system
 }
 
-// entryNames returns the names of an entry's targets, none where the entry's own name is
-// enough.
+// entryNames returns the names of an entry's targets, none if it has the name of its only target.
 func entryNames(p *job.Plan, e *job.Entry) []string {
 	var all []string
 	for _, ref := range e.Targets {
@@ -277,13 +275,15 @@ func entryNames(p *job.Plan, e *job.Entry) []string {
 	return all
 }
 
-// brief returns foreign text as a part of a line, of at most limit bytes.
-func brief(s string, limit int) string { return text.NoCommandsWithin(text.Clip(text.Line(s), limit)) }
+// inlineText returns foreign text for the inside of a line, of at most limit bytes.
+func inlineText(s string, limit int) string {
+	return text.NoCommandsWithin(text.Clip(text.Line(s), limit))
+}
 
-func shownName(name string) string { return cmp.Or(brief(name, longestName), text.None) }
+func shownName(name string) string { return cmp.Or(inlineText(name, longestName), text.None) }
 
-// fit adds to a line as many names as fit into so many columns, but one at least.
-func fit(line string, names []string, width int) string {
+// fitNames adds as many names as fit into so many columns to a line, but at least one.
+func fitNames(line string, names []string, width int) string {
 	const more = len(" and 1234 more")
 	columns := len([]rune(line))
 	for i, name := range names {
@@ -301,8 +301,8 @@ func fit(line string, names []string, width int) string {
 	return line
 }
 
-// atMost returns the first lines, and the number of the others.
-func atMost(all []string, most int, indent string) []string {
+// firstLines returns the first lines, and the number of the others.
+func firstLines(all []string, most int, indent string) []string {
 	if len(all) <= most {
 		return all
 	}

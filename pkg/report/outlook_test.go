@@ -48,7 +48,7 @@ func TestOutlookGolden(t *testing.T) {
 	golden(t, "outlook.md", OutlookMarkdown(p, 64<<10))
 }
 
-// However many there are, an outlook is short, and says how many more there are.
+// An outlook of any number of targets is short, and has the number of those left out.
 func TestOutlookIsShort(t *testing.T) {
 	t.Parallel()
 	var targets []job.Target
@@ -90,7 +90,7 @@ func TestNamesFitTheTerminal(t *testing.T) {
 		names = append(names, strings.Repeat("ä", n%7+1))
 	}
 	for width := 1; width < 200; width++ {
-		line := fit("x: ", names, width)
+		line := fitNames("x: ", names, width)
 		if columns := utf8.RuneCountInString(line); columns > width && columns > len("x: ä and 99 more") {
 			t.Errorf("%d columns for %d: %s", columns, width, line)
 		}
@@ -111,7 +111,7 @@ func FuzzHostileOutlook(f *testing.F) {
 	f.Fuzz(checkHostileOutlook)
 }
 
-// checkHostileOutlook looks at all that is told of a Plan in which every text is s.
+// checkHostileOutlook checks the outlooks of a Plan in which every foreign text is s.
 func checkHostileOutlook(t *testing.T, s string) {
 	t.Helper()
 	targets := []job.Target{host("a", ""), pkg("b"), pkg("c"), skipped(pkg("d"), s), unevaluated(host("e", ""), s+"\nat "+s+":7:\nat /"+s+":7:")}

@@ -10,17 +10,17 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// A pushTotal is what all entries sent to one binary cache.
+// A pushTotal is the sum of all entries' pushes to one binary cache.
 type pushTotal struct {
 	Destination            string
 	Entries, Paths, Failed int
-	Spared                 int // of the failed, those that don't count
-	Sent                   int // paths that it lacked
+	Optional               int // optional ones among the failed
+	Sent                   int // paths that the binary cache lacked
 	Bytes                  int64
 	Seconds                float64
 }
 
-// Uploaded returns how much the binary cache lacked, as far as it is known.
+// Uploaded returns the paths and bytes that the binary cache lacked, if known.
 func (t *pushTotal) Uploaded() string {
 	if t.Sent == 0 {
 		return text.None
@@ -28,7 +28,7 @@ func (t *pushTotal) Uploaded() string {
 	return amount(text.Plural(t.Sent, "path"), t.Bytes)
 }
 
-// amount adds bytes to what is said of store paths, if they are known.
+// amount returns a text about store paths with their bytes, if known.
 func amount(paths string, bytes int64) string {
 	if bytes > 0 {
 		paths += ", " + size(bytes)
@@ -36,10 +36,10 @@ func amount(paths string, bytes int64) string {
 	return paths
 }
 
-// Red counts the failures that do.
-func (t *pushTotal) Red() int { return t.Failed - t.Spared }
+// Red returns the number of required pushes that failed.
+func (t *pushTotal) Red() int { return t.Failed - t.Optional }
 
-// pushTotals adds the pushes up, by destination in the order of the first push.
+// pushTotals returns the sums of the pushes by destination, in the order of the first push.
 func (v view) pushTotals() []*pushTotal {
 	by := map[string]*pushTotal{}
 	var totals []*pushTotal
@@ -56,7 +56,7 @@ func (v view) pushTotals() []*pushTotal {
 		if p.Error != "" {
 			t.Failed++
 			if p.Optional {
-				t.Spared++
+				t.Optional++
 			}
 		} else {
 			t.Paths += max(p.Paths, 0)
@@ -65,8 +65,8 @@ func (v view) pushTotals() []*pushTotal {
 	return totals
 }
 
-// hits returns lines about how much came from caches and how much was built.
-func (v view) hits() []string {
+// cacheLines returns lines about the paths from caches, and the derivations that were built.
+func (v view) cacheLines() []string {
 	var paths, built, fetched int
 	var read, unpacked int64
 	var restored, saved verdict.Traffic
@@ -98,9 +98,9 @@ func (v view) hits() []string {
 	return all
 }
 
-// caches returns the sections about caches and pushes, in about twice limit bytes.
-func (v view) caches(limit int) string {
-	hits := v.hits()
+// cachesSection returns the sections about caches and pushes, in about twice limit bytes.
+func (v view) cachesSection(limit int) string {
+	hits := v.cacheLines()
 	for i := range hits {
 		hits[i] = "- " + hits[i]
 	}
@@ -114,8 +114,8 @@ func (v view) caches(limit int) string {
 		if red := t.Red(); red > 0 {
 			failed = fmt.Sprintf("**%d**", red)
 		}
-		if t.Spared > 0 {
-			failed = strings.TrimPrefix(fmt.Sprintf("%s, %d ⚠️ optional", failed, t.Spared), text.None+", ")
+		if t.Optional > 0 {
+			failed = strings.TrimPrefix(fmt.Sprintf("%s, %d ⚠️ optional", failed, t.Optional), text.None+", ")
 		}
 		rows = append(rows, fmt.Sprintf("| %s | %d | %d | %s | %s | %s |\n", text.Cell(t.Destination, 200), t.Entries, t.Paths, t.Uploaded(), duration(t.Seconds), failed))
 	}
@@ -146,11 +146,11 @@ func (v view) textPushed(b *strings.Builder) {
 	}
 }
 
-// kind marks a push whose failure does not count.
+// kind returns a remark for an optional push.
 func kind(p *verdict.Push) string {
 	switch {
 	case p.Withheld:
-		return " (optional, since GitHub gives the run no secrets)"
+		return " (optional, because GitHub gives the run no secrets)"
 	case p.Optional:
 		return " (optional)"
 	default:
@@ -158,8 +158,7 @@ func kind(p *verdict.Push) string {
 	}
 }
 
-// unpushed returns a line for each push that failed: of those that are optional, or not, or
-// of both kinds.
+// unpushed returns a line for each failed push of the given kinds: optional or required.
 func (v view) unpushed(optional ...bool) []string {
 	var all []string
 	for i := range v.Pushes {
@@ -170,13 +169,13 @@ func (v view) unpushed(optional ...bool) []string {
 	return all
 }
 
-// spared returns a warning for each way in which pushes failed that do not count.
-func (v view) spared() []Annotation {
+// optionalFailures returns a warning for each error of optional pushes.
+func (v view) optionalFailures() []Annotation {
 	type failure struct{ destination, why string }
 	by := map[failure]int{}
 	var all []Annotation
 	for _, p := range v.Pushes {
-		if p.Error == "" || !p.Optional || p.Withheld && p.Reason == job.PushNoSecret { // the Plan tells of the last
+		if p.Error == "" || !p.Optional || p.Withheld && p.Reason == job.PushNoSecret { // a notice of the Plan has it
 			continue
 		}
 		f := failure{p.Destination, p.Error}
@@ -186,7 +185,7 @@ func (v view) spared() []Annotation {
 			by[f] = at
 			all = append(all, Annotation{
 				Title:   "Not pushed to " + text.Line(p.Destination),
-				Message: strings.Join(text.Lines(p.Error), "\n") + "\nThis makes nothing red. Of: ",
+				Message: strings.Join(text.Lines(p.Error), "\n") + "\nThe push is optional. Entries: ",
 			})
 		} else {
 			all[at].Message += ", "

@@ -9,7 +9,7 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// What could not be pushed stands everywhere, whatever its colour.
+// A failed push is in every report, whether it makes the verdict red or not.
 func TestPushesThatCannotHappen(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -19,10 +19,10 @@ func TestPushesThatCannotHappen(t *testing.T) {
 	}{
 		"a secret is missing":            {job.Push{Error: "ATTIC_TOKEN is not set", Reason: job.PushNoSecret}, verdict.Failure, ""},
 		"that need not be":               {job.Push{Error: "ATTIC_TOKEN is not set", Reason: job.PushNoSecret, Optional: true}, verdict.Success, " (optional)"},
-		"the run has none":               {job.Push{Error: "ATTIC_TOKEN is not set", Reason: job.PushNoSecret, Optional: true, Withheld: true}, verdict.Success, " (optional, since GitHub gives the run no secrets)"},
+		"the run has none":               {job.Push{Error: "ATTIC_TOKEN is not set", Reason: job.PushNoSecret, Optional: true, Withheld: true}, verdict.Success, " (optional, because GitHub gives the run no secrets)"},
 		"it is refused":                  {job.Push{Error: "the server answers 403", Reason: job.PushRefused, Status: 403}, verdict.Failure, ""},
 		"it is refused, and need not be": {job.Push{Error: "the server answers 403", Reason: job.PushRefused, Status: 403, Optional: true}, verdict.Success, " (optional)"},
-		"it is refused without secrets":  {job.Push{Error: "the server answers 403", Reason: job.PushRefused, Status: 403, Optional: true, Withheld: true}, verdict.Success, " (optional, since GitHub gives the run no secrets)"},
+		"it is refused without secrets":  {job.Push{Error: "the server answers 403", Reason: job.PushRefused, Status: 403, Optional: true, Withheld: true}, verdict.Success, " (optional, because GitHub gives the run no secrets)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -14,16 +14,16 @@ type section struct {
 	blocks []block
 }
 
-// A block is something that went wrong with one or more targets.
+// A block is a failure of one or more targets.
 type block struct {
-	title  string // says what; the names stand for it where it is empty
+	title  string // empty: the names are the title
 	groups []nameGroup
-	body   func(limit int) string // says why, in no more than about as many bytes
+	body   func(limit int) string // the details, in about limit bytes
 }
 
-// A nameGroup is targets, and how they are hit; empty where the title names them.
+// A nameGroup is a group of targets with a label, which is empty if the title names them.
 type nameGroup struct {
-	how   string
+	label string
 	names nameList
 }
 
@@ -43,38 +43,38 @@ func (b *block) head() string {
 	}
 	md := blockTitle + b.title + "\n\n"
 	for _, g := range b.groups {
-		md += g.names.paragraph(g.how)
+		md += g.names.paragraph(g.label)
 	}
 	return md
 }
 
-// line returns the block without a body, in a line.
+// line returns the block in a line, without a body.
 func (b *block) line() string {
 	if b.title == "" {
 		return b.names().inline()
 	}
 	md := b.title
 	for _, g := range b.groups {
-		if g.how != "" {
-			md += "; " + g.how + ": " + g.names.inline()
+		if g.label != "" {
+			md += "; " + g.label + ": " + g.names.inline()
 		}
 	}
 	return md
 }
 
 const (
-	blockTitle = "#### "
-	leftOut    = "#### Errors and logs left out, since there are too many\n\n"
-	minBody    = 1 << 10 // less of a body is not worth showing
-	sectionEnd = 100     // bytes that the count of what is left out may take
+	blockTitle   = "#### "
+	leftOutTitle = "#### Errors and logs left out, because there are too many\n\n"
+	minBody      = 1 << 10 // less of a body is not worth showing
+	sectionEnd   = 100     // bytes for the number of blocks that are left out
 )
 
-// least returns the bytes that a section takes without any body.
-func (s *section) least() int {
+// minSize returns the size of a section without bodies.
+func (s *section) minSize() int {
 	if len(s.blocks) == 0 {
 		return 0
 	}
-	size := len("### "+s.title+"\n\n") + len(leftOut) + sectionEnd
+	size := len("### "+s.title+"\n\n") + len(leftOutTitle) + sectionEnd
 	for _, b := range s.blocks {
 		size += len(b.head())
 	}
@@ -108,7 +108,7 @@ func (s *section) render(each int, room *int) string {
 		fmt.Fprintf(&rest, "- and %d more\n", unnamed)
 	}
 	if rest.Len() > 0 {
-		b.WriteString(leftOut + rest.String() + "\n")
+		b.WriteString(leftOutTitle + rest.String() + "\n")
 	}
 	return b.String()
 }
@@ -116,10 +116,10 @@ func (s *section) render(each int, room *int) string {
 // blockOf returns the block of a root cause, without a body.
 func (n *names) blockOf(c *rootCause) block {
 	var b block
-	for _, group := range c.affects() {
+	for _, group := range c.affectedTargets() {
 		names := n.of(group.targets)
-		names.add(n.again(group.also))
-		b.groups = append(b.groups, nameGroup{group.how, names})
+		names.add(n.repeated(group.alsoBlocked))
+		b.groups = append(b.groups, nameGroup{group.label, names})
 	}
 	b.title = n.title(c)
 	return b
@@ -128,7 +128,7 @@ func (n *names) blockOf(c *rootCause) block {
 func (v view) failedSection(n *names, l map[string]string) *section {
 	s := &section{title: "Failed"}
 	causes := v.rootCauses(false)
-	const open = 3 // so few are read without a click
+	const open = 3 // logs of so few are not folded
 	for _, c := range causes {
 		block := n.blockOf(c)
 		block.body = func(limit int) string {
@@ -136,7 +136,7 @@ func (v view) failedSection(n *names, l map[string]string) *section {
 			if c.drv != "" {
 				fmt.Fprintf(&b, "Derivation: %s\n\n", text.Code(c.drv, 300))
 			}
-			if file, line := c.place(); file != "" {
+			if file, line := c.location(); file != "" {
 				fmt.Fprintf(&b, "The log names %s.\n\n", text.Code(position(file, line), 300))
 			}
 			b.WriteString(excerpt(c.detail(block.title), limit/4, true))
@@ -157,10 +157,10 @@ func (v view) failedSection(n *names, l map[string]string) *section {
 	return s
 }
 
-// openOthers is how many further causes are shown without a click.
+// openOthers is the number of further causes that are not folded.
 const openOthers = 3
 
-// othersList returns the list of the causes that no target mentions.
+// othersList returns the list of the further causes.
 func (c *rootCause) othersList(limit int) string {
 	if len(c.further) == 0 {
 		return ""
@@ -188,12 +188,12 @@ func (v view) unevaluatedSection(n *names) *section {
 	return s
 }
 
-// detail returns the part of the message that is not in the title, if there is one.
+// detail returns the part of the message that is not in the title.
 func (c *rootCause) detail(title string) []string {
 	if title == "" {
 		return c.message()
 	}
-	_, detail := c.happened()
+	_, detail := c.statement()
 	return detail
 }
 
@@ -208,10 +208,10 @@ func reproduction(c *rootCause, limit int) string {
 	return md
 }
 
-// fewJobs is how many jobs an error links to.
+// fewJobs is the most jobs that an error links to.
 const fewJobs = 3
 
-// jobLinks returns links to the jobs of the first few entries whose pages are known.
+// jobLinks returns links to the jobs of the first few entries with a known page.
 func jobLinks(entries []string, l map[string]string) string {
 	var links []string
 	for _, entry := range entries {
@@ -225,8 +225,10 @@ func jobLinks(entries []string, l map[string]string) string {
 	return "The job and its log: " + strings.Join(links, ", ") + "\n\n"
 }
 
+const entriesTitle = "Errors outside of targets"
+
 func (v view) entriesSection(n *names, l map[string]string) *section {
-	s := &section{title: "Errors beside the targets"}
+	s := &section{title: entriesTitle}
 	for _, p := range v.Entries {
 		groups := []nameGroup{{"", n.take([]string{cmp.Or(p.Name, p.Entry)})}}
 		s.blocks = append(s.blocks, block{groups: groups, body: func(limit int) string {

@@ -14,27 +14,24 @@ import (
 // A view shows a verdict.
 type view struct{ *verdict.Verdict }
 
-// MaxSummary is how large a step's summary may be on GitHub, in bytes.
+// MaxSummary is GitHub's limit for a step's summary, in bytes.
 const MaxSummary = 1 << 20
 
 // SummaryOptions say how to write a summary.
 type SummaryOptions struct {
-	// RunURL is the address of the page of the run, for a summary that is read
-	// elsewhere. What is no http address is left out. Documents may link to nothing
-	// but pages of runs in the same repository.
+	// RunURL is the URL of the run's page, for a summary outside of it. It is ignored unless it
+	// is an http URL. Documents may only link to pages of runs in the same repository.
 	RunURL string
-	// Brief leaves out what says nothing of the change, where that is known: the table
+	// Brief leaves out the sections that are not about the change, if that is known: the table
 	// of all targets, the time line, caches.
 	Brief bool
-	// MaxBytes is what the summary stays below. Without it, that is MaxSummary; it
-	// is at least 8 KiB.
+	// MaxBytes is the limit of the summary; 0 is MaxSummary. It is at least 8 KiB.
 	MaxBytes int
 }
 
-// Summary returns the verdict as Markdown, as GitHub renders it: the verdict, what
-// failed and why, a table of all targets, the time line and what went through
-// caches. Where that gets too large, long logs, then whole logs, then rows of the
-// table are left out, and their number is told. The verdict and the names of what failed stay.
+// Summary returns the verdict as Markdown for GitHub: the verdict, the failures, a table of all
+// targets, the time line, and caches. If that is too large, long logs, then whole logs, then rows
+// of the table are left out, with their number. The verdict and the names of failed targets stay.
 func Summary(of *verdict.Verdict, o SummaryOptions) string {
 	v := view{of}
 	const margin = 64 // the caller may add a newline or two
@@ -43,20 +40,20 @@ func Summary(of *verdict.Verdict, o SummaryOptions) string {
 	l := v.links(o)
 	failed := []*section{v.failedSection(n, l), v.unevaluatedSection(n), v.entriesSection(n, l)}
 	before := v.head(o.RunURL, limit/8)
-	middle := v.missing(n)
+	middle := v.unfinished(n)
 	if v.Change != nil {
 		middle += change{v.Change}.markdown(limit/8, o)
 	}
 	brief := o.Brief && v.Change != nil
 	after := ""
 	if !brief {
-		after = v.gantt(limit/16) + v.caches(limit/16) + v.notices(limit/32) + v.ignored(limit/32)
+		after = v.gantt(limit/16) + v.cachesSection(limit/16) + v.notices(limit/32) + v.ignored(limit/32)
 	}
 
 	room := limit - len(before) - len(middle) - len(after) - tableFrame
 	blocks := 0
 	for _, s := range failed {
-		room -= s.least()
+		room -= s.minSize()
 		blocks += len(s.blocks)
 	}
 	details := room * 2 / 3
@@ -73,7 +70,7 @@ func Summary(of *verdict.Verdict, o SummaryOptions) string {
 
 var marks = map[verdict.Status]string{verdict.Success: "✅", verdict.Failure: "❌", verdict.Cancelled: "⚪"}
 
-// head returns the verdict in a heading, and what is known of the run as a whole.
+// head returns the verdict in a heading, with the counts, the next step and the jobs.
 func (v view) head(runURL string, limit int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "## %s nix-matrix: %s\n\n", marks[v.Status], v.Reason)
@@ -106,9 +103,8 @@ func linkable(address string) bool {
 		len(address) < 500 && !strings.ContainsAny(address, "<>()[] \n\\")
 }
 
-// owns reports whether an address in a document, which is foreign text, is that of a
-// run, an attempt or a job on our own server, in our own repository. No other is linked
-// to, and none where RunURL does not say which these are.
+// owns reports whether an address in a document, which is foreign text, is that of a run, an
+// attempt or a job in the repository of RunURL. No other is linked to, and none without RunURL.
 func (o SummaryOptions) owns(address string) bool {
 	repository, _, ok := strings.Cut(o.RunURL, runPage)
 	rest, below := strings.CutPrefix(address, repository+runPage)
@@ -117,11 +113,11 @@ func (o SummaryOptions) owns(address string) bool {
 
 const runPage = "/actions/runs/"
 
-// ownPage is what may follow runPage.
+// ownPage matches the rest of an address after runPage.
 var ownPage = regexp.MustCompile(`^[0-9]+(?:/attempts/[0-9]+|/job/[0-9]+)?$`)
 
-// links returns the addresses of the pages of this run's jobs, by Entry.Name. All are fit
-// to stand in Markdown.
+// links returns the addresses of the pages of this run's jobs, by Entry.Name. All are safe in
+// Markdown.
 func (v view) links(o SummaryOptions) map[string]string {
 	l := map[string]string{}
 	for _, w := range v.Work {
@@ -155,8 +151,8 @@ func (v view) counts() string {
 	return strings.Join(parts, " · ")
 }
 
-// missing returns the list of the targets without a result.
-func (v view) missing(n *names) string {
+// unfinished returns the list of the targets without a result.
+func (v view) unfinished(n *names) string {
 	var b strings.Builder
 	for _, kind := range []struct {
 		status verdict.TargetStatus
@@ -197,10 +193,10 @@ func (v view) ignored(limit int) string {
 	for i, r := range v.Ignored {
 		ignored[i] = fmt.Sprintf("- %s: %s", text.Code(cmp.Or(r.Name, r.Entry), 200), r.Why)
 	}
-	return bullets("Results that don't count", ignored, limit)
+	return bullets("Ignored results", ignored, limit)
 }
 
-// bullets returns a list under a heading, or nothing.
+// bullets returns a list under a heading, "" for no items.
 func bullets(title string, items []string, limit int) string {
 	if len(items) == 0 {
 		return ""

@@ -11,7 +11,7 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// A row of the table of targets, before it is written for somebody.
+// A row of the table of targets, in any format.
 type row struct {
 	Entry, Name   string
 	System        string
@@ -23,8 +23,7 @@ type row struct {
 	OutPath       string
 }
 
-// rows returns the rows of all targets, each with the binary caches that the target was pushed
-// to.
+// rows returns the rows of all targets, each with the binary caches that it was pushed to.
 func (v view) rows() []row {
 	went := map[string][]string{}
 	for _, p := range v.Pushes {
@@ -85,11 +84,10 @@ func rowOf(t *verdict.Target) row {
 	return r
 }
 
-// tableFrame is what the table takes around its rows, in bytes.
+// tableFrame is the size of the table without its rows, in bytes.
 const tableFrame = 400
 
-// table returns the table of all targets, or of as many as fit with their rows into limit
-// bytes.
+// table returns the table of all targets, or of as many as fit into limit bytes.
 func (v view) table(limit int, l map[string]string) string {
 	const (
 		many   = 30
@@ -136,7 +134,7 @@ func cutRows(header string, rows []string, limit int, what string) string {
 		md = header + strings.Join(rows[:shown], "") + "\n"
 	}
 	if left := len(rows) - shown; left > 0 {
-		md += fmt.Sprintf("%s left out, since there are too many.\n\n", text.Plural(left, "more "+what+" is", "more "+what+"s are"))
+		md += fmt.Sprintf("%s left out, because there are too many.\n\n", text.Plural(left, "more "+what+" is", "more "+what+"s are"))
 	}
 	return md
 }

@@ -10,10 +10,9 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// Text returns the verdict for a terminal or a log: a table of the targets, or of
-// those that are not done where they are many, what failed and why, and as the
-// last line the verdict. Foreign text in it starts no workflow command of GitHub
-// Actions.
+// Text returns the verdict for a terminal or a log: a table of the targets, or of those that are
+// not done if there are many, the failures, and the verdict in the last line. Foreign text in it
+// starts no workflow command of GitHub Actions.
 func Text(of *verdict.Verdict) string {
 	v := view{of}
 	var b strings.Builder
@@ -70,14 +69,14 @@ func (v view) textTable(b *strings.Builder) {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s%s\n", r.Outcome, r.Time, r.Closure, cmp.Or(plain(r.System), text.None), cmp.Or(plain(r.Name), text.None), because)
 	}
-	_ = w.Flush() // a strings.Builder takes everything
+	_ = w.Flush() // a strings.Builder has no errors
 	if done := len(v.Targets) - len(targets); done > 0 {
-		fmt.Fprintf(b, "and %s that nothing is left to do for\n", text.Plural(done, "target"))
+		fmt.Fprintf(b, "and %s\n", text.Plural(done, "more target is done", "more targets are done"))
 	}
 	b.WriteString("\n")
 }
 
-// textCauses writes the root causes; of so many that nobody reads on, in short.
+// textCauses writes the root causes, in short after the first many.
 func (v view) textCauses(b *strings.Builder, causes []*rootCause) {
 	const (
 		many       = 20
@@ -87,9 +86,9 @@ func (v view) textCauses(b *strings.Builder, causes []*rootCause) {
 	)
 	for i, c := range causes {
 		fmt.Fprintf(b, "✗ %s\n", c.headline(plain))
-		for _, group := range c.affects() {
-			if group.how != "" {
-				fmt.Fprintf(b, "  %s: %s\n", group.how, text.NoCommandsWithin(text.Line(strings.Join(targetNames(group.all()), ", "))))
+		for _, group := range c.affectedTargets() {
+			if group.label != "" {
+				fmt.Fprintf(b, "  %s: %s\n", group.label, text.NoCommandsWithin(text.Line(strings.Join(targetNames(group.all()), ", "))))
 			}
 		}
 		if i >= many {
@@ -98,10 +97,10 @@ func (v view) textCauses(b *strings.Builder, causes []*rootCause) {
 		if c.drv != "" {
 			fmt.Fprintf(b, "  derivation: %s\n", plain(c.drv))
 		}
-		if file, line := c.place(); file != "" {
+		if file, line := c.location(); file != "" {
 			fmt.Fprintf(b, "  the log names: %s\n", plain(position(file, line)))
 		}
-		_, detail := c.happened()
+		_, detail := c.statement()
 		quote(b, detail[:min(len(detail), longText)])
 		if log := c.log(); len(log) > 0 {
 			fmt.Fprintf(b, "  the end of its log:\n")
@@ -139,5 +138,5 @@ func quote(b *strings.Builder, all []string) {
 	}
 }
 
-// plain returns foreign text as a part of a line.
+// plain returns foreign text for the inside of a line.
 func plain(s string) string { return text.NoCommandsWithin(text.Clip(text.Line(s), 2000)) }

@@ -13,10 +13,9 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// TimeLine returns where the time of an entry went, for the end of its log: a
-// line for each derivation with when it was started, for how long it was built,
-// and both as a bar. Of many, it shows those that took longest. It is empty when
-// none took a second.
+// TimeLine returns the builds of an entry over time, for the end of its log: a line for each
+// derivation with its start, its duration, and both as a bar. Of many, it shows the longest. It
+// is empty if none took a second.
 func TimeLine(r *job.Result) string {
 	const (
 		most    = 20
@@ -56,10 +55,10 @@ func TimeLine(r *job.Result) string {
 	return b.String()
 }
 
-// A timeSpan is when a derivation was built.
+// A timeSpan is the time of a build.
 type timeSpan struct {
 	offset, took time.Duration
-	name         string // foreign text, fit to be shown
+	name         string // foreign text, safe to show
 	failed       bool
 }
 

@@ -10,7 +10,7 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-// buildAt is a build that starts so many seconds after noon.
+// buildAt returns a build that starts so many seconds after noon.
 func TestTimeLine(t *testing.T) {
 	t.Parallel()
 	r := &job.Result{Started: noon, Finished: noon.Add(312 * time.Second)}
@@ -43,7 +43,7 @@ func TestTimeLineIsEmpty(t *testing.T) {
 	}
 }
 
-// Times that can't be, and names that nobody should have, do no harm.
+// Impossible times and hostile names do no harm.
 func TestTimeLineOfAnything(t *testing.T) {
 	t.Parallel()
 	for _, r := range []*job.Result{

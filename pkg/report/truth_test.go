@@ -79,9 +79,9 @@ var (
 	truthStatuses = []verdict.Status{verdict.Success, verdict.Failure, verdict.Cancelled, verdict.Skipped}
 )
 
-// truth says what a verdict must be, from the names of the circumstances alone. In a
-// rerun of the failed jobs there are results of the first attempt, in which all
-// failed. A matrix that was dropped stops everything, if discovery made one.
+// truth returns the right verdict from the names of the circumstances alone. A rerun of the failed
+// jobs has results of the first attempt, in which all failed. A dropped matrix stops all jobs, if
+// discovery made one.
 func truth(discover, build verdict.Status, plan, results string, dropped, rerun bool) verdict.Status {
 	entries := plan == "one" || plan == "many" || plan == "failed attributes"
 	stopped := entries && results == "one cancelled" // whose job may have failed for that
@@ -102,7 +102,7 @@ func truth(discover, build verdict.Status, plan, results string, dropped, rerun 
 	if build == verdict.Skipped && entries {
 		red = red || !cancelled
 	}
-	// A plan that a discovery left which has not run is nobody's.
+	// The plan of a discovery that has not run does not count.
 	red = red || discover == verdict.Skipped && (plan != "nil" || !cancelled)
 	switch {
 	case red:
@@ -154,7 +154,7 @@ func TestTruthTable(t *testing.T) {
 	}
 }
 
-// firstAttempt has the results of a run in which everything failed.
+// firstAttempt returns the results of a run in which all targets failed.
 func firstAttempt(p *job.Plan) []*job.Result {
 	results := resultsOf(p)
 	for _, r := range results {
@@ -166,7 +166,7 @@ func firstAttempt(p *job.Plan) []*job.Result {
 	return results
 }
 
-// invariants hold for every verdict.
+// invariants checks the invariants of every verdict.
 func invariants(t *testing.T, name string, p *job.Plan, results []*job.Result, needs verdict.Needs, v *verdict.Verdict) {
 	t.Helper()
 	if v.Status == verdict.Success {
@@ -229,7 +229,7 @@ func invariants(t *testing.T, name string, p *job.Plan, results []*job.Result, n
 	}
 }
 
-// built looks a target up by hand.
+// built finds a target independently of the verdict.
 func built(p *job.Plan, results []*job.Result, n int) bool {
 	for _, e := range p.Entries {
 		if !slices.ContainsFunc(e.Targets, func(ref job.Ref) bool { return ref.N == n }) {

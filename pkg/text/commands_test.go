@@ -42,7 +42,7 @@ func TestNoCommands(t *testing.T) {
 	}
 }
 
-// Whatever .NET takes for white space, a command behind it has no effect.
+// A command after any white space of .NET has no effect.
 func TestNoCommandsBehindBlanks(t *testing.T) {
 	count := 0
 	for c := range rune(unicode.MaxRune) {

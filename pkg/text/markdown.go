@@ -2,10 +2,10 @@ package text
 
 import "strings"
 
-// None stands for a value that there is none of.
+// None stands for a missing value.
 const None = "–"
 
-// Code returns foreign text as a code span of Markdown, of at most limit bytes besides its
+// Code returns foreign text as a code span of Markdown, of at most limit bytes without its
 // delimiters. Nothing in it is markup, a link or a mention.
 func Code(s string, limit int) string {
 	s = Clip(Line(s), limit)

@@ -1,7 +1,7 @@
 // Package text makes foreign text safe to show, in a log, in Markdown or on a terminal, and
 // writes numbers for people.
 //
-// Foreign text is what a flake, a builder, a server or another job has written: of any size,
+// Foreign text comes from a flake, a builder, a server or another job: it may be of any size,
 // and hostile. A caller bounds it with [Clip], makes one line of it with [Line] or [Words],
 // or several with [Lines], and puts it into Markdown with [Code] and [Fenced]. A line of a
 // log passes [NoCommands] too.
@@ -24,15 +24,15 @@ var (
 	controls = regexp.MustCompile(escapes + "|[\x00-\x08\x0b-\x1f\x7f\u0080-\u009f]")
 )
 
-// maxForeign is how much of a foreign text is looked at, in bytes. Less of it is ever shown.
+// maxForeign is how much of a foreign text is read, in bytes. All limits for showing are lower.
 const maxForeign = 256 << 10
 
 // Plain returns text without escape sequences and without control characters but newlines and
-// tabs. Bytes that are no text are U+FFFD, since what is left of them could be a character.
+// tabs. Invalid UTF-8 becomes U+FFFD, because its bytes could be a control character.
 func Plain(s string) string { return controls.ReplaceAllString(strings.ToValidUTF8(s, "\ufffd"), "") }
 
-// Line returns text as one line, without what is invisible, controls a terminal or turns the
-// direction of writing. Each kind of white space in it is a blank.
+// Line returns text as one line, without characters that are invisible, control a terminal or
+// change the direction of writing. Each kind of white space becomes a blank.
 func Line(s string) string {
 	s = Clip(s, maxForeign)
 	if strings.Contains(s, "\x1b") {
@@ -58,7 +58,7 @@ func Words(s string) string { return strings.Join(strings.Fields(Line(s)), " ") 
 // Message returns at most limit bytes of a server's text as a part of a message: its words,
 // without the secrets, which the server may quote.
 func Message(s string, limit int, secrets ...string) string {
-	s = Words(s) // else an invisible character could keep a secret from being found
+	s = Words(s) // else an invisible character could hide a secret
 	for _, secret := range secrets {
 		if secret != "" {
 			s = strings.ReplaceAll(s, secret, "***")
@@ -67,8 +67,8 @@ func Message(s string, limit int, secrets ...string) string {
 	return Clip(s, limit)
 }
 
-// Lines returns the lines of text, each as Line does. Indentation stays, blank lines at both
-// ends go.
+// Lines returns the lines of text, each as Line does, with their indentation and without blank
+// lines at both ends.
 func Lines(s string) []string {
 	var all []string
 	for l := range strings.SplitSeq(Clip(s, maxForeign), "\n") {
@@ -120,7 +120,7 @@ func Clip(s string, limit int) string {
 }
 
 // ClipLines returns as many lines as fit into limit bytes: the last ones, and with both the
-// first ones too. cut is how many of them come before the gap, left how many are left out.
+// first ones too. cut is the number of lines before the gap, left the number in it.
 func ClipLines(all []string, limit int, both bool) (taken []string, cut, left int) {
 	const longest = 2000
 	var head, tail []string

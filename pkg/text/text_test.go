@@ -89,7 +89,7 @@ func TestMessage(t *testing.T) {
 	}
 }
 
-// FuzzForeign: whatever is written, the functions keep what they promise.
+// FuzzForeign: the functions keep their contracts for any text.
 func FuzzForeign(f *testing.F) {
 	for _, s := range []string{"", "a\r\nb\rc", "\x1b]0;t\x07x\x1b[31m", "\u202eabc\ufeff", "`` a ``|\\|", "\xff\xfe", "\xc2\x06\x920", "::error::x ##[y]", strings.Repeat("é", 100)} {
 		f.Add(s, 10)

@@ -11,29 +11,29 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// A Refusal says why a Plan is not judged. Such a verdict is red.
+// A Refusal says why a Plan is not judged. The verdict is then red.
 type Refusal struct {
-	Reason string // in one line; nothing foreign in it
-	Next   string // what to do about it; foreign text in it is code
+	Reason string // in one line, without foreign text
+	Next   string // the next step; foreign text in it is code
 	Detail string // foreign text
 }
 
 const (
 	reasonDropped = "the matrix did not arrive, so nothing was built: the runner drops an output that contains the value of a secret"
-	nextDropped   = "The name or the path of a host or a package equals a secret, or has one in it; a short secret most likely. " +
-		"Change that secret or rename what contains it. The log of discovery has the warning “Skip output 'matrix' since it may contain secret”; " +
-		"if it has not, see that the job has `matrix` and `plan` among its `outputs`."
+	nextDropped   = "The name or the path of a host or a package contains a secret, most likely a short one. " +
+		"Change the secret, or rename the host or package. The log of discovery has the warning “Skip output 'matrix' since it may contain secret”; " +
+		"if it has not, add `matrix` and `plan` to the `outputs` of the job."
 
-	exportPlan = "export the output `plan` of the discover job: `outputs: { plan: '${{ steps.ID.outputs.plan }}' }` with the id of its step, beside `matrix` and `count`."
+	exportPlan = "export the output `plan` of the discover job: `outputs: { plan: '${{ steps.ID.outputs.plan }}' }` with the id of its step, in addition to `matrix` and `count`."
 )
 
-// A claim is a job's word that it made the Plan with a key.
+// A claim is the key of a Plan in the outputs of a job that says it made it.
 type claim struct {
 	job, key string
 }
 
-// claims returns the Plans that jobs name for the use of nix-matrix with an id, each
-// once a job: in the output plan, and in the rows of the output matrix.
+// claims returns the Plans that jobs name for the use of nix-matrix with an id, each once for a
+// job: in the output plan, and in the rows of the output matrix.
 func (n Needs) claims(id string) []claim {
 	var all []claim
 	for _, name := range n.ids() {
@@ -51,8 +51,8 @@ func (n Needs) claims(id string) []claim {
 	return all
 }
 
-// PlanKey returns the key of the Plan that jobs name for an id, empty where none does or they
-// name several.
+// PlanKey returns the key of the Plan that jobs name for an id, empty if they name none or
+// several.
 func (n Needs) PlanKey(id string) string {
 	claims := n.claims(id)
 	if len(claims) == 0 || slices.ContainsFunc(claims, func(c claim) bool { return !job.SamePlan(c.key, claims[0].key) }) {
@@ -61,13 +61,13 @@ func (n Needs) PlanKey(id string) string {
 	return claims[0].key
 }
 
-// A matrixRow is what tells rows of a matrix apart.
+// A matrixRow has the fields that identify a row of a matrix.
 type matrixRow struct {
 	ID   string `json:"id"`
 	Plan string `json:"plan"`
 }
 
-// matrixRows reads the output matrix. What is no matrix has no rows.
+// matrixRows returns the rows of the output matrix, none for other text.
 func matrixRows(text string) []matrixRow {
 	var matrix struct {
 		Include []matrixRow `json:"include"`
@@ -78,13 +78,13 @@ func matrixRows(text string) []matrixRow {
 	return matrix.Include
 }
 
-// check returns the reason why the Plan with a key must not be judged: it is not the one that
-// the discover job names in Needs. nil means that it is.
+// check returns a Refusal unless the Plan with a key is the one that the discover job names in
+// Needs.
 func (n Needs) check(plan *job.Plan, key string) *Refusal {
 	id, ok := job.PlanKeyID(key)
 	claims := n.claims(id)
 	if !ok || len(claims) == 0 {
-		return n.unnamed()
+		return n.noPlanNamed()
 	}
 	made := claims[0]
 	for _, c := range claims[1:] {
@@ -93,7 +93,7 @@ func (n Needs) check(plan *job.Plan, key string) *Refusal {
 		}
 	}
 	if plan.ID != id || !job.SamePlan(made.key, key) {
-		return otherPlan(plan, id, made)
+		return wrongPlan(plan, id, made)
 	}
 	for _, c := range claims {
 		if refusal := sameEntries(plan, n[c.job].Outputs); refusal != nil {
@@ -103,32 +103,32 @@ func (n Needs) check(plan *job.Plan, key string) *Refusal {
 	return nil
 }
 
-// unnamed returns the Refusal where no job names a Plan.
-func (n Needs) unnamed() *Refusal {
-	switch d := n.discovery(""); {
+// noPlanNamed returns the Refusal if no job names a Plan.
+func (n Needs) noPlanNamed() *Refusal {
+	switch d := n.findDiscovery(""); {
 	case len(d.ids) == 0:
 		return &Refusal{
-			Reason: "which plan to judge is not known, since no job in needs names one",
-			Next:   "Add the job that discovers to the `needs` of the job that reports, give it toJSON(needs), and " + exportPlan,
+			Reason: "the plan to judge is unknown, because no job in needs names one",
+			Next:   "Add the discover job to the `needs` of the report job, pass it toJSON(needs), and " + exportPlan,
 		}
 	case d.result != Success:
-		return &Refusal{Reason: "discovery did not succeed, and names no plan", Next: "The log of the job that discovers says why."}
-	case !d.matrix && !n.renamed(d.ids):
+		return &Refusal{Reason: "discovery did not succeed, and names no plan", Next: "See the log of the discover job."}
+	case !d.hasMatrix && !n.renamedOutputs(d.ids):
 		return &Refusal{Reason: reasonDropped, Next: nextDropped}
 	default:
 		return &Refusal{
-			Reason: "which plan to judge is not known, since discovery names none",
-			Next:   "So that the report can tell the plan of this run from any other, " + exportPlan,
+			Reason: "the plan to judge is unknown, because discovery names none",
+			Next:   "To let the report identify the plan of this run, " + exportPlan,
 		}
 	}
 }
 
-// renamed reports whether jobs have outputs, and none that is called as one of discover.
-func (n Needs) renamed(ids []string) bool {
-	return slices.ContainsFunc(ids, func(id string) bool { return len(n[id].Outputs) > 0 && ours(n[id].Outputs) == 0 })
+// renamedOutputs reports whether jobs have outputs, but none with the name of one of discover.
+func (n Needs) renamedOutputs(ids []string) bool {
+	return slices.ContainsFunc(ids, func(id string) bool { return len(n[id].Outputs) > 0 && countOutputs(n[id].Outputs) == 0 })
 }
 
-// ambiguous returns the Refusal where jobs name two Plans for one id.
+// ambiguous returns the Refusal if jobs name two Plans for one id.
 func ambiguous(id string, a, b claim) *Refusal {
 	who := fmt.Sprintf("The job %s names", text.Code(a.job, 100))
 	if a.job != b.job {
@@ -136,13 +136,13 @@ func ambiguous(id string, a, b claim) *Refusal {
 	}
 	return &Refusal{
 		Reason: "two uses of nix-matrix in this workflow have the same id",
-		Next: fmt.Sprintf("%s two plans of the id %s, and what one of them stores the other overwrites. Give each use an `id` of its own, in all of its jobs.",
+		Next: fmt.Sprintf("%s two plans of the id %s, which overwrite each other's artifacts. Give each use an `id` of its own, in all of its jobs.",
 			who, text.Code(id, 100)),
 	}
 }
 
-// otherPlan returns the Refusal of a Plan that is not the one that a job names.
-func otherPlan(plan *job.Plan, id string, made claim) *Refusal {
+// wrongPlan returns the Refusal of a Plan that is not the one that a job names.
+func wrongPlan(plan *job.Plan, id string, made claim) *Refusal {
 	of := "another plan"
 	if plan.Run != 0 {
 		of = fmt.Sprintf("a plan that was made in the run %d, attempt %d", plan.Run, plan.Attempt)
@@ -150,15 +150,15 @@ func otherPlan(plan *job.Plan, id string, made claim) *Refusal {
 	return &Refusal{
 		Reason: "the plan that arrived is not the one that discovery made",
 		Next: fmt.Sprintf("The job %s names the plan %s, and the artifact %s has %s. If this workflow uses nix-matrix twice, give each use an `id` of its own: "+
-			"with the same `id` they overwrite each other's artifacts. If not, somebody has replaced the artifact: run all jobs again, and see who can write artifacts in this run.",
+			"with the same `id` they overwrite each other's artifacts. If not, another job has replaced the artifact: rerun all jobs, and check which jobs can write artifacts in this run.",
 			text.Code(made.job, 100), text.Code(made.key, 200), text.Code(id+".plan", 100), of),
 	}
 }
 
-// sameEntries returns the reason why the other outputs of the job that made a Plan are not
-// about that Plan, nil if they are. An output that is not exported counts as right.
+// sameEntries returns a Refusal unless the other outputs of the job that made a Plan agree with
+// it. A missing output agrees.
 func sameEntries(plan *job.Plan, outputs map[string]string) *Refusal {
-	const next = "The outputs `matrix`, `count` and `plan` must be those of one discover step. Run all jobs again."
+	const next = "The outputs `matrix`, `count` and `plan` must be those of one discover step. Rerun all jobs."
 	if count := strings.TrimSpace(outputs["count"]); count != "" && count != strconv.Itoa(len(plan.Entries)) {
 		says := "something else"
 		if n, err := strconv.Atoi(count); err == nil {
@@ -168,7 +168,7 @@ func sameEntries(plan *job.Plan, outputs map[string]string) *Refusal {
 	}
 	matrix := outputs["matrix"]
 	if strings.TrimSpace(matrix) == "" {
-		return nil // which the verdict tells of
+		return nil // the verdict handles it
 	}
 	rows := map[string]bool{}
 	for _, row := range matrixRows(matrix) {
@@ -184,24 +184,24 @@ func sameEntries(plan *job.Plan, outputs map[string]string) *Refusal {
 	return nil
 }
 
-// Unreadable returns the Refusal of a Plan that arrived and cannot be read.
+// Unreadable returns the Refusal of a Plan that arrived but cannot be read.
 func Unreadable(err error) *Refusal {
 	return &Refusal{
 		Reason: "the plan that arrived cannot be read",
-		Next:   "All jobs need the same version of nix-matrix and the same `encryption_key`. If they have that, somebody has replaced the artifact: run all jobs again.",
+		Next:   "All jobs need the same version of nix-matrix and the same `encryption_key`. If they have them, another job has replaced the artifact: rerun all jobs.",
 		Detail: err.Error(),
 	}
 }
 
-// OtherRun returns the Refusal of a Plan that is not of a run, nil if it is. The attempt of
-// the Plan may be an earlier one: a rerun of failed jobs keeps it.
+// OtherRun returns a Refusal unless a Plan belongs to a run. The attempt of the Plan may be an
+// earlier one, because a rerun of failed jobs keeps the Plan.
 func OtherRun(plan *job.Plan, run int64, attempt int) *Refusal {
 	if plan.Run == run && plan.Attempt <= attempt {
 		return nil
 	}
 	return &Refusal{
 		Reason: "the plan that arrived is of another run",
-		Next:   fmt.Sprintf("It was made in the run %d, attempt %d, and this is the run %d, attempt %d. Run all jobs again.", plan.Run, plan.Attempt, run, attempt),
+		Next:   fmt.Sprintf("It was made in the run %d, attempt %d, and this is the run %d, attempt %d. Rerun all jobs.", plan.Run, plan.Attempt, run, attempt),
 	}
 }
 
@@ -210,7 +210,7 @@ func Refuse(r *Refusal, needs Needs) *Verdict {
 	j := &judgement{
 		v:         &Verdict{Cancelled: needs.cancelled(), Targets: []Target{}, Refused: true},
 		needs:     needs,
-		discovery: needs.discovery(""),
+		discovery: needs.findDiscovery(""),
 	}
 	j.jobs(true)
 	v := j.v
@@ -219,7 +219,7 @@ func Refuse(r *Refusal, needs Needs) *Verdict {
 		v.Entries = append(v.Entries, EntryProblem{Name: "plan", Status: Failure, Message: r.Detail})
 	}
 	if v.Cancelled {
-		v.Reason += "; besides, the run was cancelled"
+		v.Reason += "; the run was also cancelled"
 	}
 	return v
 }

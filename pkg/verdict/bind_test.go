@@ -11,7 +11,7 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// Nothing is green but the plan that the discover job names.
+// Only the plan that the discover job names can be green.
 func TestPlanIsTheOneThatNeedsName(t *testing.T) {
 	t.Parallel()
 	const second = "second-plan0-77aa77aa77aa77aa77aa77aa77aa77aa"
@@ -23,7 +23,7 @@ func TestPlanIsTheOneThatNeedsName(t *testing.T) {
 		}
 		return string(data)
 	}
-	// outputs are those of a discover job that made one, with changes.
+	// outputs returns those of a discover job that made a Plan, with changes.
 	outputs := func(change map[string]string) map[string]string {
 		all := map[string]string{"matrix": rows(planKey, one), "count": "1", "plan": planKey}
 		maps.Copy(all, change)
@@ -75,9 +75,9 @@ func TestPlanIsTheOneThatNeedsName(t *testing.T) {
 		"a row of another entry":                                      {plan: one, needs: needs(map[string]string{"matrix": rows(planKey, planOf(host("pi4", "aarch64-linux")))}), reason: "the matrix of discovery does not have the entries"},
 		"a matrix that is none":                                       {plan: one, needs: needs(map[string]string{"matrix": "[]"}), reason: "the matrix of discovery does not have the entries"},
 		"the ten lines of before, with nothing to build":              {plan: empty, needs: needs(map[string]string{"count": "0", "matrix": rows(planKey, empty), "plan": "-"}), reason: "discovery names none", next: "export the output `plan` of the discover job"},
-		"nobody discovers":                                            {plan: empty, needs: verdict.Needs{"build": {Result: verdict.Skipped}}, reason: "no job in needs names one", next: "Add the job that discovers to the `needs`"},
+		"nobody discovers":                                            {plan: empty, needs: verdict.Needs{"build": {Result: verdict.Skipped}}, reason: "no job in needs names one", next: "Add the discover job to the `needs`"},
 		"discovery failed before it named one":                        {plan: empty, needs: verdict.Needs{"discover": {Result: verdict.Failure}, "build": {Result: verdict.Skipped}}, reason: "discovery did not succeed"},
-		"a key that is none":                                          {plan: one, key: "nix-matrix-plan0-5f0c", needs: needs(nil), reason: "which plan to judge is not known"},
+		"a key that is none":                                          {plan: one, key: "nix-matrix-plan0-5f0c", needs: needs(nil), reason: "the plan to judge is unknown"},
 		"discover names none, and a job that says what it likes names another id": {plan: one, needs: with(needs(map[string]string{"plan": "-", "matrix": "-", "count": "-"}), "lint", verdict.Need{Result: verdict.Success, Outputs: map[string]string{"plan": second}}), reason: "the matrix did not arrive"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -7,13 +7,12 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-// A Change is what is different from the Record of the default branch.
+// A Change is the difference from the Record of the default branch.
 type Change struct {
 	Commit string `json:"commit,omitempty"` // of the Record
 	Branch string `json:"branch,omitempty"`
 	URL    string `json:"url,omitempty"`
-	// Rebuild is how many derivations nobody had when this run began, -1 where that is
-	// not known.
+	// Rebuild is the number of derivations that were missing when this run began, -1 if unknown.
 	Rebuild   int             `json:"rebuild"`
 	Added     []string        `json:"added,omitempty"` // names of targets
 	Removed   []string        `json:"removed,omitempty"`
@@ -21,33 +20,33 @@ type Change struct {
 	Unchanged int             `json:"unchanged"`
 }
 
-// A ChangedTarget is one that is another derivation now.
+// A ChangedTarget is a target with another derivation than before.
 type ChangedTarget struct {
 	Name   string `json:"name"`
 	Broken bool   `json:"broken,omitempty"` // it evaluated before, and does not now
 	Mended bool   `json:"mended,omitempty"` // the other way round
-	// Before and After are the bytes of its closures, 0 where they are not known.
+	// Before and After are the sizes of its closures in bytes, 0 if unknown.
 	Before int64 `json:"before,omitempty"`
 	After  int64 `json:"after,omitempty"`
-	// Growths are the packages that have become larger or smaller, those first that
-	// have most.
+	// Growths are the packages that have become larger or smaller, the largest difference
+	// first.
 	Growths []Growth `json:"growths,omitempty"`
 }
 
-// A Growth is a package that takes more or less of a closure.
+// A Growth is a package whose size in a closure has changed.
 type Growth struct {
 	Package string `json:"package"`
 	Before  int64  `json:"before"`
 	After   int64  `json:"after"`
 }
 
-// By returns by how many bytes it has grown.
+// By returns the growth in bytes.
 func (g Growth) By() int64 { return g.After - g.Before }
 
-// maxGrowths is how many packages are named of a target.
+// maxGrowths is the most packages of a target.
 const maxGrowths = 5
 
-// Compare returns what is different from the Record of another run in that of the Plan.
+// Compare returns the difference of the Plan's run from the Record of another run.
 func (v *Verdict) Compare(base *job.Record, plan *job.Plan) *Change {
 	c := &Change{Commit: base.Commit, Branch: base.Branch, URL: base.URL, Rebuild: plan.Missing}
 	if plan.Missing == 0 && len(plan.Entries) > 0 {

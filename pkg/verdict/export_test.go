@@ -11,11 +11,11 @@ const (
 	WhyNoMatrix    = whyNoMatrix
 	WhyNoPaths     = whyNoPaths
 	WhyNoResult    = whyNoResult
-	WhyNowhere     = whyNowhere
+	WhyNowhere     = whyNoOutputs
 	WhyOtherDrv    = whyOtherDrv
 	WhyOtherPlan   = whyOtherPlan
 	WhyStopped     = whyStopped
-	WhyUnmentioned = whyUnmentioned
+	WhyUnmentioned = whyNotInResult
 
 	ProvedDays    = provedDays
 	MaxTimes      = maxTimes
@@ -25,6 +25,6 @@ const (
 var Times, EntryTimes = times, entryTimes
 
 func (n Needs) Discovery(planKey string) (ids []string, result Status, matrix bool) {
-	d := n.discovery(planKey)
-	return d.ids, d.result, d.matrix
+	d := n.findDiscovery(planKey)
+	return d.ids, d.result, d.hasMatrix
 }

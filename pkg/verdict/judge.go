@@ -10,19 +10,19 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-// The reasons why a target has no result, and why a result does not count.
+// The reasons why a target has no result, or why a result does not count.
 const (
 	whyStopped     = "its build was stopped"
 	whyNeverEnded  = "its job was stopped before it had a result"
 	whyNoResult    = "no result of its job arrived"
 	whyOtherPlan   = "the only result of its job is of another plan: of another run, or of another use of nix-matrix with the same id"
-	whyUnmentioned = "the result of its job says nothing about it"
+	whyNotInResult = "the result of its job does not mention it"
 	whyOtherDrv    = "the result of its job is about another derivation"
 	whyNoEntry     = "no entry of the plan builds it"
 	whyNoMatrix    = "its job was never started"
 	whyNoPaths     = "its result does not name the path of each output that the plan wants"
-	whyNowhere     = "the plan says that its outputs are there already, and does not name them"
-	whyDeadline    = "stopped at its deadline; run the failed jobs again to go on from there"
+	whyNoOutputs   = "the plan says that its outputs need no building, but does not name them"
+	whyDeadline    = "stopped at its deadline; rerun the failed jobs to continue from there"
 
 	postBuildFailed = "post_build failed"
 
@@ -32,22 +32,21 @@ const (
 
 // Judge compares the Results with the Plan, target by target.
 //
-// plan is nil when discovery left none. planKey is the key of the Plan that each
-// Result must carry. Of several Results of an entry, which a rerun leaves, the
-// one that finished last counts. With needs, the Plan is refused unless it is the
-// one that the discover job names there. Without, as on the command line, only the
-// documents count.
+// plan is nil if discovery left none. planKey is the key of the Plan that each Result must
+// have. Of several Results of an entry, as after a rerun, the one that finished last counts.
+// With needs, the Plan is refused unless it is the one that the discover job names there.
+// Without, as on the command line, only the documents count.
 //
-// Green needs evidence: each target has been skipped by the Plan, or its Result names
-// the path of each output that the Plan wants.
+// Green needs evidence: each target was skipped by the Plan, or its Result names the path of
+// each wanted output.
 func Judge(plan *job.Plan, planKey string, results []*job.Result, needs Needs) *Verdict {
 	j := &judgement{
 		v:         &Verdict{Cancelled: needs.cancelled(), Targets: []Target{}},
 		plan:      plan,
 		needs:     needs,
-		discovery: needs.discovery(planKey),
+		discovery: needs.findDiscovery(planKey),
 		results:   map[string]*job.Result{},
-		elsewhere: map[string]bool{},
+		otherPlan: map[string]bool{},
 	}
 	if plan == nil {
 		j.jobs(true)
@@ -60,12 +59,12 @@ func Judge(plan *job.Plan, planKey string, results []*job.Result, needs Needs) *
 		}
 	}
 	j.v.Notices, j.v.Emulated = plan.Notices, plan.Emulated
-	j.choose(planKey, results)
+	j.chooseResults(planKey, results)
 	for _, r := range j.results {
 		j.stopped = j.stopped || wasCancelled(r)
 	}
 	j.v.Cancelled = j.v.Cancelled || j.stopped
-	j.dropped = j.discovery.result == Success && !j.discovery.matrix && len(plan.Entries) > 0 && len(j.results) == 0
+	j.dropped = j.discovery.result == Success && !j.discovery.hasMatrix && len(plan.Entries) > 0 && len(j.results) == 0
 	j.targets()
 	j.entries()
 	j.times()
@@ -79,14 +78,14 @@ type judgement struct {
 	plan      *job.Plan
 	needs     Needs
 	discovery discovery
-	results   map[string]*job.Result // that count, by entry
-	elsewhere map[string]bool        // entries that have a Result of another plan
+	results   map[string]*job.Result // the one that counts, by entry
+	otherPlan map[string]bool        // entries that have a Result of another plan
 	dropped   bool                   // the matrix never arrived
-	stopped   bool                   // a worker was told to stop
+	stopped   bool                   // a worker was cancelled
 }
 
-// choose finds the one Result of each entry that counts.
-func (j *judgement) choose(planKey string, results []*job.Result) {
+// chooseResults selects the Result of each entry that counts.
+func (j *judgement) chooseResults(planKey string, results []*job.Result) {
 	for _, r := range results {
 		if r == nil {
 			continue
@@ -94,7 +93,7 @@ func (j *judgement) choose(planKey string, results []*job.Result) {
 		_, known := j.plan.EntryByID(r.Entry)
 		switch {
 		case !job.SamePlan(r.Plan, planKey):
-			j.elsewhere[r.Entry] = true
+			j.otherPlan[r.Entry] = true
 			j.ignore(r, ofOtherPlan)
 		case !known:
 			j.ignore(r, ofUnknownEntry)
@@ -111,8 +110,8 @@ func (j *judgement) ignore(r *job.Result, why string) {
 	j.v.Ignored = append(j.v.Ignored, Ignored{Entry: r.Entry, Name: r.Name, Why: why})
 }
 
-// newer reports whether a counts and b does not. Of two that finished together it is the
-// worse, so that their order means nothing.
+// newer reports whether a counts rather than b. Of two that finished together, the worse counts,
+// so that their order does not matter.
 func newer(a, b *job.Result) bool {
 	if c := a.Finished.Compare(b.Finished); c != 0 {
 		return c > 0
@@ -120,13 +119,13 @@ func newer(a, b *job.Result) bool {
 	return b.Outcome.OK() && (!a.Outcome.OK() || a.Error != "")
 }
 
-// unfinished reports whether a Result is the one that a worker leaves before it
-// starts, in case it gets killed.
+// unfinished reports whether a Result is the one that a worker writes before it starts, in case
+// it is killed.
 func unfinished(r *job.Result) bool {
 	return !r.Finished.After(r.Started) && len(r.Targets) == 0 && !r.Outcome.OK()
 }
 
-// wasCancelled reports whether a Result shows that its job was told to stop.
+// wasCancelled reports whether a Result shows that its job was cancelled.
 func wasCancelled(r *job.Result) bool {
 	return !r.TimedOut &&
 		(r.Outcome == job.OutcomeCancelled || slices.ContainsFunc(r.Targets, func(t job.TargetResult) bool { return t.Outcome == job.OutcomeCancelled }))
@@ -148,14 +147,14 @@ func (j *judgement) targets() {
 	}
 }
 
-// target judges the target number n, which entry builds. There may be none.
+// target returns the verdict on the target number n, which entry builds. entry may be nil.
 func (j *judgement) target(n int, entry *job.Entry) Target {
 	t := Target{N: n, Target: j.plan.Targets[n]}
 	switch t.Target.State {
 	case job.StateSkip:
 		t.Status, t.Why = TargetSkipped, t.Target.Reason
 		if t.Target.Available && !t.Target.HasPaths() {
-			t.Status, t.Why = TargetMissing, whyNowhere
+			t.Status, t.Why = TargetMissing, whyNoOutputs
 		}
 		return t
 	case job.StateBuild:
@@ -170,18 +169,18 @@ func (j *judgement) target(n int, entry *job.Entry) Target {
 	t.Entry = entry.Name
 	r := j.results[entry.ID]
 	if r != nil {
-		t.Result, t.Why = find(r, n, &t.Target)
+		t.Result, t.Why = findResult(r, n, &t.Target)
 		t.Emulated = t.Result != nil && t.Result.Emulated
 	}
 	if t.Result == nil {
 		j.missing(&t, entry, r)
 		return t
 	}
-	if late(r, t.Result) {
+	if pastDeadline(r, t.Result) {
 		t.Status, t.TimedOut, t.Why = TargetFailed, true, deadline(r, t.Result)
 		return t
 	}
-	if good(t.Result) && !evident(t.Result, &t.Target) {
+	if succeeded(t.Result) && !hasPaths(t.Result, &t.Target) {
 		t.Result, t.Status, t.Why = nil, TargetMissing, whyNoPaths
 		return t
 	}
@@ -189,7 +188,7 @@ func (j *judgement) target(n int, entry *job.Entry) Target {
 	return t
 }
 
-// missing sets the reason why there is no TargetResult.
+// missing sets status and reason of a target without a TargetResult.
 func (j *judgement) missing(t *Target, entry *job.Entry, r *job.Result) {
 	t.Status = TargetMissing
 	switch {
@@ -197,8 +196,8 @@ func (j *judgement) missing(t *Target, entry *job.Entry, r *job.Result) {
 		t.Status, t.Why = TargetCancelled, whyNeverEnded
 	case r != nil && r.TimedOut:
 		t.Why = whyDeadline
-	case r != nil: // find has said it
-	case j.elsewhere[entry.ID]:
+	case r != nil: // findResult has set it
+	case j.otherPlan[entry.ID]:
 		t.Why = whyOtherPlan
 	case j.dropped:
 		t.Why = whyNoMatrix
@@ -207,30 +206,30 @@ func (j *judgement) missing(t *Target, entry *job.Entry, r *job.Result) {
 	}
 }
 
-// find returns the TargetResult of a target, or the reason why there is none. Of several it is
-// the worst.
-func find(r *job.Result, n int, target *job.Target) (*job.TargetResult, string) {
+// findResult returns the TargetResult of a target, the worst of several, or the reason why there
+// is none.
+func findResult(r *job.Result, n int, target *job.Target) (*job.TargetResult, string) {
 	var found *job.TargetResult
-	why := whyUnmentioned
+	why := whyNotInResult
 	for i := range r.Targets {
 		t := &r.Targets[i]
 		switch {
 		case t.N != n:
 		case t.Attr != target.Attr || t.DrvPath != target.DrvPath:
 			why = whyOtherDrv
-		case found == nil || good(found) && evident(found, target) || found.Outcome == job.OutcomeCancelled && !good(t):
+		case found == nil || succeeded(found) && hasPaths(found, target) || found.Outcome == job.OutcomeCancelled && !succeeded(t):
 			found = t
 		}
 	}
 	return found, why
 }
 
-// good reports whether all went well with a target.
-func good(t *job.TargetResult) bool { return t.Outcome.OK() && !stepFailed(t) }
+// succeeded reports whether a target and its post_build succeeded.
+func succeeded(t *job.TargetResult) bool { return t.Outcome.OK() && !stepFailed(t) }
 
-// evident reports whether a result names the path of each output that the Plan wants,
-// which is the Plan's where that knows it, and no other output.
-func evident(r *job.TargetResult, t *job.Target) bool {
+// hasPaths reports whether a result names the path of each wanted output, as in the Plan if that
+// has it, and no other output.
+func hasPaths(r *job.TargetResult, t *job.Target) bool {
 	if len(t.Outputs) == 0 || len(r.Outputs) != len(t.Outputs) {
 		return false
 	}
@@ -251,13 +250,12 @@ func stepFailed(t *job.TargetResult) bool {
 	return t.PostBuild != nil && t.PostBuild.Outcome == job.StepFailed
 }
 
-// late reports whether a target was not done when the deadline of its entry came.
-func late(r *job.Result, t *job.TargetResult) bool {
+// pastDeadline reports whether the deadline of its entry stopped a target.
+func pastDeadline(r *job.Result, t *job.TargetResult) bool {
 	return r.TimedOut && !t.Outcome.OK() && t.Cause == "" && t.PostBuild == nil
 }
 
-// deadline returns the message of a target that the deadline stopped: that it did, and the
-// words of the worker.
+// deadline returns the message of a target that the deadline stopped, with the worker's errors.
 func deadline(r *job.Result, t *job.TargetResult) string {
 	said := []string{whyDeadline, r.Error}
 	if t.Outcome != job.OutcomeCancelled {
@@ -286,7 +284,7 @@ func status(t *job.TargetResult) (TargetStatus, string) {
 	}
 }
 
-// entries collects the pushes and the errors of entries that are not of a target.
+// entries collects the pushes of entries, and their errors outside of targets.
 func (j *judgement) entries() {
 	failures := map[string]int{}
 	for i := range j.plan.Entries {
@@ -295,33 +293,33 @@ func (j *judgement) entries() {
 		if r == nil {
 			continue
 		}
-		j.v.collect(r, failures)
+		j.v.addFailures(r, failures)
 		for _, p := range r.Pushes {
 			j.v.Pushes = append(j.v.Pushes, Push{Entry: e.Name, Push: p})
 		}
-		p := EntryProblem{Entry: e.ID, Name: e.Name, Status: Failure, Message: problem(r)}
+		p := EntryProblem{Entry: e.ID, Name: e.Name, Status: Failure, Message: entryError(r)}
 		if !r.TimedOut && (r.Outcome == job.OutcomeCancelled || j.v.Cancelled && unfinished(r)) {
 			p.Status = Cancelled
 		}
-		if p.Message != "" && (p.Status == Failure || !j.tellsOfCancel(e)) {
+		if p.Message != "" && (p.Status == Failure || !j.cancelReported(e)) {
 			j.v.Entries = append(j.v.Entries, p)
 		}
 	}
 }
 
-// tellsOfCancel reports whether a target of an entry is known to be cancelled.
-func (j *judgement) tellsOfCancel(e *job.Entry) bool {
+// cancelReported reports whether a target of an entry is cancelled.
+func (j *judgement) cancelReported(e *job.Entry) bool {
 	return slices.ContainsFunc(e.Targets, func(ref job.Ref) bool {
 		return ref.N >= 0 && ref.N < len(j.v.Targets) && j.v.Targets[ref.N].Status == TargetCancelled
 	})
 }
 
-// problem returns the error of a Result that its targets do not have, empty if there is none.
-func problem(r *job.Result) string {
-	told := slices.ContainsFunc(r.Targets, func(t job.TargetResult) bool { return !good(&t) })
+// entryError returns the error of a Result outside of its targets, empty if there is none.
+func entryError(r *job.Result) string {
+	told := slices.ContainsFunc(r.Targets, func(t job.TargetResult) bool { return !succeeded(&t) })
 	switch {
-	case r.TimedOut && slices.ContainsFunc(r.Targets, func(t job.TargetResult) bool { return late(r, &t) }):
-		// they tell of it, in the worker's words too
+	case r.TimedOut && slices.ContainsFunc(r.Targets, func(t job.TargetResult) bool { return pastDeadline(r, &t) }):
+		// the targets have it
 	case r.TimedOut:
 		return strings.TrimSpace(whyDeadline + "\n" + r.Error)
 	case r.Error != "":
@@ -338,8 +336,8 @@ func problem(r *job.Result) string {
 	return ""
 }
 
-// times collects the work of the entries and adds up how long it took. A rerun may be days after the run, so
-// the time between the first and the last moment says nothing.
+// times collects the work of the entries and sums up its duration, without pauses, because a
+// rerun may be days after the run.
 func (j *judgement) times() {
 	type span struct {
 		*job.Result
@@ -386,8 +384,8 @@ func (j *judgement) times() {
 	}
 }
 
-// jobs collects the jobs of the workflow that did not succeed. A job that is
-// skipped since there is nothing to do is fine, if it is not discovery itself.
+// jobs collects the jobs of the workflow that did not succeed. With nothing to build, a job other
+// than discovery may be skipped.
 func (j *judgement) jobs(work bool) {
 	for _, id := range j.needs.ids() {
 		p := JobProblem{Job: id, Result: j.needs[id].Result, Status: Failure}

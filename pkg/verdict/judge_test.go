@@ -227,7 +227,7 @@ func TestJudge(t *testing.T) {
 				all[0].TimedOut, all[0].Outcome, all[0].Targets[0].Outcome = true, job.OutcomeCancelled, job.OutcomeCancelled
 				return all
 			},
-			status: verdict.Failure, counts: verdict.Counts{Failed: 1}, reason: "besides, the run was cancelled",
+			status: verdict.Failure, counts: verdict.Counts{Failed: 1}, reason: "the run was also cancelled",
 		},
 		{
 			name: "the hand-over failed", plan: two(), needs: needsOf(verdict.Success, verdict.Failure),
@@ -262,7 +262,7 @@ func TestJudge(t *testing.T) {
 				all[1].Targets[1].Outcome = job.OutcomeCancelled
 				return all[1:]
 			},
-			status: verdict.Failure, counts: verdict.Counts{Failed: 1, Cancelled: 2}, reason: "1 of 3 targets failed; besides, the run was cancelled", why: verdict.WhyStopped,
+			status: verdict.Failure, counts: verdict.Counts{Failed: 1, Cancelled: 2}, reason: "1 of 3 targets failed; the run was also cancelled", why: verdict.WhyStopped,
 		},
 		{
 			name: "cancelled, and the worker was killed", plan: one(), needs: needsOf(verdict.Success, verdict.Cancelled),

@@ -8,10 +8,9 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-// Output returns the Verdict's JSON on one line, without logs and without what closures
-// consist of, for programs that read it from an output of a workflow. Where that has
-// more than maxLen characters, as UTF-16 counts them, it is only what is said of the
-// whole: no targets, which the counts still count.
+// Output returns the Verdict's JSON on one line, without logs and without parts of closures, for
+// programs that read it from an output of a workflow. If it has more than maxLen UTF-16 code
+// units, it has only the status, reason, counts and times, and no targets.
 func (v *Verdict) Output(maxLen int) ([]byte, error) {
 	short := *v
 	short.Targets = slices.Clone(v.Targets)

@@ -38,11 +38,11 @@ func (j *judgement) conclude() {
 		v.Reason = fmt.Sprintf("there is nothing to build, %s skipped", text.Plural(total, "target is", "targets are"))
 	}
 	if v.Status == Failure && v.Cancelled {
-		v.Reason += "; besides, the run was cancelled"
+		v.Reason += "; the run was also cancelled"
 	}
 }
 
-// failures returns the reasons why the run is red, the most telling first.
+// failures returns the reasons why the run is red, the most important first.
 func (j *judgement) failures() []string {
 	v := j.v
 	unevaluated := 0
@@ -79,7 +79,7 @@ func (j *judgement) failures() []string {
 	for _, p := range v.Jobs {
 		known := slices.Contains(j.discovery.ids, p.Job)
 		if p.Status != Failure || !known && (len(parts) > 0 || j.stopped) {
-			continue // the targets say more than that their job failed, as one does whose worker is stopped
+			continue // the targets explain it; a job whose worker is stopped fails too
 		}
 		who, how := "a job that the gate waits for", " failed"
 		if known {
@@ -99,7 +99,7 @@ func (j *judgement) failures() []string {
 func (j *judgement) noPlan() {
 	v := j.v
 	v.Status = Failure
-	const log = "The log of the job that discovers says why."
+	const log = "See the log of the discover job."
 	switch j.discovery.result {
 	case Cancelled:
 		if !j.jobFailed() {
@@ -110,15 +110,14 @@ func (j *judgement) noPlan() {
 		v.Reason = "discovery left no plan: it was cancelled, and another job failed"
 	case Success:
 		v.Reason = "discovery left no plan that could be read, though its job succeeded"
-		v.Next = "The plan travels as an artifact of the run: see whether the job that discovers uploaded one, and whether this one could download it."
+		v.Next = "The plan is an artifact of the run. Check whether the discover job uploaded it, and whether this job could download it."
 	case Skipped:
 		v.Reason = "discovery left no plan: its job was skipped"
-		v.Next = "See the `if` and the `needs` of the job that discovers."
+		v.Next = "Check the `if` and the `needs` of the discover job."
 	case Failure:
 		v.Reason, v.Next = "discovery left no plan: its job failed", log
 	default:
-		// It is not known which job it is. One that was cancelled has no outputs to
-		// tell it by.
+		// The discover job is unknown. If it was cancelled, it has no outputs.
 		if len(v.Jobs) > 0 && !j.jobFailed() {
 			v.Status = Cancelled
 			v.Reason = "the run was cancelled before there was a plan"
@@ -127,7 +126,7 @@ func (j *judgement) noPlan() {
 		v.Reason, v.Next = "there is no plan", log
 	}
 	if v.Cancelled && j.discovery.result != Cancelled {
-		v.Reason += "; besides, the run was cancelled"
+		v.Reason += "; the run was also cancelled"
 	}
 }
 

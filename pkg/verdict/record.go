@@ -9,21 +9,20 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-// How much a Record keeps.
+// Limits of a Record.
 const (
 	provedDays = 60
-	// maxTimes is more than a fleet builds in a while; those that took longest stay.
+	// maxTimes is more than a fleet builds; the longest stay.
 	maxTimes = 20_000
-	// leastTime is what is not worth remembering, in seconds.
-	leastTime = 1
+	// minSeconds is the least duration in a Record.
+	minSeconds = 1
 	// maxEntryTimes is more than one matrix has; the newest stay.
 	maxEntryTimes = 2_000
 )
 
-// Record makes what this run leaves for others. about has what is known of the run,
-// before is the Record that was the newest until now, or nil. Where that is of a later
-// run, which had ended before this one or before its jobs were run again, it stays the
-// one to compare with.
+// Record returns the Record of this run for later runs. about has the fields about the run,
+// before is the newest Record so far, or nil. If that is of a later run, which ended before this
+// one or before a rerun of its jobs, its targets stay the ones to compare with.
 func (v *Verdict) Record(about job.Record, plan *job.Plan, results []*job.Result, before *job.Record) *job.Record {
 	r := about
 	r.Version = job.Version
@@ -55,8 +54,7 @@ func (v *Verdict) Record(about job.Record, plan *job.Plan, results []*job.Result
 	return &r
 }
 
-// SkipProved skips the targets that the default branch, of which the Record is, has built
-// already.
+// SkipProved skips the targets that the default branch has built, by its Record.
 func SkipProved(targets []job.Target, r *job.Record) {
 	for i := range targets {
 		t := &targets[i]
@@ -90,8 +88,8 @@ func (t *Target) record(was *job.RecordTarget) job.RecordTarget {
 	return r
 }
 
-// times returns how long derivations took, those before and those of the results. A
-// derivation's system is taken to be that of its entry.
+// times returns the durations of derivations, those before and those of the results. A
+// derivation's system is assumed to be that of its entry.
 func times(plan *job.Plan, results []*job.Result, before map[string]float64) map[string]float64 {
 	all := maps.Clone(before)
 	if all == nil {
@@ -103,7 +101,7 @@ func times(plan *job.Plan, results []*job.Result, before map[string]float64) map
 			continue
 		}
 		for _, b := range r.Builds {
-			if took := Seconds(b.Seconds).Seconds(); !b.Failed && took >= leastTime {
+			if took := Seconds(b.Seconds).Seconds(); !b.Failed && took >= minSeconds {
 				all[job.TimeKey(b.DrvPath, entry.System, b.Emulated)] = math.Round(took)
 			}
 		}
@@ -126,7 +124,7 @@ func entryTimes(plan *job.Plan, results []*job.Result, before map[string]job.Ent
 	}
 	for _, r := range results {
 		entry, ok := plan.EntryByID(r.Entry)
-		if took := r.Finished.Sub(r.Started).Seconds(); ok && r.Outcome == job.OutcomeBuilt && took >= leastTime {
+		if took := r.Finished.Sub(r.Started).Seconds(); ok && r.Outcome == job.OutcomeBuilt && took >= minSeconds {
 			all[job.EntryKey(entry.Name, entry.System, r.Emulated)] = job.EntryTime{Seconds: math.Round(took), Fetched: max(r.FetchedBytes, 0), Day: today}
 		}
 	}

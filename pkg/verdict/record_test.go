@@ -14,7 +14,7 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// What was proved stays so for a while, sizes and times are carried on.
+// Proved derivations stay for a while; sizes and times are kept.
 func TestRecord(t *testing.T) {
 	t.Parallel()
 	first := mainRun()
@@ -70,7 +70,7 @@ func TestRecord(t *testing.T) {
 	if got := second.Targets[1]; got.Closure != 0 {
 		t.Errorf("what failed has the size %d", got.Closure)
 	}
-	// A run that was run again after a later one leaves that to be compared with.
+	// After the rerun of an earlier run, the later run stays the one to compare with.
 	first.Run, first.Commit = 9, "later"
 	again := v.Record(job.Record{ID: job.DefaultID, Run: 7, Commit: "earlier", Created: noon}, p, results, first)
 	if again.Run != 9 || again.Commit != "later" || again.Targets[0].Attr != first.Targets[0].Attr || len(again.Targets) != len(first.Targets) || len(again.Proved) != len(second.Proved) {

@@ -9,7 +9,7 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-// The clock stands still while nothing is worked on: a rerun is days later.
+// Pauses do not count: a rerun may be days later.
 func TestWorkOfARerun(t *testing.T) {
 	t.Parallel()
 	p := planOf(host("a", "x86_64-linux"), host("b", "x86_64-linux"), host("c", "x86_64-linux"))
@@ -27,7 +27,7 @@ func TestWorkOfARerun(t *testing.T) {
 	}
 }
 
-// The time between the runs of a rerun is nobody's work.
+// The pause before a rerun is no work.
 func TestTimes(t *testing.T) {
 	t.Parallel()
 	p := planOf(host("a", ""), host("b", ""), host("c", ""), host("d", ""))

@@ -11,35 +11,35 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-// A Verdict says whether everything in a Plan is done, and what became of each
-// part of it. As JSON it is what programs read.
+// A Verdict says whether all of a Plan is done, with the outcome of each part. Programs read it
+// as JSON.
 type Verdict struct {
 	Status Status `json:"status"`         // Success, Failure or Cancelled
-	Reason string `json:"reason"`         // in one line; nothing foreign in it
-	Next   string `json:"next,omitempty"` // what to do about it, where that is not plain
-	// Origin says what the verdict is about, nil where nobody has told.
+	Reason string `json:"reason"`         // in one line, without foreign text
+	Next   string `json:"next,omitempty"` // the next step, if it is not obvious
+	// Origin says what the verdict is about, nil if unknown.
 	Origin *Origin `json:"origin,omitempty"`
 	// Cancelled says that the run was cancelled, whatever the Status.
 	Cancelled bool `json:"cancelled"`
-	// Refused says that the Plan that arrived was not judged, for the Reason.
+	// Refused says that the Plan was not judged, for the Reason.
 	Refused bool   `json:"refused,omitempty"`
 	Counts  Counts `json:"counts"`
-	// Seconds is for how long at least one entry was worked on, JobSeconds the
-	// sum over all entries.
+	// Seconds is the time in which at least one entry was running, JobSeconds the sum over all
+	// entries.
 	Seconds    float64 `json:"seconds"`
 	JobSeconds float64 `json:"jobSeconds"`
 
 	Targets []Target `json:"targets"` // all of the Plan, in its order
 	// Failures are the derivations that failed, as the causes of targets name them.
 	Failures []job.Failure  `json:"failures,omitempty"`
-	Entries  []EntryProblem `json:"entries,omitempty"` // what went wrong beside the targets
+	Entries  []EntryProblem `json:"entries,omitempty"` // errors outside of targets
 	Jobs     []JobProblem   `json:"jobs,omitempty"`    // jobs of the workflow that did not succeed
 	Work     []Work         `json:"work,omitempty"`    // of the entries that have a Result, in the order of the Plan
 	Pushes   []Push         `json:"pushes,omitempty"`
 	Ignored  []Ignored      `json:"ignored,omitempty"`  // Results that don't count
 	Notices  []string       `json:"notices,omitempty"`  // of the Plan
 	Emulated []string       `json:"emulated,omitempty"` // of the Plan
-	// Change is what is different from another run, nil where none is known.
+	// Change is the difference from another run, nil if none is known.
 	Change *Change `json:"change,omitempty"`
 }
 
@@ -54,7 +54,7 @@ type Counts struct {
 	Missing   int `json:"missing"`
 }
 
-// Done returns the number of targets that nothing is left to do for.
+// Done returns the number of targets that are done.
 func (c Counts) Done() int { return c.Built + c.Fetched + c.Present + c.Skipped }
 
 func (c *Counts) add(s TargetStatus) {
@@ -76,7 +76,7 @@ func (c *Counts) add(s TargetStatus) {
 	}
 }
 
-// TargetStatus is what became of a target.
+// TargetStatus is the status of a target.
 type TargetStatus string
 
 // The statuses of targets.
@@ -86,26 +86,26 @@ const (
 	TargetPresent   TargetStatus = "present"
 	TargetSkipped   TargetStatus = "skipped"
 	TargetFailed    TargetStatus = "failed"    // to build or to evaluate
-	TargetCancelled TargetStatus = "cancelled" // stopped, or never started, since the run was cancelled
-	TargetMissing   TargetStatus = "missing"   // nobody told what became of it
+	TargetCancelled TargetStatus = "cancelled" // stopped, or never started, because the run was cancelled
+	TargetMissing   TargetStatus = "missing"   // without a result
 )
 
-// A Target is what became of one target of the Plan.
+// A Target is the verdict on one target of the Plan.
 type Target struct {
 	N        int               `json:"n"` // number in the Plan
 	Target   job.Target        `json:"target"`
 	Entry    string            `json:"entry,omitempty"`    // name of the entry that builds it
-	Emulated bool              `json:"emulated,omitempty"` // something was built for it by an emulator, such as qemu
-	Result   *job.TargetResult `json:"result,omitempty"`   // nil where none counts
+	Emulated bool              `json:"emulated,omitempty"` // one of its builds ran in an emulator, such as qemu
+	Result   *job.TargetResult `json:"result,omitempty"`   // nil if none counts
 	Status   TargetStatus      `json:"status"`
 	// TimedOut says that the deadline of its entry came before it was done.
 	TimedOut bool `json:"timedOut,omitempty"`
-	// Why is the reason of a skip, the error of a failure (both foreign text), or
-	// says why a target is cancelled or missing. Empty otherwise.
+	// Why is the reason of a skip, the error of a failure (both foreign text), or the reason
+	// why a target is cancelled or missing. Empty otherwise.
 	Why string `json:"why,omitempty"`
 }
 
-// Done reports whether nothing is left to do for the target.
+// Done reports whether the target is done.
 func (t *Target) Done() bool {
 	switch t.Status {
 	case TargetBuilt, TargetFetched, TargetPresent, TargetSkipped:
@@ -141,8 +141,8 @@ func (t *Target) Output() job.Output {
 	return job.Output{}
 }
 
-// BlockedBy returns the derivation whose failure kept the target, which needs it, from being
-// built; empty where there is none.
+// BlockedBy returns the dependency whose failure kept the target from being built; empty if there
+// is none.
 func (t *Target) BlockedBy() string {
 	if t.Status != TargetFailed || t.Result == nil || t.Result.Cause == t.Target.DrvPath {
 		return ""
@@ -165,8 +165,8 @@ func (t *Target) Log() []string {
 	}
 }
 
-// Reproduce returns the command that reproduces the failure of the target locally, empty where
-// none does. The Plan's word counts for more than the worker's.
+// Reproduce returns the command that reproduces the failure of the target locally, "" if there is
+// none. The Plan's command counts before the worker's.
 func (t *Target) Reproduce() string {
 	if t.StepFailed() || t.TimedOut {
 		return ""
@@ -177,8 +177,7 @@ func (t *Target) Reproduce() string {
 	return t.Target.Reproduce
 }
 
-// An EntryProblem is something wrong with an entry that is not the failure of
-// one of its targets.
+// An EntryProblem is an error of an entry outside of its targets.
 type EntryProblem struct {
 	Entry   string `json:"entry"` // Entry.ID
 	Name    string `json:"name"`  // Entry.Name
@@ -190,29 +189,29 @@ type EntryProblem struct {
 type JobProblem struct {
 	Job    string `json:"job"`
 	Result Status `json:"result"`
-	Status Status `json:"status"` // what it makes of the verdict
+	Status Status `json:"status"` // its effect on the verdict
 }
 
-// Work is what one entry did, and when.
+// Work is the work of one entry, and its time.
 type Work struct {
 	Entry   string      `json:"entry"` // Entry.Name
 	Outcome job.Outcome `json:"outcome"`
-	// Start is how many seconds after the first entry this one began. Pauses in
-	// which nothing was worked on, as before a rerun, don't count.
+	// Start is the number of seconds between the start of the first entry and of this one,
+	// without pauses in which no entry was running, as before a rerun.
 	Start        float64 `json:"start"`
 	Seconds      float64 `json:"seconds"`
-	Before       float64 `json:"before,omitempty"` // seconds that it took when the default branch built it the last time; 0 is not known
+	Before       float64 `json:"before,omitempty"` // seconds of the last build by the default branch; 0 is unknown
 	Built        int     `json:"built"`            // derivations
-	Imported     int     `json:"imported"`         // store paths taken from the drv pack
-	Downloaded   int64   `json:"downloaded"`       // bytes that this needed
-	Fetched      int     `json:"fetched"`          // store paths that substituters had
+	Imported     int     `json:"imported"`         // store paths from the drv pack
+	Downloaded   int64   `json:"downloaded"`       // bytes for that
+	Fetched      int     `json:"fetched"`          // store paths from substituters
 	FetchedBytes int64   `json:"fetchedBytes"`     // of their NARs
 	Restored     Traffic `json:"restored"`         // from the store cache
 	Saved        Traffic `json:"saved"`            // to it
-	URL          string  `json:"url,omitempty"`    // of the job, as the worker tells; foreign text
+	URL          string  `json:"url,omitempty"`    // of the job, from the worker; foreign text
 }
 
-// Traffic is what went through the store cache.
+// Traffic counts store paths to or from the store cache.
 type Traffic struct {
 	Paths int   `json:"paths"` // store paths
 	Bytes int64 `json:"bytes"` // of packs
@@ -223,7 +222,7 @@ func (t *Traffic) Add(paths int, bytes int64) {
 	t.Paths, t.Bytes = t.Paths+max(paths, 0), t.Bytes+max(bytes, 0)
 }
 
-// A Push is what an entry sent to one binary cache.
+// A Push is the outcome of an entry's push to one binary cache.
 type Push struct {
 	Entry string `json:"entry"` // Entry.Name
 	job.Push
@@ -258,9 +257,9 @@ func (v *Verdict) HostsFirst(of ...TargetStatus) []*Target {
 	return targets
 }
 
-// collect adds the failures of a Result to those of others; of a derivation that several
-// Results mention, it keeps the failure with the longer log. known has their places.
-func (v *Verdict) collect(r *job.Result, known map[string]int) {
+// addFailures adds the failures of a Result. If several Results mention a derivation, the failure
+// with the longer log stays. known has the index of each derivation.
+func (v *Verdict) addFailures(r *job.Result, known map[string]int) {
 	for _, f := range r.Failures {
 		if n, ok := known[f.DrvPath]; !ok {
 			known[f.DrvPath] = len(v.Failures)

@@ -28,8 +28,7 @@ func TestTheOutputThatStandsForATarget(t *testing.T) {
 	}
 }
 
-// That the deadline came, or that a step failed, is for fields to say: what a builder writes
-// means nothing.
+// Only fields say that the deadline came, or that a step failed, not the text of a builder.
 func TestSentencesMeanNothing(t *testing.T) {
 	t.Parallel()
 	p := planOf(pkg("a"))

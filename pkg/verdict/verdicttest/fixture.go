@@ -129,8 +129,8 @@ func Fail(r *job.Result, at int, cause string, log ...string) {
 	r.Outcome = job.OutcomeFailed
 }
 
-// Fleet returns a verdict on fifty hosts of which two failed, and on what else a
-// repository has.
+// Fleet returns a verdict on fifty hosts, of which two failed, and on other targets of a
+// repository.
 func Fleet() *verdict.Verdict {
 	places := []string{"berlin", "lisbon", "oslo", "vienna", "zurich"}
 	roles := []string{"backup", "builder", "dns", "gateway", "git", "mail", "monitor", "nas", "proxy", "web"}
@@ -182,7 +182,7 @@ func Fleet() *verdict.Verdict {
 	return Judged(p, PlanKey, results, NeedsOf(verdict.Success, verdict.Failure))
 }
 
-// ThePlan stands in outputs for what is said of the Plan that is judged.
+// ThePlan stands in outputs for those of the judged Plan.
 const ThePlan = "the plan"
 
 // NeedsOf makes the needs of a workflow whose discovery, unless it was skipped, left
@@ -195,7 +195,7 @@ func NeedsOf(discover, build verdict.Status) verdict.Needs {
 	return n
 }
 
-// Judged returns verdict.Judge with needs in which ThePlan is that.
+// Judged returns verdict.Judge with needs in which ThePlan is replaced by those outputs.
 func Judged(p *job.Plan, key string, results []*job.Result, needs verdict.Needs) *verdict.Verdict {
 	return verdict.Judge(p, key, results, needsFor(p, needs))
 }
@@ -250,7 +250,7 @@ func Changed() *verdict.Verdict {
 	return v
 }
 
-// Emulate makes a Result one of builds under emulation.
+// Emulate marks the builds of a Result as emulated.
 func Emulate(r *job.Result) {
 	r.Emulated = true
 	for i := range r.Builds {

@@ -11,13 +11,13 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-// keptVersion is the version of the format of [Kept], and of what this package makes
-// of the same source.
-const keptVersion = 3
+// cachedVersion is the version of the format of [Cached], and of this package's results for
+// the same source.
+const cachedVersion = 3
 
-// Kept is an evaluation as it is kept for a run that would make the same one.
-type Kept struct {
-	// Plan has the targets as they were found, before anything was chosen or skipped,
+// Cached is an evaluation as it is stored for later runs that would repeat it.
+type Cached struct {
+	// Plan has the targets as they were found, before any was selected or skipped,
 	// the binary caches that the flakes name, and the pack of derivations. It has no
 	// entries.
 	Plan *job.Plan
@@ -25,11 +25,11 @@ type Kept struct {
 	Meta []json.RawMessage
 	// Omitted and Passed are those of the Evaluation.
 	Omitted, Passed []string
-	// Packed are the derivations that the pack was made for.
+	// Packed are the derivations in the pack, without their closures.
 	Packed []string
 }
 
-type keptJSON struct {
+type cachedJSON struct {
 	Version int               `json:"version"`
 	Plan    json.RawMessage   `json:"plan"`
 	Meta    []json.RawMessage `json:"meta,omitempty"`
@@ -38,30 +38,30 @@ type keptJSON struct {
 	Packed  []string          `json:"packed,omitempty"`
 }
 
-// Marshal gives the JSON.
-func (k *Kept) Marshal() ([]byte, error) {
-	plan, err := json.Marshal(k.Plan)
+// Marshal returns the JSON.
+func (c *Cached) Marshal() ([]byte, error) {
+	plan, err := json.Marshal(c.Plan)
 	if err != nil {
 		return nil, fmt.Errorf("write evaluation: %w", err)
 	}
-	return json.Marshal(keptJSON{keptVersion, plan, k.Meta, k.Omitted, k.Passed, k.Packed})
+	return json.Marshal(cachedJSON{cachedVersion, plan, c.Meta, c.Omitted, c.Passed, c.Packed})
 }
 
-// ParseKept reads the JSON and checks it.
-func ParseKept(data []byte) (*Kept, error) {
-	var raw keptJSON
+// ParseCached reads the JSON and checks it.
+func ParseCached(data []byte) (*Cached, error) {
+	var raw cachedJSON
 	if err := json.Unmarshal(data, &raw); err != nil {
 		return nil, fmt.Errorf("read evaluation: %w", err)
 	}
-	if raw.Version != keptVersion {
-		return nil, fmt.Errorf("read evaluation: it is of version %d, not %d", raw.Version, keptVersion)
+	if raw.Version != cachedVersion {
+		return nil, fmt.Errorf("read evaluation: it is of version %d, not %d", raw.Version, cachedVersion)
 	}
 	plan, err := job.ParsePlan(raw.Plan)
 	if err != nil {
 		return nil, fmt.Errorf("read evaluation: %w", err)
 	}
 	for i := range plan.Targets {
-		// What there is to do is not for the cache to say.
+		// The cache must not decide which targets are built.
 		if t := &plan.Targets[i]; t.State == job.StateFailed || t.Available || t.State == job.StateSkip && !t.Refused {
 			return nil, fmt.Errorf("read evaluation: %q is decided already", t.Attr)
 		}
@@ -79,11 +79,10 @@ func ParseKept(data []byte) (*Kept, error) {
 			return nil, fmt.Errorf("read evaluation: %w", err)
 		}
 	}
-	return &Kept{plan, raw.Meta, raw.Omitted, raw.Passed, raw.Packed}, nil
+	return &Cached{plan, raw.Meta, raw.Omitted, raw.Passed, raw.Packed}, nil
 }
 
-// Flakes are the references of the flakes that are evaluated, each once; none where
-// it is a file.
+// Flakes returns the references of the flakes to evaluate, each once; none for a file.
 func (o *Options) Flakes() []string {
 	if o.File != "" {
 		return nil
@@ -104,10 +103,10 @@ func (o *Options) Flakes() []string {
 	return refs
 }
 
-// Fingerprint names what a discovery is made from, in hex: with the same options,
-// the same evaluator and flakes of the same identities (see package nix) nothing
-// else can be found. That is so only where evaluation is pure, so a file has none,
-// and only as long as nothing fails, which may be for want of memory or a server.
+// Fingerprint returns a hash of all that decides the result of an evaluation, in hex: with the
+// same options, the same evaluator and flakes of the same identities (see package nix) the
+// result is the same. That holds only where evaluation is pure, so not for a file, and only
+// if nothing fails, because a failure may be due to memory or a server.
 func (o *Options) Fingerprint(evaluator string, identities []string) string {
 	data, err := json.Marshal(struct {
 		Version           int
@@ -118,7 +117,7 @@ func (o *Options) Fingerprint(evaluator string, identities []string) string {
 		System, HostAttr  string
 		Include, Exclude  []string
 		AllowEmpty, Meta  bool
-	}{keptVersion, walker + textNix, evaluator, identities, o.Installables, o.Systems, o.System, o.HostAttr, o.Include, o.Exclude, o.AllowEmpty, o.Meta})
+	}{cachedVersion, walker + textNix, evaluator, identities, o.Installables, o.Systems, o.System, o.HostAttr, o.Include, o.Exclude, o.AllowEmpty, o.Meta})
 	if err != nil {
 		panic(err) // texts only
 	}

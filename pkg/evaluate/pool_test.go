@@ -14,14 +14,14 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// What the fixtures have in common: fib takes time, grow takes memory.
+// Functions for the fixtures: fib takes time, grow takes memory.
 const work = `let
 	fib = n: if n < 2 then n else fib (n - 1) + fib (n - 2);
 	grow = n: builtins.foldl' (a: b: a + b) 0 (builtins.concatLists (builtins.genList (x: builtins.genList (y: x + y) 10000) n));
 	busy = name: n: derivation { inherit name n; system = "x86_64-linux"; builder = "/bin/sh"; };
 in `
 
-// manyPackages are 400, of which the given ones replace as many.
+// manyPackages are 400 packages, the given ones among them.
 func manyPackages(broken string) string {
 	return work + `let
 		base = builtins.genList (n: busy "base-${toString n}" 0) 40;
@@ -68,7 +68,7 @@ func observe(t *testing.T, n *nix.Nix, o Options) ([]string, *Evaluation, *count
 	return summary(d), d, c
 }
 
-// However many evaluators there are, and wherever they die, what is found is the same.
+// The result does not depend on the number of evaluators, nor on where they die.
 func TestManyOfWhichSomeAbort(t *testing.T) {
 	for _, version := range []string{"2.34", "2.26", "2.8"} {
 		t.Run(version, func(t *testing.T) {
@@ -114,7 +114,7 @@ func TestManyOfWhichSomeAbort(t *testing.T) {
 	}
 }
 
-// What takes long is shared between evaluators, in the order of one.
+// A long walk is shared between evaluators, with the same order as of a single one.
 func TestSharing(t *testing.T) {
 	n := useNix(t, "2.34")
 	for _, test := range []struct{ what, outputs, attr string }{
@@ -214,7 +214,7 @@ func TestMemoryLimit(t *testing.T) {
 				got, _, c := observe(t, n, Options{Installables: []string{ref + "#packages"}, Workers: workers, MemoryLimit: 256 << 20})
 				want := []string{
 					"package packages.x86_64-linux.a build",
-					"package packages.x86_64-linux.hungry failed: needs more than 256 MiB to evaluate; raise eval_memory",
+					"package packages.x86_64-linux.hungry failed: needs more than 256 MiB to evaluate. Raise eval_memory",
 					"package packages.x86_64-linux.z build",
 				}
 				if diff := cmp.Diff(want, got); diff != "" {
@@ -228,7 +228,7 @@ func TestMemoryLimit(t *testing.T) {
 	}
 }
 
-// What many attributes need together, none of them alone, is none's fault.
+// Attributes that together need too much memory, but none alone, do not fail.
 func TestMemoryOfMany(t *testing.T) {
 	n := useNix(t, "2.34")
 	ref := flake(t, work+`let
@@ -273,7 +273,8 @@ func TestProgress(t *testing.T) {
 	}
 }
 
-// What the evaluators of a flake say is said once, what one says twice is said twice.
+// A line that several evaluators print is logged once, one that a single one prints twice is
+// logged twice.
 func TestLog(t *testing.T) {
 	n := useNix(t, "2.34")
 	ref := flake(t, `builtins.trace "the flake" { packages.x86_64-linux = { a = builtins.trace "twice" (builtins.trace "twice" (d "a")); b = throw "no"; c = d "c"; d = throw "no"; e = builtins.trace "late" (d "e"); }; }`)
@@ -340,7 +341,7 @@ func TestPositions(t *testing.T) {
 			if got, want := (&bound{Path: p}).before(q), j >= i; got != want {
 				t.Errorf("from %v, %v: %v", p, q, got)
 			}
-			if got, want := (&bound{Path: p, After: true}).before(q), j > i && !p.holds(q); got != want {
+			if got, want := (&bound{Path: p, After: true}).before(q), j > i && !p.contains(q); got != want {
 				t.Errorf("after %v, %v: %v", p, q, got)
 			}
 		}

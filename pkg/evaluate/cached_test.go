@@ -15,7 +15,7 @@ import (
 
 func TestKept(t *testing.T) {
 	const drv = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-a.drv"
-	k := &Kept{
+	c := &Cached{
 		Plan: &job.Plan{
 			Version: job.Version, ID: "a", Created: time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC),
 			Targets:      []job.Target{{Attr: "packages.a", Name: "packages.a", Kind: job.Package, System: "x86_64-linux", DrvPath: drv, Outputs: []string{"out"}, State: job.StateBuild}},
@@ -26,19 +26,19 @@ func TestKept(t *testing.T) {
 		Passed:  []string{"packages.c (a function)"},
 		Packed:  []string{drv},
 	}
-	data, err := k.Marshal()
+	data, err := c.Marshal()
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := ParseKept(data)
+	got, err := ParseCached(data)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(k, got); diff != "" {
+	if diff := cmp.Diff(c, got); diff != "" {
 		t.Error(diff)
 	}
 	for _, change := range [][2]string{
-		{fmt.Sprintf(`{"version":%d`, keptVersion), `{"version":1`},
+		{fmt.Sprintf(`{"version":%d`, cachedVersion), `{"version":1`},
 		{drv, "/etc/passwd"},
 		{`"plan":{"version":1`, `"plan":{"version":9`},
 		{`"state":"build"`, `"state":"skip","reason":"at cachix:fleet"`},
@@ -55,13 +55,13 @@ func TestKept(t *testing.T) {
 	} {
 		if bad := strings.Replace(string(data), change[0], change[1], 1); bad == string(data) {
 			t.Errorf("%s has no %s", data, change[0])
-		} else if _, err := ParseKept([]byte(bad)); err == nil {
+		} else if _, err := ParseCached([]byte(bad)); err == nil {
 			t.Errorf("%s is taken", bad)
 		}
 	}
 }
 
-// All that decides what is found is in the fingerprint, and nothing else is.
+// The fingerprint depends on all that decides the result, and on nothing else.
 func TestFingerprint(t *testing.T) {
 	o := Options{Installables: []string{".#a"}, Systems: []string{"x86_64-linux"}, System: "x86_64-linux"}
 	first := o.Fingerprint("nix", []string{"flake"})
