@@ -243,9 +243,6 @@ func (n *Nix) warn(ctx context.Context) {
 // Set overrides settings.
 func (n *Nix) Set(options ...nix.Option) { n.use(n.With(options...)) }
 
-// Here returns the Nix with the store of this machine, as it is set now.
-func (n *Nix) Here() *nix.Nix { return n.Nix }
-
 func (n *Nix) use(here *nix.Nix) {
 	n.Nix, n.Store = here, here
 	if n.Remote != "" {

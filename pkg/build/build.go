@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/org/nix-matrix/pkg/access"
-	"github.com/org/nix-matrix/pkg/available"
 	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/engine"
 	"github.com/org/nix-matrix/pkg/hooks"
@@ -81,7 +80,6 @@ func (b *Builder) Build(ctx context.Context, entry *job.Entry, result *job.Resul
 	var missing error
 	w := &Worker{
 		Options: b.Options, Env: env, Plan: plan, Hooks: b.Hooks, Log: b.Log, Entry: entryCache,
-		Finder: &available.Finder{Nix: env.Here, Substituters: env.Substituters, Log: b.Log},
 		Restore: func(ctx context.Context, drvs []string, result *job.Result) error {
 			b.Log.Doing("fetching derivations")
 			err := b.restore(ctx, env.Nix, accept, plan, slices.Concat(drvs, programs), result)

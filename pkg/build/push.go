@@ -54,7 +54,7 @@ func (w *Worker) repair(ctx context.Context, p *job.Push, paths []string) error 
 	}
 	to := &w.Env.Destinations[i]
 	paths = slices.Compact(slices.Sorted(slices.Values(paths)))
-	lost, _ := w.Finder.Undelivered(ctx, paths, to.Substituter) // else it is not known to have lost them
+	lost, _ := w.finder().Undelivered(ctx, paths, to.Substituter) // else it is not known to have lost them
 	if len(lost) == 0 {
 		return nil
 	}

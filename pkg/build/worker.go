@@ -55,11 +55,10 @@ type Log interface {
 // A Worker makes Results of entries.
 type Worker struct {
 	Options
-	Env    *access.Nix
-	Finder *available.Finder
-	Plan   *job.Plan
-	Hooks  *hooks.Runner
-	Log    Log
+	Env   *access.Nix
+	Plan  *job.Plan
+	Hooks *hooks.Runner
+	Log   Log
 	// Restore brings the derivations into the store of this machine; nil when they are there.
 	Restore func(ctx context.Context, drvs []string, result *job.Result) error
 	Entry   *reuse.EntryCache // nil where nothing goes through the store cache
@@ -117,6 +116,11 @@ func (w *Worker) Work(ctx context.Context, e *job.Entry, result *job.Result) {
 	}
 	result.Conclude(ctx.Err() != nil)
 	result.Finished = time.Now().UTC()
+}
+
+// finder asks the substituters of this machine's Nix.
+func (w *Worker) finder() *available.Finder {
+	return &available.Finder{Nix: func() available.Asker { return w.Env.Nix }, Substituters: w.Env.Substituters, Log: w.Log}
 }
 
 func allOK(result *job.Result) bool {
@@ -189,7 +193,7 @@ func (w *Worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 		}
 	}
 	if w.Entry != nil {
-		if err := w.Entry.Restore(ctx, w.Env.Nix, w.Finder, targets, result); err != nil {
+		if err := w.Entry.Restore(ctx, w.Env.Nix, w.finder(), targets, result); err != nil {
 			return nil, err
 		}
 	}

@@ -51,7 +51,8 @@ type Options struct {
 	// InFiles says that files which the user named have all that is handed over, so that a full disk
 	// below the cache is no error.
 	InFiles bool
-	// Answers is a directory for what substituters have answered, see [available.Finder].
+	// Answers is a directory that keeps the answers of substituters, so that each question is asked
+	// once; empty to ask anew.
 	Answers string
 	// Version names this program in the fingerprint of an evaluation.
 	Version string
@@ -85,7 +86,7 @@ type Discovery struct {
 // that are evaluated.
 func New(host *access.Host, env *access.Nix, docs *documents.Store, runner *hooks.Runner, log Log, o Options) *Discovery {
 	d := &Discovery{Options: o, host: host, env: env, docs: docs, hooks: runner, log: log}
-	d.finder = &available.Finder{Nix: env.Here, Substituters: env.Substituters, Log: log, Answers: o.Answers}
+	d.finder = &available.Finder{Nix: func() available.Asker { return env.Remember(o.Answers) }, Substituters: env.Substituters, Log: log}
 	var attr string // that is being evaluated
 	e := &d.Evaluate
 	e.System = env.System
