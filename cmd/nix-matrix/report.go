@@ -133,7 +133,7 @@ func (r *reporter) judge(ctx context.Context) (*verdict.Verdict, *job.Plan, []*j
 	}
 	results, complete := r.readResults(ctx, plan)
 	if !complete && r.missingOK {
-		return nil, nil, nil, fmt.Errorf("not all results were %w", documents.ErrMissing)
+		return nil, nil, nil, fmt.Errorf("some results were %w", documents.ErrMissing)
 	}
 	return verdict.Judge(plan, key, results, needs), plan, results, nil
 }

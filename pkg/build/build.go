@@ -36,7 +36,7 @@ type Builder struct {
 }
 
 // Build builds an entry. The error says why nothing could be built; everything else is in the
-// Result. It wraps [documents.ErrMissing] where the cache lacks what discovery was to hand over.
+// Result. It wraps [documents.ErrMissing] where the cache lacks the Plan or the derivations.
 func (b *Builder) Build(ctx context.Context, entry *job.Entry, result *job.Result) error {
 	cached := &reuse.Cache{Docs: b.Docs, Log: b.Log}
 	var entryCache *reuse.EntryCache
@@ -116,7 +116,7 @@ func (b *Builder) plan(ctx context.Context, entry *job.Entry) (*job.Plan, error)
 			return nil, err
 		}
 	} else if data, err = b.Docs.Plan(ctx, entry.Plan); err != nil {
-		return nil, fmt.Errorf("the plan was %w: %w. Run discover again, with the same --cache, or give the plan with --plan", documents.ErrMissing, err)
+		return nil, fmt.Errorf("cannot fetch the plan: %w: %w. Run discover again, with the same --cache, or give the plan with --plan", documents.ErrMissing, err)
 	}
 	return job.ParsePlan(data)
 }
@@ -150,7 +150,7 @@ func (b *Builder) restore(ctx context.Context, n *nix.Nix, accept storecache.Acc
 		}
 		errs = append(errs, err)
 	}
-	return fmt.Errorf("the derivations were %w: %w. Run discover again, with the same --cache, or give the pack with --drvs", documents.ErrMissing, errors.Join(errs...))
+	return fmt.Errorf("cannot fetch the derivations: %w: %w. Run discover again, with the same --cache, or give the pack with --drvs", documents.ErrMissing, errors.Join(errs...))
 }
 
 func (b *Builder) cachedDrvs(ctx context.Context, key string) (pack.Source, error) {
