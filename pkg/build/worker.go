@@ -129,7 +129,7 @@ func allOK(result *job.Result) bool {
 
 // needsEmulator reports whether this machine needs an emulator to build an entry.
 func (w *Worker) needsEmulator(e *job.Entry) bool {
-	return (e.QEMU || slices.Contains(w.emulated(), e.System)) && e.System != w.Env.System && !w.Env.Elsewhere(e.System)
+	return (e.QEMU || slices.Contains(w.emulated(), e.System)) && e.System != w.Env.System && !w.Env.Remotely(e.System)
 }
 
 // emulated returns the systems whose programs an emulator runs where the store builds, as

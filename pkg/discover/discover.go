@@ -275,7 +275,7 @@ func (d *Discovery) group(ctx context.Context, e *evaluation, p *job.Plan) (err 
 	}
 	for _, t := range p.Targets {
 		here := d.Local && !plan.HasRunner(t.System) // for which there need be none
-		if (here || d.env.Elsewhere(t.System)) && len(d.Planning.Runners[t.System]) == 0 {
+		if (here || d.env.Remotely(t.System)) && len(d.Planning.Runners[t.System]) == 0 {
 			d.Planning.Runners[t.System] = plan.AnyRunner
 		}
 	}

@@ -48,9 +48,9 @@ func (d *Discovery) machines(p *job.Plan) []string {
 		t := &p.Targets[i]
 		switch {
 		case t.State != job.StateBuild:
-		case d.env.Elsewhere(t.System) && len(d.Planning.Runners[t.System]) == 0, t.System == "i686-linux", d.Planning.EmulatesTarget(t):
+		case d.env.Remotely(t.System) && len(d.Planning.Runners[t.System]) == 0, t.System == "i686-linux", d.Planning.EmulatesTarget(t):
 			systems[runner] = true
-		case d.env.Elsewhere(t.System): // on a runner that may be anything
+		case d.env.Remotely(t.System): // on a runner that may be anything
 			systems[t.System], systems[d.env.System] = true, true
 		default:
 			systems[t.System] = true
