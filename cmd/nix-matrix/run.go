@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/org/nix-matrix/internal/flagvalue"
-	"github.com/org/nix-matrix/pkg/available"
 	"github.com/org/nix-matrix/pkg/build"
 	"github.com/org/nix-matrix/pkg/cache"
 	cachedir "github.com/org/nix-matrix/pkg/cache/dir"
@@ -136,10 +135,7 @@ func (r *runner) run(ctx context.Context) error {
 	}
 	tell(a.log, plan)
 	key := job.PlanKey(a.id, "", data)(0)
-	w := &build.Worker{
-		Options: how, Env: env, Plan: plan, Hooks: scripts, Log: a.log,
-		Finder: &available.Finder{Nix: env.Here, Substituters: env.Substituters, Log: a.log},
-	}
+	w := &build.Worker{Options: how, Env: env, Plan: plan, Hooks: scripts, Log: a.log}
 	results := r.work(ctx, w, key, filepath.Join(dir, "results"))
 	v := verdict.Judge(plan, key, results, nil)
 	v.Origin = a.origin(plan)

@@ -1,7 +1,7 @@
 // Package child starts other programs, each as the leader of a session of its own. A Ctrl-C
-// at the terminal therefore reaches this process alone, which ends its children in its own
-// order: what was built is still pushed. No child can ask a question at the terminal; one that
-// tried from the background would be stopped until somebody kills it.
+// at the terminal therefore reaches this process alone, which ends its children in its own order, after
+// the outputs that were built are pushed. No child can ask a question at the terminal: from the background,
+// it would be stopped until somebody kills it.
 package child
 
 import (
@@ -21,8 +21,8 @@ type Cmd struct {
 	ctx context.Context
 }
 
-// Command prepares a program. When the context ends, its process group gets SIGTERM; the
-// processes that are left when the program has ended, or after the time of grace, are killed.
+// Command prepares a program. At the end of the context its process group gets SIGTERM. The processes that
+// are left at the end of the program, or after the time of grace, are killed.
 func Command(ctx context.Context, grace time.Duration, name string, args ...string) *Cmd {
 	c := &Cmd{exec.CommandContext(ctx, name, args...), ctx}
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -31,11 +31,11 @@ func Command(ctx context.Context, grace time.Duration, name string, args ...stri
 	return c
 }
 
-// running are the programs that have not been waited for.
+// running are the programs for which nobody has waited yet.
 var running = struct {
 	sync.Mutex
 	programs map[*Cmd]bool
-	ended    bool // no other one is started
+	ended    bool // no other program starts
 }{programs: map[*Cmd]bool{}}
 
 var errEnded = errors.New("the program ends")
@@ -58,7 +58,7 @@ func (c *Cmd) Start() error {
 func (c *Cmd) Wait() error {
 	err := c.Cmd.Wait()
 	if c.ctx.Err() != nil {
-		_ = c.Kill() // those that are left
+		_ = c.Kill() // the processes that are left
 	}
 	running.Lock()
 	defer running.Unlock()
@@ -109,8 +109,8 @@ func (c *Cmd) send(sig syscall.Signal) error {
 	return err
 }
 
-// EndAll is for the end of this process: it sends SIGTERM to all process groups and kills those
-// that do not end at once. No program can be started any more.
+// EndAll ends all programs before the end of this process: it sends SIGTERM to all process groups and kills
+// those that do not end at once. No program can be started after it.
 func EndAll() {
 	running.Lock()
 	defer running.Unlock()

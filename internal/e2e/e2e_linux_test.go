@@ -129,7 +129,7 @@ func TestWorkflows(t *testing.T) {
 		})
 	}
 
-	// What a job may not do with the cache is not tried, or is a warning.
+	// A use of the cache that a job is not allowed is not tried, or is a warning.
 	t.Run("store cache that is not ours", func(t *testing.T) {
 		t.Parallel()
 		service, repository := actionstest.Start(t, actionstest.Options{}), own(t)
@@ -149,7 +149,7 @@ func TestWorkflows(t *testing.T) {
 
 		r := run("", 0, reads)
 		r.counts("build", "0", "0")
-		r.says("build", `Not all was saved: this job may not use the cache this way`)
+		r.says("build", `Cannot save all outputs for later runs: this job may not use the cache this way`)
 		r = run("none", 0, main)
 		r.counts("build", "0", "0")
 		if entries := service.Entries(); len(entries) > 0 {
@@ -159,7 +159,7 @@ func TestWorkflows(t *testing.T) {
 		before := len(service.Entries())
 		r = run("read", 0, main)
 		r.counts("build", "2", "0")
-		r.saysNot("build", `Not all was saved`) // there is nothing new
+		r.saysNot("build", `Cannot save all`) // there is nothing new
 
 		// A fork's pull request takes what main has, and leaves its own in its scope.
 		app := filepath.Join(repository, "flake.nix")
@@ -503,7 +503,7 @@ jobs:
       encryption_key: ${{ secrets.ENCRYPTION_KEY }}
 `
 
-// all gives the jobs, with a prefix, the same result.
+// all returns the jobs, with a prefix, the same result.
 func all(result, prefix string, jobs ...string) map[string]string {
 	results := map[string]string{}
 	for _, job := range jobs {
@@ -586,7 +586,7 @@ func release(t *testing.T, source, version string) (dir, action string) {
 	return released, action
 }
 
-// quickStart gives the workflow that users are told to paste.
+// quickStart returns the workflow that users are told to paste.
 func quickStart(t *testing.T, name string) string {
 	return read(t, filepath.Join(root, "examples/workflows/quickstart-"+name+".yml"))
 }
@@ -659,7 +659,7 @@ func leaveOut(t *testing.T, text, part string) string {
 	return before[:strings.LastIndex(before, "\n")+1] + rest
 }
 
-// command gives what a program that must not fail prints.
+// command returns what a program that must not fail prints.
 func command(t *testing.T, dir, program string, args ...string) string {
 	t.Helper()
 	if strings.Contains(program, "/") {

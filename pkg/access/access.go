@@ -1,6 +1,6 @@
 // Package access opens a Nix that can reach the user's binary caches, remote builders and private
-// sources, until it is closed. It knows the secrets: which there are, where each may be seen, and
-// how to keep them out of logs and stores.
+// sources, until it is closed. It knows all secrets, which programs may see each of them, and how to
+// keep them out of logs and stores.
 package access
 
 import (
@@ -33,24 +33,23 @@ type Config struct {
 	Builders     []string // remote builders, as lines of nix.conf
 	KnownHosts   string   // lines of a known_hosts file
 	Nixpkgs      string   // flake of the programs that discovery runs or hands on
-	// Evaluates says that sources are fetched, for which an evaluator gets credentials that a
+	// Evaluates says that sources are fetched: an evaluator gets credentials for them, which a
 	// builder does not.
 	Evaluates bool
 }
 
-// Elsewhere reports whether another machine than the one that the entry runs on builds for a
-// system.
-func (c *Config) Elsewhere(system string) bool {
+// Remotely reports whether another machine than the one that the entry runs on builds for a system.
+func (c *Config) Remotely(system string) bool {
 	return c.Store != "" || slices.ContainsFunc(c.Builders, func(line string) bool {
 		fields := strings.Fields(line)
 		return len(fields) > 1 && slices.Contains(strings.Split(fields[1], ","), system)
 	})
 }
 
-// A Nix is a Nix with all its settings. Close removes what has to be removed after it.
+// A Nix is a Nix with all its settings. The caller closes it, which removes the files with secrets.
 type Nix struct {
 	*nix.Nix          // with the store of this machine
-	Store    *nix.Nix // has what is built: the remote store, or this machine's
+	Store    *nix.Nix // in which derivations are built: the remote store, or this machine's
 	Remote   string   // address of the remote store, empty if it is this machine's
 	SSH      string   // options for ssh
 	Env      []string // variables of the secret env
@@ -61,7 +60,7 @@ type Nix struct {
 
 	host     *Host
 	config   *Config
-	further  []string // substituters, beside those of Nix's settings
+	further  []string // substituters that Nix's settings do not name
 	required bool     // a push that fails is an error
 	remove   []func()
 }
@@ -73,10 +72,10 @@ func (n *Nix) Close() {
 	}
 }
 
-// AtClose has Close call a function.
+// AtClose adds a function that Close calls.
 func (n *Nix) AtClose(remove func()) { n.remove = append(n.remove, remove) }
 
-// secretFile writes a secret to a file that is there until Close. An empty secret makes none.
+// secretFile writes a secret to a file, which Close removes. An empty secret makes none.
 func (n *Nix) secretFile(secret string) (string, error) {
 	if strings.TrimSpace(secret) == "" {
 		return "", nil
@@ -89,8 +88,8 @@ func (n *Nix) secretFile(secret string) (string, error) {
 	return name, nil
 }
 
-// Open finds Nix and gives it all settings, with the substituters and public keys that a plan
-// names besides. The caller closes it.
+// Open finds Nix and gives it all settings, with further substituters and public keys of a plan. The
+// caller closes it.
 func (h *Host) Open(ctx context.Context, c *Config, substituters, keys []string) (_ *Nix, err error) {
 	n := &Nix{host: h, config: c, Remote: c.Store, required: c.PushRequired}
 	defer func() {
@@ -106,7 +105,7 @@ func (h *Host) Open(ctx context.Context, c *Config, substituters, keys []string)
 	}
 	for _, to := range n.Destinations {
 		if c.Store != "" && to.NeedsFiles() {
-			return nil, usage.Errorf("--push %s: Cachix's program pushes what is on this machine, and with --store nothing is: leave one of them out", to.Name)
+			return nil, usage.Errorf("cannot push to %s with --store: Cachix's program pushes only from the store of this machine. Leave one of the two out", to.Name)
 		}
 	}
 	n.Push.Timeout = c.PushTimeout
@@ -139,7 +138,7 @@ func (h *Host) Open(ctx context.Context, c *Config, substituters, keys []string)
 		return nil, err
 	}
 	n.SSH = ssh.options
-	n.Set(nix.Set("fallback", "true")) // a cache that fails costs a build, no more
+	n.Set(nix.Set("fallback", "true")) // a cache that fails costs a build and no error
 	if len(c.Builders) > 0 {
 		n.Set(nix.Set("builders", strings.Join(ssh.builders, " ; ")))
 	}
@@ -152,8 +151,8 @@ func (h *Host) Open(ctx context.Context, c *Config, substituters, keys []string)
 	return n, n.reading(ctx, slices.Concat(c.Substituters, substituters), slices.Concat(c.PublicKeys, keys))
 }
 
-// OpenStore finds Nix with nothing but the user's nix.conf lines, which stay until the end of the
-// process. It need not be possible to open its store.
+// OpenStore finds Nix with the user's nix.conf lines alone, which stay until the end of the process. A
+// store at another root need not exist yet.
 func (h *Host) OpenStore(ctx context.Context, root string) (*nix.Nix, error) {
 	conf, _, err := h.include(h.Getenv(ConfVariable))
 	if err != nil {
@@ -170,7 +169,7 @@ func (h *Host) OpenStore(ctx context.Context, root string) (*nix.Nix, error) {
 	return n.WithStore(root), nil
 }
 
-// reach finds a Nix whose store can be opened.
+// reach finds Nix and opens its store.
 func (h *Host) reach(ctx context.Context, with nix.Config) (*nix.Nix, error) {
 	n, err := nix.Find(ctx, h.Log, with)
 	if err == nil {
@@ -179,7 +178,7 @@ func (h *Host) reach(ctx context.Context, with nix.Config) (*nix.Nix, error) {
 	return n, err
 }
 
-// check finds what is neither an address nor a key before Nix would.
+// check returns an error if an address or a key is invalid, before Nix does.
 func (c *Config) check() error {
 	for flag, err := range map[string]error{
 		"substituters":        cmp.Or(valid.All(push.CheckForm, c.Substituters...), valid.All(valid.Substituter, c.Substituters...)),
@@ -192,27 +191,27 @@ func (c *Config) check() error {
 	return checkStore(c.Store)
 }
 
-// checkStore returns an error if the value of --store is no address of a store that Nix
-// builds in. None is fine.
+// checkStore returns an error if Nix cannot build in the store with this address. An empty one is this
+// machine's store.
 func checkStore(address string) error {
 	if address == "" {
 		return nil
 	}
 	if err := valid.Address(address); err != nil {
-		return usage.Errorf("--store: %w: it must be one such as ssh-ng://USER@HOST, or the absolute path of a directory", err)
+		return usage.Errorf("--store: %w. Give an address such as ssh-ng://USER@HOST, or the absolute path of a directory", err)
 	}
 	shown := nix.Redact(address)
 	switch scheme, _, _ := strings.Cut(address, "://"); scheme {
 	case "ssh":
-		return usage.Errorf("--store: Nix does not build in the store of another machine by ssh://. Write ssh-ng%s", strings.TrimPrefix(shown, scheme))
+		return usage.Errorf("cannot build in --store: Nix builds on another machine only by ssh-ng://. Write ssh-ng%s", strings.TrimPrefix(shown, scheme))
 	case "http", "https", "s3", "file":
-		return usage.Errorf("--store: %q is a binary cache, where nothing can be built. Name it with --substituters or --push", shown)
+		return usage.Errorf("cannot build in --store: %q is a binary cache. Name it with --substituters or --push", shown)
 	}
 	return nil
 }
 
-// Reach returns an error that wraps [nix.ErrUnreachable] if a store on another machine
-// can't be opened.
+// Reach returns an error that wraps [nix.ErrUnreachable] if a store on another machine cannot be
+// opened.
 func (n *Nix) Reach(ctx context.Context) error {
 	if n.Remote == "" {
 		return nil // Open has opened it
@@ -220,18 +219,18 @@ func (n *Nix) Reach(ctx context.Context) error {
 	return n.Store.Reach(ctx)
 }
 
-// warn tells of settings that cannot have any effect.
+// warn logs the settings that have no effect.
 func (n *Nix) warn(ctx context.Context) {
 	c := n.config
 	if c.Store != "" && len(c.Substituters)+len(c.PublicKeys) > 0 {
-		n.host.Log.Warn("Some settings are only for discovery", errors.New("what is built in another store fetches by the settings of its own nix.conf"))
+		n.host.Log.Warn("Some settings are only for discovery", errors.New("builds in another store fetch by the settings of its own nix.conf"))
 	}
 	daemon := unix.Access("/nix/store", unix.W_OK) != nil
 	credentials := slices.ContainsFunc(slices.Concat(c.Push, c.Substituters), func(address string) bool {
 		return strings.HasPrefix(address, "s3:") || strings.HasPrefix(address, "ssh")
 	})
 	if daemon && credentials && c.Store == "" && !c.Evaluates {
-		n.host.Log.Warn("Some binary caches are read with the daemon's own credentials", errors.New("the Nix daemon asks s3:// and ssh stores as root, without the variables of env and the ssh key; what it can't read there is built again"))
+		n.host.Log.Warn("Some binary caches are read with the daemon's own credentials", errors.New("the Nix daemon asks s3:// and ssh stores as root, without the variables of env and the ssh key; paths that it cannot read there are built again"))
 	}
 	if daemon && c.Store == "" && len(c.Substituters)+len(c.PublicKeys)+len(c.Builders) > 0 {
 		if err := n.Distrust(ctx); errors.Is(err, nix.ErrUntrusted) {
@@ -243,9 +242,6 @@ func (n *Nix) warn(ctx context.Context) {
 // Set overrides settings.
 func (n *Nix) Set(options ...nix.Option) { n.use(n.WithOptions(options...)) }
 
-// Here returns the Nix with the store of this machine, as it is set now.
-func (n *Nix) Here() *nix.Nix { return n.Nix }
-
 func (n *Nix) use(here *nix.Nix) {
 	n.Nix, n.Store = here, here
 	if n.Remote != "" {
@@ -253,10 +249,10 @@ func (n *Nix) use(here *nix.Nix) {
 	}
 }
 
-// Elsewhere reports whether another machine builds for a system.
-func (n *Nix) Elsewhere(system string) bool { return n.config.Elsewhere(system) }
+// Remotely reports whether another machine builds for a system.
+func (n *Nix) Remotely(system string) bool { return n.config.Remotely(system) }
 
-// secrets returns those of the environment that pushing takes.
+// secrets returns the secrets that a push needs.
 func (n *Nix) secrets(ctx context.Context) (push.Secrets, error) {
 	h := n.host
 	secrets := push.Secrets{
@@ -275,22 +271,22 @@ func (n *Nix) secrets(ctx context.Context) (push.Secrets, error) {
 	return secrets, err
 }
 
-// Sign puts the key for what is pushed into a file. While something is evaluated, it is in none.
+// Sign writes the key that signs pushed paths to a file, which does not exist during an evaluation.
 func (n *Nix) Sign() (err error) {
 	n.Push.Secrets.KeyFile, err = n.secretFile(n.host.Getenv(SigningKeyVariable))
 	return err
 }
 
-// reading has Nix take paths from further substituters and from where we push, if it is known
-// which key signs there. Where a destination refuses us, a discovery may end.
+// reading adds substituters to Nix: further ones, and the destinations whose public keys are known. A
+// destination that refuses access may end a discovery.
 func (n *Nix) reading(ctx context.Context, substituters, keys []string) error {
 	netrc := n.host.Getenv(NetrcVariable)
-	// It takes the place of the user's, which other substituters may need.
+	// Our file replaces the user's, which other substituters may need.
 	own, unread := os.ReadFile(n.Text("netrc-file"))
 	n.Push.Secrets.Netrc = netrc + "\n" + string(own)
 	for i := range n.Destinations {
 		to := &n.Destinations[i]
-		dialing, cancel := context.WithTimeout(ctx, 2*nix.AnswerTimeout) // pushing has patience of its own
+		dialing, cancel := context.WithTimeout(ctx, 2*nix.AnswerTimeout) // a push has its own timeout
 		err := to.Dial(dialing, n.Push.Secrets)
 		cancel()
 		if err != nil {
@@ -300,7 +296,7 @@ func (n *Nix) reading(ctx context.Context, substituters, keys []string) error {
 					return err
 				}
 			}
-			n.host.Log.Warn("What is at "+to.Name+" already is built again", err)
+			n.host.Log.Warn("Cannot read from "+to.Name+", so its paths are built again", err)
 			continue
 		}
 		if (len(to.PublicKeys) > 0 || len(keys) > 0) && !to.Missing() {
@@ -314,7 +310,7 @@ func (n *Nix) reading(ctx context.Context, substituters, keys []string) error {
 		return nil
 	}
 	if unread != nil && !errors.Is(unread, fs.ErrNotExist) {
-		n.host.Log.Warn("The machine's own netrc file is not in effect, since ours takes its place", fmt.Errorf("%w; repeat its lines in the input netrc", unread))
+		n.host.Log.Warn("The machine's own netrc file has no effect", fmt.Errorf("%w. Repeat its lines in the input netrc", unread))
 	}
 	netrc += "\n" + string(own)
 	file, err := n.secretFile(netrc)
@@ -322,7 +318,7 @@ func (n *Nix) reading(ctx context.Context, substituters, keys []string) error {
 	return err
 }
 
-// Read has Nix take paths from substituters too that the keys have signed.
+// Read adds substituters and public keys to Nix's settings.
 func (n *Nix) Read(substituters, keys []string) {
 	n.further = append(n.further, substituters...)
 	var options []nix.Option
@@ -335,14 +331,14 @@ func (n *Nix) Read(substituters, keys []string) {
 	n.Set(options...)
 }
 
-// Substituters returns all that Nix fetches from, in order.
+// Substituters returns the sorted addresses of all substituters.
 func (n *Nix) Substituters() []string {
 	all := slices.Concat(n.Setting("substituters"), n.further)
 	slices.Sort(all)
 	return slices.Compact(all)
 }
 
-// Destinations reads the addresses of binary caches to push to.
+// Destinations parses the addresses of binary caches to push to.
 func Destinations(addresses []string) ([]push.Destination, error) {
 	var all []push.Destination
 	for _, address := range addresses {

@@ -26,7 +26,7 @@ func (n *Nix) Buildable() []string {
 	slices.Sort(systems[1:])
 	var each []string
 	for _, system := range systems {
-		// Nix also counts the levels of x86-64, which nobody's packages are for.
+		// Nix also counts the levels of x86-64, for which there are no packages.
 		if !slices.Contains(each, system) && !strings.HasPrefix(system, "x86_64-v") {
 			each = append(each, system)
 		}
@@ -35,7 +35,7 @@ func (n *Nix) Buildable() []string {
 }
 
 // builderSystems returns the systems of a line of the setting builders, or of all lines of the
-// file that it names as @FILE. A builder that names none has those of this machine.
+// file that it names as @FILE. A builder without systems has the one of this machine.
 func builderSystems(line, own string) []string {
 	fields := strings.Fields(line)
 	switch {
@@ -44,7 +44,7 @@ func builderSystems(line, own string) []string {
 	case strings.HasPrefix(fields[0], "@"):
 		data, err := os.ReadFile(strings.TrimPrefix(fields[0], "@"))
 		if err != nil {
-			return nil // Nix takes a file that is missing for an empty one
+			return nil // to Nix, a missing file is an empty one
 		}
 		var systems []string
 		for line := range strings.Lines(string(data)) {
@@ -63,7 +63,7 @@ func builderSystems(line, own string) []string {
 // qemu's, under the names that qemu's and NixOS's registrations use.
 func Emulated() []string {
 	var systems []string
-	files, _ := filepath.Glob(filepath.Join(BinfmtDir, "*")) // the pattern is ours
+	files, _ := filepath.Glob(filepath.Join(BinfmtDir, "*")) // the pattern is valid
 	for _, file := range files {
 		name := filepath.Base(file)
 		system := strings.TrimPrefix(name, "qemu-") + "-linux"

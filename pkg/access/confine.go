@@ -8,17 +8,16 @@ import (
 	"github.com/org/nix-matrix/internal/usage"
 )
 
-// hasSecrets reports whether this program was given any that gives access to something, beside
-// the token that each workflow has. The encryption key does not, and is never in a file.
+// hasSecrets reports whether there are secrets that give access, other than the token of each workflow.
+// The encryption key gives none, and is never in a file.
 func (h *Host) hasSecrets() bool {
 	variables := []string{NetrcVariable, ConfVariable, EnvVariable, SSHKeyVariable, SigningKeyVariable, GitCryptVariable, "ATTIC_TOKEN", "CACHIX_AUTH_TOKEN", "CACHIX_SIGNING_KEY"}
 	return h.OwnToken() != "" || slices.ContainsFunc(variables, h.has)
 }
 
-// Confine refuses flakes with inputs that are files of this machine while there are
-// secrets: what is in the home directory of its user is such a file, and what is unlocked
-// brings git-crypt's key into the work tree. That must not have been done yet, since Nix
-// copies what an input names before one can ask.
+// Confine returns an error if there are secrets and a flake has an input that is a file of this machine,
+// because an input can be any file of the home directory, or git-crypt's key in an unlocked work tree.
+// The caller unlocks nothing before, because Nix copies the inputs when it is asked for them.
 func (n *Nix) Confine(ctx context.Context, flakes []string, unlocks bool) (err error) {
 	if !n.host.hasSecrets() {
 		return nil
@@ -35,7 +34,7 @@ func (n *Nix) Confine(ctx context.Context, flakes []string, unlocks bool) (err e
 		case err != nil && unlocks:
 			return fmt.Errorf("cannot check the inputs of %s before it is unlocked with git_crypt_key: %w", flake, err)
 		case err != nil:
-			continue // of which the evaluator says the same
+			continue // the evaluator returns the same error
 		case len(local) > 0:
 			return usage.Errorf("cannot evaluate %s where there are secrets: its input %s is a file of this machine, as which a flake reads any file. Give the input another address in flake.nix and run nix flake lock", flake, local[0])
 		}

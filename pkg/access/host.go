@@ -19,7 +19,7 @@ const (
 	GitCryptVariable   = "NIX_MATRIX_GIT_CRYPT_KEY"
 )
 
-// A Host is the process's surroundings, from which secrets come and to which warnings go.
+// A Host is the environment of the process: the source of secrets, and the log.
 type Host struct {
 	Getenv  func(string) string
 	Secrets *secretdir.Dir // for files with secrets
@@ -29,7 +29,7 @@ type Host struct {
 	Running  bool   // in GitHub Actions, where nobody answers a question
 	Hosted   bool   // on a runner of GitHub's, which ends with the job
 	Withheld bool   // GitHub gives the run no secrets
-	JobToken string // that each workflow has, which gives no access of the user's own
+	JobToken string // the token of each workflow, which gives no access to private sources
 }
 
 // Log is where a person sees what happens.

@@ -14,8 +14,8 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// Private names what may give access to private sources: credentials, and the files that git-crypt
-// has decrypted. The token that each workflow has does not.
+// Private returns the names of credentials that may give access to private sources, and of files that
+// git-crypt has decrypted. The token of each workflow gives none.
 func (n *Nix) Private(ctx context.Context, decrypted []string) []string {
 	h := n.host
 	var all []string
@@ -44,8 +44,8 @@ func (n *Nix) Private(ctx context.Context, decrypted []string) []string {
 	return all
 }
 
-// privateCaches names the credentials with which this Nix reads from binary caches that
-// not everybody can read. From one that does not answer, nothing is read.
+// privateCaches returns the names of the credentials with which Nix reads from private binary caches. A
+// cache that does not answer is not read.
 func (n *Nix) privateCaches() []string {
 	var all []string
 	for i := range n.Destinations {
@@ -70,7 +70,7 @@ func (n *Nix) privateCaches() []string {
 	return all
 }
 
-// agentHasKeys reports whether an ssh agent has keys, also if it does not say so in time.
+// agentHasKeys reports whether an ssh agent has keys. One that does not answer in time may have some.
 func agentHasKeys(ctx context.Context, socket string) bool {
 	const patience = 5 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, patience)

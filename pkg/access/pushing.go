@@ -11,8 +11,8 @@ import (
 	"github.com/org/nix-matrix/pkg/push"
 )
 
-// NoSecret returns an error that names the secret without which nothing can be pushed to
-// a destination, or nil if none is known to be missing.
+// NoSecret returns an error that names the secret that a push to a destination lacks, or nil if none is
+// known to be missing.
 func (n *Nix) NoSecret(to *push.Destination) error {
 	if lacks := to.Lacks(n.Push.Secrets); lacks != "" {
 		return fmt.Errorf("%s is not set", lacks)
@@ -20,16 +20,16 @@ func (n *Nix) NoSecret(to *push.Destination) error {
 	return nil
 }
 
-// certain reports whether a secret that this job lacks is missing in the build job too,
-// where a step may bring credentials of AWS or an ssh agent.
+// certain reports whether the build job lacks a secret too, where a step may bring AWS credentials or an
+// ssh agent.
 func (n *Nix) certain(to *push.Destination) bool {
 	secrets := n.Push.Secrets
 	secrets.Bare = false
 	return to.Lacks(secrets) != ""
 }
 
-// cannotPush returns the error with which discovery ends because a required push can't
-// happen. A push that is not required is a warning, and a run without secrets gets a notice.
+// cannotPush returns the error that ends discovery because a required push cannot happen. A push that is
+// not required is a warning, and a run without secrets gets a notice.
 func (n *Nix) cannotPush(to *push.Destination, why error) error {
 	switch {
 	case n.host.Withheld:
@@ -58,7 +58,7 @@ func (n *Nix) pushable() error {
 	return nil
 }
 
-// Unpushed notes in a Push why it failed, or was not tried, and whether that counts.
+// Unpushed records in a Push why it failed or was not tried, and whether that turns the target red.
 func (n *Nix) Unpushed(p *job.Push, err error) {
 	p.Error = err.Error()
 	var refused *push.RefusedError
@@ -69,7 +69,7 @@ func (n *Nix) Unpushed(p *job.Push, err error) {
 	p.Optional = p.Withheld || !n.required
 }
 
-// Provide makes the programs that are for this machine known to Nix.
+// Provide adds the programs for this machine's system to Nix.
 func (n *Nix) Provide(programs []job.Program) {
 	var known []nix.Program
 	for _, p := range programs {

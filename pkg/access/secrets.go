@@ -10,8 +10,7 @@ import (
 	"github.com/org/nix-matrix/pkg/pack"
 )
 
-// SealKey returns the key that everything cached or uploaded is sealed with, nil without a secret
-// for it.
+// SealKey returns the key that seals everything cached or uploaded, nil without a secret for it.
 func (h *Host) SealKey() (*pack.Key, error) {
 	secret := strings.TrimSpace(h.Getenv(EncryptionVariable))
 	if secret == "" {
@@ -84,8 +83,8 @@ var (
 	tokenPattern = regexp.MustCompile(`(?m)^\s*(?:extra-)?access-tokens\s*=(.*)$`)
 )
 
-// shortestMask is how long a secret is at least that is kept out of the log. A shorter one
-// would be found in what is none, and the runner drops an output that has a secret in it.
+// shortestMask is the length of the shortest secret that is masked, in bytes. A shorter one is part of
+// harmless texts, and the runner drops an output with a masked text in it.
 const shortestMask = 8
 
 // mask keeps a secret out of the log, and each line of it.
@@ -97,8 +96,8 @@ func (h *Host) mask(secret string) {
 	}
 }
 
-// maskParts keeps out of the log what is secret in inputs of which the runner knows whole
-// lines, and what is made of them.
+// maskParts masks the secret parts of inputs, and the headers that are made from them: the runner masks
+// whole lines only.
 func (h *Host) maskParts() {
 	for _, login := range parseNetrc(h.Getenv(NetrcVariable)) {
 		h.mask(login.password)
@@ -109,7 +108,7 @@ func (h *Host) maskParts() {
 			_, token, _ := strings.Cut(unquoted(word), "=")
 			token = unquoted(token)
 			h.mask(token)
-			if _, rest, ok := strings.Cut(token, ":"); ok { // its kind is before it: PAT, OAuth2
+			if _, rest, ok := strings.Cut(token, ":"); ok { // after its kind: PAT, OAuth2
 				h.mask(rest)
 			}
 		}
@@ -124,12 +123,12 @@ func (h *Host) maskParts() {
 	}
 }
 
-// basicAuth is how a password is sent to a server.
+// basicAuth returns a login as an HTTP header has it.
 func basicAuth(name, password string) string {
 	return base64.StdEncoding.EncodeToString([]byte(name + ":" + password))
 }
 
-// unquoted is a word without quotes around it.
+// unquoted returns a word without the quotes around it.
 func unquoted(word string) string {
 	for _, quote := range []string{`"`, `'`} {
 		if len(word) > 1 && strings.HasPrefix(word, quote) && strings.HasSuffix(word, quote) {
@@ -139,10 +138,10 @@ func unquoted(word string) string {
 	return word
 }
 
-// A login is what a netrc has for a machine.
+// A login is one of a netrc, for a machine.
 type login struct{ name, password string }
 
-// parseNetrc reads a netrc, whose words may be on any lines, and in quotes.
+// parseNetrc returns the logins of a netrc, whose words may be on any lines, and in quotes.
 func parseNetrc(text string) []login {
 	var logins []login
 	var name string
@@ -160,7 +159,7 @@ func parseNetrc(text string) []login {
 		switch word {
 		case "login":
 			name = words[i]
-			for j := range logins[first:] { // whose password came first
+			for j := range logins[first:] { // the password may come first
 				logins[first+j].name = name
 			}
 		case "password", "account":

@@ -15,13 +15,13 @@ import (
 	"github.com/org/nix-matrix/internal/usage"
 )
 
-// sshAccess is how programs log in to other machines.
+// sshAccess has the options and builders with which programs log in to other machines.
 type sshAccess struct {
 	options  string   // for programs that this process starts
 	builders []string // for a daemon, which has its own environment
 }
 
-// ssh makes the key and the known hosts available.
+// ssh writes the key and the known hosts to files, and returns the options for them.
 func (n *Nix) ssh(c *Config) (*sshAccess, error) {
 	access := &sshAccess{builders: c.Builders}
 	key, err := n.secretFile(n.host.Getenv(SSHKeyVariable))
@@ -55,8 +55,8 @@ func (n *Nix) ssh(c *Config) (*sshAccess, error) {
 	return access, nil
 }
 
-// hostKey gives the key of the host that an address is of, as a builder wants it,
-// or nothing if it is not among the known ones.
+// hostKey returns the key of the host in an address, in the form of a builder's line, or an empty text if
+// the host is not known.
 func hostKey(address, knownHosts string) string {
 	if !strings.Contains(address, "://") {
 		address = "ssh://" + address
@@ -71,7 +71,7 @@ func hostKey(address, knownHosts string) string {
 		var hosts []string
 		var key ssh.PublicKey
 		marker, hosts, key, _, rest, err = ssh.ParseKnownHosts(rest)
-		if err != nil { // no more of them
+		if err != nil { // the end
 			return ""
 		}
 		if marker == "" && slices.ContainsFunc(hosts, func(host string) bool { return slices.Contains(names, host) }) {
@@ -82,15 +82,15 @@ func hostKey(address, knownHosts string) string {
 
 var errBuilder = errors.New("not a remote builder as nix.conf has it, such as ssh-ng://USER@HOST x86_64-linux")
 
-// withKeys gives a builder its key and its host's key, since the daemon that logs
-// in there knows nothing of ours. The fields are address, systems, key file, jobs,
-// speed, features, mandatory features, host key.
+// withKeys returns the line of a builder with its key and its host's key, because the daemon that logs in
+// there does not get our options. The fields are address, systems, key file, jobs, speed, features,
+// mandatory features, host key.
 func withKeys(line, keyFile, knownHosts string) (string, error) {
 	const fieldKey, fieldHost = 2, 7
 	fields := strings.Fields(line)
 	if len(fields) == 0 || strings.HasPrefix(fields[0], "@") || len(fields) > fieldHost+1 {
 		if len(fields) == 1 {
-			return fields[0], nil // a file of the machine that has some: @/etc/nix/machines
+			return fields[0], nil // a file with builders: @/etc/nix/machines
 		}
 		return "", fmt.Errorf("builders: %q is %w", line, errBuilder)
 	}

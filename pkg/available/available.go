@@ -19,17 +19,22 @@ import (
 
 // A Finder asks substituters. One that does not answer is asked once.
 type Finder struct {
-	Nix          func() *nix.Nix
+	Nix          func() Asker    // as it is set now
 	Substituters func() []string // addresses of all that Nix fetches from
 	Log          Log
-	// Answers is a directory for what substituters have answered, so that each question is asked
-	// once; empty to ask anew.
-	Answers string
 
 	mute map[string]bool // substituters that do not answer
 }
 
-// Log is where a person sees what cannot be asked.
+// An Asker asks substituters about store paths, as [nix.Nix] does.
+type Asker interface {
+	Substitutable(ctx context.Context, paths []string, substituters ...string) (map[string]bool, error)
+	TrustedPaths(ctx context.Context, paths []string, substituter string) (map[string]bool, error)
+	SubstitutableClosures(ctx context.Context, paths []string, substituters ...string) (map[string]bool, error)
+	Delivers(ctx context.Context, substituter, path string) (bool, error)
+}
+
+// Log is where a person sees which substituters cannot be asked.
 type Log interface {
 	Warn(title string, err error)
 }
@@ -37,9 +42,9 @@ type Log interface {
 // A Place is where store paths may be already.
 type Place struct {
 	Name string
-	Has  map[string]bool
+	Has  map[string]bool // store paths
 
-	from map[string]string // the substituter that has a path
+	from map[string]string // substituters, by the path that one has
 }
 
 // NewPlace returns a place without paths.
@@ -47,8 +52,8 @@ func NewPlace(name string) *Place {
 	return &Place{Name: name, Has: map[string]bool{}, from: map[string]string{}}
 }
 
-// Destination asks a binary cache that is pushed to, by its name and address, which of the paths
-// it has: signed by a trusted key where signed is true. A cache that cannot be asked has none.
+// Destination returns which of the paths a binary cache that is pushed to has: signed by a trusted
+// key if signed is true. A cache without an address, or one that cannot be asked, has none.
 func (f *Finder) Destination(ctx context.Context, name, address string, signed bool, paths []string) *Place {
 	p := NewPlace("at " + name)
 	if address == "" {
@@ -60,37 +65,35 @@ func (f *Finder) Destination(ctx context.Context, name, address string, signed b
 	}
 	if err != nil && ctx.Err() == nil {
 		clear(p.Has)
-		f.Log.Warn("What is at "+name+" already is not known, so all is built", err)
+		f.Log.Warn("Cannot ask "+name+" for store paths, so everything is built", err)
 	}
 	return p
 }
 
-// Substituted asks all substituters which of the paths they have, signed by a trusted key and with
-// their whole closures.
+// Substituted returns which of the paths substituters have, signed by a trusted key and with their
+// whole closures.
 func (f *Finder) Substituted(ctx context.Context, paths []string) *Place {
 	p := NewPlace("offered by a substituter")
 	for _, substituter := range f.answering() {
 		missing := slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return p.Has[path] })
 		if err := f.ask(ctx, p, missing, substituter, true); err != nil && ctx.Err() == nil {
-			f.Log.Warn("What "+nix.Redact(substituter)+" has is not known", err)
+			f.Log.Warn("Cannot ask "+nix.Redact(substituter)+" for store paths", err)
 		}
 	}
 	if err := f.complete(ctx, p); err != nil && ctx.Err() == nil {
 		clear(p.Has)
-		f.Log.Warn("What substituters have is not known, so all is built", err)
+		f.Log.Warn("Cannot ask substituters for whole closures, so everything is built", err)
 	}
 	return p
 }
 
-// asking returns the Nix that asks substituters.
-func (f *Finder) asking() *nix.Nix { return f.Nix().Remember(f.Answers) }
-
-// answering are the substituters that have not been asked in vain.
+// answering returns the substituters that have answered all questions so far.
 func (f *Finder) answering() []string {
 	return slices.DeleteFunc(f.Substituters(), func(substituter string) bool { return f.mute[substituter] })
 }
 
-// silent reports whether substituters did not answer, which are not asked again then.
+// silent reports whether an error says that substituters did not answer, and notes them, so that
+// they are not asked again.
 func (f *Finder) silent(err error) bool {
 	var mute *nix.NoAnswerError
 	if !errors.As(err, &mute) {
@@ -105,18 +108,20 @@ func (f *Finder) silent(err error) bool {
 	return true
 }
 
-// ask notes what a substituter has, signed by a trusted key if it is to be.
+// ask adds to a place the paths that a substituter has, and has with a trusted signature if signed
+// is true.
 func (f *Finder) ask(ctx context.Context, p *Place, paths []string, substituter string, signed bool) error {
 	if len(paths) == 0 || f.mute[substituter] {
 		return nil
 	}
-	offered, err := f.asking().Substitutable(ctx, paths, substituter)
-	if f.silent(err) || err != nil {
+	offered, err := f.Nix().Substitutable(ctx, paths, substituter)
+	if err != nil {
+		f.silent(err)
 		return err
 	}
 	paths = slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return !offered[path] })
 	if signed && len(paths) > 0 {
-		if offered, err = f.asking().TrustedPaths(ctx, paths, substituter); err != nil {
+		if offered, err = f.Nix().TrustedPaths(ctx, paths, substituter); err != nil {
 			return err
 		}
 	}
@@ -128,8 +133,8 @@ func (f *Finder) ask(ctx context.Context, p *Place, paths []string, substituter 
 	return nil
 }
 
-// complete takes back what was only promised: paths that refer to what nobody has, which
-// happens where a binary cache is collected, and those without contents.
+// complete removes from a place the paths that refer to a path which no substituter has, as in a
+// binary cache after a garbage collection, and those whose contents are lost.
 func (f *Finder) complete(ctx context.Context, p *Place) error {
 	has := slices.Sorted(maps.Keys(p.Has))
 	if len(has) == 0 {
@@ -137,7 +142,7 @@ func (f *Finder) complete(ctx context.Context, p *Place) error {
 	}
 	from := slices.Concat(slices.Collect(maps.Values(p.from)), f.answering())
 	slices.Sort(from)
-	whole, err := f.asking().SubstitutableClosures(ctx, has, slices.Compact(from)...)
+	whole, err := f.Nix().SubstitutableClosures(ctx, has, slices.Compact(from)...)
 	if f.silent(err) {
 		f.Log.Warn("Not all substituters can be asked", err)
 	} else if err != nil {
@@ -154,25 +159,24 @@ func (f *Finder) complete(ctx context.Context, p *Place) error {
 		}
 	}
 	if len(partial) > 0 {
-		f.Log.Warn("A binary cache is not complete", fmt.Errorf("no substituter has all that these refer to, so they are built again: %s", text.Some(partial, 20)))
+		f.Log.Warn("A binary cache is not complete", fmt.Errorf("no substituter has the whole closure of these paths, so they are built again: %s", text.Some(partial, 20)))
 	}
 	for _, substituter := range slices.Sorted(maps.Keys(bySource)) {
 		if err := f.delivered(ctx, p, bySource[substituter], substituter); err != nil && ctx.Err() == nil {
-			f.Log.Warn("Whether "+nix.Redact(substituter)+" delivers what it has is not known", err)
+			f.Log.Warn("Cannot check that "+nix.Redact(substituter)+" delivers its paths", err)
 		}
 	}
 	return nil
 }
 
-// As many paths of a binary cache are looked for in it, for so long, as each takes a
-// request and a program.
+// The limits of a check that paths are delivered, because each path takes a request and a program.
 const (
 	maxDelivered  = 300
 	deliveredTime = 30 * time.Second
 )
 
-// delivered takes back what a binary cache has by name alone, of the first few paths. Such
-// a one has lost the contents, most likely to a garbage collector.
+// delivered removes from a place the paths of which a binary cache has the name alone, and has lost
+// the contents, most likely to a garbage collector. Only the first few paths are checked.
 func (f *Finder) delivered(ctx context.Context, p *Place, paths []string, substituter string) error {
 	if !nix.IsBinaryCache(substituter) {
 		return nil
@@ -182,7 +186,7 @@ func (f *Finder) delivered(ctx context.Context, p *Place, paths []string, substi
 		delete(p.Has, path)
 	}
 	if len(lost) > 0 {
-		f.Log.Warn(nix.Redact(substituter)+" has lost contents", fmt.Errorf("it says that it has these, and does not deliver them, so they are built again: %s", text.Some(lost, 20)))
+		f.Log.Warn(nix.Redact(substituter)+" has lost contents", fmt.Errorf("it says that it has these paths, and does not deliver them, so they are built again: %s", text.Some(lost, 20)))
 	}
 	return err
 }
@@ -202,7 +206,7 @@ func (f *Finder) Undelivered(ctx context.Context, paths []string, substituter st
 			if limited.Err() != nil {
 				return context.Cause(limited)
 			}
-			delivers, err := f.asking().Delivers(limited, substituter, path)
+			delivers, err := f.Nix().Delivers(limited, substituter, path)
 			lost[i] = err == nil && !delivers
 			return err
 		})
@@ -215,7 +219,7 @@ func (f *Finder) Undelivered(ctx context.Context, paths []string, substituter st
 		}
 	}
 	if limited.Err() != nil && ctx.Err() == nil {
-		err = nil // the others are believed
+		err = nil // the cache is believed for the others
 	}
 	return all, err
 }
@@ -227,7 +231,7 @@ func (f *Finder) Offered(ctx context.Context, paths []string) (map[string]bool, 
 	if len(paths) == 0 || len(from) == 0 {
 		return nil, nil
 	}
-	offered, err := f.asking().Substitutable(ctx, paths, from...)
+	offered, err := f.Nix().Substitutable(ctx, paths, from...)
 	if f.silent(err) {
 		f.Log.Warn("Not all substituters can be asked", err)
 		err = nil
@@ -235,15 +239,20 @@ func (f *Finder) Offered(ctx context.Context, paths []string) (map[string]bool, 
 	return offered, err
 }
 
-// Sources are all places where a path may be for those who build.
+// Sources are all places where a build may find a path.
 type Sources struct {
-	Finder *Finder
-	Store  *nix.Nix // whose valid paths count; nil for none
-	Saved  []Saved  // packs of the store cache
-	// Own are outputs of the targets, of which only those in Signed count at a substituter:
-	// all other paths are trusted when they are fetched.
+	Finder *Finder // nil where no substituter is asked
+	Store  Store   // whose valid paths count; nil for none
+	Saved  []Saved // packs of the store cache
+	// Own are outputs of the targets, of which only those in Signed count at a substituter: a target
+	// is green by them. The signatures of all other paths are checked when they are fetched.
 	Own    []string
 	Signed map[string]bool
+}
+
+// Store returns which paths are valid in a store.
+type Store interface {
+	Valid(ctx context.Context, paths ...string) (map[string]bool, error)
 }
 
 // Saved is an index of store packs.
@@ -251,8 +260,8 @@ type Saved interface {
 	Has(path string) bool
 }
 
-// Offered returns which of the paths need no building. What is known is returned beside an error
-// of the substituters.
+// Offered returns which of the paths need no building. With an error of the substituters, it also
+// returns the paths of the other places.
 func (s *Sources) Offered(ctx context.Context, paths []string) (map[string]bool, error) {
 	has := map[string]bool{}
 	if s.Store != nil {
@@ -260,7 +269,7 @@ func (s *Sources) Offered(ctx context.Context, paths []string) (map[string]bool,
 		if err != nil {
 			return nil, err
 		}
-		has = valid
+		maps.Copy(has, valid)
 	}
 	for _, path := range paths {
 		has[path] = has[path] || slices.ContainsFunc(s.Saved, func(ix Saved) bool { return ix.Has(path) })
@@ -270,10 +279,10 @@ func (s *Sources) Offered(ctx context.Context, paths []string) (map[string]bool,
 		own[path] = true
 		has[path] = has[path] || s.Signed[path]
 	}
-	ask := slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return has[path] || own[path] })
 	if s.Finder == nil {
 		return has, nil
 	}
+	ask := slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return has[path] || own[path] })
 	offered, err := s.Finder.Offered(ctx, ask)
 	for path := range offered {
 		has[path] = has[path] || !own[path]

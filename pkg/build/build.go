@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/org/nix-matrix/pkg/access"
-	"github.com/org/nix-matrix/pkg/available"
 	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/engine"
 	"github.com/org/nix-matrix/pkg/hooks"
@@ -19,7 +18,7 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// A Builder builds one entry of the matrix on a machine that has nothing of it.
+// A Builder builds one entry of the matrix on a machine that has neither its Plan nor its derivations.
 type Builder struct {
 	Options
 	Host   *access.Host
@@ -29,15 +28,15 @@ type Builder struct {
 	Log    Log
 
 	SetUp    string // script to run before everything
-	PlanFile string // has the plan, in place of the cache
-	DrvsFile string // has the pack of derivations, where the cache has none
-	// Policy and Engine say what goes through the store cache, and how.
+	PlanFile string // the plan, in place of the cache's
+	DrvsFile string // the pack of derivations, if the cache has none
+	// Policy and Engine decide which paths go through the store cache, and how they get into the store.
 	Policy storecache.Policy
 	Engine reuse.EngineChoice
 }
 
 // Build builds an entry. The error says why nothing could be built; everything else is in the
-// Result. It wraps [documents.ErrMissing] where the cache lacks what discovery was to hand over.
+// Result. It wraps [documents.ErrMissing] where the cache lacks the Plan or the derivations.
 func (b *Builder) Build(ctx context.Context, entry *job.Entry, result *job.Result) error {
 	cached := &reuse.Cache{Docs: b.Docs, Log: b.Log}
 	var entryCache *reuse.EntryCache
@@ -81,7 +80,6 @@ func (b *Builder) Build(ctx context.Context, entry *job.Entry, result *job.Resul
 	var missing error
 	w := &Worker{
 		Options: b.Options, Env: env, Plan: plan, Hooks: b.Hooks, Log: b.Log, Entry: entryCache,
-		Finder: &available.Finder{Nix: env.Here, Substituters: env.Substituters, Log: b.Log},
 		Restore: func(ctx context.Context, drvs []string, result *job.Result) error {
 			b.Log.Doing("fetching derivations")
 			err := b.restore(ctx, env.Nix, accept, plan, slices.Concat(drvs, programs), result)
@@ -95,7 +93,7 @@ func (b *Builder) Build(ctx context.Context, entry *job.Entry, result *job.Resul
 	return missing
 }
 
-// setUp runs the user's script, which the deadline of the entry is for too.
+// setUp runs the user's script within the deadline of the entry.
 func (b *Builder) setUp(ctx context.Context, result *job.Result) error {
 	if b.Timeout > 0 {
 		limited, cancel := context.WithDeadline(ctx, result.Started.Add(b.Timeout))
@@ -105,28 +103,27 @@ func (b *Builder) setUp(ctx context.Context, result *job.Result) error {
 	return b.Hooks.SetUp(ctx, b.SetUp)
 }
 
-// plan reads the plan from its file, else from the cache, and makes sure that it is the one that the
-// entry names.
+// plan returns the plan from its file, else from the cache. It must be the one that the entry names.
 func (b *Builder) plan(ctx context.Context, entry *job.Entry) (*job.Plan, error) {
 	var data []byte
 	var err error
 	if b.PlanFile != "" {
 		if data, err = documents.ReadFile(b.PlanFile, documents.MaxPlan); err != nil {
-			return nil, fmt.Errorf("read the plan: %w", err)
+			return nil, fmt.Errorf("cannot read the plan: %w", err)
 		}
 		if data, err = b.Docs.OpenPlan(data, entry.Plan); err != nil {
 			return nil, err
 		}
 	} else if data, err = b.Docs.Plan(ctx, entry.Plan); err != nil {
-		return nil, fmt.Errorf("the plan was %w: %w. Run discover again, with the same --cache, or give the plan with --plan", documents.ErrMissing, err)
+		return nil, fmt.Errorf("cannot fetch the plan: %w: %w. Run discover again, with the same --cache, or give the plan with --plan", documents.ErrMissing, err)
 	}
 	return job.ParsePlan(data)
 }
 
-// restore imports derivations from the pack: the cache's, else the file.
+// restore imports derivations from the pack in the cache, else in the file.
 func (b *Builder) restore(ctx context.Context, n *nix.Nix, accept storecache.Acceptance, plan *job.Plan, drvs []string, result *job.Result) error {
 	if plan.Drvs == nil {
-		return errors.New("the plan names no pack of derivations, so it was made for the machine that discovered: make one with discover")
+		return errors.New("cannot fetch the derivations: the plan names no pack, because run made it for its own machine. Make a plan with discover")
 	}
 	var errs []error
 	for _, source := range []func() (pack.Source, error){
@@ -152,12 +149,12 @@ func (b *Builder) restore(ctx context.Context, n *nix.Nix, accept storecache.Acc
 		}
 		errs = append(errs, err)
 	}
-	return fmt.Errorf("the derivations were %w: %w. Run discover again, with the same --cache, or give the pack with --drvs", documents.ErrMissing, errors.Join(errs...))
+	return fmt.Errorf("cannot fetch the derivations: %w: %w. Run discover again, with the same --cache, or give the pack with --drvs", documents.ErrMissing, errors.Join(errs...))
 }
 
 func (b *Builder) cachedDrvs(ctx context.Context, key string) (pack.Source, error) {
 	if b.Docs.Cache == nil || key == "" {
-		return nil, errors.New("they are in no cache")
+		return nil, errors.New("there is no cache")
 	}
 	blob, err := b.Docs.Cache.Open(ctx, key)
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-// placeLogs notes of each failure of an entry where its whole log is to be found.
+// placeLogs records for each failure of an entry where its whole log is.
 func (w *Worker) placeLogs(e *job.Entry, failures []job.Failure) {
 	for i := range failures {
 		f := &failures[i]

@@ -11,9 +11,9 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// finishPush sends the outputs of what succeeded to all destinations, as far as
-// they are not there yet, and records what became of it. promised are outputs that were
-// built because a substituter did not deliver them.
+// finishPush sends the outputs of good targets to the destinations that do not have them yet, and records
+// the pushes in the Result. promised are outputs that were built because a substituter did not deliver
+// them.
 func (w *Worker) finishPush(ctx context.Context, session *push.Session, result *job.Result, promised []string) {
 	var paths []string
 	for _, t := range result.Targets {
@@ -26,7 +26,7 @@ func (w *Worker) finishPush(ctx context.Context, session *push.Session, result *
 			}
 		}
 		if t.Outcome.OK() && len(w.Plan.Targets[t.N].OutPaths) < len(t.Outputs) {
-			session.Built(t.DrvPath) // for what is known of it only now
+			session.Built(t.DrvPath) // its output paths are known only now
 		}
 	}
 	w.Log.Doing("pushing")
@@ -44,9 +44,8 @@ func (w *Worker) finishPush(ctx context.Context, session *push.Session, result *
 	}
 }
 
-// repair looks whether a destination has what was built here: a binary cache that says it
-// has a path takes it no second time, also where its contents are lost. They are pushed
-// again, or it is told what to do.
+// repair pushes again the paths that a binary cache says it has and does not deliver: because it says so,
+// the first push left them out. If it accepts no path twice, the Push says what to do.
 func (w *Worker) repair(ctx context.Context, p *job.Push, paths []string) error {
 	i := slices.IndexFunc(w.Env.Destinations, func(d push.Destination) bool { return d.Name == p.Destination })
 	if i < 0 || !nix.IsBinaryCache(w.Env.Destinations[i].Substituter) {
@@ -54,15 +53,15 @@ func (w *Worker) repair(ctx context.Context, p *job.Push, paths []string) error 
 	}
 	to := &w.Env.Destinations[i]
 	paths = slices.Compact(slices.Sorted(slices.Values(paths)))
-	lost, _ := w.Finder.Undelivered(ctx, paths, to.Substituter) // else it is not known to have lost them
+	lost, _ := w.finder().Undelivered(ctx, paths, to.Substituter) // a path that cannot be asked for is not known to be lost
 	if len(lost) == 0 {
 		return nil
 	}
 	switch done, err := to.Withdraw(lost); {
 	case err != nil:
-		return fmt.Errorf("push again what %s has lost: %w", to.Name, err)
+		return fmt.Errorf("cannot push the paths again that %s has lost: %w", to.Name, err)
 	case !done:
-		p.Error = fmt.Sprintf("%s says that it has these paths, does not deliver them, and takes them no second time: %s. Remove their narinfo files from it", to.Name, text.Some(lost, 20))
+		p.Error = fmt.Sprintf("%s says that it has these paths, does not deliver them, and accepts no path twice: %s. Remove their narinfo files there", to.Name, text.Some(lost, 20))
 		p.Optional = true
 		w.Log.Warn("A binary cache has lost contents", fmt.Errorf("%s", p.Error))
 		return nil

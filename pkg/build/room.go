@@ -18,8 +18,8 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// preinstalled are the large trees of GitHub's own runner images that neither a
-// build by Nix nor a step after it has any use for: not what talks to clouds.
+// preinstalled are the large trees of GitHub's own runner images that neither a build by Nix nor a later
+// step needs. Programs that talk to clouds are not among them.
 var preinstalled = []string{
 	"/usr/local/lib/android",
 	"/usr/share/dotnet",
@@ -30,13 +30,12 @@ var preinstalled = []string{
 	"/usr/local/julia*", "/usr/share/miniconda", "/usr/lib/jvm",
 }
 
-// spare is the room that builds need besides what is fetched, in bytes: nobody
-// knows how much they will write.
-const spare = 10 << 30
+// buildSpace is the space for builds, in bytes: how much they write is not known before.
+const buildSpace = 10 << 30
 
-// makeRoom foresees whether the room for an entry will be short, says so, and
-// removes what is preinstalled if it may, all while the build goes on and no longer
-// than that. Nobody waits for it: what runs as root can't be ended by us.
+// makeRoom warns if the disk may be too small for an entry, and removes preinstalled files if it may. It
+// runs beside the build, which does not wait for its end, because this process cannot stop a program that
+// runs as root.
 func (w *Worker) makeRoom(ctx context.Context, store *nix.Nix, targets []realise.Target) {
 	if w.Env.Remote != "" {
 		return
@@ -49,17 +48,17 @@ func (w *Worker) makeRoom(ctx context.Context, store *nix.Nix, targets []realise
 	}
 }
 
-// short foresees whether there is too little room, and says so.
+// short reports whether the disk may be too small, and warns if it is likely.
 func (w *Worker) short(ctx context.Context, store *nix.Nix, targets []realise.Target) bool {
 	need, err := store.Forecast(ctx, realise.Wanted(targets))
 	if err != nil {
-		return false // the build itself will say what is wrong
+		return false // the build fails with the same error
 	}
 	free, err := freeSpace("/nix/store")
-	if err != nil || free >= need+spare/10 {
-		return err == nil && w.Hosted && free < need+spare
+	if err != nil || free >= need+buildSpace/10 {
+		return err == nil && w.Hosted && free < need+buildSpace
 	}
-	w.Log.Warn("The disk may be too small", fmt.Errorf("%s is free at /nix/store, and %s will be fetched, besides what is built", text.Size(free), text.Size(need)))
+	w.Log.Warn("The disk may be too small", fmt.Errorf("%s is free at /nix/store, and %s will be fetched, without the outputs of builds", text.Size(free), text.Size(need)))
 	return true
 }
 
@@ -71,20 +70,19 @@ func freeSpace(dir string) (int64, error) {
 	return int64(stat.Bavail) * int64(stat.Bsize), nil //nolint:gosec,unconvert // no disk is that large; the type differs by system
 }
 
-// reclaim removes the trees that are preinstalled on GitHub's own runners, and
-// nowhere else.
+// reclaim removes the preinstalled trees, on GitHub's own runners only.
 func (w *Worker) reclaim(ctx context.Context) {
 	if !w.Hosted || runtime.GOOS != "linux" {
 		return
 	}
 	var trees []string
 	for _, pattern := range preinstalled {
-		found, _ := filepath.Glob(pattern) // the patterns are ours
+		found, _ := filepath.Glob(pattern) // the patterns are valid
 		trees = append(trees, found...)
 	}
 	trees = slices.DeleteFunc(trees, func(tree string) bool {
 		info, err := os.Lstat(tree)
-		return err != nil || !info.IsDir() // a link stays: what it points to may be in use
+		return err != nil || !info.IsDir() // a symlink stays, because its target may be in use
 	})
 	if len(trees) == 0 {
 		return
@@ -99,7 +97,7 @@ func (w *Worker) reclaim(ctx context.Context) {
 	cmd.Env = nix.Environ()
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() == nil {
-			w.Log.Warn("What is preinstalled could not be removed", err)
+			w.Log.Warn("Cannot remove preinstalled files", err)
 		}
 		return
 	}

@@ -1,5 +1,5 @@
-// Package build makes the Result of an entry of the matrix: it fetches the derivations, restores what
-// earlier runs have built, builds the rest, and pushes and saves it. It evaluates nothing.
+// Package build makes the Result of an entry of the matrix: it fetches the derivations, restores the
+// outputs of earlier runs, builds the rest, pushes and saves it. It evaluates nothing.
 package build
 
 import (
@@ -25,19 +25,19 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// Options say how entries are built.
+// Options decide how entries are built.
 type Options struct {
 	Timeout     time.Duration   // of an entry; 0 is none
 	MaxSilent   time.Duration   // of a builder; 0 is none
-	KeepGoing   bool            // where no target can be built any more
+	KeepGoing   bool            // after a target has failed
 	Retries     []time.Duration // pauses before failed downloads are tried again
 	Reclaim     string          // disk space: auto, true or false
 	PostBuild   hooks.PostBuild
 	ShowLogs    bool   // lines of builders
-	KeepLogs    string // directory for the whole logs of what failed, empty for none
+	KeepLogs    string // directory for the whole logs of failed derivations, empty for none
 	LogArtifact string // begins the name of the artifact with the logs, empty without one
 	Hosted      bool   // on a runner of GitHub's
-	Spread      bool   // entries that end together do not write to the cache at once
+	Spread      bool   // wait before writing to the cache, because many entries may end together
 }
 
 // Log is where a person sees what happens.
@@ -48,25 +48,24 @@ type Log interface {
 	Warn(title string, err error)      // on the page of the run too
 	Warnf(format string, args ...any)  // in the log alone
 	See(event nix.Event, logs bool)    // of a build
-	Verify(has func(path string) bool) // what Nix says that it built
+	Verify(has func(path string) bool) // the outputs that Nix's log reports
 	Failed(drv string)                 // for good
 }
 
 // A Worker makes Results of entries.
 type Worker struct {
 	Options
-	Env    *access.Nix
-	Finder *available.Finder
-	Plan   *job.Plan
-	Hooks  *hooks.Runner
-	Log    Log
-	// Restore brings the derivations into the store of this machine; nil when they are there.
+	Env   *access.Nix
+	Plan  *job.Plan
+	Hooks *hooks.Runner
+	Log   Log
+	// Restore imports the derivations into the store of this machine; nil if it has them.
 	Restore func(ctx context.Context, drvs []string, result *job.Result) error
 	Entry   *reuse.EntryCache // nil where nothing goes through the store cache
 }
 
-// NewResult returns the Result of an entry of which nothing is known yet. plan is the key of its
-// Plan, runner and url name the machine and the page of the job.
+// NewResult returns the Result of an entry before its build. plan is the key of its Plan; runner and url
+// are the machine and the page of the job.
 func NewResult(e *job.Entry, plan, runner, url string) *job.Result {
 	now := time.Now().UTC()
 	return &job.Result{
@@ -84,8 +83,8 @@ func NewResult(e *job.Entry, plan, runner, url string) *job.Result {
 	}
 }
 
-// Work builds an entry, pushes what it has built, saves it for later runs, and runs the user's
-// script. What goes wrong is in the Result.
+// Work builds an entry, pushes the outputs, saves them for later runs, and runs the user's script. All
+// errors are in the Result.
 func (w *Worker) Work(ctx context.Context, e *job.Entry, result *job.Result) {
 	result.Error = ""
 	session := push.Start(ctx, w.Env.Store, w.destinations(result), w.Env.Push)
@@ -105,7 +104,7 @@ func (w *Worker) Work(ctx context.Context, e *job.Entry, result *job.Result) {
 	switch {
 	case late:
 		result.TimedOut = true
-		result.Error = fmt.Sprintf("the deadline came %s after the start (input timeout); what was finished is kept, and a rerun goes on from there", text.Duration(w.Timeout))
+		result.Error = fmt.Sprintf("the deadline came %s after the start (input timeout); finished builds are kept, and a rerun continues from there", text.Duration(w.Timeout))
 	case err == nil:
 	case ctx.Err() != nil:
 		result.Error = "the build was stopped"
@@ -119,17 +118,22 @@ func (w *Worker) Work(ctx context.Context, e *job.Entry, result *job.Result) {
 	result.Finished = time.Now().UTC()
 }
 
+// finder asks the substituters of this machine's Nix.
+func (w *Worker) finder() *available.Finder {
+	return &available.Finder{Nix: func() available.Asker { return w.Env.Nix }, Substituters: w.Env.Substituters, Log: w.Log}
+}
+
 func allOK(result *job.Result) bool {
 	return len(result.Targets) > 0 && !slices.ContainsFunc(result.Targets, func(t job.TargetResult) bool { return !t.Outcome.OK() })
 }
 
 // needsEmulator reports whether this machine needs an emulator to build an entry.
 func (w *Worker) needsEmulator(e *job.Entry) bool {
-	return (e.QEMU || slices.Contains(w.emulated(), e.System)) && e.System != w.Env.System && !w.Env.Elsewhere(e.System)
+	return (e.QEMU || slices.Contains(w.emulated(), e.System)) && e.System != w.Env.System && !w.Env.Remotely(e.System)
 }
 
-// emulated returns the systems whose programs an emulator runs where the store builds, as
-// far as that is known: of another machine nothing is.
+// emulated returns the systems whose programs an emulator runs on the machine that builds. Those of a
+// remote store's machine are not known.
 func (w *Worker) emulated() []string {
 	if w.Env.Remote != "" {
 		return nil
@@ -137,8 +141,8 @@ func (w *Worker) emulated() []string {
 	return slices.DeleteFunc(access.Emulated(), func(system string) bool { return system == w.Env.System })
 }
 
-// destinations returns those that we have the means to push to. The Result says which
-// others there are.
+// destinations returns the destinations for which there is a secret, and records the others in the
+// Result.
 func (w *Worker) destinations(result *job.Result) []push.Destination {
 	var to []push.Destination
 	for _, d := range w.Env.Destinations {
@@ -168,12 +172,12 @@ func (w *Worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 	if roots, err := w.Env.AddTempRoots(ctx, held...); err == nil {
 		defer roots.Close()
 	} else if ctx.Err() == nil {
-		w.Log.Warn("A garbage collection may take away what is being built", err)
+		w.Log.Warn("A garbage collection may remove paths during the build", err)
 	}
 	if w.Env.Remote != "" {
 		roots, err := w.Env.Store.AddTempRoots(ctx, held...)
 		if err != nil {
-			return nil, fmt.Errorf("build in %s: %w", nix.Redact(w.Env.Remote), err)
+			return nil, fmt.Errorf("cannot build in %s: %w", nix.Redact(w.Env.Remote), err)
 		}
 		defer roots.Close()
 	}
@@ -189,7 +193,7 @@ func (w *Worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 		}
 	}
 	if w.Entry != nil {
-		if err := w.Entry.Restore(ctx, w.Env.Nix, w.Finder, targets, result); err != nil {
+		if err := w.Entry.Restore(ctx, w.Env.Nix, w.finder(), targets, result); err != nil {
 			return nil, err
 		}
 	}
@@ -204,7 +208,7 @@ func (w *Worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 	if w.Env.Remote == "" {
 		w.Log.Verify(store.Has)
 	}
-	w.Log.Doing("asking Nix what is to be built")
+	w.Log.Doing("asking Nix which derivations to build")
 	built, err := realise.Run(ctx, store, targets, realise.Options{
 		Emit: func(event nix.Event) {
 			w.Log.See(event, w.ShowLogs)
@@ -214,7 +218,7 @@ func (w *Worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 		},
 		Retries: w.Retries,
 		Retrying: func(drvs []string, pause time.Duration) {
-			w.Log.Warnf("%s could not be fetched: trying again in %v", strings.Join(Names(drvs), ", "), pause)
+			w.Log.Warnf("cannot fetch %s: retry in %v", strings.Join(Names(drvs), ", "), pause)
 		},
 		Warn:     func(text string) { w.Log.Warnf("%s", text) },
 		FailFast: !w.KeepGoing,
@@ -241,20 +245,20 @@ func (w *Worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 	return built.Promised, err
 }
 
-// pushUnseen has the session push what a stopped build of the derivations has built although
-// no event said so: Nix's log lags behind Nix, and the rest of it is lost with the process.
+// pushUnseen pushes the outputs of a stopped build that Nix's log did not report: the log lags behind Nix,
+// and the rest of it is lost with the process.
 func (w *Worker) pushUnseen(ctx context.Context, session *push.Session, drvs []string) {
 	ctx, cancel := context.WithTimeout(ctx, push.Grace)
 	defer cancel()
 	built, err := w.builtHere(ctx, drvs)
 	if err != nil {
-		w.Log.Warnf("cannot ask for all that was built before the stop: %v", err)
+		w.Log.Warnf("cannot ask for the outputs that were built before the stop: %v", err)
 	}
 	session.Push(built...)
 }
 
-// builtHere returns the outputs that the store has built itself, of the derivations and of
-// all that they need.
+// builtHere returns the outputs that the store has built itself, of the derivations and of their
+// dependencies.
 func (w *Worker) builtHere(ctx context.Context, drvs []string) ([]string, error) {
 	closure, err := w.Env.Requisites(ctx, drvs...)
 	if err != nil {
@@ -273,17 +277,17 @@ func Names(drvs []string) []string {
 	return all
 }
 
-// options are Nix's settings for an entry.
+// options returns Nix's settings for an entry.
 func (w *Worker) options(e *job.Entry) []nix.Option {
 	var options []nix.Option
-	if w.Env.Remote != "" { // whose own settings count, and no others
+	if w.Env.Remote != "" { // only its own settings count
 		return nil
 	}
 	if w.MaxSilent > 0 {
 		options = append(options, nix.Set("max-silent-time", strconv.Itoa(int(w.MaxSilent.Seconds()))))
 	}
-	// Entries that are built side by side on one machine wait for each other's
-	// locks; Nix looks at them every five seconds.
+	// Entries that are built at the same time on one machine wait for each other's locks, which Nix polls
+	// every five seconds.
 	options = append(options, nix.Set("build-poll-interval", "1"))
 	if platforms := w.Env.Setting("extra-platforms"); w.needsEmulator(e) && !slices.Contains(platforms, e.System) {
 		options = append(options, nix.Set("extra-platforms", append(platforms, e.System)...))
@@ -291,8 +295,8 @@ func (w *Worker) options(e *job.Entry) []nix.Option {
 	return options
 }
 
-// remoteSilence is how long a builder of a remote store may print nothing, which gets no
-// settings of ours.
+// remoteSilence returns how long a builder of a remote store may print nothing: the store gets no settings
+// of ours.
 func (w *Worker) remoteSilence() time.Duration {
 	if w.Env.Remote == "" {
 		return 0
@@ -300,19 +304,19 @@ func (w *Worker) remoteSilence() time.Duration {
 	return w.MaxSilent
 }
 
-// save keeps what was built for later runs, also where not all was.
+// save keeps the outputs for later runs, also if some targets failed.
 func (w *Worker) save(ctx context.Context, result *job.Result) {
 	if w.Entry == nil || ctx.Err() != nil {
 		return
 	}
 	defer w.Log.Doing("")
 	if err := w.Entry.Save(ctx, w.Env.Nix, result); err != nil && ctx.Err() == nil {
-		w.Entry.Warn("Not all was saved for later runs", err)
+		w.Entry.Warn("Cannot save all outputs for later runs", err)
 	}
 }
 
-// spread waits for a random part of the time in which so many jobs may each create two cache
-// entries: GitHub takes 200 a minute of a repository.
+// spread waits for a random part of the time in which that many jobs may each create two cache entries:
+// GitHub accepts 200 a minute from a repository.
 func spread(ctx context.Context, entries int) {
 	const atOnce, perMinute = 100, 100
 	if entries <= atOnce || ctx.Err() != nil {
@@ -321,6 +325,6 @@ func spread(ctx context.Context, entries int) {
 	most := time.Duration(entries-atOnce) * time.Minute / perMinute
 	select {
 	case <-ctx.Done():
-	case <-time.After(rand.N(most)): //nolint:gosec // nobody gains by guessing it
+	case <-time.After(rand.N(most)): //nolint:gosec // a guess gains nothing
 	}
 }

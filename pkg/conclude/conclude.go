@@ -64,7 +64,7 @@ func (c *Conclusion) Judge(ctx context.Context) (*verdict.Verdict, *job.Plan, er
 	}
 	results, complete := c.readResults(ctx, plan)
 	if !complete && !c.HandedOver {
-		return nil, nil, fmt.Errorf("not all results were %w", documents.ErrMissing)
+		return nil, nil, fmt.Errorf("some results were %w", documents.ErrMissing)
 	}
 	c.plan, c.results = plan, results
 	return verdict.Judge(plan, key, results, needs), plan, nil

@@ -1,5 +1,5 @@
-// Package discover goes from a repository to a Plan: it evaluates what was asked for, or takes the
-// evaluation of an earlier run, decides what has to be built, and groups it into entries.
+// Package discover makes the Plan of a repository: it evaluates installables, or takes the evaluation of an
+// earlier run, decides which targets have to be built, and groups them into entries.
 package discover
 
 import (
@@ -26,32 +26,32 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// Options say what to discover, and how to plan it.
+// Options decide what is discovered and how it is planned.
 type Options struct {
-	// Evaluate says what to evaluate. Its callbacks, System and Meta are set by New.
+	// Evaluate has the installables. New sets its callbacks and System.
 	Evaluate evaluate.Options
 	Choose   *plan.Chooser
 	Planning plan.Options
 	Access   *access.Config
 
 	Proviso    *hooks.Proviso
-	Reuse      bool // the evaluation of an earlier run
-	SkipProved bool // in a proposal that pushes nothing, what the default branch has built
-	SkipUnread bool // targets that need a secret which is missing, in place of failing them
+	Reuse      bool // take the evaluation of an earlier run
+	SkipProved bool // skip targets that the default branch has built, in a proposal that pushes nothing
+	SkipUnread bool // skip targets that need a missing secret, in place of failing them
 
-	// Local says that this machine builds, so that what is valid in its store needs no building.
+	// Local says that this machine builds, so that a path that is valid in its store needs no building.
 	Local bool
-	// Buildable says that nobody named systems, so that they are those that this machine builds
-	// for.
+	// Buildable says that the user named no systems, so that they are those that this machine builds for.
 	Buildable bool
-	// PackFile is where the pack of derivations goes; empty where none is wanted.
+	// PackFile is the file for the pack of derivations; empty for none.
 	PackFile string
 	// Public reports whether anybody can read the repository of the job.
 	Public func(context.Context) bool
-	// InFiles says that files which the user named have all that is handed over, so that a full disk
-	// below the cache is no error.
+	// InFiles says that the user named files for the Plan and the pack, so that a full disk below the cache
+	// is no error.
 	InFiles bool
-	// Answers is a directory for what substituters have answered, see [available.Finder].
+	// Answers is a directory that keeps the answers of substituters, so that each question is asked
+	// once; empty to ask anew.
 	Answers string
 	// Version names this program in the fingerprint of an evaluation.
 	Version string
@@ -85,7 +85,7 @@ type Discovery struct {
 // that are evaluated.
 func New(host *access.Host, env *access.Nix, docs *documents.Store, runner *hooks.Runner, log Log, o Options) *Discovery {
 	d := &Discovery{Options: o, host: host, env: env, docs: docs, hooks: runner, log: log}
-	d.finder = &available.Finder{Nix: env.Here, Substituters: env.Substituters, Log: log, Answers: o.Answers}
+	d.finder = &available.Finder{Nix: func() available.Asker { return env.Remember(o.Answers) }, Substituters: env.Substituters, Log: log}
 	var attr string // that is being evaluated
 	e := &d.Evaluate
 	e.System = env.System
@@ -96,7 +96,7 @@ func New(host *access.Host, env *access.Nix, docs *documents.Store, runner *hook
 	return d
 }
 
-// source returns what was asked for, as a person would type it.
+// asked returns the installables as a person would type them.
 func (d *Discovery) asked() string {
 	source := strings.Join(d.Evaluate.Installables, " ")
 	if d.Evaluate.File != "" {
@@ -111,8 +111,8 @@ func (d *Discovery) asked() string {
 	return strings.ToValidUTF8(source, "\ufffd")
 }
 
-// Plan evaluates, unless an earlier run has done so, and plans. The Plan does not say yet where its
-// derivations are.
+// Plan returns the Plan, from a new evaluation or that of an earlier run. It does not name the pack of its
+// derivations yet.
 func (d *Discovery) Plan(ctx context.Context) (*job.Plan, error) {
 	if err := d.guard(ctx); err != nil {
 		return nil, err
@@ -158,8 +158,8 @@ func (d *Discovery) Plan(ctx context.Context) (*job.Plan, error) {
 	return p, d.group(ctx, e, p)
 }
 
-// heads returns the commits of the checkouts that the discovery looks into, and an empty text where
-// it asks for something else of a checkout.
+// heads returns the commits of the checkouts that are evaluated, and an empty text for an installable that
+// asks for another commit of a checkout.
 func (d *Discovery) heads(ctx context.Context) []string {
 	all := git.Heads(ctx, nix.Environ(), d.directories()...)
 	for _, installable := range d.Evaluate.Installables {
@@ -170,8 +170,7 @@ func (d *Discovery) heads(ctx context.Context) []string {
 	return all
 }
 
-// namesCommit reports whether an installable asks for another commit of a checkout than the one that
-// is checked out, or may.
+// namesCommit reports whether an installable may ask for another commit of a checkout than HEAD.
 func namesCommit(installable string) bool {
 	ref, _, _ := strings.Cut(installable, "#")
 	ref, text, _ := strings.Cut(ref, "?")
@@ -182,7 +181,7 @@ func namesCommit(installable string) bool {
 	return err != nil || query.Has("ref") || query.Has("rev")
 }
 
-// Marshal returns the JSON of a Plan that others can read back as the same Plan.
+// Marshal returns the JSON of a Plan. It is an error if a reader would not get the same Plan back.
 func Marshal(p *job.Plan) ([]byte, error) {
 	data, err := p.Marshal()
 	if err != nil {
@@ -194,21 +193,21 @@ func Marshal(p *job.Plan) ([]byte, error) {
 		again, err = read.Marshal()
 	}
 	if err == nil && !bytes.Equal(again, data) {
-		err = errors.New("it reads as another one")
+		err = errors.New("it reads as another plan")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("internal error: cannot read the plan that was made: %w. Report it, and leave the target out with --exclude (input exclude) meanwhile", err)
+		return nil, fmt.Errorf("internal error: cannot read the new plan: %w. Report it, and leave the target out with --exclude (input exclude) meanwhile", err)
 	}
 	return data, nil
 }
 
-// choose makes a Plan of an evaluation, in which it is decided what is to be built.
+// choose returns a Plan of an evaluation whose targets are skipped or to be built.
 func (d *Discovery) choose(ctx context.Context, e *evaluation) (*job.Plan, error) {
 	p := *e.Plan
 	p.Drvs, p.Heads = nil, d.docs.Trust.Heads
 	p.Created = time.Now().UTC().Truncate(time.Second)
 	if e.unread != "" {
-		p.Notices = append(p.Notices, fmt.Sprintf("%s can't be evaluated, so nothing of it is built: it %s.", d.asked(), e.unread))
+		p.Notices = append(p.Notices, fmt.Sprintf("Cannot evaluate %s, so nothing of it is built: it %s.", d.asked(), e.unread))
 	}
 	p.Notices = append(p.Notices, d.env.Notices...)
 	p.Targets = slices.Clone(p.Targets)
@@ -234,7 +233,7 @@ func (d *Discovery) choose(ctx context.Context, e *evaluation) (*job.Plan, error
 	}
 	d.env.Read(p.Substituters, p.PublicKeys)
 	d.skipProved(ctx, p.Targets)
-	d.log.Doing("asking what is there already")
+	d.log.Doing("asking which outputs are available")
 	if e.places, err = d.skip(ctx, p.Targets); err != nil {
 		return nil, err
 	}
@@ -247,7 +246,7 @@ func (d *Discovery) choose(ctx context.Context, e *evaluation) (*job.Plan, error
 	return &p, nil
 }
 
-// omitted says which attributes are left out because of their system.
+// omitted returns the notice about attributes that are left out because of their system.
 func (d *Discovery) omitted(attrs []string) string {
 	if d.Buildable {
 		return fmt.Sprintf("Left out, because this machine builds only %s: %s. Register an emulator with binfmt_misc or add a remote builder; --systems tries any system.",
@@ -273,8 +272,8 @@ func (d *Discovery) group(ctx context.Context, e *evaluation, p *job.Plan) (err 
 		return err
 	}
 	for _, t := range p.Targets {
-		here := d.Local && !plan.HasRunner(t.System) // for which there need be none
-		if (here || d.env.Elsewhere(t.System)) && len(d.Planning.Runners[t.System]) == 0 {
+		here := d.Local && !plan.HasRunner(t.System) // this machine needs none
+		if (here || d.env.Remotely(t.System)) && len(d.Planning.Runners[t.System]) == 0 {
 			d.Planning.Runners[t.System] = plan.AnyRunner
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-// What discovery writes can be read, and what could not is named and not written.
+// A Plan that can be read is written. For any other one, the error names its fault.
 func TestMarshal(t *testing.T) {
 	const path = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-a"
 	good := job.Target{
@@ -25,7 +25,7 @@ func TestMarshal(t *testing.T) {
 		`target 1 ("packages.a"): drvPath: invalid store path "--plugin-files"`: func(p *job.Plan) { p.Targets[1].DrvPath = "--plugin-files" },
 		`target 1 ("packages.a\nb")`:  func(p *job.Plan) { p.Targets[1].Attr = "packages.a\nb" },
 		"substituters":                func(p *job.Plan) { p.Substituters = []string{"--plugin-files"} },
-		"it reads as another one":     func(p *job.Plan) { p.Source = "\xff" },
+		"it reads as another plan":    func(p *job.Plan) { p.Source = "\xff" },
 		`entry 0: name: it is empty`:  func(p *job.Plan) { p.Entries = []job.Entry{{}} },
 		"there is no target number 7": func(p *job.Plan) { p.Entries = []job.Entry{entryOf(&good, 7)} },
 	} {
@@ -56,7 +56,7 @@ func TestNamesCommit(t *testing.T) {
 	}
 }
 
-// What the caller did wrong is wrong usage.
+// A mistake of the caller is wrong usage.
 func TestAsUsage(t *testing.T) {
 	for name, err := range map[string]error{
 		"missing attribute":       &evaluate.MissingError{},

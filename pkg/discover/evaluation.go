@@ -21,30 +21,29 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// An evaluation is what there is, from evaluators or from the cache.
+// An evaluation has the targets of a source, from evaluators or from the cache.
 type evaluation struct {
 	evaluate.Cached
 	source   *source
 	recalled bool // from the cache
-	// packed says that the derivations are not in the store, but their pack is in
-	// the file for it.
+	// packed says that the derivations are in the pack file, and not in the store.
 	packed     bool
-	inPack     map[string]nix.Derivation // by path, once they were read
-	incomplete bool                      // not all could be found out
-	unread     string                    // for want of which secret nothing could be evaluated
-	places     []*available.Place        // that were asked what they have
+	inPack     map[string]nix.Derivation // by path, after the first reading
+	incomplete bool                      // some targets are not known
+	unread     string                    // why nothing could be evaluated without a secret
+	places     []*available.Place        // that were asked for outputs
 }
 
-// A source is what is evaluated.
+// A source is a set of installables with the flakes that they are in.
 type source struct {
 	d *Discovery
-	// fingerprint names what is evaluated, with which settings. It is empty if nobody can tell that
-	// another source is the same.
+	// fingerprint names the flakes and the settings of their evaluation. It is empty if the same source
+	// cannot be recognised again.
 	fingerprint string
 	inputs      []nix.Input // of its flakes
 }
 
-// source finds out what is to be evaluated.
+// source returns the source of this discovery.
 func (d *Discovery) source(ctx context.Context) *source {
 	s := &source{d: d}
 	refs := d.Evaluate.Flakes()
@@ -56,7 +55,7 @@ func (d *Discovery) source(ctx context.Context) *source {
 	for _, ref := range refs {
 		flake, err := d.env.Flake(ctx, ref)
 		if err != nil {
-			return s // which is no error, or the evaluator has it too
+			return s // the evaluator returns the error
 		}
 		identities = append(identities, flake.Identity)
 		known = known && flake.Identity != ""
@@ -68,7 +67,7 @@ func (d *Discovery) source(ctx context.Context) *source {
 	return s
 }
 
-// recall returns the newest evaluation of the source that the cache has, or nil.
+// recall returns the newest evaluation of the source in the cache, or nil.
 func (s *source) recall(ctx context.Context) *evaluation {
 	if s.fingerprint == "" {
 		return nil
@@ -82,14 +81,14 @@ func (s *source) recall(ctx context.Context) *evaluation {
 		kept, err = evaluate.ParseCached(data)
 	}
 	if err != nil {
-		s.d.log.Warn("All is evaluated, since what was evaluated before can't be had", err)
+		s.d.log.Warn("Cannot read the evaluation of an earlier run, so everything is evaluated", err)
 		return nil
 	}
 	return &evaluation{Cached: *kept, source: s, recalled: true}
 }
 
-// Keep puts the evaluation of the Plan into the cache, with the name of the pack that its
-// derivations are in, if there is one.
+// Keep saves the evaluation of the Plan in the cache, with the key of the pack of its derivations, if
+// there is one.
 func (d *Discovery) Keep(ctx context.Context, p *job.Plan) {
 	e := d.evaluation
 	failed := slices.ContainsFunc(e.Plan.Targets, func(t job.Target) bool { return t.State == job.StateFailed })
@@ -109,11 +108,11 @@ func (d *Discovery) Keep(ctx context.Context, p *job.Plan) {
 		err = d.docs.SaveEvaluation(ctx, e.source.fingerprint, data)
 	}
 	if err != nil && ctx.Err() == nil {
-		d.log.Warn("The next run will evaluate again, since this evaluation can't be kept", err)
+		d.log.Warn("Cannot keep the evaluation, so the next run evaluates again", err)
 	}
 }
 
-// toBuild are the derivations that are to be built, those of programs included.
+// toBuild returns the derivations that are to be built, with those of programs.
 func toBuild(p *job.Plan) []string {
 	var drvs []string
 	for _, t := range p.Targets {
@@ -129,8 +128,7 @@ func toBuild(p *job.Plan) []string {
 	return drvs
 }
 
-// evaluate starts evaluators. What they would download of the flakes' inputs comes
-// from the cache as far as it is there.
+// evaluate starts evaluators. Flake inputs in the cache are not downloaded.
 func (d *Discovery) evaluate(ctx context.Context, s *source) (*evaluation, error) {
 	n, o := d.env.Nix, &d.Evaluate
 	there := s.fetchInputs(ctx, n)
@@ -164,12 +162,12 @@ func (d *Discovery) evaluate(ctx context.Context, s *source) (*evaluation, error
 		e.Meta = found.Meta
 	}
 	if unread.Text != "" {
-		return e, nil // its flakes can't be read either
+		return e, nil // its flakes need the secret too
 	}
 	for _, flake := range o.Flakes() {
 		substituters, keys, err := n.FlakeConfig(ctx, flake)
 		if err != nil {
-			d.log.Warn("The flake's nixConfig could not be read", err)
+			d.log.Warn("Cannot read the flake's nixConfig", err)
 			e.incomplete = true
 		}
 		e.Plan.Substituters, e.Plan.PublicKeys = append(e.Plan.Substituters, substituters...), append(e.Plan.PublicKeys, keys...)
@@ -177,7 +175,7 @@ func (d *Discovery) evaluate(ctx context.Context, s *source) (*evaluation, error
 	return e, nil
 }
 
-// inputPaths are the store paths of the inputs.
+// inputPaths returns the store paths of the inputs.
 func (s *source) inputPaths() []string {
 	paths := make([]string, len(s.inputs))
 	for i, input := range s.inputs {
@@ -186,7 +184,7 @@ func (s *source) inputPaths() []string {
 	return paths
 }
 
-// fetchInputs restores inputs from the cache, and gives those that are there then.
+// fetchInputs restores inputs from the cache, and returns those that are valid after it.
 func (s *source) fetchInputs(ctx context.Context, n *nix.Nix) map[string]bool {
 	paths := s.inputPaths()
 	if len(paths) == 0 {
@@ -204,12 +202,12 @@ func (s *source) fetchInputs(ctx context.Context, n *nix.Nix) map[string]bool {
 		}
 	}
 	if err != nil && ctx.Err() == nil {
-		s.d.log.Warn("The flake's inputs are downloaded, not taken from the cache", err)
+		s.d.log.Warn("Cannot restore the flake's inputs from the cache, so they are downloaded", err)
 	}
 	return there
 }
 
-// keepInputs puts the inputs into the cache if some had to be downloaded.
+// keepInputs saves the inputs in the cache if some had to be downloaded.
 func (s *source) keepInputs(ctx context.Context, n *nix.Nix, there map[string]bool) {
 	paths := s.inputPaths()
 	if len(paths) == 0 || !s.d.docs.Keeps() {
@@ -225,14 +223,14 @@ func (s *source) keepInputs(ctx context.Context, n *nix.Nix, there map[string]bo
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
-		s.d.log.Warn("The next run will download the flake's inputs again", err)
+		s.d.log.Warn("Cannot keep the flake's inputs, so the next run downloads them again", err)
 	case left != nil && len(now) == 0:
 		s.d.log.Printf("no flake input is kept in the cache: %v", left)
 	}
 }
 
-// has says whether the derivations that a Plan of an earlier evaluation has to build
-// can be had: from the store, or, to be handed on, from their pack in the cache.
+// has reports whether the derivations that a Plan of an earlier evaluation has to build are in the store,
+// or, if they are handed over, in their pack in the cache.
 func (d *Discovery) has(ctx context.Context, e *evaluation, p *job.Plan) bool {
 	drvs := toBuild(p)
 	valid, err := d.env.Valid(ctx, drvs...)
@@ -245,7 +243,7 @@ func (d *Discovery) has(ctx context.Context, e *evaluation, p *job.Plan) bool {
 	d.log.Doing("fetching the pack of derivations")
 	if err := d.fetchPack(ctx, e.Plan.Drvs); err != nil {
 		if !errors.Is(err, cache.ErrMiss) && ctx.Err() == nil {
-			d.log.Warn("All is evaluated again, since the pack of derivations can't be had", err)
+			d.log.Warn("Cannot read the pack of derivations, so everything is evaluated again", err)
 		}
 		return false
 	}
@@ -253,8 +251,8 @@ func (d *Discovery) has(ctx context.Context, e *evaluation, p *job.Plan) bool {
 	return true
 }
 
-// fetchPack writes a pack from the cache to a file, and checks all that is in it:
-// what is handed on has no other source.
+// fetchPack writes a pack from the cache to a file, and checks all of its contents, because the jobs that
+// build have no other source.
 func (d *Discovery) fetchPack(ctx context.Context, drvs *job.DrvPack) (err error) {
 	file := d.PackFile
 	blob, err := d.docs.Cache.Open(ctx, drvs.Key)
@@ -286,8 +284,8 @@ func (d *Discovery) fetchPack(ctx context.Context, drvs *job.DrvPack) (err error
 	return pack.Verify(ctx, fetched, drvs.SHA256, d.docs.Seal)
 }
 
-// derivations reads derivations, from the pack where they are not in the store. What
-// can't be read is empty, and in the error.
+// derivations returns derivations from the store, or from the pack. One that cannot be read is empty, and
+// in the error.
 func (e *evaluation) derivations(ctx context.Context, d *Discovery, drvs []string) ([]nix.Derivation, error) {
 	if !e.packed {
 		return d.env.Derivations(ctx, drvs)
@@ -312,7 +310,7 @@ func readPack(ctx context.Context, file, sum string, seal *pack.Key) (map[string
 	return storecache.ReadDrvs(ctx, src, sum, seal)
 }
 
-// asUsage finds the errors of an evaluation that the caller made.
+// asUsage wraps an error of an evaluation as wrong usage if it is a mistake of the caller.
 func asUsage(err error) error {
 	var missing *evaluate.MissingError
 	var glob *evaluate.GlobError

@@ -18,9 +18,8 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// What git, ssh and Nix say when a server does not let them read. With a 404 GitHub
-// answers who may not know that a repository is there; elsewhere it may mean what it
-// says.
+// The messages of git, ssh and Nix when a server denies access. GitHub denies access with 404 too; from
+// other servers it may mean that nothing is there.
 var (
 	gitRefused = regexp.MustCompile(`could not read (?:Username|Password) for '([^'\n]+)'|` +
 		`Authentication failed for '([^'\n]+)'|` +
@@ -30,25 +29,23 @@ var (
 	downloadRefused  = regexp.MustCompile(`unable to download '([^'\n]+)': HTTP error 40[13]`)
 	downloadNotFound = regexp.MustCompile(`unable to download '([^'\n]+)': HTTP error 404`)
 
-	// gitFailed is what Nix says then, of which git's own words are the reason: 2.34,
-	// 2.26, 2.8.
+	// gitFailed is Nix's message, with git's own words as the reason: of 2.34, 2.26 and 2.8.
 	gitFailed = regexp.MustCompile(`Failed to fetch git repository|resolving Git reference|program 'git' failed`)
 
 	// The address of a repository, in words of 2.34 and of 2.26.
 	repository = regexp.MustCompile(`(?:git repository|from repo at) '([^'\n]+)'`)
 
-	// Files that were to be read: where an error is, or what is no text.
+	// Files that cannot be read: at an error, or because they are no text.
 	filePattern = regexp.MustCompile(`(?m)file '([^'\n]+)' cannot be represented|\bat (\S[^\n]*?):\d+(?::\d+)?:?$`)
 )
 
-// needsSecret returns the explanation that a secret is missing: that of an input, which travels
-// in a variable.
+// needsSecret returns the explanation that the secret of an input, in a variable, is missing.
 func needsSecret(input, variable, why string) evaluate.Explanation {
 	return evaluate.Explanation{Text: fmt.Sprintf("needs a secret: %s (%s), %s", input, variable, why), NeedsSecret: input}
 }
 
-// explain says that an evaluator failed because a secret is missing or was refused. It returns
-// nothing for other failures.
+// explain returns the explanation that an evaluator failed because a secret is missing or was refused, and
+// an empty one for other failures.
 func (d *Discovery) explain(failed *nix.Error) evaluate.Explanation {
 	said := text.Plain(failed.Stderr)
 	if file := encryptedFile(said); file != "" {
@@ -76,7 +73,7 @@ func (d *Discovery) explain(failed *nix.Error) evaluate.Explanation {
 	address := strings.Join(m[1:], "")
 	for _, m := range repository.FindAllStringSubmatch(said, -1) {
 		if sameHost(m[1], address) {
-			address = m[1] // which says more than its server
+			address = m[1] // it says more than the server
 		}
 	}
 	return d.refused(address)
@@ -91,7 +88,8 @@ func sameHost(one, other string) bool {
 	return err == nil && a.Host == b.Host
 }
 
-// encryptedFile finds a file that was read in vain since git-crypt has encrypted it.
+// encryptedFile returns the file that could not be read because git-crypt has encrypted it, or an empty
+// text.
 func encryptedFile(said string) string {
 	for _, m := range filePattern.FindAllStringSubmatch(said, -1) {
 		file := m[1] + m[2]
@@ -116,7 +114,7 @@ func (d *Discovery) gitHubServer() *url.URL {
 	return server
 }
 
-// onGitHub gives a match on, if the address that it is about is GitHub's.
+// onGitHub returns a match if its address is one of GitHub, else nil.
 func (d *Discovery) onGitHub(m []string) []string {
 	if m == nil {
 		return nil
@@ -132,7 +130,7 @@ func (d *Discovery) isGitHub(host string) bool {
 	return host == server || host == "api."+server || host == "codeload."+server || host == "raw.githubusercontent.com"
 }
 
-// refused says by which secret an address would be read.
+// refused returns the explanation which secret would give access to an address.
 func (d *Discovery) refused(address string) evaluate.Explanation {
 	u, err := url.Parse(address)
 	if err != nil {
@@ -159,19 +157,19 @@ func (d *Discovery) refused(address string) evaluate.Explanation {
 	return evaluate.Explanation{Text: fmt.Sprintf("%s was refused: it may not read %s", input, u)}
 }
 
-// refusedBySSH says by which secret one would log in to a host.
+// refusedBySSH returns the explanation which secret would log in to a host.
 func (d *Discovery) refusedBySSH(host string) evaluate.Explanation {
 	switch {
 	case strings.TrimSpace(d.host.Getenv(access.SSHKeyVariable)) != "":
 		return evaluate.Explanation{Text: "ssh_key was refused by " + host}
 	case d.host.Getenv("SSH_AUTH_SOCK") != "":
-		return evaluate.Explanation{} // who has an agent has keys
+		return evaluate.Explanation{} // an agent has keys
 	}
 	return needsSecret("ssh_key", access.SSHKeyVariable, "to log in to "+host)
 }
 
-// unread explains why the whole of what was asked for could not be evaluated, if it
-// is for a secret.
+// unread returns the explanation that an evaluation as a whole failed for want of a secret, and an empty
+// one for other errors.
 func (d *Discovery) unread(err error) evaluate.Explanation {
 	var failed *nix.Error
 	if !errors.As(err, &failed) {
@@ -180,8 +178,7 @@ func (d *Discovery) unread(err error) evaluate.Explanation {
 	return d.explain(failed)
 }
 
-// skipUnread leaves out the targets that need a secret which is missing, if that is
-// wanted.
+// skipUnread skips the targets that need a missing secret, if that is wanted.
 func (d *Discovery) skipUnread(targets []job.Target) {
 	for i := range targets {
 		t := &targets[i]

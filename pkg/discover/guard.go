@@ -13,9 +13,9 @@ import (
 
 var errPublic = errors.New("anybody can read the Actions cache and the artifacts of a public repository")
 
-// guard keeps private sources from places that anybody can read: in a public repository nothing is
-// cached or uploaded in clear that was made with a private credential. Pushing to a public binary
-// cache is the user's own decision, and is warned about.
+// guard keeps private sources from places that anybody can read: with a private credential, nothing is
+// cached or uploaded in clear in a public repository. A push to a public binary cache is the user's own
+// decision, and gets a warning.
 func (d *Discovery) guard(ctx context.Context) error {
 	if !d.host.Running && !slices.ContainsFunc(d.env.Destinations, func(to push.Destination) bool { return to.Public }) {
 		return nil
@@ -31,20 +31,20 @@ func (d *Discovery) guard(ctx context.Context) error {
 	means := strings.Join(private, ", ")
 	for i := range d.env.Destinations {
 		if to := &d.env.Destinations[i]; to.Public {
-			d.log.Warn("Private sources may get into a public binary cache", fmt.Errorf("anybody can read %s, and there is %s: make sure that nothing private is in what is built", to.Name, means))
+			d.log.Warn("Private sources may get into a public binary cache", fmt.Errorf("anybody can read %s, and there is %s. Make sure that no output contains private sources", to.Name, means))
 		}
 	}
 	if d.Local || d.docs.Seal != nil || !d.Public(ctx) {
 		return nil
 	}
-	return usage.Errorf("%w, and there is %s, so private sources may be among what is cached: set the secret encryption_key for all of discover, build and report (make one with openssl rand -base64 32), and it is sealed", errPublic, means)
+	return usage.Errorf("%w, and there is %s, which may give access to private sources. Set the secret encryption_key for all of discover, build and report, which seals everything (make one with openssl rand -base64 32)", errPublic, means)
 }
 
 // decrypted returns a file of each checkout that git-crypt has decrypted.
 func (d *Discovery) decrypted(ctx context.Context) ([]string, error) {
 	checkouts, err := d.checkouts(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("look for what git-crypt has decrypted: %w", err)
+		return nil, fmt.Errorf("cannot look for files that git-crypt has decrypted: %w", err)
 	}
 	var files []string
 	for _, c := range checkouts {

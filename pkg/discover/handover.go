@@ -8,8 +8,8 @@ import (
 	"github.com/org/nix-matrix/pkg/storecache"
 )
 
-// HandOver gives the Plan and its derivations to the jobs that build: in the cache, and as the files
-// planFile and PackFile, which become artifacts of the run. It returns the key that names the Plan.
+// HandOver stores the Plan and its derivations for the jobs that build: in the cache, and in the files
+// planFile and PackFile, which become artifacts of the run. It returns the key of the Plan.
 func (d *Discovery) HandOver(ctx context.Context, p *job.Plan, planFile string) (key string, err error) {
 	switch {
 	case len(p.Entries) == 0:
@@ -34,17 +34,17 @@ func (d *Discovery) HandOver(ctx context.Context, p *job.Plan, planFile string) 
 	return key, d.handoverFailed(err)
 }
 
-// handoverFailed returns the error of a cache that could not be written, unless files have all that is
-// handed over, which in GitHub Actions become artifacts.
+// handoverFailed returns the error of a cache that cannot be written, unless the files replace it: in
+// GitHub Actions they become artifacts.
 func (d *Discovery) handoverFailed(err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case d.host.Running:
-		d.log.Warn("The Actions cache could not be written, an artifact has to do", err)
+		d.log.Warn("Cannot write to the Actions cache, so an artifact takes its place", err)
 		return nil
 	case d.InFiles && documents.DiskFull(err):
-		d.log.Warn("The cache could not be written, so build needs --plan and --drvs", err)
+		d.log.Warn("Cannot write to the cache, so build needs --plan and --drvs", err)
 		return nil
 	default:
 		return err
@@ -54,7 +54,7 @@ func (d *Discovery) handoverFailed(err error) error {
 func (d *Discovery) packDrvs(ctx context.Context, p *job.Plan) (*job.DrvPack, error) {
 	drvs := toBuild(p)
 	if roots, err := d.env.AddTempRoots(ctx, drvs...); err != nil {
-		d.log.Warn("A garbage collection may take away what was evaluated", err)
+		d.log.Warn("A garbage collection may remove the derivations", err)
 	} else {
 		defer roots.Close()
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// missing finds out which derivations the entries have to build. What can't be asked
-// or read only makes the entries less even.
+// missing returns which derivations the entries have to build. A path that cannot be asked for, or a
+// derivation that cannot be read, only makes the entries less even.
 func (d *Discovery) missing(ctx context.Context, e *evaluation, p *job.Plan) (*plan.Missing, error) {
 	targets := p.Targets
 	var outputs []string // of the targets themselves
@@ -33,7 +33,7 @@ func (d *Discovery) missing(ctx context.Context, e *evaluation, p *job.Plan) (*p
 	case d.Local:
 		from.Store = d.env.Store
 		fallthrough
-	case len(d.env.Destinations) > 0: // which skip has asked instead
+	case len(d.env.Destinations) > 0: // skip has asked them, and no substituter
 		from.Signed = d.finder.Substituted(ctx, outputs).Has
 	case len(e.places) > 0:
 		from.Signed = e.places[0].Has
@@ -48,7 +48,7 @@ func (d *Discovery) missing(ctx context.Context, e *evaluation, p *job.Plan) (*p
 	if err == nil {
 		p.Missing = missing.Count()
 	} else {
-		d.log.Warn("How much there is to build is not known well, so the entries may be less even than they could be", err)
+		d.log.Warn("Cannot find all missing derivations, so the entries may take less equal times", err)
 	}
 	if record := d.record(ctx); record != nil {
 		missing.Weigh(func(drv, system string) float64 {
@@ -60,7 +60,7 @@ func (d *Discovery) missing(ctx context.Context, e *evaluation, p *job.Plan) (*p
 	return missing, nil
 }
 
-// saved returns the indexes of what earlier runs have saved, for those who build.
+// saved returns the indexes of the packs of earlier runs that the entries can restore.
 func (d *Discovery) saved(ctx context.Context, targets []job.Target) []available.Saved {
 	if d.docs.Cache == nil || d.Local || d.env.Remote != "" {
 		return nil

@@ -12,9 +12,8 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// programs names in the Plan the programs that workers need to push, evaluated for the
-// systems of their machines unless they are known from an earlier evaluation. Without
-// them, a worker needs them on PATH.
+// programs adds to the Plan the programs that workers need for pushes, evaluated for the systems of their
+// machines unless an earlier evaluation has them. A worker without them needs them on PATH.
 func (d *Discovery) programs(ctx context.Context, known []job.Program, p *job.Plan) {
 	p.Programs = nil
 	for i := range d.env.Destinations {
@@ -39,8 +38,7 @@ func (d *Discovery) programs(ctx context.Context, known []job.Program, p *job.Pl
 	d.env.Provide(p.Programs)
 }
 
-// machines returns the systems of the machines that entries run on, as far as they are
-// known.
+// machines returns the known systems of the machines that entries run on.
 func (d *Discovery) machines(p *job.Plan) []string {
 	const runner = "x86_64-linux" // of plan.AnyRunner
 	systems := map[string]bool{}
@@ -48,9 +46,9 @@ func (d *Discovery) machines(p *job.Plan) []string {
 		t := &p.Targets[i]
 		switch {
 		case t.State != job.StateBuild:
-		case d.env.Elsewhere(t.System) && len(d.Planning.Runners[t.System]) == 0, t.System == "i686-linux", d.Planning.EmulatesTarget(t):
+		case d.env.Remotely(t.System) && len(d.Planning.Runners[t.System]) == 0, t.System == "i686-linux", d.Planning.EmulatesTarget(t):
 			systems[runner] = true
-		case d.env.Elsewhere(t.System): // on a runner that may be anything
+		case d.env.Remotely(t.System): // on a runner of any system
 			systems[t.System], systems[d.env.System] = true, true
 		default:
 			systems[t.System] = true
@@ -59,7 +57,7 @@ func (d *Discovery) machines(p *job.Plan) []string {
 	return slices.Sorted(maps.Keys(systems))
 }
 
-// resolve returns a program for each of the systems, as far as they can be evaluated.
+// resolve returns a program for each system for which it can be evaluated.
 func (d *Discovery) resolve(ctx context.Context, name string, systems []string, known []job.Program) ([]job.Program, error) {
 	var programs []job.Program
 	var unknown []string

@@ -9,8 +9,8 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// skipProved leaves out of a proposal what the default branch has built already, if nothing is
-// pushed: in a pull request from a fork above all.
+// skipProved skips the targets that the default branch has built, in a proposal that pushes nothing, such as
+// a pull request from a fork.
 func (d *Discovery) skipProved(ctx context.Context, targets []job.Target) {
 	pushes := slices.ContainsFunc(d.env.Destinations, func(to push.Destination) bool { return to.Lacks(d.env.Push.Secrets) == "" })
 	if !d.docs.Trust.SkipsProved() || !d.SkipProved || d.Local || pushes {
@@ -30,7 +30,7 @@ func (d *Discovery) record(ctx context.Context) *job.Record {
 	d.baseAsked = true
 	var err error
 	if d.base, err = d.docs.Record(ctx); err != nil && ctx.Err() == nil {
-		d.log.Warn("What the default branch's last run has left can't be had", err)
+		d.log.Warn("Cannot read the record of the default branch's last run", err)
 	}
 	return d.base
 }

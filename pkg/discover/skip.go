@@ -10,8 +10,7 @@ import (
 	"github.com/org/nix-matrix/pkg/push"
 )
 
-// skip marks the targets that there is nothing to do for. It gives the places that
-// were asked.
+// skip skips the targets whose outputs are available, and returns the places that were asked.
 func (d *Discovery) skip(ctx context.Context, targets []job.Target) ([]*available.Place, error) {
 	var paths []string
 	for _, t := range targets {
@@ -49,18 +48,17 @@ func (d *Discovery) skip(ctx context.Context, targets []job.Target) ([]*availabl
 	return places, nil
 }
 
-// destination asks a binary cache that is pushed to. Where nobody has said which key signs there, no
-// signature is looked for.
+// destination asks a binary cache that is pushed to. Without known public keys, signatures do not count.
 func (d *Discovery) destination(ctx context.Context, to *push.Destination, paths []string) *available.Place {
 	address := to.Substituter
-	if to.Missing() { // of which Open has told
+	if to.Missing() { // Open has warned of it
 		address = ""
 	}
 	return d.finder.Destination(ctx, to.Name, address, len(to.PublicKeys) > 0, paths)
 }
 
-// everywhere reports whether a target wants an output, and each place has all that it
-// wants. Of nothing, nobody has anything.
+// everywhere reports whether each place has all outputs of a target. A target without known paths is
+// nowhere.
 func everywhere(t *job.Target, places []*available.Place) bool {
 	if !t.HasPaths() || len(places) == 0 {
 		return false

@@ -7,7 +7,7 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-// A target of which nothing is wanted, or of which nobody knows the paths, is nowhere.
+// A target without wanted outputs or known paths is nowhere.
 func TestEverywhere(t *testing.T) {
 	const out, dev = "/nix/store/00000000000000000000000000000000-a", "/nix/store/00000000000000000000000000000000-a-dev"
 	both := map[string]string{"out": out, "dev": dev}

@@ -15,7 +15,7 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// directories are those on this machine that a discovery looks into.
+// directories returns the directories of this machine that are evaluated.
 func (d *Discovery) directories() []string {
 	dirs := []string{"."}
 	if d.Evaluate.File != "" {
@@ -29,7 +29,7 @@ func (d *Discovery) directories() []string {
 	return dirs
 }
 
-// directory is the one on this machine that an installable is of, or "".
+// directory returns the directory of this machine that an installable names, or an empty text.
 func directory(installable string) string {
 	ref, _, _ := strings.Cut(installable, "#")
 	ref, _, _ = strings.Cut(ref, "?")
@@ -45,7 +45,7 @@ func directory(installable string) string {
 	return ref
 }
 
-// checkouts are the work trees that a discovery looks into.
+// checkouts returns the work trees that are evaluated.
 func (d *Discovery) checkouts(ctx context.Context) ([]*gitcrypt.Checkout, error) {
 	var all []*gitcrypt.Checkout
 	for _, dir := range d.directories() {
@@ -60,8 +60,7 @@ func (d *Discovery) checkouts(ctx context.Context) ([]*gitcrypt.Checkout, error)
 	return all, nil
 }
 
-// locked are the work trees with files that git-crypt has encrypted, if there is a key for
-// them.
+// locked returns the work trees with files that git-crypt has encrypted, if there is a key.
 func (d *Discovery) locked(ctx context.Context) ([]*gitcrypt.Checkout, error) {
 	key, err := d.host.GitCryptKey()
 	if err != nil || key == nil {
@@ -73,14 +72,14 @@ func (d *Discovery) locked(ctx context.Context) ([]*gitcrypt.Checkout, error) {
 	}
 	if len(checkouts) == 0 {
 		here, _ := os.Getwd()
-		return nil, usage.Errorf("git_crypt_key: %s is no work tree of git, so there is nothing to unlock: check the repository out before, and name it with --working-directory if it is not here", here)
+		return nil, usage.Errorf("cannot unlock with git_crypt_key: %s is no work tree of git. Check out the repository before, and name it with --working-directory if it is elsewhere", here)
 	}
 	return slices.DeleteFunc(checkouts, func(c *gitcrypt.Checkout) bool { return len(c.Locked) == 0 }), nil
 }
 
-// unlock decrypts work trees. What it gives encrypts them again, and removes the key from
-// them: also in GitHub Actions, since the next job on a runner that stays, a stranger's
-// perhaps, would find it there.
+// unlock decrypts work trees, and returns the function that encrypts them again and removes the key from
+// them. That happens in GitHub Actions too, because the next job on a runner of one's own may be a
+// stranger's.
 func (d *Discovery) unlock(ctx context.Context, checkouts []*gitcrypt.Checkout) (lock func(), err error) {
 	lock = func() {}
 	if len(checkouts) == 0 {
@@ -118,13 +117,12 @@ func (d *Discovery) unlock(ctx context.Context, checkouts []*gitcrypt.Checkout) 
 		locks = append(locks, undo)
 	}
 	if !d.host.Hosted {
-		d.log.Warn("Decrypted files stay in the Nix store", errors.New("what is evaluated is copied there, where every user of this machine can read it until it is collected as garbage; use a machine that nobody else has, or one that is thrown away"))
+		d.log.Warn("Decrypted files stay in the Nix store", errors.New("Nix copies the sources there, where every user of this machine can read them until a garbage collection. Use a machine without other users, or one for this job alone"))
 	}
 	return lock, nil
 }
 
-// unlockCheckout decrypts a work tree, which is encrypted again also if this process
-// does not come to it.
+// unlockCheckout decrypts a work tree. If this process is killed, the guard encrypts it again.
 func (d *Discovery) unlockCheckout(ctx context.Context, program, keyFile string, c *gitcrypt.Checkout) (lock func(), err error) {
 	relock, err := c.Relock(ctx, program)
 	if err != nil {
@@ -140,7 +138,7 @@ func (d *Discovery) unlockCheckout(ctx context.Context, program, keyFile string,
 	}
 	undo := func() error {
 		if ctx.Err() != nil {
-			d.env.Close() // there may be no time for more, and this takes longer
+			d.env.Close() // first, because encrypting takes longer and may be cut short
 		}
 		err := relock.Run(ctx, nix.Environ())
 		if err == nil {
@@ -153,7 +151,7 @@ func (d *Discovery) unlockCheckout(ctx context.Context, program, keyFile string,
 	}
 	return func() {
 		if err := undo(); err != nil {
-			d.log.Warn("What git-crypt has decrypted stays so", err)
+			d.log.Warn("Cannot encrypt the checkout again", err)
 		}
 	}, nil
 }

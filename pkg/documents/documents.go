@@ -1,6 +1,6 @@
-// Package documents puts the documents of a use of nix-matrix into a cache, and files, and reads
-// them back: sealed where there is a key, bounded in size, and checked against the key that names
-// them. Everything that it reads may have been written by somebody else.
+// Package documents writes the documents of a use of nix-matrix into a cache and into files, and
+// reads them back: sealed if there is a key, bounded in size, and checked against the key that names
+// them. A stranger may have written any document that it reads.
 package documents
 
 import (
@@ -16,7 +16,7 @@ import (
 	"github.com/org/nix-matrix/pkg/pack"
 )
 
-// The names that the seal of a document is bound to, so that a document opens as nothing else.
+// The names that the seal of a document is bound to, so that no document opens as another one.
 const (
 	planName       = "plan"
 	resultName     = "result"
@@ -25,8 +25,8 @@ const (
 	recordName     = "record"
 )
 
-// The most bytes of a document that are read into memory, because who can write an artifact or
-// a cache chooses its size.
+// The largest documents that are read into memory, in bytes: a stranger who can write to an artifact
+// or a cache chooses their size.
 const (
 	MaxPlan      = 256 << 20
 	maxRecord    = 64 << 20
@@ -35,12 +35,12 @@ const (
 	maxFileCount = 1024      // in a directory of Results: a matrix has 256 entries at most
 )
 
-// ErrMissing says that neither the cache nor a file has what an earlier job was to hand over.
-var ErrMissing = errors.New("not handed over")
+// ErrMissing says that neither the cache nor a file has a document of an earlier job.
+var ErrMissing = errors.New("not found")
 
 // A Store holds the documents of one use of nix-matrix.
 type Store struct {
-	Cache cache.Cache // nil without a cache, which then has nothing
+	Cache cache.Cache // nil without a cache
 	ID    string
 	Seal  *pack.Key // nil leaves documents in clear
 	// Run and Attempt are GitHub's numbers, 0 outside of a run.
@@ -48,22 +48,23 @@ type Store struct {
 	Attempt int
 	// Workflow names the workflow whose records these are, as OWNER/REPO/PATH.
 	Workflow string
-	Trust    *action.Trust // what decides whether later runs may reuse what this job makes
+	Trust    *action.Trust // decides whether later runs may reuse the documents of this job
 	Log      Log
 
-	told sync.Once
+	refusal sync.Once // is logged
 }
 
-// Log is where a person sees what happens.
+// Log is where a person sees that nothing is kept.
 type Log interface {
 	Printf(format string, args ...any)
 }
 
-// Keeps reports whether later runs may reuse what this job makes, and says once why not.
+// Keeps reports whether later runs may reuse the documents and store paths of this job, and logs
+// once why not.
 func (s *Store) Keeps() bool {
 	err := s.Trust.MayKeep()
 	if err != nil {
-		s.told.Do(func() { s.Log.Printf("nothing is kept for later runs: %v", err) })
+		s.refusal.Do(func() { s.Log.Printf("nothing is kept for later runs: %v", err) })
 	}
 	return err == nil
 }
@@ -93,7 +94,7 @@ func (s *Store) SavePlan(ctx context.Context, data []byte) (key string, err erro
 func (s *Store) Plan(ctx context.Context, key string) ([]byte, error) {
 	switch {
 	case key == "":
-		return nil, errors.New("the entry names none")
+		return nil, errors.New("the entry names no plan")
 	case s.Cache == nil:
 		return nil, errors.New("there is no cache")
 	}
@@ -108,7 +109,7 @@ func (s *Store) Plan(ctx context.Context, key string) ([]byte, error) {
 	return s.OpenPlan(stored, key)
 }
 
-// OpenPlan returns the JSON of a Plan that a file has. Unless key is empty, it must name that Plan.
+// OpenPlan returns the JSON of the Plan in a file. Unless key is empty, it must name that Plan.
 func (s *Store) OpenPlan(stored []byte, key string) ([]byte, error) {
 	data, err := s.Seal.Open(planName, stored)
 	if err == nil && key != "" {
@@ -117,7 +118,7 @@ func (s *Store) OpenPlan(stored []byte, key string) ([]byte, error) {
 	return data, err
 }
 
-// SaveResult hands a Result to the report.
+// SaveResult stores a Result for the report.
 func (s *Store) SaveResult(ctx context.Context, result *job.Result) error {
 	data, err := result.Marshal()
 	if err != nil {
@@ -129,8 +130,8 @@ func (s *Store) SaveResult(ctx context.Context, result *job.Result) error {
 	return err
 }
 
-// Result returns the Result of an entry that its latest attempt in this run has saved, nil if
-// there is none.
+// Result returns the Result that the latest attempt of an entry in this run has saved, nil if there
+// is none.
 func (s *Store) Result(ctx context.Context, entry string) (*job.Result, error) {
 	prefix := job.ResultPrefix(s.ID, s.Run, entry)
 	blob, err := s.Cache.Open(ctx, prefix, prefix)
@@ -146,7 +147,7 @@ func (s *Store) Result(ctx context.Context, entry string) (*job.Result, error) {
 		result, err = s.parseResult(data)
 	}
 	if err == nil && result.Entry != entry {
-		err = fmt.Errorf("it is about the entry %s", result.Entry)
+		err = fmt.Errorf("it is the result of the entry %s", result.Entry)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", blob.Key(), err)
@@ -162,7 +163,7 @@ func (s *Store) parseResult(stored []byte) (*job.Result, error) {
 	return job.ParseResult(data)
 }
 
-// Record returns the record that the default branch's last run has left, nil if there is none.
+// Record returns the record of the default branch's last run, nil if there is none.
 func (s *Store) Record(ctx context.Context) (*job.Record, error) {
 	if s.Cache == nil {
 		return nil, nil //nolint:nilnil // none is one of the answers
@@ -177,7 +178,7 @@ func (s *Store) Record(ctx context.Context) (*job.Record, error) {
 	return job.ParseRecord(data)
 }
 
-// SaveRecord leaves a record for later runs.
+// SaveRecord stores a record for later runs.
 func (s *Store) SaveRecord(ctx context.Context, r *job.Record) error {
 	data, err := r.Marshal()
 	if err != nil {
@@ -187,18 +188,18 @@ func (s *Store) SaveRecord(ctx context.Context, r *job.Record) error {
 	return s.save(ctx, recordName, prefix, job.RecordKey(s.ID, s.Seal.Fingerprint(), s.Workflow, s.Run, s.Attempt), data)
 }
 
-// Evaluation returns the newest JSON that was saved for a fingerprint of what is evaluated. There
-// being none is [cache.ErrMiss].
+// Evaluation returns the JSON of the newest evaluation of the source with a fingerprint. Without one,
+// the error wraps [cache.ErrMiss].
 func (s *Store) Evaluation(ctx context.Context, fingerprint string) ([]byte, error) {
 	return s.newest(ctx, evaluationName, job.EvaluationPrefix(s.ID, fingerprint), MaxPlan)
 }
 
-// SaveEvaluation leaves the JSON of an evaluation for later runs.
+// SaveEvaluation stores the JSON of an evaluation for later runs.
 func (s *Store) SaveEvaluation(ctx context.Context, fingerprint string, data []byte) error {
 	return s.save(ctx, evaluationName, job.EvaluationPrefix(s.ID, fingerprint), job.EvaluationKey(s.ID, fingerprint, data), data)
 }
 
-// newest reads the newest document under keys that begin with prefix.
+// newest returns the newest document whose key begins with prefix.
 func (s *Store) newest(ctx context.Context, document, prefix string, limit int64) ([]byte, error) {
 	blob, err := s.Cache.Open(ctx, prefix, prefix)
 	if err != nil {

@@ -25,7 +25,7 @@ func DiskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// WriteFile writes a whole file or nothing. The umask says who may read it.
+// WriteFile writes a file as a whole or not at all. The umask decides who may read it.
 func WriteFile(name string, data []byte) (err error) {
 	const mode = 0o666
 	f, err := os.OpenFile(filepath.Join(filepath.Dir(name), ".nix-matrix-"+rand.Text()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
@@ -44,10 +44,10 @@ func WriteFile(name string, data []byte) (err error) {
 	return os.Rename(f.Name(), name)
 }
 
-// ReadFile reads a file of at most limit bytes.
+// ReadFile returns the content of a file of at most limit bytes.
 func ReadFile(name string, limit int64) ([]byte, error) { return readFile(name, limit, 0) }
 
-// readFile reads a file of at most limit bytes. Flags are added to those of os.OpenFile.
+// readFile returns the content of a file of at most limit bytes, opened with further flags.
 func readFile(name string, limit int64, flags int) ([]byte, error) {
 	f, err := os.OpenFile(name, os.O_RDONLY|flags, 0)
 	if err != nil {
@@ -64,7 +64,7 @@ func readFile(name string, limit int64, flags int) ([]byte, error) {
 	return data, nil
 }
 
-// WritePlan writes the JSON of a Plan to a file, sealed where there is a key.
+// WritePlan writes the JSON of a Plan to a file, sealed if there is a key.
 func (s *Store) WritePlan(name string, data []byte) error {
 	if err := WriteFile(name, s.Seal.Seal(planName, data)); err != nil {
 		return fmt.Errorf("cannot write the plan: %w", err)
@@ -72,7 +72,7 @@ func (s *Store) WritePlan(name string, data []byte) error {
 	return nil
 }
 
-// WriteResult writes a Result to a file, sealed where there is a key.
+// WriteResult writes a Result to a file, sealed if there is a key.
 func (s *Store) WriteResult(name string, r *job.Result) error {
 	data, err := r.Marshal()
 	if err != nil {
@@ -84,8 +84,9 @@ func (s *Store) WriteResult(name string, r *job.Result) error {
 	return nil
 }
 
-// ReadResults reads all Results of a directory that others have filled: it follows no symlink and
-// reads no more than its limits. A Result that cannot be read is an error beside the others.
+// ReadResults returns all Results in a directory. Because strangers can write to an artifact, it
+// follows no symlink and reads within limits. A file that is no Result is an error, returned together
+// with the other Results.
 func (s *Store) ReadResults(dir string) ([]*job.Result, error) {
 	names, err := resultFiles(dir)
 	if err != nil {
@@ -110,7 +111,7 @@ func (s *Store) ReadResults(dir string) ([]*job.Result, error) {
 	return results, errors.Join(errs...)
 }
 
-// resultFiles returns the names of the files that may be Results, in order.
+// resultFiles returns the sorted names of the files that may be Results.
 func resultFiles(dir string) ([]string, error) {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -122,7 +123,7 @@ func resultFiles(dir string) ([]string, error) {
 		return nil, err
 	}
 	if len(entries) > maxFileCount {
-		return nil, fmt.Errorf("%s has more than %d files: give a directory with nothing but the results of one run", dir, maxFileCount)
+		return nil, fmt.Errorf("%s has more than %d files. Give a directory with nothing but the results of one run", dir, maxFileCount)
 	}
 	var names []string
 	for _, e := range entries {
@@ -134,7 +135,7 @@ func resultFiles(dir string) ([]string, error) {
 	return names, nil
 }
 
-// SealLogs seals the *.log files of a directory in place, where there is a key.
+// SealLogs seals the *.log files of a directory in place, if there is a key.
 func (s *Store) SealLogs(dir string) error {
 	if s.Seal == nil {
 		return nil
@@ -148,7 +149,7 @@ func (s *Store) SealLogs(dir string) error {
 	return nil
 }
 
-// sealFile replaces a file with its sealed form.
+// sealFile replaces a log with its sealed form.
 func (s *Store) sealFile(name string) (err error) {
 	plain, err := os.Open(name)
 	if err != nil {
@@ -175,7 +176,7 @@ func (s *Store) sealFile(name string) (err error) {
 	return os.Rename(sealed.Name(), name)
 }
 
-// Unseal writes the content of a sealed file, whichever document it is.
+// Unseal writes the content of a sealed file: a Plan, a Result or a log.
 func (s *Store) Unseal(w io.Writer, name string) error {
 	for _, document := range []string{planName, resultName, logName} {
 		f, err := os.Open(name)
@@ -187,7 +188,7 @@ func (s *Store) Unseal(w io.Writer, name string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		// The first piece tells whether it is this document.
+		// The first piece does not open as another document.
 		opened := bufio.NewReader(r)
 		if _, err := opened.Peek(1); err != nil && !errors.Is(err, io.EOF) {
 			continue

@@ -1,5 +1,5 @@
-// Package git runs git in a checkout whose files somebody else wrote, so that nothing in
-// them makes git run another program.
+// Package git runs git in a checkout whose files a stranger wrote, so that none of them makes git run
+// another program.
 package git
 
 import (
@@ -85,7 +85,7 @@ func Bare(dir string) (string, error) {
 	for {
 		in := func(name string) bool { return exist(filepath.Join(dir, name)) }
 		switch {
-		case in(".git"): // where git looks first, and then no further
+		case in(".git"): // git looks there first, and then no further
 			return "", nil
 		case in("HEAD") && (in("refs") || in("commondir")): // objects may be elsewhere
 			return dir, nil
@@ -101,17 +101,17 @@ func Bare(dir string) (string, error) {
 // A Setting is one of git's, such as core.fsmonitor.
 type Setting struct{ Name, Value string }
 
-// strict are the settings without which git runs programs that are not asked for, or
-// takes for a repository what was not named as one.
+// strict are the settings without which git runs programs of a configuration, or takes other directories
+// for repositories.
 var strict = []Setting{
 	{"core.fsmonitor", "false"},
 	{"core.hooksPath", os.DevNull},
 	{"protocol.ext.allow", "never"},
 	{"safe.bareRepository", "explicit"},
-	{"safe.directory", "*"}, // whoever owns it
+	{"safe.directory", "*"}, // of any owner
 }
 
-// Configure adds settings to an environment, beside those that are in it already.
+// Configure returns an environment with further settings.
 func Configure(env []string, settings ...Setting) []string {
 	const variable = "GIT_CONFIG_COUNT="
 	count := 0
@@ -128,13 +128,13 @@ func Configure(env []string, settings ...Setting) []string {
 	return append(env, variable+strconv.Itoa(count))
 }
 
-// Env is the environment for programs that run git in the repository.
+// Env returns the environment for programs that run git in the repository.
 func (r *Repository) Env() []string {
 	return append(Configure(r.env, strict...),
 		"GIT_DIR="+r.dir, "GIT_WORK_TREE="+r.Root, "GIT_NO_LAZY_FETCH=1", "GIT_PAGER=cat", "GIT_TERMINAL_PROMPT=0")
 }
 
-// grace is how long a program may take to stop after it was told to.
+// grace is how long a program may take to stop after SIGTERM.
 const grace = time.Second
 
 // Command prepares a program that runs in the root of the work tree: git, or one that

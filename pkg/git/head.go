@@ -9,8 +9,8 @@ import (
 
 var commitPattern = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})\n$`)
 
-// Heads returns the commits that the checkouts around directories are at, each once, and an empty
-// text for a checkout whose commit cannot be told. A directory may be in no checkout.
+// Heads returns the commits of the checkouts that directories are in, each once, and an empty text for a
+// checkout whose commit cannot be read. A directory may be in no checkout.
 func Heads(ctx context.Context, env []string, dirs ...string) []string {
 	var all []string
 	for _, dir := range dirs {

@@ -69,7 +69,7 @@ func TestHeads(t *testing.T) {
 	long := newRepo("long", "--object-format=sha256")
 	check("SHA-256", long, run(long, "rev-parse", "HEAD"))
 
-	// What can't be told is not taken for a directory without a checkout.
+	// A checkout whose commit cannot be read is not taken for a directory without one.
 	run(dir, "init", "-q", "unborn")
 	check("without a commit", filepath.Join(dir, "unborn"), "")
 	write := func(name, text string) {

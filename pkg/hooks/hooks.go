@@ -1,12 +1,13 @@
-// Package hooks runs the user's own scripts: before everything, for each target that is to be
-// built, and after each that was. A script is bash, as a step of a workflow is; it has the
-// variables of the secret env, and nothing else that is secret.
+// Package hooks runs the user's own scripts: setup before everything, proviso for each target that is
+// to be built, and post_build for each target that was built. A script is bash, as a step of a workflow
+// is; it gets the variables of the secret env, and no other secret.
 package hooks
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"slices"
@@ -20,35 +21,35 @@ import (
 
 // A Runner runs scripts.
 type Runner struct {
-	Secrets *secretdir.Dir // for the texts of scripts, which may have secrets
+	Secrets *secretdir.Dir // for the texts of scripts, which may contain secrets
 	Env     []string       // variables of the secret env
 	Log     Log
 	Mask    func(secret string) // keeps a text out of the log of a job
 }
 
-// Log is where a person sees what happens.
+// Log is where a person sees the output of scripts.
 type Log interface {
-	Write(line []byte) (int, error)
+	io.Writer
 	Doing(format string, args ...any)
 	Printf(format string, args ...any)
 	Warn(title string, err error)
 }
 
-// SetUp runs a script before everything else, and takes over the variables that it exports. An
-// empty script is none.
+// SetUp runs a script before everything else, and adds the variables that it exports to the
+// environment of this process. An empty script is none.
 func (r *Runner) SetUp(ctx context.Context, script string) error {
 	if strings.TrimSpace(script) == "" {
 		return nil
 	}
 	r.Log.Doing("setting up")
-	exported, remove, err := r.Secrets.File(nil) // a place for them
+	exported, remove, err := r.Secrets.File(nil)
 	if err != nil {
 		return err
 	}
 	defer remove()
-	// However it ends, the last thing that it does is to tell its environment.
-	const tell = `env -0 >"$NIX_MATRIX_EXPORTED"`
-	cmd, remove, err := r.bash(ctx, "trap '"+tell+"' EXIT\n"+script+"\n"+tell, "NIX_MATRIX_EXPORTED="+exported)
+	// However the script ends, it writes its environment last.
+	const export = `env -0 >"$NIX_MATRIX_EXPORTED"`
+	cmd, remove, err := r.bash(ctx, "trap '"+export+"' EXIT\n"+script+"\n"+export, "NIX_MATRIX_EXPORTED="+exported)
 	if err != nil {
 		return err
 	}
@@ -58,12 +59,12 @@ func (r *Runner) SetUp(ctx context.Context, script string) error {
 	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		return fmt.Errorf("setup failed: %w", step.explain(err))
 	}
-	return takeOver(exported, r.Env)
+	return importEnv(exported, r.Env)
 }
 
-// takeOver makes the variables that a script has left in a file ours, but those of
-// the secret env, which are for who needs them.
-func takeOver(file string, secrets []string) error {
+// importEnv adds the variables in a file to the environment of this process, without those of the
+// secret env, which only some programs get.
+func importEnv(file string, secrets []string) error {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return fmt.Errorf("setup: %w", err)
@@ -80,14 +81,13 @@ func takeOver(file string, secrets []string) error {
 	return nil
 }
 
-// grace is how long a script may take to stop after it was told to.
+// grace is how long a script may take to stop after SIGTERM.
 const grace = time.Second
 
-// bash prepares a script as a workflow's step would have it, with variables beside
-// the environment, which has no secret of ours. The context ends it and what it
-// started.
+// bash prepares a script with the options of a workflow's step. Its environment has no secret of ours
+// except env. The end of the context ends the script and its processes.
 func (r *Runner) bash(ctx context.Context, script string, env ...string) (cmd *child.Cmd, remove func(), err error) {
-	file, remove, err := r.Secrets.File([]byte(script + "\n")) // no argument, since it may have secrets too
+	file, remove, err := r.Secrets.File([]byte(script + "\n")) // not an argument, because it may contain secrets
 	if err != nil {
 		return nil, nil, err
 	}

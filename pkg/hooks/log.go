@@ -9,18 +9,18 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// A scriptLog shows what a script says, and keeps the last of it, without secrets. A
-// mask that the script asks for is one.
+// A scriptLog shows the output of a script without secrets, and keeps the last lines. A text that the
+// script masks is a secret too.
 type scriptLog struct {
 	runner  *Runner
 	secrets []string
-	lines   []string
-	part    []byte
-	most    int // lines to show; 0 is all
-	said    int // lines
+	last    []string // lines
+	part    []byte   // of a line that has not ended
+	limit   int      // of the lines that are shown; 0 is none
+	count   int      // of lines
 }
 
-// newLog returns the log of a script, which has the variables of the secret env.
+// newLog returns the log of a script that gets the variables of the secret env.
 func (r *Runner) newLog() *scriptLog {
 	l := &scriptLog{runner: r}
 	for _, variable := range r.Env {
@@ -32,16 +32,16 @@ func (r *Runner) newLog() *scriptLog {
 }
 
 const (
-	stepLines = 25   // that are kept
-	stepLine  = 4000 // bytes of one
+	keptLines   = 25
+	maxLine     = 4000     // bytes of a line that are shown
+	maxLinePart = 64 << 10 // bytes of a line after which it is cut
 )
 
 func (l *scriptLog) Write(p []byte) (int, error) {
 	l.part = append(l.part, p...)
 	for {
 		line, rest, ended := bytes.Cut(l.part, []byte("\n"))
-		const longest = 64 << 10
-		if !ended && len(l.part) < longest {
+		if !ended && len(l.part) < maxLinePart {
 			return len(p), nil
 		}
 		l.line(string(line))
@@ -49,38 +49,38 @@ func (l *scriptLog) Write(p []byte) (int, error) {
 	}
 }
 
-func (l *scriptLog) line(said string) {
-	if secret, ok := strings.CutPrefix(strings.TrimSpace(said), "::add-mask::"); ok && secret != "" {
+func (l *scriptLog) line(line string) {
+	if secret, ok := strings.CutPrefix(strings.TrimSpace(line), "::add-mask::"); ok && secret != "" {
 		l.secrets = append(l.secrets, secret)
 		l.runner.Mask(secret)
 		return
 	}
 	for _, secret := range l.secrets {
-		said = strings.ReplaceAll(said, secret, "***")
+		line = strings.ReplaceAll(line, secret, "***")
 	}
-	said = text.Clip(said, stepLine)
-	switch l.said++; {
-	case l.most == 0 || l.said <= l.most:
-		_, _ = l.runner.Log.Write([]byte(said + "\n"))
-	case l.said == l.most+1:
+	line = text.Clip(line, maxLine)
+	switch l.count++; {
+	case l.limit == 0 || l.count <= l.limit:
+		_, _ = l.runner.Log.Write([]byte(line + "\n"))
+	case l.count == l.limit+1:
 		_, _ = l.runner.Log.Write([]byte("… the rest is left out\n"))
 	}
-	if l.lines = append(l.lines, said); len(l.lines) > stepLines {
-		l.lines = l.lines[1:]
+	if l.last = append(l.last, line); len(l.last) > keptLines {
+		l.last = l.last[1:]
 	}
 }
 
-// explain adds the last of what was said to how a script ended, and what to do about it.
+// explain adds the last line of a script to the error with which it ended, and advice.
 func (l *scriptLog) explain(err error) error {
 	if len(l.part) > 0 {
 		l.line(string(l.part))
 		l.part = nil
 	}
-	if len(l.lines) == 0 {
+	if len(l.last) == 0 {
 		return err
 	}
-	err = fmt.Errorf("%w: %s", err, l.lines[len(l.lines)-1])
-	if foreign := nix.ForeignProgram(l.lines...); foreign != "" {
+	err = fmt.Errorf("%w: %s", err, l.last[len(l.last)-1])
+	if foreign := nix.ForeignProgram(l.last...); foreign != "" {
 		err = fmt.Errorf("%w. %s", err, foreign)
 	}
 	return err

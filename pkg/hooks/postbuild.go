@@ -17,13 +17,13 @@ import (
 // A PostBuild is a script for each target that was built.
 type PostBuild struct {
 	Script string   // empty for none
-	Needs  []string // variables without which it is left out
+	Needs  []string // variables without which it is skipped
 	Remote string   // address of the store that has the outputs, empty for this machine's
 	SSH    string   // options for ssh to it
 }
 
-// PostBuild runs the script for each target of a Result that is done, and notes there what became
-// of it.
+// PostBuild runs the script for each target of a Result that was built or is there, and records the
+// outcomes in the Result.
 func (r *Runner) PostBuild(ctx context.Context, p *PostBuild, plan *job.Plan, result *job.Result) {
 	if strings.TrimSpace(p.Script) == "" {
 		return
@@ -42,7 +42,7 @@ func (r *Runner) PostBuild(ctx context.Context, p *PostBuild, plan *job.Plan, re
 			t.PostBuild = r.postStep(ctx, p, &plan.Targets[t.N], t)
 			switch {
 			case t.PostBuild.Outcome != job.StepFailed:
-			case ctx.Err() != nil: // it is not to blame
+			case ctx.Err() != nil: // the end of the run made it fail
 				t.PostBuild = nil
 				t.Outcome, t.Error = job.OutcomeCancelled, "post_build was stopped"
 			default:
@@ -52,7 +52,7 @@ func (r *Runner) PostBuild(ctx context.Context, p *PostBuild, plan *job.Plan, re
 	}
 }
 
-// unfit says why the command after the build can't be run, or nothing.
+// unfit returns why the script cannot run, or an empty text.
 func (r *Runner) unfit(p *PostBuild, result *job.Result) string {
 	for _, to := range result.Pushes {
 		if to.Error != "" && !to.Optional {
@@ -74,6 +74,7 @@ func (r *Runner) unfit(p *PostBuild, result *job.Result) string {
 	return ""
 }
 
+// postStep runs the script for a target.
 func (r *Runner) postStep(ctx context.Context, p *PostBuild, target *job.Target, t *job.TargetResult) *job.Step {
 	start := time.Now()
 	failed := func(err error) *job.Step {
@@ -93,7 +94,7 @@ func (r *Runner) postStep(ctx context.Context, p *PostBuild, target *job.Target,
 		"NIX_MATRIX_ATTR=" + t.Attr, "NIX_MATRIX_NAME=" + target.Name, "NIX_MATRIX_HOST=" + target.Host, "NIX_MATRIX_KIND=" + string(target.Kind),
 		"NIX_MATRIX_SYSTEM=" + target.System, "NIX_MATRIX_DRV=" + t.DrvPath, "NIX_MATRIX_OUT=" + first, "NIX_MATRIX_OUTPUTS=" + string(outputs),
 	}
-	if p.Remote != "" { // where the outputs are
+	if p.Remote != "" {
 		env = append(env, "NIX_REMOTE="+p.Remote, "NIX_SSHOPTS="+p.SSH)
 	}
 	cmd, remove, err := r.bash(ctx, p.Script, env...)
@@ -106,7 +107,7 @@ func (r *Runner) postStep(ctx context.Context, p *PostBuild, target *job.Target,
 	step := &job.Step{Outcome: job.StepDone}
 	if err = cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		step = failed(log.explain(err))
-		step.Log = log.lines
+		step.Log = log.last
 	}
 	step.Seconds = time.Since(start).Seconds()
 	r.Log.Printf("post_build of %s: %s", t.Attr, step.Outcome)

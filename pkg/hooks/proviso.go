@@ -17,10 +17,11 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// As much of what the command prints for a target is read and shown.
+// The limits of a script's output for a target.
 const (
-	provisoReason = 300 // bytes
-	provisoLines  = 50  // of what it says on stderr
+	maxReason     = 300 // bytes
+	maxAnswerLine = 4 << 10
+	maxErrorLines = 50 // on stderr
 )
 
 // A Proviso is a script that decides for each target whether there is work for it.
@@ -31,14 +32,14 @@ type Proviso struct {
 	decisions map[string]*decision // by target
 }
 
-// A decision is the script's, about a target.
+// A decision is the answer of the script for a target.
 type decision struct {
-	reason string // to leave it out; empty if it is to be built
+	reason string // to skip it; empty if it is to be built, as with an error
 	err    error
 }
 
-// AskProviso has the script decide which of the targets are built, once for each target of all
-// calls. A target for which the script fails is built.
+// AskProviso runs the script for each target that is to be built, once in all calls, and skips the
+// targets for which it says so. A target for which the script fails is built.
 func (r *Runner) AskProviso(ctx context.Context, p *Proviso, targets []job.Target) {
 	if strings.TrimSpace(p.Script) == "" {
 		return
@@ -60,7 +61,7 @@ func (r *Runner) AskProviso(ctx context.Context, p *Proviso, targets []job.Targe
 			r.Log.Doing("proviso of %s", t.Name)
 			made.reason, made.err = r.proviso(ctx, p, t)
 			if made.err != nil && ctx.Err() == nil {
-				r.Log.Warn("proviso of "+t.Name, fmt.Errorf("it is built, since the command failed: %w", made.err))
+				r.Log.Warn("proviso of "+t.Name, fmt.Errorf("the target is built, because the script failed: %w", made.err))
 			}
 			return nil
 		})
@@ -69,7 +70,7 @@ func (r *Runner) AskProviso(ctx context.Context, p *Proviso, targets []job.Targe
 	for i := range targets {
 		t := &targets[i]
 		made := p.decisions[decisionKey(t)]
-		if t.State == job.StateBuild && made != nil && made.err == nil && made.reason != "" {
+		if t.State == job.StateBuild && made != nil && made.reason != "" {
 			t.State, t.Reason = job.StateSkip, "proviso: "+made.reason
 		}
 	}
@@ -77,7 +78,7 @@ func (r *Runner) AskProviso(ctx context.Context, p *Proviso, targets []job.Targe
 
 func decisionKey(t *job.Target) string { return t.Attr + "\n" + t.DrvPath }
 
-// proviso returns the reason to leave a target out, or nothing.
+// proviso returns the reason to skip a target, or an empty text.
 func (r *Runner) proviso(ctx context.Context, p *Proviso, t *job.Target) (reason string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()
@@ -92,7 +93,7 @@ func (r *Runner) proviso(ctx context.Context, p *Proviso, t *job.Target) (reason
 	defer remove()
 	out := &provisoAnswer{}
 	log := r.newLog()
-	log.most = provisoLines
+	log.limit = maxErrorLines
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(target), out, log
 	err = cmd.Run()
 	switch {
@@ -105,18 +106,17 @@ func (r *Runner) proviso(ctx context.Context, p *Proviso, t *job.Target) (reason
 	return out.reason, nil
 }
 
-// A provisoAnswer is looked for in what the command prints: a line that begins with skip. Of a
-// line, only the beginning is kept.
+// A provisoAnswer looks for a line that begins with skip in the output of a script. It keeps only the
+// beginning of a line.
 type provisoAnswer struct {
 	line   []byte
 	reason string
 }
 
 func (a *provisoAnswer) Write(p []byte) (int, error) {
-	const longest = 4 << 10
 	for rest := p; ; {
 		line, after, ended := bytes.Cut(rest, []byte("\n"))
-		a.line = append(a.line, line[:min(len(line), longest-len(a.line))]...)
+		a.line = append(a.line, line[:min(len(line), maxAnswerLine-len(a.line))]...)
 		if !ended {
 			return len(p), nil
 		}
@@ -125,11 +125,11 @@ func (a *provisoAnswer) Write(p []byte) (int, error) {
 	}
 }
 
-// end is that of a line.
+// end reads the line that has ended.
 func (a *provisoAnswer) end() {
 	word, reason, _ := strings.Cut(strings.TrimSpace(text.Plain(string(a.line))), " ")
 	if word == "skip" && a.reason == "" {
-		a.reason = cmp.Or(text.Clip(strings.TrimSpace(reason), provisoReason), "nothing to do")
+		a.reason = cmp.Or(text.Clip(strings.TrimSpace(reason), maxReason), "nothing to do")
 	}
 	a.line = a.line[:0]
 }

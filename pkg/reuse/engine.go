@@ -13,29 +13,29 @@ import (
 // EngineAuto is the name of the fastest engine that is available.
 const EngineAuto = "auto"
 
-// EngineNames are what users may name.
+// EngineNames are the names of engines that a user may choose.
 var EngineNames = []string{EngineAuto, "direct", "protocol", "import"}
 
-// An EngineChoice says how paths get into the store.
+// An EngineChoice decides how paths get into the store.
 type EngineChoice struct {
 	Name   string // one of EngineNames
 	Strict bool   // a named engine that is not available is an error
 	AsRoot string // this program's command that restores as root
 }
 
-// Open returns the engine that was asked for, or the fastest that is available. In a
-// workflow that asks for one on all of its machines, it is another one where that one is
-// not available. What the store won't take because it does not trust this user is told.
+// Open returns the chosen engine, or the fastest that is available. Unless the choice is strict, it falls
+// back to Nix's protocol if the chosen engine is not available, and logs which paths a store refuses
+// because it does not trust this user.
 func (e *EngineChoice) Open(ctx context.Context, n *nix.Nix, log Log) (engine.Engine, error) {
 	var err error
 	switch e.Name {
 	case "protocol":
 		return engine.Protocol(n), nil
-	case "import": // which loses what an untrusted user needs
+	case "import": // it loses the proofs that an untrusted user needs
 		if err = n.RefusesUnproven(ctx); err == nil {
 			return engine.Import(n), nil
 		}
-		err = fmt.Errorf("the import engine can't be used: %w", err)
+		err = fmt.Errorf("cannot use the import engine: %w", err)
 	default:
 		var found engine.Engine
 		if found, err = e.direct(ctx, n); err == nil {
@@ -52,8 +52,8 @@ func (e *EngineChoice) Open(ctx context.Context, n *nix.Nix, log Log) (engine.En
 	return engine.Protocol(n), nil
 }
 
-// direct is the direct engine, for which another process of this program runs as root
-// where it may and has to.
+// direct returns the direct engine, with another process of this program as root if that is necessary and
+// allowed.
 func (e *EngineChoice) direct(ctx context.Context, n *nix.Nix) (engine.Engine, error) {
 	found, err := engine.Direct(ctx, n)
 	if err == nil || ctx.Err() != nil {

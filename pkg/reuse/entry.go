@@ -17,7 +17,7 @@ import (
 	"github.com/org/nix-matrix/pkg/storecache"
 )
 
-// An EntryCache restores what the build of one entry takes, and saves what it has built.
+// An EntryCache restores the store paths that the build of one entry needs, and saves its outputs.
 type EntryCache struct {
 	Plan   *job.Plan
 	Accept storecache.Acceptance // of store paths
@@ -28,12 +28,12 @@ type EntryCache struct {
 	entry     *job.Entry
 	loading   errgroup.Group
 	index     *storecache.Index
-	available []string        // what a build takes, or wants, that need not be built
+	available []string        // paths that the build needs and that need no building
 	came      map[string]bool // outputs of targets that were restored
 }
 
-// Entry begins to look for what earlier runs have saved for an entry. Plan and Accept are set before
-// anything is restored.
+// Entry begins to load the index of earlier runs for an entry. The caller sets Plan and Accept before it
+// restores.
 func (c *Cache) Entry(ctx context.Context, entry *job.Entry, policy storecache.Policy, engine EngineChoice) *EntryCache {
 	e := &EntryCache{cache: c, engine: engine, policy: policy, entry: entry}
 	e.loading.Go(func() error {
@@ -43,28 +43,28 @@ func (c *Cache) Entry(ctx context.Context, entry *job.Entry, policy storecache.P
 	return e
 }
 
-// Restore brings what the build of the targets takes and the packs have. The error is
-// the end of ctx.
+// Restore restores the paths that the build of the targets needs and the packs have. The only error is the
+// end of the context.
 func (e *EntryCache) Restore(ctx context.Context, n *nix.Nix, finder *available.Finder, targets []realise.Target, result *job.Result) error {
 	err := e.bring(ctx, n, finder, targets, result)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	if err != nil {
-		e.cache.warn("Not all was restored", err)
+		e.cache.warn("Cannot restore all store paths", err)
 	}
 	return nil
 }
 
 func (e *EntryCache) bring(ctx context.Context, n *nix.Nix, finder *available.Finder, targets []realise.Target, result *job.Result) error {
-	ctx, done := context.WithCancel(ctx) // an engine that is not used ends with it
+	ctx, done := context.WithCancel(ctx) // ends an engine that is not used
 	defer done()
 	_ = e.loading.Wait()
 	e.index = e.cache.restorable(e.index, e.Accept)
-	if len(e.index.Packs) == 0 && e.policy != storecache.All { // which saves what the build takes, too
+	if len(e.index.Packs) == 0 && e.policy != storecache.All { // that policy saves what the build needs, too
 		return nil
 	}
-	e.cache.Log.Doing("asking what was saved of what is needed")
+	e.cache.Log.Doing("looking for saved store paths")
 	wanted := make([]job.Target, len(targets))
 	var own []string
 	for i := range targets {
@@ -83,7 +83,7 @@ func (e *EntryCache) bring(ctx context.Context, n *nix.Nix, finder *available.Fi
 		return context.Cause(ctx)
 	}
 	if err != nil {
-		e.cache.Log.Warn("What is needed is not known well, so less of it is restored", err)
+		e.cache.Log.Warn("Cannot find all needed store paths, so fewer are restored", err)
 	}
 	if missing == nil {
 		return nil
@@ -110,8 +110,8 @@ func (e *EntryCache) bring(ctx context.Context, n *nix.Nix, finder *available.Fi
 	return errors.Join(restoring, err)
 }
 
-// offered returns the function that tells which paths need no building. Once substituters cannot be
-// asked, what the store and the packs have is all.
+// offered returns the function that returns which paths need no building. After an error of the
+// substituters, it asks the store and the packs only.
 func (e *EntryCache) offered(n *nix.Nix, finder *available.Finder) func(context.Context, []string) (map[string]bool, error) {
 	sources := &available.Sources{Finder: finder, Store: n, Saved: []available.Saved{e.index}}
 	return func(ctx context.Context, paths []string) (map[string]bool, error) {
@@ -120,12 +120,12 @@ func (e *EntryCache) offered(n *nix.Nix, finder *available.Finder) func(context.
 			return has, err
 		}
 		sources.Finder = nil
-		e.cache.Log.Warn("What substituters have is not known, so more may be restored than needed", err)
+		e.cache.Log.Warn("Cannot ask substituters for store paths, so more may be restored than needed", err)
 		return has, nil
 	}
 }
 
-// MarkFetched tells targets that came from a pack from those that were in the store before.
+// MarkFetched marks the targets that came from a pack as fetched, since they were not in the store before.
 func (e *EntryCache) MarkFetched(result *job.Result) {
 	for i := range result.Targets {
 		t := &result.Targets[i]
@@ -135,14 +135,14 @@ func (e *EntryCache) MarkFetched(result *job.Result) {
 	}
 }
 
-// Save puts what was built into the cache, and with the policy all what that took too:
-// but for what another entry has built as well, and saves.
+// Save saves the outputs of the entry's builds in the cache, and with the policy all their closures too,
+// without the outputs that another entry has built as well and saves.
 func (e *EntryCache) Save(ctx context.Context, n *nix.Nix, result *job.Result) error {
 	_ = e.loading.Wait()
 	if !e.cache.Docs.Keeps() {
 		return nil
 	}
-	e.cache.Log.Doing("looking for what is to be saved")
+	e.cache.Log.Doing("looking for store paths to save")
 	var own, others []string
 	for _, b := range result.Builds {
 		saver := e.Plan.Savers[b.DrvPath]
@@ -201,7 +201,7 @@ func (e *EntryCache) Save(ctx context.Context, n *nix.Nix, result *job.Result) e
 	return err
 }
 
-// builtOutputs returns the outputs of derivations that are in the store.
+// builtOutputs returns the valid outputs of derivations.
 func builtOutputs(ctx context.Context, n *nix.Nix, drvs []string) ([]string, error) {
 	outputs, err := n.ValidOutputs(ctx, drvs...)
 	var paths []string
@@ -212,5 +212,5 @@ func builtOutputs(ctx context.Context, n *nix.Nix, drvs []string) ([]string, err
 	return paths, err
 }
 
-// Warn tells what the cache has failed to do.
+// Warn warns of an error of the cache.
 func (e *EntryCache) Warn(title string, err error) { e.cache.warn(title, err) }

@@ -13,8 +13,8 @@ import (
 	"github.com/org/nix-matrix/pkg/storecache"
 )
 
-// Merge brings the indexes up to date with what the entries of a run have saved, restored and not
-// found. All packs together stay within limit bytes, if it is not 0.
+// Merge updates the indexes with the packs that the entries of a run have saved, used and not found. All
+// packs together stay within limit bytes, if it is not 0.
 func (c *Cache) Merge(ctx context.Context, limit int64, p *job.Plan, results []*job.Result) {
 	bySystem := map[string][]*job.Result{}
 	for _, result := range results {
@@ -33,17 +33,16 @@ func (c *Cache) Merge(ctx context.Context, limit int64, p *job.Plan, results []*
 		}
 	}
 	if err != nil && ctx.Err() == nil {
-		c.warn("The next run won't find all that this one has saved", err)
+		c.warn("Cannot update the index, so the next run does not find all packs of this one", err)
 	}
 }
 
-// forgotten is after what time a pack of which nothing was needed leaves the index of
-// the Actions cache, which removes it then: else the index would grow with every run that
-// saves little.
+// forgotten is the time after which an unused pack leaves the index of the Actions cache, which evicts it
+// then. Otherwise, each run that saves little would make the index grow.
 const forgotten = 7 * 24 * time.Hour
 
 func (c *Cache) mergeIndex(ctx context.Context, system string, results []*job.Result, limit int64) error {
-	c.Log.Doing("bringing the index of packs up to date")
+	c.Log.Doing("updating the index of packs")
 	defer c.Log.Doing("")
 	ix, _, err := c.ownIndex(ctx, system)
 	if err != nil {

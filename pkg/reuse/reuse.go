@@ -1,6 +1,6 @@
-// Package reuse takes from a cache the store paths that earlier runs have built, and leaves there
-// what this one builds, for a build of ours or of the user's own. It knows which paths the job may
-// take, and where it may leave some. Whatever is wrong with the cache costs time, no more.
+// Package reuse restores the store paths of earlier runs from a cache and saves those of this one, for our
+// builds and for a user's own. It decides which paths a job may restore, and where it may save. Errors of
+// the cache cost time and nothing else.
 package reuse
 
 import (
@@ -32,7 +32,7 @@ type Log interface {
 	Warn(title string, err error)
 }
 
-// Accepts decides which store paths of the cache this job restores.
+// Accepts returns which store paths of the cache this job restores.
 func (c *Cache) Accepts(n *nix.Nix, keys []string) storecache.Acceptance {
 	if c.Docs.Trust.AcceptsUnsigned() {
 		return storecache.Everything()
@@ -40,10 +40,10 @@ func (c *Cache) Accepts(n *nix.Nix, keys []string) storecache.Acceptance {
 	return storecache.Proven(slices.Concat(keys, n.Setting("trusted-public-keys"))...)
 }
 
-// OnlyProven says why a path is not restored, and what helps.
+// OnlyProven is the reason why a path is not restored, and the remedy.
 const OnlyProven = "a proposal restores nothing else on a runner that GitHub does not host, because its author can write to the cache; set encryption_key to seal the cache"
 
-// restorable leaves in an index what is accepted.
+// restorable returns the part of an index that is accepted.
 func (c *Cache) restorable(ix *storecache.Index, accepts storecache.Acceptance) *storecache.Index {
 	ix, refused := ix.Accepting(accepts)
 	if refused > 0 {
@@ -53,17 +53,17 @@ func (c *Cache) restorable(ix *storecache.Index, accepts storecache.Acceptance) 
 	return ix
 }
 
-// indexKey is what the indexes of a system are stored under.
+// indexKey returns the key of the indexes of a system.
 func (c *Cache) indexKey(system string) storecache.IndexKey {
 	return storecache.IndexKey{ID: c.Docs.ID, System: system, Seal: c.Docs.Seal}
 }
 
-// load reads the newest indexes of the refs that this job reads. What cannot be read costs time, no
-// more.
+// load returns the newest indexes of the refs that this job reads. An index that cannot be read costs time
+// and nothing else.
 func (c *Cache) load(ctx context.Context, system string) *storecache.Index {
 	ix, err := storecache.Load(ctx, c.Docs.Cache, c.indexKey(system), c.Docs.Trust.Refs()...)
 	if err != nil && ctx.Err() == nil {
-		c.warn("Not all that was saved can be had", err)
+		c.warn("Cannot read all indexes of saved packs", err)
 	}
 	return ix
 }
@@ -73,31 +73,30 @@ func (c *Cache) Saved(ctx context.Context, system string, accept storecache.Acce
 	return c.restorable(c.load(ctx, system), accept)
 }
 
-// ownIndex reads what this ref's runs have saved, for who will leave an index in its
-// place, and that together with what the refs have saved that it goes to. These keep
-// their own: no index names what another ref's runs have saved, so none can push that
-// out. What can't be had for a passing reason is an error, since it would be hidden for
-// good.
+// ownIndex returns the index of this ref, which the caller will replace, and that index together with those
+// of the refs that this one merges into. Each ref has an index of its own: none names the packs of another
+// ref, so none can evict them. An index that cannot be read for a passing reason is an error, because its
+// replacement would hide its packs for good.
 func (c *Cache) ownIndex(ctx context.Context, system string) (own, all *storecache.Index, err error) {
 	refs := c.Docs.Trust.Refs()
 	own, err = storecache.Load(ctx, c.Docs.Cache, c.indexKey(system), refs[0])
 	base, berr := storecache.Load(ctx, c.Docs.Cache, c.indexKey(system), refs[1:]...)
 	for _, err := range []error{err, berr} {
 		if err != nil && !errors.Is(err, pack.ErrCorrupt) && !errors.Is(err, pack.ErrSeal) && !errors.Is(err, cache.ErrReadOnly) {
-			return nil, nil, fmt.Errorf("what was saved before is not known, and nothing is saved that could hide it: %w", err)
+			return nil, nil, fmt.Errorf("cannot read the index of earlier runs, so nothing is saved that could hide their packs: %w", err)
 		}
 	}
 	return own, storecache.NewIndex(slices.Concat(own.Packs, base.Packs)...), nil
 }
 
-// keepIndex leaves an index for others.
+// keepIndex saves an index for later runs.
 func (c *Cache) keepIndex(ctx context.Context, system string, ix *storecache.Index) error {
 	run := fmt.Sprintf("%d+%d+%d", c.Docs.Run, c.Docs.Attempt, time.Now().UnixNano())
 	return ix.Save(ctx, c.Docs.Cache, c.indexKey(system), c.Docs.Trust.Refs()[0], run)
 }
 
-// WarnCache tells what the cache has failed to do. That a job may not use it, as one of a
-// pull request from a fork, deserves a line and no warning on the run's page.
+// WarnCache warns of an error of the cache. A job that may not use it, as one of a pull request from a
+// fork, gets a line in the log and no warning on the run's page.
 func WarnCache(log Log, title string, err error) {
 	if errors.Is(err, cache.ErrReadOnly) {
 		log.Printf("%s: this job may not use the cache this way, which is so for a pull request from a fork", title)
@@ -108,12 +107,12 @@ func WarnCache(log Log, title string, err error) {
 
 func (c *Cache) warn(title string, err error) { WarnCache(c.Log, title, err) }
 
-// restoring shows how far a restore is.
+// restoring shows the progress of a restore.
 func (c *Cache) restoring(done storecache.Restored) {
 	c.Log.Doing("restoring: %d paths, %s", done.Paths, text.Size(done.Size))
 }
 
-// restored tells what a restore has brought.
+// restored logs the result of a restore.
 func (c *Cache) restored(got storecache.Restored, took time.Duration) {
 	if got.Paths > 0 {
 		c.Log.Printf("restored %s (%s) from %s, %s read, in %s", text.Plural(got.Paths, "store path"), text.Size(got.Size),
@@ -121,7 +120,7 @@ func (c *Cache) restored(got storecache.Restored, took time.Duration) {
 	}
 }
 
-// Saved says what was put into the cache.
+// Saved counts the store paths that were saved.
 type Saved struct {
 	Paths int      `json:"paths"`
 	Size  int64    `json:"size"` // bytes of packs
@@ -134,12 +133,12 @@ func (s *Saved) add(p *storecache.Pack) {
 	s.Packs = append(s.Packs, p.Key)
 }
 
-// saving shows how far a save is.
+// saving shows the progress of a save.
 func (c *Cache) saving(done *Saved, of int) {
 	c.Log.Doing("saving: %d of %d store paths, %s", done.Paths, of, text.Size(done.Size))
 }
 
-// saved tells what was saved.
+// saved logs the result of a save.
 func (c *Cache) saved(done *Saved, took time.Duration) {
 	if done.Paths > 0 {
 		c.Log.Printf("saved %s (%s) in %s, in %s", text.Plural(done.Paths, "store path"), text.Size(done.Size),
@@ -147,7 +146,7 @@ func (c *Cache) saved(done *Saved, took time.Duration) {
 	}
 }
 
-// lostPaths are those that a save leaves out.
+// lostPaths are the store paths that a save leaves out, each with its cause.
 type lostPaths []string
 
 func (l *lostPaths) add(path string, why error) { *l = append(*l, fmt.Sprintf("%s: %v", path, why)) }

@@ -18,27 +18,27 @@ import (
 	"github.com/org/nix-matrix/pkg/storecache"
 )
 
-// A UserBuild is a build of the user's own, which comes between Restore and Save.
+// A UserBuild is a user's own build, which runs between Restore and Save.
 type UserBuild struct {
 	*Cache
 	Root   string // of the store, empty for this machine's
-	Before string // file in which Restore leaves for Save which paths were valid
-	// Warn takes an error of the cache that is no error of the command, or returns it.
+	Before string // file in which Restore writes for Save which paths were valid
+	// Warn warns of an error of the cache, or returns it as an error of the command.
 	Warn func(ctx context.Context, title string, err error) error
 }
 
-// Restore brings the closures of paths into the store, or without paths all that the index names.
+// Restore restores the closures of paths, or without paths all paths of the index.
 func (u *UserBuild) Restore(ctx context.Context, n *nix.Nix, choice EngineChoice, paths []string) (restored storecache.Restored, err error) {
 	engine, err := choice.Open(ctx, n, u.Log)
 	if err != nil {
 		return restored, err
 	}
 	restored, err = u.restore(ctx, n, engine, paths)
-	if err := u.Warn(ctx, "Not all was restored", err); err != nil {
+	if err := u.Warn(ctx, "Cannot restore all store paths", err); err != nil {
 		return restored, err
 	}
 	if err := u.keepBefore(ctx, n, restored.Lost); err != nil {
-		u.Log.Warn("What is new can't be told later from what is there now", err)
+		u.Log.Warn("Cannot keep the list of store paths, so save takes all of them as new", err)
 	}
 	return restored, nil
 }
@@ -47,7 +47,7 @@ func (u *UserBuild) restore(ctx context.Context, n *nix.Nix, engine engine.Engin
 	if u.Docs.Cache == nil {
 		return restored, nil
 	}
-	u.Log.Doing("looking for what was saved")
+	u.Log.Doing("looking for saved store paths")
 	defer u.Log.Doing("")
 	ix := u.Saved(ctx, n.System, u.Accepts(n, nil))
 	if len(paths) == 0 {
@@ -63,15 +63,15 @@ func (u *UserBuild) restore(ctx context.Context, n *nix.Nix, engine engine.Engin
 	return restored, err
 }
 
-// Save puts the closures of paths into the cache, or without paths what has become valid since
-// Restore, as far as the policy wants it. All packs together stay within limit bytes, if it is not 0.
+// Save saves the closures of paths in the cache, or without paths those that became valid since Restore, by
+// the policy. All packs together stay within limit bytes, if it is not 0.
 func (u *UserBuild) Save(ctx context.Context, n *nix.Nix, policy storecache.Policy, limit int64, paths []string) (Saved, error) {
 	done := Saved{Packs: []string{}}
 	var err error
 	if policy != storecache.Off {
 		err = u.save(ctx, n, policy, limit, paths, &done)
 	}
-	return done, u.Warn(ctx, "Not all was saved", err)
+	return done, u.Warn(ctx, "Cannot save all store paths", err)
 }
 
 func (u *UserBuild) save(ctx context.Context, n *nix.Nix, policy storecache.Policy, limit int64, paths []string, done *Saved) error {
@@ -90,7 +90,7 @@ func (u *UserBuild) save(ctx context.Context, n *nix.Nix, policy storecache.Poli
 	if err != nil {
 		u.Log.Warn("Treating all store paths as new", err)
 	}
-	u.Log.Doing("looking for what is new")
+	u.Log.Doing("looking for new store paths")
 	defer u.Log.Doing("")
 	named := len(own.Packs)
 	own = own.Without(before.Lost...)
@@ -112,7 +112,7 @@ func (u *UserBuild) save(ctx context.Context, n *nix.Nix, policy storecache.Poli
 		return err
 	}
 	if len(fresh) == 0 {
-		if len(own.Packs) < named { // else each restore would look for what is gone
+		if len(own.Packs) < named { // each restore would look for the lost packs
 			return u.keepIndex(ctx, n.System, own)
 		}
 		return nil
@@ -132,21 +132,21 @@ func (u *UserBuild) save(ctx context.Context, n *nix.Nix, policy storecache.Poli
 	}
 	own, _ = own.Update(storecache.Update{Saved: packs, Limit: limit})
 	if kept := u.keepIndex(ctx, n.System, own); kept != nil {
-		return errors.Join(err, kept) // so nobody finds them
+		return errors.Join(err, kept) // no run finds the packs
 	}
 	*done = now
 	u.saved(&now, time.Since(start))
 	return err
 }
 
-// maxBefore is how many bytes are read of what Restore has left.
+// maxBefore is the largest file of Restore that is read, in bytes.
 const maxBefore = 256 << 20
 
-// before is what restore leaves for save: the paths that were valid already.
+// before is the file that Restore writes for Save.
 type before struct {
 	Store string   `json:"store"` // its root, empty for this machine's
 	Valid []string `json:"valid"` // store paths
-	// Lost are the keys of the packs that an index names and that were not to be had.
+	// Lost are the keys of packs that an index names and the cache has evicted.
 	Lost []string `json:"lost,omitempty"`
 }
 
@@ -166,8 +166,7 @@ func (u *UserBuild) keepBefore(ctx context.Context, n *nix.Nix, lost []string) e
 	return documents.WriteFile(u.Before, data)
 }
 
-// readBefore gives what was there at the time of restore, nothing if that was not
-// called.
+// readBefore returns the file that Restore has written, empty if it was not called.
 func (u *UserBuild) readBefore() (before, error) {
 	data, err := documents.ReadFile(u.Before, maxBefore)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -178,7 +177,7 @@ func (u *UserBuild) readBefore() (before, error) {
 		err = json.Unmarshal(data, &b)
 	}
 	if err != nil {
-		return before{}, fmt.Errorf("read what was there before: %w", err)
+		return before{}, fmt.Errorf("cannot read the list of earlier store paths: %w", err)
 	}
 	if b.Store != u.Root {
 		return before{}, nil

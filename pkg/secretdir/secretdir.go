@@ -1,5 +1,4 @@
-// Package secretdir keeps secrets in files that are gone when the process is, however it
-// ends.
+// Package secretdir keeps secrets in files that are removed at the end of the process, however it ends.
 package secretdir
 
 import (
@@ -18,9 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Dir is a directory that only this user can read, and whose name nobody can guess.
-// Another process, the guard, removes it when this one has ended without doing so: killed,
-// or crashed in whichever goroutine. The zero Dir is ready to use.
+// A Dir is a directory that only this user can read, and whose name nobody can guess. Another process, the
+// guard, removes it if this process did not: because it was killed, or crashed in any goroutine. The zero
+// Dir is ready to use.
 type Dir struct {
 	// Guard is a command that calls [Guard], and Env its environment. The directory is
 	// its last argument. Without a command there is no guard.
@@ -33,8 +32,8 @@ type Dir struct {
 	closed bool
 }
 
-// What is in the directory. Nix copies no directory with a FIFO in it, so that none with
-// secrets gets into the store: neither this one nor one that it is in.
+// The names of files in the directory. Because Nix copies no directory with a FIFO in it, neither this
+// directory nor one above it gets into the store.
 const (
 	secretPrefix = "secret-"
 	undoPrefix   = "undo-"
@@ -48,7 +47,7 @@ func (d *Dir) File(secret []byte) (name string, remove func(), err error) {
 	return d.write(secretPrefix, secret)
 }
 
-// Dir makes a directory for what else may be private.
+// Dir makes a directory for other private files.
 func (d *Dir) Dir() (string, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -58,8 +57,8 @@ func (d *Dir) Dir() (string, error) {
 	return os.MkdirTemp(d.path, "")
 }
 
-// AtDeath has the guard call its function with undo if this process ends before done is
-// called, after all secrets were removed. Without a guard nothing is done then.
+// AtDeath makes the guard call its function with undo if this process ends before done is called. The
+// guard removes all secrets before. Without a guard nothing is undone.
 func (d *Dir) AtDeath(undo []byte) (done func(), err error) {
 	_, done, err = d.write(undoPrefix, undo)
 	return done, err
@@ -83,7 +82,7 @@ func (d *Dir) write(prefix string, data []byte) (name string, remove func(), err
 	return name, remove, nil
 }
 
-// open makes the directory, if that has not been done.
+// open makes the directory, unless there is one.
 func (d *Dir) open() error {
 	if d.closed {
 		return errClosed
@@ -102,9 +101,9 @@ func (d *Dir) open() error {
 	return nil
 }
 
-// makeDir makes a directory where a runner empties it between jobs, else where temporary
-// files are: one that Nix's settings and ssh's options can name, which have no way to
-// quote a space, and in which there can be a FIFO.
+// makeDir makes a directory that the runner removes after the job, else one among the temporary files. Its
+// path has no spaces, because Nix's settings and ssh's options cannot quote them, and its file system has
+// FIFOs.
 func makeDir() (path string, err error) {
 	err = errors.New("no directory for temporary files can be used")
 	for _, base := range []string{os.Getenv("RUNNER_TEMP"), os.TempDir(), "/tmp"} {
@@ -118,7 +117,7 @@ func makeDir() (path string, err error) {
 		if err = unix.Mkfifo(filepath.Join(path, trap), 0o600); err == nil {
 			return path, nil
 		}
-		err = errors.Join(err, os.Remove(path)) //nolint:gosec // which is ours
+		err = errors.Join(err, os.Remove(path)) //nolint:gosec // our directory
 	}
 	return "", err
 }
@@ -134,7 +133,7 @@ func (d *Dir) startGuard(path string) error {
 	defer r.Close()
 	cmd := exec.Command(d.Guard[0], append(slices.Clone(d.Guard[1:]), path)...) //nolint:noctx,forbidigo // it ends after this process, in a session of its own
 	cmd.Stdin, cmd.Env, cmd.Dir = r, d.Env, "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // what ends our process group is not for it
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // so that a signal to our process group does not end it
 	if err := cmd.Start(); err != nil {
 		return errors.Join(err, w.Close())
 	}
@@ -142,18 +141,17 @@ func (d *Dir) startGuard(path string) error {
 	return nil
 }
 
-// Remove removes all files with secrets, and no others are made.
+// Remove removes all files with secrets. No more can be made.
 func (d *Dir) Remove() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.closed = true
 	if d.path != "" {
-		_ = removeSecrets(d.path) // which Close does again, with an error
+		_ = removeSecrets(d.path) // Close does so again, and returns the error
 	}
 }
 
-// Close removes the directory. What was to be done at death and is not done yet, the
-// guard does.
+// Close removes the directory. The guard undoes what was not undone before.
 func (d *Dir) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -170,8 +168,8 @@ func (d *Dir) Close() error {
 	return errors.Join(err, os.RemoveAll(path))
 }
 
-// Guard is the other process. It waits until in ends, removes all secrets in the
-// directory, calls undo for what was left to undo, and removes the directory.
+// Guard is the other process. It waits for the end of in, removes all secrets in the directory, calls undo
+// with the data of each AtDeath that is not done, and removes the directory.
 func Guard(in io.Reader, path string, undo func([]byte)) error {
 	if !strings.HasPrefix(filepath.Base(path), "nix-matrix-secret-") {
 		return fmt.Errorf("%s is no directory for secrets", path)
