@@ -117,7 +117,7 @@ func (d *Discovery) unlock(ctx context.Context, checkouts []*gitcrypt.Checkout) 
 		locks = append(locks, undo)
 	}
 	if !d.host.Hosted {
-		d.log.Warn("Decrypted files stay in the Nix store", errors.New("Nix copies the sources there, where every user of this machine can read them until a garbage collection. Use a machine without other users, or one for this job alone"))
+		d.log.Warn("Decrypted files stay in the Nix store", errors.New("the sources are copied there, where every user of this machine can read them until a garbage collection. Use a machine without other users, or one for this job alone"))
 	}
 	return lock, nil
 }
