@@ -42,7 +42,7 @@ type cachedJSON struct {
 func (c *Cached) Marshal() ([]byte, error) {
 	plan, err := json.Marshal(c.Plan)
 	if err != nil {
-		return nil, fmt.Errorf("write evaluation: %w", err)
+		return nil, fmt.Errorf("cannot write the evaluation: %w", err)
 	}
 	return json.Marshal(cachedJSON{cachedVersion, plan, c.Meta, c.Omitted, c.Passed, c.Packed})
 }
@@ -51,32 +51,32 @@ func (c *Cached) Marshal() ([]byte, error) {
 func ParseCached(data []byte) (*Cached, error) {
 	var raw cachedJSON
 	if err := json.Unmarshal(data, &raw); err != nil {
-		return nil, fmt.Errorf("read evaluation: %w", err)
+		return nil, fmt.Errorf("cannot read the evaluation: %w", err)
 	}
 	if raw.Version != cachedVersion {
-		return nil, fmt.Errorf("read evaluation: it is of version %d, not %d", raw.Version, cachedVersion)
+		return nil, fmt.Errorf("cannot read the evaluation: its version is %d, not %d", raw.Version, cachedVersion)
 	}
 	plan, err := job.ParsePlan(raw.Plan)
 	if err != nil {
-		return nil, fmt.Errorf("read evaluation: %w", err)
+		return nil, fmt.Errorf("cannot read the evaluation: %w", err)
 	}
 	for i := range plan.Targets {
 		// The cache must not decide which targets are built.
 		if t := &plan.Targets[i]; t.State == job.StateFailed || t.Available || t.State == job.StateSkip && !t.Refused {
-			return nil, fmt.Errorf("read evaluation: %q is decided already", t.Attr)
+			return nil, fmt.Errorf("cannot read the evaluation: %q is already decided", t.Attr)
 		}
 	}
 	if len(raw.Meta) > 0 && len(raw.Meta) != len(plan.Targets) {
-		return nil, fmt.Errorf("read evaluation: it has meta of %d targets, but there are %d", len(raw.Meta), len(plan.Targets))
+		return nil, fmt.Errorf("cannot read the evaluation: it has meta of %d targets, but there are %d", len(raw.Meta), len(plan.Targets))
 	}
 	for _, drv := range raw.Packed {
 		if err := job.CheckDrvPath(drv); err != nil {
-			return nil, fmt.Errorf("read evaluation: packed: %w", err)
+			return nil, fmt.Errorf("cannot read the evaluation: packed: %w", err)
 		}
 	}
 	for _, attr := range slices.Concat(raw.Omitted, raw.Passed) {
 		if err := job.CheckName(attr); err != nil {
-			return nil, fmt.Errorf("read evaluation: %w", err)
+			return nil, fmt.Errorf("cannot read the evaluation: %w", err)
 		}
 	}
 	return &Cached{plan, raw.Meta, raw.Omitted, raw.Passed, raw.Packed}, nil

@@ -364,7 +364,7 @@ type outputError struct {
 	err  error
 }
 
-func (e *outputError) Error() string { return fmt.Sprintf("evaluate %s: %v", e.name, e.err) }
+func (e *outputError) Error() string { return fmt.Sprintf("cannot evaluate %s: %v", e.name, e.err) }
 func (e *outputError) Unwrap() error { return e.err }
 
 // absent reports whether an evaluation failed only because an optional value does not exist.

@@ -181,7 +181,7 @@ func ParsePlan(data []byte) (*Plan, error) {
 func (p *Plan) Marshal() ([]byte, error) {
 	data, err := json.MarshalIndent(p, "", " ")
 	if err != nil {
-		return nil, fmt.Errorf("write plan: %w", err)
+		return nil, fmt.Errorf("cannot write the plan: %w", err)
 	}
 	return data, nil
 }

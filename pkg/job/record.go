@@ -85,7 +85,7 @@ func ParseRecord(data []byte) (*Record, error) {
 func (r *Record) Marshal() ([]byte, error) {
 	data, err := json.Marshal(r)
 	if err != nil {
-		return nil, fmt.Errorf("write record: %w", err)
+		return nil, fmt.Errorf("cannot write the record: %w", err)
 	}
 	return data, nil
 }

@@ -360,7 +360,7 @@ func (o Outcome) check() error {
 func (r *Result) Marshal() ([]byte, error) {
 	data, err := json.MarshalIndent(r, "", " ")
 	if err != nil {
-		return nil, fmt.Errorf("write result: %w", err)
+		return nil, fmt.Errorf("cannot write the result: %w", err)
 	}
 	return data, nil
 }

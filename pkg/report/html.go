@@ -46,7 +46,7 @@ func HTML(of *verdict.Verdict, o SummaryOptions) ([]byte, error) {
 	v := view{of}
 	var b bytes.Buffer
 	if err := pageTemplate.Execute(&b, v.page(o)); err != nil {
-		return nil, fmt.Errorf("write the page of the report: %w", err)
+		return nil, fmt.Errorf("cannot write the page of the report: %w", err)
 	}
 	return b.Bytes(), nil
 }
