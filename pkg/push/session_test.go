@@ -77,7 +77,7 @@ func TestSession(t *testing.T) {
 		"it hangs": {copy: func(ctx context.Context, _ int) error {
 			<-ctx.Done()
 			return errors.New("killed")
-		}, err: "given up after 1m0s"},
+		}, err: "timeout after 1m0s"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -110,7 +110,7 @@ func TestSession(t *testing.T) {
 	}
 }
 
-// What is finished when all is told to stop is still pushed, but not for long.
+// Paths that are finished when the context ends are still pushed, but not for long.
 func TestSessionStopped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
