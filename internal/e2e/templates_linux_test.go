@@ -247,7 +247,7 @@ func pullRequest(t *testing.T, product string) {
 	r.expect(all("success", "nix/", append(slices.Clone(changed), "discover", "report")...))
 	r.verdict("nix/report", "✅ nix-matrix: all 4 targets are done")
 	if !slices.ContainsFunc(r.lines, func(l line) bool {
-		return l.name() == "nix/report" && strings.Contains(l.Arg+l.Message, "add the line `pull-requests: write` below `permissions:` of the job")
+		return l.name() == "nix/report" && strings.Contains(l.Arg+l.Message, "Add the line `pull-requests: write` below `permissions:` of the job")
 	}) {
 		t.Error("nobody says which line the comment wants")
 	}

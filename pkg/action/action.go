@@ -1,6 +1,5 @@
 // Package action is the GitHub surface: inputs, outputs, annotations, the job summary
-// and the REST API. Outside of GitHub Actions, everything but inputs and the API does
-// nothing.
+// and the REST API. Outside of GitHub Actions, only inputs and the API do anything.
 package action
 
 import (
@@ -29,35 +28,35 @@ type Action struct {
 	commands *githubactions.Action
 }
 
-// New takes the environment and the stream for workflow commands, which the
-// runner reads like the log.
+// New returns the job with an environment and the stream for workflow commands, which the
+// runner reads as the log.
 func New(getenv func(string) string, log io.Writer) *Action {
 	return &Action{
 		getenv:   getenv,
-		commands: githubactions.New(githubactions.WithWriter(unfailing{log}), githubactions.WithGetenv(getenv)),
+		commands: githubactions.New(githubactions.WithWriter(errIgnorer{log}), githubactions.WithGetenv(getenv)),
 	}
 }
 
-// unfailing is a writer without errors, over which the library panics: nobody reads the
-// log any more.
-type unfailing struct{ io.Writer }
+// errIgnorer is a writer without errors, because the library panics on one when the reader of
+// the log has gone.
+type errIgnorer struct{ io.Writer }
 
-func (w unfailing) Write(p []byte) (int, error) {
+func (w errIgnorer) Write(p []byte) (int, error) {
 	_, _ = w.Writer.Write(p)
 	return len(p), nil
 }
 
-// Running says whether this is a job of GitHub Actions.
+// Running reports whether this is a job of GitHub Actions.
 func (a *Action) Running() bool { return a.getenv("GITHUB_ACTIONS") == "true" }
 
-// Input gives an input of the action, which is the default of the flag of the
+// Input returns an input of the action, which is the default of the flag of the
 // same name. A composite action must map each of its inputs itself, as INPUT_NAME.
 func (a *Action) Input(name string) string {
 	return strings.TrimSpace(a.getenv("INPUT_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))))
 }
 
-// Lines gives an input that has one value a line. What follows a # at the start
-// of a line is a comment.
+// Lines returns the values of an input that has one in each line. A line that starts with #
+// is a comment.
 func (a *Action) Lines(name string) []string {
 	var values []string
 	for line := range strings.Lines(a.Input(name)) {
@@ -68,7 +67,7 @@ func (a *Action) Lines(name string) []string {
 	return values
 }
 
-// SetOutput sets an output of the step. The delimiter is new each time, so that
+// SetOutput sets an output of the step. The delimiter is random, so that
 // no value can end itself and set further outputs.
 func (a *Action) SetOutput(name, value string) error {
 	file := a.getenv("GITHUB_OUTPUT")
@@ -147,7 +146,7 @@ func (a *Action) AnnotateAt(level Level, title, message, file string, line int) 
 	}
 }
 
-// Mask keeps a secret out of the log from now on. The runner knows those that it
+// Mask keeps a secret out of the log from now on. The runner masks the secrets that it
 // has given, but not their parts.
 func (a *Action) Mask(secret string) {
 	if a.Running() && strings.TrimSpace(secret) != "" {
@@ -155,8 +154,8 @@ func (a *Action) Mask(secret string) {
 	}
 }
 
-// TempDir makes a directory with a name that nobody knows before, for files that this
-// step hands to later ones by its outputs.
+// TempDir makes a directory with a random name, for files that this step hands to later ones by
+// its outputs.
 func (a *Action) TempDir(id string) (string, error) {
 	base := a.temp()
 	if err := os.MkdirAll(base, 0o700); err != nil {
@@ -165,9 +164,9 @@ func (a *Action) TempDir(id string) (string, error) {
 	return os.MkdirTemp(base, "nix-matrix-"+id+"-") // mode 0700
 }
 
-// StateDir makes the directory that a later step of the job, which gets no output of this
-// one, finds by the same id. It is an error if another user has made it, or could have put
-// something into it.
+// StateDir makes the directory that a later step of the job finds by the same id, without an
+// output of this one. It is an error if another user has made it, or could have put files
+// into it.
 func (a *Action) StateDir(id string) (string, error) {
 	base := a.temp()
 	if err := os.MkdirAll(base, 0o700); err != nil {
@@ -190,7 +189,7 @@ func ownDir(dir string) error {
 	const others = 0o022
 	owner, ok := info.Sys().(*syscall.Stat_t)
 	if !info.IsDir() || info.Mode()&others != 0 || !ok || int(owner.Uid) != os.Geteuid() {
-		return fmt.Errorf("cannot use %s: it is no directory of this user's alone (%v). Remove it", dir, info.Mode())
+		return fmt.Errorf("cannot use %s: it is not a directory that only this user can change (%v). Remove it", dir, info.Mode())
 	}
 	return nil
 }
@@ -202,7 +201,7 @@ func (a *Action) temp() string {
 	return os.TempDir()
 }
 
-// RunURL is the address of the page of the run, empty outside of one.
+// RunURL returns the address of the page of the run, empty outside of one.
 func (a *Action) RunURL() string {
 	url := a.runURL()
 	if url == "" {
@@ -214,9 +213,8 @@ func (a *Action) RunURL() string {
 	return url
 }
 
-// JobURL is the address of the page of this job. Where NIX_MATRIX_JOB_ID does not
-// have the expression job.check_run_id, as on a GitHub Enterprise Server that is too
-// old for it, that is RunURL.
+// JobURL returns the address of the page of this job. Without the expression job.check_run_id
+// in NIX_MATRIX_JOB_ID, as on an old GitHub Enterprise Server, it is RunURL.
 func (a *Action) JobURL() string {
 	id := a.getenv("NIX_MATRIX_JOB_ID")
 	if url := a.runURL(); url != "" && id != "" {
@@ -225,7 +223,7 @@ func (a *Action) JobURL() string {
 	return a.RunURL()
 }
 
-// runURL is the address of the run without an attempt.
+// runURL returns the address of the run without an attempt.
 func (a *Action) runURL() string {
 	repository, run := a.getenv("GITHUB_REPOSITORY"), a.getenv("GITHUB_RUN_ID")
 	if repository == "" || run == "" {

@@ -216,7 +216,7 @@ func TestTempDir(t *testing.T) {
 	}
 }
 
-// What another user could have made, or put something into, is not taken.
+// A directory that another user could have made, or put files into, is refused.
 func TestStateDir(t *testing.T) {
 	for name, test := range map[string]struct {
 		make func(t *testing.T, base string)

@@ -13,18 +13,17 @@ import (
 // MaxComment is how long a comment may be, in characters.
 const MaxComment = 65536
 
-// CommentMarker is what a comment of a use of nix-matrix begins with, which nobody
-// sees.
+// CommentMarker returns the invisible first line of the comment of a use of nix-matrix.
 func CommentMarker(id string) string { return "<!-- nix-matrix comment " + id + " -->\n" }
 
-// actionsBot is who a job's own token comments as.
+// actionsBot is the author of comments by a job's own token.
 const actionsBot = "github-actions[bot]"
 
 // Comment puts Markdown into the one comment on an issue or a pull request that
 // begins with the marker and is by the token's owner, or into a new one where there is
 // none. It needs the permission pull-requests: write.
 func (g *GitHub) Comment(ctx context.Context, number int, marker, markdown string) error {
-	what := fmt.Sprintf("comment on pull request %d", number)
+	what := fmt.Sprintf("cannot comment on pull request %d", number)
 	const permission = "pull-requests: write"
 	body := marker + markdown
 	if n := utf8.RuneCountInString(body); n > MaxComment {
@@ -44,7 +43,7 @@ func (g *GitHub) Comment(ctx context.Context, number int, marker, markdown strin
 	return g.explain(ctx, err, what, permission)
 }
 
-// findComment gives the first comment with the marker that is by the token's owner,
+// findComment returns the first comment with the marker that is by the token's owner,
 // or nil. Anybody can write the marker.
 func (g *GitHub) findComment(ctx context.Context, number int, marker string) (*github.IssueComment, error) {
 	me := ""
@@ -70,7 +69,7 @@ func (g *GitHub) findComment(ctx context.Context, number int, marker string) (*g
 	return nil, nil //nolint:nilnil // none is one of the answers
 }
 
-// login is who the token belongs to. A job's own may not ask.
+// login returns the token's owner. A job's own token may not ask.
 func (g *GitHub) login(ctx context.Context) (string, error) {
 	user, _, err := g.client.Users.Get(ctx, "")
 	switch {

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// event is what started the workflow, as the runner writes it for each event. What it
-// does not say is empty.
+// event is the event that started the workflow, as the runner writes it. Fields that it
+// lacks are empty.
 type event struct {
 	Repository struct {
 		FullName      string `json:"full_name"`
@@ -34,28 +34,27 @@ func (a *Action) readEvent() (*event, error) {
 	file := a.getenv("GITHUB_EVENT_PATH")
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return &event{}, fmt.Errorf("read the event: %w", err)
+		return &event{}, fmt.Errorf("cannot read the event: %w", err)
 	}
 	var e event
 	if err := json.Unmarshal(data, &e); err != nil {
-		return &event{}, fmt.Errorf("read the event %s: %w", file, err)
+		return &event{}, fmt.Errorf("cannot read the event %s: %w", file, err)
 	}
 	return &e, nil
 }
 
-// Public says whether anybody can read the repository of this job: as the event says
-// that it runs for, else as GitHub's API does. Where neither says so it is taken for
-// public, but for no job of GitHub Actions.
+// Public reports whether anybody can read the repository of this job, by its event or else by
+// GitHub's API. If neither says so, a job of GitHub Actions is taken for public.
 func (a *Action) Public(ctx context.Context) bool {
 	if !a.Running() {
 		return false
 	}
-	e, _ := a.readEvent() // likewise
+	e, _ := a.readEvent() // an event that can't be read says nothing
 	if e.Repository.Private != nil {
 		return !*e.Repository.Private
 	}
-	const patience = 10 * time.Second
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	const timeout = 10 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	g, err := NewGitHub(a.GitHubConfig())
 	if err != nil {
@@ -65,14 +64,14 @@ func (a *Action) Public(ctx context.Context) bool {
 	return err != nil || repository.Public
 }
 
-// A PullRequest is what a job's event tells of one.
+// A PullRequest is the pull request of a job's event.
 type PullRequest struct {
 	Number int
 	Fork   bool // it comes from another repository, and its jobs may change nothing
 }
 
-// PullRequest gives the pull request that the job runs for. The number is 0 where its
-// event is none of a pull request.
+// PullRequest returns the pull request that the job runs for. The number is 0 for another
+// event.
 func (a *Action) PullRequest() (PullRequest, error) {
 	if a.getenv("GITHUB_EVENT_NAME") != "pull_request" {
 		return PullRequest{}, nil

@@ -20,31 +20,31 @@ import (
 const GitHubVariable = "NIX_MATRIX_GITHUB_TOKEN"
 
 var (
-	// ErrForbidden says that the token may not do what was asked, or that there is
-	// none. The error around it names the permission that is wanted. GitHub also
-	// says "not found" to a token that may not know of something.
+	// ErrForbidden says that the token may not do this, or that there is none. The
+	// error around it names the missing permission. GitHub also answers "not found"
+	// to a token that may not see an object.
 	ErrForbidden = errors.New("the token may not do this")
-	// ErrLimited says that GitHub wants no more requests for now, and for longer
-	// than is worth waiting.
+	// ErrLimited says that GitHub takes no requests, for longer than the client
+	// waits.
 	ErrLimited = errors.New("GitHub's rate limit is used up")
 )
 
-// GitHubConfig says how to reach GitHub's REST API.
+// GitHubConfig has the address of GitHub's REST API and how it is called.
 type GitHubConfig struct {
 	API        string // its address
 	Repository string // OWNER/NAME
 	Token      string
 
-	Retries     int           // of a request that failed
-	Wait        time.Duration // before a request is sent again, at least
-	LimitedWait time.Duration // likewise when there were too many and nothing says how long to wait; it doubles
-	MaxWait     time.Duration // the longest wait before a request
-	// Log is told of each wait.
+	Retries     int           // of a failed request
+	Wait        time.Duration // before a retry, at least
+	LimitedWait time.Duration // the same for a rate limit without an end; it doubles
+	MaxWait     time.Duration // the longest one that GitHub may ask for
+	// Log gets a line for each wait because of a rate limit.
 	Log func(format string, args ...any)
 }
 
-// GitHubConfig takes from the environment what the runner gives to each step, and
-// the token. The token is kept out of the log from now on.
+// GitHubConfig returns the config of the environment that the runner gives each step, with the
+// token, which is kept out of the log from now on.
 func (a *Action) GitHubConfig() GitHubConfig {
 	c := GitHubConfig{
 		API:         a.getenv("GITHUB_API_URL"),
@@ -65,7 +65,7 @@ func (a *Action) GitHubConfig() GitHubConfig {
 
 // GitHub is GitHub's REST API, for one repository: GitHub's own or that of an
 // Enterprise Server. Its methods are safe for concurrent use, though GitHub asks for
-// one request at a time. Their errors wrap [ErrForbidden] or [ErrLimited] where that
+// one request at a time. Their errors wrap [ErrForbidden] or [ErrLimited] if that
 // is the cause.
 type GitHub struct {
 	config      GitHubConfig
@@ -73,17 +73,17 @@ type GitHub struct {
 	owner, name string
 }
 
-// NewGitHub asks nothing yet.
+// NewGitHub returns the API of a config. It sends no request.
 func NewGitHub(c GitHubConfig) (*GitHub, error) {
 	owner, name, ok := strings.Cut(c.Repository, "/")
 	if !ok || owner == "" || name == "" || strings.Contains(name, "/") {
-		return nil, fmt.Errorf("the repository %q is not OWNER/NAME: set GITHUB_REPOSITORY", c.Repository)
+		return nil, fmt.Errorf("invalid repository %q: must be OWNER/NAME. Set GITHUB_REPOSITORY", c.Repository)
 	}
 	if u, err := url.Parse(c.API); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return nil, fmt.Errorf("the address of GitHub's API %q is no http address: set GITHUB_API_URL", c.API)
+		return nil, fmt.Errorf("invalid address %q of GitHub's API: must be http or https. Set GITHUB_API_URL", c.API)
 	}
 	if c.Token == "" {
-		return nil, fmt.Errorf("%w: there is none; set %s", ErrForbidden, GitHubVariable)
+		return nil, fmt.Errorf("%w: there is none. Set %s", ErrForbidden, GitHubVariable)
 	}
 	base := strings.TrimSuffix(c.API, "/") + "/"
 	client := github.NewClient(&http.Client{Transport: newRetrying(c)}).WithAuthToken(c.Token)
@@ -111,7 +111,7 @@ type CacheEntry struct {
 func (g *GitHub) Caches(ctx context.Context, prefix string) ([]CacheEntry, error) {
 	options := &github.ActionsCacheListOptions{
 		Key: &prefix,
-		// What is added or used meanwhile then moves nothing to another page.
+		// In this order, entries that are added or used meanwhile move no other to another page.
 		Sort:      github.String("created_at"),
 		Direction: github.String("asc"),
 	}
@@ -124,7 +124,7 @@ func (g *GitHub) Caches(ctx context.Context, prefix string) ([]CacheEntry, error
 		return list.ActionsCaches, answer, nil
 	}) {
 		if err != nil {
-			return nil, g.explain(ctx, err, "list what the Actions cache has", "actions: read")
+			return nil, g.explain(ctx, err, "cannot list the Actions cache", "actions: read")
 		}
 		entries = append(entries, CacheEntry{
 			ID: c.GetID(), Key: c.GetKey(), Ref: c.GetRef(), Size: c.GetSizeInBytes(),
@@ -137,7 +137,7 @@ func (g *GitHub) Caches(ctx context.Context, prefix string) ([]CacheEntry, error
 // perPage is the largest page that GitHub returns.
 const perPage = 100
 
-// pages yields the items of all pages of a list, which list asks for one by one with the
+// pages yields the items of all pages of a list, which a function requests one by one with the
 // options. An error is yielded last.
 func pages[T any](options *github.ListOptions, list func() ([]T, *github.Response, error)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
@@ -161,16 +161,16 @@ func pages[T any](options *github.ListOptions, list func() ([]T, *github.Respons
 	}
 }
 
-// RemoveCache removes an entry. That it is gone already is no error. It needs the
+// RemoveCache removes an entry. If it is already gone, that is no error. It needs the
 // permission actions: write.
 func (g *GitHub) RemoveCache(ctx context.Context, entry CacheEntry) error {
 	const permission = "actions: write"
-	what := "remove " + entry.Key + " from the Actions cache"
+	what := "cannot remove " + entry.Key + " from the Actions cache"
 	_, err := g.client.Actions.DeleteCachesByID(ctx, g.owner, g.name, entry.ID)
 	if status(err) != http.StatusNotFound {
 		return g.explain(ctx, err, what, permission)
 	}
-	// It is gone, or it is not for us.
+	// It is gone, or the token may not see it.
 	there, lerr := g.Caches(ctx, entry.Key)
 	if lerr != nil {
 		return fmt.Errorf("%s: %w", what, lerr)
@@ -183,24 +183,24 @@ func (g *GitHub) RemoveCache(ctx context.Context, entry CacheEntry) error {
 	return nil
 }
 
-// A Repository is what is known of one.
+// A Repository has the facts about a repository.
 type Repository struct {
 	DefaultBranch string
-	Public        bool // everybody may read it
+	Public        bool // anybody may read it
 }
 
-// Repository asks for the repository.
+// Repository returns the repository.
 func (g *GitHub) Repository(ctx context.Context) (Repository, error) {
 	r, _, err := g.client.Repositories.Get(ctx, g.owner, g.name)
 	if err != nil {
-		return Repository{}, g.explain(ctx, err, "look at the repository "+g.config.Repository, "contents: read")
+		return Repository{}, g.explain(ctx, err, "cannot read the repository "+g.config.Repository, "contents: read")
 	}
-	// An old Enterprise Server has no visibility, and there is "internal" besides.
+	// An old Enterprise Server has no visibility, and there is a third one, "internal".
 	public := !r.GetPrivate() && (r.GetVisibility() == "" || r.GetVisibility() == "public")
 	return Repository{DefaultBranch: r.GetDefaultBranch(), Public: public}, nil
 }
 
-// status is that of an answer that is an error, else 0.
+// status returns the status of an answer that is an error, else 0.
 func status(err error) int {
 	var refused *github.ErrorResponse
 	if errors.As(err, &refused) && refused.Response != nil {
@@ -209,8 +209,8 @@ func status(err error) int {
 	return 0
 }
 
-// explain says what went wrong where something was to be done that needs a
-// permission, if something did.
+// explain returns the error of an action that needs a permission, with the remedy, or nil if
+// there is none.
 func (g *GitHub) explain(ctx context.Context, err error, what, permission string) error {
 	var primary *github.RateLimitError
 	var secondary *github.AbuseRateLimitError
@@ -221,9 +221,9 @@ func (g *GitHub) explain(ctx context.Context, err error, what, permission string
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", what, ctx.Err())
 	case errors.As(err, &primary):
-		return fmt.Errorf("%s: %w until %s: run this again then", what, ErrLimited, primary.Rate.Reset.UTC().Format("15:04 UTC"))
+		return fmt.Errorf("%s: %w until %s. Run this again then", what, ErrLimited, primary.Rate.Reset.UTC().Format("15:04 UTC"))
 	case errors.As(err, &secondary), status(err) == http.StatusTooManyRequests:
-		return fmt.Errorf("%s: %w: run this again later", what, ErrLimited)
+		return fmt.Errorf("%s: %w. Run this again later", what, ErrLimited)
 	case !errors.As(err, &refused):
 		return fmt.Errorf("%s: %w", what, httpcall.WithoutAddress(err))
 	}
@@ -233,9 +233,9 @@ func (g *GitHub) explain(ctx context.Context, err error, what, permission string
 	}
 	switch status(err) {
 	case http.StatusForbidden, http.StatusNotFound:
-		return fmt.Errorf("%s: %w (%s): add the line `%s` below `permissions:` of the job", what, ErrForbidden, said, permission)
+		return fmt.Errorf("%s: %w (%s). Add the line `%s` below `permissions:` of the job", what, ErrForbidden, said, permission)
 	case http.StatusUnauthorized:
-		return fmt.Errorf("%s: %w (%s): it is wrong or has expired; %s needs another one", what, ErrForbidden, said, GitHubVariable)
+		return fmt.Errorf("%s: %w (%s): it is wrong or has expired. Set another one in %s", what, ErrForbidden, said, GitHubVariable)
 	}
 	for _, e := range refused.Errors {
 		said += ": " + g.quote(strings.TrimSpace(e.Field+" "+e.Code+" "+e.Message))

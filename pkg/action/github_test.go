@@ -18,7 +18,7 @@ import (
 	"github.com/org/nix-matrix/pkg/action/githubtest"
 )
 
-// connect gives a client of a server, with short pauses.
+// connect returns a client of a server, with short pauses.
 func connect(t *testing.T, server *githubtest.Server) *action.GitHub {
 	t.Helper()
 	c := action.New(server.Getenv, nil).GitHubConfig()
@@ -219,7 +219,7 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// What fails once is asked for again.
+// A failed request is sent again.
 func TestTryAgain(t *testing.T) {
 	limited := map[string]string{"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": strconv.FormatInt(time.Now().Unix()-1, 10)}
 	for name, failure := range map[string]githubtest.Failure{
@@ -303,7 +303,7 @@ func TestGivesUp(t *testing.T) {
 	failure := githubtest.Failure{Status: http.StatusBadGateway}
 	server.Fail(failure, failure, failure, failure, failure, failure)
 	_, err := connect(t, server).Caches(t.Context(), "a-")
-	expectError(t, err, nil, "list what the Actions cache has", "502")
+	expectError(t, err, nil, "cannot list the Actions cache", "502")
 	if n := len(server.Requests()); n != 5 {
 		t.Errorf("%d requests, want 5", n)
 	}

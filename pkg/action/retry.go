@@ -18,7 +18,7 @@ const (
 )
 
 // retrying sends requests again where that may help, and waits for as long as GitHub
-// wants where there were too many:
+// asks if there were too many:
 // https://docs.github.com/rest/using-the-rest-api/rate-limits-for-the-rest-api
 type retrying struct {
 	config GitHubConfig
@@ -45,7 +45,7 @@ func (t *retrying) RoundTrip(req *http.Request) (*http.Response, error) {
 		Limited: t.limited,
 		Failed: func(resp *http.Response, _ error, pause time.Duration) {
 			if resp != nil && resp.StatusCode < http.StatusInternalServerError {
-				t.config.Log("GitHub wants no requests for %v", pause.Round(time.Second))
+				t.config.Log("GitHub takes no requests for %v", pause.Round(time.Second))
 			}
 		},
 	}
@@ -59,8 +59,8 @@ func (t *retrying) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// limited returns how long GitHub wants to be left alone after an answer, and whether that is
-// because the request was one too many.
+// limited returns the pause that GitHub asks for in an answer, and whether the request was one
+// too many.
 func (t *retrying) limited(resp *http.Response, try int) (time.Duration, bool) {
 	if resp.StatusCode != http.StatusForbidden && resp.StatusCode != http.StatusTooManyRequests {
 		return 0, false
@@ -72,7 +72,7 @@ func (t *retrying) limited(resp *http.Response, try int) (time.Duration, bool) {
 		return max(0, time.Until(time.Unix(reset+1, 0))), true
 	}
 	if resp.StatusCode == http.StatusForbidden && !secondary(resp) {
-		return 0, false // it is just forbidden
+		return 0, false // forbidden for another reason
 	}
 	return t.config.LimitedWait << try, true
 }

@@ -7,27 +7,26 @@ import (
 	"strings"
 )
 
-// Trust has the facts of a job that decide whose code it runs, and answers what the
-// job may take from the caches of others and what it may leave there. It reads
-// nothing: [Action.Trust] takes the facts from the environment, and the caller adds
-// the ones that the environment does not have.
+// Trust has the facts of a job that decide whose code it runs, and so which caches of
+// others it may read and write. It reads nothing: [Action.Trust] takes the facts from
+// the environment, and the caller adds those that the environment lacks.
 type Trust struct {
 	Running       bool   // in GitHub Actions; elsewhere everything is the user's own
 	Event         string // that triggered the workflow, GITHUB_EVENT_NAME
 	Ref           string // GITHUB_REF, in full; empty where the event has none
 	BaseRefs      []string
-	DefaultBranch string // its name; empty where the event does not tell
+	DefaultBranch string // its name; empty if the event lacks it
 	Commit        string // that the workflow runs for, GITHUB_SHA
 	Hosted        bool   // on a runner of GitHub's, which ends with the job
 
 	// Heads are the commits of the checkouts that were evaluated, empty texts for
 	// checkouts whose commit can't be read. There are none without a checkout.
 	Heads  []string
-	Sealed bool // there is a key, and only its holders can write what is read
+	Sealed bool // there is a key, and only its holders can write the cache
 	Shared bool // the cache is a directory, whose users trust each other
 }
 
-// Trust returns what the environment tells.
+// Trust returns the facts that the environment has.
 func (a *Action) Trust() Trust {
 	t := Trust{
 		Running: a.Running(), Event: a.getenv("GITHUB_EVENT_NAME"), Ref: a.getenv("GITHUB_REF"),
@@ -36,7 +35,7 @@ func (a *Action) Trust() Trust {
 	if !t.Running {
 		return t
 	}
-	e, _ := a.readEvent() // an event that can't be read tells nothing
+	e, _ := a.readEvent() // an event that can't be read has no facts
 	t.DefaultBranch = e.Repository.DefaultBranch
 	if t.DefaultBranch == "" && t.Event == "schedule" { // whose event names no repository, and which is for no other branch
 		t.DefaultBranch, _ = strings.CutPrefix(t.Ref, branchRef)
@@ -60,12 +59,12 @@ func ProposedRef(ref string) bool {
 }
 
 // The events that trigger a workflow for the code of the repository itself, and that
-// only somebody with write access can cause. All other events, those included that do
-// not exist yet, may be about the code of anybody: they are of pull requests, or run on
-// the default branch and are about something that everybody can make, such as a
-// comment, or the end of another workflow.
+// only a person with write access can cause. All other events, future ones included, may
+// be about anybody's code: they are of pull requests, or run on the default branch and
+// are about an object that anybody can make, such as a comment, or the end of another
+// workflow.
 var (
-	// After these, later runs may reuse what the run has made.
+	// After these, later runs may reuse the results of the run.
 	ownEvents = []string{"push", "schedule", "workflow_dispatch", "repository_dispatch"}
 	// After these there is no need to.
 	quietEvents = []string{
@@ -98,8 +97,8 @@ func (t Trust) Refs() []string {
 	})
 }
 
-// MayKeep returns nil if later runs may reuse what this job makes, else an error that
-// says why not. It is not about what the jobs of one run hand to each other.
+// MayKeep returns nil if later runs may reuse the results of this job, else an error with the
+// reason. Documents that the jobs of one run hand to each other are not concerned.
 func (t Trust) MayKeep() error {
 	own := slices.Contains(ownEvents, t.Event)
 	switch {
@@ -128,16 +127,16 @@ func (t Trust) LeavesRecord() (branch string, ok bool) {
 }
 
 // ReusesEvaluation reports whether the job takes an evaluation from the cache, or leaves
-// one there. A proposal does so only from holders of the key, because its author can
-// write to its cache, and an evaluation says what there is to build.
+// one there. A proposal does so only with a key, because its author can write to its
+// cache, and an evaluation decides what is built.
 func (t Trust) ReusesEvaluation() bool { return !t.Proposed() || t.Sealed }
 
-// AcceptsUnsigned reports whether the job restores store paths that nothing proves but
-// the index of the cache. A proposal does so only on a machine that ends with the job:
-// its author can write to its cache, and on a machine that stays, others would use what
-// was restored.
+// AcceptsUnsigned reports whether the job restores store paths whose only proof is the
+// index of the cache. A proposal does so only on a machine that ends with the job:
+// its author can write to its cache, and on a machine that stays, others would use the
+// restored paths.
 func (t Trust) AcceptsUnsigned() bool { return !t.Proposed() || t.Hosted || t.Sealed || t.Shared }
 
-// SkipsProved reports whether what the record says that the default branch has built
-// counts as built, where nothing is pushed.
+// SkipsProved reports whether derivations that the default branch has built, by its record,
+// count as built if nothing is pushed.
 func (t Trust) SkipsProved() bool { return t.Proposed() }

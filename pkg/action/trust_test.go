@@ -16,7 +16,7 @@ import (
 type kind map[string]string
 
 var (
-	// What refs are called in the tests.
+	// The names of refs in the tests.
 	refs = map[string]string{
 		"main": "refs/heads/main", "topic": "refs/heads/topic", "tag": "refs/tags/v1", "queue": "refs/heads/gh-readonly-queue/main/pr-7-0123",
 		"pull": "refs/pull/7/merge", "head": "refs/pull/7/head", "none": "",
@@ -150,7 +150,7 @@ func TestTrustFacts(t *testing.T) {
 	}
 }
 
-// What a job may read, its own first. It always has one.
+// The refs that a job may read, its own first. It always has one.
 func TestRefs(t *testing.T) {
 	event := filepath.Join(t.TempDir(), "event.json")
 	if err := os.WriteFile(event, []byte(`{"repository": {"default_branch": "main"}, "merge_group": {"base_ref": "refs/heads/next"}}`), 0o600); err != nil {

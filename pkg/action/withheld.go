@@ -2,12 +2,12 @@ package action
 
 import "strings"
 
-// dependabot is the actor of what Dependabot has started.
+// dependabot is the actor of runs that Dependabot has started.
 const dependabot = "dependabot[bot]"
 
 // SecretsWithheld reports whether GitHub gives this job none of the repository's secrets,
-// because its change comes from a fork or Dependabot has started it. An event that can't
-// be read is no reason.
+// because its change comes from a fork or Dependabot has started it. For an event that
+// can't be read it is false.
 func (a *Action) SecretsWithheld() bool {
 	if !a.Running() {
 		return false

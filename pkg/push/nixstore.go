@@ -15,7 +15,7 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// nixStore is the address of a store that `nix copy --to` speaks to.
+// nixStore is the address of a store that `nix copy --to` can write to.
 type nixStore string
 
 // schemes are those of such stores.

@@ -52,7 +52,7 @@ type Destination struct {
 	// PublicKeys are the keys that sign paths from there, as far as they are known, which they
 	// are after Dial.
 	PublicKeys []string
-	// Public says whether anybody can read it, as far as that is known, which it is after Dial
+	// Public reports whether anybody can read it, as far as that is known, which it is after Dial
 	// of an Attic or Cachix cache.
 	Public bool
 

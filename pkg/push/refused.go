@@ -8,8 +8,7 @@ import (
 	"github.com/org/nix-matrix/pkg/push/attic"
 )
 
-// A RefusedError says that a destination answers 401, 403 or 404: to try again changes
-// nothing.
+// A RefusedError says that a destination answers 401, 403 or 404: a retry does not help.
 type RefusedError struct {
 	Status int // of HTTP
 	Err    error
@@ -28,8 +27,8 @@ func refused(err error, status int) error {
 	}
 }
 
-// refusedBy returns a *RefusedError if the server's answer that an error of Attic, Nix or
-// Cachix's program is about is one of those, else the error itself.
+// refusedBy returns a *RefusedError if an error of Attic, Nix or Cachix's program comes from
+// one of those answers, else the error itself.
 func refusedBy(err error) error {
 	status := attic.Status(err)
 	var program *nix.Error

@@ -28,7 +28,7 @@ func statusOf(err error) int {
 	}
 }
 
-// What an http binary cache answers is final where Nix takes it so, and no other answer.
+// An answer of an http binary cache is final where Nix takes it so, and no other answer.
 func TestHTTPRefuses(t *testing.T) {
 	for status, want := range map[int]int{200: -1, 401: 401, 403: 403, 404: -1, 429: -1, 500: -1, 503: -1} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
@@ -163,7 +163,7 @@ func (closures) NAR(context.Context, string) (io.ReadCloser, error) {
 	return io.NopCloser(strings.NewReader("x")), nil
 }
 
-// What Nix and Cachix's program say of a server's answer.
+// The status of a server's answer is in the messages of Nix and Cachix's program.
 func TestProgramsRefused(t *testing.T) {
 	for message, want := range map[string]int{
 		"unable to upload 'http://a/nar/x.nar.zst': HTTP error 401 ('Unauthorized')":                   401,

@@ -13,28 +13,28 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// Grace is how long a Session goes on pushing what is finished after all was told
-// to stop: nearly all of the five seconds that this may take.
+// Grace is how long a Session still pushes finished paths after its context has ended: nearly
+// all of the five seconds that stopping may take.
 const Grace = 3500 * time.Millisecond
 
-// Store is what a Session asks about what was built.
+// Store is what a Session needs of Nix.
 type Store interface {
 	Nix
-	// Built returns the outputs of derivations that are there, with DRV!* where they
-	// were known only after the build, and the derivations that have others.
+	// Built returns the valid outputs of derivations, with DRV!* where they were known only
+	// after the build, and the derivations with outputs that are not valid.
 	Built(ctx context.Context, drvs ...string) (paths, unbuilt []string, err error)
 }
 
 // Options say how to push.
 type Options struct {
 	Secrets Secrets
-	// Timeout is how long sending what has come together may take, before the
-	// destination is given up; 0 is for ever.
+	// Timeout is how long the push of a batch may take before the destination is given up;
+	// 0 is no limit.
 	Timeout time.Duration
 }
 
-// A Session pushes to all destinations while a build goes on, so that what is
-// finished is safe at once. Pushing never holds the build up.
+// A Session pushes to all destinations while a build goes on, so that finished paths are safe
+// at once. Pushing never holds the build up.
 type Session struct {
 	store  Store
 	built  *mailbox // derivations
@@ -42,22 +42,22 @@ type Session struct {
 	group  errgroup.Group
 	cancel context.CancelFunc
 
-	err error // of asking for what was built
+	err error // of Store.Built
 }
 
-// A Report is what became of pushing to a destination.
+// A Report is the result of pushing to a destination.
 type Report struct {
 	Destination string      // without credentials
-	Paths       int         // whose closures are there
-	Sent        nix.Traffic // what the destination lacked of them, as far as it is known
+	Paths       int         // whose closures have arrived
+	Sent        nix.Traffic // the part that the destination lacked, as far as it is known
 	Seconds     float64
 	Err         error
 }
 
-// Start begins a Session. It must be finished.
+// Start begins a Session. The caller must call Finish.
 func Start(ctx context.Context, store Store, to []Destination, o Options) *Session {
 	s := &Session{store: store, built: newMailbox()}
-	// What is finished when all is told to stop is still worth pushing.
+	// Paths that are finished when the context ends are still worth pushing.
 	pushing, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(Grace, cancel) })
 	s.cancel = func() { stop(); cancel() }
@@ -76,23 +76,22 @@ func Start(ctx context.Context, store Store, to []Destination, o Options) *Sessi
 	return s
 }
 
-// Built says that a derivation's build has ended. Those of its outputs that are
-// there are pushed soon.
+// Built pushes the valid outputs of a derivation whose build has ended, soon.
 func (s *Session) Built(drv string) {
 	if len(s.queues) > 0 {
 		s.built.put(drv)
 	}
 }
 
-// Push has valid paths pushed soon.
+// Push pushes valid paths, soon.
 func (s *Session) Push(paths ...string) {
 	for _, q := range s.queues {
 		q.mail.put(paths...)
 	}
 }
 
-// Finish pushes the paths too, waits until all is pushed and says what became of
-// it.
+// Finish pushes the paths too, waits until everything is pushed, and returns a Report for each
+// destination.
 func (s *Session) Finish(paths []string) []Report {
 	s.Push(paths...)
 	s.built.close()
@@ -105,8 +104,8 @@ func (s *Session) Finish(paths []string) []Report {
 	return reports
 }
 
-// resolve hands the outputs of what was built on to all destinations. A build that
-// has ended may not be registered yet, so it is asked for until the end.
+// resolve hands the outputs of built derivations to all destinations. Outputs of a build that
+// has ended may not be registered yet, so they are queried until the end.
 func (s *Session) resolve(ctx context.Context) {
 	var waiting []string
 	for last := false; !last; {
@@ -127,9 +126,9 @@ func (s *Session) resolve(ctx context.Context) {
 	}
 }
 
-// A mailbox collects what comes while its reader is busy.
+// A mailbox collects items while its reader is busy.
 type mailbox struct {
-	news chan struct{} // has a value when there is something new
+	news chan struct{} // has a value when there are new items
 
 	mu     sync.Mutex
 	items  []string
@@ -158,12 +157,11 @@ func (m *mailbox) close() {
 func (m *mailbox) wake() {
 	select {
 	case m.news <- struct{}{}:
-	default: // the reader will look anyway
+	default: // the reader is already woken
 	}
 }
 
-// take waits for something new. It gives what has come together, and whether that
-// was the last.
+// take waits for new items. It returns all of them, and whether they are the last.
 func (m *mailbox) take() (items []string, last bool) {
 	<-m.news
 	m.mu.Lock()
@@ -172,8 +170,8 @@ func (m *mailbox) take() (items []string, last bool) {
 	return items, last
 }
 
-// A queue pushes to one destination. All that has come together while the last
-// batch was pushed is the next one.
+// A queue pushes to one destination. The paths that come while a batch is pushed are the next
+// batch.
 type queue struct {
 	to    Destination
 	store Store
@@ -181,14 +179,14 @@ type queue struct {
 	mail  *mailbox
 
 	done    map[string]bool // pushed paths
-	owed    []string        // paths that failed, to be tried once more at the end
+	failed  []string        // paths, which are tried once more at the end
 	sent    nix.Traffic
 	spent   time.Duration
 	err     error
 	givenUp bool
 }
 
-// paths is how many were pushed.
+// paths returns how many paths were pushed.
 func (q *queue) paths() (n int) {
 	for path := range q.done {
 		if !IsDerivation(path) {
@@ -203,7 +201,7 @@ func (q *queue) run(ctx context.Context) {
 		var paths []string
 		paths, last = q.mail.take()
 		if last {
-			paths = append(paths, q.owed...)
+			paths = append(paths, q.failed...)
 		}
 		slices.Sort(paths)
 		paths = slices.DeleteFunc(slices.Compact(paths), func(path string) bool { return q.done[path] })
@@ -229,16 +227,16 @@ func (q *queue) push(ctx context.Context, paths []string) {
 		for _, path := range paths {
 			q.done[path] = true
 		}
-		q.owed = slices.DeleteFunc(q.owed, func(path string) bool { return q.done[path] })
-		if len(q.owed) == 0 {
-			q.err = nil // what was owed is there now
+		q.failed = slices.DeleteFunc(q.failed, func(path string) bool { return q.done[path] })
+		if len(q.failed) == 0 {
+			q.err = nil // all paths have arrived
 		}
 	case q.givenUp && ctx.Err() == nil:
-		q.err = fmt.Errorf("push to %s: given up after %v without an end; a longer time can be given with --push-timeout (input push_timeout)", q.to.Name, q.o.Timeout)
-	case q.err == nil || ctx.Err() == nil: // when pushing was told to stop, what came before says more
+		q.err = fmt.Errorf("push to %s: timeout after %v. Set a longer one with --push-timeout (input push_timeout)", q.to.Name, q.o.Timeout)
+	case q.err == nil || ctx.Err() == nil: // after the context has ended, an earlier error says more
 		q.err = err
 	}
 	if err != nil {
-		q.owed = append(q.owed, paths...)
+		q.failed = append(q.failed, paths...)
 	}
 }

@@ -136,7 +136,7 @@ func (s *Server) createComment(r *http.Request, _ int64) answer {
 	return answer{status: http.StatusCreated, body: c.fields()}
 }
 
-// updateComment changes whosever comment it is, as GitHub does.
+// updateComment changes the comment of any author, as GitHub does.
 func (s *Server) updateComment(r *http.Request, id int64) answer {
 	text, said := body(r)
 	if said.status != 0 {

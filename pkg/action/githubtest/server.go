@@ -52,7 +52,7 @@ type Comment struct {
 	Author, Body string
 }
 
-// What a server knows of, and nothing else.
+// The objects of a server.
 const (
 	PullRequest = 7
 	Run         = 5
@@ -74,7 +74,7 @@ type Server struct {
 // A Failure is an answer that a server gives in place of the right one; the zero value
 // is the right one.
 type Failure struct {
-	// Status 0 is the ordinary answer, with Header besides.
+	// Status 0 is the ordinary answer with Header added.
 	Status int
 	Header map[string]string
 	// Secondary words it as a secondary rate limit.
@@ -253,7 +253,7 @@ func (s *Server) headers(r *http.Request) answer {
 	return answer{}
 }
 
-// may tells whether the token has one of the permissions, and refuses it otherwise. It
+// may reports whether the token has one of the permissions, and refuses it otherwise. It
 // gives no status if it has.
 func (s *Server) may(access string, permissions ...string) answer {
 	if s.options.Hidden {

@@ -191,7 +191,7 @@ func (f *prefetch) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// release gives the last chunk back.
+// release puts the last chunk back into the pool.
 func (f *prefetch) release() {
 	if f.chunk != nil {
 		chunks.Put(f.chunk[:chunkSize]) //nolint:staticcheck // a slice's header is small against its array

@@ -17,14 +17,14 @@ import (
 	"github.com/org/nix-matrix/pkg/httpcall"
 )
 
-// Options say which cache, and how to deal with its server. Endpoint and Cache
+// Options have the cache's address and how its server is called. Endpoint and Cache
 // are required; the zero value of every other field is its default.
 type Options struct {
 	// Endpoint is the server's address, https://HOST[/PREFIX], with or without a
 	// slash at the end. It has no credentials in it.
 	Endpoint string
 	Cache    string
-	// Token is a JWT that may pull and push. A public cache can be read without.
+	// Token is a JWT that may pull and push. A public cache can be read without one.
 	Token string
 
 	// Jobs is how many paths are uploaded at a time, by default 8.
@@ -32,20 +32,20 @@ type Options struct {
 	// Retries is how often a failed request is sent again, by default 4 times.
 	// Less than zero is never.
 	Retries int
-	// Wait is the pause before the first repetition. Every next one is twice as
+	// Wait is the pause before the first retry. Each next one is twice as
 	// long, and each is up to half longer by chance. By default 1 s.
 	Wait time.Duration
 	// MaxWait is the longest pause, and the longest that the server may ask for
 	// before its refusal is taken as final. By default 1 min.
 	MaxWait time.Duration
 	// Stall is how long a request may make no progress before it is given up and
-	// repeated. By default 2 min, since that is longer than most proxies wait.
+	// repeated. By default 2 min, because that is longer than most proxies wait.
 	Stall time.Duration
 
 	// Transport sends the requests; by default one like http.DefaultTransport,
 	// without HTTP/2, where all uploads would share a connection.
 	Transport http.RoundTripper
-	// Log is told of tries that failed. By default nothing is.
+	// Log gets a line for each failed try. By default there is no log.
 	Log *slog.Logger
 }
 
@@ -83,7 +83,7 @@ func newTransport(jobs int) *http.Transport {
 type Cache struct {
 	options     Options // without the token
 	client      *http.Client
-	token       *string  // a pointer, so that no way of printing shows it
+	token       *string  // a pointer, so that printing never shows it
 	api         *url.URL // ends in a slash
 	substituter string
 	publicKey   string
@@ -100,10 +100,10 @@ var cacheName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_+-]{0,49}$`)
 func Dial(ctx context.Context, o Options) (*Cache, error) {
 	endpoint, err := parseEndpoint(o.Endpoint)
 	if err != nil {
-		return nil, fmt.Errorf("the Attic server's address: %w", err)
+		return nil, fmt.Errorf("cannot use the Attic server's address: %w", err)
 	}
 	if !cacheName.MatchString(o.Cache) {
-		return nil, fmt.Errorf("%q is not the name of an Attic cache: it has letters, digits, '-', '_' and '+', 50 at most", o.Cache)
+		return nil, fmt.Errorf("invalid name %q for an Attic cache: must be at most 50 letters, digits, '-', '_' and '+'", o.Cache)
 	}
 	token := strings.TrimSpace(o.Token)
 	o.Token = ""
@@ -119,7 +119,7 @@ func Dial(ctx context.Context, o Options) (*Cache, error) {
 	}
 	err = c.ask(ctx, call{method: http.MethodGet, name: "cache-config/" + o.Cache, retries: c.options.Retries}, &config)
 	if err != nil {
-		return nil, fmt.Errorf("ask %s for the Attic cache %s: %w", endpoint, o.Cache, err)
+		return nil, fmt.Errorf("cannot ask %s for the Attic cache %s: %w", endpoint, o.Cache, err)
 	}
 	c.api = c.delegate(endpoint, config.API)
 	c.substituter = strings.TrimSuffix(c.delegate(endpoint.JoinPath(o.Cache), config.Substituter).String(), "/")
@@ -130,18 +130,18 @@ func Dial(ctx context.Context, o Options) (*Cache, error) {
 	return c, nil
 }
 
-// Substituter is the address for Nix's setting "substituters".
+// Substituter returns the address for Nix's setting "substituters".
 func (c *Cache) Substituter() string { return c.substituter }
 
-// PublicKey is the key for Nix's setting "trusted-public-keys", or empty if the
+// PublicKey returns the key for Nix's setting "trusted-public-keys", or an empty text if the
 // server does not say it.
 func (c *Cache) PublicKey() string { return c.publicKey }
 
-// Public says whether the cache can be read without a token.
+// Public reports whether the cache can be read without a token.
 func (c *Cache) Public() bool { return c.public }
 
-// Upstream says whether paths signed by a key of that name are not to be pushed,
-// since they are in a cache that is used beside this one.
+// Upstream reports whether paths signed by a key of that name are not pushed, because they are
+// in another cache that is used together with this one.
 func (c *Cache) Upstream(keyName string) bool { return slices.Contains(c.upstream, keyName) }
 
 func parseEndpoint(address string) (*url.URL, error) {
@@ -150,16 +150,16 @@ func parseEndpoint(address string) (*url.URL, error) {
 	case err != nil:
 		return nil, errors.New("it is not a valid address") // err quotes it, and it may hold a password
 	case u.User != nil:
-		return nil, errors.New("it has credentials in it; a token is given apart")
+		return nil, errors.New("it has credentials. Use a token instead")
 	case u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "":
 		return nil, fmt.Errorf("%q is not of the form https://HOST or https://HOST/PREFIX", address)
 	}
 	return u.JoinPath("/"), nil
 }
 
-// delegate is the address that the server gives in place of ours. A server
-// behind a proxy that it does not know of calls itself http where it is https:
-// the token does not go there.
+// delegate returns the address that the server gives in place of ours. A server behind a proxy
+// that it does not know of names an http address where it has https: the token is not sent
+// there.
 func (c *Cache) delegate(ours *url.URL, given string) *url.URL {
 	if given == "" {
 		return ours
@@ -178,7 +178,7 @@ func (c *Cache) delegate(ours *url.URL, given string) *url.URL {
 	return u
 }
 
-// NAR opens the NAR of a path, uncompressed. It may be called again, for another
-// try, by several goroutines. It returns when the context ends; Close may be
+// NAR opens the NAR of a path, uncompressed. It may be called again for a retry, and by several
+// goroutines. It returns when the context ends; Close may be
 // called during a Read, which has to end then.
 type NAR func(ctx context.Context, storePath string) (io.ReadCloser, error)

@@ -122,8 +122,8 @@ func TestDialFails(t *testing.T) {
 		{"credentials", attictest.Options{}, func(o *attic.Options) { o.Endpoint = "https://me:hunter2@attic.example" }, false, []string{"token"}},
 		{"credentials in nonsense", attictest.Options{}, func(o *attic.Options) { o.Endpoint = "https://me:hunter2%@attic.example" }, false, []string{"not a valid address"}},
 		{"query", attictest.Options{}, func(o *attic.Options) { o.Endpoint += "?a=b" }, false, []string{"https://HOST"}},
-		{"no cache", attictest.Options{}, func(o *attic.Options) { o.Cache = "" }, false, []string{"name of an Attic cache"}},
-		{"cache with slash", attictest.Options{}, func(o *attic.Options) { o.Cache = "a/b" }, false, []string{"name of an Attic cache"}},
+		{"no cache", attictest.Options{}, func(o *attic.Options) { o.Cache = "" }, false, []string{"for an Attic cache"}},
+		{"cache with slash", attictest.Options{}, func(o *attic.Options) { o.Cache = "a/b" }, false, []string{"for an Attic cache"}},
 		{"unknown cache", attictest.Options{}, func(o *attic.Options) { o.Cache = "other" }, false, []string{"other", "404 NoSuchCache", "attic cache create other"}},
 		{"no token", attictest.Options{}, func(o *attic.Options) { o.Token = "" }, true, []string{"401 Unauthorized", "There was no token"}},
 		{"bad token", attictest.Options{}, func(o *attic.Options) { o.Token = "hunter2" }, true, []string{"401 Unauthorized", "make-token", "--push test"}},
@@ -249,7 +249,7 @@ func TestPush(t *testing.T) {
 	})
 }
 
-// What an upload is of goes into a header below 4 KiB and before the NAR above;
+// The description of an upload goes into a header below 4 KiB and before the NAR above;
 // the server refuses what is too large for either.
 func TestPreamble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -395,12 +395,12 @@ func TestPathsThatCannotBePushed(t *testing.T) {
 		make func(*shop) attic.Path
 		says string
 	}{
-		{"no store path", bad(func(p *attic.Path) { p.StorePath = "/tmp/bad" }), "no store path"},
+		{"no store path", bad(func(p *attic.Path) { p.StorePath = "/tmp/bad" }), "not a store path"},
 		{"another store", bad(func(p *attic.Path) { p.StorePath = "/gnu/store/" + path.Base(p.StorePath) }), "cache's store /nix/store"},
 		{"no hash", bad(func(p *attic.Path) { p.NarHash = "" }), "NAR hash is not valid"},
 		{"another hash", bad(func(p *attic.Path) { p.NarHash = "sha1:" + p.NarHash[:40] }), "NAR hash is not valid"},
 		{"no size", bad(func(p *attic.Path) { p.NarSize = 0 }), "size is not valid"},
-		{"wrong hash", bad(func(p *attic.Path) { p.NarHash = strings.Repeat("0", 64) }), "400 RequestError: General request error: Bad NAR Hash or Size. `nix-store --verify-path`"},
+		{"wrong hash", bad(func(p *attic.Path) { p.NarHash = strings.Repeat("0", 64) }), "400 RequestError: General request error: Bad NAR Hash or Size. Run `nix-store --verify-path`"},
 		{"shorter", bad(func(p *attic.Path) { p.NarSize++ }), "is not the 8 bytes"},
 		{"longer", bad(func(p *attic.Path) { p.NarSize-- }), "is not the 6 bytes"},
 		{"cannot be opened", reads(func() (io.Reader, error) { return nil, errAny }), "open the NAR: any error"},

@@ -14,7 +14,7 @@ import (
 
 const maxAnswer = 1 << 20 // bytes
 
-// ErrToken says that the server does not permit the token what was asked for.
+// ErrToken says that the token does not permit the request.
 var ErrToken = errors.New("the token is not accepted")
 
 // call is a request to the server.
@@ -25,8 +25,8 @@ type call struct {
 	json    any     // the body,
 	upload  *upload // or else
 	retries int
-	// arrived, if set, reports before a repetition whether the last try got through
-	// although its answer did not.
+	// arrived, if set, reports before a retry whether the last upload arrived although its
+	// answer did not.
 	arrived func() bool
 }
 
@@ -38,7 +38,7 @@ func (c call) String() string {
 	return c.name
 }
 
-// errArrived ends the repetitions of a call.
+// errArrived ends the retries of a call.
 var errArrived = errors.New("it has arrived")
 
 // ask sends a call and decodes the answer into the given pointer. An answer other
@@ -142,7 +142,7 @@ func (c *Cache) advice(r *refusal, resp *http.Response) string {
 	name := c.options.Cache
 	switch {
 	case errors.Is(r, ErrToken) && *c.token == "":
-		return "There was no token: give one that may pull and push"
+		return "There was no token. Set one that may pull and push"
 	case errors.Is(r, ErrToken):
 		return fmt.Sprintf("The token may have expired or may not do this: make one with `atticadm make-token --sub ci --validity 1y --pull %[1]s --push %[1]s`", name)
 	case r.Code == "NoSuchCache":
@@ -150,9 +150,9 @@ func (c *Cache) advice(r *refusal, resp *http.Response) string {
 	case r.Status == http.StatusNotFound:
 		return "Is the address that of an Attic server?"
 	case r.Status >= 300 && r.Status < 400:
-		return fmt.Sprintf("Its address is another now: %s", httpcall.Quote(resp.Header.Get("Location"), *c.token))
+		return fmt.Sprintf("It has another address now: %s", httpcall.Quote(resp.Header.Get("Location"), *c.token))
 	case strings.Contains(r.Message, "Bad NAR"):
-		return "`nix-store --verify-path` tells whether the path is damaged; a proxy that alters requests is the other possibility"
+		return "Run `nix-store --verify-path` to see whether the path is damaged; else a proxy alters requests"
 	case r.Status == http.StatusRequestEntityTooLarge:
 		return "A proxy before the server takes no requests this large: raise its limit (nginx: client_max_body_size)"
 	case r.Status == http.StatusTooManyRequests:

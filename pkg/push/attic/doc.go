@@ -1,8 +1,8 @@
-// Package attic pushes store paths to an Attic server, a binary cache that takes
-// NARs uncompressed and chunks, compresses and signs them itself.
+// Package attic pushes store paths to an Attic server, a binary cache that accepts
+// uncompressed NARs, which it chunks, compresses and signs itself.
 //
-// The protocol has no specification. What follows is how Attic's server
-// (github.com/zhaofengli/attic, server/src/api/v1) behaves. All addresses are
+// The protocol has no specification. This is the behaviour of Attic's server
+// (github.com/zhaofengli/attic, server/src/api/v1). All addresses are
 // relative to the API endpoint, which ends in a slash, and all requests carry
 // "Authorization: bearer TOKEN", unless the cache is public and only read from.
 //
@@ -13,19 +13,19 @@
 //	     {"cache", "store_path_hashes": […]} it answers {"missing_paths": […]};
 //	     a hash is the 32 characters at the start of a store path's name.
 //	PUT  _api/v1/upload-path         takes the permission to push, and the NAR
-//	     as body. What the NAR is of stands as JSON in the header
+//	     as body. The description of the path is JSON in the header
 //	     X-Attic-Nar-Info, or, from 4 KiB on, before the NAR in the body; then
 //	     X-Attic-Nar-Info-Preamble-Size is its length, at most 1 MiB. The server
-//	     compares hash and size with what came, and answers {"kind":
-//	     "Uploaded" or "Deduplicated"}.
+//	     checks hash and size of the NAR, and answers {"kind": "Uploaded" or
+//	     "Deduplicated"}.
 //
 // Errors are {"code": STATUS, "error": NAME, "message": TEXT}, unless they are a
 // proxy's. A token that has expired is treated like none: then a private cache
 // answers 401, and a public one, which anybody may read, 403.
 //
-// A server that does not want proof of possession answers before it has read a
-// NAR that it knows, and all servers so refuse what the token does not permit.
-// Large uploads therefore wait for "100 Continue". References are signed in the
-// order in which they are sent, while Nix verifies them sorted, so they are
+// A server that requires no proof of possession answers before it has read a NAR
+// that it knows, and each server refuses an upload that the token does not
+// permit. Large uploads therefore wait for "100 Continue". References are signed
+// in the order in which they are sent, but Nix verifies them sorted, so they are
 // sent sorted.
 package attic

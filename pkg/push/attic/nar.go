@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// A server takes up to a second to write down so many bytes of a NAR once it has
-// all of it: 64 chunks of it, say, with one insertion into a slow database each.
-const settled = 4 << 20
+// settledPerSecond is how many bytes of a NAR a slow server stores in a second once it has all
+// of it: 64 chunks, say, with one insertion into a database each.
+const settledPerSecond = 4 << 20
 
 // upload is a NAR as the body of requests, one for each try.
 type upload struct {
 	path     *Path
 	open     NAR
-	preamble []byte // before the NAR
+	preamble []byte // sent before the NAR
 
 	mu   sync.Mutex
 	last *narBody
@@ -32,7 +32,7 @@ func (u *upload) again() (io.Reader, error) {
 	return u.last, nil
 }
 
-// failure is why the NAR could not be read in the last try, or nil.
+// failure returns the error of reading the NAR in the last try, or nil.
 func (u *upload) failure() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -51,11 +51,11 @@ func (e *narError) Error() string { return e.err.Error() }
 
 func (e *narError) Unwrap() error { return e.err }
 
-// narBody is the body of a try. It opens the NAR when it is first read: a server
-// that refuses, or that knows the NAR, may not want it.
+// narBody is the body of a try. It opens the NAR at the first Read, because a server
+// that refuses it, or knows it, may not read it.
 type narBody struct {
 	upload   *upload
-	preamble []byte // what is left of it
+	preamble []byte // the unread part
 	ctx      context.Context
 	progress func(more time.Duration)
 	read     int64 // bytes of the NAR
@@ -91,9 +91,9 @@ func (b *narBody) Read(p []byte) (int, error) {
 	n, err := nar.Read(p)
 	b.read += int64(n)
 	if b.read == size && err == nil {
-		// Its end comes before the last bytes leave, so that none is taken for
-		// the whole NAR that is longer, or whose reader fails at last.
-		b.progress(time.Duration(size/settled) * time.Second)
+		// The end is read before the last bytes are sent, so that the server does not
+		// accept a NAR that is longer, or whose reader fails at its end.
+		b.progress(time.Duration(size/settledPerSecond) * time.Second)
 		var more int
 		more, err = io.ReadFull(nar, make([]byte, 1))
 		b.read += int64(more)
@@ -101,9 +101,9 @@ func (b *narBody) Read(p []byte) (int, error) {
 	end := errors.Is(err, io.EOF)
 	switch {
 	case b.read > size, end && b.read < size:
-		return 0, b.fail(fmt.Errorf("the NAR is not the %d bytes that the store's database says. `nix-store --verify-path %s` tells whether it is damaged", size, b.upload.path.StorePath))
+		return 0, b.fail(fmt.Errorf("the NAR is not the %d bytes that the store's database says. Run `nix-store --verify-path %s` to see whether the path is damaged", size, b.upload.path.StorePath))
 	case err != nil && !end:
-		return 0, b.fail(fmt.Errorf("read the NAR: %w", err))
+		return 0, b.fail(fmt.Errorf("cannot read the NAR: %w", err))
 	}
 	return n, err
 }
@@ -120,7 +120,7 @@ func (b *narBody) source() (io.Reader, error) {
 	}
 	nar, err := b.upload.open(b.ctx, b.upload.path.StorePath)
 	if err != nil {
-		return nil, b.fail(fmt.Errorf("open the NAR: %w", err))
+		return nil, b.fail(fmt.Errorf("cannot open the NAR: %w", err))
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -132,7 +132,7 @@ func (b *narBody) source() (io.Reader, error) {
 	return nar, nil
 }
 
-// fail notes an error of the source, unless the try has ended: then it is a
+// fail records an error of the source, unless the try has ended: then the error is a
 // consequence.
 func (b *narBody) fail(err error) error {
 	b.mu.Lock()

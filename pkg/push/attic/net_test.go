@@ -57,7 +57,7 @@ func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 
 const endpoint = "http://attic.example/prefix"
 
-// serve starts a server on pipes. The options are of who may push to its cache.
+// serve starts a server on pipes. The options it returns have a token that may push to its cache.
 func serve(t *testing.T, options attictest.Options) (*attictest.Server, attic.Options) {
 	t.Helper()
 	options.Prefix = "/prefix"

@@ -45,7 +45,7 @@ const closure = `
 	in sh "top" texts "echo ${tree} ${toString texts} > $out"
 `
 
-// nixIn gives the environment of a Nix whose store is a new one at /nix.
+// nixIn returns the environment of a Nix whose store is a new one at /nix.
 func nixIn(t *testing.T, version string, config ...string) func(program string, args ...string) (string, error) {
 	t.Helper()
 	path := testbench.NixPath(t, version)
@@ -148,7 +148,7 @@ func TestNix(t *testing.T) {
 			t.Errorf("the deriver is %s, want %s (%v)", deriver, infos[top].Deriver, err)
 		}
 	})
-	// What else would not be noticed: that Nix checks the signatures.
+	// Nix checks the signatures, which would not be noticed otherwise.
 	other, err := attictest.New(attictest.Options{})
 	if err != nil {
 		t.Fatal(err)

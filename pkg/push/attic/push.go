@@ -19,21 +19,20 @@ import (
 )
 
 const (
-	// A question for missing paths is 35 bytes a path; servers take 2 MB, their
+	// A request for missing paths has 35 bytes per path; servers take 2 MB, their
 	// proxies 1 MB, and a database 32,000 parameters.
 	batch = 1000
-	// What an upload is of goes into a header if it is smaller than preambleFrom.
+	// The description of an upload goes into a header if it is smaller than preambleFrom.
 	preambleFrom = 4 << 10
 	preambleMost = 1 << 20
 	// Uploads of this many bytes wait for the server's consent, at the cost of a
 	// round trip.
 	consentFrom = 1 << 20
-	// When so many paths in a row fail for the server's trouble, the others are
-	// not tried.
-	hopeless = 16
+	// After so many failures of the server in a row, no more paths are tried.
+	maxFailures = 16
 )
 
-// A Path is a valid store path, with what the store's database knows of it.
+// A Path is a valid store path, with its entry in the store's database.
 type Path struct {
 	StorePath  string
 	NarHash    string   // SHA-256, base16
@@ -44,18 +43,17 @@ type Path struct {
 	Signatures []string // NAME:BASE64
 }
 
-// Stats count paths. Their sum is the number of different paths that Push was
-// given.
+// Stats count paths. Their sum is the number of different paths given to Push.
 type Stats struct {
 	Uploaded     int
 	Deduplicated int // their NAR was known to the server, under another path or cache
 	Present      int // in the cache before
 	Filtered     int // signed by the key of an upstream cache
 	Failed       int
-	Bytes        int64 // of the NARs of what was uploaded
+	Bytes        int64 // of the uploaded NARs
 }
 
-// A PathError says why a path did not arrive.
+// A PathError is the reason why a path was not pushed.
 type PathError struct {
 	StorePath string
 	Err       error
@@ -65,7 +63,7 @@ func (e *PathError) Error() string { return fmt.Sprintf("push %s: %v", e.StorePa
 
 func (e *PathError) Unwrap() error { return e.Err }
 
-// A PushError says which paths did not arrive, in the order they were given.
+// A PushError has the paths that were not pushed, in the order they were given.
 type PushError struct {
 	Cache  string
 	Failed []*PathError
@@ -79,7 +77,7 @@ func (e *PushError) Error() string {
 	return text
 }
 
-// Unwrap gives the *PathErrors.
+// Unwrap returns the *PathErrors.
 func (e *PushError) Unwrap() []error {
 	errs := make([]error, len(e.Failed))
 	for i, failed := range e.Failed {
@@ -88,12 +86,12 @@ func (e *PushError) Unwrap() []error {
 	return errs
 }
 
-// Push uploads those of the paths that the cache misses, some at a time, begun in
-// the order given: with references first, a push that is broken off leaves few
-// paths without their references. Paths that fail don't keep it from trying the
-// others, unless it is for the token (the error is ErrToken), or because the
-// server fails again and again. If paths fail, its error is a *PushError, and
-// all others are in the cache or an upstream one.
+// Push uploads the paths that the cache lacks, several at a time, in the order
+// given: with references first, a cancelled push leaves few paths without their
+// references. After a path has failed, the others are still tried, unless the
+// reason is the token (the error is ErrToken), or the server fails again and
+// again. If paths fail, the error is a *PushError, and all other paths are in
+// the cache or an upstream one.
 func (c *Cache) Push(ctx context.Context, paths []Path, nar NAR) (Stats, error) {
 	p := &push{cache: c, nar: nar}
 	var items []*item
@@ -112,7 +110,7 @@ func (c *Cache) Push(ctx context.Context, paths []Path, nar NAR) (Stats, error) 
 	}
 	if err := c.findMissing(ctx, items); err != nil {
 		p.stats.Failed = len(items)
-		return p.stats, fmt.Errorf("ask Attic cache %s for missing paths: %w", c.options.Cache, err)
+		return p.stats, fmt.Errorf("cannot ask Attic cache %s for missing paths: %w", c.options.Cache, err)
 	}
 	var group errgroup.Group
 	group.SetLimit(c.options.Jobs)
@@ -147,7 +145,7 @@ func (c *Cache) signedUpstream(signature string) bool {
 	return c.Upstream(name)
 }
 
-// item is a path of a push.
+// item is a path to push.
 type item struct {
 	path    *Path
 	hash    string
@@ -156,7 +154,7 @@ type item struct {
 	err     error
 }
 
-// narInfo is what an upload is of.
+// narInfo is the description of an upload.
 type narInfo struct {
 	Cache      string   `json:"cache"`
 	Hash       string   `json:"store_path_hash"`
@@ -177,7 +175,7 @@ func (c *Cache) item(p *Path) *item {
 	i := &item{path: p}
 	base := path.Base(p.StorePath)
 	if path.Dir(p.StorePath) != c.storeDir || !baseName.MatchString(base) {
-		i.err = fmt.Errorf("it is no store path in the cache's store %s", c.storeDir)
+		i.err = fmt.Errorf("it is not a store path in the cache's store %s", c.storeDir)
 		return i
 	}
 	i.hash = base[:32]
@@ -213,12 +211,12 @@ func (c *Cache) item(p *Path) *item {
 	if i.info, err = json.Marshal(info); err != nil {
 		i.err = err
 	} else if len(i.info) > preambleMost {
-		i.err = fmt.Errorf("it has too many references: with %d bytes, what is to be said of it is longer than Attic takes", len(i.info))
+		i.err = fmt.Errorf("it has too many references: the description of %d bytes is longer than Attic takes", len(i.info))
 	}
 	return i
 }
 
-// findMissing asks the cache which of the items it does not have.
+// findMissing asks the cache which of the items it lacks.
 func (c *Cache) findMissing(ctx context.Context, items []*item) error {
 	asked := slices.DeleteFunc(slices.Clone(items), func(i *item) bool { return i.err != nil })
 	group, ctx := errgroup.WithContext(ctx)
@@ -249,7 +247,7 @@ func (c *Cache) missing(ctx context.Context, hashes []string, retries int) (map[
 	}
 	err := c.ask(ctx, call{method: http.MethodPost, name: "get-missing-paths", json: question, retries: retries}, &answer)
 	if err == nil && answer.Missing == nil {
-		err = errors.New("the server's answer does not say: is the address that of an Attic server?")
+		err = errors.New("the server's answer has no missing_paths: is the address that of an Attic server?")
 	}
 	if err != nil {
 		return nil, err
@@ -261,7 +259,7 @@ func (c *Cache) missing(ctx context.Context, hashes []string, retries int) (map[
 	return missing, nil
 }
 
-// upload sends an item. It says whether the server knew the NAR before.
+// upload sends an item. It reports whether the server knew the NAR before.
 func (c *Cache) upload(ctx context.Context, i *item, nar NAR) (known bool, err error) {
 	body := &upload{path: i.path, open: nar}
 	header := http.Header{}
@@ -290,15 +288,15 @@ func (c *Cache) upload(ctx context.Context, i *item, nar NAR) (known bool, err e
 	return answer.Kind == "Deduplicated", err
 }
 
-// push is a Push under way.
+// push is the state of a Push.
 type push struct {
 	cache *Cache
 	nar   NAR
 
 	mu     sync.Mutex
 	stats  Stats
-	inARow int   // failures for the server's trouble
-	ended  error // why no more paths are tried
+	inARow int   // failures of the server
+	ended  error // the reason why no more paths are tried
 }
 
 func (p *push) present() {
@@ -307,7 +305,7 @@ func (p *push) present() {
 	p.stats.Present++
 }
 
-// item uploads an item and draws the conclusions.
+// item uploads an item, and ends the push if no other can succeed.
 func (p *push) item(ctx context.Context, i *item) error {
 	if err := p.mayTry(ctx); err != nil {
 		return fmt.Errorf("not tried: %w", err)
@@ -328,8 +326,8 @@ func (p *push) item(ctx context.Context, i *item) error {
 	case errors.Is(err, ErrToken):
 		p.ended = err
 	case isTrouble(err):
-		if p.inARow++; p.inARow == hopeless && p.ended == nil {
-			p.ended = fmt.Errorf("the server failed %d paths in a row", hopeless)
+		if p.inARow++; p.inARow == maxFailures && p.ended == nil {
+			p.ended = fmt.Errorf("the server failed %d paths in a row", maxFailures)
 		}
 	}
 	return err
@@ -344,7 +342,7 @@ func (p *push) mayTry(ctx context.Context) error {
 	return p.ended
 }
 
-// isTrouble says whether an upload failed for a reason that other paths share.
+// isTrouble reports whether an upload failed for a reason that other paths share.
 func isTrouble(err error) bool {
 	var refused *refusal
 	if errors.As(err, &refused) {

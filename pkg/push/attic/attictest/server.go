@@ -179,7 +179,7 @@ func (s *Server) Uploads() []Upload {
 	return slices.Clone(s.uploads)
 }
 
-// Has says whether the cache has a store path.
+// Has reports whether the cache has a store path.
 func (s *Server) Has(storePath string) bool {
 	hash, _, _ := strings.Cut(path.Base(storePath), "-")
 	s.mu.Lock()
