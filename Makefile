@@ -6,7 +6,7 @@ SHELL := bash
 # The real programs that the tests and linters run, on PATH.
 testbench = eval "$$(scripts/testbench --env)" &&
 
-help: ## Say what there is to make
+help: ## List the targets
 	@awk -F ': .*## ' '/^[a-z]+:.* ## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build ## Build the example fleet here and push it to a binary cache in a directory
@@ -21,7 +21,7 @@ test: ## Install the real programs that the tests run against, lint, test
 	@scripts/fuzz
 	@$(testbench) NIX_MATRIX_REQUIRE_PARTS=$(if $(CI),1,$(NIX_MATRIX_REQUIRE_PARTS)) go test -timeout 40m ./...
 
-bench: build ## Measure what we claim about speed, into docs/performance.md too
+bench: build ## Measure the speed, into docs/performance.md too
 	@scripts/testbench nix-2.34 npm zstd
 	@$(testbench) go run ./internal/bench
 
@@ -35,5 +35,5 @@ lint: ## Check the format, the layers, the workflows and the scripts
 	@$(testbench) RUST_LOG=error zizmor --offline --quiet --no-progress --config .github/zizmor.yml action.yml .github/workflows/*.yml examples/workflows/*.yml
 	@$(testbench) find . \( -path ./.git -o -path './dist/nix-matrix-*' \) -prune -o -type f -exec awk 'FNR == 1 && (/^#!.*sh/ || FILENAME ~ /[.]sh$$/) { printf "%s%c", FILENAME, 0 }' {} + | xargs -0 shellcheck
 
-dist: ## Build what a release carries: dist/ for all systems, the same bytes everywhere
+dist: ## Build the files of a release: dist/ for all systems, the same bytes everywhere
 	@scripts/build-dist

@@ -16,8 +16,7 @@ import (
 
 const afterDeathName = "after-death"
 
-// afterDeath is the command that waits for the end of this process, and cleans up what it
-// has not cleaned up itself.
+// afterDeath returns the command that waits for the end of this process, and cleans up after it.
 func afterDeath() []string {
 	self, err := os.Executable()
 	if err != nil {
@@ -29,7 +28,7 @@ func afterDeath() []string {
 func newAfterDeath() *cobra.Command {
 	return &cobra.Command{
 		Use:    afterDeathName + " DIRECTORY",
-		Short:  "Clean up after another nix-matrix, once its end of stdin is closed",
+		Short:  "Clean up after another nix-matrix, at the end of stdin",
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -39,8 +38,7 @@ func newAfterDeath() *cobra.Command {
 	}
 }
 
-// relock encrypts again what the other process has decrypted. Nobody would hear of an
-// error.
+// relock encrypts again the files that the other process has decrypted. Nobody would see an error.
 func relock(ctx context.Context, data []byte) {
 	var undo gitcrypt.Relock
 	if json.Unmarshal(data, &undo) == nil {

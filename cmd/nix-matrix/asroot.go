@@ -13,7 +13,7 @@ const serveDirect = "serve-direct"
 func newServeDirect(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:    serveDirect + " DIRECTORY",
-		Short:  "Restore what comes by stdin, as root, for another nix-matrix",
+		Short:  "Restore store paths from stdin, as root, for another nix-matrix",
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

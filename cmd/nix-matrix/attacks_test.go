@@ -11,9 +11,9 @@ import (
 	"github.com/org/nix-matrix/pkg/job"
 )
 
-// attacks are single changes to a run, by who can write its artifacts. other is another
+// attacks are single changes to a run, by a job that can write its artifacts. other is another
 // run of the same workflow, in which all is good. They report whether there is anything
-// to change. Who has not the key can't seal; and whose word the jobs' own end confirms in
+// to change. A job without the key can't seal; and whose word the jobs' own end confirms in
 // nothing, in clear and with jobs that always pass, can be made up as a whole: there only
 // what changes a part of it is an attack.
 var attacks = map[string]func(g, other *gate) bool{
@@ -277,7 +277,7 @@ func at(doc any, way []string) any {
 	return doc
 }
 
-// set gives a part of a document another value, or removes it.
+// set sets another value in a part of a document, or removes it.
 func set(doc any, way []string, value any, remove bool) any {
 	key, last := way[0], len(way) == 1
 	switch part := doc.(type) {

@@ -26,22 +26,21 @@ func newBuild(a *app) *cobra.Command {
 		Short: "Build one entry of the matrix, without evaluating anything",
 		Long: `Builds one entry of the matrix that discover printed. Its plan and derivations
 come from the cache (or from files, with --plan and --drvs); no checkout is needed
-and no evaluator is started. What was built is pushed to the binary caches that
---push names.
+and no evaluator is started. Outputs are pushed to the binary caches that --push
+names.
 
-What earlier runs have built is restored from the cache, as far as this build takes it,
-and what is new is saved for later ones: in GitHub Actions by default, elsewhere with
+The outputs of earlier runs that this build needs are restored from the cache, and new
+outputs are saved for later runs: in GitHub Actions by default, elsewhere with
 --store-cache.
 
-A Result is written whatever happens: when the build fails, and when it is
-stopped by a signal.
+A Result is written in any case: when the build fails, and when a signal stops it.
 
 ` + secretsHelp,
 		Example: `  nix-matrix build --job "$(nix-matrix discover | jq '.include[0]')"
   nix-matrix build --job "$JOB" --push s3://my-cache --result result.json`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usage.Errorf("build takes no %q: give one row of the matrix with --job", args[0])
+				return usage.Errorf("build takes no %q. Give one row of the matrix with --job", args[0])
 			}
 			return nil
 		},
@@ -99,12 +98,12 @@ func (b *builder) run(ctx context.Context) error {
 	if err := b.placeResult(entry, result); err != nil {
 		return err
 	}
-	if interrupted := *result; b.resultFile != "-" { // whose reader may be what is waited for
-		interrupted.Outcome, interrupted.Error = job.OutcomeCancelled, "the worker was told twice to stop"
+	if interrupted := *result; b.resultFile != "-" { // a write to a pipe may wait for its reader
+		interrupted.Outcome, interrupted.Error = job.OutcomeCancelled, "a second signal stopped the worker"
 		a.onAbort(func() { _ = b.writeResult(&interrupted) })
 	}
 	err = b.build(ctx, entry, result)
-	a.onAbort(nil) // what is known now says more
+	a.onAbort(nil) // the Result says more now
 	if err != nil {
 		result.Error = err.Error()
 		result.Conclude(ctx.Err() != nil)
@@ -129,7 +128,7 @@ func (b *builder) run(ctx context.Context) error {
 	return nil
 }
 
-// saveResult hands the Result to the report of the run. Where that fails, the artifact has to do.
+// saveResult saves the Result for the report of the run. If that fails, the artifact takes its place.
 func (b *builder) saveResult(ctx context.Context, result *job.Result) {
 	if !b.app.action.Running() || b.docs.Cache == nil || ctx.Err() != nil {
 		return
@@ -139,9 +138,9 @@ func (b *builder) saveResult(ctx context.Context, result *job.Result) {
 	}
 }
 
-// build does the work. The error says why nothing could be built.
+// build builds the entry. The error says why nothing could be built.
 func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Result) (err error) {
-	defer recovered(&err) // so that the Result says it
+	defer recovered(&err) // so that it is in the Result
 	a := b.app
 	if b.wrong != nil {
 		return b.wrong
@@ -170,8 +169,8 @@ func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Resul
 	return err
 }
 
-// placeResult finds a place for the Result and puts a first one there: should
-// this process be killed, it is what tells about it.
+// placeResult chooses the file of the Result and writes a first one, which the report reads if this process
+// is killed.
 func (b *builder) placeResult(entry *job.Entry, result *job.Result) error {
 	a := b.app
 	if b.resultFile == "" && a.action.Running() {
@@ -207,7 +206,7 @@ func (b *builder) writeResult(result *job.Result) error {
 	}
 }
 
-// tellLogs hands the logs of what failed to the step that keeps them.
+// tellLogs sets the output with the logs of failed derivations, for the step that uploads them.
 func (b *builder) tellLogs(entry string) error {
 	dir := filepath.Join(b.logsDir, entry)
 	if logs, _ := filepath.Glob(filepath.Join(dir, "*.log")); b.logsDir == "" || len(logs) == 0 {
@@ -216,6 +215,6 @@ func (b *builder) tellLogs(entry string) error {
 	if err := b.docs.SealLogs(dir); err != nil {
 		return err
 	}
-	b.app.log.Printf("the whole logs of what failed are in %s", dir)
+	b.app.log.Printf("the whole logs of failed derivations are in %s", dir)
 	return b.app.action.SetOutput("logs", dir)
 }

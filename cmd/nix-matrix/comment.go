@@ -11,17 +11,17 @@ import (
 )
 
 const (
-	// maxCommentText is what somebody reads in a discussion, in bytes; the job's summary
-	// tells more.
+	// maxCommentText is the length of a comment that a person reads in a discussion, in bytes; the job's
+	// summary has more.
 	maxCommentText = 16 << 10
 	// commentTime is how long the verdict waits for its comment, however busy GitHub is.
 	commentTime = 2 * time.Minute
 )
 
-// comment puts the verdict into the comment of this id on the pull request, where
-// there is one and the token may. That it can't be had changes no verdict.
+// comment writes the verdict into the comment of this id on the pull request, if there is one and the token
+// may. A failure changes no verdict.
 func (a *app) comment(ctx context.Context, v *verdict.Verdict) {
-	const failed = "There is no comment on the pull request"
+	const failed = "Cannot comment on the pull request"
 	pull, err := a.action.PullRequest()
 	switch {
 	case err != nil:

@@ -29,10 +29,9 @@ func newDiscover(a *app) *cobra.Command {
 		Use:   "discover [INSTALLABLE…]",
 		Short: "Evaluate once and print the job matrix",
 		Long: `Evaluates the hosts and packages of a flake or a Nix file, and prints a job
-matrix with one entry for each host and a few for all the rest, by what there is to
-build that no substituter offers: as JSON into a file or a pipe, as a table on a
-terminal. Nothing is built. The derivations go into the cache
-as a pack, for "nix-matrix build" to fetch.
+matrix with one entry for each host and a few for all the rest, by the derivations that
+no substituter has: as JSON into a file or a pipe, as a table on a terminal. Nothing is
+built. The derivations go into the cache as a pack, for "nix-matrix build" to fetch.
 
 An INSTALLABLE is FLAKE[#ATTR], as for "nix build": . or .#nixosConfigurations,
 ./DIR, .?submodules=1 (Nix leaves out git submodules otherwise, and always what
@@ -41,13 +40,13 @@ Without an ATTR, all nixosConfigurations, darwinConfigurations,
 homeConfigurations, packages, checks, devShells and the formatter are taken.
 ATTR^OUT[,OUT] chooses outputs, ATTR^* takes all.
 
-What can't be evaluated is in the plan as failed, and makes the report red; the
-others go on.
+A target that cannot be evaluated is in the plan as failed, and makes the report red;
+the others go on.
 
 Private inputs are fetched with NIX_MATRIX_GITHUB_ACCESS_TOKEN, NIX_MATRIX_SSH_KEY,
 NIX_MATRIX_NETRC and NIX_MATRIX_CONF, and git-crypt unlocks the checkout with
 NIX_MATRIX_GIT_CRYPT_KEY for the time of the evaluation. With a text in
-NIX_MATRIX_ENCRYPTION_KEY all that is cached or uploaded is sealed.`,
+NIX_MATRIX_ENCRYPTION_KEY everything cached or uploaded is sealed.`,
 		Example: `  nix-matrix discover | jq .
   nix-matrix discover --json                        # the JSON on a terminal
   nix-matrix discover .#nixosConfigurations .#checks --push s3://my-cache
@@ -115,8 +114,8 @@ func (a *app) discover(ctx context.Context, flags *discoverFlags, planOut, drvsO
 	return a.emit(p, key, matrix, planOut, drvsOut, printJSON)
 }
 
-// openDiscovery runs the user's script, opens Nix and prepares a discovery. The caller closes the
-// Nix. with completes the options.
+// openDiscovery runs the user's script, opens Nix, which the caller closes, and prepares a discovery. with
+// completes the options.
 func (a *app) openDiscovery(ctx context.Context, flags *discoverFlags, options discover.Options, docs *documents.Store, scripts *hooks.Runner, with func(*discover.Options) error) (*discover.Discovery, *access.Nix, error) {
 	if err := scripts.SetUp(ctx, flags.setup); err != nil {
 		return nil, nil, err
@@ -160,7 +159,7 @@ func (a *app) emit(p *job.Plan, key string, matrix []byte, planFile, drvsFile st
 		a.action.Annotate(action.LevelNotice, "", notice)
 	}
 	if err := a.action.AddSummary(report.OutlookMarkdown(p, maxOutlook)); err != nil {
-		a.log.Warn("The job's summary could not be written", err)
+		a.log.Warn("Cannot write the job's summary", err)
 	}
 	outputs := map[string]string{
 		"matrix":    string(matrix),

@@ -25,30 +25,31 @@ func newGC(a *app) *cobra.Command {
 	g := &collector{app: a}
 	cmd := &cobra.Command{
 		Use:   "gc",
-		Short: "Remove from the cache what nobody will look for any more",
-		Long: `Removes from the cache what was stored with this --id, by whichever branch or pull
-request, and will not be looked for any more:
+		Short: "Remove entries from the cache that no run needs any more",
+		Long: `Removes from the cache the entries of this --id, of any branch or pull request, that
+no run needs any more:
 
   - plans and packs of derivations that were not used within --keep;
   - evaluations, flake inputs, records and indexes that were not used within --keep,
     but never the newest of a branch or pull request;
   - packs of store paths that no index names;
-  - with --budget, what was not used for longest, until the rest fits: first of pull
-    requests and merge queues, then of other branches, and of the default branch only
-    when nothing else is left, but never its newest record and index.
+  - with --budget, the entries that were not used for longest, until the rest fits:
+    first of pull requests and merge queues, then of other branches, and of the
+    default branch only when nothing else is left, but never its newest record and
+    index.
 
-What others have stored, and other ids, is left alone. For the Actions cache it needs
-a token with the permission actions: write in ` + action.GitHubVariable + `, and the
-repository's name in GITHUB_REPOSITORY; a workflow with "command: gc" has both. A
-directory does not know when something was used, so there it counts when it was saved.
+Entries of other programs and other ids stay. For the Actions cache it needs a token
+with the permission actions: write in ` + action.GitHubVariable + `, and the repository's
+name in GITHUB_REPOSITORY; a workflow with "command: gc" has both. A directory does not
+record the last use, so there the time of saving counts.
 
-Exits with 1 if something could not be removed, with 3 if the token may not even look.`,
+Exits with 1 if a removal failed, with 3 if the token may not list the cache.`,
 		Example: `  nix-matrix gc --dry-run
   nix-matrix gc --cache dir:/srv/cache --keep 2d --budget 5GB
   GITHUB_REPOSITORY=me/fleet ` + action.GitHubVariable + `=$(gh auth token) nix-matrix gc --cache actions --dry-run`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usage.Errorf("gc takes no %q: it looks at all that was stored with --id", args[0])
+				return usage.Errorf("gc takes no %q: it looks at all entries of --id", args[0])
 			}
 			return nil
 		},
@@ -107,7 +108,7 @@ func (g *collector) open() (collect.Cache, error) {
 		}
 		files, ok := c.(cache.Collectable)
 		if !ok {
-			return nil, usage.Errorf("--cache %s: nothing can be removed there", a.cache)
+			return nil, usage.Errorf("cannot remove anything from --cache %s", a.cache)
 		}
 		return collect.Directory(files), nil
 	}

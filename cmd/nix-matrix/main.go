@@ -26,49 +26,49 @@ import (
 // version is set when a release is built.
 var version = "dev"
 
-// Exit codes, as --help says them.
+// The exit codes that --help lists.
 const (
 	exitRed         = 1
 	exitUsage       = 2
 	exitUnfit       = 3
-	exitInterrupted = 130 // as a shell says it of SIGINT
+	exitInterrupted = 130 // as a shell has it for SIGINT
 )
 
 func main() {
 	hideMemory()
 	app := newApp(streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}, os.Getenv)
 	ctx, stop := context.WithCancelCause(context.Background())
-	go app.heed(signals(), stop)
+	go app.handleSignals(signals(), stop)
 	os.Exit(app.run(ctx, os.Args[1:]))
 }
 
-// signals are those that end the program. That the reader of a pipe is gone is an error
-// of who writes to it, so that what is to be cleaned up is.
+// signals returns the signals that end the program. SIGPIPE is not among them: a pipe without a reader is an
+// error of the write, after which the program cleans up.
 func signals() <-chan os.Signal {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	told := make(chan os.Signal, 2)
-	signal.Notify(told, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	return told
+	received := make(chan os.Signal, 2)
+	signal.Notify(received, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	return received
 }
 
-// heed stops the program politely at the first signal, and ends it at a second Ctrl-C. Not
-// so at a SIGTERM after it: that is how a runner goes on cancelling, and the Result is
-// being written; nor at a Ctrl-C after another signal.
-func (a *app) heed(told <-chan os.Signal, stop context.CancelCauseFunc) {
-	if !second(told, stop) {
+// handleSignals cancels the context at the first signal, and ends the program at a second Ctrl-C. A SIGTERM
+// after the first signal does not: a runner cancels that way, while the Result is being written. Nor does a
+// Ctrl-C after another signal.
+func (a *app) handleSignals(received <-chan os.Signal, stop context.CancelCauseFunc) {
+	if !second(received, stop) {
 		return
 	}
 	a.abort()
 	child.EndAll()
-	signal.Reset(os.Interrupt) // whoever does not want to wait for git-crypt need not
+	signal.Reset(os.Interrupt) // a third Ctrl-C does not wait for git-crypt
 	_ = a.secretDir.Close()
 	os.Exit(exitInterrupted)
 }
 
-// second calls stop at the first signal and reports at the second Ctrl-C that there was one.
-func second(told <-chan os.Signal, stop context.CancelCauseFunc) bool {
+// second calls stop at the first signal, and returns true at the second Ctrl-C.
+func second(received <-chan os.Signal, stop context.CancelCauseFunc) bool {
 	interrupts := 0
-	for sig := range told {
+	for sig := range received {
 		stop(fmt.Errorf("%v signal received", sig))
 		stop = func(error) {}
 		if sig == os.Interrupt {
@@ -81,15 +81,14 @@ func second(told <-chan os.Signal, stop context.CancelCauseFunc) bool {
 	return false
 }
 
-// onAbort sets what is done before an end the hard way, while everything else goes on; nil
-// is nothing.
+// onAbort sets the function that abort calls while everything else goes on; nil for none.
 func (a *app) onAbort(do func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.atAbort = do
 }
 
-// abort does what is to be done before an end the hard way: the secrets are removed first.
+// abort prepares the end at a second Ctrl-C: it removes the secrets first.
 func (a *app) abort() {
 	a.secretDir.Remove()
 	a.mu.Lock()
@@ -126,12 +125,12 @@ func (a *app) run(ctx context.Context, args []string) int {
 	err := execute(ctx, root)
 	a.log.Close()
 	if cerr := a.secretDir.Close(); cerr != nil {
-		a.log.Warn("Not all secrets were removed", cerr)
+		a.log.Warn("Cannot remove all secrets", cerr)
 	}
 	return a.exitCode(ctx, err)
 }
 
-// exitCode tells why the program ends, and returns the code that it ends with.
+// exitCode reports why the program ends, and returns its exit code.
 func (a *app) exitCode(ctx context.Context, err error) int {
 	var wrong *usage.Error
 	var red *redError
@@ -139,11 +138,11 @@ func (a *app) exitCode(ctx context.Context, err error) int {
 	case err == nil:
 		return 0
 	case errors.As(err, &red) && ctx.Err() != nil:
-		return exitInterrupted // the verdict has been told
+		return exitInterrupted // the verdict is printed
 	case errors.As(err, &red):
-		return exitRed // likewise
+		return exitRed // the verdict is printed
 	case ctx.Err() != nil:
-		a.fail("Interrupted", fmt.Errorf("interrupted: %w", context.Cause(ctx))) // what it has led to tells nothing more
+		a.fail("Interrupted", fmt.Errorf("interrupted: %w", context.Cause(ctx))) // the errors that it caused say nothing more
 		return exitInterrupted
 	case errors.As(err, &wrong):
 		a.fail("Wrong usage", err)
@@ -168,24 +167,24 @@ func execute(ctx context.Context, root *cobra.Command) (err error) {
 	return root.ExecuteContext(ctx)
 }
 
-// recovered makes an error of a panic.
+// recovered turns a panic into an error.
 func recovered(err *error) {
 	if v := recover(); v != nil {
 		*err = &crashError{v, debug.Stack()}
 	}
 }
 
-// crashError is a mistake in this program, or in a library.
+// A crashError is a bug of this program or of a library.
 type crashError struct {
 	value any
 	stack []byte
 }
 
 func (e *crashError) Error() string {
-	return fmt.Sprintf("nix-matrix crashed: %v. Please report it with what the log says", e.value)
+	return fmt.Sprintf("nix-matrix crashed: %v. Report it, with the log", e.value)
 }
 
-// fail tells why the program ends, once.
+// fail reports why the program ends, once.
 func (a *app) fail(title string, err error) {
 	_, _ = fmt.Fprintf(a.streams.err, "nix-matrix: %s\n", text.NoCommands(text.Plain(err.Error())))
 	if crash, ok := errors.AsType[*crashError](err); ok {
@@ -194,7 +193,7 @@ func (a *app) fail(title string, err error) {
 	a.action.Annotate(action.LevelError, title, err.Error())
 }
 
-// redError says that the program did its work, and the result is not green.
+// A redError says that the program did its work, and the verdict is not green.
 type redError struct{ verdict string }
 
 func (e *redError) Error() string { return e.verdict }

@@ -27,7 +27,7 @@ func TestCrash(t *testing.T) {
 	a := newApp(streams{out: &log, err: &log}, func(string) string { return "" })
 	err := execute(t.Context(), &cobra.Command{RunE: func(*cobra.Command, []string) error { panic("here") }, Args: cobra.ArbitraryArgs})
 	a.fail("nix-matrix failed", err)
-	if !strings.HasPrefix(log.String(), "nix-matrix: nix-matrix crashed: here. Please report it") || !strings.Contains(log.String(), "main_test.go") {
+	if !strings.HasPrefix(log.String(), "nix-matrix: nix-matrix crashed: here. Report it, with the log") || !strings.Contains(log.String(), "main_test.go") {
 		t.Errorf("got %s", &log)
 	}
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// pages say where and how a verdict is shown. An empty file name is none.
+// pages have the files and formats of a verdict. An empty file name is none.
 type pages struct {
 	summary string // Markdown; - is the standard output
 	html    string
@@ -32,10 +32,10 @@ func (p *pages) flags(cmd *cobra.Command) {
 	addFlag(cmd, flagvalue.Bool(&p.json, false), "json", "print the verdict as JSON")
 }
 
-// check refuses names that cannot be written to, before there is any work to lose.
+// check returns an error if a file cannot be written, before any work is done.
 func (p *pages) check() error {
 	if p.json && p.summary == "-" {
-		return usage.Errorf("--json and --summary - both write to the standard output: give --summary a file")
+		return usage.Errorf("--json and --summary - both write to the standard output. Give --summary a file")
 	}
 	if info, err := os.Stat(p.html); p.html != "" && (err == nil && info.IsDir() || strings.HasSuffix(p.html, "/")) {
 		p.html = filepath.Join(p.html, "report.html")
@@ -59,7 +59,7 @@ func (p *pages) check() error {
 	return nil
 }
 
-// origin says what a verdict on a plan is about. In a workflow, that is its commit.
+// origin returns the origin of a plan, with the commit in a workflow.
 func (a *app) origin(p *job.Plan) *verdict.Origin {
 	if p == nil {
 		return nil

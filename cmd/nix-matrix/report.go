@@ -25,14 +25,14 @@ func newReport(a *app) *cobra.Command {
 		Use:   "report --plan FILE --results DIR",
 		Short: "Give the verdict on a plan and its results",
 		Long: `Compares the results with the plan, target by target. The verdict is green only
-if every target of the plan was built, or skipped for a reason in the plan; what
-is missing, crashed or never started is red. Exits with 0 only if it is green.
+if every target of the plan was built, or skipped for a reason in the plan; a target
+whose job is missing, crashed or never started is red. Exits with 0 only if it is green.
 
 In a workflow it wants --needs, and judges no plan but the one that the discover job
 exports there as its output plan, or in the rows of its output matrix. The outputs
 matrix and count, where the job exports them, must be about the same entries.
 
-What was sealed needs the same NIX_MATRIX_ENCRYPTION_KEY here.
+Sealed documents need the same NIX_MATRIX_ENCRYPTION_KEY here.
 
 With --comment, the verdict is in a comment on the pull request too, which each run
 brings up to date. It takes a token with the permission pull-requests: write from
@@ -69,7 +69,7 @@ type reporter struct {
 	pages   pages
 	comment bool
 	packing packing
-	// missingOK makes what the cache lacks an output of the step instead of a verdict.
+	// missingOK makes documents that the cache lacks an output of the step instead of a verdict.
 	missingOK bool
 }
 
@@ -83,7 +83,7 @@ func (r *reporter) run(ctx context.Context) error {
 		return err
 	}
 	if r.plan == "" {
-		return usage.Errorf("there is no plan: give one with --plan")
+		return usage.Errorf("cannot report without a plan. Give one with --plan")
 	}
 	if a.action.Running() {
 		if r.docs.Cache, err = a.openCache(); err != nil {
@@ -126,7 +126,7 @@ func (r *reporter) openCache() {
 	}
 }
 
-// tell gives the verdict in all the places where it is looked for.
+// tell writes the verdict to files, the summary, annotations, outputs and the comment.
 func (r *reporter) tell(ctx context.Context, v *verdict.Verdict) error {
 	a := r.app
 	options := report.SummaryOptions{RunURL: a.action.RunURL(), MaxBytes: action.MaxSummary}

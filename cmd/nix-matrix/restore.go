@@ -16,21 +16,20 @@ func newRestore(a *app) *cobra.Command {
 	r := &restorer{app: a}
 	cmd := &cobra.Command{
 		Use:   "restore [STORE-PATH…]",
-		Short: "Bring store paths from the cache into the Nix store",
-		Long: `Brings into the Nix store what "nix-matrix save" has put into the cache: the closures
-of the store paths that are named, or everything that the newest index names. What is
-in the store already is not read. What refers to paths that only a substituter has is
-restored too, and Nix fetches those.
+		Short: "Restore store paths from the cache",
+		Long: `Restores the store paths that "nix-matrix save" has saved in the cache: the closures
+of the paths that are named, or all paths of the newest index. Paths that are valid
+already are not read. Nix fetches the references that only a substituter has.
 
-A path is only taken if its contents have the hash that the index says, and the
-cache gives a job only what was saved by its own branch or pull request, the one that
-it goes to, and the default branch. A Nix daemon must trust this user (trusted-users in
+A path is restored only if its contents have the hash in the index. A job reads the
+packs of its own branch or pull request, of the branch that it merges into, and of the
+default branch. A Nix daemon must trust this user (trusted-users in
 nix.conf), or takes only what has a content address or a signature by a trusted key. So
 does a job for a pull request or a merge queue, on a runner that GitHub does not host,
-unless the cache is sealed or a directory: anybody may have written what it reads.
+unless the cache is sealed or a directory, because anybody can write to the cache.
 
-In GitHub Actions nothing that is wrong with the cache is an error: it costs a warning,
-and what is missing is built. The key of what was sealed comes from ` + access.EncryptionVariable + `.`,
+In GitHub Actions no fault of the cache is an error: it costs a warning, and missing
+paths are built. The key of a sealed cache comes from ` + access.EncryptionVariable + `.`,
 		Example: `  nix-matrix restore
   nix-matrix restore --cache dir:/srv/cache /nix/store/…-nixos-system-pi3
   nix-matrix restore --store /mnt --engine protocol`,
@@ -38,7 +37,7 @@ and what is missing is built. The key of what was sealed comes from ` + access.E
 	}
 	r.restoreFlags(a, cmd)
 	r.rootFlag(cmd)
-	addFlag(cmd, flagvalue.Bool(&r.json, false), "json", "print what was restored as JSON")
+	addFlag(cmd, flagvalue.Bool(&r.json, false), "json", "print the counts of the restore as JSON")
 	a.idFlag(cmd)
 	a.cacheFlag(cmd)
 	return cmd
@@ -67,7 +66,7 @@ func (r *restorer) run(ctx context.Context, args []string) error {
 	return r.tell(restored)
 }
 
-// tell says what was restored to who is to read it.
+// tell sets the output and prints the counts of the restore.
 func (r *restorer) tell(restored storecache.Restored) error {
 	a := r.app
 	if err := a.action.SetOutput("restored", strconv.Itoa(restored.Paths)); err != nil {

@@ -29,7 +29,7 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// app is what all commands share.
+// An app has the state that all commands share.
 type app struct {
 	streams streams
 	getenv  func(string) string
@@ -43,7 +43,7 @@ type app struct {
 	secretDir secretdir.Dir // for files with secrets
 
 	mu      sync.Mutex
-	atAbort func() // what else is to be done before an end the hard way
+	atAbort func() // for a second Ctrl-C
 }
 
 func newApp(s streams, getenv func(string) string) *app {
@@ -68,19 +68,19 @@ func newApp(s streams, getenv func(string) string) *app {
 	return a
 }
 
-// A jobLog shows what happens to a person, in the log and on the page of the run.
+// A jobLog shows progress and warnings, in the log and on the page of the run.
 type jobLog struct {
 	*progress.Display
 	page *action.Action
 }
 
-// Warn tells of a fault that is no error, in the log and on the page of the run.
+// Warn logs a fault that is no error, and puts it on the page of the run.
 func (l *jobLog) Warn(title string, err error) {
 	l.Warnf("%s: %v", title, err)
 	l.page.Annotate(action.LevelWarning, title, err.Error())
 }
 
-// Warnf tells of it in the log alone.
+// Warnf logs a fault that is no error.
 func (l *jobLog) Warnf(format string, args ...any) { l.Display.Warn(format, args...) }
 
 func newRoot(a *app) *cobra.Command {
@@ -94,25 +94,25 @@ every host and package once, in parallel, and never evaluates twice.
   build      builds one entry of it, without evaluating anything
   report     gives the verdict
   run        does all of that on this machine
-  restore    brings store paths from the cache, before whatever build you have
-  save       puts what is new into the cache, after it
-  gc         removes from the cache what nobody will look for any more
-  unseal     shows what was sealed with encryption_key
+  restore    restores store paths from the cache, before a build of your own
+  save       saves new store paths in the cache, after it
+  gc         removes entries from the cache that no run needs any more
+  unseal     prints a file that was sealed with encryption_key
 
-A derivation is what Nix builds. A target is a host, a package or whatever else you ask for
-by an attribute: a derivation, with all others that it needs. An entry is a row of the
-matrix, with one target or several; in GitHub Actions it is one job.
+A derivation describes one build for Nix. A target is a host, a package or another attribute that
+you ask for: a derivation, with all others that it needs. An entry is a row of the matrix,
+with one target or several; in GitHub Actions it is one job.
 
 Exit codes: 0 done (for report and run: green), 1 something is red, 2 wrong
 usage, 3 the environment is not usable (no Nix, a Nix daemon or a --store that is away
-or refuses this user, no permission, a full disk), 130 interrupted by a signal (what was
-finished is pushed and reported nonetheless).
+or refuses this user, no permission, a full disk), 130 interrupted by a signal (finished
+builds are pushed and reported nonetheless).
 
 In GitHub Actions, each flag's default is the action's input of the same name
 with underscores. Secrets are taken from the environment only.`,
 		Example: `  nix-matrix run                                    # all of the flake in this directory
   nix-matrix run --push file:///srv/cache           # … and fill a binary cache
-  nix-matrix discover .#nixosConfigurations         # just see what there is
+  nix-matrix discover .#nixosConfigurations         # only list the targets
   nix-matrix run -f default.nix -A system -A home   # no flake`,
 		Version:       version,
 		SilenceUsage:  true,
@@ -168,7 +168,7 @@ func (a *app) cacheFlag(cmd *cobra.Command) {
 // cacheHelp is for the command line, where the default is not the input's.
 var cacheHelp = inputs.Help("cache") + "; default: actions in GitHub Actions, elsewhere a directory below $XDG_CACHE_HOME"
 
-// cacheValue is the name of a cache; that of GitHub Actions is one only if actions is true.
+// cacheValue returns the value of a flag for a cache. That of GitHub Actions is one only if actions is true.
 func cacheValue(to *string, actions bool) *flagvalue.Scalar[string] {
 	kind, must := "dir:PATH", "must be dir:PATH"
 	if actions {
@@ -183,7 +183,7 @@ func cacheValue(to *string, actions bool) *flagvalue.Scalar[string] {
 	})
 }
 
-// missingFlag is for action.yml, which fetches as artifacts what the cache lacks.
+// missingFlag adds the flag for action.yml, which fetches artifacts if the cache lacks documents.
 func missingFlag(cmd *cobra.Command, ok *bool) {
 	bindAs(cmd, flagvalue.Bool(ok, false), "missing-ok", "")
 	_ = cmd.Flags().MarkHidden("missing-ok")
@@ -196,8 +196,8 @@ func or(value, otherwise string) string {
 	return value
 }
 
-// openCache opens the cache that the flag names. In GitHub Actions, a cache
-// that can't be had is nil and a warning: it only makes things faster.
+// openCache opens the cache that the flag names. In GitHub Actions, a cache that is not available is nil
+// and a warning, because a cache only makes things faster.
 func (a *app) openCache() (cache.Cache, error) {
 	switch {
 	case a.inActions():
@@ -216,17 +216,17 @@ func (a *app) openCache() (cache.Cache, error) {
 	}
 }
 
-// inActions says whether the cache is that of GitHub Actions.
+// inActions reports whether the cache is that of GitHub Actions.
 func (a *app) inActions() bool { return a.cache == "actions" || a.cache == "" && a.action.Running() }
 
-// cachePath is the directory of a cache that is one.
+// cachePath returns the directory of a cache.
 func cachePath(name string) (string, error) {
 	if path, ok := strings.CutPrefix(name, "dir:"); ok {
 		return path, nil
 	}
 	base, err := os.UserCacheDir()
 	if err != nil {
-		return "", usage.Errorf("there is no place for a cache (%w): name one with --cache dir:PATH", err)
+		return "", usage.Errorf("cannot find a directory for the cache: %w. Name one with --cache dir:PATH", err)
 	}
 	return filepath.Join(base, "nix-matrix", "cache"), nil
 }

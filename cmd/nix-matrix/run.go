@@ -33,15 +33,15 @@ func newRun(a *app) *cobra.Command {
 		Use:   "run [INSTALLABLE…]",
 		Short: "Discover, build, push and report on this machine",
 		Long: `Does on this machine what a workflow does on many: evaluates once, builds all
-entries with the installed Nix, pushes what was built, and gives a verdict. For
-trying things out, and for repeating at home what failed in CI.
+entries with the installed Nix, pushes the outputs, and gives a verdict. For trying
+things out, and for reproducing a failure of CI locally.
 
 The plan and the results are kept below the directory of --cache. See "nix-matrix
 discover --help" for what an INSTALLABLE is.
 
-Ctrl-C stops the builds, pushes what is built and reports the rest as cancelled; a
-second one ends everything at once. Nothing that is started here can ask a question at
-the terminal: an ssh key with a passphrase needs an agent, and a new host a line in
+Ctrl-C stops the builds, pushes the finished outputs and reports the rest as cancelled;
+a second one ends everything at once. No program that is started here can ask a question
+at the terminal: an ssh key with a passphrase needs an agent, and a new host a line in
 known_hosts.
 
 ` + secretsHelp + `
@@ -131,7 +131,7 @@ func (r *runner) run(ctx context.Context) error {
 		return err
 	}
 	if err := documents.WriteFile(filepath.Join(dir, "plan.json"), data); err != nil {
-		a.log.Warn("The plan is not kept", err)
+		a.log.Warn("Cannot keep the plan", err)
 	}
 	tell(a.log, plan)
 	key := job.PlanKey(a.id, "", data)(0)
@@ -143,7 +143,7 @@ func (r *runner) run(ctx context.Context) error {
 		v.Notices = append(v.Notices, "The run was stopped at the first failure, as --fail-fast wants.")
 	}
 	if err := r.tellOutputs(context.WithoutCancel(ctx), env.Nix, v); err != nil {
-		a.log.Warn("Outputs are not all linked", err)
+		a.log.Warn("Cannot link all outputs", err)
 	}
 	a.log.Close()
 	shown := report.SummaryOptions{RunURL: a.action.RunURL()}
@@ -156,8 +156,8 @@ func (r *runner) run(ctx context.Context) error {
 	return nil
 }
 
-// openCache opens the cache in a directory, and makes a place there for the plan and the
-// results. A disk that is full is no error: nothing is kept, then.
+// openCache opens the cache in a directory, and makes a directory there for the plan and the results. On a
+// full disk, nothing is kept, which is no error.
 func (r *runner) openCache(path string) (c cache.Cache, dir string, err error) {
 	dir, err = r.dir(path)
 	if err == nil {
@@ -170,15 +170,15 @@ func (r *runner) openCache(path string) (c cache.Cache, dir string, err error) {
 	return c, dir, err
 }
 
-// dir is the directory for the plan and the results of this id, in that of the cache.
-// Those of the last run are removed.
+// dir returns a directory for the plan and the results of this id, below that of the cache. Those of the last
+// run are removed.
 func (r *runner) dir(cache string) (string, error) {
 	dir := filepath.Join(cache, "run", r.app.id)
 	if err := os.RemoveAll(dir); err != nil {
-		return dir, fmt.Errorf("remove the results of the last run: %w", err)
+		return dir, fmt.Errorf("cannot remove the results of the last run: %w", err)
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "results"), 0o750); err != nil {
-		return dir, fmt.Errorf("make a place for the results: %w", err)
+		return dir, fmt.Errorf("cannot make a directory for the results: %w", err)
 	}
 	return dir, nil
 }
@@ -191,7 +191,7 @@ func (r *runner) work(ctx context.Context, w *build.Worker, key, dir string) []*
 	errs := make([]error, len(w.Plan.Entries))
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	plain := &documents.Store{} // what stays on this machine is not sealed
+	plain := &documents.Store{} // documents on this machine are not sealed
 	var g errgroup.Group
 	g.SetLimit(r.jobs)
 	for i := range w.Plan.Entries {
@@ -211,7 +211,7 @@ func (r *runner) work(ctx context.Context, w *build.Worker, key, dir string) []*
 	}
 	_ = g.Wait()
 	if errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil }); len(errs) > 0 {
-		a.log.Warn(fmt.Sprintf("%d of %d results are not kept", len(errs), len(results)), errs[0])
+		a.log.Warn(fmt.Sprintf("Cannot keep %d of %d results", len(errs), len(results)), errs[0])
 	}
 	return results
 }

@@ -17,18 +17,18 @@ func newSave(a *app) *cobra.Command {
 	s := &saver{app: a}
 	cmd := &cobra.Command{
 		Use:   "save [STORE-PATH…]",
-		Short: "Put store paths into the cache that are not in it yet",
-		Long: `Puts store paths into the cache, for "nix-matrix restore" to bring them back: what has
-become valid since restore was called, or the closures of the paths that are named. What
-the cache has already is not saved again.
+		Short: "Save new store paths in the cache",
+		Long: `Saves store paths in the cache, for "nix-matrix restore": the paths that became valid
+since the restore, or the closures of the paths that are named. A path that is in the
+cache already is not saved again.
 
-By default that is what no public cache has: what was built here, and what nobody has
-signed, with the sources that it refers to. With --store-cache all it is everything but
-derivations. What restore brings is kept within --store-cache-limit; the directory or the
-Actions cache itself is made smaller by "nix-matrix gc".
+By default only paths that no public cache has are saved: those built here, and those
+without a signature, with the sources that they refer to. With --store-cache all, all
+paths but derivations are saved. The packs that restore reads stay within
+--store-cache-limit; "nix-matrix gc" makes the directory or the Actions cache smaller.
 
-In GitHub Actions nothing that is wrong with the cache is an error. With a text in
-` + access.EncryptionVariable + ` all of it is sealed.`,
+In GitHub Actions no fault of the cache is an error. With a text in
+` + access.EncryptionVariable + ` everything is sealed.`,
 		Example: `  nix-matrix restore && nix build .#all && nix-matrix save
   nix-matrix save --store-cache all --cache dir:/srv/cache ./result`,
 		RunE: func(cmd *cobra.Command, args []string) error { return s.run(cmd.Context(), args) },
@@ -36,7 +36,7 @@ In GitHub Actions nothing that is wrong with the cache is an error. With a text 
 	s.policyFlag(cmd, storecache.Built)
 	s.limitFlag(cmd)
 	s.rootFlag(cmd)
-	addFlag(cmd, flagvalue.Bool(&s.json, false), "json", "print what was saved as JSON")
+	addFlag(cmd, flagvalue.Bool(&s.json, false), "json", "print the counts of the save as JSON")
 	a.idFlag(cmd)
 	a.cacheFlag(cmd)
 	return cmd

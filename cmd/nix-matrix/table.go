@@ -5,12 +5,10 @@ import (
 	"github.com/org/nix-matrix/pkg/report"
 )
 
-// maxOutlook is how much of a job's summary discovery takes, in bytes. The report's
-// tells more.
+// maxOutlook is the length of discovery's part of a job's summary, in bytes. The report's has more.
 const maxOutlook = 64 << 10
 
-// tell shows the Plan on the log: first what is built, and last what needs somebody
-// to look at it.
+// tell logs the Plan: first the entries, and last the failures and notices.
 func tell(show *jobLog, p *job.Plan) {
 	outlook := report.NewOutlook(p, show.Width())
 	for _, lines := range [][]string{outlook.Entries, outlook.Skipped, outlook.Counts} {

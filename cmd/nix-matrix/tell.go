@@ -10,8 +10,7 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// announce shows in a line what became of an entry, and puts what went wrong on
-// the run's page.
+// announce logs the outcome of an entry in a line, and annotates the run's page with its failures.
 func (a *app) announce(r *job.Result) {
 	took := text.Duration(r.Finished.Sub(r.Started))
 	if r.Outcome.OK() {
@@ -29,7 +28,7 @@ func (a *app) announce(r *job.Result) {
 	}
 }
 
-// explain shows all that is known of what went wrong in an entry.
+// explain logs the details of the failures of an entry.
 func (a *app) explain(r *job.Result) {
 	if lines := report.TimeLine(r); lines != "" {
 		a.log.Printf("%s", lines)

@@ -95,8 +95,8 @@ in
 	}
 }
 
-// lost gives the output of a derivation that is in the store and not in the binary
-// cache, or nothing.
+// lost returns the output of a derivation that is in the store and not in the binary
+// cache, or an empty text.
 func lost(t *testing.T, destination string, b job.DrvBuild) string {
 	t.Helper()
 	drv, err := os.ReadFile(b.DrvPath)

@@ -25,7 +25,7 @@ type runCase struct {
 	merges           string // base of a merge group
 	from             string // repository of a pull request's head
 	heads            []string
-	secrets          bool // GitHub gives them to the job
+	secrets          bool // the job gets them
 	outside          bool // of GitHub Actions
 }
 

@@ -9,9 +9,9 @@ import (
 func newUnseal(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "unseal FILE",
-		Short: "Show a plan, a result or a log that was sealed",
-		Long: `Prints a file out of an artifact that was sealed: a plan, a result, or the log of
-what failed. The secret encryption_key is taken from the environment variable
+		Short: "Print a sealed plan, result or log",
+		Long: `Prints a sealed file of an artifact: a plan, a result, or the log of a failed build.
+The secret encryption_key is taken from the environment variable
 NIX_MATRIX_ENCRYPTION_KEY, or, where the workflow has only that one, git_crypt_key from
 NIX_MATRIX_GIT_CRYPT_KEY.`,
 		Example: `  NIX_MATRIX_ENCRYPTION_KEY=$(pass ci/nix-matrix) nix-matrix unseal plan.json | jq .`,

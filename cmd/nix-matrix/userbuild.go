@@ -11,7 +11,7 @@ import (
 	"github.com/org/nix-matrix/pkg/storecache"
 )
 
-// open opens the cache and Nix for a build of the user's own.
+// open opens the cache and Nix for a user's own build.
 func (p *packing) open(ctx context.Context, a *app) (*reuse.UserBuild, *nix.Nix, error) {
 	docs, err := a.documents(nil)
 	if err != nil {
@@ -38,7 +38,7 @@ func (p *packing) open(ctx context.Context, a *app) (*reuse.UserBuild, *nix.Nix,
 	return &reuse.UserBuild{Cache: &reuse.Cache{Docs: docs, Log: a.log}, Root: root, Before: before, Warn: a.warnCache}, n, nil
 }
 
-// beforeFile is where restore leaves for save which paths were valid.
+// beforeFile returns the file in which restore writes for save which paths were valid.
 func (a *app) beforeFile() (string, error) {
 	if a.action.Running() {
 		dir, err := a.action.StateDir(a.id)
@@ -48,7 +48,7 @@ func (a *app) beforeFile() (string, error) {
 	return filepath.Join(path, "run", a.id+"-before.json"), err
 }
 
-// storePaths reads arguments that are store paths, or lead to such, else those of the input.
+// storePaths returns the store paths of arguments, or of symlinks to them, else those of the input.
 func (a *app) storePaths(args []string) ([]string, error) {
 	if len(args) == 0 {
 		args = a.action.Lines("paths")
@@ -64,8 +64,7 @@ func (a *app) storePaths(args []string) ([]string, error) {
 	return paths, nil
 }
 
-// warnCache returns an error of the cache, or of its content, or warns of it: in a workflow nothing
-// that is wrong with the cache is an error.
+// warnCache warns of an error of the cache or of its content in a workflow, and returns it elsewhere.
 func (a *app) warnCache(ctx context.Context, title string, err error) error {
 	var wrong *usage.Error
 	ours := errors.Is(err, storecache.ErrSource) && !errors.Is(err, nix.ErrUntrusted)

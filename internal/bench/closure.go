@@ -36,7 +36,7 @@ type closure struct {
 	tenth   string // below it, the path that has a tenth of the bytes in its
 	rebuilt string // like all, but for paths with 1 % of the bytes, which are others
 	bytes   int64  // of the NARs of all
-	conf    string // NIX_CONFIG of who trusts its signatures
+	conf    string // NIX_CONFIG that trusts its signatures
 }
 
 // A storePath is made of files of this machine.
@@ -95,7 +95,7 @@ func (b *bench) newClosure(ctx context.Context) (*closure, error) {
 	return c, b.makeStore(ctx, c, made)
 }
 
-// name gives the path a name and a hash, which nobody else has.
+// name sets a name and a hash of the path that no other path has.
 func (p *storePath) name(name string) {
 	sum := sha256.New()
 	fmt.Fprintln(sum, name)

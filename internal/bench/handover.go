@@ -24,7 +24,7 @@ const (
 	handoverSample = 2 // hosts of which a pack is made, in place of all
 )
 
-// sharing gives hosts that need all of a tree of derivations and a source, with
+// sharing is a flake of hosts that need all of a tree of derivations and a source, with
 // some of their own, and at last a package that needs little.
 const sharing = `let
   drv = name: more: derivation ({ inherit name; system = "x86_64-linux"; builder = "/bin/sh"; text = builtins.concatStringsSep " " (builtins.genList (n: "${name} ${toString n}") 50); } // more);

@@ -68,7 +68,7 @@ func (s series) peak() (peak int64) {
 }
 
 // meterArgument makes this program a small process that runs a command. To the
-// kernel the memory of a process begins with that of who started it.
+// kernel the memory of a process begins with that of its parent.
 const meterArgument = "meter"
 
 // meter runs a command that reads stdin.

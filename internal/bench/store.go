@@ -67,7 +67,7 @@ func (b *bench) save(ctx context.Context, s *service, env []string, path string)
 	return m, saved.Size, err
 }
 
-// beginSave gives a store that has a closure, and a service that has nothing.
+// beginSave returns a store that has a closure, and a service that has nothing.
 func (b *bench) beginSave(ctx context.Context) (*closure, *service, []string, error) {
 	c, err := b.newClosure(ctx)
 	if err != nil {

@@ -30,7 +30,7 @@ import (
 type push struct {
 	repository string             // the user's, a git work tree
 	product    string             // this repository, as the run gets it
-	ref        string             // further ref that product is known by, besides v1
+	ref        string             // further ref that product is known by, as well as v1
 	runtime    map[string]string  // variables that JavaScript actions see
 	artifacts  string             // address for act's artifact server
 	cachix     *cachix            // may be nil
@@ -38,15 +38,15 @@ type push struct {
 	event      string             // its name, where that is neither push nor pull_request
 	pull       int                // number of the pull request that it is, or 0
 	fork       bool               // which is from a fork, and has no secrets
-	secrets    map[string]string  // besides those of the quick starts
+	secrets    map[string]string  // beyond those of the quick starts
 	nix        bool               // is on the runners, which share a store
 	hosted     bool               // the runners are GitHub's
-	programs   []string           // files, besides tools
+	programs   []string           // files, beyond tools
 	api        *githubtest.Server // GitHub's, may be nil
 	again      *run               // whose jobs are run again, with the artifacts that it has left; may be nil
 }
 
-// Where act finds actions. One that is not here, or has another commit, can't be had.
+// The directories where act finds actions. One that is not here, or has another commit, is not available.
 var actions = map[string][]string{
 	"github-script":     {"actions/github-script@ed597411d8f924073f98dfc5c65a23a2325f34cd"},
 	"upload-artifact":   {"actions/upload-artifact@043fb46d1a93c77aae656e7c1c64a875d1fc6a0a"},
@@ -377,7 +377,7 @@ func (r *run) expect(want map[string]string) {
 
 var stepEnd = regexp.MustCompile(`(?:Success|Failure) - Main (.*) \[[^]]*\]$`)
 
-// step gives the result of a step of the action in a job: success, failure, or empty if it did not run.
+// step returns the result of a step of the action in a job: success, failure, or empty if it did not run.
 func (r *run) step(job, step string) string {
 	for _, l := range r.lines {
 		if m := stepEnd.FindStringSubmatch(l.Message); m != nil && m[1] == step && l.name() == job && l.Result != "" {
@@ -470,7 +470,7 @@ func (r *run) verdict(job, want string) {
 	}
 }
 
-// uploaded gives the names of the artifacts of the run.
+// uploaded returns the names of the artifacts of the run.
 func (r *run) uploaded() []string {
 	entries, err := os.ReadDir(filepath.Join(r.artifacts, "1"))
 	if err != nil {
@@ -483,7 +483,7 @@ func (r *run) uploaded() []string {
 	return names
 }
 
-// artifact gives the content of the one file of an artifact.
+// artifact returns the content of the one file of an artifact.
 func (r *run) artifact(name string) []byte {
 	r.t.Helper()
 	files, err := zip.OpenReader(filepath.Join(r.artifacts, "1", name, name+".zip"))
@@ -505,7 +505,7 @@ func (r *run) artifact(name string) []byte {
 	return data
 }
 
-// results gives the outcomes that the Results tell, by entry.
+// results returns the outcomes in the Results, by entry.
 func (r *run) results() map[string]job.Outcome {
 	r.t.Helper()
 	outcomes := map[string]job.Outcome{}

@@ -226,7 +226,7 @@ func TestComplete(t *testing.T) {
 	}
 }
 
-// Whoever searches for a message finds what the program says now.
+// The headings of the page are messages that the program has.
 func TestMessagesInTroubleshooting(t *testing.T) {
 	var said bytes.Buffer
 	for _, dir := range []string{"cmd", "pkg", "internal"} {

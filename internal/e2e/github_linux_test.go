@@ -38,7 +38,7 @@ var token = func() string {
 // alone. It can't be asked for a free one.
 const artifactPort = "34567"
 
-// loopback gives an address of 127.0.0.0/8 that nobody else has.
+// loopback returns an address of 127.0.0.0/8 that no other test has.
 func loopback() string {
 	b := make([]byte, 3)
 	rand.Read(b)
@@ -86,7 +86,7 @@ func forgetful(service http.Handler) http.Handler {
 	})
 }
 
-// runtimeV2 gives the runtime variables of a run that has that token of a cache service.
+// runtimeV2 returns the runtime variables of a run that has that token of a cache service.
 func runtimeV2(t *testing.T, artifacts, token string, service http.Handler) map[string]string {
 	server := httptest.NewServer(results(artifacts, token, service))
 	t.Cleanup(server.Close)
@@ -153,7 +153,7 @@ func newCachix(t *testing.T) *cachix {
 	return c
 }
 
-// pushed gives how many jobs have pushed, and the files that they have pushed by name, without hashes.
+// pushed returns how many jobs have pushed, and the files that they have pushed by name, without hashes.
 func (c *cachix) pushed(t *testing.T) (jobs int, files map[string]string) {
 	entries, err := os.ReadDir(c.dir)
 	if err != nil {

@@ -47,7 +47,7 @@ type workflowFile struct {
 	}
 }
 
-// A call is what a reusable workflow takes and gives.
+// A call has the inputs, secrets and outputs of a reusable workflow.
 type call struct {
 	Inputs  map[string]input
 	Secrets map[string]input
@@ -57,7 +57,7 @@ type call struct {
 // reusable is the workflow that users call.
 const reusable = ".github/workflows/nix-matrix.yml"
 
-// call gives what a workflow says of itself as a reusable one.
+// call returns the inputs, secrets and outputs of a reusable workflow.
 func (w *workflowFile) call(t *testing.T) call {
 	t.Helper()
 	var on struct {
@@ -282,7 +282,7 @@ func TestMakingRoom(t *testing.T) {
 	}
 }
 
-// What the report and discovery give, the workflow gives.
+// The workflow has the outputs of the report and of discovery.
 func TestWorkflowOutputs(t *testing.T) {
 	action := parse[actionFile](t, "action.yml")
 	workflow := parse[workflowFile](t, reusable)
@@ -354,7 +354,7 @@ func known(t *testing.T, problem string, used map[string]string, there map[strin
 	}
 }
 
-// workflows gives the names of the workflows in a directory.
+// workflows returns the names of the workflows in a directory.
 func workflows(t *testing.T, dir string) []string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(root, dir, "*.yml"))
@@ -398,12 +398,12 @@ func inputsIn(text string) []string {
 	return names
 }
 
-// uncommented gives the text of a file without its comments.
+// uncommented returns the text of a file without its comments.
 func uncommented(t *testing.T, name string) string {
 	return regexp.MustCompile(`(?m)^\s*#.*$`).ReplaceAllString(readFile(t, name), "")
 }
 
-// readFile gives the text of a file of this repository.
+// readFile returns the text of a file of this repository.
 func readFile(t *testing.T, name string) string {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(root, name))

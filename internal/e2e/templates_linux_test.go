@@ -138,7 +138,7 @@ func (try template) run(t *testing.T, name, product string) {
 	check(r)
 }
 
-// All templates are run: the quick starts and that which makes room, besides those above.
+// All templates are run: the quick starts and the one for gc, and those above.
 func TestTemplatesAreRun(t *testing.T) {
 	run := slices.Collect(maps.Keys(templates))
 	run = append(run, "quickstart-reusable.yml", "quickstart-steps.yml", "store-cache.yml", "gc.yml")

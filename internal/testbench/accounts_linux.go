@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What /etc/passwd and /etc/group say where a Daemon or an SSHD runs.
+// The entries of /etc/passwd and /etc/group where a Daemon or an SSHD runs.
 const (
 	userID      = 1001 // as on GitHub's runners
 	buildersID  = 30000

@@ -88,7 +88,7 @@ func (m *MultiUser) AsUser(cmd *exec.Cmd) {
 	cmd.Path = m.As
 }
 
-// AwaitIdle returns when the daemon serves nobody any more: whoever was connected before has
+// AwaitIdle returns when the daemon serves nobody any more: each client that was connected before has
 // been served or is gone, and the process that served that connection has ended. The daemon
 // itself does not have the store open.
 func (m *MultiUser) AwaitIdle(t testing.TB) {
@@ -119,7 +119,7 @@ func (m *MultiUser) AwaitIdle(t testing.TB) {
 	}
 }
 
-// alone gives a program process ids of its own. They all end with it, however
+// alone starts a program with process ids of its own. They all end with it, however
 // they left its group or session; and Nix, which kills all that run as a user
 // that it built as, kills none of another test.
 func alone() *syscall.SysProcAttr {

@@ -26,8 +26,8 @@ func NixPath(t testing.TB, version string) string {
 	return Path(t, "nix-"+version+"/bin")
 }
 
-// PrivateNix gives the calling goroutine, and the programs that it starts, a
-// mount namespace of its own, in which UseStore can replace /nix. Others see
+// PrivateNix moves the calling goroutine, and the programs that it starts, to a
+// mount namespace of their own, in which UseStore can replace /nix. Others see
 // nothing of it. It takes root. The goroutine's thread ends with it.
 func PrivateNix(t testing.TB) {
 	t.Helper()

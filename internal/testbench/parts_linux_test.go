@@ -33,7 +33,7 @@ func newNix(t *testing.T) *nix {
 	return &nix{T: t, env: append(os.Environ(), "HOME="+t.TempDir())}
 }
 
-// run gives what a program wrote, and whether it succeeded.
+// run returns the output of a program, and reports whether it succeeded.
 func (n *nix) run(program string, args ...string) (string, bool) {
 	n.Helper()
 	cmd := exec.CommandContext(n.Context(), program, args...)

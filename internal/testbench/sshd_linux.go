@@ -104,7 +104,7 @@ SetEnv PATH=%[5]s:/usr/bin:/bin NIX_CONF_DIR=%[1]s
 	return m
 }
 
-// enterMachine gives the calling thread the mounts of a machine.
+// enterMachine sets up the mounts of a machine for the calling thread.
 func enterMachine(store, etc, user, home, keys string) error {
 	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
 		return err

@@ -286,7 +286,7 @@ func (n *Nix) reading(ctx context.Context, substituters, keys []string) error {
 	n.Push.Secrets.Netrc = netrc + "\n" + string(own)
 	for i := range n.Destinations {
 		to := &n.Destinations[i]
-		dialing, cancel := context.WithTimeout(ctx, 2*nix.AnswerTimeout) // a push has its own timeout
+		dialing, cancel := context.WithTimeout(ctx, 2*nix.AnswerTimeout) // pushing has patience of its own
 		err := to.Dial(dialing, n.Push.Secrets)
 		cancel()
 		if err != nil {

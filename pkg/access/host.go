@@ -28,7 +28,7 @@ type Host struct {
 
 	Running  bool   // in GitHub Actions, where nobody answers a question
 	Hosted   bool   // on a runner of GitHub's, which ends with the job
-	Withheld bool   // GitHub gives the run no secrets
+	Withheld bool   // the run gets no secrets from GitHub
 	JobToken string // the token of each workflow, which gives no access to private sources
 }
 

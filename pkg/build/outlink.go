@@ -54,7 +54,7 @@ func Link(ctx context.Context, n *nix.Nix, dir string, outputs []OutPath) (count
 	if err != nil {
 		return 0, err
 	}
-	for _, entry := range old { // none but links into the store are ours
+	for _, entry := range old { // only links into the store are ours
 		file := filepath.Join(dir, entry.Name())
 		if to, err := os.Readlink(file); err == nil && strings.HasPrefix(to, "/nix/store/") {
 			if err := os.Remove(file); err != nil {

@@ -211,11 +211,11 @@ func (c *Collector) remove(ctx context.Context, all []Entry) (failed bool) {
 		switch left := total - done; {
 		case e.Removed || ctx.Err() != nil:
 		case left > 0 && (errors.Is(e.Err, action.ErrForbidden) || errors.Is(e.Err, action.ErrLimited)):
-			c.Log.Warn("Not all was removed", fmt.Errorf("%w (%d more are left for the same reason)", e.Err, left))
+			c.Log.Warn("Cannot remove all entries", fmt.Errorf("%w (%d more are left for the same reason)", e.Err, left))
 			return true
 		default:
 			failed = true
-			c.Log.Warn("Not all was removed", e.Err)
+			c.Log.Warn("Cannot remove all entries", e.Err)
 		}
 	}
 	return failed

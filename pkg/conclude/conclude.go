@@ -70,7 +70,7 @@ func (c *Conclusion) Judge(ctx context.Context) (*verdict.Verdict, *job.Plan, er
 	return verdict.Judge(plan, key, results, needs), plan, nil
 }
 
-// readNeeds reads what became of the jobs before. In a workflow there must be some.
+// readNeeds returns the outcomes of the earlier jobs. In a workflow there must be some.
 func (c *Conclusion) readNeeds() (verdict.Needs, error) {
 	text := []byte(c.Needs)
 	file, isFile := strings.CutPrefix(c.Needs, "@")
@@ -90,8 +90,8 @@ func (c *Conclusion) readNeeds() (verdict.Needs, error) {
 	return needs, nil
 }
 
-// readPlan reads the plan and makes its key, as one of this use of nix-matrix. In a
-// workflow, a plan that is not there or can't be judged is for the verdict to say.
+// readPlan returns the plan and its key for this use of nix-matrix. In a workflow, a plan that is missing or
+// cannot be judged is a refusal and no error.
 func (c *Conclusion) readPlan(ctx context.Context, needs verdict.Needs) (plan *job.Plan, key string, refusal *verdict.Refusal, err error) {
 	data, err := c.planData(ctx, needs)
 	if errors.Is(err, fs.ErrNotExist) && c.Running {
@@ -113,8 +113,8 @@ func (c *Conclusion) readPlan(ctx context.Context, needs verdict.Needs) (plan *j
 	return plan, key, refusal, nil
 }
 
-// planData returns the JSON of the plan that the discover job names in needs: from the cache,
-// else from the file that the artifact is in.
+// planData returns the JSON of the plan that the discover job names in needs: from the cache, else from the
+// file of the artifact.
 func (c *Conclusion) planData(ctx context.Context, needs verdict.Needs) ([]byte, error) {
 	if key := needs.PlanKey(c.Docs.ID); key != "" && c.Docs.Cache != nil {
 		data, err := c.Docs.Plan(ctx, key)
@@ -132,12 +132,12 @@ func (c *Conclusion) planData(ctx context.Context, needs verdict.Needs) ([]byte,
 	return c.Docs.OpenPlan(data, "")
 }
 
-// results returns the Results of a plan's entries, from the cache and from the directory that
-// the artifacts are in. complete says that the cache alone has one of each entry.
+// readResults returns the Results of a plan's entries, from the cache and from the directory of the
+// artifacts. complete says that the cache alone has one for each entry.
 func (c *Conclusion) readResults(ctx context.Context, plan *job.Plan) (results []*job.Result, complete bool) {
 	results, err := c.Docs.ReadResults(cmp.Or(c.Results, "."))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		c.Log.Warn("Results that can't be read count as missing", err)
+		c.Log.Warn("Cannot read some results, which count as missing", err)
 	}
 	if c.Docs.Cache == nil || plan == nil {
 		return results, false
@@ -161,8 +161,7 @@ func (c *Conclusion) readResults(ctx context.Context, plan *job.Plan) (results [
 	return append(results, slices.DeleteFunc(cached, func(r *job.Result) bool { return r == nil })...), complete
 }
 
-// maxNeeds is how many bytes are read of a file with needs: GitHub lets all outputs of a run have
-// 50 MB.
+// maxNeeds is the largest file with needs, in bytes: GitHub limits all outputs of a run to 50 MB.
 const maxNeeds = 64 << 20
 
 // Keep compares the verdict of Judge with the default branch's last run, and leaves for later runs a
@@ -177,12 +176,12 @@ func (c *Conclusion) Keep(ctx context.Context, v *verdict.Verdict, about job.Rec
 	(&reuse.Cache{Docs: c.Docs, Log: c.Log}).Merge(ctx, limit, c.plan, c.results)
 }
 
-// compare adds to the verdict what differs from the default branch's last run, and, in a run of the
-// default branch, leaves a new record.
+// compare adds to the verdict the changes since the default branch's last run, and saves a new record in a
+// run of the default branch.
 func (c *Conclusion) compare(ctx context.Context, v *verdict.Verdict, about job.Record) {
 	before, err := c.Docs.Record(ctx)
 	if err != nil && ctx.Err() == nil {
-		c.Log.Warn("What the default branch's last run has left can't be had", err)
+		c.Log.Warn("Cannot read the record of the default branch's last run", err)
 	}
 	if before != nil {
 		v.Change = v.Compare(before, c.plan)
@@ -193,6 +192,6 @@ func (c *Conclusion) compare(ctx context.Context, v *verdict.Verdict, about job.
 	}
 	about.ID, about.Run, about.Branch, about.Created = c.Docs.ID, c.Docs.Run, branch, time.Now().UTC().Truncate(time.Second)
 	if err := c.Docs.SaveRecord(ctx, v.Record(about, c.plan, c.results, before)); err != nil && ctx.Err() == nil {
-		c.Log.Warn("Pull requests won't see what this run has found out", fmt.Errorf("keep the record: %w", err))
+		c.Log.Warn("Cannot save the record, so pull requests compare with an earlier run", err)
 	}
 }

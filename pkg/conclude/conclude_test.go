@@ -73,7 +73,7 @@ func TestCachedResults(t *testing.T) {
 	}
 }
 
-// What is no Result of the entry is none at all, and does not hide the others.
+// A document that is no Result of its entry does not count, and hides no other Result.
 func TestCachedResultsThatLie(t *testing.T) {
 	key, err := pack.NewKey("a secret for the tests")
 	if err != nil {

@@ -18,7 +18,7 @@ let
     // { inherit meta; };
 in
 rec {
-  # Takes the size in KiB besides the usual attributes. The compiler is needed to
+  # Takes the size in KiB as well as the usual attributes. The compiler is needed to
   # build, and nothing refers to it afterwards.
   stdenv.mkDerivation =
     { pname, version, ... }@attrs:

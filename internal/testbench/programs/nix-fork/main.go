@@ -12,7 +12,7 @@
 //     has no name.
 //   - nix-2.35, which is Nix 2.35 made from Nix 2.34: an evaluation leaves no source in the
 //     store, but for those that derivations refer to.
-//   - determinate, which is Determinate Nix 3 with lazy trees made from Nix 2.34: besides, it
+//   - determinate, which is Determinate Nix 3 with lazy trees made from Nix 2.34: it also
 //     says neither where a flake is in the store nor its hash, if that is not locked.
 package main
 
