@@ -34,7 +34,7 @@ const (
 	BuildStopped                  // of Path, whether it succeeded or failed
 	FetchStarted                  // of Path, a store path
 	FetchStopped
-	FetchCounted  // Traffic is added to the expected total; negative if a fetch failed
+	FetchCounted  // Traffic has the change since the last event: paths that arrived, and expected bytes, negative if a fetch failed
 	FetchProgress // Traffic has the bytes that arrived since the last event, also of fetches that fail later
 	ErrorMessage  // Text
 	WarnMessage   // Text

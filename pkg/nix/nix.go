@@ -219,8 +219,8 @@ func (n *Nix) program(ctx context.Context, program string, with *arguments) *chi
 	cmd.Env = append(slices.Clone(n.env), "NIX_CONFIG="+strings.TrimLeft(strings.Join(conf, "\n"), "\n"))
 	cmd.Cancel = func() error {
 		// Nix misses a signal that arrives just before it begins to wait.
-		for again := grace / 8; again < grace; again *= 2 {
-			time.AfterFunc(again, func() { _ = cmd.Terminate() })
+		for _, part := range []time.Duration{8, 4, 2} {
+			time.AfterFunc(grace/part, func() { _ = cmd.Terminate() })
 		}
 		return cmd.Terminate()
 	}

@@ -1,6 +1,7 @@
 package nix
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -367,6 +368,19 @@ func TestSecretsStayHere(t *testing.T) {
 	}
 	if !strings.Contains(env, "\nAWS_ACCESS_KEY_ID=s3cr3t") {
 		t.Error("nix copy does not get the credentials for s3")
+	}
+}
+
+// A program that may take no time at all to stop is stopped, too.
+func TestShortestGrace(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cmd := (&Nix{grace: 1}).program(ctx, "sleep", raw("60"))
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := cmd.Wait(); err == nil {
+		t.Error("it was not stopped")
 	}
 }
 

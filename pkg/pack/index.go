@@ -148,7 +148,7 @@ func (ix *Index) Closure(paths ...string) ([]int, error) {
 	add := func(path, because string) error {
 		n, ok := ix.Find(path)
 		if !ok {
-			return fmt.Errorf("the pack does not hold %s, which %s", path, because)
+			return fmt.Errorf("the pack lacks %s, which %s", path, because)
 		}
 		if !wanted[n] {
 			wanted[n] = true

@@ -14,8 +14,8 @@ import (
 type Policy string
 
 const (
-	// Built saves outputs that are in no public cache: those that were built here or are not
-	// signed.
+	// Built saves outputs that are in no public cache: those that were built here, or are
+	// neither signed nor content-addressed.
 	Built Policy = "built"
 	// All saves everything but derivations.
 	All Policy = "all"
