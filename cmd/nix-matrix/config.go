@@ -84,7 +84,7 @@ func (p *packing) rootFlag(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&p.root, "store", "", "a store in `ROOT`/nix/store, in place of this machine's")
 }
 
-// defaultPolicy is what is saved of a build: at home, a store stays as it is.
+// defaultPolicy returns what is saved of a build: outside of a workflow, a store stays as it is.
 func (a *app) defaultPolicy() storecache.Policy {
 	if a.action.Running() {
 		return storecache.Built

@@ -39,7 +39,7 @@ func addFlag(cmd *cobra.Command, v flagvalue.Value, name, help string, short ...
 	return f
 }
 
-// readFlags gives each flag of a command that was not given the action's input, and returns a usage
+// readFlags sets each flag of a command that was not given from the action's input, and returns a usage
 // error for all values that are wrong, wherever they come from.
 func readFlags(cmd *cobra.Command, from *action.Action) error {
 	var errs []error

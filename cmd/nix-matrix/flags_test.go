@@ -31,7 +31,7 @@ func newTestApp(t *testing.T, given map[string]string) (*app, *strings.Builder) 
 // and no flag takes anything else. Secrets are no flags.
 func TestBoundFlags(t *testing.T) {
 	arguments := []string{"command", "installables", "paths"}
-	// What the steps of action.yml set for themselves.
+	// Inputs that the steps of action.yml set for themselves.
 	own := map[string][]string{"build": {"plan", "drvs", "missing_ok"}, "report": {"plan", "results", "missing_ok"}}
 	a, _ := newTestApp(t, nil)
 	for _, cmd := range newRoot(a).Commands() {
