@@ -39,11 +39,11 @@ var fleetJobs = []string{
 
 func TestWorkflows(t *testing.T) {
 	testbench.Path(t, "bin/act") // nothing is worth preparing without it
-	mkdir(t, "/nix")
 	probe := append(slices.Clone(namespaces), "mount", "-t", "binfmt_misc", "none", "/proc/sys/fs/binfmt_misc")
 	if out, err := exec.CommandContext(t.Context(), testbench.Program(t, "unshare"), probe...).CombinedOutput(); err != nil {
-		t.Fatalf("these tests need root and Linux 6.7 or newer, for a binfmt_misc of their own: %v\n%s", err, out)
+		testbench.NeedsRoot(t, fmt.Errorf("with Linux 6.7 or newer, a binfmt_misc of its own: %w: %s", err, out))
 	}
+	mkdir(t, "/nix")
 	product := checkout(t)
 	command(t, product, "scripts/build-dist", "--host", "v0.0.0")
 

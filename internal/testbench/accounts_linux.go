@@ -1,10 +1,12 @@
 package testbench
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"testing"
 
 	"golang.org/x/sys/unix"
 )
@@ -120,4 +122,12 @@ func replaceDirectory(dir string) error {
 		}
 	}
 	return nil
+}
+
+// needsOtherUsers is for a test that runs programs as other users, which only root may.
+func needsOtherUsers(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		NeedsRoot(t, errors.New("programs run as other users"))
+	}
 }

@@ -46,6 +46,7 @@ type MultiUser struct {
 // alone. It takes root, and ends with the test.
 func Daemon(t testing.TB, o DaemonOptions) *MultiUser {
 	t.Helper()
+	needsOtherUsers(t)
 	const user = "runner"
 	nix := NixPath(t, nixVersion(o.Nix))
 	etc, home := t.TempDir(), t.TempDir()

@@ -37,6 +37,7 @@ type Machine struct {
 // from root here. It takes root, and ends with the test.
 func SSHD(t testing.TB, o SSHDOptions) *Machine {
 	t.Helper()
+	needsOtherUsers(t)
 	const user = "builder"
 	nix := NixPath(t, nixVersion(o.Nix))
 	sshd, keygen, sh := Path(t, "bin/sshd"), Path(t, "bin/ssh-keygen"), Program(t, "sh")
