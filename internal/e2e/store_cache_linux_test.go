@@ -58,7 +58,7 @@ func testStoreCache(t *testing.T, product string) {
 
 		r := run("", 0, reads)
 		r.counts("build", "0", "0")
-		r.says("build", `Cannot save all outputs for later runs: this job may not use the cache this way`)
+		r.says("build", `Cannot save all store paths: this job may not use the cache this way`)
 		r = run("none", 0, main)
 		r.counts("build", "0", "0")
 		if entries := service.Entries(); len(entries) > 0 {
