@@ -77,8 +77,10 @@ func serve(ctx context.Context, engine Engine, in *bufio.Reader, answers *messen
 		return err
 	}
 	s.sink, err = engine.Begin(ctx, s.infos)
-	if err := errors.Join(err, answers.answer(msgBegin, 0, err)); err != nil {
-		return err
+	if answered := answers.answer(msgBegin, 0, err); err != nil {
+		return errors.Join(err, answered)
+	} else if answered != nil { // the client has ended
+		return errors.Join(answered, s.sink.Close())
 	}
 	err = s.all(ctx)
 	cancel() // incomplete paths will not be completed
