@@ -81,7 +81,9 @@ func TestEvalEnds(t *testing.T) {
 func TestEvalHearsAll(t *testing.T) {
 	t.Setenv("NIX_CONFIG", os.Getenv("NIX_CONFIG")+"\nallow-unsafe-native-code-during-evaluation = true")
 	eachNix(t, func(t *testing.T, n *Nix) {
-		n.grace = 1 // so that it waits for no other process
+		short := *n     // eachNix shares n
+		short.grace = 1 // so that it waits for no other process
+		n = &short
 		for _, background := range []string{"true", "sleep 600", "yes"} {
 			expr := `let pids = builtins.exec [ "/bin/sh" "-c" "` + background + ` >&2 & echo [ $! $PPID ]" ]; in
 				builtins.foldl' (_: n: builtins.trace "word ${toString n}" n) 0 (builtins.trace "pids ${toString pids}" (builtins.genList (n: n) 2000))` // fits into a pipe
