@@ -13,7 +13,6 @@ import (
 	"github.com/org/nix-matrix/pkg/access"
 	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/discover"
-	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/hooks"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/plan"
@@ -82,22 +81,24 @@ func (a *app) discover(ctx context.Context, flags *discoverFlags, planOut, drvsO
 	if err != nil {
 		return err
 	}
-	d, env, err := a.openDiscovery(ctx, flags, options, docs, scripts, func(options *discover.Options) error {
-		var dir string
-		if a.action.Running() { // the files become artifacts of the run
-			dir, err = a.action.TempDir(a.id)
-		} else {
-			dir, err = a.secretDir.Dir()
-		}
-		options.InFiles = planOut != "" && drvsOut != ""
-		planOut, drvsOut = or(planOut, filepath.Join(dir, "plan.json")), or(drvsOut, filepath.Join(dir, "drvs.pack"))
-		options.PackFile = drvsOut
-		return err
-	})
+	env, err := a.openDiscovery(ctx, flags, &options, scripts)
 	if err != nil {
 		return err
 	}
 	defer env.Close()
+	var dir string
+	if a.action.Running() { // the files become artifacts of the run
+		dir, err = a.action.TempDir(a.id)
+	} else {
+		dir, err = a.secretDir.Dir()
+	}
+	if err != nil {
+		return err
+	}
+	options.InFiles = planOut != "" && drvsOut != ""
+	planOut, drvsOut = or(planOut, filepath.Join(dir, "plan.json")), or(drvsOut, filepath.Join(dir, "drvs.pack"))
+	options.PackFile = drvsOut
+	d := discover.New(a.host, env, docs, scripts, a.log, options)
 	p, err := d.Plan(ctx)
 	if err != nil {
 		return err
@@ -114,20 +115,23 @@ func (a *app) discover(ctx context.Context, flags *discoverFlags, planOut, drvsO
 	return a.emit(p, key, matrix, planOut, drvsOut, printJSON)
 }
 
-// openDiscovery runs the user's script, opens Nix, which the caller closes, and prepares a discovery. with
-// completes the options.
-func (a *app) openDiscovery(ctx context.Context, flags *discoverFlags, options discover.Options, docs *documents.Store, scripts *hooks.Runner, with func(*discover.Options) error) (*discover.Discovery, *access.Nix, error) {
+// openDiscovery runs the user's script, opens Nix, which the caller closes, and sets the options that
+// follow from it.
+func (a *app) openDiscovery(ctx context.Context, flags *discoverFlags, options *discover.Options, scripts *hooks.Runner) (_ *access.Nix, err error) {
 	if err := scripts.SetUp(ctx, flags.setup); err != nil {
-		return nil, nil, err
+		return nil, err
+	}
+	if options.Answers, err = a.secretDir.Dir(); err != nil {
+		return nil, err
 	}
 	env, err := a.host.Open(ctx, options.Access, nil, nil)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if options.Local {
 		if err := env.Reach(ctx); err != nil {
 			env.Close()
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	if len(options.Evaluate.Systems) == 0 {
@@ -138,14 +142,7 @@ func (a *app) openDiscovery(ctx context.Context, flags *discoverFlags, options d
 		options.Evaluate.Systems = defaultSystems
 	}
 	options.Public = a.action.Public
-	if options.Answers, err = a.secretDir.Dir(); err == nil {
-		err = with(&options)
-	}
-	if err != nil {
-		env.Close()
-		return nil, nil, err
-	}
-	return discover.New(a.host, env, docs, scripts, a.log, options), env, nil
+	return env, nil
 }
 
 // emit sets the outputs, and prints the matrix if printJSON is true.

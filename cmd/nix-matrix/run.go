@@ -113,11 +113,12 @@ func (r *runner) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d, env, err := a.openDiscovery(ctx, &r.discovery, options, docs, scripts, func(*discover.Options) error { return nil })
+	env, err := a.openDiscovery(ctx, &r.discovery, &options, scripts)
 	if err != nil {
 		return err
 	}
 	defer env.Close()
+	d := discover.New(a.host, env, docs, scripts, a.log, options)
 	plan, err := d.Plan(ctx)
 	if err != nil {
 		return err

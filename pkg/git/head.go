@@ -13,13 +13,15 @@ var commitPattern = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})\n$`)
 // checkout whose commit cannot be read. A directory may be in no checkout.
 func Heads(ctx context.Context, env []string, dirs ...string) []string {
 	var all []string
+	roots := map[string]bool{} // that were asked
 	for _, dir := range dirs {
 		r, err := Find(dir, env)
-		if err == nil && r == nil {
+		if err == nil && (r == nil || roots[r.Root]) {
 			continue
 		}
 		head := ""
 		if err == nil {
+			roots[r.Root] = true
 			head = r.head(ctx)
 		}
 		if !slices.Contains(all, head) {
