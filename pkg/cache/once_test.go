@@ -5,11 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"testing"
 
 	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/cache/cachetest"
 	"github.com/org/nix-matrix/pkg/cache/dir"
 )
 
@@ -36,7 +36,7 @@ func TestSaveOnce(t *testing.T) {
 	}
 
 	put(key(0), "something else")
-	got, err := save(burnt{c, key(1)})
+	got, err := save(cachetest.Burnt{Cache: c, Key: key(1)})
 	if err != nil || got != key(2) {
 		t.Errorf("saved as %s, %v, want %s", got, err, key(2))
 	}
@@ -48,31 +48,11 @@ func TestSaveOnce(t *testing.T) {
 			put(key(try), "something else")
 		}
 	}
-	if got, err = save(burnt{c, key(1)}); err != nil || got != key(2) {
+	if got, err = save(cachetest.Burnt{Cache: c, Key: key(1)}); err != nil || got != key(2) {
 		t.Errorf("what is there already: %s, %v", got, err)
 	}
 	content = []byte("new content")
 	if _, err = save(c); !errors.Is(err, cache.ErrExists) {
 		t.Errorf("all keys are taken: %v", err)
 	}
-}
-
-// burnt is a cache in which a job has reserved a key and died.
-type burnt struct {
-	cache.Cache
-	key string
-}
-
-func (b burnt) Save(ctx context.Context, key string, body io.ReaderAt, size int64) error {
-	if key == b.key {
-		return cache.ErrExists
-	}
-	return b.Cache.Save(ctx, key, body, size)
-}
-
-func (b burnt) Open(ctx context.Context, key string, prefixes ...string) (cache.Blob, error) {
-	if key == b.key {
-		return nil, cache.ErrMiss
-	}
-	return b.Cache.Open(ctx, key, prefixes...)
 }

@@ -187,17 +187,11 @@ func (e *EntryCache) Save(ctx context.Context, n *nix.Nix, result *job.Result) e
 	if err != nil || len(fresh) == 0 {
 		return err
 	}
-	var done Saved
 	start := time.Now()
-	var without lostPaths
-	to := &storecache.Saver{Nix: n, Cache: e.cache.Docs.Cache, ID: e.cache.Docs.ID, Seal: e.cache.Docs.Seal, Lost: without.add, Progress: func(p *storecache.Pack) {
+	_, done, err := e.cache.save(ctx, n, fresh, func(p *storecache.Pack) {
 		result.Saved = append(result.Saved, job.Pack{Key: p.Key, Size: p.Size, Paths: len(p.Index.Records)})
-		done.add(p)
-		e.cache.saving(&done, len(fresh))
-	}}
-	_, err = to.Save(ctx, fresh)
-	e.cache.warnLost(without)
-	e.cache.saved(&done, time.Since(start))
+	})
+	e.cache.saved(done, time.Since(start))
 	return err
 }
 

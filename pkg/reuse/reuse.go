@@ -146,6 +146,20 @@ func (c *Cache) saved(done *Saved, took time.Duration) {
 	}
 }
 
+// save saves store paths as packs and counts them. each gets the packs one by one.
+func (c *Cache) save(ctx context.Context, n *nix.Nix, fresh []nix.PathInfo, each func(*storecache.Pack)) ([]*storecache.Pack, *Saved, error) {
+	done := &Saved{Packs: []string{}}
+	var lost lostPaths
+	to := &storecache.Saver{Nix: n, Cache: c.Docs.Cache, ID: c.Docs.ID, Seal: c.Docs.Seal, Lost: lost.add, Progress: func(p *storecache.Pack) {
+		done.add(p)
+		each(p)
+		c.saving(done, len(fresh))
+	}}
+	packs, err := to.Save(ctx, fresh)
+	c.warnLost(lost)
+	return packs, done, err
+}
+
 // lostPaths are the store paths that a save leaves out, each with its cause.
 type lostPaths []string
 

@@ -119,14 +119,7 @@ func (u *UserBuild) save(ctx context.Context, n *nix.Nix, policy storecache.Poli
 	}
 	start := time.Now()
 	u.Log.Doing("saving %d store paths", len(fresh))
-	now := Saved{Packs: []string{}}
-	var without lostPaths
-	to := &storecache.Saver{Nix: n, Cache: u.Docs.Cache, ID: u.Docs.ID, Seal: u.Docs.Seal, Lost: without.add, Progress: func(p *storecache.Pack) {
-		now.add(p)
-		u.saving(&now, len(fresh))
-	}}
-	packs, err := to.Save(ctx, fresh)
-	u.warnLost(without)
+	packs, now, err := u.Cache.save(ctx, n, fresh, func(*storecache.Pack) {})
 	if len(packs) == 0 {
 		return err
 	}
@@ -134,8 +127,8 @@ func (u *UserBuild) save(ctx context.Context, n *nix.Nix, policy storecache.Poli
 	if kept := u.keepIndex(ctx, n.System, own); kept != nil {
 		return errors.Join(err, kept) // no run finds the packs
 	}
-	*done = now
-	u.saved(&now, time.Since(start))
+	*done = *now
+	u.saved(now, time.Since(start))
 	return err
 }
 

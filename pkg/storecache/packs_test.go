@@ -1,11 +1,9 @@
 package storecache
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -17,6 +15,7 @@ import (
 
 	"github.com/org/nix-matrix/internal/testbench"
 	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/cache/cachetest"
 	"github.com/org/nix-matrix/pkg/cache/dir"
 	"github.com/org/nix-matrix/pkg/engine"
 	"github.com/org/nix-matrix/pkg/nix"
@@ -249,7 +248,7 @@ func TestLostPacks(t *testing.T) {
 	gone := packs[1].Key // has left
 	for name, engine := range engines(t, n) {
 		testbench.UseStore(t, t.TempDir())
-		r := &Restorer{Nix: n, Engine: engine, Cache: burnt{c, gone}, Index: NewIndex(packs...)}
+		r := &Restorer{Nix: n, Engine: engine, Cache: cachetest.Burnt{Cache: c, Key: gone}, Index: NewIndex(packs...)}
 		got, err := r.Restore(t.Context(), paths["top"], paths["alone"])
 		if !errors.Is(err, ErrSource) || !errors.Is(err, cache.ErrMiss) || !strings.Contains(err.Error(), gone) {
 			t.Errorf("%s: %v", name, err)
@@ -360,24 +359,4 @@ func TestSameRecords(t *testing.T) {
 	if sameRecords(one.Index, two.Index) || sameRecords(two.Index, one.Index) {
 		t.Error("other references are the same")
 	}
-}
-
-// burnt is a cache in which another job has reserved a key without an upload.
-type burnt struct {
-	cache.Cache
-	key string
-}
-
-func (b burnt) Save(ctx context.Context, key string, body io.ReaderAt, size int64) error {
-	if key == b.key {
-		return cache.ErrExists
-	}
-	return b.Cache.Save(ctx, key, body, size)
-}
-
-func (b burnt) Open(ctx context.Context, key string, prefixes ...string) (cache.Blob, error) {
-	if key == b.key {
-		return nil, cache.ErrMiss
-	}
-	return b.Cache.Open(ctx, key, prefixes...)
 }
