@@ -1,7 +1,9 @@
-// Package words_test holds the comments, messages and pages of this project to plain words.
+// Package words_test holds the comments, messages and pages of this project to plain words, and
+// its files to a length that can be read.
 package words_test
 
 import (
+	"bytes"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -77,6 +79,20 @@ func TestPages(t *testing.T) {
 			for text := range strings.Lines(string(data)) {
 				line++
 				check(t, token.Position{Filename: name, Line: line}, text, everywhere)
+			}
+		})
+	}
+}
+
+// maxLines is the length of a file that can be read on a few screens.
+const maxLines = 450
+
+// TestFileLength checks all files that are written by hand, except pages.
+func TestFileLength(t *testing.T) {
+	for _, suffix := range []string{".go", ".nix", ".txtar", ".html", ".css", ".sh", "/scripts/testbench"} {
+		eachFile(t, suffix, func(t *testing.T, name string, data []byte) {
+			if lines := bytes.Count(data, []byte("\n")); lines > maxLines {
+				t.Errorf("%s has %d lines: split it by subject, so that no file has more than %d", strings.TrimPrefix(name, root+"/"), lines, maxLines)
 			}
 		})
 	}

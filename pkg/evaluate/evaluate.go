@@ -10,7 +10,7 @@ package evaluate
 
 import (
 	"context"
-	_ "embed" // for evaluate.nix and text.nix
+	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,12 +26,32 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-var (
-	//go:embed evaluate.nix
-	walker string
-	//go:embed text.nix
-	textNix string
-)
+//go:embed *.nix
+var nixFiles embed.FS
+
+// walker is the program of an evaluator: the function in evaluate.nix, applied to the values of
+// the other files.
+var walker = func() string {
+	files, err := nixFiles.ReadDir(".")
+	if err != nil {
+		panic(err) // they are embedded
+	}
+	parts := ""
+	for _, file := range files {
+		if name := strings.TrimSuffix(file.Name(), ".nix"); name != "evaluate" {
+			parts += name + " = (" + nixFile(name) + ");\n"
+		}
+	}
+	return "(" + nixFile("evaluate") + ") {\n" + parts + "}"
+}()
+
+func nixFile(name string) string {
+	data, err := nixFiles.ReadFile(name + ".nix")
+	if err != nil {
+		panic(err) // it is embedded
+	}
+	return string(data)
+}
 
 // Evaluator is what a discovery needs of Nix.
 type Evaluator interface {

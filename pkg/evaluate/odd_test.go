@@ -369,7 +369,7 @@ func TestUTF8(t *testing.T) {
 	}
 	eachNixAlso(t, func(t *testing.T, n *nix.Nix) {
 		var said string
-		e := nix.Evaluation{Expr: "import " + file, Apply: `texts: let inherit (` + textNix + `) clean; in
+		e := nix.Evaluation{Expr: "import " + file, Apply: `texts: let inherit (` + nixFile("text") + `) clean; in
 			builtins.trace (builtins.concatStringsSep "" (map (s: if clean s == s then "1" else if clean (clean s) == clean s then "0" else "x") texts)) null`}
 		if err := n.Eval(t.Context(), e, func(line string) bool { said += strings.TrimPrefix(line, "trace: "); return true }); err != nil {
 			t.Fatal(err)

@@ -1,16 +1,18 @@
-# Makes texts short and valid UTF-8 for evaluate.nix, because newer versions of Nix end at
-# anything else in JSON, which tryEval does not catch.
+# Small functions for the other files. Above all they make texts short and valid UTF-8, because
+# newer versions of Nix end at anything else in JSON, which tryEval does not catch.
 let
   inherit (builtins)
     all
     concatStringsSep
     deepSeq
+    elem
     elemAt
     filter
     foldl'
     fromJSON
     genList
     head
+    isAttrs
     isList
     isString
     length
@@ -48,6 +50,10 @@ let
       head list
     else
       first (tail list);
+
+  unique = foldl' (found: x: if elem x found then found else found ++ [ x ]) [ ];
+
+  isDerivation = v: isAttrs v && v.type or null == "derivation";
 
   # Nix compares strings byte by byte. So a sequence of bytes is a character if it lies between
   # two characters of that length and each byte but the first is a continuation.
@@ -130,6 +136,9 @@ let
     else
       null;
   longest = 1000; # bytes of a name, a system, a path
+  badName = badText "its name" longest;
+
+  startsWith = start: s: substring 0 (stringLength start) s == start;
 
   # The texts in x, which is one or a list: at most 50, and none if one throws.
   words =
@@ -143,12 +152,16 @@ let
 in
 {
   inherit
+    badName
     badText
     clean
     first
+    isDerivation
     kindOf
     longest
     shorten
+    startsWith
+    unique
     words
     ;
 }
