@@ -3,10 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,11 +10,8 @@ import (
 	"github.com/org/nix-matrix/internal/flagvalue"
 	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/action"
-	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/collect"
 	"github.com/org/nix-matrix/pkg/gc"
-	"github.com/org/nix-matrix/pkg/job"
-	"github.com/org/nix-matrix/pkg/text"
 )
 
 func newGC(a *app) *cobra.Command {
@@ -89,7 +82,12 @@ func (g *collector) run(ctx context.Context) error {
 		return err
 	}
 	a.log.Close()
-	if err := errors.Join(ctx.Err(), g.print(done)); err != nil {
+	if g.json {
+		err = a.printJSON(done)
+	} else {
+		err = a.print(done.Text())
+	}
+	if err := errors.Join(ctx.Err(), err); err != nil {
 		return err
 	}
 	if done.Failed {
@@ -102,15 +100,8 @@ func (g *collector) run(ctx context.Context) error {
 func (g *collector) open() (collect.Cache, error) {
 	a := g.app
 	if !a.inActions() {
-		c, err := a.openCache()
-		if err != nil {
-			return nil, err
-		}
-		files, ok := c.(cache.Collectable)
-		if !ok {
-			return nil, usage.Errorf("cannot remove anything from --cache %s", a.cache)
-		}
-		return collect.Directory(files), nil
+		files, err := a.openDir()
+		return collect.Directory(files), err
 	}
 	api, err := a.gitHub()
 	if err != nil {
@@ -128,74 +119,3 @@ func (a *app) gitHub() (*action.GitHub, error) {
 
 // removePause is the time between two requests to remove an entry, as GitHub's documentation asks for.
 var removePause = time.Second
-
-func (g *collector) print(all *collect.Outcome) error {
-	if g.json {
-		return g.printJSON(all)
-	}
-	out := g.app.streams.out
-	verb := "removed"
-	if g.dryRun {
-		verb = "would remove"
-	}
-	for i := range all.Entries {
-		if c := &all.Entries[i]; c.Gone(g.dryRun) {
-			line := fmt.Sprintf("%s %s", verb, c.Key)
-			if c.Ref != "" {
-				line += " of " + c.Ref
-			}
-			if _, err := fmt.Fprintln(out, text.NoCommands(fmt.Sprintf("%s (%s): %s", line, text.Size(c.Size), c.Why))); err != nil {
-				return err
-			}
-		}
-	}
-	return g.printTable(out, all, verb)
-}
-
-func (g *collector) printTable(out io.Writer, all *collect.Outcome, verb string) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	row := func(name string, kinds ...job.KeyKind) {
-		gone, kept := all.Count(g.dryRun, kinds...)
-		if gone.Count+kept.Count > 0 || name == "all" {
-			fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%s\n", name, gone.Count, text.Size(gone.Bytes), kept.Count, text.Size(kept.Bytes))
-		}
-	}
-	fmt.Fprintf(w, "KIND\t%s\tSIZE\tKEPT\tSIZE\n", strings.ToUpper(verb))
-	for _, kind := range job.KeyKinds {
-		row(string(kind), kind)
-	}
-	row("all", job.KeyKinds...)
-	return w.Flush()
-}
-
-func (g *collector) printJSON(all *collect.Outcome) error {
-	type entry struct {
-		Key     string      `json:"key"`
-		Kind    job.KeyKind `json:"kind"`
-		Ref     string      `json:"ref,omitempty"`
-		Size    int64       `json:"size"`
-		Created time.Time   `json:"created"`
-		Used    time.Time   `json:"used"`
-		Removed bool        `json:"removed"` // or would be
-		Why     string      `json:"why,omitempty"`
-		Error   string      `json:"error,omitempty"`
-	}
-	told := struct {
-		DryRun  bool          `json:"dryRun"`
-		Entries []entry       `json:"entries"`
-		Removed collect.Tally `json:"removed"`
-		Kept    collect.Tally `json:"kept"`
-	}{DryRun: g.dryRun, Entries: []entry{}}
-	for i := range all.Entries {
-		c := &all.Entries[i]
-		e := entry{
-			Key: c.Key, Kind: c.Kind, Ref: c.Ref, Size: c.Size, Created: c.Created.UTC(), Used: c.Used.UTC(), Removed: c.Gone(g.dryRun), Why: c.Why,
-		}
-		if c.Err != nil {
-			e.Error = c.Err.Error()
-		}
-		told.Entries = append(told.Entries, e)
-	}
-	told.Removed, told.Kept = all.Count(g.dryRun, job.KeyKinds...)
-	return g.app.printJSON(told)
-}

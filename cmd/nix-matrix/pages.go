@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,7 +14,6 @@ import (
 	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/report"
-	"github.com/org/nix-matrix/pkg/text"
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
@@ -100,10 +98,5 @@ func (p *pages) print(a *app, v *verdict.Verdict, o report.SummaryOptions) error
 	if p.summary == "-" {
 		shown = report.Summary(v, o)
 	}
-	for line := range strings.Lines(shown) {
-		if _, err := io.WriteString(a.streams.out, text.NoCommands(line)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return a.print(shown)
 }

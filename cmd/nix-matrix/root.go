@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -199,21 +200,24 @@ func or(value, otherwise string) string {
 // openCache opens the cache that the flag names. In GitHub Actions, a cache that is not available is nil
 // and a warning, because a cache only makes things faster.
 func (a *app) openCache() (cache.Cache, error) {
-	switch {
-	case a.inActions():
-		config, err := actions.FromEnv(a.getenv)
-		if err != nil {
-			a.log.Warn("The Actions cache is not used", err)
-			return nil, nil //nolint:nilnil // none is one of the answers
-		}
-		return actions.New(config), nil
-	default:
-		path, err := cachePath(a.cache)
-		if err != nil {
-			return nil, err
-		}
-		return dir.New(path)
+	if !a.inActions() {
+		return a.openDir()
 	}
+	config, err := actions.FromEnv(a.getenv)
+	if err != nil {
+		a.log.Warn("The Actions cache is not used", err)
+		return nil, nil //nolint:nilnil // none is one of the answers
+	}
+	return actions.New(config), nil
+}
+
+// openDir opens a cache that is a directory.
+func (a *app) openDir() (cache.Collectable, error) {
+	path, err := cachePath(a.cache)
+	if err != nil {
+		return nil, err
+	}
+	return dir.New(path)
 }
 
 // inActions reports whether the cache is that of GitHub Actions.
@@ -229,6 +233,16 @@ func cachePath(name string) (string, error) {
 		return "", usage.Errorf("cannot find a directory for the cache: %w. Name one with --cache dir:PATH", err)
 	}
 	return filepath.Join(base, "nix-matrix", "cache"), nil
+}
+
+// print prints lines for a person.
+func (a *app) print(lines string) error {
+	for line := range strings.Lines(lines) {
+		if _, err := io.WriteString(a.streams.out, text.NoCommands(line)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // printJSON prints a value for programs to read.

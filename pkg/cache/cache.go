@@ -65,6 +65,7 @@ type Blob interface {
 // Collectable is a Cache that can list and remove its blobs, which not every
 // cache can.
 type Collectable interface {
+	Cache
 	// List returns all blobs whose keys start with prefix, in no order.
 	List(ctx context.Context, prefix string) ([]Stored, error)
 	// Remove removes the blob stored under key. If there is none, that is no error.

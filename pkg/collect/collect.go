@@ -13,7 +13,6 @@ import (
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/gc"
-	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/storecache"
 )
 
@@ -88,48 +87,6 @@ type Log interface {
 	Warn(title string, err error)
 }
 
-// Outcome says what became of the entries.
-type Outcome struct {
-	Entries []Entry
-	Failed  bool // some could not be removed
-}
-
-// An Entry is what became of an entry of the cache.
-type Entry struct {
-	gc.Decision
-	Removed bool
-	Err     error // why it could not be removed
-}
-
-// Gone reports whether the entry is gone, or would be without a dry run.
-func (e *Entry) Gone(dryRun bool) bool { return e.Removed || dryRun && e.Why != "" }
-
-// A Tally is a number of entries and their bytes.
-type Tally struct {
-	Count int   `json:"count"`
-	Bytes int64 `json:"bytes"`
-}
-
-func (t *Tally) add(size int64) {
-	t.Count++
-	t.Bytes += size
-}
-
-// Count counts the entries of the given kinds that are gone, and those that stay.
-func (o *Outcome) Count(dryRun bool, kinds ...job.KeyKind) (gone, kept Tally) {
-	for i := range o.Entries {
-		e := &o.Entries[i]
-		switch {
-		case !slices.Contains(kinds, e.Kind):
-		case e.Gone(dryRun):
-			gone.add(e.Size)
-		default:
-			kept.add(e.Size)
-		}
-	}
-	return gone, kept
-}
-
 // Run decides what becomes of each entry, and removes what is to go unless it is a dry run.
 func (c *Collector) Run(ctx context.Context) (*Outcome, error) {
 	c.Log.Doing("listing the cache")
@@ -143,7 +100,7 @@ func (c *Collector) Run(ctx context.Context) (*Outcome, error) {
 		}
 	}
 	c.Rules.Named = c.named(ctx, entries)
-	var o Outcome
+	o := Outcome{DryRun: c.DryRun}
 	for _, d := range gc.Decide(entries, c.Rules) {
 		o.Entries = append(o.Entries, Entry{Decision: d})
 	}

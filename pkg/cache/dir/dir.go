@@ -42,7 +42,7 @@ type directory struct {
 // owner can read. Users who share a directory make it beforehand: files and directories in it
 // get its permissions, less the umask. Half written files of processes that died are removed
 // after a day.
-func New(name string) (cache.Cache, error) {
+func New(name string) (cache.Collectable, error) {
 	if err := os.MkdirAll(name, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the cache directory: %w", err)
 	}
