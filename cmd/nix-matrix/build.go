@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -179,7 +180,7 @@ func (b *builder) placeResult(entry *job.Entry, result *job.Result) error {
 			return err
 		}
 		b.resultFile = filepath.Join(dir, entry.ID+".json")
-		b.logsDir = or(b.logsDir, filepath.Join(dir, "logs"))
+		b.logsDir = cmp.Or(b.logsDir, filepath.Join(dir, "logs"))
 	}
 	if b.resultFile == "" || b.resultFile == "-" {
 		return nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -10,10 +11,8 @@ import (
 
 	"github.com/org/nix-matrix/internal/flagvalue"
 	"github.com/org/nix-matrix/internal/usage"
-	"github.com/org/nix-matrix/pkg/access"
 	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/discover"
-	"github.com/org/nix-matrix/pkg/hooks"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/plan"
 	"github.com/org/nix-matrix/pkg/report"
@@ -69,7 +68,7 @@ NIX_MATRIX_ENCRYPTION_KEY everything cached or uploaded is sealed.`,
 }
 
 func (a *app) discover(ctx context.Context, flags *discoverFlags, planOut, drvsOut string, printJSON bool) error {
-	options, err := flags.options()
+	options, err := flags.options(a)
 	if err != nil {
 		return err
 	}
@@ -81,11 +80,11 @@ func (a *app) discover(ctx context.Context, flags *discoverFlags, planOut, drvsO
 	if err != nil {
 		return err
 	}
-	env, err := a.openDiscovery(ctx, flags, &options, scripts)
+	d, err := discover.Open(ctx, a.host, docs, scripts, a.log, options)
 	if err != nil {
 		return err
 	}
-	defer env.Close()
+	defer d.Env.Close()
 	var dir string
 	if a.action.Running() { // the files become artifacts of the run
 		dir, err = a.action.TempDir(a.id)
@@ -95,10 +94,9 @@ func (a *app) discover(ctx context.Context, flags *discoverFlags, planOut, drvsO
 	if err != nil {
 		return err
 	}
-	options.InFiles = planOut != "" && drvsOut != ""
-	planOut, drvsOut = or(planOut, filepath.Join(dir, "plan.json")), or(drvsOut, filepath.Join(dir, "drvs.pack"))
-	options.PackFile = drvsOut
-	d := discover.New(a.host, env, docs, scripts, a.log, options)
+	d.InFiles = planOut != "" && drvsOut != ""
+	planOut, drvsOut = cmp.Or(planOut, filepath.Join(dir, "plan.json")), cmp.Or(drvsOut, filepath.Join(dir, "drvs.pack"))
+	d.PackFile = drvsOut
 	p, err := d.Plan(ctx)
 	if err != nil {
 		return err
@@ -113,36 +111,6 @@ func (a *app) discover(ctx context.Context, flags *discoverFlags, planOut, drvsO
 	}
 	tell(a.log, p)
 	return a.emit(p, key, matrix, planOut, drvsOut, printJSON)
-}
-
-// openDiscovery runs the user's script, opens Nix, which the caller closes, and sets the options that
-// follow from it.
-func (a *app) openDiscovery(ctx context.Context, flags *discoverFlags, options *discover.Options, scripts *hooks.Runner) (_ *access.Nix, err error) {
-	if err := scripts.SetUp(ctx, flags.setup); err != nil {
-		return nil, err
-	}
-	if options.Answers, err = a.secretDir.Dir(); err != nil {
-		return nil, err
-	}
-	env, err := a.host.Open(ctx, options.Access, nil, nil)
-	if err != nil {
-		return nil, err
-	}
-	if options.Local {
-		if err := env.Reach(ctx); err != nil {
-			env.Close()
-			return nil, err
-		}
-	}
-	if len(options.Evaluate.Systems) == 0 {
-		options.Evaluate.Systems = env.Buildable()
-		options.Buildable = options.Evaluate.Systems != nil
-	}
-	if len(options.Evaluate.Systems) == 0 {
-		options.Evaluate.Systems = defaultSystems
-	}
-	options.Public = a.action.Public
-	return env, nil
 }
 
 // emit sets the outputs, and prints the matrix if printJSON is true.

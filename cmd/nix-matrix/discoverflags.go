@@ -46,7 +46,7 @@ func (d *discoverFlags) flags(cmd *cobra.Command) {
 	if d.local {
 		bindAs(cmd, flagvalue.Words(&e.Systems, "SYSTEM"), "systems", "the systems that are wanted, separated by spaces or commas; default: those that this machine builds for, emulated ones and those of its remote builders included")
 	} else {
-		bind(cmd, flagvalue.Words(&e.Systems, "SYSTEM", defaultSystems...), "systems")
+		bind(cmd, flagvalue.Words(&e.Systems, "SYSTEM", discover.DefaultSystems...), "systems")
 	}
 	bind(cmd, flagvalue.Lines(&e.Include, "GLOB"), "include")
 	bind(cmd, flagvalue.Lines(&e.Exclude, "GLOB"), "exclude")
@@ -73,9 +73,6 @@ func (d *discoverFlags) flags(cmd *cobra.Command) {
 	d.access.flags(cmd)
 	d.access.Evaluates = true
 }
-
-// defaultSystems are wanted unless others are named.
-var defaultSystems = []string{"x86_64-linux", "aarch64-linux"}
 
 // argumentsValue is a list of arguments for functions.
 func argumentsValue(to *[]evaluate.Arg, kind string) *flagvalue.List[evaluate.Arg] {
@@ -147,10 +144,10 @@ func enter(dir string) error {
 }
 
 // options returns what is evaluated, and what becomes of it.
-func (d *discoverFlags) options() (o discover.Options, err error) {
+func (d *discoverFlags) options(a *app) (o discover.Options, err error) {
 	o = discover.Options{
 		Access: &d.access.Config, Planning: d.planning, Evaluate: d.evaluate, Proviso: &hooks.Proviso{Script: d.proviso, Timeout: provisoTime},
-		Reuse: d.reuse, SkipProved: d.skipProved, SkipUnread: d.onMissing == "skip", Local: d.local, Version: version,
+		SetUp: d.setup, Reuse: d.reuse, SkipProved: d.skipProved, SkipUnread: d.onMissing == "skip", Local: d.local, Public: a.action.Public, Version: version,
 	}
 	o.Evaluate.MemoryLimit = d.memory << 20
 	o.Evaluate.Meta = d.filter != "" || d.label != ""

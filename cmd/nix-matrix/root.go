@@ -190,13 +190,6 @@ func missingFlag(cmd *cobra.Command, ok *bool) {
 	_ = cmd.Flags().MarkHidden("missing-ok")
 }
 
-func or(value, otherwise string) string {
-	if value == "" {
-		return otherwise
-	}
-	return value
-}
-
 // openCache opens the cache that the flag names. In GitHub Actions, a cache that is not available is nil
 // and a warning, because a cache only makes things faster.
 func (a *app) openCache() (cache.Cache, error) {

@@ -92,7 +92,7 @@ func (r *runner) run(ctx context.Context) error {
 	}
 	how := r.working.options(a)
 	how.KeepGoing = how.KeepGoing && !r.failFast
-	options, err := r.discovery.options()
+	options, err := r.discovery.options(a)
 	if err != nil {
 		return err
 	}
@@ -113,17 +113,16 @@ func (r *runner) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	env, err := a.openDiscovery(ctx, &r.discovery, &options, scripts)
+	d, err := discover.Open(ctx, a.host, docs, scripts, a.log, options)
 	if err != nil {
 		return err
 	}
-	defer env.Close()
-	d := discover.New(a.host, env, docs, scripts, a.log, options)
+	defer d.Env.Close()
 	plan, err := d.Plan(ctx)
 	if err != nil {
 		return err
 	}
-	if err := env.Sign(); err != nil {
+	if err := d.Env.Sign(); err != nil {
 		return err
 	}
 	d.Keep(ctx, plan)
@@ -136,14 +135,14 @@ func (r *runner) run(ctx context.Context) error {
 	}
 	tell(a.log, plan)
 	key := job.PlanKey(a.id, "", data)(0)
-	w := &build.Worker{Options: how, Env: env, Plan: plan, Hooks: scripts, Log: a.log}
+	w := &build.Worker{Options: how, Env: d.Env, Plan: plan, Hooks: scripts, Log: a.log}
 	results := r.work(ctx, w, key, filepath.Join(dir, "results"))
 	v := verdict.Judge(plan, key, results, nil)
 	v.Origin = a.origin(plan)
 	if r.failFast && v.Cancelled && ctx.Err() == nil {
 		v.Notices = append(v.Notices, "The run was stopped at the first failure, as --fail-fast wants.")
 	}
-	if err := r.tellOutputs(context.WithoutCancel(ctx), env.Nix, v); err != nil {
+	if err := r.tellOutputs(context.WithoutCancel(ctx), d.Env.Nix, v); err != nil {
 		a.log.Warn("Cannot link all outputs", err)
 	}
 	a.log.Close()

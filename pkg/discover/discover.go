@@ -28,7 +28,7 @@ import (
 
 // Options decide what is discovered and how it is planned.
 type Options struct {
-	// Evaluate has the installables. New sets its callbacks and System.
+	// Evaluate has the installables. Open sets its callbacks and System, and Systems where none is named.
 	Evaluate evaluate.Options
 	Choose   *plan.Chooser
 	Planning plan.Options
@@ -39,10 +39,10 @@ type Options struct {
 	SkipProved bool // skip targets that the default branch has built, in a proposal that pushes nothing
 	SkipUnread bool // skip targets that need a missing secret, in place of failing them
 
+	// SetUp is the user's script before everything.
+	SetUp string
 	// Local says that this machine builds, so that a path that is valid in its store needs no building.
 	Local bool
-	// Buildable says that the user named no systems, so that they are those that this machine builds for.
-	Buildable bool
 	// PackFile is the file for the pack of derivations; empty for none.
 	PackFile string
 	// Public reports whether anybody can read the repository of the job.
@@ -50,9 +50,6 @@ type Options struct {
 	// InFiles says that the user named files for the Plan and the pack, so that a full disk below the cache
 	// is no error.
 	InFiles bool
-	// Answers is a directory that keeps the answers of substituters, so that each question is asked
-	// once; empty to ask anew.
-	Answers string
 	// Version names this program in the fingerprint of an evaluation.
 	Version string
 }
@@ -69,31 +66,60 @@ type Log interface {
 // A Discovery makes one Plan.
 type Discovery struct {
 	Options
+	Env *access.Nix
+
 	host   *access.Host
-	env    *access.Nix
 	docs   *documents.Store
 	hooks  *hooks.Runner
 	finder *available.Finder
 	log    Log
 
+	buildable  bool        // the wanted systems are those that this machine builds for
 	evaluation *evaluation // of the Plan
 	base       *job.Record // of the default branch's last run, nil if it is not known
 	baseAsked  bool
 }
 
-// New prepares a discovery with an opened Nix. The trust of docs gets the commits of the checkouts
-// that are evaluated.
-func New(host *access.Host, env *access.Nix, docs *documents.Store, runner *hooks.Runner, log Log, o Options) *Discovery {
-	d := &Discovery{Options: o, host: host, env: env, docs: docs, hooks: runner, log: log}
-	d.finder = &available.Finder{Nix: func() available.Asker { return env.Remember(o.Answers) }, Substituters: env.Substituters, Log: log}
+// DefaultSystems are wanted unless others are named.
+var DefaultSystems = []string{"x86_64-linux", "aarch64-linux"}
+
+// Open runs the user's script and opens Nix, whose Env the caller closes. The trust of docs gets the commits
+// of the checkouts that are evaluated.
+func Open(ctx context.Context, host *access.Host, docs *documents.Store, runner *hooks.Runner, log Log, o Options) (*Discovery, error) {
+	if err := runner.SetUp(ctx, o.SetUp); err != nil {
+		return nil, err
+	}
+	answers, err := host.Secrets.Dir() // of substituters, so that each question is asked once
+	if err != nil {
+		return nil, err
+	}
+	env, err := host.Open(ctx, o.Access, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	if o.Local {
+		if err := env.Reach(ctx); err != nil {
+			env.Close()
+			return nil, err
+		}
+	}
+	d := &Discovery{Options: o, Env: env, host: host, docs: docs, hooks: runner, log: log}
+	d.finder = &available.Finder{Nix: func() available.Asker { return env.Remember(answers) }, Substituters: env.Substituters, Log: log}
 	var attr string // that is being evaluated
 	e := &d.Evaluate
 	e.System = env.System
+	if len(e.Systems) == 0 {
+		e.Systems = env.Buildable()
+		d.buildable = e.Systems != nil
+	}
+	if len(e.Systems) == 0 {
+		e.Systems = DefaultSystems
+	}
 	e.Progress = func(path string) { attr = path }
 	e.Counted = func(done, total int) { log.Step("evaluating %d/%d %s", done, total, attr) }
 	e.Explain = d.explain
 	e.Log = func(line string) { log.Printf("%s", line) }
-	return d
+	return d, nil
 }
 
 // asked returns the installables as a person would type them.
@@ -121,7 +147,7 @@ func (d *Discovery) Plan(ctx context.Context) (*job.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.env.Confine(ctx, d.Evaluate.Flakes(), len(locked) > 0); err != nil {
+	if err := d.Env.Confine(ctx, d.Evaluate.Flakes(), len(locked) > 0); err != nil {
 		return nil, err
 	}
 	lock, err := d.unlock(ctx, locked)
@@ -209,7 +235,7 @@ func (d *Discovery) choose(ctx context.Context, e *evaluation) (*job.Plan, error
 	if e.unread != "" {
 		p.Notices = append(p.Notices, fmt.Sprintf("Cannot evaluate %s, so nothing of it is built: it %s.", d.asked(), e.unread))
 	}
-	p.Notices = append(p.Notices, d.env.Notices...)
+	p.Notices = append(p.Notices, d.Env.Notices...)
 	p.Targets = slices.Clone(p.Targets)
 	d.skipUnread(p.Targets)
 	if len(e.Omitted) > 0 {
@@ -231,7 +257,7 @@ func (d *Discovery) choose(ctx context.Context, e *evaluation) (*job.Plan, error
 		return nil, usage.Errorf("filter_builds is true for none of %s: %s. Correct the expression, or allow that with --allow-empty (input allow_empty)",
 			text.Plural(len(left), "target"), text.Some(left, 20))
 	}
-	d.env.Read(p.Substituters, p.PublicKeys)
+	d.Env.Read(p.Substituters, p.PublicKeys)
 	d.skipProved(ctx, p.Targets)
 	d.log.Doing("asking which outputs are available")
 	if e.places, err = d.skip(ctx, p.Targets); err != nil {
@@ -248,7 +274,7 @@ func (d *Discovery) choose(ctx context.Context, e *evaluation) (*job.Plan, error
 
 // omitted returns the notice about attributes that are left out because of their system.
 func (d *Discovery) omitted(attrs []string) string {
-	if d.Buildable {
+	if d.buildable {
 		return fmt.Sprintf("Left out, because this machine builds only %s: %s. Register an emulator with binfmt_misc or add a remote builder; --systems tries any system.",
 			strings.Join(d.Evaluate.Systems, " and "), text.Some(attrs, 20))
 	}
@@ -273,7 +299,7 @@ func (d *Discovery) group(ctx context.Context, e *evaluation, p *job.Plan) (err 
 	}
 	for _, t := range p.Targets {
 		here := d.Local && !plan.HasRunner(t.System) // this machine needs none
-		if (here || d.env.Remotely(t.System)) && len(d.Planning.Runners[t.System]) == 0 {
+		if (here || d.Env.Remotely(t.System)) && len(d.Planning.Runners[t.System]) == 0 {
 			d.Planning.Runners[t.System] = plan.AnyRunner
 		}
 	}

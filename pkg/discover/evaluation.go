@@ -53,7 +53,7 @@ func (d *Discovery) source(ctx context.Context) *source {
 	known := true
 	var identities []string
 	for _, ref := range refs {
-		flake, err := d.env.Flake(ctx, ref)
+		flake, err := d.Env.Flake(ctx, ref)
 		if err != nil {
 			return s // the evaluator returns the error
 		}
@@ -62,7 +62,7 @@ func (d *Discovery) source(ctx context.Context) *source {
 		s.inputs = append(s.inputs, flake.Inputs...)
 	}
 	if d.Reuse && known && d.docs.Trust.ReusesEvaluation() {
-		s.fingerprint = d.Evaluate.Fingerprint(d.Version+" "+d.env.Evaluator()+" "+d.docs.Seal.Fingerprint(), identities)
+		s.fingerprint = d.Evaluate.Fingerprint(d.Version+" "+d.Env.Evaluator()+" "+d.docs.Seal.Fingerprint(), identities)
 	}
 	return s
 }
@@ -130,7 +130,7 @@ func toBuild(p *job.Plan) []string {
 
 // evaluate starts evaluators. Flake inputs in the cache are not downloaded.
 func (d *Discovery) evaluate(ctx context.Context, s *source) (*evaluation, error) {
-	n, o := d.env.Nix, &d.Evaluate
+	n, o := d.Env.Nix, &d.Evaluate
 	there := s.fetchInputs(ctx, n)
 	d.log.Doing("evaluating %s", d.asked())
 	found, err := evaluate.Run(ctx, n, *o)
@@ -233,7 +233,7 @@ func (s *source) keepInputs(ctx context.Context, n *nix.Nix, there map[string]bo
 // or, if they are handed over, in their pack in the cache.
 func (d *Discovery) has(ctx context.Context, e *evaluation, p *job.Plan) bool {
 	drvs := toBuild(p)
-	valid, err := d.env.Valid(ctx, drvs...)
+	valid, err := d.Env.Valid(ctx, drvs...)
 	if err == nil && !slices.ContainsFunc(drvs, func(drv string) bool { return !valid[drv] }) {
 		return true
 	}
@@ -288,7 +288,7 @@ func (d *Discovery) fetchPack(ctx context.Context, drvs *job.DrvPack) (err error
 // in the error.
 func (e *evaluation) derivations(ctx context.Context, d *Discovery, drvs []string) ([]nix.Derivation, error) {
 	if !e.packed {
-		return d.env.Derivations(ctx, drvs)
+		return d.Env.Derivations(ctx, drvs)
 	}
 	var err error
 	if e.inPack == nil {

@@ -17,20 +17,20 @@ var errPublic = errors.New("anybody can read the Actions cache and the artifacts
 // cached or uploaded in clear in a public repository. A push to a public binary cache is the user's own
 // decision, and gets a warning.
 func (d *Discovery) guard(ctx context.Context) error {
-	if !d.host.Running && !slices.ContainsFunc(d.env.Destinations, func(to push.Destination) bool { return to.Public }) {
+	if !d.host.Running && !slices.ContainsFunc(d.Env.Destinations, func(to push.Destination) bool { return to.Public }) {
 		return nil
 	}
 	decrypted, err := d.decrypted(ctx)
 	if err != nil {
 		return err
 	}
-	private := d.env.Private(ctx, decrypted)
+	private := d.Env.Private(ctx, decrypted)
 	if len(private) == 0 {
 		return nil
 	}
 	means := strings.Join(private, ", ")
-	for i := range d.env.Destinations {
-		if to := &d.env.Destinations[i]; to.Public {
+	for i := range d.Env.Destinations {
+		if to := &d.Env.Destinations[i]; to.Public {
 			d.log.Warn("Private sources may get into a public binary cache", fmt.Errorf("anybody can read %s, and there is %s. Make sure that no output contains private sources", to.Name, means))
 		}
 	}

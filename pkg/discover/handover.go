@@ -53,12 +53,12 @@ func (d *Discovery) handoverFailed(err error) error {
 
 func (d *Discovery) packDrvs(ctx context.Context, p *job.Plan) (*job.DrvPack, error) {
 	drvs := toBuild(p)
-	if roots, err := d.env.AddTempRoots(ctx, drvs...); err != nil {
+	if roots, err := d.Env.AddTempRoots(ctx, drvs...); err != nil {
 		d.log.Warn("A garbage collection may remove the derivations", err)
 	} else {
 		defer roots.Close()
 	}
-	packed, err := storecache.PackDrvs(ctx, d.env.Nix, d.docs.ID, d.PackFile, drvs, d.docs.Seal)
+	packed, err := storecache.PackDrvs(ctx, d.Env.Nix, d.docs.ID, d.PackFile, drvs, d.docs.Seal)
 	if err != nil {
 		return nil, err
 	}

@@ -31,9 +31,9 @@ func (d *Discovery) missing(ctx context.Context, e *evaluation, p *job.Plan) (*p
 	from := &available.Sources{Finder: d.finder, Own: outputs, Saved: d.saved(ctx, targets)}
 	switch {
 	case d.Local:
-		from.Store = d.env.Store
+		from.Store = d.Env.Store
 		fallthrough
-	case len(d.env.Destinations) > 0: // skip has asked them, and no substituter
+	case len(d.Env.Destinations) > 0: // skip has asked them, and no substituter
 		from.Signed = d.finder.Substituted(ctx, outputs).Has
 	case len(e.places) > 0:
 		from.Signed = e.places[0].Has
@@ -62,7 +62,7 @@ func (d *Discovery) missing(ctx context.Context, e *evaluation, p *job.Plan) (*p
 
 // saved returns the indexes of the packs of earlier runs that the entries can restore.
 func (d *Discovery) saved(ctx context.Context, targets []job.Target) []available.Saved {
-	if d.docs.Cache == nil || d.Local || d.env.Remote != "" {
+	if d.docs.Cache == nil || d.Local || d.Env.Remote != "" {
 		return nil
 	}
 	systems := map[string]bool{}
@@ -72,7 +72,7 @@ func (d *Discovery) saved(ctx context.Context, targets []job.Target) []available
 		}
 	}
 	from := &reuse.Cache{Docs: d.docs, Log: d.log}
-	accept := from.Accepts(d.env.Nix, d.Access.PublicKeys)
+	accept := from.Accepts(d.Env.Nix, d.Access.PublicKeys)
 	var all []available.Saved
 	for _, system := range slices.Sorted(maps.Keys(systems)) {
 		all = append(all, from.Saved(ctx, system, accept))

@@ -16,10 +16,10 @@ import (
 // machines unless an earlier evaluation has them. A worker without them needs them on PATH.
 func (d *Discovery) programs(ctx context.Context, known []job.Program, p *job.Plan) {
 	p.Programs = nil
-	for i := range d.env.Destinations {
-		to := &d.env.Destinations[i]
+	for i := range d.Env.Destinations {
+		to := &d.Env.Destinations[i]
 		name := to.Program()
-		if name == "" || to.Lacks(d.env.Push.Secrets) != "" || slices.ContainsFunc(p.Programs, func(p job.Program) bool { return p.Name == name }) {
+		if name == "" || to.Lacks(d.Env.Push.Secrets) != "" || slices.ContainsFunc(p.Programs, func(p job.Program) bool { return p.Name == name }) {
 			continue
 		}
 		systems := d.machines(p)
@@ -27,7 +27,7 @@ func (d *Discovery) programs(ctx context.Context, known []job.Program, p *job.Pl
 			if _, err := exec.LookPath(name); err == nil {
 				continue
 			}
-			systems = []string{d.env.System}
+			systems = []string{d.Env.System}
 		}
 		programs, err := d.resolve(ctx, name, systems, known)
 		if err != nil && ctx.Err() == nil {
@@ -35,7 +35,7 @@ func (d *Discovery) programs(ctx context.Context, known []job.Program, p *job.Pl
 		}
 		p.Programs = append(p.Programs, programs...)
 	}
-	d.env.Provide(p.Programs)
+	d.Env.Provide(p.Programs)
 }
 
 // machines returns the known systems of the machines that entries run on.
@@ -46,10 +46,10 @@ func (d *Discovery) machines(p *job.Plan) []string {
 		t := &p.Targets[i]
 		switch {
 		case t.State != job.StateBuild:
-		case d.env.Remotely(t.System) && len(d.Planning.Runners[t.System]) == 0, t.System == "i686-linux", d.Planning.EmulatesTarget(t):
+		case d.Env.Remotely(t.System) && len(d.Planning.Runners[t.System]) == 0, t.System == "i686-linux", d.Planning.EmulatesTarget(t):
 			systems[runner] = true
-		case d.env.Remotely(t.System): // on a runner of any system
-			systems[t.System], systems[d.env.System] = true, true
+		case d.Env.Remotely(t.System): // on a runner of any system
+			systems[t.System], systems[d.Env.System] = true, true
 		default:
 			systems[t.System] = true
 		}
@@ -75,7 +75,7 @@ func (d *Discovery) resolve(ctx context.Context, name string, systems []string, 
 		return programs, nil
 	}
 	d.log.Doing("evaluating %s", name)
-	impatient := d.env.WithOptions(nix.Set("download-attempts", "2"))
+	impatient := d.Env.WithOptions(nix.Set("download-attempts", "2"))
 	resolved, err := impatient.ResolvePrograms(ctx, d.Access.Nixpkgs, name, unknown...)
 	var paths []string
 	for _, r := range resolved {

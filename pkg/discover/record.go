@@ -12,7 +12,7 @@ import (
 // skipProved skips the targets that the default branch has built, in a proposal that pushes nothing, such as
 // a pull request from a fork.
 func (d *Discovery) skipProved(ctx context.Context, targets []job.Target) {
-	pushes := slices.ContainsFunc(d.env.Destinations, func(to push.Destination) bool { return to.Lacks(d.env.Push.Secrets) == "" })
+	pushes := slices.ContainsFunc(d.Env.Destinations, func(to push.Destination) bool { return to.Lacks(d.Env.Push.Secrets) == "" })
 	if !d.docs.Trust.SkipsProved() || !d.SkipProved || d.Local || pushes {
 		return
 	}

@@ -23,16 +23,16 @@ func (d *Discovery) skip(ctx context.Context, targets []job.Target) ([]*availabl
 	}
 	var places []*available.Place
 	switch {
-	case len(d.env.Destinations) > 0:
-		for i := range d.env.Destinations {
-			places = append(places, d.destination(ctx, &d.env.Destinations[i], paths))
+	case len(d.Env.Destinations) > 0:
+		for i := range d.Env.Destinations {
+			places = append(places, d.destination(ctx, &d.Env.Destinations[i], paths))
 		}
 	case d.Local:
 	default:
 		places = append(places, d.finder.Substituted(ctx, paths))
 	}
 	if d.Local {
-		valid, err := d.env.Store.Valid(ctx, paths...)
+		valid, err := d.Env.Store.Valid(ctx, paths...)
 		if err != nil {
 			return nil, err
 		}

@@ -90,7 +90,7 @@ func (d *Discovery) unlock(ctx context.Context, checkouts []*gitcrypt.Checkout) 
 		return lock, err
 	}
 	d.log.Doing("unlocking with git-crypt")
-	program, release, err := d.env.FindProgram(ctx, "git-crypt")
+	program, release, err := d.Env.FindProgram(ctx, "git-crypt")
 	if err != nil {
 		return lock, fmt.Errorf("git_crypt_key: %w", err)
 	}
@@ -100,7 +100,7 @@ func (d *Discovery) unlock(ctx context.Context, checkouts []*gitcrypt.Checkout) 
 		return lock, err
 	}
 	defer remove()
-	d.env.AtClose(remove)
+	d.Env.AtClose(remove)
 	var locks []func()
 	lock = func() {
 		for _, lock := range locks {
@@ -138,7 +138,7 @@ func (d *Discovery) unlockCheckout(ctx context.Context, program, keyFile string,
 	}
 	undo := func() error {
 		if ctx.Err() != nil {
-			d.env.Close() // first, because encrypting takes longer and may be cut short
+			d.Env.Close() // first, because encrypting takes longer and may be cut short
 		}
 		err := relock.Run(ctx, nix.Environ())
 		if err == nil {
