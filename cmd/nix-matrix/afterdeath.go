@@ -1,8 +1,6 @@
 package main
 
 import (
-	"context"
-	"encoding/json"
 	"os"
 	"os/signal"
 	"syscall"
@@ -33,15 +31,9 @@ func newAfterDeath() *cobra.Command {
 		Args:   cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-			return secretdir.Guard(os.Stdin, args[0], func(data []byte) { relock(cmd.Context(), data) })
+			return secretdir.Guard(os.Stdin, args[0], func(data []byte) {
+				_ = gitcrypt.Undo(cmd.Context(), data, nix.Environ()) // nobody would see an error
+			})
 		},
-	}
-}
-
-// relock encrypts again the files that the other process has decrypted. Nobody would see an error.
-func relock(ctx context.Context, data []byte) {
-	var undo gitcrypt.Relock
-	if json.Unmarshal(data, &undo) == nil {
-		_ = undo.Run(ctx, nix.Environ())
 	}
 }

@@ -124,7 +124,7 @@ func (a *app) emit(p *job.Plan, key string, matrix []byte, planFile, drvsFile st
 		a.action.Annotate(action.LevelNotice, "", notice)
 	}
 	if err := a.action.AddSummary(report.OutlookMarkdown(p, maxOutlook)); err != nil {
-		a.log.Warn("Cannot write the job's summary", err)
+		a.log.Warn("The summary lacks the entries", err)
 	}
 	outputs := map[string]string{
 		"matrix":    string(matrix),
@@ -137,7 +137,7 @@ func (a *app) emit(p *job.Plan, key string, matrix []byte, planFile, drvsFile st
 	}
 	for name, value := range outputs {
 		if err := a.action.SetOutput(name, value); err != nil {
-			return fmt.Errorf("set the output %s: %w", name, err)
+			return err
 		}
 	}
 	if !printJSON {

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/org/nix-matrix/internal/flagvalue"
 	"github.com/org/nix-matrix/internal/usage"
@@ -42,16 +41,8 @@ func (p *pages) check() error {
 		if file == "" || file == "-" && flag == "summary" {
 			continue
 		}
-		dir := filepath.Dir(file)
-		info, err := os.Stat(dir)
-		switch {
-		case err != nil || !info.IsDir():
-			return usage.Errorf("--%s %s: there is no directory %s", flag, file, dir)
-		case unix.Access(dir, unix.W_OK) != nil:
-			return usage.Errorf("--%s %s: cannot write to the directory %s: permission denied", flag, file, dir)
-		}
-		if info, err := os.Stat(file); err == nil && info.IsDir() {
-			return usage.Errorf("--%s %s: is a directory", flag, file)
+		if err := documents.CheckWritable(file); err != nil {
+			return usage.Errorf("--%s %s: %w", flag, file, err)
 		}
 	}
 	return nil

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -135,20 +134,20 @@ func (r *reporter) tell(ctx context.Context, v *verdict.Verdict) error {
 		return err
 	}
 	if err := a.action.AddSummary(summary); err != nil {
-		return fmt.Errorf("add to the job's summary: %w", err)
+		return err
 	}
 	for _, annotation := range report.Annotations(v) {
 		a.action.AnnotateAt(action.Level(annotation.Level), annotation.Title, annotation.Message, annotation.File, annotation.Line)
 	}
 	if err := a.action.SetOutput("success", strconv.FormatBool(v.Status == verdict.Success)); err != nil {
-		return fmt.Errorf("set the output success: %w", err)
+		return err
 	}
 	results, err := v.Output(job.MaxMatrix)
 	if err != nil {
 		return err
 	}
 	if err := a.action.SetOutput("results", string(results)); err != nil {
-		return fmt.Errorf("set the output results: %w", err)
+		return err
 	}
 	if r.comment {
 		a.comment(ctx, v)

@@ -2,18 +2,14 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"strconv"
 
 	"github.com/spf13/cobra"
 
-	"github.com/org/nix-matrix/internal/flagvalue"
 	"github.com/org/nix-matrix/pkg/access"
-	"github.com/org/nix-matrix/pkg/storecache"
 )
 
 func newRestore(a *app) *cobra.Command {
-	r := &restorer{app: a}
+	u := &userBuild{app: a}
 	cmd := &cobra.Command{
 		Use:   "restore [STORE-PATH…]",
 		Short: "Restore store paths from the cache",
@@ -33,51 +29,23 @@ paths are built. The key of a sealed cache comes from ` + access.EncryptionVaria
 		Example: `  nix-matrix restore
   nix-matrix restore --cache dir:/srv/cache /nix/store/…-nixos-system-pi3
   nix-matrix restore --store /mnt --engine protocol`,
-		RunE: func(cmd *cobra.Command, args []string) error { return r.run(cmd.Context(), args) },
+		RunE: func(cmd *cobra.Command, args []string) error { return u.restore(cmd.Context(), args) },
 	}
-	r.restoreFlags(a, cmd)
-	r.rootFlag(cmd)
-	addFlag(cmd, flagvalue.Bool(&r.json, false), "json", "print the counts of the restore as JSON")
-	a.idFlag(cmd)
-	a.cacheFlag(cmd)
+	u.restoreFlags(a, cmd)
+	u.flags(cmd)
 	return cmd
 }
 
-type restorer struct {
-	app *app
-	packing
-	json bool
-}
-
-func (r *restorer) run(ctx context.Context, args []string) error {
-	a := r.app
-	paths, err := a.storePaths(args)
+func (u *userBuild) restore(ctx context.Context, args []string) error {
+	user, paths, err := u.open(ctx, args)
 	if err != nil {
 		return err
 	}
-	user, n, err := r.open(ctx, a)
+	restored, err := user.Restore(ctx, u.engine, paths)
 	if err != nil {
 		return err
 	}
-	restored, err := user.Restore(ctx, n, r.engine, paths)
-	if err != nil {
-		return err
-	}
-	return r.tell(restored)
-}
-
-// tell sets the output and prints the counts of the restore.
-func (r *restorer) tell(restored storecache.Restored) error {
-	a := r.app
-	if err := a.action.SetOutput("restored", strconv.Itoa(restored.Paths)); err != nil {
-		return fmt.Errorf("set the output restored: %w", err)
-	}
-	a.log.Close()
-	if !r.json {
-		_, err := fmt.Fprintf(a.streams.out, "%d restored\n", restored.Paths)
-		return err
-	}
-	return a.printJSON(struct {
+	return u.tell("restored", restored.Paths, struct {
 		Paths int      `json:"paths"`
 		Size  int64    `json:"size"` // bytes of NARs
 		Read  int64    `json:"read"` // bytes of packs

@@ -2,19 +2,15 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"strconv"
 
 	"github.com/spf13/cobra"
 
-	"github.com/org/nix-matrix/internal/flagvalue"
 	"github.com/org/nix-matrix/pkg/access"
-	"github.com/org/nix-matrix/pkg/reuse"
 	"github.com/org/nix-matrix/pkg/storecache"
 )
 
 func newSave(a *app) *cobra.Command {
-	s := &saver{app: a}
+	u := &userBuild{app: a}
 	cmd := &cobra.Command{
 		Use:   "save [STORE-PATH…]",
 		Short: "Save new store paths in the cache",
@@ -31,49 +27,22 @@ In GitHub Actions no fault of the cache is an error. With a text in
 ` + access.EncryptionVariable + ` everything is sealed.`,
 		Example: `  nix-matrix restore && nix build .#all && nix-matrix save
   nix-matrix save --store-cache all --cache dir:/srv/cache ./result`,
-		RunE: func(cmd *cobra.Command, args []string) error { return s.run(cmd.Context(), args) },
+		RunE: func(cmd *cobra.Command, args []string) error { return u.save(cmd.Context(), args) },
 	}
-	s.policyFlag(cmd, storecache.Built)
-	s.limitFlag(cmd)
-	s.rootFlag(cmd)
-	addFlag(cmd, flagvalue.Bool(&s.json, false), "json", "print the counts of the save as JSON")
-	a.idFlag(cmd)
-	a.cacheFlag(cmd)
+	u.policyFlag(cmd, storecache.Built)
+	u.limitFlag(cmd)
+	u.flags(cmd)
 	return cmd
 }
 
-type saver struct {
-	app *app
-	packing
-	json bool
-}
-
-func (s *saver) run(ctx context.Context, args []string) error {
-	a := s.app
-	paths, err := a.storePaths(args)
+func (u *userBuild) save(ctx context.Context, args []string) error {
+	user, paths, err := u.open(ctx, args)
 	if err != nil {
 		return err
 	}
-	user, n, err := s.open(ctx, a)
+	saved, err := user.Save(ctx, u.policy, u.limit, paths)
 	if err != nil {
 		return err
 	}
-	done, err := user.Save(ctx, n, s.policy, s.limit, paths)
-	if err != nil {
-		return err
-	}
-	return s.tell(done)
-}
-
-func (s *saver) tell(done reuse.Saved) error {
-	a := s.app
-	if err := a.action.SetOutput("saved", strconv.Itoa(done.Paths)); err != nil {
-		return fmt.Errorf("set the output saved: %w", err)
-	}
-	a.log.Close()
-	if s.json {
-		return a.printJSON(done)
-	}
-	_, err := fmt.Fprintf(a.streams.out, "%d saved\n", done.Paths)
-	return err
+	return u.tell("saved", saved.Paths, saved)
 }

@@ -2,40 +2,58 @@ package main
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"path/filepath"
+	"strconv"
 
+	"github.com/spf13/cobra"
+
+	"github.com/org/nix-matrix/internal/flagvalue"
 	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/reuse"
-	"github.com/org/nix-matrix/pkg/storecache"
 )
 
-// open opens the cache and Nix for a user's own build.
-func (p *packing) open(ctx context.Context, a *app) (*reuse.UserBuild, *nix.Nix, error) {
+// A userBuild is what restore and save have in common: they run before and after a user's own build.
+type userBuild struct {
+	app *app
+	packing
+	json bool
+}
+
+func (u *userBuild) flags(cmd *cobra.Command) {
+	u.rootFlag(cmd)
+	addFlag(cmd, flagvalue.Bool(&u.json, false), "json", "print the counts of the "+cmd.Name()+" as JSON")
+	u.app.idFlag(cmd)
+	u.app.cacheFlag(cmd)
+}
+
+// open opens Nix and the cache, and returns the store paths of the arguments.
+func (u *userBuild) open(ctx context.Context, args []string) (*reuse.UserBuild, []string, error) {
+	a := u.app
+	paths, err := a.storePaths(args)
+	if err != nil {
+		return nil, nil, err
+	}
 	docs, err := a.documents(nil)
 	if err != nil {
 		return nil, nil, err
 	}
-	root := p.root
-	if root != "" {
-		if root, err = filepath.Abs(root); err != nil {
-			return nil, nil, usage.Errorf("--store %s: %w", p.root, err)
+	b := &reuse.UserBuild{Cache: &reuse.Cache{Docs: docs, Log: a.log}, Root: u.root, Lenient: a.action.Running()}
+	if u.root != "" {
+		if b.Root, err = filepath.Abs(u.root); err != nil {
+			return nil, nil, usage.Errorf("--store %s: %w", u.root, err)
 		}
 	}
-	n, err := a.host.OpenStore(ctx, root)
-	if err != nil {
+	if b.Nix, err = a.host.OpenStore(ctx, b.Root); err != nil {
 		return nil, nil, err
 	}
 	docs.Cache, err = a.openCache()
-	if err := a.warnCache(ctx, "The cache is not used", err); err != nil {
+	if err := b.Tolerate(ctx, "The cache is not used", err); err != nil {
 		return nil, nil, err
 	}
-	before, err := a.beforeFile()
-	if err != nil {
-		return nil, nil, err
-	}
-	return &reuse.UserBuild{Cache: &reuse.Cache{Docs: docs, Log: a.log}, Root: root, Before: before, Warn: a.warnCache}, n, nil
+	b.Before, err = a.beforeFile()
+	return b, paths, err
 }
 
 // beforeFile returns the file in which restore writes for save which paths were valid.
@@ -64,16 +82,15 @@ func (a *app) storePaths(args []string) ([]string, error) {
 	return paths, nil
 }
 
-// warnCache warns of an error of the cache or of its content in a workflow, and returns it elsewhere.
-func (a *app) warnCache(ctx context.Context, title string, err error) error {
-	var wrong *usage.Error
-	ours := errors.Is(err, storecache.ErrSource) && !errors.Is(err, nix.ErrUntrusted)
-	switch {
-	case ctx.Err() != nil:
-		return errors.Join(err, ctx.Err())
-	case err == nil, errors.As(err, &wrong), !a.action.Running() && !ours:
+// tell sets the output of this name, and prints the number of paths, or with --json the counts.
+func (u *userBuild) tell(output string, paths int, counts any) error {
+	a := u.app
+	if err := a.action.SetOutput(output, strconv.Itoa(paths)); err != nil {
 		return err
 	}
-	reuse.WarnCache(a.log, title, err)
-	return nil
+	a.log.Close()
+	if u.json {
+		return a.printJSON(counts)
+	}
+	return a.print(fmt.Sprintf("%d %s\n", paths, output))
 }

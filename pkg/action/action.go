@@ -75,7 +75,10 @@ func (a *Action) SetOutput(name, value string) error {
 		return nil
 	}
 	delimiter := "nix-matrix-" + rand.Text()
-	return appendTo(file, fmt.Sprintf("%s<<%s\n%s\n%s\n", name, delimiter, value, delimiter))
+	if err := appendTo(file, fmt.Sprintf("%s<<%s\n%s\n%s\n", name, delimiter, value, delimiter)); err != nil {
+		return fmt.Errorf("cannot set the output %s: %w", name, err)
+	}
+	return nil
 }
 
 // AddSummary adds Markdown to the step's summary.
@@ -84,7 +87,10 @@ func (a *Action) AddSummary(markdown string) error {
 	if file == "" {
 		return nil
 	}
-	return appendTo(file, markdown+"\n")
+	if err := appendTo(file, markdown+"\n"); err != nil {
+		return fmt.Errorf("cannot add to the job's summary: %w", err)
+	}
+	return nil
 }
 
 func appendTo(file, text string) error {

@@ -25,6 +25,22 @@ func DiskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
+// CheckWritable returns an error if WriteFile would fail, as far as that is known before.
+func CheckWritable(name string) error {
+	dir := filepath.Dir(name)
+	info, err := os.Stat(dir)
+	switch {
+	case err != nil || !info.IsDir():
+		return fmt.Errorf("there is no directory %s", dir)
+	case unix.Access(dir, unix.W_OK) != nil:
+		return fmt.Errorf("cannot write to the directory %s: permission denied", dir)
+	}
+	if info, err := os.Stat(name); err == nil && info.IsDir() {
+		return errors.New("is a directory")
+	}
+	return nil
+}
+
 // WriteFile writes a file as a whole or not at all. The umask decides who may read it.
 func WriteFile(name string, data []byte) (err error) {
 	const mode = 0o666

@@ -4,6 +4,7 @@ package gitcrypt
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -137,6 +138,15 @@ func (c *Checkout) Unlock(ctx context.Context, undo *Relock, keyFile string) err
 // lockTime is how long git-crypt may take to encrypt a work tree again, also after
 // a signal.
 const lockTime = time.Minute
+
+// Undo runs the Relock of another process, in JSON.
+func Undo(ctx context.Context, relock []byte, env []string) error {
+	var u Relock
+	if err := json.Unmarshal(relock, &u); err != nil {
+		return err
+	}
+	return u.Run(ctx, env)
+}
 
 // Run encrypts the files again and removes the keys, also when ctx has ended. The
 // programs that are run get the environment env.

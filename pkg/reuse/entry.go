@@ -96,13 +96,11 @@ func (e *EntryCache) bring(ctx context.Context, n *nix.Nix, finder *available.Fi
 	if err != nil {
 		return err
 	}
-	start := time.Now()
-	from := &storecache.Restorer{Nix: n, Engine: engine, Cache: e.cache.Docs.Cache, Index: e.index, Progress: e.cache.restoring}
-	got, restoring := from.Restore(ctx, slices.DeleteFunc(slices.Clone(missing.Available), func(path string) bool { return !e.index.Has(path) })...)
+	saved := slices.DeleteFunc(slices.Clone(missing.Available), func(path string) bool { return !e.index.Has(path) })
+	got, restoring := e.cache.restore(ctx, n, engine, e.index, saved)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	e.cache.restored(got, time.Since(start))
 	result.Restored = &job.Restored{Paths: got.Paths, Size: got.Size, Read: got.Bytes, Packs: got.Packs, Lost: got.Lost}
 	after, err := n.Valid(ctx, own...)
 	maps.DeleteFunc(after, func(path string, _ bool) bool { return before[path] })

@@ -13,6 +13,7 @@ import (
 
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/documents"
+	"github.com/org/nix-matrix/pkg/engine"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/pack"
 	"github.com/org/nix-matrix/pkg/storecache"
@@ -107,17 +108,18 @@ func WarnCache(log Log, title string, err error) {
 
 func (c *Cache) warn(title string, err error) { WarnCache(c.Log, title, err) }
 
-// restoring shows the progress of a restore.
-func (c *Cache) restoring(done storecache.Restored) {
-	c.Log.Doing("restoring: %d paths, %s", done.Paths, text.Size(done.Size))
-}
-
-// restored logs the result of a restore.
-func (c *Cache) restored(got storecache.Restored, took time.Duration) {
+// restore restores paths that an index has, and logs how many.
+func (c *Cache) restore(ctx context.Context, n *nix.Nix, by engine.Engine, ix *storecache.Index, paths []string) (storecache.Restored, error) {
+	start := time.Now()
+	from := &storecache.Restorer{Nix: n, Engine: by, Cache: c.Docs.Cache, Index: ix, Progress: func(done storecache.Restored) {
+		c.Log.Doing("restoring: %d paths, %s", done.Paths, text.Size(done.Size))
+	}}
+	got, err := from.Restore(ctx, paths...)
 	if got.Paths > 0 {
 		c.Log.Printf("restored %s (%s) from %s, %s read, in %s", text.Plural(got.Paths, "store path"), text.Size(got.Size),
-			text.Plural(len(got.Packs), "pack"), text.Size(got.Bytes), text.Duration(took))
+			text.Plural(len(got.Packs), "pack"), text.Size(got.Bytes), text.Duration(time.Since(start)))
 	}
+	return got, err
 }
 
 // Saved counts the store paths that were saved.

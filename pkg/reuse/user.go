@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/engine"
 	"github.com/org/nix-matrix/pkg/git"
@@ -21,60 +22,72 @@ import (
 // A UserBuild is a user's own build, which runs between Restore and Save.
 type UserBuild struct {
 	*Cache
+	Nix    *nix.Nix
 	Root   string // of the store, empty for this machine's
 	Before string // file in which Restore writes for Save which paths were valid
-	// Warn warns of an error of the cache, or returns it as an error of the command.
-	Warn func(ctx context.Context, title string, err error) error
+	// Lenient makes an error of the cache or of its content a warning.
+	Lenient bool
+}
+
+// Tolerate returns an error of the cache or of its content, or warns of it and returns nil.
+func (u *UserBuild) Tolerate(ctx context.Context, title string, err error) error {
+	var wrong *usage.Error
+	source := errors.Is(err, storecache.ErrSource) && !errors.Is(err, nix.ErrUntrusted)
+	switch {
+	case ctx.Err() != nil:
+		return errors.Join(err, ctx.Err())
+	case err == nil, errors.As(err, &wrong), !u.Lenient && !source:
+		return err
+	}
+	u.warn(title, err)
+	return nil
 }
 
 // Restore restores the closures of paths, or without paths all paths of the index.
-func (u *UserBuild) Restore(ctx context.Context, n *nix.Nix, choice EngineChoice, paths []string) (restored storecache.Restored, err error) {
-	engine, err := choice.Open(ctx, n, u.Log)
+func (u *UserBuild) Restore(ctx context.Context, choice EngineChoice, paths []string) (restored storecache.Restored, err error) {
+	engine, err := choice.Open(ctx, u.Nix, u.Log)
 	if err != nil {
 		return restored, err
 	}
-	restored, err = u.restore(ctx, n, engine, paths)
-	if err := u.Warn(ctx, "Cannot restore all store paths", err); err != nil {
+	restored, err = u.restore(ctx, engine, paths)
+	if err := u.Tolerate(ctx, "Cannot restore all store paths", err); err != nil {
 		return restored, err
 	}
-	if err := u.keepBefore(ctx, n, restored.Lost); err != nil {
+	if err := u.keepBefore(ctx, restored.Lost); err != nil {
 		u.Log.Warn("Cannot keep the list of store paths, so save takes all of them as new", err)
 	}
 	return restored, nil
 }
 
-func (u *UserBuild) restore(ctx context.Context, n *nix.Nix, engine engine.Engine, paths []string) (restored storecache.Restored, err error) {
+func (u *UserBuild) restore(ctx context.Context, engine engine.Engine, paths []string) (restored storecache.Restored, err error) {
 	if u.Docs.Cache == nil {
 		return restored, nil
 	}
 	u.Log.Doing("looking for saved store paths")
 	defer u.Log.Doing("")
-	ix := u.Saved(ctx, n.System, u.Accepts(n, nil))
+	ix := u.Saved(ctx, u.Nix.System, u.Accepts(u.Nix, nil))
 	if len(paths) == 0 {
 		paths = ix.Paths()
 	}
 	if len(ix.Packs) == 0 {
 		u.Log.Printf("nothing was found that an earlier run has saved")
 	}
-	start := time.Now()
-	from := &storecache.Restorer{Nix: n, Engine: engine, Cache: u.Docs.Cache, Index: ix, Progress: u.restoring}
-	restored, err = from.Restore(ctx, paths...)
-	u.restored(restored, time.Since(start))
-	return restored, err
+	return u.Cache.restore(ctx, u.Nix, engine, ix, paths)
 }
 
 // Save saves the closures of paths in the cache, or without paths those that became valid since Restore, by
 // the policy. All packs together stay within limit bytes, if it is not 0.
-func (u *UserBuild) Save(ctx context.Context, n *nix.Nix, policy storecache.Policy, limit int64, paths []string) (Saved, error) {
+func (u *UserBuild) Save(ctx context.Context, policy storecache.Policy, limit int64, paths []string) (Saved, error) {
 	done := Saved{Packs: []string{}}
 	var err error
 	if policy != storecache.Off {
-		err = u.save(ctx, n, policy, limit, paths, &done)
+		err = u.save(ctx, policy, limit, paths, &done)
 	}
-	return done, u.Warn(ctx, "Cannot save all store paths", err)
+	return done, u.Tolerate(ctx, "Cannot save all store paths", err)
 }
 
-func (u *UserBuild) save(ctx context.Context, n *nix.Nix, policy storecache.Policy, limit int64, paths []string, done *Saved) error {
+func (u *UserBuild) save(ctx context.Context, policy storecache.Policy, limit int64, paths []string, done *Saved) error {
+	n := u.Nix
 	if u.Docs.Cache == nil {
 		return nil
 	}
@@ -143,8 +156,8 @@ type before struct {
 	Lost []string `json:"lost,omitempty"`
 }
 
-func (u *UserBuild) keepBefore(ctx context.Context, n *nix.Nix, lost []string) error {
-	valid, err := n.AllValid(ctx)
+func (u *UserBuild) keepBefore(ctx context.Context, lost []string) error {
+	valid, err := u.Nix.AllValid(ctx)
 	if err != nil {
 		return err
 	}
