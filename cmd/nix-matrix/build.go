@@ -16,6 +16,7 @@ import (
 	"github.com/org/nix-matrix/pkg/build"
 	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/report"
 	"github.com/org/nix-matrix/pkg/reuse"
 	"github.com/org/nix-matrix/pkg/text"
 )
@@ -39,12 +40,7 @@ A Result is written in any case: when the build fails, and when a signal stops i
 ` + secretsHelp,
 		Example: `  nix-matrix build --job "$(nix-matrix discover | jq '.include[0]')"
   nix-matrix build --job "$JOB" --push s3://my-cache --result result.json`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usage.Errorf("build takes no %q. Give one row of the matrix with --job", args[0])
-			}
-			return nil
-		},
+		Args: noArguments("build takes no %q. Give one row of the matrix with --job"),
 		// A wrong value is an error of the build, so that the Result says it.
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			b.wrong = readFlags(cmd, a.action)
@@ -92,7 +88,7 @@ func (b *builder) run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(usage.Wrap(err), b.wrong)
 	}
-	if b.docs, err = a.documents(nil); err != nil {
+	if b.docs, err = a.documents(); err != nil {
 		return err
 	}
 	result := a.newResult(entry, entry.Plan)
@@ -122,7 +118,9 @@ func (b *builder) run(ctx context.Context) error {
 		return err
 	}
 	a.announce(result)
-	a.explain(result)
+	for _, details := range report.ResultDetails(result) {
+		a.log.Printf("%s", details)
+	}
 	if !result.Outcome.OK() {
 		return &redError{string(result.Outcome)}
 	}

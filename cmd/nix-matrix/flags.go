@@ -58,6 +58,16 @@ func readFlags(cmd *cobra.Command, from *action.Action) error {
 	return errors.Join(errs...)
 }
 
+// noArguments refuses arguments with a message, which quotes the first of them.
+func noArguments(message string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return usage.Errorf(message, args[0])
+		}
+		return nil
+	}
+}
+
 // nearestFlag returns a hint at the flag that was meant, if the error is of an unknown one.
 func nearestFlag(cmd *cobra.Command, err error) string {
 	var unknown *pflag.NotExistError

@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/org/nix-matrix/internal/flagvalue"
-	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/collect"
 	"github.com/org/nix-matrix/pkg/gc"
@@ -40,12 +39,7 @@ Exits with 1 if a removal failed, with 3 if the token may not list the cache.`,
 		Example: `  nix-matrix gc --dry-run
   nix-matrix gc --cache dir:/srv/cache --keep 2d --budget 5GB
   GITHUB_REPOSITORY=me/fleet ` + action.GitHubVariable + `=$(gh auth token) nix-matrix gc --cache actions --dry-run`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usage.Errorf("gc takes no %q: it looks at all entries of --id", args[0])
-			}
-			return nil
-		},
+		Args: noArguments("gc takes no %q: it looks at all entries of --id"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return g.run(cmd.Context()) },
 	}
 	bind(cmd, flagvalue.Days(&g.rules.Keep, "7d"), "keep")
@@ -67,7 +61,7 @@ type collector struct {
 // run collects and says what became of each entry.
 func (g *collector) run(ctx context.Context) error {
 	a := g.app
-	docs, err := a.documents(nil)
+	docs, err := a.documents()
 	if err != nil {
 		return err
 	}
@@ -103,18 +97,11 @@ func (g *collector) open() (collect.Cache, error) {
 		files, err := a.openDir()
 		return collect.Directory(files), err
 	}
-	api, err := a.gitHub()
+	api, err := a.action.GitHub(a.log.Printf)
 	if err != nil {
 		return nil, err
 	}
 	return collect.Actions(api), nil
-}
-
-// gitHub returns GitHub's API.
-func (a *app) gitHub() (*action.GitHub, error) {
-	config := a.action.GitHubConfig()
-	config.Log = a.log.Printf
-	return action.NewGitHub(config)
 }
 
 // removePause is the time between two requests to remove an entry, as GitHub's documentation asks for.

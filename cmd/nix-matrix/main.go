@@ -17,6 +17,7 @@ import (
 
 	"github.com/org/nix-matrix/internal/child"
 	"github.com/org/nix-matrix/internal/usage"
+	"github.com/org/nix-matrix/pkg/access"
 	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/nix"
@@ -35,7 +36,7 @@ const (
 )
 
 func main() {
-	hideMemory()
+	access.HideMemory()
 	app := newApp(streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}, os.Getenv)
 	ctx, stop := context.WithCancelCause(context.Background())
 	go app.handleSignals(signals(), stop)

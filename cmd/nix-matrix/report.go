@@ -39,12 +39,7 @@ brings up to date. It takes a token with the permission pull-requests: write fro
 		Example: `  nix-matrix report --plan plan.json --results results/
   nix-matrix report --plan plan.json --results results/ --summary report.md
   nix-matrix report --plan plan.json --results results/ --html report.html`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usage.Errorf("report takes no %q: give the plan with --plan and the results with --results", args[0])
-			}
-			return nil
-		},
+		Args: noArguments("report takes no %q: give the plan with --plan and the results with --results"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return r.run(cmd.Context()) },
 	}
 	bindAs(cmd, flagvalue.Text(&r.plan, "FILE", ""), "plan", "file with the plan")
@@ -75,7 +70,7 @@ type reporter struct {
 func (r *reporter) run(ctx context.Context) error {
 	a := r.app
 	var err error
-	if r.docs, err = a.documents(nil); err != nil {
+	if r.docs, err = a.documents(); err != nil {
 		return err
 	}
 	if err := r.pages.check(); err != nil {
@@ -136,9 +131,7 @@ func (r *reporter) tell(ctx context.Context, v *verdict.Verdict) error {
 	if err := a.action.AddSummary(summary); err != nil {
 		return err
 	}
-	for _, annotation := range report.Annotations(v) {
-		a.action.AnnotateAt(action.Level(annotation.Level), annotation.Title, annotation.Message, annotation.File, annotation.Line)
-	}
+	a.annotate(report.Annotations(v))
 	if err := a.action.SetOutput("success", strconv.FormatBool(v.Status == verdict.Success)); err != nil {
 		return err
 	}
@@ -150,7 +143,7 @@ func (r *reporter) tell(ctx context.Context, v *verdict.Verdict) error {
 		return err
 	}
 	if r.comment {
-		a.comment(ctx, v)
+		r.conclusion().Comment(ctx, a.action, v)
 	}
 	a.log.Close()
 	if err := r.pages.print(a, v, options); err != nil {

@@ -248,8 +248,8 @@ func (a *app) printJSON(v any) error {
 	return err
 }
 
-// documents returns the documents of this use of nix-matrix in a cache, which may be nil.
-func (a *app) documents(c cache.Cache) (*documents.Store, error) {
+// documents returns the documents of this use of nix-matrix, without a cache.
+func (a *app) documents() (*documents.Store, error) {
 	if err := job.CheckID(a.id); err != nil {
 		return nil, usage.Wrap(err)
 	}
@@ -261,12 +261,12 @@ func (a *app) documents(c cache.Cache) (*documents.Store, error) {
 	trust.Sealed, trust.Shared = seal != nil, !a.inActions()
 	workflow, _, _ := strings.Cut(a.getenv("GITHUB_WORKFLOW_REF"), "@")
 	run, attempt := a.action.RunNumber()
-	return &documents.Store{Cache: c, ID: a.id, Seal: seal, Run: run, Attempt: attempt, Workflow: workflow, Trust: &trust, Log: a.log}, nil
+	return &documents.Store{ID: a.id, Seal: seal, Run: run, Attempt: attempt, Workflow: workflow, Trust: &trust, Log: a.log}, nil
 }
 
 // openDocuments returns the documents in the cache that the flag names.
 func (a *app) openDocuments() (*documents.Store, error) {
-	docs, err := a.documents(nil)
+	docs, err := a.documents()
 	if err != nil {
 		return nil, err
 	}

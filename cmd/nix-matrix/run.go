@@ -5,14 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/org/nix-matrix/internal/flagvalue"
 	"github.com/org/nix-matrix/pkg/build"
@@ -100,15 +97,15 @@ func (r *runner) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	docs, err := a.documents()
+	if err != nil {
+		return err
+	}
 	c, dir, err := r.openCache(path)
 	if err != nil {
 		return err
 	}
-	how.ShowLogs, how.KeepLogs = r.logs, filepath.Join(dir, "logs")
-	docs, err := a.documents(c)
-	if err != nil {
-		return err
-	}
+	docs.Cache, how.ShowLogs, how.KeepLogs = c, r.logs, filepath.Join(dir, "logs")
 	scripts, err := a.hooks()
 	if err != nil {
 		return err
@@ -156,11 +153,11 @@ func (r *runner) run(ctx context.Context) error {
 	return nil
 }
 
-// openCache opens the cache in a directory, and makes a directory there for the plan and the results. On a
-// full disk, nothing is kept, which is no error.
+// openCache opens the cache in a directory, and makes a directory there for the plan and the results of this
+// id. On a full disk, nothing is kept, which is no error.
 func (r *runner) openCache(path string) (c cache.Cache, dir string, err error) {
-	dir, err = r.dir(path)
-	if err == nil {
+	dir = filepath.Join(path, "run", r.app.id)
+	if err = documents.FreshDir(dir); err == nil {
 		c, err = cachedir.New(path)
 	}
 	if documents.DiskFull(err) {
@@ -170,48 +167,21 @@ func (r *runner) openCache(path string) (c cache.Cache, dir string, err error) {
 	return c, dir, err
 }
 
-// dir returns a directory for the plan and the results of this id, below that of the cache. Those of the last
-// run are removed.
-func (r *runner) dir(cache string) (string, error) {
-	dir := filepath.Join(cache, "run", r.app.id)
-	if err := os.RemoveAll(dir); err != nil {
-		return dir, fmt.Errorf("cannot remove the results of the last run: %w", err)
-	}
-	if err := os.MkdirAll(filepath.Join(dir, "results"), 0o750); err != nil {
-		return dir, fmt.Errorf("cannot make a directory for the results: %w", err)
-	}
-	return dir, nil
-}
-
-// work builds all entries, some of them at a time.
+// work builds all entries, and keeps their Results in a directory.
 func (r *runner) work(ctx context.Context, w *build.Worker, key, dir string) []*job.Result {
 	a := r.app
 	a.log.Start(len(w.Plan.Entries))
-	results := make([]*job.Result, len(w.Plan.Entries))
-	errs := make([]error, len(w.Plan.Entries))
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
 	plain := &documents.Store{} // documents on this machine are not sealed
-	var g errgroup.Group
-	g.SetLimit(r.jobs)
-	for i := range w.Plan.Entries {
-		entry := &w.Plan.Entries[i]
-		g.Go(func() error {
-			result := a.newResult(entry, key)
-			results[i] = result
-			w.Work(ctx, entry, result)
-			a.log.Finish(result.Outcome != job.OutcomeFailed)
-			a.announce(result)
-			if r.failFast && !result.Outcome.OK() {
-				stop()
-			}
-			errs[i] = plain.WriteResult(filepath.Join(dir, entry.ID+".json"), result)
-			return nil
-		})
-	}
-	_ = g.Wait()
-	if errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil }); len(errs) > 0 {
-		a.log.Warn(fmt.Sprintf("Cannot keep %d of %d results", len(errs), len(results)), errs[0])
+	failed := make(chan error, len(w.Plan.Entries))
+	results := w.WorkAll(ctx, r.jobs, r.failFast, func(e *job.Entry) *job.Result { return a.newResult(e, key) }, func(result *job.Result) {
+		a.log.Finish(result.Outcome != job.OutcomeFailed)
+		a.announce(result)
+		if err := plain.WriteResult(filepath.Join(dir, result.Entry+".json"), result); err != nil {
+			failed <- err
+		}
+	})
+	if count := len(failed); count > 0 {
+		a.log.Warn(fmt.Sprintf("Cannot keep %d of %d results", count, len(results)), <-failed)
 	}
 	return results
 }

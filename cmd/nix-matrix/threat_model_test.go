@@ -97,7 +97,7 @@ func (c runCase) app(t *testing.T, runner string, seal *pack.Key) *jobOf {
 	}
 	a := newApp(streams{err: io.Discard}, func(name string) string { return env[name] })
 	a.id = job.DefaultID
-	docs, err := a.documents(nil)
+	docs, err := a.documents()
 	if err != nil {
 		t.Fatal(err)
 	}

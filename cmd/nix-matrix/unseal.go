@@ -22,7 +22,7 @@ NIX_MATRIX_GIT_CRYPT_KEY.`,
 			return nil
 		},
 		RunE: func(_ *cobra.Command, args []string) error {
-			docs, err := a.documents(nil)
+			docs, err := a.documents()
 			if err != nil {
 				return err
 			}

@@ -35,7 +35,7 @@ func (u *userBuild) open(ctx context.Context, args []string) (*reuse.UserBuild, 
 	if err != nil {
 		return nil, nil, err
 	}
-	docs, err := a.documents(nil)
+	docs, err := a.documents()
 	if err != nil {
 		return nil, nil, err
 	}

@@ -278,7 +278,7 @@ func (g *gate) judge(t *testing.T) *verdict.Verdict {
 	a := newApp(streams{out: io.Discard, err: io.Discard}, func(name string) string { return env[name] })
 	defer a.log.Close()
 	a.id = job.DefaultID
-	docs, err := a.documents(nil)
+	docs, err := a.documents()
 	must(err)
 	docs.Seal = g.key
 	r := &reporter{app: a, docs: docs, plan: filepath.Join(dir, "plan.json"), results: filepath.Join(dir, "results"), needs: "@" + filepath.Join(dir, "needs.json")}

@@ -56,7 +56,7 @@ func (a *Action) Public(ctx context.Context) bool {
 	const timeout = 10 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	g, err := NewGitHub(a.GitHubConfig())
+	g, err := a.GitHub(func(string, ...any) {})
 	if err != nil {
 		return true
 	}

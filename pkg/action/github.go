@@ -63,6 +63,13 @@ func (a *Action) GitHubConfig() GitHubConfig {
 	return c
 }
 
+// GitHub returns the API of this job's environment. log gets a line for each wait because of a rate limit.
+func (a *Action) GitHub(log func(format string, args ...any)) (*GitHub, error) {
+	config := a.GitHubConfig()
+	config.Log = log
+	return NewGitHub(config)
+}
+
 // GitHub is GitHub's REST API, for one repository: GitHub's own or that of an
 // Enterprise Server. Its methods are safe for concurrent use, though GitHub asks for
 // one request at a time. Their errors wrap [ErrForbidden] or [ErrLimited] if that

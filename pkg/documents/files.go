@@ -60,6 +60,18 @@ func WriteFile(name string, data []byte) (err error) {
 	return os.Rename(f.Name(), name)
 }
 
+// FreshDir makes a directory for a Plan, and for the Results of its entries below it, without those of an
+// earlier run.
+func FreshDir(dir string) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("cannot remove the results of the last run: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "results"), 0o750); err != nil {
+		return fmt.Errorf("cannot make a directory for the results: %w", err)
+	}
+	return nil
+}
+
 // ReadFile returns the content of a file of at most limit bytes.
 func ReadFile(name string, limit int64) ([]byte, error) { return readFile(name, limit, 0) }
 

@@ -7,10 +7,10 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// Failure returns lines about a failed target of a Result: the error, the end of its log, the other
+// targetFailure returns lines about a failed target of a Result: the error, the end of its log, the other
 // derivations that failed, the command that reproduces it, and the whole log's location. All of it
 // is foreign text.
-func Failure(r *job.Result, t *job.TargetResult) string {
+func targetFailure(r *job.Result, t *job.TargetResult) string {
 	const (
 		logTail = 10 // lines
 		most    = 20 // derivations

@@ -21,7 +21,7 @@ func TestFailure(t *testing.T) {
 		},
 		"stopped": {Outcome: job.OutcomeCancelled, Error: "stopped", Reproduce: "nix build"},
 	} {
-		if diff := cmp.Diff(want, Failure(&job.Result{}, &target)); diff != "" {
+		if diff := cmp.Diff(want, targetFailure(&job.Result{}, &target)); diff != "" {
 			t.Error(diff)
 		}
 	}

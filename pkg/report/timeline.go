@@ -13,10 +13,10 @@ import (
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-// TimeLine returns the builds of an entry over time, for the end of its log: a line for each
+// timeLine returns the builds of an entry over time, for the end of its log: a line for each
 // derivation with its start, its duration, and both as a bar. Of many, it shows the longest. It
 // is empty if none took a second.
-func TimeLine(r *job.Result) string {
+func timeLine(r *job.Result) string {
 	const (
 		most    = 20
 		columns = 40

@@ -21,13 +21,13 @@ func TestTimeLine(t *testing.T) {
 		b.Failed = strings.Contains(b.DrvPath, "nginx")
 		r.Builds = append(r.Builds, b)
 	}
-	golden(t, "timeline.txt", TimeLine(r))
+	golden(t, "timeline.txt", timeLine(r))
 
 	r = &job.Result{Started: noon, Finished: noon.Add(time.Hour)}
 	for i := range 30 {
 		r.Builds = append(r.Builds, buildAt(fmt.Sprintf("p%02d", i), float64(i*100), float64(10+(i*7)%30*10)))
 	}
-	golden(t, "timeline-many.txt", TimeLine(r))
+	golden(t, "timeline-many.txt", timeLine(r))
 }
 
 func TestTimeLineIsEmpty(t *testing.T) {
@@ -37,7 +37,7 @@ func TestTimeLineIsEmpty(t *testing.T) {
 		{Started: noon, Finished: noon.Add(time.Hour)},
 		{Started: noon, Finished: noon.Add(time.Hour), Builds: []job.DrvBuild{buildAt("a", 0, 0.99), buildAt("b", 0, -5), buildAt("c", 0, math.NaN())}},
 	} {
-		if got := TimeLine(r); got != "" {
+		if got := timeLine(r); got != "" {
 			t.Errorf("got\n%s", got)
 		}
 	}
@@ -53,7 +53,7 @@ func TestTimeLineOfAnything(t *testing.T) {
 		{Started: noon, Finished: noon.Add(time.Second), Builds: []job.DrvBuild{buildAt("a", -10, 5), buildAt("b", -500, 5)}},
 		{Started: noon.Add(time.Hour), Finished: noon, Builds: []job.DrvBuild{buildAt("a", 0, 1e300), {DrvPath: "/x/::error::\n##[x]\x1b[2J\u202e.drv", Seconds: 1e7}}},
 	} {
-		got := TimeLine(r)
+		got := timeLine(r)
 		if strings.Count(got, "\n") != 3 || strings.Contains(got, "##[") || strings.ContainsFunc(strings.ReplaceAll(got, "##\u2060[", ""), invisible) {
 			t.Errorf("got\n%s", got)
 		}

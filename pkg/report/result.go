@@ -1,0 +1,51 @@
+package report
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/text"
+)
+
+// ResultLine returns the outcome of an entry in a line.
+func ResultLine(r *job.Result) string {
+	took := text.Duration(r.Finished.Sub(r.Started))
+	if r.Outcome.OK() {
+		return fmt.Sprintf("%s: %s, %s built in %s", r.Name, r.Outcome, text.Plural(len(r.Builds), "derivation"), took)
+	}
+	return fmt.Sprintf("%s: %s after %s", r.Name, r.Outcome, took)
+}
+
+// ResultDetails returns paragraphs about an entry for the end of its log: the builds over time, and the
+// failures. All of it is foreign text.
+func ResultDetails(r *job.Result) []string {
+	indent := func(text string) string { return "  " + strings.ReplaceAll(text, "\n", "\n  ") }
+	var all []string
+	if lines := timeLine(r); lines != "" {
+		all = append(all, lines)
+	}
+	if r.Error != "" {
+		all = append(all, indent(r.Error))
+	}
+	for i := range r.Targets {
+		if t := &r.Targets[i]; !t.Outcome.OK() {
+			all = append(all, indent(t.Attr+": "+targetFailure(r, t)))
+		}
+	}
+	return all
+}
+
+// ResultAnnotations returns an annotation for each failure of an entry, with foreign text as in the Result.
+func ResultAnnotations(r *job.Result) []Annotation {
+	var all []Annotation
+	if r.Error != "" {
+		all = append(all, Annotation{Level: "error", Title: r.Name, Message: r.Error})
+	}
+	for i := range r.Targets {
+		if t := &r.Targets[i]; t.Outcome == job.OutcomeFailed {
+			all = append(all, Annotation{Level: "error", Title: t.Attr, Message: targetFailure(r, t), File: t.File, Line: t.Line})
+		}
+	}
+	return all
+}
