@@ -13,7 +13,6 @@ import (
 	"github.com/org/nix-matrix/pkg/access"
 	"github.com/org/nix-matrix/pkg/evaluate"
 	"github.com/org/nix-matrix/pkg/gitcrypt"
-	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/text"
 )
@@ -176,16 +175,4 @@ func (d *Discovery) unread(err error) evaluate.Explanation {
 		return evaluate.Explanation{}
 	}
 	return d.explain(failed)
-}
-
-// skipUnread skips the targets that need a missing secret, if that is wanted.
-func (d *Discovery) skipUnread(targets []job.Target) {
-	for i := range targets {
-		t := &targets[i]
-		if d.SkipUnread && t.State == job.StateFailed && t.NeedsSecret != "" {
-			t.State = job.StateSkip
-			t.Reason, _, _ = strings.Cut(t.Error, "\n")
-			t.Error = ""
-		}
-	}
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/org/nix-matrix/pkg/job"
 )
@@ -80,27 +79,6 @@ func ParseCached(data []byte) (*Cached, error) {
 		}
 	}
 	return &Cached{plan, raw.Meta, raw.Omitted, raw.Passed, raw.Packed}, nil
-}
-
-// Flakes returns the references of the flakes to evaluate, each once; none for a file.
-func (o *Options) Flakes() []string {
-	if o.File != "" {
-		return nil
-	}
-	var refs []string
-	for _, installable := range o.Installables {
-		ref, _, _ := strings.Cut(installable, "#")
-		if ref == "" {
-			ref = "."
-		}
-		if !slices.Contains(refs, ref) {
-			refs = append(refs, ref)
-		}
-	}
-	if len(refs) == 0 {
-		return []string{"."}
-	}
-	return refs
 }
 
 // Fingerprint returns a hash of all that decides the result of an evaluation, in hex: with the

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/org/nix-matrix/internal/nearest"
@@ -59,6 +60,27 @@ func (o *Options) check() error {
 		}
 	}
 	return nil
+}
+
+// Flakes returns the references of the flakes to evaluate, each once; none for a file.
+func (o *Options) Flakes() []string {
+	if o.File != "" {
+		return nil
+	}
+	var refs []string
+	for _, installable := range o.Installables {
+		ref, _, _ := strings.Cut(installable, "#")
+		if ref == "" {
+			ref = "."
+		}
+		if !slices.Contains(refs, ref) {
+			refs = append(refs, ref)
+		}
+	}
+	if len(refs) == 0 {
+		return []string{"."}
+	}
+	return refs
 }
 
 // checkAttr returns an error if an attribute path, with or without outputs, is invalid.

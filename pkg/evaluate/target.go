@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -258,4 +259,112 @@ func (d *evaluation) arguments() string {
 	}
 	set.WriteString("}")
 	return set.String()
+}
+
+// hostNames are the names of derivations of whole hosts, under any attribute.
+var hostNames = []struct {
+	prefix string
+	kind   job.Kind
+}{
+	{"nixos-system-", job.NixOS},
+	{"darwin-system-", job.Darwin},
+	{"home-manager-generation", job.Home},
+}
+
+// fullPath returns the attribute path of a target. The walker reports only the beginning of it
+// for a host that fails early.
+func (d *evaluation) fullPath(path []string) []string {
+	if len(path) == 2 {
+		if _, ok := hostOutputs[path[0]]; ok {
+			return slices.Concat(path, d.hostSuffix(path[0]))
+		}
+	}
+	return path
+}
+
+// hostSuffix returns the part of a target's path after the host's name.
+func (d *evaluation) hostSuffix(output string) []string {
+	if suffix := hostOutputs[output].suffix; suffix != nil {
+		return suffix
+	}
+	return d.host
+}
+
+// classify returns a target with names and kind by its attribute path and the derivation's name.
+func (d *evaluation) classify(path []string, drvName string) job.Target {
+	path = d.fullPath(path)
+	t := job.Target{Attr: JoinAttr(path), Kind: job.Other}
+	if len(path) == 0 { // a file that is a derivation
+		path = []string{drvName}
+	}
+	t.Name = JoinAttr(path)
+	top := path[0]
+	host := func(kind job.Kind, name []string) {
+		t.Kind = kind
+		t.Name = JoinAttr(name)
+		if t.Host = name[len(name)-1]; !printable(t.Host) {
+			t.Host = strconv.Quote(t.Host)
+		}
+	}
+	switch top {
+	case "packages", "legacyPackages":
+		t.Kind = job.Package
+	case "checks":
+		t.Kind = job.Check
+	default:
+		if out, ok := hostOutputs[top]; ok {
+			if slices.Equal(path[min(2, len(path)):], d.hostSuffix(top)) {
+				host(out.kind, path[:2])
+			}
+			break
+		}
+		for _, h := range hostNames {
+			if strings.HasPrefix(drvName, h.prefix) {
+				host(h.kind, machine(path))
+			}
+		}
+	}
+	return t
+}
+
+// hostSuffixes are the paths from a machine's or a home's configuration to its derivation, in
+// any set.
+var hostSuffixes = [][]string{
+	{"config", "system", "build", "toplevel"},
+	{"config", "home", "activationPackage"},
+	{"activationPackage"},
+}
+
+// machine returns the path of the configuration that a host's derivation belongs to.
+func machine(path []string) []string {
+	for _, suffix := range hostSuffixes {
+		if at := len(path) - len(suffix); at > 0 && slices.Equal(path[at:], suffix) {
+			return path[:at]
+		}
+	}
+	return path
+}
+
+// hostOutputs are the outputs of a flake that hold hosts, and what follows the
+// host's name in the attribute path of its target.
+var hostOutputs = map[string]struct {
+	kind   job.Kind
+	suffix []string // nil: from the options
+}{
+	"nixosConfigurations":  {job.NixOS, nil},
+	"darwinConfigurations": {job.Darwin, []string{"system"}},
+	"homeConfigurations":   {job.Home, []string{"activationPackage"}},
+}
+
+// hostPath returns the path of a host's target below its configuration.
+func hostPath(attr string) []string {
+	path := SplitAttr(attr)
+	switch len(path) {
+	case 0:
+		path = []string{"toplevel"}
+		fallthrough
+	case 1:
+		return append([]string{"config", "system", "build"}, path...)
+	}
+	return path
 }

@@ -54,16 +54,6 @@ func (v *Verdict) Record(about job.Record, plan *job.Plan, results []*job.Result
 	return &r
 }
 
-// SkipProved skips the targets that the default branch has built, by its Record.
-func SkipProved(targets []job.Target, r *job.Record) {
-	for i := range targets {
-		t := &targets[i]
-		if _, proved := r.Proved[job.DrvHash(t.DrvPath)]; proved && t.State == job.StateBuild {
-			t.State, t.Reason = job.StateSkip, "built by "+cmp.Or(r.Branch, "the default branch")+" already"
-		}
-	}
-}
-
 // proved reports whether a target is known to build.
 func (t *Target) proved() bool {
 	switch t.Status {

@@ -99,15 +99,3 @@ func TestRecordOfManyTimes(t *testing.T) {
 		t.Errorf("%d are kept", len(after))
 	}
 }
-
-func TestSkipProved(t *testing.T) {
-	t.Parallel()
-	targets := []job.Target{pkg("a"), pkg("b"), skipped(pkg("c"), "no need"), unevaluated(pkg("d"), "error: no")}
-	targets[1].DrvPath = "/nix/store/" + strings.Repeat("1", 32) + "-b.drv"
-	want := slices.Clone(targets)
-	want[0] = skipped(want[0], "built by main already")
-	verdict.SkipProved(targets, &job.Record{Branch: "main", Proved: map[string]int{job.DrvHash(targets[0].DrvPath): 1, "": 1}})
-	if diff := cmp.Diff(want, targets); diff != "" {
-		t.Error(diff)
-	}
-}

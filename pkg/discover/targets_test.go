@@ -3,6 +3,8 @@ package discover
 import (
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/org/nix-matrix/pkg/available"
 	"github.com/org/nix-matrix/pkg/job"
 )
@@ -40,6 +42,26 @@ func TestEverywhere(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			if got := everywhere(&job.Target{Outputs: test.outputs, OutPaths: test.paths}, test.places); got != test.want {
 				t.Errorf("it is everywhere: %t", got)
+			}
+		})
+	}
+}
+
+// Only targets that are to be built are skipped, and none of an invalid derivation.
+func TestMarkProved(t *testing.T) {
+	const proved, other = "/nix/store/00000000000000000000000000000000-a.drv", "/nix/store/11111111111111111111111111111111-a.drv"
+	record := &job.Record{Branch: "main", Proved: map[string]int{job.DrvHash(proved): 1, "": 1}}
+	for name, test := range map[string]struct{ before, want job.Target }{
+		"proved":  {job.Target{State: job.StateBuild, DrvPath: proved}, job.Target{State: job.StateSkip, DrvPath: proved, Reason: "built by main already"}},
+		"another": {job.Target{State: job.StateBuild, DrvPath: other}, job.Target{State: job.StateBuild, DrvPath: other}},
+		"skipped": {job.Target{State: job.StateSkip, DrvPath: proved, Reason: "no need"}, job.Target{State: job.StateSkip, DrvPath: proved, Reason: "no need"}},
+		"failed":  {job.Target{State: job.StateFailed}, job.Target{State: job.StateFailed}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			targets := []job.Target{test.before}
+			markProved(targets, record)
+			if diff := cmp.Diff(test.want, targets[0]); diff != "" {
+				t.Error(diff)
 			}
 		})
 	}

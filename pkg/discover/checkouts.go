@@ -1,0 +1,82 @@
+package discover
+
+import (
+	"context"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/org/nix-matrix/pkg/git"
+	"github.com/org/nix-matrix/pkg/gitcrypt"
+	"github.com/org/nix-matrix/pkg/nix"
+)
+
+// directories returns the directories of this machine that are evaluated.
+func (d *Discovery) directories() []string {
+	dirs := []string{"."}
+	if d.Evaluate.File != "" {
+		dirs = append(dirs, filepath.Dir(d.Evaluate.File))
+	}
+	for _, installable := range d.Evaluate.Installables {
+		if dir := directory(installable); dir != "" {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs
+}
+
+// directory returns the directory of this machine that an installable names, or an empty text.
+func directory(installable string) string {
+	ref, _, _ := strings.Cut(installable, "#")
+	ref, _, _ = strings.Cut(ref, "?")
+	for _, scheme := range []string{"path:", "git+file://", "git+file:"} {
+		ref = strings.TrimPrefix(ref, scheme)
+	}
+	if ref == "" {
+		ref = "."
+	}
+	if info, err := os.Stat(ref); err != nil || !info.IsDir() {
+		return ""
+	}
+	return ref
+}
+
+// checkouts returns the work trees that are evaluated.
+func (d *Discovery) checkouts(ctx context.Context) ([]*gitcrypt.Checkout, error) {
+	var all []*gitcrypt.Checkout
+	for _, dir := range d.directories() {
+		c, err := gitcrypt.Find(ctx, dir, nix.Environ())
+		if err != nil {
+			return nil, err
+		}
+		if c != nil && !slices.ContainsFunc(all, func(other *gitcrypt.Checkout) bool { return other.Root == c.Root }) {
+			all = append(all, c)
+		}
+	}
+	return all, nil
+}
+
+// heads returns the commits of the checkouts that are evaluated, and an empty text for an installable that
+// asks for another commit of a checkout.
+func (d *Discovery) heads(ctx context.Context) []string {
+	all := git.Heads(ctx, nix.Environ(), d.directories()...)
+	for _, installable := range d.Evaluate.Installables {
+		if namesCommit(installable) {
+			all = append(all, "")
+		}
+	}
+	return all
+}
+
+// namesCommit reports whether an installable may ask for another commit of a checkout than HEAD.
+func namesCommit(installable string) bool {
+	ref, _, _ := strings.Cut(installable, "#")
+	ref, text, _ := strings.Cut(ref, "?")
+	if scheme, _, ok := strings.Cut(ref, ":"); ok && scheme != "git+file" && scheme != "path" {
+		return false // there is no checkout
+	}
+	query, err := url.ParseQuery(text)
+	return err != nil || query.Has("ref") || query.Has("rev")
+}
