@@ -88,10 +88,10 @@ func (n *Nix) secretFile(secret string) (string, error) {
 	return name, nil
 }
 
-// Open finds Nix and gives it all settings, with further substituters and public keys of a plan. The
-// caller closes it.
-func (h *Host) Open(ctx context.Context, c *Config, substituters, keys []string) (_ *Nix, err error) {
-	n := &Nix{host: h, config: c, Remote: c.Store, required: c.PushRequired}
+// Open finds Nix and gives it all settings, with the variables that Env has returned, and with further
+// substituters and public keys of a plan. The caller closes it.
+func (h *Host) Open(ctx context.Context, c *Config, env, substituters, keys []string) (_ *Nix, err error) {
+	n := &Nix{Env: env, host: h, config: c, Remote: c.Store, required: c.PushRequired}
 	defer func() {
 		if err != nil {
 			n.Close()
@@ -109,9 +109,6 @@ func (h *Host) Open(ctx context.Context, c *Config, substituters, keys []string)
 		}
 	}
 	n.Push.Timeout = c.PushTimeout
-	if n.Env, err = h.Env(); err != nil {
-		return nil, err
-	}
 	h.maskParts()
 	ssh, err := n.ssh(c)
 	if err != nil {
@@ -260,10 +257,10 @@ func (n *Nix) secrets(ctx context.Context) (push.Secrets, error) {
 		CachixToken: h.Getenv("CACHIX_AUTH_TOKEN"),
 		CachixKey:   h.Getenv("CACHIX_SIGNING_KEY"),
 		Env:         n.Env,
-		SSHKey:      h.has(SSHKeyVariable),
+		SSHKey:      h.Has(SSHKeyVariable),
 		Bare:        h.Hosted,
 	}
-	if !h.has(SigningKeyVariable) {
+	if !h.Has(SigningKeyVariable) {
 		return secrets, nil
 	}
 	var err error

@@ -12,7 +12,7 @@ import (
 // The encryption key gives none, and is never in a file.
 func (h *Host) hasSecrets() bool {
 	variables := []string{NetrcVariable, ConfVariable, EnvVariable, SSHKeyVariable, SigningKeyVariable, GitCryptVariable, "ATTIC_TOKEN", "CACHIX_AUTH_TOKEN", "CACHIX_SIGNING_KEY"}
-	return h.OwnToken() != "" || slices.ContainsFunc(variables, h.has)
+	return h.OwnToken() != "" || slices.ContainsFunc(variables, h.Has)
 }
 
 // Confine returns an error if there are secrets and a flake has an input that is a file of this machine,

@@ -40,5 +40,5 @@ type Log interface {
 	Warn(title string, err error)
 }
 
-// has reports whether a variable has a text.
-func (h *Host) has(variable string) bool { return strings.TrimSpace(h.Getenv(variable)) != "" }
+// Has reports whether a variable has a text.
+func (h *Host) Has(variable string) bool { return strings.TrimSpace(h.Getenv(variable)) != "" }

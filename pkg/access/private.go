@@ -34,7 +34,7 @@ func (n *Nix) Private(ctx context.Context, decrypted []string) []string {
 	}
 	all = append(all, n.privateCaches()...)
 	for _, secret := range [][2]string{{"netrc", NetrcVariable}, {"ssh_key", SSHKeyVariable}, {"git_crypt_key", GitCryptVariable}} {
-		if h.has(secret[1]) {
+		if h.Has(secret[1]) {
 			all = append(all, secret[0])
 		}
 	}

@@ -34,7 +34,7 @@ func (h *Host) fetching(ssh string) fetchAccess {
 	access.conf = fmt.Sprintf("extra-access-tokens = %s=%s\n", server.Host, token)
 	base := server.Scheme + "://" + server.Host + "/"
 	access.git = fmt.Sprintf("[http %q]\n\textraheader = \"AUTHORIZATION: basic %s\"\n", base, basicAuth(tokenUser, token))
-	if h.Getenv(SSHKeyVariable) == "" { // with a key, ssh is used
+	if !h.Has(SSHKeyVariable) { // with a key, ssh is used
 		access.git += fmt.Sprintf("[url %q]\n\tinsteadOf = git@%s:\n\tinsteadOf = ssh://git@%[2]s/\n", base, server.Host)
 	}
 	return access

@@ -60,7 +60,7 @@ func (b *Builder) Build(ctx context.Context, entry *job.Entry, result *job.Resul
 		b.Log.Printf("the binary caches that the flake's nixConfig names are not used: %s", reuse.OnlyProven)
 		plan.Substituters, plan.PublicKeys = nil, nil
 	}
-	env, err := b.Host.Open(ctx, b.Access, plan.Substituters, plan.PublicKeys)
+	env, err := b.Host.Open(ctx, b.Access, b.Hooks.Env, plan.Substituters, plan.PublicKeys)
 	if err != nil {
 		return err
 	}

@@ -86,7 +86,7 @@ func Open(ctx context.Context, host *access.Host, docs *documents.Store, runner 
 	if err != nil {
 		return nil, err
 	}
-	env, err := host.Open(ctx, o.Access, nil, nil)
+	env, err := host.Open(ctx, o.Access, runner.Env, nil, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -48,7 +48,7 @@ func needsSecret(input, variable, why string) evaluate.Explanation {
 func (d *Discovery) explain(failed *nix.Error) evaluate.Explanation {
 	said := text.Plain(failed.Stderr)
 	if file := encryptedFile(said); file != "" {
-		if strings.TrimSpace(d.host.Getenv(access.GitCryptVariable)) == "" {
+		if !d.host.Has(access.GitCryptVariable) {
 			return needsSecret("git_crypt_key", access.GitCryptVariable, "since "+file+" is encrypted with git-crypt")
 		}
 		return evaluate.Explanation{Text: file + " is encrypted with git-crypt and not with the git_crypt_key that was given, or Nix has it so in its cache of sources (~/.cache/nix)"}
@@ -159,7 +159,7 @@ func (d *Discovery) refused(address string) evaluate.Explanation {
 // refusedBySSH returns the explanation which secret would log in to a host.
 func (d *Discovery) refusedBySSH(host string) evaluate.Explanation {
 	switch {
-	case strings.TrimSpace(d.host.Getenv(access.SSHKeyVariable)) != "":
+	case d.host.Has(access.SSHKeyVariable):
 		return evaluate.Explanation{Text: "ssh_key was refused by " + host}
 	case d.host.Getenv("SSH_AUTH_SOCK") != "":
 		return evaluate.Explanation{} // an agent has keys
