@@ -15,16 +15,18 @@ import (
 	"time"
 )
 
-// A Cmd is a program together with the processes of its process group.
+// A Cmd is a program together with the processes of its process group. Everything that the program writes
+// is read, however late and however slowly, and also if another process has its streams open.
 type Cmd struct {
 	*exec.Cmd
-	ctx context.Context
+	ctx   context.Context
+	pipes []*pipe // of its streams
 }
 
 // Command prepares a program. At the end of the context its process group gets SIGTERM. The processes that
 // are left at the end of the program, or after the time of grace, are killed.
 func Command(ctx context.Context, grace time.Duration, name string, args ...string) *Cmd {
-	c := &Cmd{exec.CommandContext(ctx, name, args...), ctx}
+	c := &Cmd{Cmd: exec.CommandContext(ctx, name, args...), ctx: ctx}
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	c.Cancel = c.Terminate
 	c.WaitDelay = grace
@@ -47,7 +49,13 @@ func (c *Cmd) Start() error {
 	if running.ended {
 		return errEnded
 	}
-	err := c.Cmd.Start()
+	err := c.openPipes()
+	if err == nil {
+		err = c.Cmd.Start()
+	}
+	for _, p := range c.pipes {
+		p.started(err)
+	}
 	if err == nil {
 		running.programs[c] = true
 	}
@@ -59,6 +67,11 @@ func (c *Cmd) Wait() error {
 	err := c.Cmd.Wait()
 	if c.ctx.Err() != nil {
 		_ = c.Kill() // the processes that are left
+	}
+	for _, p := range c.pipes {
+		if written := p.finish(); err == nil {
+			err = written
+		}
 	}
 	running.Lock()
 	defer running.Unlock()

@@ -2,12 +2,14 @@ package child_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -121,5 +123,48 @@ func TestOutput(t *testing.T) {
 	exit := new(exec.ExitError)
 	if !errors.As(err, &exit) || exit.ExitCode() != 3 || string(exit.Stderr) != "reason\n" || string(out) != "out\n" {
 		t.Errorf("%q, %v, %+v", out, err, exit)
+	}
+}
+
+// All that a program has written before its end is read, however late the reader comes to it, and also if
+// another process has its streams open.
+func TestReadsAll(t *testing.T) {
+	t.Parallel()
+	const size = 60_000 // fits into a pipe
+	for range 50 {
+		out, err := child.Command(t.Context(), 1, "sh", "-c", "sleep 1000 & echo $!; head -c 60000 /dev/zero").Output()
+		line, rest, _ := bytes.Cut(out, []byte("\n"))
+		if pid, err := strconv.Atoi(string(line)); err == nil {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if err != nil || len(rest) != size {
+			t.Fatalf("got %d bytes, want %d, %v", len(rest), size, err)
+		}
+	}
+}
+
+// Both streams of a program may go to the same writer.
+func TestOneWriter(t *testing.T) {
+	t.Parallel()
+	cmd := child.Command(t.Context(), 0, "sh", "-c", "for n in 1 2 3; do echo $n; echo $n >&2; done")
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Run(); err != nil || said.String() != "1\n1\n2\n2\n3\n3\n" {
+		t.Errorf("it said %q, %v", &said, err)
+	}
+}
+
+// A program ends if its output cannot be taken. If it does well all the same, that is the error.
+func TestWriterFails(t *testing.T) {
+	t.Parallel()
+	full := errors.New("full")
+	for script, want := range map[string]bool{"yes": false, "echo one line": true} {
+		cmd := child.Command(t.Context(), 0, "sh", "-c", script)
+		r, w := io.Pipe()
+		_ = r.CloseWithError(full)
+		cmd.Stdout = w
+		if err := cmd.Run(); err == nil || errors.Is(err, full) != want {
+			t.Errorf("%s: %v", script, err)
+		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/org/nix-matrix/internal/valid"
 	"github.com/org/nix-matrix/pkg/job"
@@ -23,14 +24,23 @@ var hostile = []string{
 
 // fakeEvaluator prints the events of a walker for each source.
 type fakeEvaluator struct {
-	events []string // KIND JSON
+	events []string      // KIND JSON
+	each   time.Duration // before an event
 }
 
 var nonceArgument = regexp.MustCompile(`nonce = "([^"]+)"`)
 
-func (f *fakeEvaluator) Eval(_ context.Context, e nix.Evaluation, line func(string) bool) error {
+func (f *fakeEvaluator) Eval(ctx context.Context, e nix.Evaluation, line func(string) bool) error {
 	nonce := nonceArgument.FindStringSubmatch(e.Apply)[1]
 	for _, event := range f.events {
+		if f.each > 0 {
+			select {
+			case <-ctx.Done():
+				f.events = nil // the next one would begin anew
+				return context.Cause(ctx)
+			case <-time.After(f.each):
+			}
+		}
 		line("trace: " + nonce + " " + event)
 	}
 	return nil

@@ -7,10 +7,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
@@ -179,30 +181,47 @@ func TestSetsThatAbort(t *testing.T) {
 func TestTimeout(t *testing.T) {
 	n := useNix(t, "2.34")
 	ref := flake(t, work+`{ packages.x86_64-linux = { a = d "a"; slow = busy "slow" (fib 60); z = d "z"; }; checks = builtins.seq (fib 60) { }; }`)
-	began := time.Now()
-	got, _, _ := observe(t, n, Options{Installables: []string{ref}, Workers: 2, Timeout: 2 * time.Second})
+	got, _, _ := observe(t, n, Options{Installables: []string{ref}, Workers: 2, Timeout: 5 * time.Second})
 	want := []string{
 		"package packages.x86_64-linux.a build",
-		"package packages.x86_64-linux.slow failed: evaluation took longer than 2s",
+		"package packages.x86_64-linux.slow failed: evaluation took longer than 5s",
 		"package packages.x86_64-linux.z build",
-		"check checks failed: evaluation took longer than 2s",
+		"check checks failed: evaluation took longer than 5s",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
-	}
-	if took := time.Since(began); took > 25*time.Second {
-		t.Errorf("it took %v", took)
-	}
-	// It is for one attribute, not for all.
-	ref = flake(t, work+`{ packages.x86_64-linux = builtins.mapAttrs (n: _: busy n (fib 27)) { a = 1; b = 1; c = 1; d = 1; e = 1; f = 1; }; }`)
-	got, _, _ = observe(t, n, Options{Installables: []string{ref}, Workers: 1, Timeout: 2 * time.Second})
-	if len(got) != 6 || strings.Contains(strings.Join(got, " "), "failed") {
-		t.Errorf("got %v", got)
 	}
 	_, err := Run(t.Context(), n, with(n, Options{Installables: []string{flake(t, work+`builtins.seq (fib 60) { }`)}, Timeout: time.Second}))
 	if err == nil || !strings.Contains(err.Error(), "evaluation took longer than 1s") {
 		t.Errorf("a flake that takes too long: %v", err)
 	}
+}
+
+// The timeout is for one attribute, not for all.
+func TestTimeoutOfEach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		events := []string{`root {"n":3,"path":["packages"]}`, `found {"path":["packages"],"wanted":true}`,
+			`names ["x86_64-linux"]`, `entered {"path":["packages"]}`, `names ["a","b","c"]`, `entered {"path":["packages","x86_64-linux"]}`}
+		for _, attr := range []string{"a", "b", "c"} {
+			events = append(events, healthy(attr).events(t)...)
+		}
+		start := time.Now()
+		d, err := Run(t.Context(), &fakeEvaluator{events: append(events, "done null"), each: time.Minute}, Options{Systems: []string{"x86_64-linux"}, System: "x86_64-linux", Timeout: 5 * time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took < 10*time.Minute {
+			t.Errorf("it took only %v", took)
+		}
+		for _, target := range d.Targets {
+			if target.State != job.StateBuild {
+				t.Errorf("%s: %s", target.Attr, target.Error)
+			}
+		}
+		if len(d.Targets) != 3 {
+			t.Errorf("there are %d targets", len(d.Targets))
+		}
+	})
 }
 
 func TestMemoryLimit(t *testing.T) {
@@ -290,6 +309,7 @@ func TestLog(t *testing.T) {
 	}
 }
 
+// The end of the context ends an evaluator that would not end by itself.
 func TestCancel(t *testing.T) {
 	n := useNix(t, "2.34")
 	ref := flake(t, work+`{ packages.x86_64-linux.slow = busy "slow" (fib 60); }`)
@@ -300,9 +320,8 @@ func TestCancel(t *testing.T) {
 			cancel()
 		}
 	}
-	began := time.Now()
-	if _, err := Run(ctx, n, o); err == nil || ctx.Err() == nil || time.Since(began) > 20*time.Second {
-		t.Errorf("after %v: %v", time.Since(began), err)
+	if _, err := Run(ctx, n, o); err == nil || ctx.Err() == nil {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -5,11 +5,9 @@ package hooks
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"time"
@@ -56,7 +54,7 @@ func (r *Runner) SetUp(ctx context.Context, script string) error {
 	defer remove()
 	step := r.newLog()
 	cmd.Stdout, cmd.Stderr = step, step
-	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
+	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("setup failed: %w", step.explain(err))
 	}
 	return importEnv(exported, r.Env)

@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
-	"os/exec"
 	"slices"
 	"strings"
 	"time"
@@ -105,7 +103,7 @@ func (r *Runner) postStep(ctx context.Context, p *PostBuild, target *job.Target,
 	log := r.newLog()
 	cmd.Stdout, cmd.Stderr = log, log
 	step := &job.Step{Outcome: job.StepDone}
-	if err = cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
+	if err = cmd.Run(); err != nil {
 		step = failed(log.explain(err))
 		step.Log = log.last
 	}

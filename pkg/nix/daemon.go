@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -92,11 +91,7 @@ func (n *Nix) Connect(ctx context.Context) (*Daemon, error) {
 	d.close = sync.OnceValue(func() error {
 		stop()
 		_ = d.in.Close()
-		err := cmd.Wait()
-		if errors.Is(err, exec.ErrWaitDelay) { // it succeeded, and left a process behind
-			return nil
-		}
-		return err
+		return cmd.Wait()
 	})
 	if err := d.hello(); err != nil {
 		_ = d.Close()

@@ -16,7 +16,6 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -297,19 +296,25 @@ func daemon(t *testing.T, n *Nix, key string, more ...Option) *Nix {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
 	t.Cleanup(func() {
 		stop()
-		_ = cmd.Wait()
+		<-ended
 	})
-	for range 500 {
+	for { // it does not say when it listens
 		if conn, err := net.Dial("unix", "/nix/var/nix/daemon-socket/socket"); err == nil {
 			_ = conn.Close()
 			return n.WithStore("daemon")
 		}
-		time.Sleep(10 * time.Millisecond)
+		select {
+		case err := <-ended:
+			ended <- err
+			t.Fatalf("the daemon does not listen: %v", err)
+		default:
+			runtime.Gosched()
+		}
 	}
-	t.Fatal("the daemon does not listen")
-	return nil
 }
 
 // Adding a large path takes little memory.

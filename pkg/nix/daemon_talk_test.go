@@ -9,7 +9,6 @@ import (
 	"io"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nix-community/go-nix/pkg/wire"
 )
@@ -21,7 +20,7 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// When the context ends, adding ends, and only the context's error is returned.
+// When the context ends, adding ends, which has no other end, and only the context's error is returned.
 func TestAddStops(t *testing.T) {
 	info := PathInfo{Path: "/nix/store/" + strings.Repeat("1", 32) + "-endless", NarHash: strings.Repeat("0", 64), NarSize: 1 << 60}
 	eachDaemon(t, func(t *testing.T, n *Nix) {
@@ -30,15 +29,11 @@ func TestAddStops(t *testing.T) {
 		var head request
 		head.texts("nix-archive-1", "(", "type", "regular", "contents")
 		head.numbers(1 << 59)
-		start := time.Now()
 		err := n.Add(ctx, []PathInfo{info}, func(PathInfo) (io.Reader, error) {
 			return io.MultiReader(bytes.NewReader(head.Bytes()), io.LimitReader(zeros{}, 1<<20), stopper{func() { cancel(why) }}, zeros{}), nil
 		})
 		if !errors.Is(err, why) {
 			t.Errorf("got %v", err)
-		}
-		if took := time.Since(start); took > stopGrace+time.Second {
-			t.Errorf("it took %v", took)
 		}
 	})
 }

@@ -68,23 +68,12 @@ const memoryInterval = 50 * time.Millisecond
 func (n *Nix) Eval(ctx context.Context, e Evaluation, line func(string) bool) error {
 	cmd := n.command(ctx, "nix", n.evaluation(e))
 	unclaimed := &tail{limit: 16 << 10}
-	stderr, err := pipeTo(&cmd.Stderr, &lineWriter{line: func(text string) {
+	cmd.Stdout = e.Printed
+	cmd.Stderr = &lineWriter{line: func(text string) {
 		if !line(text) {
 			_, _ = unclaimed.Write([]byte(text[:min(len(text), 8<<10)] + "\n")) // never fails
 		}
-	}})
-	if err != nil {
-		return fmt.Errorf("cannot evaluate: %w", err)
-	}
-	pipes := []*pipe{stderr}
-	if e.Printed != nil {
-		stdout, err := pipeTo(&cmd.Stdout, e.Printed)
-		if err != nil {
-			stderr.started(err)
-			return fmt.Errorf("cannot evaluate: %w", err)
-		}
-		pipes = append(pipes, stdout)
-	}
+	}}
 	if e.MemoryLimit > 0 {
 		// Where memory can't be watched, the evaluator limits itself, though only after it has
 		// collected garbage for a while.
@@ -100,14 +89,12 @@ func (n *Nix) Eval(ctx context.Context, e Evaluation, line func(string) bool) er
 		}
 		return politely()
 	}
-	if err = startPiped(cmd, pipes...); err == nil {
+	err := cmd.Start()
+	if err == nil {
 		var exceeded atomic.Bool
 		stop := watchMemory(cmd, e.MemoryLimit, e.Used, &exceeded)
 		err = cmd.Wait()
 		stop()
-		for _, p := range pipes {
-			p.finish()
-		}
 		if err != nil && ctx.Err() == nil && e.MemoryLimit > 0 && (exceeded.Load() || strings.Contains(unclaimed.String(), "error: out of memory")) {
 			return &Error{
 				Program: filepath.Base(cmd.Path),

@@ -244,8 +244,7 @@ func (n *Nix) run(cmd *child.Cmd) error {
 
 // failure returns the failure of a program as an *Error.
 func failure(cmd *child.Cmd, err error, stderr string) error {
-	// A process that was left behind, such as a shared ssh connection, may keep
-	// the streams of a successful program open.
+	// A process that was left behind may have the input of a successful program open.
 	if err == nil || errors.Is(err, exec.ErrWaitDelay) && cmd.ProcessState.Success() {
 		return nil
 	}

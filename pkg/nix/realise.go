@@ -72,5 +72,6 @@ func (n *Nix) realise(cmd *child.Cmd, emit func(Event)) error {
 			emit(e)
 		},
 	}
-	return failure(cmd, cmd.Run(), message)
+	err := cmd.Run() // which sets the message
+	return failure(cmd, err, message)
 }
