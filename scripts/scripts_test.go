@@ -259,12 +259,13 @@ func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: waitfor FILE")
 	}
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	const hang = 5 * time.Minute // a guard: the command may fail before it makes the file
+	for deadline := time.Now().Add(hang); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
 			return
 		}
 	}
-	ts.Fatalf("%s was not made in 30 s", args[0])
+	ts.Fatalf("%s was not made in %v", args[0], hang)
 }
 
 // hasUUID is the command "lc_uuid FILE": a Mach-O program has the LC_UUID that macOS 26 demands.

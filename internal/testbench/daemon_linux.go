@@ -77,8 +77,7 @@ exec %[4]s --reuid %[5]d --regid %[5]d --clear-groups -- "$@"
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	endWith(t, cmd, output)
-	await(t, "unix", daemonSocket(cmd.Process.Pid))
+	await(t, endWith(t, cmd, output), "unix", daemonSocket(cmd.Process.Pid))
 	m.PID = cmd.Process.Pid
 	return m
 }

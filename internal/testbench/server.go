@@ -18,8 +18,7 @@ func start(t testing.TB, cmd *exec.Cmd, network, address string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	endWith(t, cmd, output)
-	await(t, network, address)
+	await(t, endWith(t, cmd, output), network, address)
 }
 
 // collect has a program that is not started yet write to the buffer.
@@ -29,29 +28,38 @@ func collect(cmd *exec.Cmd) *bytes.Buffer {
 	return &output
 }
 
-func endWith(t testing.TB, cmd *exec.Cmd, output *bytes.Buffer) {
+// endWith ends a program when the test ends. The channel is closed when the program has ended.
+func endWith(t testing.TB, cmd *exec.Cmd, output *bytes.Buffer) <-chan struct{} {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait()
+	}()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+		<-ended
 		if t.Failed() {
 			t.Logf("%s wrote:\n%s", cmd, output)
 		}
 	})
+	return ended
 }
 
-// await waits until a server listens.
-func await(t testing.TB, network, address string) {
+// await waits until a server listens, which no server says in a way that all have, or has ended.
+func await(t testing.TB, ended <-chan struct{}, network, address string) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; {
-		conn, err := net.DialTimeout(network, address, time.Second)
+	const pause = 10 * time.Millisecond
+	for {
+		conn, err := new(net.Dialer).DialContext(t.Context(), network, address)
 		if err == nil {
 			_ = conn.Close()
 			return
 		}
-		if time.Now().After(deadline) {
+		select {
+		case <-ended:
 			t.Fatalf("nothing listens at %s: %v", address, err)
+		case <-time.After(pause):
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 }
 

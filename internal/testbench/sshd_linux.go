@@ -99,9 +99,9 @@ SetEnv PATH=%[5]s:/usr/bin:/bin NIX_CONF_DIR=%[1]s
 	if err := <-started; err != nil {
 		t.Fatalf("start a machine, which needs root: %v", err)
 	}
-	endWith(t, cmd, output)
-	await(t, "unix", daemonSocket(cmd.Process.Pid))
-	await(t, "tcp", local(m.Port))
+	over := endWith(t, cmd, output)
+	await(t, over, "unix", daemonSocket(cmd.Process.Pid))
+	await(t, over, "tcp", local(m.Port))
 	return m
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -121,13 +122,17 @@ func TestDirectLocks(t *testing.T) {
 
 	done := make(chan error, 1)
 	go func() { done <- sink.Finish(t.Context(), c.Infos) }()
-	for range 1000 {
-		if _, err = os.Stat(before.Path + ".lock"); err == nil {
+	for { // until it has the lock before
+		if _, err := os.Stat(before.Path + ".lock"); err == nil {
 			break
 		}
-		time.Sleep(10 * time.Millisecond)
+		select {
+		case err := <-done:
+			t.Fatalf("it did not wait for the lock: %v", err)
+		default:
+			runtime.Gosched()
+		}
 	}
-	must(t, err)
 	// As a process would that does not know about us.
 	valid, err := n.Valid(t.Context(), c.paths()...)
 	must(t, err)

@@ -161,7 +161,7 @@ func TestDirectAsRootKilled(t *testing.T) {
 		lines, kill, wait := startReaped(t, restore(os.ModeSetuid|0o755))
 		_, err := lines.ReadString('\n')
 		must(t, err)
-		time.Sleep(time.Duration(random.IntN(int(300 * time.Millisecond))))
+		time.Sleep(time.Duration(random.IntN(int(300 * time.Millisecond)))) // the moment that is tested
 		kill()
 		_ = wait()
 		user.AwaitIdle(t)
