@@ -1,5 +1,5 @@
-// Command bench measures what we claim about speed, and prints it as a table.
-// The rows go to dist/bench.json and docs/performance.md as well. Arguments name what is to be measured,
+// Command bench measures what we claim about speed. It prints the rows as a table, and writes them to
+// dist/bench.json and docs/performance.md. Arguments name what is to be measured,
 // by default all that measures has.
 //
 // It wants root, Linux, the testbench's Nix on PATH, and runs in the memory of

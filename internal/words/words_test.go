@@ -1,5 +1,5 @@
-// Package words_test holds the comments, messages and pages of this project to plain words, and
-// its files to a length that can be read.
+// Package words_test holds this project to what a stranger can read: plain words in comments,
+// messages and pages, and short files.
 package words_test
 
 import (

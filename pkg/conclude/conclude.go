@@ -1,4 +1,4 @@
-// Package conclude goes from what the jobs of a run have left to a verdict: it reads needs, Plan and
+// Package conclude makes the verdict of a run from what its jobs have left. It reads needs, Plan and
 // Results, compares the verdict with the default branch, and leaves the record and the index of store
 // packs for later runs.
 package conclude

@@ -1,6 +1,5 @@
-// Package documents writes the documents of a use of nix-matrix into a cache and into files, and
-// reads them back: sealed if there is a key, bounded in size, and checked against the key that names
-// them. A stranger may have written any document that it reads.
+// Package documents stores the documents of a use of nix-matrix in a cache and in files: sealed if
+// there is a key, bounded in size, and checked against the key that names them. A stranger may have written any document that it reads.
 package documents
 
 import (

@@ -1,5 +1,4 @@
-// Package gitcrypt finds the files of a checkout that git-crypt encrypts, and decrypts
-// them for a while.
+// Package gitcrypt decrypts the files of a checkout that git-crypt encrypts, for a while.
 package gitcrypt
 
 import (

@@ -1,5 +1,5 @@
-// Package realise builds the targets of one entry, and attributes failures. It evaluates
-// nothing.
+// Package realise builds the targets of one entry. It finds the derivations that each failure is due
+// to, and evaluates nothing.
 package realise
 
 import (

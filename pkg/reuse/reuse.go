@@ -1,5 +1,5 @@
-// Package reuse restores the store paths of earlier runs from a cache and saves those of this one, for our
-// builds and for a user's own. It decides which paths a job may restore, and where it may save. Errors of
+// Package reuse keeps store paths from one run to the next in a cache, for our builds and for a user's own:
+// it restores those of earlier runs, and saves those of this one. It decides which paths a job may restore, and where it may save. Errors of
 // the cache cost time and nothing else.
 package reuse
 

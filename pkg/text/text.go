@@ -1,5 +1,5 @@
-// Package text makes foreign text safe to show, in a log, in Markdown or on a terminal, and
-// writes numbers for people.
+// Package text makes texts fit for people to read: foreign ones safe to show, in a log, in Markdown
+// or on a terminal, and numbers short.
 //
 // Foreign text comes from a flake, a builder, a server or another job: it may be of any size,
 // and hostile. A caller bounds it with [Clip], makes one line of it with [Line] or [Words],

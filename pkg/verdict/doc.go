@@ -1,5 +1,5 @@
-// Package verdict compares Results with the Plan, and the run with the record of the default
-// branch. It is pure: the same documents give the same verdict.
+// Package verdict judges a run: it compares the Results with the Plan, and the targets with the
+// record of the default branch. It is pure: the same documents give the same verdict.
 //
 // The verdict is a gate. It is green only if
 //
