@@ -61,6 +61,7 @@ func (b *bench) newClosure(ctx context.Context) (*closure, error) {
 	if b.closure != nil {
 		return b.closure, nil
 	}
+	say("making a closure of files of this machine")
 	toolchain, err := b.run(ctx, ".", nil, "go", "env", "GOROOT")
 	if err != nil {
 		return nil, err
@@ -253,6 +254,6 @@ func (b *bench) makeStore(ctx context.Context, c *closure, paths []*storePath) e
 		count++
 	}
 	b.closure = c
-	fmt.Fprintf(os.Stderr, "bench: a closure of %d paths, %s\n", count, megabytes(c.bytes))
+	say("a closure of %d paths, %s", count, megabytes(c.bytes))
 	return nil
 }

@@ -56,7 +56,7 @@ func (b *bench) entry(ctx context.Context) error {
 
 	var discovers, ours, theirs []time.Duration
 	var oursAll, theirsAll []time.Duration // of four hosts
-	for range rounds {
+	for range turns(rounds) {
 		took, entries, err := f.discover(ctx)
 		if err != nil {
 			return err

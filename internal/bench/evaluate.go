@@ -126,7 +126,7 @@ func (b *bench) aborts(ctx context.Context) error {
 	for i := range attrs {
 		attrs[i] = fmt.Sprintf("%s#packages.x86_64-linux.p%03d", good, i*abortAttrs/abortSample)
 	}
-	for range rounds {
+	for range turns(rounds) {
 		took, err := b.runDiscovery(ctx, n, bad, abortAttrs, 3)
 		if err != nil {
 			return err

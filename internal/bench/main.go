@@ -10,6 +10,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -96,17 +97,25 @@ func run(ctx context.Context, args []string) error {
 			return fmt.Errorf("nothing is called %q", name)
 		}
 	}
+	var errs []error
 	for _, m := range measures {
-		if len(args) > 0 && !slices.Contains(args, m.name) {
+		if len(args) > 0 && !slices.Contains(args, m.name) || ctx.Err() != nil {
 			continue
 		}
-		fmt.Fprintln(os.Stderr, "bench: measuring", m.name)
-		if err := m.rows(b, ctx); err != nil {
-			return fmt.Errorf("measure %s: %w", m.name, err)
+		say("measuring %s", m.name)
+		before, start := len(b.rows), time.Now()
+		err := m.rows(b, ctx)
+		// The page is written now, because the next one may take minutes and fail.
+		if err = errors.Join(err, writePage(b.rows[before:])); err != nil {
+			errs = append(errs, fmt.Errorf("measure %s: %w", m.name, err))
 		}
+		say("%s took %v", m.name, time.Since(start).Round(time.Second))
 	}
-	return b.print()
+	return errors.Join(append(errs, context.Cause(ctx), b.print())...)
 }
+
+// say tells a person what is done.
+func say(format string, args ...any) { fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...) }
 
 const inside = "NIX_MATRIX_BENCH_NAMESPACE"
 
@@ -175,7 +184,7 @@ func (b *bench) again(ctx context.Context) error {
 	args := []string{"run", "./examples/fleet", "--cache", "dir:" + filepath.Join(b.dir, "cache"), "--push", "file://" + filepath.Join(b.dir, "binary-cache")}
 	var all []time.Duration
 	builds := 0
-	for i := range rounds + 1 {
+	for i := range turns(rounds + 1) {
 		ran, err := b.run(ctx, ".", nil, b.program, args...)
 		if err != nil {
 			return err
@@ -211,8 +220,5 @@ func (b *bench) print() error {
 	if err := os.MkdirAll("dist", 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile("dist/bench.json", append(data, '\n'), 0o600); err != nil {
-		return err
-	}
-	return writePage(b.rows)
+	return os.WriteFile("dist/bench.json", append(data, '\n'), 0o600)
 }

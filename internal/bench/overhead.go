@@ -32,7 +32,7 @@ func (b *bench) overhead(ctx context.Context) error {
 	var ours, theirs []time.Duration
 	file := filepath.Join(b.dir, "steps.nix")
 	cache := "dir:" + filepath.Join(b.dir, "steps-cache")
-	for i := range rounds {
+	for i := range turns(rounds) {
 		if err := os.WriteFile(file, fmt.Appendf(nil, steps, fmt.Sprint(i), builtSteps-1), 0o644); err != nil {
 			return err
 		}

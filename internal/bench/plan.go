@@ -36,7 +36,7 @@ func (b *bench) plan(ctx context.Context) error {
 	}
 	var all, cpu []time.Duration
 	var peak int64
-	for range rounds {
+	for range turns(rounds) {
 		planned, err := planOnce(ctx)
 		if err != nil {
 			return err

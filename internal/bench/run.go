@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -65,10 +66,22 @@ func (b *bench) fresh() (env []string, err error) {
 	)
 }
 
+// turns returns the numbers below n, and says of each that it begins.
+func turns(n int) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for i := range n {
+			say("  %d of %d", i+1, n)
+			if !yield(i) {
+				return
+			}
+		}
+	}
+}
+
 // inTurn measures things n times. Each begins in its turn, so that what else the
 // machine does meets all.
 func inTurn(n int, sides ...func(i int) error) error {
-	for i := range n {
+	for i := range turns(n) {
 		for j := range sides {
 			if err := sides[(i+j)%len(sides)](i); err != nil {
 				return err

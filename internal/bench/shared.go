@@ -183,7 +183,7 @@ func (b *bench) asked(ctx context.Context) error {
 	server := httptest.NewServer(narinfos(missingDelay, nil, nil))
 	defer server.Close()
 	var again []time.Duration
-	for i := range rounds + 1 {
+	for i := range turns(rounds + 1) {
 		env, err := b.fresh()
 		if err != nil {
 			return err

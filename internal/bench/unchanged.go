@@ -23,7 +23,7 @@ func (b *bench) unchanged(ctx context.Context) error {
 		}
 	}
 	var first, second []time.Duration
-	for range rounds {
+	for range turns(rounds) {
 		took, _, err := f.discover(ctx)
 		if err != nil {
 			return err
