@@ -127,7 +127,7 @@ func TestIndexes(t *testing.T) {
 			}
 		}
 	}
-	stored, err := c.(cache.Collectable).List(t.Context(), "")
+	stored, err := c.List(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
