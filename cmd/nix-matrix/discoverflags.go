@@ -64,6 +64,9 @@ func (d *discoverFlags) flags(cmd *cobra.Command) {
 	bind(cmd, flagvalue.OneOf(&d.planning.QEMU, plan.QEMUAuto, plan.QEMUAuto, plan.QEMUAlways, plan.QEMUNever), "qemu")
 	bind(cmd, flagvalue.Number(&d.planning.MaxEntries, "NUMBER", strconv.Itoa(plan.MaxEntries), 1, plan.MaxEntries), "max-entries")
 	bind(cmd, flagvalue.Number(&d.planning.JobsPerSystem, "NUMBER", "0", 0, plan.MaxEntries), "jobs-per-system")
+	if !d.local {
+		bind(cmd, helpersValue(&d.planning.Helpers), "helpers")
+	}
 	bind(cmd, flagvalue.Text(&d.directory, "DIR", ""), "working-directory")
 	bind(cmd, flagvalue.Text(&d.filter, "JQ", ""), "filter-builds")
 	bind(cmd, flagvalue.Text(&d.label, "JQ", ""), "label-builds")
@@ -90,6 +93,23 @@ func runnersValue(to *[]string) *flagvalue.List[string] {
 	return flagvalue.Each(to, "NAME=LABEL[,LABEL]", func(text string) (string, error) {
 		_, err := plan.ParseRunners(text)
 		return text, err
+	})
+}
+
+// helpersValue is a number of helpers, or a word for one that is computed.
+func helpersValue(to *int) *flagvalue.Scalar[int] {
+	return flagvalue.New(to, "NUMBER", "", func(text string) (int, error) {
+		switch text {
+		case "":
+			return plan.HelpersByRepository, nil
+		case "auto":
+			return plan.HelpersAuto, nil
+		}
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 0 || n >= plan.MaxEntries {
+			return 0, fmt.Errorf("must be auto or a number from 0 to %d", plan.MaxEntries-1)
+		}
+		return n, nil
 	})
 }
 

@@ -45,9 +45,9 @@ func TestBoundFlags(t *testing.T) {
 			}
 		})
 		for _, in := range inputs.All {
-			takes := slices.Contains(in.Commands, cmd.Name()) || cmd.Name() == "run" && (slices.Contains(in.Commands, "discover") || slices.Contains(in.Commands, "build"))
+			takes := slices.Contains(in.Commands, cmd.Name()) || cmd.Name() == "plan" && slices.Contains(in.Commands, "discover") || cmd.Name() == "run" && (slices.Contains(in.Commands, "discover") || slices.Contains(in.Commands, "build"))
 			takes = takes && !in.Secret && !slices.Contains(arguments, in.Name)
-			if cmd.Name() == "run" && slices.Contains([]string{"job", "engine", "store_cache", "cache"}, in.Name) {
+			if cmd.Name() == "run" && slices.Contains([]string{"job", "engine", "store_cache", "cache", "helpers"}, in.Name) {
 				takes = false // it hands nothing over
 			}
 			if takes != bound[in.Name] {

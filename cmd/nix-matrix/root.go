@@ -135,7 +135,7 @@ with underscores. Secrets are taken from the environment only.`,
 		return usage.Errorf("%w%s; see %s --help", err, nearestFlag(cmd, err), cmd.CommandPath())
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newDiscover(a), newBuild(a), newReport(a), newRun(a), newRestore(a), newSave(a), newGC(a), newUnseal(a), newVersion(a), newServeDirect(a), newAfterDeath())
+	root.AddCommand(newDiscover(a), newPlan(a), newBuild(a), newReport(a), newRun(a), newRestore(a), newSave(a), newGC(a), newUnseal(a), newVersion(a), newServeDirect(a), newAfterDeath())
 	return root
 }
 

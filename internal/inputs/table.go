@@ -30,6 +30,7 @@ var All = []Input{
 	{Name: "qemu", Commands: []string{"discover"}, Help: "when to emulate aarch64-linux: auto, where no runner is named for it; always; or never"},
 	{Name: "max_entries", Commands: []string{"discover"}, Help: "the most entries that the matrix may have, at most 256, which is GitHub's limit; beyond that, hosts of a system share jobs"},
 	{Name: "jobs_per_system", Commands: []string{"discover"}, Help: "into how many jobs the targets of a system that are not hosts are split at most; 0 is as many as shorten the run by more than their start costs, up to 16"},
+	{Name: "helpers", Commands: []string{"discover"}, Help: "how many jobs without targets of their own each system gets, which build parts of what the others need: a number; or auto, as many as shorten the run by more than their start costs, up to 16; default: auto in a public repository, 0 in a private one"},
 	{Name: "reclaim_disk", Commands: []string{"build"}, Help: "whether to remove what is preinstalled on GitHub's own runners: auto, when room is foreseen to be short; true; or false"},
 	{Name: "store", Commands: []string{"discover", "build"}, Help: "build in another store, such as ssh-ng://USER@HOST; nothing is fetched back, what is built is pushed from there, and its own settings count"},
 	{Name: "builders", Commands: []string{"discover", "build"}, Help: "remote builders, one per flag as in nix.conf"},

@@ -36,6 +36,8 @@ type Options struct {
 	SetUp string
 	// Local says that this machine builds, so that a path that is valid in its store needs no building.
 	Local bool
+	// DryRun says that nothing is written to the cache.
+	DryRun bool
 	// PackFile is the file for the pack of derivations; empty for none.
 	PackFile string
 	// Public reports whether anybody can read the repository of the job.

@@ -210,7 +210,7 @@ func (s *source) fetchInputs(ctx context.Context, n *nix.Nix) map[string]bool {
 // keepInputs saves the inputs in the cache if some had to be downloaded.
 func (s *source) keepInputs(ctx context.Context, n *nix.Nix, there map[string]bool) {
 	paths := s.inputPaths()
-	if len(paths) == 0 || !s.d.docs.Keeps() {
+	if len(paths) == 0 || s.d.DryRun || !s.d.docs.Keeps() {
 		return
 	}
 	s.d.log.Doing("keeping the flake's inputs in the cache")

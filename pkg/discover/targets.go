@@ -203,14 +203,14 @@ func (d *Discovery) group(ctx context.Context, e *evaluation, p *job.Plan) (err 
 	if p.Entries, err = plan.Entries(p.Targets, d.Planning); err != nil {
 		return usage.Wrap(err)
 	}
-	if !d.Local {
-		p.Savers = d.Planning.Missing.Savers(p.Entries)
-	}
 	p.Took = map[string]job.EntryTime{}
 	for i := range p.Entries {
 		if t := took(&p.Entries[i]); t.Seconds > 0 {
 			p.Took[p.Entries[i].ID] = t
 		}
+	}
+	if !d.Local {
+		d.share(ctx, p)
 	}
 	if refused := d.Planning.Runners.Refused(p.Targets); refused != "" && !d.Local {
 		p.Notices = append(p.Notices, refused)
@@ -305,4 +305,27 @@ func (d *Discovery) record(ctx context.Context) *job.Record {
 		d.log.Warn("Cannot read the record of the default branch's last run", err)
 	}
 	return d.base
+}
+
+// share cuts what is missing into units, which need a cache, and adds helpers. A remote store builds
+// nothing twice. What is in no unit is saved by one of the entries.
+func (d *Discovery) share(ctx context.Context, p *job.Plan) {
+	entries := p.Entries
+	if d.docs.Cache != nil && d.Env.Remote == "" {
+		planning := d.Planning
+		free := planning.Helpers == plan.HelpersByRepository
+		if free && d.Public(ctx) {
+			planning.Helpers = plan.HelpersAuto
+		}
+		var helpers []job.Entry
+		p.Units, helpers = plan.Share(entries, planning)
+		p.Entries = append(entries, helpers...)
+		if len(p.Units) > 0 {
+			p.Beat = plan.Beat(len(p.Entries))
+		}
+		if free && len(helpers) > 0 {
+			p.Notices = append(p.Notices, fmt.Sprintf("With %s that build parts for the entries, since runners cost nothing in a public repository. For none, set the input helpers to 0.", text.Plural(len(helpers), "helper")))
+		}
+	}
+	p.Savers = d.Planning.Missing.Savers(entries, p.Units)
 }

@@ -119,7 +119,7 @@ func (r *Rules) reason(d *Decision, newest, indexed bool) string {
 	unused := r.Now.Sub(d.Used)
 	old := unused > r.Keep
 	switch d.Kind {
-	case job.KeyPlan, job.KeyDrvs, job.KeyResult:
+	case job.KeyPlan, job.KeyDrvs, job.KeyResult, job.KeyClaim, job.KeyDone:
 		if old {
 			return "not used for " + age(unused)
 		}

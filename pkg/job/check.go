@@ -113,19 +113,28 @@ func (e *Entry) check() error {
 		field("platform", valid.System(e.Platform)),
 		field("system", valid.System(e.System)),
 		field("attr", valid.Line(e.Attr, MaxName)),
-		field("drvPath", valid.Derivation(e.DrvPath)),
-		field("outputs", some(e.Outputs)),
 		field("outputs", list(valid.Output, e.Outputs)),
 		field("runner", some(e.Runner)),
 		field("runner", list(label, e.Runner)),
 		field("plan", valid.Line(e.Plan, MaxName)),
-		field("targets", some(e.Targets)),
+		e.checkTargets(),
 	)
 	for _, t := range e.Targets {
 		err = cmp.Or(err, field("attr", valid.Line(t.Attr, MaxName)), field("drvPath", optional(valid.Derivation, t.DrvPath)))
 	}
 	if err != nil {
 		return fmt.Errorf("%q: %w", e.Name, err)
+	}
+	return nil
+}
+
+// checkTargets returns an error unless an entry has a target, and a helper none.
+func (e *Entry) checkTargets() error {
+	if !e.Helper {
+		return cmp.Or(field("targets", some(e.Targets)), field("drvPath", valid.Derivation(e.DrvPath)), field("outputs", some(e.Outputs)))
+	}
+	if len(e.Targets) > 0 || e.DrvPath != "" || len(e.Outputs) > 0 {
+		return errors.New("targets: a helper has none")
 	}
 	return nil
 }

@@ -6,13 +6,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
 // DefaultID is the id of a use of nix-matrix without an own one.
 const DefaultID = "nix-matrix"
 
-// An Entry is a row of the job matrix: one runner job with one or more targets.
+// An Entry is a row of the job matrix: one runner job with one or more targets. A helper has none,
+// and builds units for the others.
 // It holds only the values that a worker and `runs-on:` need, because all outputs of a job
 // together may be 1 MB.
 type Entry struct {
@@ -26,10 +28,16 @@ type Entry struct {
 	Outputs  []string `json:"outputs"` // of the first target
 	Runner   []string `json:"runner"`  // labels for `runs-on:`
 	QEMU     bool     `json:"qemu"`    // the runner must emulate System
+	Helper   bool     `json:"helper,omitempty"`
 	// Plan is the cache key of the Plan. It contains a hash of the Plan's bytes, so that a
 	// worker can check that it has the right one. Empty inside a Plan.
 	Plan    string `json:"plan,omitempty"`
-	Targets []Ref  `json:"targets"`
+	Targets []Ref  `json:"targets"` // not null
+}
+
+// SameRunner reports whether the jobs of two entries run on the same kind of machine.
+func (e *Entry) SameRunner(other *Entry) bool {
+	return e.System == other.System && e.QEMU == other.QEMU && slices.Equal(e.Runner, other.Runner)
 }
 
 // A Ref names a target by its number in the Plan. Attribute path and derivation are for readers

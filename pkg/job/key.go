@@ -12,6 +12,9 @@ import (
 //	ID-planTRY-[SEAL-]HASH           a Plan, by its bytes
 //	ID-drvsTRY-HASH                  a pack of derivations, by their paths
 //	ID-result-RUN-ENTRY-ATTEMPT-TRY  the Result of an entry
+//	ID-claim-RUN-ATTEMPT-UNIT-TRY-BEAT
+//	                                 the claim to a unit, and its renewals
+//	ID-done-RUN-UNIT-ATTEMPT-TRY     what became of a unit
 //	ID-evaluation-FINGERPRINT-HASH   an evaluation, by its source and its result
 //	ID-inputs-SEAL-HASH-HASH         a pack of flake inputs, by the wanted ones and those in it
 //	ID-record-WORKFLOW-SEAL-RUN      a record of the default branch
@@ -33,13 +36,15 @@ const (
 	KeyEvaluation KeyKind = "evaluation"
 	KeyInputs     KeyKind = "inputs"
 	KeyResult     KeyKind = "result"
+	KeyClaim      KeyKind = "claim"
+	KeyDone       KeyKind = "done"
 	KeyRecord     KeyKind = "record"
 	KeyIndex      KeyKind = "index"
 	KeyPack       KeyKind = "pack"
 )
 
 // KeyKinds are all kinds, in the order in which tables show them.
-var KeyKinds = []KeyKind{KeyPlan, KeyDrvs, KeyResult, KeyEvaluation, KeyInputs, KeyRecord, KeyIndex, KeyPack}
+var KeyKinds = []KeyKind{KeyPlan, KeyDrvs, KeyResult, KeyClaim, KeyDone, KeyEvaluation, KeyInputs, KeyRecord, KeyIndex, KeyPack}
 
 // keyForms match the keys of each kind, behind the id and a dash.
 var keyForms = map[KeyKind]*regexp.Regexp{
@@ -48,6 +53,8 @@ var keyForms = map[KeyKind]*regexp.Regexp{
 	KeyEvaluation: regexp.MustCompile(`^evaluation-[0-9a-f]{32}-[0-9a-f]{16}$`),
 	KeyInputs:     regexp.MustCompile(`^inputs-([0-9a-f]{16})?-[0-9a-f]{32}-[0-9a-f]{32}$`),
 	KeyResult:     regexp.MustCompile(`^result-\d+-[0-9a-f]{10}-\d+-\d+$`),
+	KeyClaim:      regexp.MustCompile(`^claim-\d+-\d+-[0-9a-f]{16}-\d+-\d{5,}$`),
+	KeyDone:       regexp.MustCompile(`^done-\d+-[0-9a-f]{16}-\d+-\d+$`),
 	KeyRecord:     regexp.MustCompile(`^record-[a-z0-9._+=-]+$`),
 	KeyIndex:      regexp.MustCompile(`^index-[a-z0-9._+=-]+$`),
 	KeyPack:       regexp.MustCompile(`^pack-[a-z0-9._+=-]+$`),

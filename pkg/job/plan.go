@@ -38,6 +38,11 @@ type Plan struct {
 	// Savers has, for each derivation path that several entries have to build, the ID of the
 	// entry that saves the result for later runs. The others do not save it.
 	Savers map[string]string `json:"savers,omitempty"`
+	// Units are sets of missing derivations that one job builds for all, in an order in which
+	// each comes after those that it needs.
+	Units []Unit `json:"units,omitempty"`
+	// Beat is the time after which a job renews its claim to a unit, in seconds.
+	Beat int `json:"beat,omitempty"`
 	// Took is the time of entries when the default branch built them the last time, by
 	// Entry.ID, as far as known.
 	Took map[string]EntryTime `json:"took,omitempty"`
@@ -149,6 +154,9 @@ func ParsePlan(data []byte) (*Plan, error) {
 				return nil, fmt.Errorf("plan: entry %q: there is no target number %d", e.Name, t.N)
 			}
 		}
+	}
+	if err := p.checkUnits(); err != nil {
+		return nil, fmt.Errorf("plan: units: %w", err)
 	}
 	for drv, id := range p.Savers {
 		if err := cmp.Or(valid.Derivation(drv), CheckID(id)); err != nil {

@@ -61,6 +61,10 @@ type Result struct {
 	// NARs.
 	Fetched      int   `json:"fetched,omitempty"`
 	FetchedBytes int64 `json:"fetchedBytes,omitempty"`
+	// Units are the units that the job built or took, in this order, and Waited the seconds in
+	// which it had nothing to do but to wait for other jobs.
+	Units  []UnitResult `json:"units,omitempty"`
+	Waited float64      `json:"waited,omitempty"`
 }
 
 // Conclude sets the Outcome of the entry: the worst of its targets, or of its own errors.
@@ -73,7 +77,8 @@ func (r *Result) Conclude(stopped bool) {
 			worst = t.Outcome
 		}
 	}
-	failed := r.Error != "" || slices.ContainsFunc(r.Pushes, func(p Push) bool { return p.Error != "" && !p.Optional })
+	unitFailed := func(u UnitResult) bool { return u.How == UnitFailed }
+	failed := r.Error != "" || len(r.Targets) == 0 && slices.ContainsFunc(r.Units, unitFailed) || slices.ContainsFunc(r.Pushes, func(p Push) bool { return p.Error != "" && !p.Optional })
 	switch {
 	case worst == OutcomeFailed:
 	case stopped && (failed || !worst.OK()):
@@ -138,6 +143,10 @@ type Failure struct {
 	LogArtifact string `json:"logArtifact,omitempty"`
 	// NixLog says that nix log shows the log on the machine that built.
 	NixLog bool `json:"nixLog,omitempty"`
+	// Entry is the name of the entry whose job built it, and URL the page of that job, if that
+	// was not this one: then its Result has the log.
+	Entry string `json:"entry,omitempty"`
+	URL   string `json:"url,omitempty"`
 }
 
 // A Step is the outcome of a command that was run for a target.
@@ -262,6 +271,17 @@ func (r *Result) check() error {
 			return fmt.Errorf("failure %d: %w", i, err)
 		}
 	}
+	if len(r.Units) > maxUnits {
+		return fmt.Errorf("it has %d units, which is too many", len(r.Units))
+	}
+	for i := range r.Units {
+		if err := r.Units[i].check(); err != nil {
+			return err
+		}
+	}
+	if err := seconds(r.Waited); err != nil {
+		return fmt.Errorf("waited: %w", err)
+	}
 	for _, b := range r.Builds {
 		if err := valid.Derivation(b.DrvPath); err != nil {
 			return err
@@ -313,7 +333,7 @@ func (f *Failure) check() error {
 	if err := valid.Derivation(f.DrvPath); err != nil {
 		return err
 	}
-	for _, name := range []string{f.LogFile, f.LogArtifact} {
+	for _, name := range []string{f.LogFile, f.LogArtifact, f.Entry, f.URL} {
 		if err := valid.Line(name, MaxText); err != nil {
 			return fmt.Errorf("the log: %w", err)
 		}

@@ -27,6 +27,12 @@ type Derivation struct {
 	// Inputs are the derivations that it needs, with the names of the outputs that it
 	// needs of each. No names means any, where the file could not be read.
 	Inputs map[string][]string
+	// Known says that the file names the paths of all outputs, so that they are the same wherever
+	// it is built.
+	Known bool
+	// Light says that the build is a trifle or a download: the derivation prefers to be built
+	// locally, or its output is known by its hash.
+	Light bool
 }
 
 // Derivations reads derivations of the store, in the order given, from their files. It asks
@@ -84,11 +90,23 @@ func ReadDerivation(name string, data []byte) (Derivation, error) {
 	if err != nil {
 		return Derivation{}, err
 	}
-	drv := Derivation{Outputs: make(map[string]string, len(parsed.Outputs)), Inputs: parsed.InputDerivations}
+	drv := Derivation{
+		Outputs: make(map[string]string, len(parsed.Outputs)),
+		Inputs:  parsed.InputDerivations,
+		Known:   !isFloating(parsed),
+		Light:   prefersLocal(data),
+	}
 	for name, output := range parsed.Outputs {
 		drv.Outputs[name] = output.Path
+		drv.Light = drv.Light || drv.Known && output.HashAlgorithm != ""
 	}
 	return drv, nil
+}
+
+// prefersLocal reports whether a .drv file has the attribute preferLocalBuild, in its environment or in
+// structured attributes. It only reads the text, in which a quote within a value is escaped.
+func prefersLocal(data []byte) bool {
+	return bytes.Contains(data, []byte(`("preferLocalBuild","1")`)) || bytes.Contains(data, []byte(`\"preferLocalBuild\":true`))
 }
 
 // parseDerivation parses a .drv file.

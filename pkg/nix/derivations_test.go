@@ -35,6 +35,10 @@ func TestDerivations(t *testing.T) {
 		in rec {
 			base = drv "base" { outputs = [ "out" "doc" ]; };
 			top = drv "top" { args = [ base.doc ]; };
+			local = drv "local" { preferLocalBuild = true; };
+			structured = drv "structured" { preferLocalBuild = true; __structuredAttrs = true; };
+			named = drv "named" { text = "(\"preferLocalBuild\",\"1\")"; };
+			fixed = drv "fixed" { outputHash = "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="; outputHashMode = "flat"; };
 			ca = drv "ca" (floating // { args = [ base ]; });
 			after = drv "after" { args = [ ca.dev ]; };
 		}`)
@@ -64,9 +68,22 @@ func TestDerivations(t *testing.T) {
 			t.Errorf("after: %+v, %v", parsed, err)
 		}
 
+		for name, want := range map[string]Derivation{
+			"base": {Known: true}, "ca": {}, "after": {}, "local": {Known: true, Light: true}, "structured": {Known: true, Light: true},
+			"named": {Known: true}, "fixed": {Known: true, Light: true},
+		} {
+			of, err := n.Derivations(t.Context(), []string{drvs[name]})
+			if err != nil || of[0].Known != want.Known || of[0].Light != want.Light {
+				t.Errorf("%s: %+v, %v", name, of, err)
+			}
+		}
+
 		realise(t, n, drvs["after"])
 		if got, err = n.Derivations(t.Context(), paths); err != nil || !strings.HasSuffix(got[2].Outputs["dev"], "-ca-dev") || !strings.HasSuffix(got[3].Outputs["out"], "-after") {
 			t.Errorf("once they are built, the outputs are %v and %v, %v", got[2].Outputs, got[3].Outputs, err)
+		}
+		if got[2].Known || got[3].Known {
+			t.Error("another machine may build other outputs")
 		}
 
 		// Where files are out of reach, Nix is asked for everything.
@@ -74,6 +91,10 @@ func TestDerivations(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if asked[0].Known {
+			t.Error("it is not known to be known")
+		}
+		asked[0].Known = true
 		if diff := cmp.Diff(got[0], asked[0], cmp.Comparer(func(a, b map[string][]string) bool { return len(a) == len(b) })); diff != "" {
 			t.Error(diff)
 		}

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
@@ -24,34 +26,60 @@ type Missing struct {
 	// Available are the outputs that need no building, of targets and of dependencies of the
 	// missing derivations.
 	Available []string
+	paths     []string         // of derivations, sorted
 	numbers   map[string]int32 // of derivations, by path
 	inputs    [][]int32        // missing dependencies of each
+	order     []int32          // all of them, each after its inputs
 	systems   []string         // of a target that needs each
-	// Each derivation has as many members of a set as it takes units of time; ends has the
+	// outputs are those of each that targets and other missing derivations need; nil if they cannot
+	// be handed over, see [nix.Derivation].Known.
+	outputs [][]string
+	light   []bool    // see [nix.Derivation]
+	seconds []float64 // expected duration of each, 0 for the light ones
+	// Each derivation has as many members of a set as it takes points of time; ends has the
 	// number after its last.
 	ends     []int
 	hasTimes bool
 }
 
-// unit is the time that counts as one derivation, in seconds: the estimate for one without a
+// point is the time that counts as one derivation, in seconds: the estimate for one without a
 // known duration.
-const unit = 10
+const point = 10
 
-// maxUnits is the most units of a derivation: an hour.
-const maxUnits = 360
+// maxPoints is the most points of a derivation: an hour.
+const maxPoints = 360
+
+// maxSeconds is the most seconds of a derivation: no job of GitHub's runs longer than six hours.
+const maxSeconds = 6 * 60 * 60
 
 // Weigh sets the durations of earlier builds of derivations, by system, in seconds; 0 is unknown.
 func (m *Missing) Weigh(took func(drv, system string) float64) {
 	m.hasTimes = false
-	for drv, n := range m.numbers {
+	for n, drv := range m.paths {
 		seconds := took(drv, m.systems[n])
 		m.hasTimes = m.hasTimes || seconds > 0
-		m.ends[n] = max(1, int(min(seconds/unit+0.5, maxUnits)))
+		m.ends[n] = max(1, int(min(seconds/point+0.5, maxPoints)))
+		switch {
+		case m.light[n]: // a download has the name of many others
+			m.seconds[n] = 0
+		case seconds > 0:
+			m.seconds[n] = min(seconds, maxSeconds)
+		default:
+			m.seconds[n] = point
+		}
 	}
 	m.accumulate()
 }
 
-// accumulate turns the units of each derivation into ends.
+// Seconds returns the expected duration of a missing derivation, 0 for a trifle.
+func (m *Missing) Seconds(drv string) float64 {
+	if n, ok := m.numbers[drv]; ok {
+		return m.seconds[n]
+	}
+	return 0
+}
+
+// accumulate turns the points of each derivation into ends.
 func (m *Missing) accumulate() {
 	end := 0
 	for n := range m.ends {
@@ -60,8 +88,8 @@ func (m *Missing) accumulate() {
 	}
 }
 
-// units returns the units of all derivations together.
-func (m *Missing) units() int {
+// points returns those of all derivations together.
+func (m *Missing) points() int {
 	if len(m.ends) == 0 {
 		return 0
 	}
@@ -84,7 +112,7 @@ func (m *Missing) Count() int {
 // With an error, the result is complete, unless ctx has ended: outputs that could not be queried
 // and derivations that could not be read count as missing.
 func FindMissing(ctx context.Context, targets []job.Target, from Source) (*Missing, error) {
-	w := &walk{from: from, nodes: map[string]*node{}, offered: map[string]bool{}}
+	w := &walk{from: from, nodes: map[string]*node{}, offered: map[string]bool{}, lists: map[string][]string{}}
 	var level []want
 	for i := range targets {
 		if t := &targets[i]; t.State == job.StateBuild {
@@ -107,7 +135,10 @@ func FindMissing(ctx context.Context, targets []job.Target, from Source) (*Missi
 				w.found = append(w.found, taken.paths()...)
 				continue
 			}
-			n.missing = true
+			n.missing, n.light = true, n.drv.Light
+			if n.drv.Known {
+				n.outputs = w.names(n.drv.Outputs)
+			}
 			n.inputs = make([]*node, 0, len(n.drv.Inputs))
 			for input, outputs := range n.drv.Inputs {
 				var of *node
@@ -132,6 +163,7 @@ type walk struct {
 	asked        int             // number of paths
 	offeredCount int
 	errs         []error
+	lists        map[string][]string // of outputs, so that each is in memory once
 }
 
 type node struct {
@@ -141,8 +173,11 @@ type node struct {
 	drv     nix.Derivation // until it is missing
 	wanted  []string       // outputs
 	missing bool
-	inputs  []*node // once it is missing
-	number  int32   // likewise
+	// These are set once it is missing.
+	inputs  []*node
+	number  int32
+	outputs []string // of the derivation, nil unless they can be handed over
+	light   bool
 }
 
 // A want is a needed output; an empty output is all of them.
@@ -303,26 +338,97 @@ func (w *walk) read(ctx context.Context, level []want) error {
 	return nil
 }
 
+// maxOutputs is the most outputs of a derivation in a unit. A real one has ten.
+const maxOutputs = 64
+
+// names returns the names of outputs, sorted, or nil for too many.
+func (w *walk) names(outputs map[string]string) []string {
+	if len(outputs) > maxOutputs {
+		return nil
+	}
+	return w.list(slices.Sorted(maps.Keys(outputs)))
+}
+
+// list returns an equal list.
+func (w *walk) list(names []string) []string {
+	key := strings.Join(names, "\n")
+	known, ok := w.lists[key]
+	if !ok {
+		known = names
+		w.lists[key] = names
+	}
+	return known
+}
+
+// needed returns the outputs of a derivation that are wanted, nil if they cannot be handed over.
+func (w *walk) needed(n *node) []string {
+	if slices.Contains(n.wanted, "") {
+		return n.outputs
+	}
+	wanted := slices.Sorted(slices.Values(n.wanted))
+	for _, output := range wanted {
+		if !slices.Contains(n.outputs, output) {
+			return nil
+		}
+	}
+	return w.list(wanted)
+}
+
 // missing returns the result.
 func (w *walk) missing() *Missing {
-	m := &Missing{Available: w.found, numbers: map[string]int32{}}
 	var all []*node
 	for _, n := range w.nodes {
 		if n.missing {
-			n.number = int32(len(all)) //nolint:gosec // there are not so many
-			m.numbers[n.path] = n.number
 			all = append(all, n)
 		}
 	}
-	m.inputs, m.systems, m.ends = make([][]int32, len(all)), make([]string, len(all)), make([]int, len(all))
+	slices.SortFunc(all, func(a, b *node) int { return strings.Compare(a.path, b.path) })
+	m := &Missing{
+		Available: w.found,
+		paths:     make([]string, len(all)),
+		numbers:   make(map[string]int32, len(all)),
+		inputs:    make([][]int32, len(all)),
+		systems:   make([]string, len(all)),
+		outputs:   make([][]string, len(all)),
+		light:     make([]bool, len(all)),
+		seconds:   make([]float64, len(all)),
+		ends:      make([]int, len(all)),
+	}
 	for i, n := range all {
-		m.systems[i] = n.system
+		n.number = int32(i)
+		m.paths[i], m.numbers[n.path] = n.path, n.number
+		m.systems[i], m.outputs[i], m.light[i] = n.system, w.needed(n), n.light
+	}
+	for i, n := range all {
 		for _, input := range n.inputs {
 			if input.missing {
 				m.inputs[i] = append(m.inputs[i], input.number)
 			}
 		}
+		slices.Sort(m.inputs[i]) // not in the order of a map
 	}
+	m.sort()
 	m.Weigh(func(string, string) float64 { return 0 })
 	return m
+}
+
+// sort sets the order.
+func (m *Missing) sort() {
+	m.order = make([]int32, 0, len(m.inputs))
+	visited := make([]bool, len(m.inputs))
+	var visit func(n int32)
+	visit = func(n int32) {
+		visited[n] = true
+		for _, input := range m.inputs[n] {
+			if !visited[input] {
+				visit(input)
+			}
+		}
+		m.order = append(m.order, n)
+	}
+	for n := range m.inputs {
+		if !visited[n] {
+			visit(int32(n))
+		}
+	}
 }

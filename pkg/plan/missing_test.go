@@ -45,6 +45,8 @@ func (g graph) derivations(_ context.Context, drvs []string) ([]nix.Derivation, 
 		all[i] = nix.Derivation{
 			Outputs: map[string]string{"out": outOf(name, "out"), "doc": outOf(name, "doc")},
 			Inputs:  map[string][]string{},
+			Known:   outOf(name, "out") != "",
+			Light:   strings.HasPrefix(name, "light"),
 		}
 		for _, input := range inputs {
 			input, output, ok := strings.Cut(input, "^")

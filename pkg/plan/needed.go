@@ -2,7 +2,6 @@ package plan
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 
 	"github.com/org/nix-matrix/pkg/job"
@@ -20,13 +19,13 @@ func (m *Missing) closures(drvs []string) []set {
 		return all
 	}
 	for i := range all {
-		all[i] = newSet(m.units())
+		all[i] = newSet(m.points())
 	}
 	start := 0
 	for n, by := range m.neededBy(drvs) {
 		for i := range by.members() {
-			for unit := start; unit < m.ends[n]; unit++ {
-				all[i].add(unit)
+			for point := start; point < m.ends[n]; point++ {
+				all[i].add(point)
 			}
 		}
 		start = m.ends[n]
@@ -37,38 +36,51 @@ func (m *Missing) closures(drvs []string) []set {
 // neededBy returns, for each missing derivation by its number, those of some different
 // derivations whose closure has it, nil if there are none.
 func (m *Missing) neededBy(drvs []string) []set {
-	// One pass in topological order is enough for all of them.
-	needed := make([]set, len(m.inputs))
-	visited := make([]bool, len(m.inputs))
-	order := make([]int32, 0, len(m.inputs))
-	var visit func(n int32)
-	visit = func(n int32) {
-		visited[n] = true
-		for _, input := range m.inputs[n] {
-			if !visited[input] {
-				visit(input)
+	return m.reach(len(drvs), func(int) bool { return false }, func(seed func(drv string, number int)) {
+		for i, drv := range drvs {
+			seed(drv, i)
+		}
+	})
+}
+
+// neededByEntries returns, for each missing derivation by its number, the numbers of the entries
+// that need it.
+func (m *Missing) neededByEntries(entries []job.Entry) []set {
+	return m.neededBeyond(entries, func(int) bool { return false })
+}
+
+// neededBeyond returns, for each missing derivation by its number, the numbers of the entries that
+// need it for a target or for a derivation that is not over.
+func (m *Missing) neededBeyond(entries []job.Entry, over func(n int) bool) []set {
+	return m.reach(len(entries), over, func(seed func(drv string, number int)) {
+		for i := range entries {
+			for _, t := range entries[i].Targets {
+				seed(t.DrvPath, i)
 			}
 		}
-		order = append(order, n)
-	}
-	for i, drv := range drvs {
-		n, ok := m.numbers[drv]
-		if !ok {
+	})
+}
+
+// reach returns, for each missing derivation by its number, the numbers below count that seeds sets
+// for it and for all that need it and are not over, nil if there are none.
+func (m *Missing) reach(count int, over func(n int) bool, seeds func(seed func(drv string, number int))) []set {
+	needed := make([]set, len(m.inputs))
+	seeds(func(drv string, number int) {
+		if n, ok := m.numbers[drv]; ok {
+			if needed[n] == nil {
+				needed[n] = newSet(count)
+			}
+			needed[n].add(number)
+		}
+	})
+	// One pass from the top to the bottom is enough for all of them.
+	for _, n := range slices.Backward(m.order) {
+		if needed[n] == nil || over(int(n)) {
 			continue
 		}
-		if !visited[n] {
-			visit(n)
-		}
-		if needed[n] == nil {
-			needed[n] = newSet(len(drvs))
-		}
-		needed[n].add(i)
-	}
-	for i := len(order) - 1; i >= 0; i-- {
-		n := order[i]
 		for _, input := range m.inputs[n] {
 			if needed[input] == nil {
-				needed[input] = newSet(len(drvs))
+				needed[input] = newSet(count)
 			}
 			needed[input].addAll(needed[n])
 		}
@@ -76,48 +88,25 @@ func (m *Missing) neededBy(drvs []string) []set {
 	return needed
 }
 
-// Savers returns, for each derivation path that several entries have to build, the entry that
-// saves the build for later runs. Each entry has about as many.
-func (m *Missing) Savers(entries []job.Entry) map[string]string {
+// Savers returns, for each derivation path that several entries have to build and no unit has, the
+// entry that saves the build for later runs. Each entry has about as many.
+func (m *Missing) Savers(entries []job.Entry, units []job.Unit) map[string]string {
 	if m == nil || len(entries) < 2 {
 		return nil
 	}
-	var drvs []string
-	var of []int // entries
-	for i, e := range entries {
-		for _, t := range e.Targets {
-			drvs, of = append(drvs, t.DrvPath), append(of, i)
+	inUnit := make([]bool, len(m.paths))
+	for i := range units {
+		for _, drv := range units[i].Drvs {
+			inUnit[m.numbers[drv]] = true
 		}
 	}
-	// Targets of several entries may be the same derivation.
-	at := map[string]int{}
-	var different []string
-	by := map[int][]int{}
-	for i, drv := range drvs {
-		n, ok := at[drv]
-		if !ok {
-			n = len(different)
-			at[drv] = n
-			different = append(different, drv)
-		}
-		by[n] = append(by[n], of[i])
-	}
-	needed := m.neededBy(different)
 	load := make([]int, len(entries))
 	savers := map[string]string{}
-	for _, drv := range slices.Sorted(maps.Keys(m.numbers)) {
-		n := m.numbers[drv]
-		start := 0
-		if n > 0 {
-			start = m.ends[n-1]
-		}
-		sharing := newSet(len(entries))
-		for i := range needed[n].members() {
-			for _, e := range by[i] {
-				sharing.add(e)
-			}
-		}
-		if sharing.count() < 2 {
+	start := 0
+	for n, sharing := range m.neededByEntries(entries) {
+		takes := m.ends[n] - start
+		start = m.ends[n]
+		if inUnit[n] || sharing.count() < 2 {
 			continue
 		}
 		least := -1
@@ -126,8 +115,8 @@ func (m *Missing) Savers(entries []job.Entry) map[string]string {
 				least = e
 			}
 		}
-		load[least] += m.ends[n] - start
-		savers[drv] = entries[least].ID
+		load[least] += takes
+		savers[m.paths[n]] = entries[least].ID
 	}
 	return savers
 }
@@ -151,7 +140,7 @@ func (m *Missing) longestFirst(entries []job.Entry) bool {
 	closures := m.closures(drvs)
 	takes := map[*job.Ref]int{} // by the first of an entry
 	for _, e := range entries {
-		all := newSet(m.units())
+		all := newSet(m.points())
 		for _, t := range e.Targets {
 			all.addAll(closures[at[t.DrvPath]])
 		}

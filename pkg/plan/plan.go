@@ -56,6 +56,9 @@ type Options struct {
 	// JobsPerSystem is the most entries for the targets of a system and runner that are no
 	// hosts; 0 is 16, of which only those are used that shorten the run.
 	JobsPerSystem int
+	// Helpers is how many helpers a system gets if it has units, or HelpersAuto. HelpersByRepository
+	// counts as none.
+	Helpers int
 	// Missing has the derivations to build for a target; nil is its own derivation alone.
 	Missing *Missing
 	// Took returns the duration of an earlier build of an entry, in seconds; 0 is unknown. It

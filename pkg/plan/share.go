@@ -6,16 +6,16 @@ import (
 )
 
 // The weight of an entry is the number of derivations that it has to build; one with a longer
-// known duration counts as several, see unit.
+// known duration counts as several, see point.
 const (
 	// defaultJobs is the default of Options.JobsPerSystem.
 	defaultJobs = 16
-	// minSplitUnits is the number of units from which splitting pays.
-	minSplitUnits = 8
+	// minSplitPoints is the number of points from which splitting pays.
+	minSplitPoints = 8
 	// searchPrecision is the precision of the longest entry's weight: one part of so many.
 	searchPrecision = 64
-	// runnerStartUnits is the cost of one more runner in units: some 20 s.
-	runnerStartUnits = 2
+	// runnerStartPoints is the cost of one more runner in points: some 20 s.
+	runnerStartPoints = 2
 )
 
 // A split is a way to spread targets over entries.
@@ -41,8 +41,8 @@ func share(of *members, missing *Missing, bound, most int) *shared {
 	most = min(most, len(of.drvs))
 	for count := 2; count <= most; count = nextCount(count, most) {
 		best := s.splits[s.chosen]
-		started := runnerStartUnits * (count - len(best.groups))
-		if best.longest <= max(bound, minSplitUnits) || bound == 0 && best.longest-s.splits[0].total/most < started {
+		started := runnerStartPoints * (count - len(best.groups))
+		if best.longest <= max(bound, minSplitPoints) || bound == 0 && best.longest-s.splits[0].total/most < started {
 			break // even an ideal split would not pay
 		}
 		more := divide(closures, count)
@@ -211,7 +211,7 @@ func distribute(closures []set, order []int, count, room int) split {
 	return s
 }
 
-// longest returns the units of the heaviest of different derivations.
+// longest returns the points of the heaviest of different derivations.
 func longest(missing *Missing, drvs []string) int {
 	most := 0
 	for _, closure := range missing.closures(drvs) {

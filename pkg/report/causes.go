@@ -316,9 +316,13 @@ func (c *rootCause) statement() (reason string, detail []string) {
 	return text.Clip(reason, longest), text.Lines(strings.Join(detail, "\n"))
 }
 
-// entries returns the names of the entries of the targets, each once.
+// entries returns the names of the entry that has the log, and of the entries of the targets, each
+// once.
 func (c *rootCause) entries() []string {
 	var all []string
+	if c.failure != nil && c.failure.Entry != "" {
+		all = append(all, c.failure.Entry)
+	}
 	for _, t := range c.targets {
 		if !slices.Contains(all, t.Entry) {
 			all = append(all, t.Entry)

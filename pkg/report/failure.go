@@ -8,8 +8,8 @@ import (
 )
 
 // targetFailure returns lines about a failed target of a Result: the error, the end of its log, the other
-// derivations that failed, the command that reproduces it, and the whole log's location. All of it
-// is foreign text.
+// derivations that failed, the command that reproduces it, and the whole log's location, or the job
+// that has it. All of it is foreign text.
 func targetFailure(r *job.Result, t *job.TargetResult) string {
 	const (
 		logTail = 10 // lines
@@ -31,6 +31,9 @@ func targetFailure(r *job.Result, t *job.TargetResult) string {
 	}
 	for i := range r.Failures {
 		if f := &r.Failures[i]; f.DrvPath == t.Cause {
+			if f.Entry != "" {
+				message += "\nIt failed in the job of " + strings.TrimSpace(f.Entry+" "+f.URL)
+			}
 			for _, where := range WholeLog(f) {
 				message += "\nIts log: " + where
 			}

@@ -26,3 +26,16 @@ func TestFailure(t *testing.T) {
 		}
 	}
 }
+
+// A failure in another job names it, and those of a helper are told although it has no target.
+func TestFailuresElsewhere(t *testing.T) {
+	t.Parallel()
+	r := &job.Result{Failures: []job.Failure{
+		{DrvPath: drv("x"), Error: "boom", Entry: "helper 1", URL: "https://example.org/1"},
+		{DrvPath: drv("y"), Error: "bang", Log: []string{"a"}, NixLog: true},
+	}}
+	want := []string{"  boom\n  It failed in the job of helper 1 https://example.org/1", "  bang\n  > a\n  Its log: nix log " + drv("y")}
+	if diff := cmp.Diff(want, ResultDetails(r)); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -101,7 +101,9 @@ var goldens = map[string]func() *verdict.Verdict{
 		return judged(p, planKey, results, needsOf(verdict.Success, verdict.Failure))
 	},
 	// One host of four has another derivation now, one cannot be evaluated any more.
-	"change":  changed,
+	"change": changed,
+	// Hosts share units, some of which a helper builds; one of them fails.
+	"shared":  sharedWork,
 	"no-plan": func() *verdict.Verdict { return judged(nil, "", nil, needsOf(verdict.Failure, verdict.Skipped)) },
 	"no-matrix": func() *verdict.Verdict {
 		needs := needsOf(verdict.Success, verdict.Skipped)

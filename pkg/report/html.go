@@ -28,6 +28,7 @@ var (
 		"styleSum": styleSum,
 
 		"changeTitle": func() string { return changeTitle },
+		"sharedTitle": func() string { return sharedTitle },
 		"against":     func(c *verdict.Change) string { return change{c}.baseName(text.Line) + ": " + change{c}.counts() },
 		"sizes":       sizes,
 		"growths":     func(t verdict.ChangedTarget) string { return growths(t, text.Line) },
@@ -64,6 +65,8 @@ type page struct {
 	Rows       []row
 	Folded     bool              // there are many
 	URLs       map[string]string // of jobs, by Entry.Name
+	Shared     []string
+	SharedRows []sharedRow
 	Hits       []string
 	Totals     []*pushTotal
 	PushErrors []verdict.Push
@@ -113,6 +116,7 @@ func (v view) page(o SummaryOptions) *page {
 	)
 	p := &page{
 		Verdict: v.Verdict, Tally: v.counts(), Rows: v.rows(), URLs: v.links(o),
+		Shared: v.sharedLines(text.Line), SharedRows: v.sharedRows(text.Line),
 		Hits: v.cacheLines(), Totals: v.pushTotals(), Notes: v.notes(text.Line),
 	}
 	p.Folded = len(p.Rows) > openRows

@@ -69,7 +69,11 @@ func NewOutlook(p *job.Plan, width int) Outlook {
 	o.Skipped = firstLines(o.Skipped, mostSkipped, "  ")
 	for i := range p.Entries {
 		e := &p.Entries[i]
-		line := fmt.Sprintf("  build  %s (%s)", shownName(e.Name), systemOf(p, e))
+		verb := "build"
+		if e.Helper {
+			verb = "help "
+		}
+		line := fmt.Sprintf("  %s  %s (%s)", verb, shownName(e.Name), systemOf(p, e))
 		if names := entryNames(p, e); len(names) > 0 {
 			line = fitNames(line+": ", names, width)
 		}
@@ -103,7 +107,11 @@ func OutlookMarkdown(p *job.Plan, limit int) string {
 	}
 	for i := range p.Entries {
 		e := &p.Entries[i]
-		entries = append(entries, fmt.Sprintf("| %s | %s | %s |\n", text.Cell(e.Name, 200), text.Cell(systemOf(p, e), 100), text.EscapePipes(markdownNames(entryNames(p, e)))))
+		names := markdownNames(entryNames(p, e))
+		if e.Helper {
+			names = "none: it builds parts for the others"
+		}
+		entries = append(entries, fmt.Sprintf("| %s | %s | %s |\n", text.Cell(e.Name, 200), text.Cell(systemOf(p, e), 100), text.EscapePipes(names)))
 	}
 	if len(entries) > 0 {
 		b.WriteString(folded(text.Plural(len(entries), "entry", "entries"), cutRows("| Entry | System | Targets |\n|---|---|---|\n", entries, limit/4, "entry")))
@@ -113,8 +121,17 @@ func OutlookMarkdown(p *job.Plan, limit int) string {
 
 // total returns the Plan in a line.
 func total(p *job.Plan) string {
-	return fmt.Sprintf("%d to build in %s, %d skipped, %d failed to evaluate",
-		count(p, job.StateBuild), text.Plural(len(p.Entries), "entry", "entries"), count(p, job.StateSkip), count(p, job.StateFailed))
+	helpers := 0
+	for i := range p.Entries {
+		if p.Entries[i].Helper {
+			helpers++
+		}
+	}
+	in := text.Plural(len(p.Entries)-helpers, "entry", "entries")
+	if helpers > 0 {
+		in += " with " + text.Plural(helpers, "helper")
+	}
+	return fmt.Sprintf("%d to build in %s, %d skipped, %d failed to evaluate", count(p, job.StateBuild), in, count(p, job.StateSkip), count(p, job.StateFailed))
 }
 
 func count(p *job.Plan, state job.State) int {

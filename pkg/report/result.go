@@ -11,6 +11,9 @@ import (
 // ResultLine returns the outcome of an entry in a line.
 func ResultLine(r *job.Result) string {
 	took := text.Duration(r.Finished.Sub(r.Started))
+	if r.Outcome.OK() && len(r.Targets) == 0 { // a helper's
+		return fmt.Sprintf("%s: %s built in %s", r.Name, text.Plural(len(r.Builds), "derivation"), took)
+	}
 	if r.Outcome.OK() {
 		return fmt.Sprintf("%s: %s, %s built in %s", r.Name, r.Outcome, text.Plural(len(r.Builds), "derivation"), took)
 	}
@@ -31,6 +34,11 @@ func ResultDetails(r *job.Result) []string {
 	for i := range r.Targets {
 		if t := &r.Targets[i]; !t.Outcome.OK() {
 			all = append(all, indent(t.Attr+": "+targetFailure(r, t)))
+		}
+	}
+	for i := range r.Failures {
+		if f := &r.Failures[i]; len(r.Targets) == 0 {
+			all = append(all, indent(targetFailure(r, &job.TargetResult{Error: f.Error, Log: f.Log, Cause: f.DrvPath})))
 		}
 	}
 	return all

@@ -47,7 +47,7 @@ func Summary(of *verdict.Verdict, o SummaryOptions) string {
 	brief := o.Brief && v.Change != nil
 	after := ""
 	if !brief {
-		after = v.gantt(limit/16) + v.cachesSection(limit/16) + v.notices(limit/32) + v.ignored(limit/32)
+		after = v.gantt(limit/16) + v.sharedSection(limit/32) + v.cachesSection(limit/16) + v.notices(limit/32) + v.ignored(limit/32)
 	}
 
 	room := limit - len(before) - len(middle) - len(after) - tableFrame

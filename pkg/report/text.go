@@ -27,6 +27,7 @@ func Text(of *verdict.Verdict) string {
 	for _, p := range v.Jobs {
 		fmt.Fprintf(&b, "job %s: %s\n", plain(p.Job), plain(string(p.Result)))
 	}
+	v.textShared(&b)
 	v.textPushed(&b)
 	for _, r := range v.Ignored {
 		fmt.Fprintf(&b, "ignored: the result of %s: %s\n", plain(cmp.Or(r.Name, r.Entry)), r.Why)

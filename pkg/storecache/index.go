@@ -150,6 +150,16 @@ func (ix *Index) Closure(paths ...string) (packed, outside []string) {
 	return packed, outside
 }
 
+// Holding returns an index of the packs that have paths of these paths' closures.
+func (ix *Index) Holding(paths ...string) *Index {
+	packed, _ := ix.Closure(paths...)
+	holding := map[*Pack]bool{}
+	for _, path := range packed {
+		holding[ix.paths[path].pack] = true
+	}
+	return newIndex(ix.accepts, slices.DeleteFunc(slices.Clone(ix.Packs), func(p *Pack) bool { return !holding[p] }))
+}
+
 // Paths returns all accepted paths of the packs.
 func (ix *Index) Paths() []string {
 	paths := make([]string, 0, len(ix.paths))

@@ -68,6 +68,7 @@ func Judge(plan *job.Plan, planKey string, results []*job.Result, needs Needs) *
 	j.targets()
 	j.entries()
 	j.times()
+	j.shared()
 	j.jobs(len(plan.Entries) > 0 || slices.ContainsFunc(plan.Targets, func(t job.Target) bool { return t.State == job.StateBuild }))
 	j.conclude()
 	return j.v
@@ -293,11 +294,14 @@ func (j *judgement) entries() {
 		if r == nil {
 			continue
 		}
-		j.v.addFailures(r, failures)
+		j.v.addFailures(e.Name, r, failures)
 		for _, p := range r.Pushes {
 			j.v.Pushes = append(j.v.Pushes, Push{Entry: e.Name, Push: p})
 		}
 		p := EntryProblem{Entry: e.ID, Name: e.Name, Status: Failure, Message: entryError(r)}
+		if e.Helper {
+			p.Message = helperError(r)
+		}
 		if !r.TimedOut && (r.Outcome == job.OutcomeCancelled || j.v.Cancelled && unfinished(r)) {
 			p.Status = Cancelled
 		}
@@ -325,13 +329,18 @@ func entryError(r *job.Result) string {
 	case r.Error != "":
 		return r.Error
 	}
+	if pushing := pushError(r); pushing != "" || r.Outcome.OK() || told {
+		return pushing
+	}
+	return fmt.Sprintf("the outcome is %q, and no error was given", r.Outcome)
+}
+
+// pushError returns the error of a push that is the entry's failure, empty if there is none.
+func pushError(r *job.Result) string {
 	for _, p := range r.Pushes {
 		if p.Error != "" && !p.Optional {
 			return fmt.Sprintf("push to %s: %s", p.Destination, p.Error)
 		}
-	}
-	if !r.Outcome.OK() && !told {
-		return fmt.Sprintf("the outcome is %q, and no error was given", r.Outcome)
 	}
 	return ""
 }

@@ -78,8 +78,8 @@ func (j *judgement) failures() []string {
 	}
 	for _, p := range v.Jobs {
 		known := slices.Contains(j.discovery.ids, p.Job)
-		if p.Status != Failure || !known && (len(parts) > 0 || j.stopped) {
-			continue // the targets explain it; a job whose worker is stopped fails too
+		if p.Status != Failure || !known && (len(parts) > 0 || j.stopped || len(v.Jobs) == 1 && j.buildsAlone() && j.helperLost()) {
+			continue // the targets explain it; a job whose worker is stopped fails too, as does a helper
 		}
 		who, how := "a job that the gate waits for", " failed"
 		if known {
@@ -93,6 +93,12 @@ func (j *judgement) failures() []string {
 		}
 	}
 	return parts
+}
+
+// buildsAlone reports whether one job other than discovery is waited for, so that it has the matrix.
+func (j *judgement) buildsAlone() bool {
+	others := slices.DeleteFunc(j.needs.ids(), func(id string) bool { return slices.Contains(j.discovery.ids, id) })
+	return len(others) == 1
 }
 
 // noPlan sets the status and the reason of a verdict without a Plan.

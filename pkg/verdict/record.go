@@ -106,7 +106,7 @@ func times(plan *job.Plan, results []*job.Result, before map[string]float64) map
 }
 
 // entryTimes returns the times of entries that were built, those before and those of the
-// results.
+// results. That of a helper says nothing about the next run.
 func entryTimes(plan *job.Plan, results []*job.Result, before map[string]job.EntryTime, today int) map[string]job.EntryTime {
 	all := maps.Clone(before)
 	if all == nil {
@@ -114,7 +114,7 @@ func entryTimes(plan *job.Plan, results []*job.Result, before map[string]job.Ent
 	}
 	for _, r := range results {
 		entry, ok := plan.EntryByID(r.Entry)
-		if took := r.Finished.Sub(r.Started).Seconds(); ok && r.Outcome == job.OutcomeBuilt && took >= minSeconds {
+		if took := r.Finished.Sub(r.Started).Seconds(); ok && !entry.Helper && r.Outcome == job.OutcomeBuilt && took >= minSeconds {
 			all[job.EntryKey(entry.Name, entry.System, r.Emulated)] = job.EntryTime{Seconds: math.Round(took), Fetched: max(r.FetchedBytes, 0), Day: today}
 		}
 	}

@@ -35,6 +35,7 @@ type Verdict struct {
 	Entries  []EntryProblem `json:"entries,omitempty"` // errors outside of targets
 	Jobs     []JobProblem   `json:"jobs,omitempty"`    // jobs of the workflow that did not succeed
 	Work     []Work         `json:"work,omitempty"`    // of the entries that have a Result, in the order of the Plan
+	Shared   *Shared        `json:"shared,omitempty"`  // nil if the Plan has no units
 	Pushes   []Push         `json:"pushes,omitempty"`
 	Ignored  []Ignored      `json:"ignored,omitempty"`  // Results that don't count
 	Notices  []string       `json:"notices,omitempty"`  // of the Plan
@@ -257,10 +258,11 @@ func (v *Verdict) HostsFirst(of ...TargetStatus) []*Target {
 	return targets
 }
 
-// addFailures adds the failures of a Result. If several Results mention a derivation, the failure
+// addFailures adds the failures of a Result of an entry. If several Results mention a derivation, the failure
 // with the longer log stays. known has the index of each derivation.
-func (v *Verdict) addFailures(r *job.Result, known map[string]int) {
+func (v *Verdict) addFailures(entry string, r *job.Result, known map[string]int) {
 	for _, f := range r.Failures {
+		f.Entry = cmp.Or(f.Entry, entry)
 		if n, ok := known[f.DrvPath]; !ok {
 			known[f.DrvPath] = len(v.Failures)
 			v.Failures = append(v.Failures, f)

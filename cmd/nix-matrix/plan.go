@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/org/nix-matrix/internal/flagvalue"
+	"github.com/org/nix-matrix/internal/usage"
+	"github.com/org/nix-matrix/pkg/discover"
+	"github.com/org/nix-matrix/pkg/plan"
+	"github.com/org/nix-matrix/pkg/report"
+)
+
+func newPlan(a *app) *cobra.Command {
+	d := &discoverFlags{}
+	var setup string
+	var printJSON, mermaid bool
+	cmd := &cobra.Command{
+		Use:   "plan [INSTALLABLE…]",
+		Short: "Show how the builds would be shared, and how long they would take",
+		Long: `Evaluates as "nix-matrix discover" does, and shows what it would plan: the units,
+which are sets of derivations that one job builds for all others, the critical path, and
+the expected times for 1, 2 and more jobs at the same time. Nothing is built, and nothing
+is written to the cache.
+
+The times are those of earlier builds, as far as the cache has them, else 10 s for each
+derivation. See "nix-matrix discover --help" for what an INSTALLABLE is.`,
+		Example: `  nix-matrix plan
+  nix-matrix plan .#nixosConfigurations --helpers 4
+  nix-matrix plan --mermaid >units.mmd`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if printJSON && mermaid {
+				return usage.Errorf("--json and --mermaid exclude each other: choose one")
+			}
+			if err := d.arguments(a, args); err != nil {
+				return err
+			}
+			f, err := a.forecast(cmd.Context(), d, setup)
+			switch {
+			case err != nil:
+				return err
+			case printJSON:
+				return a.printJSON(f)
+			case mermaid:
+				_, err = io.WriteString(a.streams.out, report.ForecastMermaid(f))
+			default:
+				_, err = io.WriteString(a.streams.out, report.ForecastText(f))
+			}
+			return err
+		},
+	}
+	d.flags(cmd)
+	a.idFlag(cmd)
+	a.cacheFlag(cmd)
+	setUpFlag(cmd, &setup)
+	addFlag(cmd, flagvalue.Bool(&printJSON, false), "json", "print everything as JSON")
+	addFlag(cmd, flagvalue.Bool(&mermaid, false), "mermaid", "print the graph of units as a Mermaid diagram")
+	return cmd
+}
+
+// forecast makes a Plan and forgets it.
+func (a *app) forecast(ctx context.Context, flags *discoverFlags, setup string) (*plan.Forecast, error) {
+	flags.setup = setup
+	options, err := flags.options(a)
+	if err != nil {
+		return nil, err
+	}
+	options.DryRun = true
+	docs, err := a.openDocuments()
+	if err != nil {
+		return nil, err
+	}
+	scripts, err := a.hooks()
+	if err != nil {
+		return nil, err
+	}
+	d, err := discover.Open(ctx, a.host, docs, scripts, a.log, options)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Env.Close()
+	p, err := d.Plan(ctx)
+	if err != nil {
+		return nil, err
+	}
+	tell(a.log, p)
+	return plan.NewForecast(p, d.Planning.Missing), nil
+}

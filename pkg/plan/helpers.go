@@ -1,0 +1,212 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/org/nix-matrix/pkg/job"
+)
+
+const (
+	// HelpersAuto are as many helpers as shorten the run by more than their start costs.
+	HelpersAuto = -1
+	// HelpersByRepository is HelpersAuto in a public repository, where runners cost nothing, and none in
+	// a private one.
+	HelpersByRepository = -2
+	// maxAutoHelpers is the most of a system then.
+	maxAutoHelpers = 16
+	// maxCreations is the most keys of the cache that may be created in a minute for units, of 200 that
+	// GitHub allows in a repository. If it would be more, those of the busiest minutes that save least
+	// are given up, unless there are no more than fewUnits.
+	maxCreations = 145
+	fewUnits     = 32
+)
+
+// Share cuts what the entries of a plan have to build into units, and returns the rows of helpers, which
+// come after the entries.
+func Share(entries []job.Entry, o Options) (units []job.Unit, helpers []job.Entry) {
+	if o.Missing.Count() == 0 || len(entries) == 0 {
+		return nil, nil
+	}
+	g := newGraph(o.Missing, entries)
+	names := map[string]bool{}
+	for i := range entries {
+		names[entries[i].Name], names[entries[i].ID] = true, true
+	}
+	room := cmp.Or(o.MaxEntries, MaxEntries) - len(entries)
+	for _, system := range g.entrySystems {
+		var s *sharing
+		if o.Helpers == HelpersAuto {
+			count := g.autoHelpers(system, min(maxAutoHelpers, room))
+			s = g.simulate(system, count, count > 0)
+		} else {
+			s = g.share(system, min(max(0, o.Helpers), room))
+		}
+		for n := 1; s.helpers > 0; n++ {
+			if helper := newHelper(n, s.like); !names[helper.Name] && !names[helper.ID] {
+				helpers = append(helpers, helper)
+				s.helpers--
+				room--
+			}
+		}
+		units = appendUnits(units, s.units)
+	}
+	return units, helpers
+}
+
+// A sharing are the units of a system with a number of helpers.
+type sharing struct {
+	system   string
+	units    []job.Unit
+	helpers  int
+	like     *job.Entry // on whose runner they are
+	makespan float64
+}
+
+// autoHelpers returns as many helpers as pay: each step up has to shorten the run by more than the start of
+// the added runners takes together. It only estimates, as if the cache had no limits.
+func (g *graph) autoHelpers(system string, most int) int {
+	best, failed := g.estimate(system, 0), 0
+	for count := 1; count <= most && failed < 2; count *= 2 {
+		cost := func(helpers int) float64 { return ExpectedCosts.Start * float64(helpers-best.helpers) }
+		if best.makespan <= cost(best.helpers+1) {
+			break // not even an ideal one would pay
+		}
+		if s := g.estimate(system, count); best.makespan-s.makespan > cost(s.helpers) {
+			best, failed = s, 0
+		} else {
+			failed++
+		}
+	}
+	return best.helpers
+}
+
+func (g *graph) estimate(system string, helpers int) *sharing {
+	s, _ := g.try(system, helpers, best(g.cut(system, g.jobs(system)+helpers, helpers > 0), g.mostUnits()))
+	return s
+}
+
+// share returns the sharing with a number of helpers, but no more than can work beside an entry. What
+// only one entry needs is cut too if that shortens the run.
+func (g *graph) share(system string, helpers int) *sharing {
+	s := g.simulate(system, helpers, false)
+	if helpers > 0 {
+		if private := g.simulate(system, helpers, true); private.makespan < s.makespan {
+			return private
+		}
+	}
+	return s
+}
+
+// simulate returns the sharing with as many units as the cache allows.
+func (g *graph) simulate(system string, helpers int, private bool) *sharing {
+	clusters := best(g.cut(system, g.jobs(system)+helpers, private), g.mostUnits())
+	limit := maxCreations / len(g.entrySystems)
+	for tries := 0; ; tries = min(tries+1, 8) {
+		s, run := g.try(system, helpers, clusters)
+		few := len(clusters) <= fewUnits
+		if few || len(run.Busiest()) <= limit {
+			made := newSystemUnits(g, clusters)
+			s.units = made.describe()
+			if run = g.run(s, made); few || len(run.Busiest()) <= limit {
+				return s
+			}
+		}
+		// With other units the times are others, so that a little more has to go each time.
+		clusters = thin(clusters, run, limit-limit*tries/16)
+	}
+}
+
+// thin returns the clusters without those that save least in each minute of a run with more than limit
+// creations.
+func thin(clusters []*cluster, run *Run, limit int) []*cluster {
+	left := slices.Clone(clusters)
+	for {
+		busiest := run.Busiest()
+		excess := len(busiest) - limit
+		if excess <= 0 {
+			return slices.DeleteFunc(left, func(c *cluster) bool { return c == nil })
+		}
+		var units []int
+		for _, created := range busiest {
+			units = append(units, created.Unit)
+		}
+		slices.SortFunc(units, func(a, b int) int {
+			return cmp.Or(cmp.Compare(clusters[a].saves, clusters[b].saves), cmp.Compare(a, b))
+		})
+		for _, unit := range units[:excess] {
+			left[unit] = nil
+		}
+		run.Created = slices.DeleteFunc(run.Created, func(c Creation) bool { return left[c.Unit] == nil })
+	}
+}
+
+// try returns the sharing with a sketch of a unit for each cluster, and what becomes of it.
+func (g *graph) try(system string, helpers int, clusters []*cluster) (*sharing, *Run) {
+	made := newSystemUnits(g, clusters)
+	s := &sharing{system: system, units: made.sketch()}
+	for i := range s.units {
+		s.units[i].Direct = s.units[i].For // at most
+	}
+	s.helpers = min(helpers, max(0, len(s.units)-1))
+	s.like = likeMost(g.entries, s.units, system)
+	return s, g.run(s, made)
+}
+
+// run simulates a sharing, and sets its makespan.
+func (g *graph) run(s *sharing, made *systemUnits) *Run {
+	in := make([]bool, len(g.paths))
+	for n, unit := range made.of {
+		in[n] = unit >= 0
+	}
+	all, rests := slices.Clone(g.entries), g.restsBeside(in)
+	for i := range all {
+		if all[i].System != s.system { // it has none of these units
+			rests[i] = Rest{}
+		}
+	}
+	for n := range s.helpers {
+		all = append(all, newHelper(n, s.like))
+	}
+	run := Simulate(all, s.units, rests, ExpectedCosts, 0, Beat(len(all)))
+	s.makespan = run.Makespan
+	return run
+}
+
+// likeMost returns the first entry of a system on a runner for which there are the most units.
+func likeMost(entries []job.Entry, units []job.Unit, system string) *job.Entry {
+	counts := map[string]int{}
+	for i := range units {
+		seen := map[string]bool{}
+		for _, e := range units[i].For {
+			if runner := runnerOf(&entries[e]); !seen[runner] {
+				seen[runner] = true
+				counts[runner]++
+			}
+		}
+	}
+	var best *job.Entry
+	for i := range entries {
+		if e := &entries[i]; e.System == system && (best == nil || counts[runnerOf(e)] > counts[runnerOf(best)]) {
+			best = e
+		}
+	}
+	return best
+}
+
+// newHelper returns a helper on the runner of an entry.
+func newHelper(n int, like *job.Entry) job.Entry {
+	name := fmt.Sprintf("helper %d %s", n, like.System)
+	return job.Entry{
+		Name: name, ID: job.NewEntryID(name), Platform: like.Platform, System: like.System, Outputs: []string{},
+		Runner: like.Runner, QEMU: like.QEMU, Helper: true, Targets: []job.Ref{},
+	}
+}
+
+// Beat returns the seconds after which each of so many jobs renews its claim, so that all together create
+// no more than 80 keys a minute in the cache, which allows 200.
+func Beat(jobs int) int {
+	const least, most = 15, 180
+	return min(max(jobs*60/80, least), most)
+}
