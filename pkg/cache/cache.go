@@ -46,6 +46,13 @@ type Cache interface {
 	Save(ctx context.Context, key string, body io.ReaderAt, size int64) error
 }
 
+// LastWins reports whether several concurrent saves under one key may succeed, because the server
+// does not reserve keys. Then the blob of the last one is found.
+func LastWins(c Cache) bool {
+	l, ok := c.(interface{ LastWins() bool })
+	return ok && l.LastWins()
+}
+
 // Blob is one stored sequence of bytes. It needs no closing,
 // and its methods are safe for concurrent use.
 type Blob interface {

@@ -22,6 +22,8 @@ const (
 	logName        = "log"
 	evaluationName = "evaluation"
 	recordName     = "record"
+	claimName      = "claim"
+	doneName       = "unit"
 )
 
 // The largest documents that are read into memory, in bytes: a stranger who can write to an artifact
@@ -30,6 +32,8 @@ const (
 	MaxPlan      = 256 << 20
 	maxRecord    = 64 << 20
 	maxResult    = 64 << 20
+	maxDone      = 64 << 20
+	maxClaim     = 64 << 10
 	maxResults   = 512 << 20 // all of a directory together
 	maxFileCount = 1024      // in a directory of Results: a matrix has 256 entries at most
 )

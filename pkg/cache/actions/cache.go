@@ -83,6 +83,9 @@ func (c *client) Save(ctx context.Context, key string, body io.ReaderAt, size in
 	return nil
 }
 
+// LastWins is of [cache.LastWins]: act, which speaks v1, does not refuse to reserve a key twice.
+func (c *client) LastWins() bool { return c.config.Protocol == V1 }
+
 // may returns an error if the service need not be asked.
 func (c *client) may(denied bool, keys error) error {
 	switch {

@@ -100,17 +100,18 @@ func (c *caller) send(ctx context.Context, call call, answer any) error {
 // the server's exception, in v1.
 type refusal struct{ *httpcall.StatusError }
 
-// Unwrap returns the error of the contract that a refusal stands for, if any. The
+// Unwrap returns the answer, and the error of the contract that it stands for, if any. The
 // messages that begin with "cache write denied:" and "cache read denied:" are
 // matched like that by the official client.
-func (r *refusal) Unwrap() error {
+func (r *refusal) Unwrap() []error {
+	all := []error{r.StatusError}
 	switch {
 	case strings.Contains(r.Message, "cache write denied:"), strings.Contains(r.Message, "cache read denied:"):
-		return cache.ErrReadOnly
+		all = append(all, cache.ErrReadOnly)
 	case r.Status == http.StatusConflict, strings.Contains(r.Code, "AlreadyExists"):
-		return cache.ErrExists
+		all = append(all, cache.ErrExists)
 	}
-	return nil
+	return all
 }
 
 func (c *caller) refused(resp *http.Response, data []byte) *refusal {

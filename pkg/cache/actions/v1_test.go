@@ -11,6 +11,7 @@ import (
 
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/cache/actions"
+	"github.com/org/nix-matrix/pkg/httpcall"
 )
 
 // TestAnswersV1 has a server answer as GitHub Enterprise Server does where act
@@ -103,5 +104,22 @@ func TestUploadRepeatedV1(t *testing.T) {
 	want := "bytes 0-1/* ab, bytes 2-3/* cd, bytes 2-3/* cd, bytes 4-4/* e"
 	if got := strings.Join(parts, ", "); got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// The statuses of refusals are known to callers, and so is which servers may accept two saves.
+func TestRefusalStatus(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, `{"ok":false,"message":"insufficient usage"}`)
+	}))
+	defer server.Close()
+	c := actions.New(actions.Config{Protocol: actions.V2, URL: server.URL, Token: actions.NewToken("token"), Wait: time.Microsecond})
+	err := c.Save(t.Context(), "key", strings.NewReader("text"), 4)
+	var status *httpcall.StatusError
+	if !errors.As(err, &status) || status.Status != http.StatusOK {
+		t.Errorf("%v", err)
+	}
+	if cache.LastWins(c) || !cache.LastWins(actions.New(actions.Config{Protocol: actions.V1})) {
+		t.Error("act is what does not reserve keys")
 	}
 }

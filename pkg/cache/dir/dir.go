@@ -20,6 +20,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/org/nix-matrix/pkg/cache"
@@ -165,27 +166,35 @@ func (d *directory) Save(ctx context.Context, key string, body io.ReaderAt, size
 	if err := cache.CheckSave(key, size); err != nil {
 		return err
 	}
-	name := fileName(key)
+	err := d.save(ctx, fileName(key), body, size)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		err = cache.ErrExists
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		err = fmt.Errorf("%w: %w", cache.ErrReadOnly, err)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot save %s: %w", key, err)
+	}
+	return nil
+}
+
+// save makes the file name. If there is one, the error is fs.ErrExist.
+func (d *directory) save(ctx context.Context, name string, body io.ReaderAt, size int64) error {
 	if _, err := d.root.Lstat(name); err == nil {
-		return fmt.Errorf("cannot save %s: %w", key, cache.ErrExists)
+		return fs.ErrExist
 	}
 	written := path.Join(unnamed, rand.Text())
 	for _, parent := range []string{unnamed, path.Dir(name)} {
 		if err := d.root.MkdirAll(parent, d.mode); err != nil {
-			return fmt.Errorf("cannot save %s: %w", key, err)
+			return err
 		}
 	}
 	defer func() { _ = d.root.Remove(written) }()
 	if err := d.write(ctx, written, body, size); err != nil {
-		return fmt.Errorf("cannot save %s: %w", key, err)
+		return err
 	}
-	switch err := d.root.Link(written, name); {
-	case errors.Is(err, fs.ErrExist):
-		return fmt.Errorf("cannot save %s: %w", key, cache.ErrExists)
-	case err != nil:
-		return fmt.Errorf("cannot save %s: %w", key, err)
-	}
-	return nil
+	return d.root.Link(written, name)
 }
 
 // write makes the file name, with size bytes of body and the current time.
