@@ -20,6 +20,7 @@ import (
 	"github.com/org/nix-matrix/pkg/access"
 	"github.com/org/nix-matrix/pkg/action/githubtest"
 	"github.com/org/nix-matrix/pkg/cache/actions/actionstest"
+	"github.com/org/nix-matrix/pkg/claim"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/push/attic/attictest"
 )
@@ -30,6 +31,9 @@ func TestMain(m *testing.M) {
 		provisoTime = 2 * time.Second
 		nix.AnswerTimeout = 2 * time.Second
 		removePause = time.Millisecond
+		if pace, err := strconv.ParseFloat(os.Getenv("CLAIM_PACE"), 64); err == nil {
+			claim.Pace = pace
+		}
 		if dir := os.Getenv("BINFMT_DIR"); dir != "" {
 			access.BinfmtDir = dir
 		}

@@ -79,7 +79,7 @@ func (b *Builder) Build(ctx context.Context, entry *job.Entry, result *job.Resul
 	}
 	var missing error
 	w := &Worker{
-		Options: b.Options, Env: env, Plan: plan, Hooks: b.Hooks, Log: b.Log, Entry: entryCache,
+		Options: b.Options, Env: env, Plan: plan, Hooks: b.Hooks, Log: b.Log, Entry: entryCache, Docs: b.Docs,
 		Restore: func(ctx context.Context, drvs []string, result *job.Result) error {
 			b.Log.Doing("fetching derivations")
 			err := b.restore(ctx, env.Nix, accept, plan, slices.Concat(drvs, programs), result)
@@ -137,8 +137,11 @@ func (b *Builder) restore(ctx context.Context, n *nix.Nix, accept storecache.Acc
 		}
 		got, err := storecache.RestoreDrvs(ctx, n, engine.Protocol(n), src, plan.Drvs.SHA256, drvs, b.Docs.Seal, accept)
 		if err == nil {
-			result.Imported, result.Downloaded = got.Paths, got.Bytes
-			b.Log.Printf("%d derivations and sources imported, %s read", got.Paths, text.Size(got.Bytes))
+			result.Imported += got.Paths
+			result.Downloaded += got.Bytes
+			if len(drvs) > 0 && result.Imported == got.Paths { // a helper's first ones
+				b.Log.Printf("%d derivations and sources imported, %s read", got.Paths, text.Size(got.Bytes))
+			}
 			return nil
 		}
 		if errors.Is(err, storecache.ErrUnproven) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/org/nix-matrix/pkg/access"
 	"github.com/org/nix-matrix/pkg/available"
+	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/hooks"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
@@ -62,6 +63,7 @@ type Worker struct {
 	// Restore imports the derivations into the store of this machine; nil if it has them.
 	Restore func(ctx context.Context, drvs []string, result *job.Result) error
 	Entry   *reuse.EntryCache // nil where nothing goes through the store cache
+	Docs    *documents.Store  // for the claims to units; nil on one machine
 }
 
 // NewResult returns the Result of an entry before its build. plan is the key of its Plan; runner and url
@@ -197,19 +199,61 @@ func (w *Worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 			return nil, err
 		}
 	}
-	store := w.Env.Store.WithOptions(w.options(e)...)
 	room, enough := context.WithCancel(ctx)
 	defer enough()
-	go w.makeRoom(room, store, targets)
+	go w.makeRoom(room, w.store(e), targets)
+	options := w.realiseOptions(e, session)
+	w.Log.Doing("asking Nix which derivations to build")
+	build := realise.Start(ctx, w.store(e), targets, options)
+	shared, err := w.takeUnits(ctx, e, build, drvs, result)
+	if err != nil {
+		return nil, err
+	}
+	built, err := build.Finish(ctx)
+	if ctx.Err() != nil && len(w.Env.Destinations) > 0 {
+		w.pushUnseen(context.WithoutCancel(ctx), session, drvs)
+	}
+	result.Targets = built.Targets
+	w.add(e, built, result)
+	if shared != nil {
+		defer shared.close()
+		if err == nil && ctx.Err() == nil {
+			shared.help(ctx, options)
+		}
+	}
+	if w.Entry != nil {
+		w.Entry.MarkFetched(result)
+	}
+	return built.Promised, err
+}
+
+// add records builds, failures and downloads in a Result.
+func (w *Worker) add(e *job.Entry, built *realise.Outcome, result *job.Result) {
+	w.placeLogs(e, built.Failures)
+	result.Failures = append(result.Failures, built.Failures...)
+	result.Builds = append(result.Builds, built.Builds...)
+	result.Emulated = result.Emulated || slices.ContainsFunc(built.Builds, func(b job.DrvBuild) bool { return b.Emulated })
+	result.Fetched += built.Fetched.Paths
+	result.FetchedBytes += built.Fetched.Bytes
+	for _, b := range built.Builds {
+		if b.Failed {
+			w.Log.Failed(b.DrvPath)
+		}
+	}
+}
+
+// store returns the store with Nix's settings for an entry.
+func (w *Worker) store(e *job.Entry) *nix.Nix { return w.Env.Store.WithOptions(w.options(e)...) }
+
+func (w *Worker) realiseOptions(e *job.Entry, session *push.Session) realise.Options {
 	logs := w.KeepLogs
 	if logs != "" {
 		logs = filepath.Join(logs, e.ID)
 	}
 	if w.Env.Remote == "" {
-		w.Log.Verify(store.Has)
+		w.Log.Verify(w.store(e).Has)
 	}
-	w.Log.Doing("asking Nix which derivations to build")
-	built, err := realise.Run(ctx, store, targets, realise.Options{
+	return realise.Options{
 		Emit: func(event nix.Event) {
 			w.Log.See(event, w.ShowLogs)
 			if event.Kind == nix.BuildStopped {
@@ -226,23 +270,7 @@ func (w *Worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 		Silence:  w.remoteSilence(),
 		Emulated: w.emulated(),
 		Logs:     logs,
-	})
-	if ctx.Err() != nil && len(w.Env.Destinations) > 0 {
-		w.pushUnseen(context.WithoutCancel(ctx), session, drvs)
 	}
-	result.Targets, result.Failures, result.Builds = built.Targets, built.Failures, built.Builds
-	w.placeLogs(e, result.Failures)
-	result.Emulated = slices.ContainsFunc(built.Builds, func(b job.DrvBuild) bool { return b.Emulated })
-	if w.Entry != nil {
-		w.Entry.MarkFetched(result)
-	}
-	result.Fetched, result.FetchedBytes = built.Fetched.Paths, built.Fetched.Bytes
-	for _, b := range built.Builds {
-		if b.Failed {
-			w.Log.Failed(b.DrvPath)
-		}
-	}
-	return built.Promised, err
 }
 
 // pushUnseen pushes the outputs of a stopped build that Nix's log did not report: the log lags behind Nix,

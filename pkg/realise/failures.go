@@ -16,8 +16,9 @@ import (
 // A failure is a derivation whose own build failed.
 type failure struct {
 	drv        string
-	message    string // Nix's; empty if unknown
-	afterBuild bool   // the message came after the end of the build
+	message    string       // Nix's; empty if unknown
+	afterBuild bool         // the message came after the end of the build
+	elsewhere  *job.Failure // of another job; nil for one of this build
 }
 
 // failures are the failures of all rounds, the first one first.
@@ -95,7 +96,7 @@ func (r *realisation) assess(ctx context.Context, whole bool) error {
 		if m.round != r.watch.round || !lacking[m.drv] {
 			continue
 		}
-		said := failure{m.drv, m.text, r.watch.afterBuild(m)}
+		said := failure{drv: m.drv, message: m.text, afterBuild: r.watch.afterBuild(m)}
 		if n := f.index(m.drv); n < 0 {
 			f.all = append(f.all, said)
 		} else if said.afterBuild && !f.all[n].afterBuild {
@@ -111,7 +112,7 @@ func (r *realisation) assess(ctx context.Context, whole bool) error {
 			b.Failed = f.index(b.DrvPath) >= 0
 		}
 		if b.Failed && f.index(b.DrvPath) < 0 && (whole || timedOut.MatchString(nameless)) {
-			f.all = append(f.all, failure{b.DrvPath, nameless, true})
+			f.all = append(f.all, failure{drv: b.DrvPath, message: nameless, afterBuild: true})
 			r.watch.attribute(nameless, b.DrvPath)
 		}
 	}
@@ -180,6 +181,9 @@ func (f *failures) cause(result *job.TargetResult) bool {
 
 // describe returns a failure for the Result.
 func (f *failures) describe(failed failure) job.Failure {
+	if failed.elsewhere != nil {
+		return *failed.elsewhere
+	}
 	t := job.Failure{DrvPath: failed.drv, Log: f.watch.log[failed.drv], Error: condense(failed.message)}
 	t.File, t.Line = position(t.Log)
 	t.Silent = len(t.Log) == 0 && f.watch.started(failed.drv) && !f.node(failed.drv).builtin

@@ -3,6 +3,7 @@ package realise
 import (
 	"bufio"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +19,7 @@ const maxLog = 256 << 20
 type logs struct {
 	dir  string
 	open map[string]*logFile
+	old  map[string]bool // files of an earlier build
 }
 
 type logFile struct {
@@ -26,12 +28,24 @@ type logFile struct {
 	size int
 }
 
-// newLogs returns logs in a directory, from which it removes older logs.
-func newLogs(dir string) *logs {
-	if dir != "" {
+// newLogs returns logs in a directory, from which it removes older logs unless they are kept.
+func newLogs(dir string, keep bool) *logs {
+	l := &logs{dir: dir, open: map[string]*logFile{}, old: map[string]bool{}}
+	switch {
+	case dir == "":
+	case keep:
+		for _, file := range l.files() {
+			l.old[file] = true
+		}
+	default:
 		_ = os.RemoveAll(dir)
 	}
-	return &logs{dir: dir, open: map[string]*logFile{}}
+	return l
+}
+
+func (l *logs) files() []string {
+	files, _ := filepath.Glob(filepath.Join(l.dir, "*.log"))
+	return files
 }
 
 func (l *logs) path(drv string) string {
@@ -89,12 +103,11 @@ func (l *logs) keepFailed(failed []string) {
 	if l.dir == "" {
 		return
 	}
-	kept := map[string]bool{}
+	kept := maps.Clone(l.old)
 	for _, drv := range failed {
 		kept[l.path(drv)] = true
 	}
-	files, _ := filepath.Glob(filepath.Join(l.dir, "*.log"))
-	for _, file := range files {
+	for _, file := range l.files() {
 		if !kept[file] {
 			_ = os.Remove(file)
 		}

@@ -95,7 +95,7 @@ func TestLogsOfGood(t *testing.T) {
 
 // A derivation's name may have characters that a file in an artifact may not.
 func TestLogName(t *testing.T) {
-	l := newLogs(t.TempDir())
+	l := newLogs(t.TempDir(), false)
 	drv := drvPath("a?b+c=d.e_f")
 	l.see(nix.Event{Kind: nix.BuildLine, Path: drv, Text: "x"})
 	l.end(drv)
@@ -107,7 +107,7 @@ func TestLogName(t *testing.T) {
 
 // The log of a retried derivation is that of the last try.
 func TestLogsOfTries(t *testing.T) {
-	l := newLogs(t.TempDir())
+	l := newLogs(t.TempDir(), false)
 	for _, try := range []string{"first", "second"} {
 		l.see(nix.Event{Kind: nix.BuildStarted, Path: drvPath("src")})
 		l.see(nix.Event{Kind: nix.BuildLine, Path: drvPath("src"), Text: try})
@@ -193,7 +193,7 @@ func TestLogsNowhere(t *testing.T) {
 
 // The beginning of an endless log is kept, with a note.
 func TestLogsBound(t *testing.T) {
-	l := newLogs(t.TempDir())
+	l := newLogs(t.TempDir(), false)
 	say := func(text string) { l.see(nix.Event{Kind: nix.BuildLine, Path: drvPath("x"), Text: text}) }
 	say("first")
 	if size := l.open[drvPath("x")].size; size != 6 {

@@ -55,8 +55,9 @@ type Options struct {
 	// Silence is how long a builder of a remote store may print nothing; 0 is no limit.
 	Silence time.Duration
 	// Logs is the directory for the logs of derivations that failed, one file each, which is
-	// emptied first. If it is empty, no logs are kept.
-	Logs string
+	// emptied first, except with KeepLogs. If it is empty, no logs are kept.
+	Logs     string
+	KeepLogs bool
 }
 
 // Outcome is the result of Run.
@@ -74,21 +75,7 @@ type Outcome struct {
 // the others. The Outcome has all targets even with an error, which says that the store could
 // not be queried.
 func Run(ctx context.Context, store Store, targets []Target, o Options) (*Outcome, error) {
-	r := &realisation{store: store, targets: targets, o: o, impure: map[string]bool{}, watch: newWatch(), logs: newLogs(o.Logs)}
-	r.failures = &failures{graph: newGraph(store), watch: r.watch, givenUp: map[string]string{}, deadHosts: map[string]string{}, hopeless: map[string]bool{}}
-	defer r.logs.close()
-	err := r.run(ctx)
-	r.outcome.Builds, r.outcome.Fetched = r.watch.finished, r.watch.fetched
-	r.markEmulated()
-	if err != nil {
-		r.logs.keepFailed(append(r.failedOrUnknown(), r.watch.unfinished()...))
-	}
-	if err != nil && ctx.Err() != nil {
-		for i := range r.outcome.Targets {
-			r.outcome.Targets[i].Outcome = job.OutcomeCancelled
-		}
-	}
-	return r.outcome, err
+	return Start(ctx, store, targets, o).Finish(ctx)
 }
 
 // markEmulated marks the builds that were emulated, and the targets that needed them.
@@ -136,18 +123,21 @@ type realisation struct {
 	impure   map[string]bool // impure derivations of targets that were built
 }
 
-func (r *realisation) run(ctx context.Context) error {
-	r.outcome = &Outcome{}
+// begin fills in the targets, and returns which of their outputs are in the store.
+func (r *realisation) begin(ctx context.Context) (before map[string]bool, err error) {
+	r.outcome = &Outcome{Targets: []job.TargetResult{}}
 	for _, t := range r.targets {
 		result := job.TargetResult{N: t.N, Attr: t.Attr, DrvPath: t.DrvPath, Reproduce: t.Reproduce, Outcome: job.OutcomeFailed, Error: "it was not tried"}
 		r.outcome.Targets = append(r.outcome.Targets, result)
 		r.outputs = append(r.outputs, maps.Clone(t.OutPaths))
 	}
-	before, err := r.valid(ctx)
-	if err != nil {
-		return err
-	}
-	if err := r.realise(ctx); err != nil {
+	return r.valid(ctx)
+}
+
+// finish realises the targets. before are those of their outputs that were in the store at the
+// beginning.
+func (r *realisation) finish(ctx context.Context, before map[string]bool) error {
+	if err := r.realise(ctx, r.todo(ctx)); err != nil {
 		return err
 	}
 	// A build that was stopped reports its finished targets too.

@@ -23,11 +23,15 @@ type rounds struct {
 	warned          map[string]bool
 }
 
-// realise builds the targets. Nix may have to be restarted: failed downloads are retried; and
-// if Nix, or its store, ends early, the rest that depends on no failure is realised.
-func (r *realisation) realise(ctx context.Context) error {
-	state := rounds{warned: map[string]bool{}}
-	todo := Wanted(r.targets)
+// realise builds outputs of the targets, as for Realise. Nix may have to be restarted: failed
+// downloads are retried; and if Nix, or its store, ends early, the rest that depends on no
+// failure is realised.
+func (r *realisation) realise(ctx context.Context, todo []string) error {
+	if len(todo) == 0 {
+		return nil
+	}
+	r.failures.err = nil
+	state := rounds{failures: len(r.failures.all), built: r.builds(), warned: map[string]bool{}}
 	for range maxRounds {
 		whole, err := r.round(ctx, todo, &state)
 		if err != nil {
@@ -64,7 +68,7 @@ func (r *realisation) next(ctx context.Context, todo []string, whole bool, state
 	if !whole || r.unexplained(ctx) {
 		rest = r.remaining(ctx)
 	}
-	built := len(slices.DeleteFunc(slices.Clone(r.watch.finished), failedBuild))
+	built := r.builds()
 	progress := len(f.all) > state.failures || built > state.built
 	state.failures, state.built = len(f.all), built
 	switch {
@@ -128,6 +132,13 @@ func (r *realisation) remaining(ctx context.Context) []string {
 	if len(targets) == 0 {
 		return nil
 	}
+	return r.frontier(ctx, targets, nil)
+}
+
+// frontier returns the outputs that Nix would still build for targets and that depend neither on
+// a failure nor on the derivations without, as for Realise; none if the store cannot be queried.
+func (r *realisation) frontier(ctx context.Context, targets []Target, without map[string]bool) []string {
+	f := r.failures
 	toBuild, err := r.store.ToBuild(ctx, Wanted(targets))
 	if err != nil {
 		return nil
@@ -135,7 +146,7 @@ func (r *realisation) remaining(ctx context.Context) []string {
 	frontier := &frontier{graph: f.graph, toBuild: map[string]bool{}, givenUp: map[string]bool{}, lost: map[string]bool{}, outputs: map[string][]string{}}
 	for _, drv := range toBuild {
 		frontier.toBuild[drv] = true
-		frontier.givenUp[drv] = f.deadHosts[f.node(drv).host] != ""
+		frontier.givenUp[drv] = f.deadHosts[f.node(drv).host] != "" || without[drv]
 	}
 	for drv := range f.givenUp {
 		frontier.givenUp[drv] = true
@@ -179,7 +190,7 @@ func (r *realisation) retryDownloads(ctx context.Context, state *rounds) []strin
 func (f *failures) failedDownloads(targets []Target) (again []Target, drvs []string) {
 	for _, t := range targets {
 		kept := f.blocking(t.DrvPath)
-		if len(kept) == 0 && f.unfetched(t.DrvPath) == "" || slices.ContainsFunc(kept, func(failed failure) bool { return !f.isDownload(failed) }) {
+		if len(kept) == 0 && f.unfetched(t.DrvPath) == "" || slices.ContainsFunc(kept, func(failed failure) bool { return failed.elsewhere != nil || !f.isDownload(failed) }) {
 			continue
 		}
 		again = append(again, t)
@@ -215,4 +226,7 @@ func sleep(ctx context.Context, pause time.Duration) bool {
 	}
 }
 
-func failedBuild(b job.DrvBuild) bool { return b.Failed }
+// builds returns the number of builds that succeeded.
+func (r *realisation) builds() int {
+	return len(slices.DeleteFunc(slices.Clone(r.watch.finished), func(b job.DrvBuild) bool { return b.Failed }))
+}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/org/nix-matrix/pkg/available"
+	"github.com/org/nix-matrix/pkg/engine"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/plan"
@@ -23,19 +24,22 @@ type EntryCache struct {
 	Accept storecache.Acceptance // of store paths
 
 	cache     *Cache
-	engine    EngineChoice
+	choice    EngineChoice
 	policy    storecache.Policy
 	entry     *job.Entry
 	loading   errgroup.Group
 	index     *storecache.Index
 	available []string        // paths that the build needs and that need no building
 	came      map[string]bool // outputs of targets that were restored
+	opened    *engine.Engine  // for hand-overs; nil until it is needed
+	given     []job.Pack      // saved for the other jobs of the run
+	exchanged []*storecache.Pack
 }
 
 // Entry begins to load the index of earlier runs for an entry. The caller sets Plan and Accept before it
 // restores.
 func (c *Cache) Entry(ctx context.Context, entry *job.Entry, policy storecache.Policy, engine EngineChoice) *EntryCache {
-	e := &EntryCache{cache: c, engine: engine, policy: policy, entry: entry}
+	e := &EntryCache{cache: c, choice: engine, policy: policy, entry: entry}
 	e.loading.Go(func() error {
 		e.index = c.load(ctx, entry.System)
 		return nil
@@ -92,7 +96,7 @@ func (e *EntryCache) bring(ctx context.Context, n *nix.Nix, finder *available.Fi
 	if len(e.index.Packs) == 0 {
 		return nil
 	}
-	engine, err := e.engine.Open(ctx, n, e.cache.Log)
+	engine, err := e.choice.Open(ctx, n, e.cache.Log)
 	if err != nil {
 		return err
 	}
@@ -181,7 +185,8 @@ func (e *EntryCache) Save(ctx context.Context, n *nix.Nix, result *job.Result) e
 	if result.Restored != nil {
 		lost = result.Restored.Lost
 	}
-	fresh, err := storecache.New(ctx, n, e.index.Without(lost...), e.policy, paths, except...)
+	result.Saved = append(result.Saved, e.given...)
+	fresh, err := storecache.New(ctx, n, e.known(lost...), e.policy, paths, except...)
 	if err != nil || len(fresh) == 0 {
 		return err
 	}
