@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,31 +17,37 @@ import (
 )
 
 // A line is what all connections of a server share. In both directions together
-// it carries no more than rate bytes a second, if that is not 0.
+// it carries no more than rate bytes a second, and each connection no more than each, if
+// these are not 0. An answer comes delay late.
 type line struct {
 	rate    atomic.Int64
+	each    atomic.Int64
+	delay   atomic.Int64 // a time.Duration
 	carried atomic.Int64 // bytes
 
+	all pace
+}
+
+// A pace is when all is carried that was given to it.
+type pace struct {
 	mu   sync.Mutex
-	free time.Time // when all is carried that was given to it
+	free time.Time
 }
 
 // burst is for how long a line may have been idle and catch up.
 const burst = 5 * time.Millisecond
 
-func (l *line) carry(n int) {
-	l.carried.Add(int64(n))
-	rate := l.rate.Load()
+func (p *pace) carry(n int, rate int64) {
 	if rate == 0 {
 		return
 	}
-	l.mu.Lock()
-	if least := time.Now().Add(-burst); l.free.Before(least) {
-		l.free = least
+	p.mu.Lock()
+	if least := time.Now().Add(-burst); p.free.Before(least) {
+		p.free = least
 	}
-	l.free = l.free.Add(time.Duration(float64(n) / float64(rate) * float64(time.Second)))
-	wait := time.Until(l.free)
-	l.mu.Unlock()
+	p.free = p.free.Add(time.Duration(float64(n) / float64(rate) * float64(time.Second)))
+	wait := time.Until(p.free)
+	p.mu.Unlock()
 	time.Sleep(wait)
 }
 
@@ -50,11 +58,18 @@ const piece = 32 << 10
 type connection struct {
 	*net.TCPConn
 	line *line
+	own  pace
+}
+
+func (c *connection) carry(n int) {
+	c.line.carried.Add(int64(n))
+	c.line.all.carry(n, c.line.rate.Load())
+	c.own.carry(n, c.line.each.Load())
 }
 
 func (c *connection) Read(p []byte) (int, error) {
 	n, err := c.TCPConn.Read(p)
-	c.line.carry(n)
+	c.carry(n)
 	return n, err
 }
 
@@ -62,7 +77,7 @@ func (c *connection) Write(p []byte) (written int, err error) {
 	for len(p) > 0 && err == nil {
 		part := p[:min(len(p), piece)]
 		p = p[len(part):]
-		c.line.carry(len(part))
+		c.carry(len(part))
 		var n int
 		n, err = c.TCPConn.Write(part)
 		written += n
@@ -72,7 +87,7 @@ func (c *connection) Write(p []byte) (written int, err error) {
 
 // ReadFrom has the kernel copy a file, where nothing slows it down.
 func (c *connection) ReadFrom(r io.Reader) (int64, error) {
-	if c.line.rate.Load() > 0 {
+	if c.line.rate.Load() > 0 || c.line.each.Load() > 0 {
 		return io.CopyBuffer(struct{ io.Writer }{c}, r, make([]byte, piece))
 	}
 	n, err := c.TCPConn.ReadFrom(r)
@@ -90,7 +105,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &connection{c.(*net.TCPConn), l.line}, nil
+	return &connection{TCPConn: c.(*net.TCPConn), line: l.line}, nil
 }
 
 // A service is a cache service with its blobs, and below /files/ the files in dir,
@@ -101,6 +116,16 @@ type service struct {
 	dir  string
 	url  string
 	http *http.Server
+
+	mu      sync.Mutex
+	created []time.Time // when keys were reserved, or refused
+}
+
+// creations returns the times at which keys were reserved, or refused.
+func (s *service) creations() []time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.created)
 }
 
 // blobHost is where the blobs are. The official client deals with those of a host
@@ -130,7 +155,16 @@ func (b *bench) serve(ctx context.Context, name string) (*service, error) {
 	mux.Handle("/", s.Server)
 	mux.Handle("/blobs/", disk)
 	mux.Handle("/files/", http.StripPrefix("/files/", http.FileServer(http.Dir(s.dir))))
-	s.http = &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
+	late := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(time.Duration(s.delay.Load()))
+		if strings.HasSuffix(r.URL.Path, "/CreateCacheEntry") {
+			s.mu.Lock()
+			s.created = append(s.created, time.Now())
+			s.mu.Unlock()
+		}
+		mux.ServeHTTP(w, r)
+	})
+	s.http = &http.Server{Handler: late, ReadHeaderTimeout: time.Minute}
 	go s.http.Serve(&listener{listening, s.line}) //nolint:errcheck // ends with Close
 	return s, nil
 }

@@ -55,11 +55,16 @@ var measures = []measure{
 	{"missing", (*bench).missing},
 	{"questions", (*bench).questions},
 	{"plan", (*bench).plan},
+	{"units", (*bench).units},
+	{"simulated", (*bench).simulated},
 	{"push", (*bench).push},
 	{"overhead", (*bench).overhead},
 	{"restore", (*bench).restores},
 	{"save", (*bench).saves},
 	{"entries", (*bench).entries},
+	{"once", (*bench).once},
+	{"helpers", (*bench).helpers},
+	{"alone", (*bench).alone},
 }
 
 func main() {
@@ -80,7 +85,7 @@ func run(ctx context.Context, args []string) error {
 	case len(args) > 0 && args[0] == pusherArgument:
 		return pusher(ctx)
 	case len(args) > 0 && args[0] == plannerArgument:
-		return planner(ctx)
+		return planner(ctx, len(args) > 1)
 	}
 	dir, err := os.MkdirTemp("/dev/shm", "nix-matrix-bench-")
 	if err != nil {

@@ -22,6 +22,7 @@ const (
 	planHosts   = 200 // of them
 	planDrvs    = 50_000
 	planTime    = 2 * time.Second
+	unitsTime   = 500 * time.Millisecond
 	planMemory  = 512 << 20 // bytes
 )
 
@@ -37,7 +38,7 @@ func (b *bench) plan(ctx context.Context) error {
 	var all, cpu []time.Duration
 	var peak int64
 	for range turns(rounds) {
-		planned, err := planOnce(ctx)
+		planned, err := planOnce(ctx, false)
 		if err != nil {
 			return err
 		}
@@ -101,24 +102,60 @@ func writeDrvs(dir string) error {
 	return nil
 }
 
-// plannerArgument makes this program a process whose memory is that of planning.
+// units is the cutting of units that comes on top, with as many helpers as pay, in the same worst case.
+func (b *bench) units(ctx context.Context) error {
+	if _, err := b.fresh(); err != nil {
+		return err
+	}
+	if err := writeDrvs("/nix/store"); err != nil {
+		return err
+	}
+	var without, units []time.Duration
+	var peak int64
+	for range rounds {
+		planned, err := planOnce(ctx, true)
+		if err != nil {
+			return err
+		}
+		without, units = append(without, planned.Took), append(units, planned.Shared)
+		peak = max(peak, planned.Peak)
+	}
+	took := median(units)
+	const what = "planning units, and how many helpers pay, for 1,000 targets over 50,000 derivations"
+	b.rows = append(b.rows, row{
+		Work: what, Against: "planning without, " + seconds(median(without)), Value: "+ " + seconds(took), Goal: "+ ≤ 0.5 s", Met: took <= unitsTime,
+	}, row{
+		Work: what + ": peak resident memory of the process", Against: "–",
+		Value: fmt.Sprintf("%.0f MiB", float64(peak)/(1<<20)), Goal: "≤ 512 MiB", Met: peak <= planMemory,
+	})
+	return nil
+}
+
+// plannerArgument makes this program a process whose memory is that of planning, with units if there is a
+// further argument.
 const plannerArgument = "planner"
 
 // A planReport is what it says.
 type planReport struct {
 	Took    time.Duration
+	Shared  time.Duration // to cut units, after Took
 	CPU     time.Duration `json:"-"`
 	Peak    int64         // of resident memory, bytes
 	Missing int
 	Entries int
+	Units   int
 }
 
-func planOnce(ctx context.Context) (*planReport, error) {
+func planOnce(ctx context.Context, units bool) (*planReport, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, plannerArgument)
+	args := []string{plannerArgument}
+	if units {
+		args = append(args, "units")
+	}
+	cmd := exec.CommandContext(ctx, self, args...)
 	cmd.Stderr = os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	out, err := cmd.Output()
@@ -129,7 +166,7 @@ func planOnce(ctx context.Context) (*planReport, error) {
 	if err := json.Unmarshal(out, &report); err != nil {
 		return nil, err
 	}
-	if report.Missing != planDrvs || report.Entries <= planHosts || report.Entries > planHosts+4 {
+	if report.Missing != planDrvs || report.Entries <= planHosts || report.Entries > planHosts+4 || units && report.Units == 0 {
 		return nil, fmt.Errorf("the plan is another one: %+v", report)
 	}
 	report.CPU = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
@@ -137,7 +174,7 @@ func planOnce(ctx context.Context) (*planReport, error) {
 }
 
 // planner plans, and writes a planReport to stdout.
-func planner(ctx context.Context) error {
+func planner(ctx context.Context, units bool) error {
 	n, err := nix.Find(ctx, os.Stderr, nix.Config{})
 	if err != nil {
 		return err
@@ -166,6 +203,11 @@ func planner(ctx context.Context) error {
 		return err
 	}
 	report := planReport{Took: time.Since(start), Missing: missing.Count(), Entries: len(p.Entries)}
+	if units {
+		start := time.Now()
+		p.Units, _ = plan.Share(p.Entries, plan.Options{Missing: missing, Helpers: plan.HelpersAuto})
+		report.Shared, report.Units = time.Since(start), len(p.Units)
+	}
 	if report.Peak, err = peakMemory(); err != nil {
 		return err
 	}

@@ -101,6 +101,7 @@ func TestWorkflows(t *testing.T) {
 	}
 
 	testStoreCache(t, product)
+	testOnce(t, product)
 
 	t.Run("release", func(t *testing.T) {
 		t.Parallel()
