@@ -18,6 +18,7 @@ import (
 	"github.com/org/nix-matrix/pkg/hooks"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/plan"
+	"github.com/org/nix-matrix/pkg/storecache"
 )
 
 // discoverFlags are those of the commands that discover.
@@ -36,7 +37,8 @@ type discoverFlags struct {
 	onMissing  string // secret: fail or skip
 	access     accessFlags
 
-	local bool // this machine builds
+	packing packing
+	local   bool // this machine builds
 }
 
 func (d *discoverFlags) flags(cmd *cobra.Command) {
@@ -66,6 +68,7 @@ func (d *discoverFlags) flags(cmd *cobra.Command) {
 	bind(cmd, flagvalue.Number(&d.planning.JobsPerSystem, "NUMBER", "0", 0, plan.MaxEntries), "jobs-per-system")
 	if !d.local {
 		bind(cmd, helpersValue(&d.planning.Helpers), "helpers")
+		d.packing.policyFlag(cmd, storecache.Built)
 	}
 	bind(cmd, flagvalue.Text(&d.directory, "DIR", ""), "working-directory")
 	bind(cmd, flagvalue.Text(&d.filter, "JQ", ""), "filter-builds")
@@ -167,7 +170,7 @@ func enter(dir string) error {
 func (d *discoverFlags) options(a *app) (o discover.Options, err error) {
 	o = discover.Options{
 		Access: &d.access.Config, Planning: d.planning, Evaluate: d.evaluate, Proviso: &hooks.Proviso{Script: d.proviso, Timeout: provisoTime},
-		SetUp: d.setup, Reuse: d.reuse, SkipProved: d.skipProved, SkipUnread: d.onMissing == "skip", Local: d.local, Public: a.action.Public, Version: version,
+		SetUp: d.setup, Alone: d.packing.policy == storecache.Off, Reuse: d.reuse, SkipProved: d.skipProved, SkipUnread: d.onMissing == "skip", Local: d.local, Public: a.action.Public, Version: version,
 	}
 	o.Evaluate.MemoryLimit = d.memory << 20
 	o.Evaluate.Meta = d.filter != "" || d.label != ""

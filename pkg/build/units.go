@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/org/nix-matrix/pkg/claim"
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/realise"
 	"github.com/org/nix-matrix/pkg/reuse"
 	"github.com/org/nix-matrix/pkg/text"
@@ -30,7 +30,7 @@ type units struct {
 	bytes   map[string]int64    // sent or read, by Unit.ID
 	outputs []map[string]string // by unit: paths, by DRV!OUT
 	named   map[string]bool     // paths that the derivations of this job make or need
-	roots   []io.Closer         // keep outputs from the garbage collector
+	roots   *nix.Daemon         // keeps paths from the garbage collector; nil until there are some
 }
 
 // shares reports whether this job builds units for others, and takes theirs.
@@ -112,11 +112,22 @@ func (u *units) find(ctx context.Context, drvs []string) error {
 	return err
 }
 
-// close lets the garbage collector have the outputs.
+// close lets the garbage collector have the paths.
 func (u *units) close() {
-	for _, roots := range u.roots {
-		_ = roots.Close()
+	if u.roots != nil {
+		_ = u.roots.Close()
 	}
+}
+
+// keep keeps paths from the garbage collector until close. Without that they are only at risk.
+func (u *units) keep(ctx context.Context, paths []string) {
+	if u.roots == nil {
+		var err error
+		if u.roots, err = u.Env.Connect(ctx); err != nil {
+			return
+		}
+	}
+	_ = u.roots.AddTempRoots(paths...)
 }
 
 // number returns the number of the entry in the Plan.
@@ -207,9 +218,7 @@ func (u *units) prepare(ctx context.Context, units ...int) error {
 	if len(drvs) == 0 {
 		return nil
 	}
-	if roots, err := u.Env.AddTempRoots(ctx, drvs...); err == nil {
-		u.roots = append(u.roots, roots)
-	}
+	u.keep(ctx, drvs)
 	if u.Restore != nil {
 		if err := u.Restore(ctx, drvs, u.result); err != nil {
 			return err
@@ -232,9 +241,7 @@ func (u *units) hold(ctx context.Context, units ...int) {
 	for _, n := range units {
 		paths = append(paths, u.paths(n)...)
 	}
-	if roots, err := u.Env.AddTempRoots(ctx, paths...); err == nil {
-		u.roots = append(u.roots, roots)
-	}
+	u.keep(ctx, paths)
 }
 
 // Build implements [claim.Hands].

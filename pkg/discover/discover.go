@@ -36,6 +36,8 @@ type Options struct {
 	SetUp string
 	// Local says that this machine builds, so that a path that is valid in its store needs no building.
 	Local bool
+	// Alone says that nothing goes from job to job through the store cache, so that each builds for itself.
+	Alone bool
 	// DryRun says that nothing is written to the cache.
 	DryRun bool
 	// PackFile is the file for the pack of derivations; empty for none.

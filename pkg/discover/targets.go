@@ -311,7 +311,7 @@ func (d *Discovery) record(ctx context.Context) *job.Record {
 // nothing twice. What is in no unit is saved by one of the entries.
 func (d *Discovery) share(ctx context.Context, p *job.Plan) {
 	entries := p.Entries
-	if d.docs.Cache != nil && d.Env.Remote == "" {
+	if d.docs.Cache != nil && d.Env.Remote == "" && !d.Alone {
 		planning := d.Planning
 		free := planning.Helpers == plan.HelpersByRepository
 		if free && d.Public(ctx) {
