@@ -68,19 +68,7 @@ NIX_MATRIX_ENCRYPTION_KEY everything cached or uploaded is sealed.`,
 }
 
 func (a *app) discover(ctx context.Context, flags *discoverFlags, planOut, drvsOut string, printJSON bool) error {
-	options, err := flags.options(a)
-	if err != nil {
-		return err
-	}
-	docs, err := a.openDocuments()
-	if err != nil {
-		return err
-	}
-	scripts, err := a.hooks()
-	if err != nil {
-		return err
-	}
-	d, err := discover.Open(ctx, a.host, docs, scripts, a.log, options)
+	d, err := a.openDiscovery(ctx, flags)
 	if err != nil {
 		return err
 	}
@@ -111,6 +99,23 @@ func (a *app) discover(ctx context.Context, flags *discoverFlags, planOut, drvsO
 	}
 	tell(a.log, p)
 	return a.emit(p, key, matrix, planOut, drvsOut, printJSON)
+}
+
+// openDiscovery opens a discovery that the jobs of a workflow share. The caller closes its Env.
+func (a *app) openDiscovery(ctx context.Context, flags *discoverFlags) (*discover.Discovery, error) {
+	options, err := flags.options(a)
+	if err != nil {
+		return nil, err
+	}
+	docs, err := a.openDocuments()
+	if err != nil {
+		return nil, err
+	}
+	scripts, err := a.hooks()
+	if err != nil {
+		return nil, err
+	}
+	return discover.Open(ctx, a.host, docs, scripts, a.log, options)
 }
 
 // emit sets the outputs, and prints the matrix if printJSON is true.

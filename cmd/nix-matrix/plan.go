@@ -8,14 +8,12 @@ import (
 
 	"github.com/org/nix-matrix/internal/flagvalue"
 	"github.com/org/nix-matrix/internal/usage"
-	"github.com/org/nix-matrix/pkg/discover"
 	"github.com/org/nix-matrix/pkg/plan"
 	"github.com/org/nix-matrix/pkg/report"
 )
 
 func newPlan(a *app) *cobra.Command {
 	d := &discoverFlags{}
-	var setup string
 	var printJSON, mermaid bool
 	cmd := &cobra.Command{
 		Use:   "plan [INSTALLABLE…]",
@@ -37,7 +35,7 @@ derivation. See "nix-matrix discover --help" for what an INSTALLABLE is.`,
 			if err := d.arguments(a, args); err != nil {
 				return err
 			}
-			f, err := a.forecast(cmd.Context(), d, setup)
+			f, err := a.forecast(cmd.Context(), d)
 			switch {
 			case err != nil:
 				return err
@@ -54,33 +52,20 @@ derivation. See "nix-matrix discover --help" for what an INSTALLABLE is.`,
 	d.flags(cmd)
 	a.idFlag(cmd)
 	a.cacheFlag(cmd)
-	setUpFlag(cmd, &setup)
+	setUpFlag(cmd, &d.setup)
 	addFlag(cmd, flagvalue.Bool(&printJSON, false), "json", "print everything as JSON")
 	addFlag(cmd, flagvalue.Bool(&mermaid, false), "mermaid", "print the graph of units as a Mermaid diagram")
 	return cmd
 }
 
 // forecast makes a Plan and forgets it.
-func (a *app) forecast(ctx context.Context, flags *discoverFlags, setup string) (*plan.Forecast, error) {
-	flags.setup = setup
-	options, err := flags.options(a)
-	if err != nil {
-		return nil, err
-	}
-	options.DryRun = true
-	docs, err := a.openDocuments()
-	if err != nil {
-		return nil, err
-	}
-	scripts, err := a.hooks()
-	if err != nil {
-		return nil, err
-	}
-	d, err := discover.Open(ctx, a.host, docs, scripts, a.log, options)
+func (a *app) forecast(ctx context.Context, flags *discoverFlags) (*plan.Forecast, error) {
+	d, err := a.openDiscovery(ctx, flags)
 	if err != nil {
 		return nil, err
 	}
 	defer d.Env.Close()
+	d.DryRun = true
 	p, err := d.Plan(ctx)
 	if err != nil {
 		return nil, err
