@@ -2,9 +2,7 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"math"
-	"os"
 	"strconv"
 	"strings"
 
@@ -14,7 +12,6 @@ import (
 	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/discover"
 	"github.com/org/nix-matrix/pkg/evaluate"
-	"github.com/org/nix-matrix/pkg/git"
 	"github.com/org/nix-matrix/pkg/hooks"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/plan"
@@ -67,7 +64,7 @@ func (d *discoverFlags) flags(cmd *cobra.Command) {
 	bind(cmd, flagvalue.Number(&d.planning.MaxEntries, "NUMBER", strconv.Itoa(plan.MaxEntries), 1, plan.MaxEntries), "max-entries")
 	bind(cmd, flagvalue.Number(&d.planning.JobsPerSystem, "NUMBER", "0", 0, plan.MaxEntries), "jobs-per-system")
 	if !d.local {
-		bind(cmd, helpersValue(&d.planning.Helpers), "helpers")
+		bind(cmd, flagvalue.New(&d.planning.Helpers, "NUMBER", "", plan.ParseHelpers), "helpers")
 		d.packing.policyFlag(cmd, storecache.Built)
 	}
 	bind(cmd, flagvalue.Text(&d.directory, "DIR", ""), "working-directory")
@@ -75,7 +72,7 @@ func (d *discoverFlags) flags(cmd *cobra.Command) {
 	bind(cmd, flagvalue.Text(&d.label, "JQ", ""), "label-builds")
 	bind(cmd, flagvalue.Text(&d.proviso, "SCRIPT", ""), "proviso")
 	bind(cmd, flagvalue.OneOf(&d.onMissing, "fail", "fail", "skip"), "on-missing-secret")
-	bind(cmd, nixpkgsValue(&d.access.Nixpkgs), "nixpkgs")
+	bind(cmd, flagvalue.New(&d.access.Nixpkgs, "FLAKE", nix.DefaultNixpkgs, nix.ParseFlakeReference), "nixpkgs")
 	d.access.flags(cmd)
 	d.access.Evaluates = true
 }
@@ -99,33 +96,6 @@ func runnersValue(to *[]string) *flagvalue.List[string] {
 	})
 }
 
-// helpersValue is a number of helpers, or a word for one that is computed.
-func helpersValue(to *int) *flagvalue.Scalar[int] {
-	return flagvalue.New(to, "NUMBER", "", func(text string) (int, error) {
-		switch text {
-		case "":
-			return plan.HelpersByRepository, nil
-		case "auto":
-			return plan.HelpersAuto, nil
-		}
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 0 || n >= plan.MaxEntries {
-			return 0, fmt.Errorf("must be auto or a number from 0 to %d", plan.MaxEntries-1)
-		}
-		return n, nil
-	})
-}
-
-// nixpkgsValue is the reference of a flake. What Nix would take for something else is refused.
-func nixpkgsValue(to *string) *flagvalue.Scalar[string] {
-	return flagvalue.New(to, "FLAKE", nix.DefaultNixpkgs, func(text string) (string, error) {
-		if text == "" || strings.HasPrefix(text, "-") || strings.ContainsAny(text, "# \t\r\n\x00") {
-			return "", errors.New("must be the reference of a flake, such as github:NixOS/nixpkgs/nixos-26.05")
-		}
-		return text, nil
-	})
-}
-
 // arguments takes the installables of the command line, else the input's.
 func (d *discoverFlags) arguments(a *app, args []string) error {
 	e := &d.evaluate
@@ -139,31 +109,7 @@ func (d *discoverFlags) arguments(a *app, args []string) error {
 	case e.File == "" && len(e.Attrs) > 0:
 		return usage.Errorf("-A %s needs a file: give it with -f", e.Attrs[0])
 	}
-	if d.directory != "" {
-		if err := enter(d.directory); err != nil {
-			return usage.Errorf("--working-directory: %w", err)
-		}
-	}
-	// Nix runs git here, for which it would be a repository with a config of its own.
-	if bare, err := git.Bare("."); err != nil || bare != "" {
-		if err == nil {
-			err = fmt.Errorf("cannot evaluate in %s: to git it is a bare repository (it has HEAD and refs), whose config can name programs to run. Rename one of them, or name another --working-directory", bare)
-		}
-		return usage.Wrap(err)
-	}
-	return nil
-}
-
-// enter changes the working directory, which Nix takes from the environment.
-func enter(dir string) error {
-	if err := os.Chdir(dir); err != nil {
-		return err
-	}
-	here, err := os.Getwd()
-	if err != nil {
-		return err
-	}
-	return os.Setenv("PWD", here)
+	return discover.Enter(d.directory)
 }
 
 // options returns what is evaluated, and what becomes of it.

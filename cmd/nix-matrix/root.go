@@ -92,6 +92,7 @@ func newRoot(a *app) *cobra.Command {
 every host and package once, in parallel, and never evaluates twice.
 
   discover   evaluates once and prints the matrix
+  plan       shows how jobs would share the work, and how long it would take
   build      builds one entry of it, without evaluating anything
   report     gives the verdict
   run        does all of that on this machine
@@ -120,7 +121,7 @@ with underscores. Secrets are taken from the environment only.`,
 		SilenceErrors: true,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usage.Errorf("there is no command %q%s; there are discover, build, report, run, restore, save, gc, unseal and version", args[0], nearest.Hint(args[0], commandNames(cmd)))
+				return usage.Errorf("there is no command %q%s; there are discover, plan, build, report, run, restore, save, gc, unseal and version", args[0], nearest.Hint(args[0], commandNames(cmd)))
 			}
 			return nil
 		},

@@ -2,12 +2,14 @@ package discover
 
 import (
 	"context"
+	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/git"
 	"github.com/org/nix-matrix/pkg/gitcrypt"
 	"github.com/org/nix-matrix/pkg/nix"
@@ -79,4 +81,31 @@ func namesCommit(installable string) bool {
 	}
 	query, err := url.ParseQuery(text)
 	return err != nil || query.Has("ref") || query.Has("rev")
+}
+
+// Enter changes the working directory to dir, unless that is empty, and refuses one in which Nix would run
+// git on a repository that a stranger has made up.
+func Enter(dir string) error {
+	if dir != "" {
+		if err := changeTo(dir); err != nil {
+			return usage.Errorf("--working-directory: %w", err)
+		}
+	}
+	bare, err := git.Bare(".")
+	if err == nil && bare != "" {
+		err = fmt.Errorf("cannot evaluate in %s: to git it is a bare repository (it has HEAD and refs), whose config can name programs to run. Rename one of them, or name another --working-directory", bare)
+	}
+	return usage.Wrap(err)
+}
+
+// changeTo changes the working directory, which Nix takes from the environment.
+func changeTo(dir string) error {
+	if err := os.Chdir(dir); err != nil {
+		return err
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	return os.Setenv("PWD", here)
 }

@@ -20,6 +20,15 @@ import (
 // cache.nixos.org.
 const DefaultNixpkgs = "github:NixOS/nixpkgs/21a67dc470149f337cecafbe965d8d252a390518?narHash=sha256-ugpsyk3NM2s87vXfUiIIiibbJ4Pp0JPS5p/3mfs+q+c="
 
+// ParseFlakeReference returns a text that is the reference of a flake. A text that Nix would take for
+// something else is refused.
+func ParseFlakeReference(text string) (string, error) {
+	if text == "" || strings.HasPrefix(text, "-") || strings.ContainsAny(text, "# \t\r\n\x00") {
+		return "", errors.New("must be the reference of a flake, such as github:NixOS/nixpkgs/nixos-26.05")
+	}
+	return text, nil
+}
+
 // A Program is bin/Name of a package of nixpkgs that was evaluated for a system.
 type Program struct {
 	Name    string

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/org/nix-matrix/pkg/job"
 )
@@ -22,6 +23,22 @@ const (
 	maxCreations = 145
 	fewUnits     = 32
 )
+
+// ParseHelpers returns the number of helpers that a text is for: a number, or auto. An empty text is
+// [HelpersByRepository].
+func ParseHelpers(text string) (int, error) {
+	switch text {
+	case "":
+		return HelpersByRepository, nil
+	case "auto":
+		return HelpersAuto, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 || n >= MaxEntries {
+		return 0, fmt.Errorf("must be auto or a number from 0 to %d", MaxEntries-1)
+	}
+	return n, nil
+}
 
 // Share cuts what the entries of a plan have to build into units, and returns the rows of helpers, which
 // come after the entries.
