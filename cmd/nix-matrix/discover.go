@@ -120,10 +120,8 @@ func (a *app) openDiscovery(ctx context.Context, flags *discoverFlags) (*discove
 
 // emit sets the outputs, and prints the matrix if printJSON is true.
 func (a *app) emit(p *job.Plan, key string, matrix []byte, planFile, drvsFile string, printJSON bool) error {
-	for _, t := range p.Targets {
-		if t.State == job.StateFailed {
-			a.action.Annotate(action.LevelError, t.Name+" can't be evaluated", t.Error)
-		}
+	for _, e := range report.UnevaluatedAnnotations(p) {
+		a.action.Annotate(action.LevelError, e.Title, e.Message)
 	}
 	for _, notice := range report.Notices(p) {
 		a.action.Annotate(action.LevelNotice, "", notice)

@@ -6,7 +6,7 @@ import (
 )
 
 // maxOutlook is the length of discovery's part of a job's summary, in bytes. The report's has more.
-const maxOutlook = 64 << 10
+const maxOutlook = 256 << 10
 
 // tell logs the Plan: first the entries, and last the failures and notices.
 func tell(show *jobLog, p *job.Plan) {

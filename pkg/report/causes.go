@@ -298,6 +298,9 @@ func (c *rootCause) statement() (reason string, detail []string) {
 		return "", nil
 	}
 	reason, detail = text.Line(all[0]), slices.DeleteFunc(slices.Clone(all[1:]), outputPaths.MatchString)
+	if c.evaluation && strings.HasSuffix(reason, ":") && len(detail) > 0 { // such as "Failed assertions:"
+		reason += " " + strings.TrimPrefix(text.Line(detail[0]), "- ")
+	}
 	if rest, ok := strings.CutPrefix(reason, "error: "); ok && reason != text.Line(c.drv) {
 		reason = rest
 	}

@@ -198,11 +198,7 @@ func (p *page) jobs(entries ...string) []pageLink {
 
 // ending returns the last lines, as many as fit into limit bytes.
 func ending(all []string, limit int) string {
-	taken, _, left := text.ClipLines(all, limit, false)
-	if left > 0 {
-		taken = append([]string{fmt.Sprintf("… %s left out …", text.Plural(left, "line"))}, taken...)
-	}
-	return strings.Join(taken, "\n")
+	return strings.Join(clipped(all, limit, false), "\n")
 }
 
 func percent(part, whole float64) string {

@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/org/nix-matrix/pkg/text"
 	"github.com/org/nix-matrix/pkg/verdict"
@@ -14,15 +15,20 @@ func folded(title, markdown string) string {
 
 // excerpt returns a code block of as many lines as fit into limit bytes.
 func excerpt(all []string, limit int, both bool) string {
-	taken, cut, left := text.ClipLines(all, limit, both)
+	taken := clipped(all, limit, both)
 	if len(taken) == 0 {
 		return ""
 	}
-	if left > 0 {
-		gap := fmt.Sprintf("… %s left out …", text.Plural(left, "line"))
-		taken = append(taken[:cut:cut], append([]string{gap}, taken[cut:]...)...)
-	}
 	return text.Fenced(taken)
+}
+
+// clipped returns as many lines as fit into limit bytes, with a line for those that are left out.
+func clipped(all []string, limit int, both bool) []string {
+	taken, cut, left := text.ClipLines(all, limit, both)
+	if len(taken) > 0 && left > 0 {
+		taken = slices.Insert(taken, cut, fmt.Sprintf("… %s left out …", text.Plural(left, "line")))
+	}
+	return taken
 }
 
 // duration returns seconds of a document for a person.

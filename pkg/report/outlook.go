@@ -3,7 +3,6 @@ package report
 import (
 	"cmp"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -17,7 +16,7 @@ import (
 // with foreign text.
 type Outlook struct {
 	Counts  []string // a table of the numbers of targets
-	Failed  []string // targets that cannot be evaluated, and why; with the whole message of Nix if they are few
+	Failed  []string // causes for which targets cannot be evaluated, each in several lines
 	Skipped []string // targets that are skipped, and why
 	Entries []string // entries with their targets
 	Total   string
@@ -25,9 +24,6 @@ type Outlook struct {
 
 // Limits of an Outlook. The Plan has all.
 const (
-	mostFailed  = 50 // lines
-	inFull      = 3  // failures with more than a line
-	fullLines   = 15
 	mostSkipped = 20  // lines
 	mostEntries = 60  // lines
 	mostNames   = 20  // in a line
@@ -51,11 +47,7 @@ func NewOutlook(p *job.Plan, width int) Outlook {
 		_ = w.Flush() // a strings.Builder has no errors
 		o.Counts = strings.Split(strings.TrimSuffix(table.String(), "\n"), "\n")
 	}
-	o.Failed = failures(p, inlineText)
-	if len(o.Failed) <= inFull {
-		addDetails(p, o.Failed)
-	}
-	o.Failed = firstLines(o.Failed, mostFailed, "")
+	o.Failed = failedToEvaluate(p).causeLines()
 	for _, g := range skippedGroups(p) {
 		reason := inlineText(g.reason, 300)
 		if len(g.names) <= ownLine {
@@ -93,11 +85,7 @@ func OutlookMarkdown(p *job.Plan, limit int) string {
 		counts = append(counts, fmt.Sprintf("| %s | %s | %d | %d | %d | %d |\n", c.kind, text.Cell(c.system, 40), c.build, c.skipped, c.failed, len(c.entries)))
 	}
 	b.WriteString(cutRows("| Kind | System | Build | Skipped | Failed | Entries |\n|---|---|--:|--:|--:|--:|\n", counts, limit/8, "kind"))
-	failed := failures(p, text.Code)
-	for i := range failed {
-		failed[i] = "- " + failed[i]
-	}
-	b.WriteString(bullets("Could not be evaluated", failed, limit/4))
+	b.WriteString(failedToEvaluate(p).causeSection(limit * 3 / 8))
 	var skipped []string
 	for _, g := range skippedGroups(p) {
 		skipped = append(skipped, fmt.Sprintf("- %s: %s", text.Code(g.reason, 300), markdownNames(g.names)))
@@ -183,59 +171,6 @@ func countTargets(p *job.Plan) []*targetCounts {
 		return cmp.Compare(slices.Index(kinds, a.kind), slices.Index(kinds, b.kind))
 	})
 	return all
-}
-
-// failures returns a line for each target that cannot be evaluated: the beginning of Nix's
-// message, and the position that it names.
-func failures(p *job.Plan, quote func(string, int) string) []string {
-	var all []string
-	for i := range p.Targets {
-		t := &p.Targets[i]
-		if t.State != job.StateFailed {
-			continue
-		}
-		line := fmt.Sprintf("%s can't be evaluated", quote(cmp.Or(t.Name, t.Attr), 2*longestName))
-		if message := text.Lines(t.Error); len(message) > 0 {
-			line += ": " + quote(message[0], 300)
-		}
-		if place := position(sourcePosition(t.Error)); place != "" {
-			line += " (" + quote(place, 200) + ")"
-		}
-		all = append(all, line)
-	}
-	return all
-}
-
-// addDetails adds the rest of Nix's message to failures.
-func addDetails(p *job.Plan, failed []string) {
-	n := 0
-	for i := range p.Targets {
-		if p.Targets[i].State != job.StateFailed {
-			continue
-		}
-		message := text.Lines(p.Targets[i].Error)
-		for _, line := range message[min(1, len(message)):min(fullLines, len(message))] {
-			failed[n] += strings.TrimRight("\n| "+text.NoCommandsWithin(text.Clip(line, 300)), " ")
-		}
-		n++
-	}
-}
-
-// nixPosition matches a position in an error of Nix.
-var nixPosition = regexp.MustCompile(`(?m)^\s*at (/\S.*?):(\d+)(?::\d+)?:?$`)
-
-// storeSource matches the store path of a flake's source.
-var storeSource = regexp.MustCompile(`^/nix/store/[0-9a-z]{32}-source/`)
-
-// sourcePosition returns the first position in a message of Nix.
-func sourcePosition(message string) (file string, line int) {
-	const maxMessage = 256 << 10
-	m := nixPosition.FindStringSubmatch(text.Clip(message, maxMessage))
-	if m == nil {
-		return "", 0
-	}
-	_, _ = fmt.Sscan(m[2], &line) // 0 if the number is too large
-	return storeSource.ReplaceAllLiteralString(m[1], ""), line
 }
 
 // A skippedGroup is a group of targets that are skipped for the same reason.

@@ -72,6 +72,32 @@ func TestOutlookIsShort(t *testing.T) {
 	}
 }
 
+// The messages of many causes are whole, and equal ones are shown once.
+func TestOutlookKeepsMessages(t *testing.T) {
+	t.Parallel()
+	var targets []job.Target
+	for n := range 24 {
+		message := "Failed assertions:"
+		for line := range 12 {
+			message += fmt.Sprintf("\n- %s of %d in line %d", strings.Repeat("x", 120), n/2, line)
+		}
+		targets = append(targets, unevaluated(host(fmt.Sprintf("host%d", n), ""), message))
+	}
+	p := planOf(targets...)
+	for format, got := range map[string]string{"log": NewOutlook(p, 80).text(), "Markdown": OutlookMarkdown(p, 128<<10)} {
+		for n := range 24 {
+			if !strings.Contains(got, fmt.Sprintf("host%d", n)) {
+				t.Errorf("%s: host%d is not named", format, n)
+			}
+			for line := 1; line < 12; line++ { // the headline has the first one too
+				if end := fmt.Sprintf("x of %d in line %d\n", n/2, line); strings.Count(got, end) != 1 {
+					t.Errorf("%s: %q is there %d times", format, end, strings.Count(got, end))
+				}
+			}
+		}
+	}
+}
+
 func TestOutlookOfOne(t *testing.T) {
 	t.Parallel()
 	got := NewOutlook(planOf(pkg("a")), 80).text()

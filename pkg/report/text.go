@@ -82,8 +82,8 @@ func (v view) textCauses(b *strings.Builder, causes []*rootCause) {
 	const (
 		many       = 20
 		manyOthers = 100
-		logTail    = 10 // lines
-		longText   = 30 // lines
+		logTail    = 10      // lines
+		longText   = 4 << 10 // bytes
 	)
 	for i, c := range causes {
 		fmt.Fprintf(b, "✗ %s\n", c.headline(plain))
@@ -102,7 +102,7 @@ func (v view) textCauses(b *strings.Builder, causes []*rootCause) {
 			fmt.Fprintf(b, "  the log names: %s\n", plain(position(file, line)))
 		}
 		_, detail := c.statement()
-		quote(b, detail[:min(len(detail), longText)])
+		quote(b, clipped(detail, longText, true))
 		if log := c.log(); len(log) > 0 {
 			fmt.Fprintf(b, "  the end of its log:\n")
 			quote(b, log[max(0, len(log)-logTail):])
@@ -135,7 +135,7 @@ func (v view) textCauses(b *strings.Builder, causes []*rootCause) {
 
 func quote(b *strings.Builder, all []string) {
 	for _, l := range all {
-		fmt.Fprintln(b, strings.TrimRight("  | "+text.NoCommandsWithin(text.Clip(l, 500)), " "))
+		fmt.Fprintln(b, strings.TrimRight("  | "+text.NoCommandsWithin(text.Clip(l, 2000)), " "))
 	}
 }
 

@@ -120,13 +120,21 @@ func Clip(s string, limit int) string {
 }
 
 // ClipLines returns as many lines as fit into limit bytes: the last ones, and with both the
-// first ones too. cut is the number of lines before the gap, left the number in it.
+// first ones too. cut is the number of lines before the gap, left the number in it. Lines are
+// clipped to a part of the limit if not all of them fit.
 func ClipLines(all []string, limit int, both bool) (taken []string, cut, left int) {
-	const longest = 2000
+	longest := 2000
+	size := 0
+	for _, l := range all {
+		size += min(len(l), longest) + 1
+	}
+	if size > limit {
+		longest = min(longest, max(limit/10, 120))
+	}
 	var head, tail []string
 	room := limit
 	take := func(l string) (string, bool) {
-		l = Clip(l, min(longest, max(limit/10, 120)))
+		l = Clip(l, longest)
 		room -= len(l) + 1
 		return l, room >= 0
 	}
