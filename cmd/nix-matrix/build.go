@@ -118,7 +118,7 @@ func (b *builder) run(ctx context.Context) error {
 		return err
 	}
 	a.announce(result)
-	for _, details := range report.ResultDetails(result) {
+	for _, details := range report.ResultDetails(result, a.action.Running()) {
 		a.log.Printf("%s", details)
 	}
 	if !result.Outcome.OK() {

@@ -46,9 +46,10 @@ func (u *userBuild) restore(ctx context.Context, args []string) error {
 		return err
 	}
 	return u.tell("restored", restored.Paths, struct {
-		Paths int      `json:"paths"`
-		Size  int64    `json:"size"` // bytes of NARs
-		Read  int64    `json:"read"` // bytes of packs
-		Packs []string `json:"packs"`
-	}{restored.Paths, restored.Size, restored.Bytes, append([]string{}, restored.Packs...)})
+		Paths   int      `json:"paths"`
+		Size    int64    `json:"size"`    // bytes of NARs
+		Read    int64    `json:"read"`    // bytes of packs
+		Fetched int      `json:"fetched"` // further paths, from substituters
+		Packs   []string `json:"packs"`
+	}{restored.Paths, restored.Size, restored.Bytes, restored.Fetched.Paths, append([]string{}, restored.Packs...)})
 }

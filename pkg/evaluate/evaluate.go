@@ -208,6 +208,7 @@ func Run(ctx context.Context, eval Evaluator, o Options) (*Evaluation, error) {
 		eval: eval, o: o, initialHeap: initialHeap(share, o.MemoryLimit), memoryShare: share, host: hostPath(o.HostAttr), globs: globs,
 		hits: map[int]bool{}, maybe: map[int]bool{}, seen: map[string]bool{}, lineCounts: map[string]int{},
 	}
+	defer d.logFetched()
 	sources := d.sources()
 	var dead error // of the last output that cannot be entered at all
 	entered := 0
@@ -232,6 +233,7 @@ func Run(ctx context.Context, eval Evaluator, o Options) (*Evaluation, error) {
 		default:
 			entered++
 		}
+		p.nameExactly()
 		d.collect(s, p.records)
 	}
 	switch {
@@ -278,6 +280,7 @@ type evaluation struct {
 	before     int // attributes in the sources before this one
 	attributes int // that were announced
 	logged     int // lines that evaluators printed of their own
+	fetched    int // paths that came from substituters
 }
 
 // A source is a value that one evaluator can walk through.

@@ -339,6 +339,7 @@ let
         (say "found" {
           inherit path;
           inherit (choice) hits;
+          shadowed = length found > 1; # Nix takes another one for this path
           wanted = true;
           alive = alive choice;
         })

@@ -56,6 +56,7 @@ type pool struct {
 	retried     map[string]bool // positions at which an evaluator ran out of memory after other items
 	reported    map[string]bool // positions of omitted attributes, and of unnameable ones
 	records     []record
+	shadowed    map[int]bool  // roots whose path is also that of a package
 	startTime   time.Duration // until an evaluator begins to walk
 	walked      time.Duration // by evaluators that have ended, in total
 	done        int           // items of those evaluators
@@ -63,7 +64,7 @@ type pool struct {
 }
 
 func newPool(d *evaluation, s source) *pool {
-	p := &pool{evaluation: d, source: s, limit: d.o.Workers, ended: make(chan *worker, d.o.Workers), retried: map[string]bool{}, reported: map[string]bool{}, waiting: []span{{}}, catch: true}
+	p := &pool{evaluation: d, source: s, limit: d.o.Workers, ended: make(chan *worker, d.o.Workers), retried: map[string]bool{}, reported: map[string]bool{}, shadowed: map[int]bool{}, waiting: []span{{}}, catch: true}
 	for n, r := range s.roots {
 		p.items = append(p.items, position{root: n})
 		p.known = append(p.known, shown(append(slices.Clone(s.base), r.Path...)))

@@ -227,6 +227,27 @@ func (d *evaluation) reproduce(s source, path []string) string {
 	return command
 }
 
+// nameExactly adds a dot before attribute paths in the commands that reproduce targets, where Nix
+// would find another one: it looks for a path among the packages of this system first.
+func (p *pool) nameExactly() {
+	if p.source.flake == "" || !p.eval.EvaluatesWholeFlakes() { // older versions know no such dot
+		return
+	}
+	packages := map[string]bool{}
+	for _, at := range p.items {
+		path := slices.Concat(p.source.base, p.source.roots[at.root].Path, at.path)
+		if len(path) > 2 && (path[0] == "packages" || path[0] == "legacyPackages") && path[1] == p.o.System {
+			packages[path[2]] = true
+		}
+	}
+	for i := range p.records {
+		r := &p.records[i]
+		if len(r.path) > 0 && (packages[r.path[0]] || p.shadowed[r.at.root]) && len(r.target.Reproduce) < job.MaxText {
+			r.target.Reproduce = strings.Replace(r.target.Reproduce, "#", "#.", 1)
+		}
+	}
+}
+
 func (d *evaluation) command(s source, attr string) string {
 	if s.flake != "" {
 		return "nix build " + shellQuote(s.flake+"#"+fragment(attr))

@@ -11,7 +11,6 @@ import (
 	"github.com/org/nix-matrix/internal/nearest"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
-	"github.com/org/nix-matrix/pkg/text"
 )
 
 // The walker's events, see evaluate.nix.
@@ -26,6 +25,8 @@ type (
 		Wanted bool     `json:"wanted"` // by a glob, or a set that globs may match something in
 		Alive  []int    `json:"alive"`  // globs that may match something below
 		Hits   []int    `json:"hits"`   // globs that match here
+		// Shadowed says that the path of a root is also that of a package.
+		Shadowed bool `json:"shadowed"`
 	}
 	enteredEvent struct {
 		Path    []string `json:"path"`
@@ -82,40 +83,9 @@ func (w *worker) line(line string) bool {
 			w.pool.fail(err)
 		}
 	default:
-		// All lines from an error on are shown with the target or the error.
-		line = text.Plain(text.Clip(line, maxLogLine))
-		w.dying = w.dying || strings.HasPrefix(line, "error:")
-		if !w.dying {
-			w.log(line)
-		}
+		w.other(line)
 	}
 	return ours
-}
-
-// Limits of the evaluators' own lines in the log.
-const (
-	maxLogLines = 5000    // in total
-	maxLogLine  = 4 << 10 // bytes
-)
-
-// log logs a line that an evaluator has printed of its own, unless another one has printed it
-// as often before.
-func (w *worker) log(line string) {
-	p := w.pool
-	if p.logged > maxLogLines {
-		return
-	}
-	w.lineCounts[line]++
-	if w.lineCounts[line] <= p.lineCounts[line] {
-		return
-	}
-	p.lineCounts[line] = w.lineCounts[line]
-	if p.logged++; p.logged > maxLogLines {
-		line = fmt.Sprintf("The evaluators print more than %d lines: the rest is not shown.", maxLogLines)
-	}
-	if p.o.Log != nil {
-		p.o.Log(line)
-	}
 }
 
 func read[T any](data []byte) (T, error) {
@@ -151,6 +121,7 @@ func (w *worker) event(kind string, data []byte) (err error) {
 		if kind == "found" {
 			w.depth = len(e.Path)
 			p.hit(e.Hits)
+			p.shadowed[w.at.root] = e.Shadowed
 		}
 		if w.depth < 0 || len(e.Path) < w.depth {
 			return fmt.Errorf("it is not in root %d", w.at.root)

@@ -102,7 +102,7 @@ func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
 		"Nix.Closure":               {fn: n.Closure, args: []any{[]string{aPath}}},
 		"Nix.NAR":                   {fn: func(ctx context.Context, path string) error { return readAll(away.NAR(ctx, path)) }, args: []any{aPath}},
 		"Nix.Valid":                 {fn: n.Valid, args: []any{[]string{aPath}}},
-		"Nix.Substitute":            {fn: n.Substitute, args: []any{[]string{aPath}}},
+		"Nix.Substitute":            {fn: func(ctx context.Context, paths ...string) error { return n.Substitute(ctx, nil, paths...) }, args: []any{[]string{aPath}}},
 		"Nix.Outputs":               {fn: n.Outputs, args: []any{[]string{aDrv}}},
 		"Nix.Substitutable":         {fn: n.Substitutable, args: []any{[]string{aPath}, []string{"https://a"}}},
 		"Nix.TrustedPaths":          {fn: n.TrustedPaths, args: []any{[]string{aPath}, "https://a"}},

@@ -129,9 +129,7 @@ func tryFailures(t *testing.T, n *Nix, how string, said *txtar.Archive) {
 	for _, test := range failures {
 		var events []Event
 		err := n.Realise(t.Context(), []string{drvs[test.name] + "!out"}, func(e Event) {
-			if e.Kind != WarnMessage { // of --add-root
-				events = append(events, e)
-			}
+			events = append(events, e)
 		})
 		what := fmt.Sprintf("%s, %s", how, test.name)
 		if err == nil {

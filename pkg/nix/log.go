@@ -204,8 +204,12 @@ func (r *logReader) line(line string) {
 	}
 }
 
-// message emits a message, unless there are too many.
+// message emits a message, unless there are too many. Callers have temporary roots, so a warning
+// about a missing root is none.
 func (r *logReader) message(kind EventKind, message string) {
+	if kind == WarnMessage && strings.Contains(message, "you did not specify '--add-root'") {
+		return
+	}
 	if r.emitted++; r.emitted > maxMessages {
 		return
 	}

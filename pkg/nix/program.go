@@ -169,7 +169,7 @@ func (n *Nix) realiseProgram(ctx context.Context, p Program) (string, error) {
 		return "", err
 	}
 	if p.DrvPath == "" {
-		err = n.Substitute(ctx, p.OutPath)
+		err = n.Substitute(ctx, nil, p.OutPath)
 	} else {
 		// Entries that are built at once on one machine wait for each other here.
 		_, err = n.WithOptions(Set("build-poll-interval", "1")).output(ctx, "nix-store", args("--realise").operands(valid.Realisable, p.DrvPath+"!"+p.Output))

@@ -119,9 +119,6 @@ func checkRecorded(t *testing.T, events []Event) {
 			errors += e.Text + "\n"
 			continue
 		case WarnMessage:
-			if strings.Contains(e.Text, "--add-root") {
-				continue
-			}
 			what = "warning: " + e.Text
 		}
 		got[name] = append(got[name], what)

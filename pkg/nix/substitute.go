@@ -17,14 +17,28 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// Substitute fetches as many of the paths as substituters have. It is an error if they have not
-// all of them.
-func (n *Nix) Substitute(ctx context.Context, paths ...string) error {
+// Substitute fetches as many of the paths and of their references as substituters have. It calls
+// counted, unless that is nil, with each change of the paths that have arrived and the bytes that
+// are expected. Only warnings and errors of Nix go to the log. It is an error if the substituters
+// have not all of the paths.
+func (n *Nix) Substitute(ctx context.Context, counted func(Traffic), paths ...string) error {
+	const mostMessages = 20
 	var errs []error
+	messages := 0
 	for _, piece := range chunks(paths) {
-		cmd := n.commandWithCredentials(ctx, "nix-store", args("--realise", "--keep-going").operands(valid.StorePath, piece...))
+		cmd := n.commandWithCredentials(ctx, "nix-store", args("--realise", "--keep-going", "--log-format", "internal-json", "-v").operands(valid.StorePath, piece...))
 		cmd.Stdout = io.Discard
-		if err := n.run(cmd); err != nil {
+		err := n.realise(cmd, func(e Event) {
+			switch {
+			case e.Kind == FetchCounted && counted != nil:
+				counted(e.Traffic)
+			case e.Kind == WarnMessage || e.Kind == ErrorMessage:
+				if messages++; n.log != nil && messages <= mostMessages {
+					_, _ = fmt.Fprintln(n.log, e.Text) // the log is for people only
+				}
+			}
+		})
+		if err != nil {
 			errs = append(errs, fmt.Errorf("cannot fetch from substituters: %w", err))
 		}
 		if ctx.Err() != nil {

@@ -191,7 +191,7 @@ func TestSubstituteAll(t *testing.T) {
 	for i := range paths {
 		paths[i] = fmt.Sprintf("/nix/store/%032d-path", i)
 	}
-	if err := new(Nix).Substitute(t.Context(), paths...); err == nil {
+	if err := new(Nix).Substitute(t.Context(), nil, paths...); err == nil {
 		t.Error("nothing was fetched, and there is no error")
 	}
 	data, err := os.ReadFile(asked)

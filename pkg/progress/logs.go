@@ -61,6 +61,7 @@ type buildLog struct {
 	budget        budget
 	hiddenNow     int      // lines since the last that was shown
 	hidden        bool     // at least one was not shown
+	above         int      // lines before the first one that was not shown
 	lines         int      // lines
 	last          []string // keptLines of them at most, as a ring
 	size          int      // bytes of those
@@ -189,8 +190,9 @@ func (d *Display) buildLine(e nix.Event) {
 			l.add(line)
 		}
 		if !l.budget.take(e.Time) {
-			l.hiddenNow++
-			l.hidden = true
+			if l.hiddenNow++; !l.hidden {
+				l.hidden, l.above = true, l.lines-1
+			}
 			continue
 		}
 		d.closeGap(l)
@@ -281,7 +283,7 @@ func (d *Display) fail(drv string, now time.Time) {
 		return
 	}
 	d.closeGap(l)
-	if l.shown {
+	if l.shown || !l.hidden && l.lines > 0 {
 		d.printf("%s: failed after %s; its log is above", l.name, text.Duration(l.duration(now)))
 		return
 	}
@@ -308,7 +310,7 @@ func (d *Display) showRest() {
 	d.logs.ended, d.logs.due, d.logs.held = nil, nil, 0
 }
 
-// showLog shows the end of a log as a whole, and drops it.
+// showLog shows the end of a log from the first line on that was not shown, and drops it.
 func (d *Display) showLog(l *buildLog, how string, now time.Time) {
 	title := fmt.Sprintf("%s: %s %s", l.name, how, text.Duration(l.duration(now)))
 	lines, left := l.end(), l.lines-len(l.last)
@@ -322,7 +324,10 @@ func (d *Display) showLog(l *buildLog, how string, now time.Time) {
 		d.printf("%s", title)
 		return
 	}
-	if left > 0 {
+	switch {
+	case l.above > left:
+		lines = slices.Insert(lines[l.above-left:], 0, fmt.Sprintf("… %s lines before these are above", number(l.above)))
+	case left > 0:
 		lines = slices.Insert(lines, 0, fmt.Sprintf("… %s lines before these are left out", number(left)))
 	}
 	d.group(title, lines)

@@ -69,6 +69,12 @@ func numbered(format string, from, to int) string {
 	return b.String()
 }
 
+// rest returns the lines of a group: those of numbered that were not shown when they came.
+func rest(format string, to int) string {
+	before, after, _ := strings.Cut(format, "line %d")
+	return fmt.Sprintf("%s… %d lines before these are above%s\n", before, burst, after) + numbered(format, burst, to)
+}
+
 func TestShortLogsShowWhole(t *testing.T) {
 	l := newLog(t, Groups(true))
 	l.build("a", time.Hour, burst)
@@ -148,11 +154,11 @@ func TestGroups(t *testing.T) {
 			l.build("a", 192*time.Second, burst+2)
 			l.later(failureDelay)
 			l.event(nix.BuildStarted, "b", "")
-		}, want: shown("a") + "[a> … 2 lines more]\n::group::[a: built in 3m12s]\n" + numbered("[line %d]", 0, burst+2) + "::endgroup::\n[b: building]\n"},
+		}, want: shown("a") + "[a> … 2 lines more]\n::group::[a: built in 3m12s]\n" + rest("[line %d]", burst+2) + "::endgroup::\n[b: building]\n"},
 		"long, outside": {plain: true, do: func(l *ciLog) {
 			l.build("a", 192*time.Second, burst+2)
 			l.Close()
-		}, want: shown("a") + "[a> … 2 lines more]\n[a: built in 3m12s]\n" + numbered("  [line %d]", 0, burst+2)},
+		}, want: shown("a") + "[a> … 2 lines more]\n[a: built in 3m12s]\n" + rest("  [line %d]", burst+2)},
 		"long, with a long log": {do: func(l *ciLog) {
 			l.build("a", longBuild, 12345+keptLines)
 			l.Finish(true)
@@ -170,20 +176,20 @@ func TestGroups(t *testing.T) {
 			l.event(nix.ErrorMessage, "", failure("a"))
 			l.event(nix.ErrorMessage, "", "build of '"+start+"a.drv', '"+start+"b.drv' failed")
 			l.Failed(start + "a.drv")
-		}, want: "[a: building]\n" + numbered("[a> line %d]", 0, 2) + "::group::[a: failed after 4.0s]\n" + numbered("[line %d]", 0, 2) + "::endgroup::\n"},
+		}, want: "[a: building]\n" + numbered("[a> line %d]", 0, 2) + "[a: failed after 4.0s; its log is above]\n"},
 		"failed, told a little after the end": {do: func(l *ciLog) {
 			l.build("a", time.Minute, burst+1)
 			l.event(nix.BuildStarted, "b", "")
 			l.event(nix.ErrorMessage, "", failure("a"))
 			l.later(time.Hour)
 			l.Close()
-		}, want: shown("a") + "[a> … 1 line more]\n[b: building]\n::group::[a: failed after 1m00s]\n" + numbered("[line %d]", 0, burst+1) + "::endgroup::\n"},
+		}, want: shown("a") + "[a> … 1 line more]\n[b: building]\n::group::[a: failed after 1m00s]\n" + rest("[line %d]", burst+1) + "::endgroup::\n"},
 		"failed, told long after the end": {do: func(l *ciLog) {
 			l.build("a", time.Minute, burst+1)
 			l.later(time.Hour)
 			l.event(nix.ErrorMessage, "", failure("a"))
 			l.Close()
-		}, want: shown("a") + "[a> … 1 line more]\n::group::[a: failed after 1m00s]\n" + numbered("[line %d]", 0, burst+1) + "::endgroup::\n"},
+		}, want: shown("a") + "[a> … 1 line more]\n::group::[a: failed after 1m00s]\n" + rest("[line %d]", burst+1) + "::endgroup::\n"},
 		"failed, told before the end": {do: func(l *ciLog) {
 			l.event(nix.BuildStarted, "a", "")
 			l.event(nix.BuildLine, "a", "boom")
@@ -192,13 +198,13 @@ func TestGroups(t *testing.T) {
 			l.later(time.Hour)
 			l.event(nix.BuildStopped, "a", "")
 			l.Failed(start + "a.drv")
-		}, want: "[a: building]\n[a> boom]\n::group::[a: failed after 1m05s]\n[boom]\n::endgroup::\n"},
+		}, want: "[a: building]\n[a> boom]\n[a: failed after 1m05s; its log is above]\n"},
 		"failed, as the caller found out": {do: func(l *ciLog) {
 			l.build("a", 4*time.Second, 1)
 			l.Failed(start + "a.drv")
 			l.event(nix.ErrorMessage, "", failure("a"))
 			l.Failed(start + "other.drv")
-		}, want: "[a: building]\n[a> line 0]\n::group::[a: failed after 4.0s]\n[line 0]\n::endgroup::\n"},
+		}, want: "[a: building]\n[a> line 0]\n[a: failed after 4.0s; its log is above]\n"},
 		"failed long after it was taken for built": {do: func(l *ciLog) {
 			l.build("a", time.Minute, burst+1)
 			l.later(failureDelay)
@@ -217,24 +223,24 @@ func TestGroups(t *testing.T) {
 			l.take()
 			l.build("a", 5*time.Second, 1)
 			l.Failed(start + "a.drv")
-		}, want: "[a: building]\n[a> line 0]\n::group::[a: failed after 5.0s]\n[line 0]\n::endgroup::\n"},
+		}, want: "[a: building]\n[a> line 0]\n[a: failed after 5.0s; its log is above]\n"},
 		"asked, and it is there": {do: func(l *ciLog) {
 			l.Verify(func(drv string) bool { return drv == start+"a.drv" })
 			l.build("a", time.Minute, burst+1)
-		}, want: shown("a") + "[a> … 1 line more]\n::group::[a: built in 1m00s]\n" + numbered("[line %d]", 0, burst+1) + "::endgroup::\n"},
+		}, want: shown("a") + "[a> … 1 line more]\n::group::[a: built in 1m00s]\n" + rest("[line %d]", burst+1) + "::endgroup::\n"},
 		"asked, and it is not there": {do: func(l *ciLog) {
 			l.Verify(func(string) bool { return false })
 			l.build("a", time.Minute, burst+1)
 			l.build("b", time.Minute, 0)
 			l.event(nix.ErrorMessage, "", failure("a"))
-		}, want: shown("a") + "[a> … 1 line more]\n[b: building]\n::group::[a: failed after 1m00s]\n" + numbered("[line %d]", 0, burst+1) + "::endgroup::\n"},
+		}, want: shown("a") + "[a> … 1 line more]\n[b: building]\n::group::[a: failed after 1m00s]\n" + rest("[line %d]", burst+1) + "::endgroup::\n"},
 		"asked, it is not there, and nobody says why": {do: func(l *ciLog) {
 			l.Verify(func(string) bool { return false })
 			l.build("a", time.Minute, burst+1)
 			l.later(time.Hour)
 			l.event(nix.BuildStarted, "b", "")
 			l.Close()
-		}, want: shown("a") + "[a> … 1 line more]\n[b: building]\n::group::[a: ended after 1m00s]\n" + numbered("[line %d]", 0, burst+1) + "::endgroup::\n"},
+		}, want: shown("a") + "[a> … 1 line more]\n[b: building]\n::group::[a: ended after 1m00s]\n" + rest("[line %d]", burst+1) + "::endgroup::\n"},
 		"still running at the end": {do: func(l *ciLog) {
 			l.event(nix.BuildStarted, "a", "")
 			for i := range burst + 1 {
@@ -242,7 +248,7 @@ func TestGroups(t *testing.T) {
 			}
 			l.later(time.Minute)
 			l.Close()
-		}, want: shown("a") + "[a> … 1 line more]\n::group::[a: stopped after 1m00s]\n" + numbered("[line %d]", 0, burst+1) + "::endgroup::\n"},
+		}, want: shown("a") + "[a> … 1 line more]\n::group::[a: stopped after 1m00s]\n" + rest("[line %d]", burst+1) + "::endgroup::\n"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			l := newLog(t, Groups(!test.plain))
@@ -264,6 +270,7 @@ func TestAGroupIsSafe(t *testing.T) {
 		d.See(nix.Event{Kind: kind, Time: noon, Path: path, Text: text}, true)
 	}
 	see(nix.BuildStarted, "")
+	see(nix.BuildLine, strings.Repeat("x\n", burst)) // the group has only what comes after
 	for _, line := range []string{"::endgroup::", "  ::add-mask::", "x ##[error]", "a\n::endgroup::\r\n::error::x", "\x1b[2J::group::b"} {
 		see(nix.BuildLine, line)
 	}
@@ -271,6 +278,7 @@ func TestAGroupIsSafe(t *testing.T) {
 	got.Reset()
 	d.Failed(path)
 	want := `::group::a%250A:.:endgroup:.: ##.[error]:.:b: failed after 0.0s
+… 50 lines before these are above
 :.:endgroup:.:
   :.:add-mask:.:
 x ##.[error]

@@ -295,10 +295,7 @@ func (d *Display) See(e nix.Event, logs bool) {
 		d.fetches.bytes += max(0, e.Bytes)
 		return // the next tick shows it
 	case nix.WarnMessage:
-		// Nix warns about a missing root, but the caller has temporary roots.
-		if !strings.Contains(e.Text, "--add-root") {
-			d.printf("%s", e.Text)
-		}
+		d.printf("%s", e.Text)
 	case nix.ErrorMessage:
 		d.onError(e)
 	}

@@ -46,7 +46,6 @@ func work(d *Display) {
 	d.See(nix.Event{Kind: nix.BuildStarted, Path: hello}, true)
 	d.See(nix.Event{Kind: nix.BuildLine, Path: hello, Text: "making"}, true)
 	d.See(nix.Event{Kind: nix.BuildLine, Path: hello, Text: "not shown"}, false)
-	d.See(nix.Event{Kind: nix.WarnMessage, Text: "you did not specify '--add-root'; the result might be removed"}, true)
 	d.See(nix.Event{Kind: nix.WarnMessage, Text: "disk is full"}, true)
 	d.See(nix.Event{Kind: nix.ErrorMessage, Text: "not shown"}, true)
 	d.See(nix.Event{Kind: nix.BuildStopped, Path: hello}, true)

@@ -78,7 +78,7 @@ func TestASilenceSettles(t *testing.T) {
 		d.mu.Lock()
 		got := written.String()
 		d.mu.Unlock()
-		if want := "[a: built in 10s]\n" + numbered("  [line %d]", 0, burst+1); !strings.HasSuffix(got, want) {
+		if want := "[a: built in 10s]\n" + rest("  [line %d]", burst+1); !strings.HasSuffix(got, want) {
 			t.Error(cmp.Diff(want, got))
 		}
 	})

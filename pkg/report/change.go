@@ -23,7 +23,7 @@ func (c change) markdown(limit int, o SummaryOptions) string {
 	if len(c.Changed) > 0 {
 		rows := make([]string, len(c.Changed))
 		for i, t := range c.Changed {
-			rows[i] = fmt.Sprintf("| %s | %s | %s |\n", text.Cell(t.Name, longest), sizes(t), growths(t, func(name string) string { return text.Cell(name, longest/2) }))
+			rows[i] = fmt.Sprintf("| %s | %s | %s |\n", text.EscapePipes(text.CodeName(t.Name, longest)), sizes(t), growths(t, func(name string) string { return text.EscapePipes(text.CodeName(name, longest/2)) }))
 		}
 		b.WriteString("| Changed | Closure | Size differences |\n|---|---|---|\n" + tableRows(rows, limit/2) + "\n")
 	}
@@ -36,7 +36,7 @@ func (c change) markdown(limit int, o SummaryOptions) string {
 		}
 		names := make([]string, len(group.names))
 		for i, name := range group.names {
-			names[i] = text.Code(name, longest)
+			names[i] = text.CodeName(name, longest)
 		}
 		fmt.Fprintf(&b, "%s: %s\n\n", group.what, list(names, ", ", limit/4))
 	}

@@ -7,16 +7,16 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// targetFailure returns lines about a failed target of a Result: the error, the end of its log, the other
-// derivations that failed, the command that reproduces it, and the whole log's location, or the job
-// that has it. All of it is foreign text.
-func targetFailure(r *job.Result, t *job.TargetResult) string {
+// targetFailure returns lines about a failed target of a Result: the error, with its log's end if that is
+// wanted, the other derivations that failed, the command that reproduces it, and the whole log's location,
+// or the job that has it. All of it is foreign text.
+func targetFailure(r *job.Result, t *job.TargetResult, withLog bool) string {
 	const (
 		logTail = 10 // lines
 		most    = 20 // derivations
 	)
 	message := t.Error
-	if len(t.Log) > 0 {
+	if withLog && len(t.Log) > 0 {
 		message += "\n> " + strings.Join(t.Log[max(0, len(t.Log)-logTail):], "\n> ")
 	}
 	if len(t.Causes) > 1 {

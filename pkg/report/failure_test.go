@@ -21,9 +21,12 @@ func TestFailure(t *testing.T) {
 		},
 		"stopped": {Outcome: job.OutcomeCancelled, Error: "stopped", Reproduce: "nix build"},
 	} {
-		if diff := cmp.Diff(want, targetFailure(&job.Result{}, &target)); diff != "" {
+		if diff := cmp.Diff(want, targetFailure(&job.Result{}, &target, true)); diff != "" {
 			t.Error(diff)
 		}
+	}
+	if got := targetFailure(&job.Result{}, &job.TargetResult{Outcome: job.OutcomeFailed, Error: "boom", Log: log}, false); got != "boom" {
+		t.Errorf("without the log: %q", got)
 	}
 }
 
@@ -35,7 +38,7 @@ func TestFailuresElsewhere(t *testing.T) {
 		{DrvPath: drv("y"), Error: "bang", Log: []string{"a"}, NixLog: true},
 	}}
 	want := []string{"  boom\n  It failed in the job of helper 1 https://example.org/1", "  bang\n  > a\n  Its log: nix log " + drv("y")}
-	if diff := cmp.Diff(want, ResultDetails(r)); diff != "" {
+	if diff := cmp.Diff(want, ResultDetails(r, false)); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -89,7 +89,7 @@ func (v view) gantt(limit int) string {
 // other characters, which have no meaning.
 func mermaidLabel(s string) string {
 	const longest = 48
-	return text.Clip(strings.Map(func(r rune) rune {
+	return text.ClipName(strings.Map(func(r rune) rune {
 		if unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune(" ._-+/@", r) {
 			return r
 		}

@@ -24,10 +24,10 @@ const nameCost = len(blockTitle + "\n\n")
 // newNames returns names with the longest limit at which all of them fit.
 func (v view) newNames(room int) *names {
 	n := &names{titles: room / 4}
-	for _, n.longest = range []int{200, 120, 80, 48, 24} {
+	for _, n.longest = range []int{200, 120, 80, 48, 24, 16} {
 		size := 0
 		for _, name := range v.failedNames() {
-			size += len(text.Code(name, n.longest)) + nameCost
+			size += len(text.CodeName(name, n.longest)) + nameCost
 		}
 		if n.room, n.repeatRoom = min(size, room), max(0, room-size); size <= room {
 			break
@@ -64,7 +64,7 @@ func (n *names) take(all []string) nameList { return n.within(&n.room, all) }
 func (n *names) within(room *int, all []string) nameList {
 	var l nameList
 	for i, name := range all {
-		name = text.Code(name, n.longest)
+		name = text.CodeName(name, n.longest)
 		if *room -= len(name) + nameCost; *room < 0 {
 			l.more = len(all) - i
 			break

@@ -65,7 +65,8 @@ func NewOutlook(p *job.Plan, width int) Outlook {
 		if e.Helper {
 			verb = "help "
 		}
-		line := fmt.Sprintf("  %s  %s (%s)", verb, shownName(e.Name), systemOf(p, e))
+		about := append([]string{cmp.Or(inlineText(e.System, longestName), text.None)}, entryNotes(p, e)...)
+		line := fmt.Sprintf("  %s  %s (%s)", verb, shownName(e.Name), strings.Join(about, ", "))
 		if names := entryNames(p, e); len(names) > 0 {
 			line = fitNames(line+": ", names, width)
 		}
@@ -99,10 +100,10 @@ func OutlookMarkdown(p *job.Plan, limit int) string {
 		if e.Helper {
 			names = "none: it builds parts for the others"
 		}
-		entries = append(entries, fmt.Sprintf("| %s | %s | %s |\n", text.Cell(e.Name, 200), text.Cell(systemOf(p, e), 100), text.EscapePipes(names)))
+		entries = append(entries, fmt.Sprintf("| %s | %s | %s | %s |\n", text.EscapePipes(text.CodeName(e.Name, 200)), text.Cell(e.System, 40), strings.Join(entryNotes(p, e), ", "), text.EscapePipes(names)))
 	}
 	if len(entries) > 0 {
-		b.WriteString(folded(text.Plural(len(entries), "entry", "entries"), cutRows("| Entry | System | Targets |\n|---|---|---|\n", entries, limit/4, "entry")))
+		b.WriteString(folded(text.Plural(len(entries), "entry", "entries"), cutRows("| Entry | System | Notes | Targets |\n|---|---|---|---|\n", entries, limit/4, "entry")))
 	}
 	return b.String()
 }
@@ -200,19 +201,20 @@ func skippedGroups(p *job.Plan) []skippedGroup {
 	return groups
 }
 
-// systemOf returns the system of an entry, and its duration the last time.
-func systemOf(p *job.Plan, e *job.Entry) string {
-	system := cmp.Or(inlineText(e.System, longestName), text.None)
+// entryNotes returns whether an entry is emulated, and its duration the last time.
+func entryNotes(p *job.Plan, e *job.Entry) []string {
+	var all []string
 	if e.QEMU {
-		system += ", emulated"
+		all = append(all, "emulated")
 	}
 	if took := p.Took[e.ID]; took.Seconds > 0 {
-		system += ", last time " + duration(took.Seconds)
+		note := "last time " + duration(took.Seconds)
 		if took.Fetched > 0 {
-			system += " and " + size(took.Fetched) + " fetched"
+			note += " and " + size(took.Fetched) + " fetched"
 		}
+		all = append(all, note)
 	}
-	return system
+	return all
 }
 
 // entryNames returns the names of an entry's targets, none if it has the name of its only target.
@@ -232,7 +234,9 @@ func inlineText(s string, limit int) string {
 	return text.NoCommandsWithin(text.Clip(text.Line(s), limit))
 }
 
-func shownName(name string) string { return cmp.Or(inlineText(name, longestName), text.None) }
+func shownName(name string) string {
+	return cmp.Or(text.NoCommandsWithin(text.ClipName(text.Line(name), longestName)), text.None)
+}
 
 // fitNames adds as many names as fit into so many columns to a line, but at least one.
 func fitNames(line string, names []string, width int) string {
@@ -264,7 +268,7 @@ func firstLines(all []string, most int, indent string) []string {
 func markdownNames(names []string) string {
 	all := make([]string, len(names))
 	for i, name := range names {
-		all[i] = text.Code(name, longestName)
+		all[i] = text.CodeName(name, longestName)
 	}
 	return text.Some(all, mostNames)
 }

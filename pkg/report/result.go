@@ -21,38 +21,42 @@ func ResultLine(r *job.Result) string {
 }
 
 // ResultDetails returns paragraphs about an entry for the end of its log: the builds over time, and the
-// failures. All of it is foreign text.
-func ResultDetails(r *job.Result) []string {
+// failures, whose logs are above. In a job, the log has the annotations too: annotated says so. All of it
+// is foreign text.
+func ResultDetails(r *job.Result, annotated bool) []string {
 	indent := func(text string) string { return "  " + strings.ReplaceAll(text, "\n", "\n  ") }
 	var all []string
 	if lines := timeLine(r); lines != "" {
 		all = append(all, lines)
 	}
-	if r.Error != "" {
+	if r.Error != "" && !annotated {
 		all = append(all, indent(r.Error))
 	}
 	for i := range r.Targets {
-		if t := &r.Targets[i]; !t.Outcome.OK() {
-			all = append(all, indent(t.Attr+": "+targetFailure(r, t)))
+		if t := &r.Targets[i]; !t.Outcome.OK() && (!annotated || t.Outcome != job.OutcomeFailed) {
+			all = append(all, indent(t.Attr+": "+targetFailure(r, t, false)))
 		}
 	}
 	for i := range r.Failures {
 		if f := &r.Failures[i]; len(r.Targets) == 0 {
-			all = append(all, indent(targetFailure(r, &job.TargetResult{Error: f.Error, Log: f.Log, Cause: f.DrvPath})))
+			all = append(all, indent(targetFailure(r, &job.TargetResult{Error: f.Error, Log: f.Log, Cause: f.DrvPath}, true)))
 		}
 	}
 	return all
 }
 
 // ResultAnnotations returns an annotation for each failure of an entry, with foreign text as in the Result.
+// The first about a derivation has the end of its log.
 func ResultAnnotations(r *job.Result) []Annotation {
 	var all []Annotation
 	if r.Error != "" {
 		all = append(all, Annotation{Level: "error", Title: r.Name, Message: r.Error})
 	}
+	logged := map[string]bool{} // by the derivation that failed
 	for i := range r.Targets {
 		if t := &r.Targets[i]; t.Outcome == job.OutcomeFailed {
-			all = append(all, Annotation{Level: "error", Title: t.Attr, Message: targetFailure(r, t), File: t.File, Line: t.Line})
+			all = append(all, Annotation{Level: "error", Title: t.Attr, Message: targetFailure(r, t, !logged[t.Cause]), File: t.File, Line: t.Line})
+			logged[t.Cause] = true
 		}
 	}
 	return all

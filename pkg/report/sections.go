@@ -216,7 +216,7 @@ func jobLinks(entries []string, l map[string]string) string {
 	var links []string
 	for _, entry := range entries {
 		if address := l[entry]; address != "" && len(links) < fewJobs {
-			links = append(links, "["+text.Code(entry, 100)+"]("+address+")")
+			links = append(links, "["+text.CodeName(entry, 100)+"]("+address+")")
 		}
 	}
 	if len(links) == 0 {

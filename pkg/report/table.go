@@ -108,7 +108,7 @@ func (v view) table(limit int, l map[string]string) string {
 		if r.Because != "" {
 			outcome += ": " + text.Cell(r.Because, 200)
 		}
-		name := text.Cell(r.Name, 200)
+		name := text.EscapePipes(text.CodeName(r.Name, 200))
 		if r.OutPath != "" {
 			name += "<br>" + text.Cell(r.OutPath, 300)
 		}

@@ -105,6 +105,7 @@ func (e *EntryCache) bring(ctx context.Context, n *nix.Nix, finder *available.Fi
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	result.Fetched, result.FetchedBytes = got.Fetched.Paths, got.Fetched.Bytes
 	result.Restored = &job.Restored{Paths: got.Paths, Size: got.Size, Read: got.Bytes, Packs: got.Packs, Lost: got.Lost}
 	after, err := n.Valid(ctx, own...)
 	maps.DeleteFunc(after, func(path string, _ bool) bool { return before[path] })

@@ -69,7 +69,7 @@ func (e *EntryCache) Take(ctx context.Context, n *nix.Nix, all []Handover, named
 	valid, err := n.Valid(ctx, outputs...)
 	lacks := func(path string) bool { return !valid[path] }
 	if lacking := slices.DeleteFunc(slices.Clone(outputs), func(path string) bool { return valid[path] }); err == nil && len(lacking) > 0 {
-		_ = n.Substitute(ctx, lacking...) // from a binary cache to which the other job has pushed; what it lacks is named below
+		_ = n.Substitute(ctx, nil, lacking...) // from a binary cache to which the other job has pushed; what it lacks is named below
 		valid, err = n.Valid(ctx, outputs...)
 	}
 	if err != nil {

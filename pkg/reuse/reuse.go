@@ -111,15 +111,25 @@ func (c *Cache) warn(title string, err error) { WarnCache(c.Log, title, err) }
 // restore restores paths that an index has, and logs how many.
 func (c *Cache) restore(ctx context.Context, n *nix.Nix, by engine.Engine, ix *storecache.Index, paths []string) (storecache.Restored, error) {
 	start := time.Now()
-	from := &storecache.Restorer{Nix: n, Engine: by, Cache: c.Docs.Cache, Index: ix, Progress: func(done storecache.Restored) {
-		c.Log.Doing("restoring: %d paths, %s", done.Paths, text.Size(done.Size))
-	}}
+	from := &storecache.Restorer{Nix: n, Engine: by, Cache: c.Docs.Cache, Index: ix, Progress: c.restoring}
 	got, err := from.Restore(ctx, paths...)
+	if got.Fetched.Paths > 0 {
+		c.Log.Printf("fetched %s (%s) from substituters", text.Plural(got.Fetched.Paths, "store path"), text.Size(got.Fetched.Bytes))
+	}
 	if got.Paths > 0 {
 		c.Log.Printf("restored %s (%s) from %s, %s read, in %s", text.Plural(got.Paths, "store path"), text.Size(got.Size),
 			text.Plural(len(got.Packs), "pack"), text.Size(got.Bytes), text.Duration(time.Since(start)))
 	}
 	return got, err
+}
+
+// restoring shows the progress of a restore.
+func (c *Cache) restoring(done storecache.Restored) {
+	if done.Paths == 0 {
+		c.Log.Doing("fetching from substituters: %d paths, %s", done.Fetched.Paths, text.Size(done.Fetched.Bytes))
+		return
+	}
+	c.Log.Doing("restoring: %d paths, %s", done.Paths, text.Size(done.Size))
 }
 
 // Saved counts the store paths that were saved.

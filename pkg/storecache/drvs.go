@@ -176,6 +176,8 @@ type Restored struct {
 	Bytes int64    // read from packs
 	Packs []string // keys of the packs with these paths, if there is an index
 	Lost  []string // keys of packs that are missing or corrupt
+	// Fetched counts the references of these paths that came from substituters, which are not in Paths.
+	Fetched nix.Traffic
 }
 
 // RestoreDrvs adds the closures of derivations from a drv pack to the store, with

@@ -57,7 +57,9 @@ func (m *memory) Valid(context.Context, ...string) (map[string]bool, error) {
 func (m *memory) AddTempRoots(context.Context, ...string) (io.Closer, error) {
 	return io.NopCloser(nil), nil
 }
-func (m *memory) Substitute(context.Context, ...string) error { return errors.New("there is none") }
+func (m *memory) Substitute(context.Context, func(nix.Traffic), ...string) error {
+	return errors.New("there is none")
+}
 func (m *memory) restore(t *testing.T, c cache.Cache, ix *Index) (Restored, error) {
 	t.Helper()
 	r := &Restorer{Nix: m, Engine: m.engine(), Cache: c, Index: ix}

@@ -285,7 +285,7 @@ func TestSubstituted(t *testing.T) {
 		must(t, err)
 		valid, err := n.Valid(t.Context(), paths["top"], paths["large"])
 		must(t, err)
-		if has := substituters != ""; valid[paths["top"]] != has || !valid[paths["large"]] || (got.Paths == 3) != has {
+		if has := substituters != ""; valid[paths["top"]] != has || !valid[paths["large"]] || (got.Paths == 3) != has || (got.Fetched.Paths == 2) != has || (got.Fetched.Bytes > 0) != has {
 			t.Errorf("from %q: %+v, %v", substituters, got, valid)
 		}
 	}

@@ -20,7 +20,7 @@ type Restorer struct {
 	Engine engine.Engine
 	Cache  cache.Cache
 	Index  *Index
-	// Progress is called when a path was added, if it is not nil.
+	// Progress is called when a path was added or fetched from a substituter, if it is not nil.
 	Progress func(Restored)
 }
 
@@ -28,8 +28,9 @@ type Restorer struct {
 type RestoreNix interface {
 	Valid(ctx context.Context, paths ...string) (map[string]bool, error)
 	AddTempRoots(ctx context.Context, paths ...string) (io.Closer, error)
-	// Substitute fetches as many of the paths as substituters have.
-	Substitute(ctx context.Context, paths ...string) error
+	// Substitute fetches as many of the paths as substituters have, and calls counted with the
+	// changes of what was fetched.
+	Substitute(ctx context.Context, counted func(nix.Traffic), paths ...string) error
 }
 
 // Restore makes the paths in these paths' closures valid that the packs have, and fetches
@@ -60,10 +61,12 @@ func (r *Restorer) Restore(ctx context.Context, paths ...string) (Restored, erro
 	if err != nil {
 		return Restored{}, fmt.Errorf("cannot restore: %w", err)
 	}
-	if err := r.complete(ctx, wanted, valid); err != nil {
-		return Restored{}, err
+	fetched, err := r.complete(ctx, wanted, valid)
+	if err != nil {
+		return Restored{Fetched: fetched}, err
 	}
 	restored, err := newTransfer(r.Engine, r.open, r.Progress).run(ctx, wanted)
+	restored.Fetched = fetched
 	if err = errors.Join(refused, err); err != nil {
 		return restored, fmt.Errorf("cannot restore: %w", err)
 	}
@@ -98,7 +101,7 @@ func (r *Restorer) dropUnproven(ctx context.Context, wanted map[string]location)
 
 // complete makes all references of wanted paths wanted or valid: it fetches the others from
 // substituters, and removes the referrers of those that substituters lack.
-func (r *Restorer) complete(ctx context.Context, wanted map[string]location, valid map[string]bool) error {
+func (r *Restorer) complete(ctx context.Context, wanted map[string]location, valid map[string]bool) (fetched nix.Traffic, err error) {
 	missing := map[string]bool{}
 	referrers := map[string][]string{}
 	for path, at := range wanted {
@@ -110,15 +113,21 @@ func (r *Restorer) complete(ctx context.Context, wanted map[string]location, val
 		}
 	}
 	if len(missing) == 0 {
-		return nil
+		return fetched, nil
 	}
 	outside := slices.Sorted(maps.Keys(missing))
-	if err := r.Nix.Substitute(ctx, outside...); err != nil && ctx.Err() != nil {
-		return fmt.Errorf("cannot restore: %w", context.Cause(ctx))
+	counted := func(more nix.Traffic) {
+		fetched.Add(more)
+		if r.Progress != nil {
+			r.Progress(Restored{Fetched: fetched})
+		}
+	}
+	if err := r.Nix.Substitute(ctx, counted, outside...); err != nil && ctx.Err() != nil {
+		return fetched, fmt.Errorf("cannot restore: %w", context.Cause(ctx))
 	}
 	now, err := r.Nix.Valid(ctx, outside...)
 	if err != nil {
-		return fmt.Errorf("cannot restore: %w", err)
+		return fetched, fmt.Errorf("cannot restore: %w", err)
 	}
 	var lost []string
 	for _, path := range outside {
@@ -134,5 +143,5 @@ func (r *Restorer) complete(ctx context.Context, wanted map[string]location, val
 			lost = append(lost, referrers[path]...)
 		}
 	}
-	return nil
+	return fetched, nil
 }

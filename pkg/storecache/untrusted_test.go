@@ -43,7 +43,7 @@ func (s *substituted) Valid(_ context.Context, paths ...string) (map[string]bool
 	return valid, nil
 }
 
-func (s *substituted) Substitute(_ context.Context, paths ...string) error {
+func (s *substituted) Substitute(_ context.Context, _ func(nix.Traffic), paths ...string) error {
 	s.asked = append(s.asked, paths...)
 	return errors.New("not all are there")
 }

@@ -19,6 +19,9 @@ func Code(s string, limit int) string {
 	return ticks + s + ticks
 }
 
+// CodeName returns a name as Code does, but cuts it in the middle.
+func CodeName(name string, limit int) string { return Code(ClipName(Line(name), limit), limit) }
+
 // Cell returns Code for the cell of a table. A pipe ends a cell even in a code span, unless
 // it is escaped; and nobody has specified the meaning of a backslash before that.
 func Cell(s string, limit int) string { return EscapePipes(Code(s, limit)) }

@@ -119,6 +119,17 @@ func Clip(s string, limit int) string {
 	return strings.ToValidUTF8(s[:end], "") + more
 }
 
+// ClipName returns a name of at most limit bytes, the ellipsis included. It is cut in the middle,
+// because the names of one list often begin alike.
+func ClipName(s string, limit int) string {
+	const more = "…"
+	half := (limit - len(more)) / 2
+	if len(s) <= limit || half < 1 {
+		return Clip(s, limit)
+	}
+	return strings.ToValidUTF8(s[:half], "") + more + strings.ToValidUTF8(s[len(s)-half:], "")
+}
+
 // ClipLines returns as many lines as fit into limit bytes: the last ones, and with both the
 // first ones too. cut is the number of lines before the gap, left the number in it. Lines are
 // clipped to a part of the limit if not all of them fit.

@@ -74,6 +74,25 @@ func TestClip(t *testing.T) {
 	}
 }
 
+func TestClipName(t *testing.T) {
+	t.Parallel()
+	for s, want := range map[string]string{
+		"":                            "",
+		strings.Repeat("x", 20):       strings.Repeat("x", 20),
+		"packages.perl.first-module":  "packages…t-module",
+		"packages.perl.second-module": "packages…d-module",
+		strings.Repeat("é", 20):       strings.Repeat("é", 4) + "…" + strings.Repeat("é", 4),
+		"x" + strings.Repeat("é", 20): "xééé…éééé",
+	} {
+		if got := text.ClipName(s, 20); got != want {
+			t.Errorf("ClipName(%q) = %q, want %q", s, got, want)
+		}
+	}
+	if got := text.ClipName("abcdef", 4); got != "a…" {
+		t.Errorf("got %q without room", got)
+	}
+}
+
 func TestMessage(t *testing.T) {
 	t.Parallel()
 	for s, want := range map[string]string{
@@ -97,7 +116,7 @@ func FuzzForeign(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string, limit int) {
 		limit = max(3, limit%1000) // the ellipsis fits
 		hidden := func(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) }
-		for name, line := range map[string]string{"Line": text.Line(s), "Words": text.Words(s), "Message": text.Message(s, limit), "Code": text.Code(s, limit), "Cell": text.Cell(s, limit)} {
+		for name, line := range map[string]string{"Line": text.Line(s), "Words": text.Words(s), "Message": text.Message(s, limit), "Code": text.Code(s, limit), "CodeName": text.CodeName(s, limit), "Cell": text.Cell(s, limit)} {
 			if strings.ContainsFunc(line, hidden) {
 				t.Errorf("%s(%q) = %q has what is not shown", name, s, line)
 			}
@@ -112,6 +131,9 @@ func FuzzForeign(f *testing.F) {
 		}
 		if got := text.Clip(s, limit); len(got) > limit || len(s) > limit && !utf8.ValidString(got) {
 			t.Errorf("Clip(%q, %d) = %q", s, limit, got)
+		}
+		if got := text.ClipName(s, limit); len(got) > limit || len(s) > limit && !utf8.ValidString(got) {
+			t.Errorf("ClipName(%q, %d) = %q", s, limit, got)
 		}
 		if got := text.Message(s, limit); len(got) > limit {
 			t.Errorf("Message(%q, %d) = %q", s, limit, got)
