@@ -20,19 +20,20 @@ import (
 
 // discoverFlags are those of the commands that discover.
 type discoverFlags struct {
-	directory  string
-	evaluate   evaluate.Options
-	memory     int64 // MiB
-	runners    []string
-	planning   plan.Options
-	filter     string // jq expression
-	label      string // jq expression
-	proviso    string // script of the user's
-	setup      string // script of the user's
-	reuse      bool   // an evaluation of before
-	skipProved bool   // what the default branch has built
-	onMissing  string // secret: fail or skip
-	access     accessFlags
+	directory   string
+	evaluate    evaluate.Options
+	memory      int64 // MiB
+	runners     []string
+	planning    plan.Options
+	filter      string // jq expression
+	label       string // jq expression
+	proviso     string // script of the user's
+	setup       string // script of the user's
+	reuse       bool   // an evaluation of before
+	skipProved  bool   // what the default branch has built
+	onMissing   string // secret: fail or skip
+	flakeCaches bool   // those in nixConfig are trusted
+	access      accessFlags
 
 	packing packing
 	local   bool // this machine builds
@@ -72,6 +73,7 @@ func (d *discoverFlags) flags(cmd *cobra.Command) {
 	bind(cmd, flagvalue.Text(&d.label, "JQ", ""), "label-builds")
 	bind(cmd, flagvalue.Text(&d.proviso, "SCRIPT", ""), "proviso")
 	bind(cmd, flagvalue.OneOf(&d.onMissing, "fail", "fail", "skip"), "on-missing-secret")
+	bind(cmd, flagvalue.Bool(&d.flakeCaches, false), "accept-flake-config")
 	bind(cmd, flagvalue.New(&d.access.Nixpkgs, "FLAKE", nix.DefaultNixpkgs, nix.ParseFlakeReference), "nixpkgs")
 	d.access.flags(cmd)
 	d.access.Evaluates = true
@@ -116,7 +118,8 @@ func (d *discoverFlags) arguments(a *app, args []string) error {
 func (d *discoverFlags) options(a *app) (o discover.Options, err error) {
 	o = discover.Options{
 		Access: &d.access.Config, Planning: d.planning, Evaluate: d.evaluate, Proviso: &hooks.Proviso{Script: d.proviso, Timeout: provisoTime},
-		SetUp: d.setup, Alone: d.packing.policy == storecache.Off, Reuse: d.reuse, SkipProved: d.skipProved, SkipUnread: d.onMissing == "skip", Local: d.local, Public: a.action.Public, Version: version,
+		SetUp: d.setup, Alone: d.packing.policy == storecache.Off, Reuse: d.reuse, SkipProved: d.skipProved, SkipUnread: d.onMissing == "skip", AcceptFlakeConfig: d.flakeCaches,
+		Local: d.local, Public: a.action.Public, Version: version,
 	}
 	o.Evaluate.MemoryLimit = d.memory << 20
 	o.Evaluate.Meta = d.filter != "" || d.label != ""

@@ -150,6 +150,12 @@ var threatColumns = map[string]func(t *testing.T, c runCase, seal *pack.Key) str
 	},
 	"Restores, GitHub's runner": func(t *testing.T, c runCase, seal *pack.Key) string { return restores(c.app(t, "github-hosted", seal)) },
 	"Restores, other runner":    func(t *testing.T, c runCase, seal *pack.Key) string { return restores(c.app(t, "self-hosted", seal)) },
+	"Flake's caches, GitHub's runner": func(t *testing.T, c runCase, seal *pack.Key) string {
+		return yes(c.app(t, "github-hosted", seal).trust().AcceptsFlakeConfig())
+	},
+	"Flake's caches, other runner": func(t *testing.T, c runCase, seal *pack.Key) string {
+		return yes(c.app(t, "self-hosted", seal).trust().AcceptsFlakeConfig())
+	},
 	"Evaluation": func(t *testing.T, c runCase, seal *pack.Key) string {
 		a := c.app(t, "github-hosted", seal)
 		switch takes := a.trust().ReusesEvaluation(); {

@@ -61,6 +61,7 @@ type Nix struct {
 	host     *Host
 	config   *Config
 	further  []string // substituters that Nix's settings do not name
+	keys     []string // public keys that they do not name
 	required bool     // a push that fails is an error
 	remove   []func()
 }
@@ -315,9 +316,13 @@ func (n *Nix) reading(ctx context.Context, substituters, keys []string) error {
 	return err
 }
 
-// Read adds substituters and public keys to Nix's settings.
+// Read adds substituters and public keys to Nix's settings, each once.
 func (n *Nix) Read(substituters, keys []string) {
-	n.further = append(n.further, substituters...)
+	fresh := func(all, of []string) []string {
+		return slices.DeleteFunc(slices.Clone(of), func(s string) bool { return slices.Contains(all, s) })
+	}
+	substituters, keys = fresh(n.further, substituters), fresh(n.keys, keys)
+	n.further, n.keys = append(n.further, substituters...), append(n.keys, keys...)
 	var options []nix.Option
 	if len(substituters) > 0 {
 		options = append(options, nix.Set("extra-substituters", substituters...))

@@ -137,6 +137,18 @@ func (t Trust) ReusesEvaluation() bool { return !t.Proposed() || t.Sealed }
 // restored paths.
 func (t Trust) AcceptsUnsigned() bool { return !t.Proposed() || t.Hosted || t.Sealed || t.Shared }
 
+// AcceptsFlakeConfig reports whether the job may trust binary caches because its flake names them:
+// they decide which contents a path has. A proposal does so only where that harms nobody else: on
+// a machine that ends with the job, or of people with the key, and for an event that gives
+// strangers no secrets, with which the job could push these contents.
+func (t Trust) AcceptsFlakeConfig() bool {
+	return !t.Proposed() || (t.Hosted || t.Sealed) && slices.Contains([]string{"pull_request", "merge_group", "push"}, t.Event)
+}
+
+// FlakeConfigRefused says that [Trust.AcceptsFlakeConfig] is false.
+const FlakeConfigRefused = "the binary caches in the flake's nixConfig are not used: the run is for a proposal, whose author can name any, " +
+	"on a runner that GitHub does not host and without encryption_key, or for an event that can give strangers secrets"
+
 // SkipsProved reports whether derivations that the default branch has built, by its record,
 // count as built if nothing is pushed.
 func (t Trust) SkipsProved() bool { return t.Proposed() }

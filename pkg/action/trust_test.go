@@ -94,6 +94,10 @@ func testTrust(t *testing.T, trust action.Trust, want string) {
 		if got := with.AcceptsUnsigned(); got != (!proposed || n != 0) {
 			t.Errorf("%+v: accepts what is not signed: %t", with, got)
 		}
+		harmless := (with.Hosted || with.Sealed) && slices.Contains([]string{"pull_request", "merge_group", "push"}, with.Event)
+		if got := with.AcceptsFlakeConfig(); got != (!proposed || harmless) {
+			t.Errorf("%+v: accepts the caches of its flake: %t", with, got)
+		}
 		if got := with.ReusesEvaluation(); got != (!proposed || with.Sealed) {
 			t.Errorf("%+v: reuses evaluations: %t", with, got)
 		}

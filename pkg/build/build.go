@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/org/nix-matrix/pkg/access"
+	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/engine"
 	"github.com/org/nix-matrix/pkg/hooks"
@@ -56,8 +57,8 @@ func (b *Builder) Build(ctx context.Context, entry *job.Entry, result *job.Resul
 		return err
 	}
 	b.Docs.Trust.Heads = plan.Heads
-	if !b.Docs.Trust.AcceptsUnsigned() && len(plan.PublicKeys) > 0 {
-		b.Log.Printf("the binary caches that the flake's nixConfig names are not used: %s", reuse.OnlyProven)
+	if !b.Docs.Trust.AcceptsFlakeConfig() && len(plan.Substituters)+len(plan.PublicKeys) > 0 {
+		b.Log.Printf("%s", action.FlakeConfigRefused)
 		plan.Substituters, plan.PublicKeys = nil, nil
 	}
 	env, err := b.Host.Open(ctx, b.Access, b.Hooks.Env, plan.Substituters, plan.PublicKeys)

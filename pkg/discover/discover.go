@@ -31,6 +31,8 @@ type Options struct {
 	Reuse      bool // take the evaluation of an earlier run
 	SkipProved bool // skip targets that the default branch has built, in a proposal that pushes nothing
 	SkipUnread bool // skip targets that need a missing secret, in place of failing them
+	// AcceptFlakeConfig says that the binary caches in the nixConfig of the flakes are trusted.
+	AcceptFlakeConfig bool
 
 	// SetUp is the user's script before everything.
 	SetUp string
@@ -71,7 +73,9 @@ type Discovery struct {
 	finder *available.Finder
 	log    Log
 
-	buildable  bool        // the wanted systems are those that this machine builds for
+	buildable   bool // the wanted systems are those that this machine builds for
+	flakeConfig bool // the binary caches in the nixConfig of the flakes are used
+
 	evaluation *evaluation // of the Plan
 	base       *job.Record // of the default branch's last run, nil if it is not known
 	baseAsked  bool
@@ -153,6 +157,7 @@ func (d *Discovery) Plan(ctx context.Context) (*job.Plan, error) {
 	}
 	defer lock()
 	d.docs.Trust.Heads = d.heads(ctx)
+	d.decideFlakeConfig(ctx)
 	s := d.source(ctx)
 	var programs []job.Program
 	if e := s.recall(ctx); e != nil {

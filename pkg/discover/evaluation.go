@@ -62,7 +62,8 @@ func (d *Discovery) source(ctx context.Context) *source {
 		s.inputs = append(s.inputs, flake.Inputs...)
 	}
 	if d.Reuse && known && d.docs.Trust.ReusesEvaluation() {
-		s.fingerprint = d.Evaluate.Fingerprint(d.Version+" "+d.Env.Evaluator()+" "+d.docs.Seal.Fingerprint(), identities)
+		settings := fmt.Sprintf("%s %s %s flakeConfig=%t", d.Version, d.Env.Evaluator(), d.docs.Seal.Fingerprint(), d.flakeConfig)
+		s.fingerprint = d.Evaluate.Fingerprint(settings, identities)
 	}
 	return s
 }
@@ -132,7 +133,9 @@ func toBuild(p *job.Plan) []string {
 func (d *Discovery) evaluate(ctx context.Context, s *source) (*evaluation, error) {
 	n, o := d.Env.Nix, &d.Evaluate
 	there := s.fetchInputs(ctx, n)
+	config, configErr := d.readFlakeConfig(ctx)
 	d.log.Doing("evaluating %s", d.asked())
+	n = d.Env.Nix // which reads these binary caches
 	found, err := evaluate.Run(ctx, n, *o)
 	unread := d.unread(err)
 	if d.SkipUnread && unread.NeedsSecret != "" {
@@ -164,14 +167,11 @@ func (d *Discovery) evaluate(ctx context.Context, s *source) (*evaluation, error
 	if unread.Text != "" {
 		return e, nil // its flakes need the secret too
 	}
-	for _, flake := range o.Flakes() {
-		substituters, keys, err := n.FlakeConfig(ctx, flake)
-		if err != nil {
-			d.log.Warn("Cannot read the flake's nixConfig", err)
-			e.incomplete = true
-		}
-		e.Plan.Substituters, e.Plan.PublicKeys = append(e.Plan.Substituters, substituters...), append(e.Plan.PublicKeys, keys...)
+	if configErr != nil {
+		d.log.Warn("Cannot read the flake's nixConfig", configErr)
+		e.incomplete = true
 	}
+	e.Plan.Substituters, e.Plan.PublicKeys = config.substituters, config.keys
 	return e, nil
 }
 

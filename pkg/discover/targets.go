@@ -49,6 +49,9 @@ func (d *Discovery) choose(ctx context.Context, e *evaluation) (*job.Plan, error
 		return nil, usage.Errorf("filter_builds is true for none of %s: %s. Correct the expression, or allow that with --allow-empty (input allow_empty)",
 			text.Plural(len(left), "target"), text.Some(left, 20))
 	}
+	if !d.flakeConfig {
+		p.Substituters, p.PublicKeys = nil, nil // also those of an earlier evaluation
+	}
 	d.Env.Read(p.Substituters, p.PublicKeys)
 	d.skipProved(ctx, p.Targets)
 	d.log.Doing("asking which outputs are available")

@@ -84,6 +84,10 @@ type Options struct {
 	// to build.
 	AllowEmpty bool
 
+	// UsesFlakeCaches says that the binary caches in the nixConfig of the flakes are used, although
+	// Nix itself ignores them.
+	UsesFlakeCaches bool
+
 	// Meta asks for the meta of packages, which costs some time.
 	Meta bool
 
@@ -208,7 +212,7 @@ func Run(ctx context.Context, eval Evaluator, o Options) (*Evaluation, error) {
 		eval: eval, o: o, initialHeap: initialHeap(share, o.MemoryLimit), memoryShare: share, host: hostPath(o.HostAttr), globs: globs,
 		hits: map[int]bool{}, maybe: map[int]bool{}, seen: map[string]bool{}, lineCounts: map[string]int{},
 	}
-	defer d.logFetched()
+	defer d.logNoise()
 	sources := d.sources()
 	var dead error // of the last output that cannot be entered at all
 	entered := 0
@@ -277,10 +281,11 @@ type evaluation struct {
 	seen        map[string]bool // attributes, since installables may overlap
 	lineCounts  map[string]int  // how often a line was logged
 
-	before     int // attributes in the sources before this one
-	attributes int // that were announced
-	logged     int // lines that evaluators printed of their own
-	fetched    int // paths that came from substituters
+	before     int      // attributes in the sources before this one
+	attributes int      // that were announced
+	logged     int      // lines that evaluators printed of their own
+	fetched    int      // paths that came from substituters
+	ignored    []string // settings in nixConfig
 }
 
 // A source is a value that one evaluator can walk through.

@@ -3,6 +3,7 @@ package evaluate
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/text"
@@ -11,6 +12,10 @@ import (
 var (
 	// fetchedPath matches Nix's line about a path that an import from a derivation needs.
 	fetchedPath = regexp.MustCompile(`^copying path '/nix/store/[^']+' from '`)
+	// ignoredSetting matches Nix's warning about a setting in nixConfig, and configAdvice the next
+	// line, whose advice nobody can follow here.
+	ignoredSetting = regexp.MustCompile(`ignoring untrusted flake configuration setting '([^'\n]+)'`)
+	configAdvice   = regexp.MustCompile(`^Pass '--accept-flake-config' to trust it`)
 	// gitProgress matches the lines with which git fetch reports its progress, and the refs that
 	// it has updated.
 	gitProgress = regexp.MustCompile(`^(?:remote: )?(?:Enumerating|Counting|Compressing|Receiving|Resolving|Unpacking|Updating|Filtering) (?:objects|deltas|files|content): ` +
@@ -28,6 +33,13 @@ func (w *worker) other(line string) {
 	}
 	if fetchedPath.MatchString(line) {
 		w.pool.fetched++
+		return
+	}
+	if m := ignoredSetting.FindStringSubmatch(line); m != nil {
+		w.pool.ignore(text.Clip(text.Line(m[1]), maxShown))
+		return
+	}
+	if configAdvice.MatchString(line) {
 		return
 	}
 	progress := false
@@ -68,9 +80,33 @@ func (w *worker) log(line string) {
 	}
 }
 
-// logFetched logs how many paths were fetched.
-func (d *evaluation) logFetched() {
-	if d.fetched > 0 && d.o.Log != nil {
+// cacheSettings are the settings in nixConfig that --accept-flake-config is about.
+var cacheSettings = []string{"substituters", "extra-substituters", "trusted-public-keys", "extra-trusted-public-keys"}
+
+// ignore notes a setting in nixConfig that Nix ignores.
+func (d *evaluation) ignore(setting string) {
+	const most = 1000
+	used := d.o.UsesFlakeCaches && slices.Contains(cacheSettings, setting)
+	if !used && len(d.ignored) < most && !slices.Contains(d.ignored, setting) {
+		d.ignored = append(d.ignored, setting)
+	}
+}
+
+// logNoise logs in a line each how many paths were fetched, and which settings of the flake are
+// ignored.
+func (d *evaluation) logNoise() {
+	if d.o.Log == nil {
+		return
+	}
+	if d.fetched > 0 {
 		d.o.Log(fmt.Sprintf("fetched %s from substituters for the evaluation", text.Plural(d.fetched, "store path")))
 	}
+	if len(d.ignored) == 0 {
+		return
+	}
+	line := "ignoring settings in the flake's nixConfig: " + someOf(d.ignored)
+	if slices.ContainsFunc(d.ignored, func(setting string) bool { return slices.Contains(cacheSettings, setting) }) {
+		line += ". To fetch from its binary caches, set --accept-flake-config (input accept_flake_config): whoever can change flake.nix, in a pull request too, then chooses binary caches that the run trusts"
+	}
+	d.o.Log(line)
 }

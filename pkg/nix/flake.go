@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -112,14 +113,21 @@ func (n *Nix) Evaluator() string {
 	return text
 }
 
-// FlakeConfig returns the substituters and public keys in a flake's nixConfig, if the user has
-// accepted such settings (accept-flake-config). Invalid ones are left out, and the error, which
-// is returned with the others, names the first of these.
-func (n *Nix) FlakeConfig(ctx context.Context, flake string) (substituters, keys []string, err error) {
+// AcceptsFlakeConfig reports whether the user's own settings accept all settings in the nixConfig
+// of a flake.
+func (n *Nix) AcceptsFlakeConfig() bool {
 	accepted := false
-	if _ = json.Unmarshal(n.config["accept-flake-config"].Value, &accepted); !accepted {
-		return nil, nil, nil
-	}
+	_ = json.Unmarshal(n.config["accept-flake-config"].Value, &accepted) // without the setting, none is accepted
+	return accepted
+}
+
+// maxFlakeConfig is the most substituters, and the most keys, that a flake may name.
+const maxFlakeConfig = 100
+
+// FlakeConfig returns the binary caches and their public keys in a flake's nixConfig, and nothing
+// else that it sets. Invalid ones are left out, and the error, which is returned with the others,
+// names the first of these.
+func (n *Nix) FlakeConfig(ctx context.Context, flake string) (substituters, keys []string, err error) {
 	m, err := n.flakeMetadata(ctx, flake, "--no-write-lock-file")
 	if err != nil {
 		return nil, nil, err
@@ -130,7 +138,8 @@ func (n *Nix) FlakeConfig(ctx context.Context, flake string) (substituters, keys
 	}
 	// The flake's code is evaluated purely, so that it sees no credentials.
 	out, err := n.output(ctx, "nix", args("eval", "--json", "--expr").checked(expression,
-		`(import ("${`+source.tree()+`}/" + `+nixString(m.Locked.text("dir"))+` + "/flake.nix")).nixConfig or { }`))
+		`builtins.intersectAttrs { substituters = 0; extra-substituters = 0; trusted-public-keys = 0; extra-trusted-public-keys = 0; } `+
+			`((import ("${`+source.tree()+`}/" + `+nixString(m.Locked.text("dir"))+` + "/flake.nix")).nixConfig or { })`))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -142,18 +151,45 @@ func (n *Nix) FlakeConfig(ctx context.Context, flake string) (substituters, keys
 	accept := func(check func(string) error, settings ...string) (words []string) {
 		for _, setting := range settings {
 			for _, word := range configWords(config[setting]) {
-				if err := check(word); err != nil {
+				switch err := check(word); {
+				case err != nil:
 					odd = cmp.Or(odd, fmt.Errorf("%s: %w", setting, err))
-				} else {
+				case len(words) == maxFlakeConfig:
+					odd = cmp.Or(odd, fmt.Errorf("%s: there are more than %d", setting, maxFlakeConfig))
+				default:
 					words = append(words, word)
 				}
 			}
 		}
 		return words
 	}
-	substituters = accept(valid.Substituter, "substituters", "extra-substituters")
+	substituters = accept(binaryCache, "substituters", "extra-substituters")
 	keys = accept(valid.Key, "trusted-public-keys", "extra-trusted-public-keys")
 	return substituters, keys, odd
+}
+
+// binaryCache accepts the address of a binary cache that a flake may name. Other kinds of stores
+// run ssh or read the databases of this machine, and other parameters do without signatures or
+// write files.
+func binaryCache(address string) error {
+	if err := valid.Substituter(address); err != nil {
+		return err
+	}
+	scheme, _, _ := strings.Cut(address, "://")
+	if !slices.Contains([]string{"https", "http", "s3", "file"}, scheme) {
+		return fmt.Errorf("%s is not a binary cache", valid.Quote(Redact(address)))
+	}
+	_, query, _ := strings.Cut(address, "?")
+	parameters, err := url.ParseQuery(query)
+	for name := range parameters {
+		if err == nil && !slices.Contains([]string{"priority", "want-mass-query", "region", "endpoint", "scheme"}, name) {
+			err = fmt.Errorf("the parameter %s is not accepted", valid.Quote(name))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", valid.Quote(Redact(address)), err)
+	}
+	return nil
 }
 
 // flakeSource returns a flake's source as a tree in the store, to which it is added if

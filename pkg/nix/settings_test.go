@@ -61,19 +61,14 @@ func configured(t *testing.T, conf string) *Nix {
 
 func TestFlakeConfig(t *testing.T) {
 	eachImplementation(t, func(t *testing.T, n *Nix) {
-		accepting := configured(t, "accept-flake-config = true")
 		type config struct{ Substituters, Keys []string }
 		for what, test := range map[string]struct {
-			nix  *Nix
 			text string
 			want config
 		}{
-			"not accepted":             {n, `{ nixConfig.substituters = [ "file:///a" ]; outputs = _: { }; }`, config{}},
-			"not accepted, and broken": {n, `{ nixConfig = `, config{}},
-			"none":                     {accepting, `{ outputs = _: { }; }`, config{}},
-			"another setting":          {accepting, `{ nixConfig.max-jobs = 3; outputs = _: { }; }`, config{}},
+			"none":            {`{ outputs = _: { }; }`, config{}},
+			"another setting": {`{ nixConfig.max-jobs = 3; outputs = _: { }; }`, config{}},
 			"lists": {
-				accepting,
 				`{
 					nixConfig.substituters = [ "file:///a" "file:///b" ];
 					nixConfig.trusted-public-keys = [ "a-1:aaaa" "b-1:bbbb" ];
@@ -82,12 +77,10 @@ func TestFlakeConfig(t *testing.T) {
 				config{[]string{"file:///a", "file:///b"}, []string{"a-1:aaaa", "b-1:bbbb"}},
 			},
 			"texts": {
-				accepting,
 				`{ nixConfig = { substituters = " file:///a  file:///b"; trusted-public-keys = "a-1:aaaa"; }; outputs = _: { }; }`,
 				config{[]string{"file:///a", "file:///b"}, []string{"a-1:aaaa"}},
 			},
 			"more than there is": {
-				accepting,
 				`{
 					nixConfig = {
 						extra-substituters = "file:///b"; substituters = [ "file:///a" ];
@@ -99,7 +92,6 @@ func TestFlakeConfig(t *testing.T) {
 				config{[]string{"file:///a", "file:///b"}, []string{"a-1:aaaa", "b-1:bbbb"}},
 			},
 			"no words": {
-				accepting,
 				`{ nixConfig = { substituters = [ ]; extra-substituters = true; trusted-public-keys = ""; }; outputs = _: { }; }`, config{},
 			},
 		} {
@@ -109,7 +101,7 @@ func TestFlakeConfig(t *testing.T) {
 			dir := filepath.Dir(writeFile(t, "flake.nix", test.text))
 			var got config
 			var err error
-			got.Substituters, got.Keys, err = test.nix.FlakeConfig(t.Context(), "path:"+dir)
+			got.Substituters, got.Keys, err = n.FlakeConfig(t.Context(), "path:"+dir)
 			if err != nil {
 				t.Errorf("%s: %v", what, err)
 			}
@@ -121,12 +113,12 @@ func TestFlakeConfig(t *testing.T) {
 			}
 		}
 		broken := filepath.Dir(writeFile(t, "flake.nix", "{ nixConfig = "))
-		if _, _, err := accepting.FlakeConfig(t.Context(), "path:"+broken); err == nil || !strings.Contains(err.Error(), "syntax error") {
+		if _, _, err := n.FlakeConfig(t.Context(), "path:"+broken); err == nil || !strings.Contains(err.Error(), "syntax error") {
 			t.Errorf("a flake with an error: %v", err)
 		}
 
 		locked := filepath.Dir(writeFile(t, "flake.nix", `{ inputs.other = { url = "path:`+broken+`"; flake = false; }; outputs = _: { }; }`))
-		if _, _, err := accepting.FlakeConfig(t.Context(), "path:"+locked); err != nil {
+		if _, _, err := n.FlakeConfig(t.Context(), "path:"+locked); err != nil {
 			t.Error(err)
 		}
 		if _, err := os.Stat(filepath.Join(locked, "flake.lock")); err == nil {
@@ -147,12 +139,36 @@ func TestFlakeConfig(t *testing.T) {
 			}
 		}
 		for flake, want := range map[string]string{root: "root", sub: "sub", "git+file://" + root + "?dir=a/b": "sub"} {
-			substituters, _, err := accepting.FlakeConfig(t.Context(), flake)
+			substituters, _, err := n.FlakeConfig(t.Context(), flake)
 			if err != nil || !slices.Equal(substituters, []string{"file:///" + want}) {
 				t.Errorf("%s: %q, %v", flake, substituters, err)
 			}
 		}
 	})
+}
+
+func TestAcceptsFlakeConfig(t *testing.T) {
+	eachImplementation(t, func(t *testing.T, n *Nix) {
+		if n.AcceptsFlakeConfig() || !configured(t, "accept-flake-config = true").AcceptsFlakeConfig() {
+			t.Error("the setting does not count")
+		}
+	})
+}
+
+// A flake names only binary caches whose paths need signatures, and that write nothing.
+func TestBinaryCache(t *testing.T) {
+	for address, good := range map[string]bool{
+		"https://cache.example.org": true, "https://trusted.example.org/a?priority=30": true, "s3://bucket?region=eu&endpoint=minio.example.org&scheme=https": true,
+		"file:///srv/cache": true, "http://127.0.0.1:8080/?want-mass-query=1": true,
+		"https://a?trusted=true": false, "https://a?trusted=yes": false, "https://a?%74rusted=1": false, "https://a?priority=1;trusted=1": false,
+		"https://a?local-nar-cache=/etc": false, "s3://a?profile=admin": false, "https://a?secret-key=/a": false, "https://a?priority=%zz": false,
+		"ssh://host": false, "ssh-ng://host": false, "daemon": false, "local": false, "local://": false, "unix:///a": false, "/srv/store": false,
+		"--plugin-files": false, "https://a b": false, "dummy://": false, "": false,
+	} {
+		if err := binaryCache(address); (err == nil) != good {
+			t.Errorf("%q: %v", address, err)
+		}
+	}
 }
 
 func TestPublicKey(t *testing.T) {
