@@ -359,7 +359,13 @@ func (d *evaluation) flakeRoots(attr string) []root {
 	r := newRoot(attr, true)
 	if len(r.Path) == 0 {
 		var roots []root
-		for _, output := range defaultOutputs {
+		outputs := slices.Clone(defaultOutputs)
+		for i := range d.globs {
+			if output, ok := d.globs[i].output(); ok && !slices.Contains(outputs, output) {
+				outputs = append(outputs, output)
+			}
+		}
+		for _, output := range outputs {
 			roots = append(roots, root{Path: []string{output}, Outputs: r.Outputs})
 		}
 		return roots

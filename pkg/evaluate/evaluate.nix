@@ -60,6 +60,7 @@ parts: # the other files by their names
 value:
 let
   inherit (builtins)
+    any
     attrNames
     concatMap
     elem
@@ -72,6 +73,7 @@ let
     intersectAttrs
     isAttrs
     isFunction
+    isList
     length
     partition
     seq
@@ -101,7 +103,7 @@ let
     hopeless
     meant
     ;
-  inherit (parts.schemas { inherit flake host systems; }) anything deep schemaOf;
+  inherit (parts.schemas { inherit flake host systems; }) below deep schemaOf;
   inherit
     (parts.targets {
       inherit text say;
@@ -164,7 +166,9 @@ let
   # whether only to list.
   walk =
     at: schema: v:
-    if schema ? omitted then
+    if schema ? otherwise && !(fits schema v) then
+      walk at schema.otherwise v
+    else if schema ? omitted then
       say "omit" (meant at.choice)
     else if schema ? of then
       children at schema.of (schema.keys or null) v
@@ -182,9 +186,9 @@ let
           null
       )
     else if isAttrs v && schema ? deep then
-      (if v.recurseForDerivations or true == false then null else children at deep null v)
+      (if v.recurseForDerivations or true == false then null else children at (_: deep) null v)
     else if isAttrs v && (schema.recurse or false || v.recurseForDerivations or false == true) then
-      children at anything null v
+      children at below null v
     else
       seq (if at.choice.taken && schema.named or false then say "passed" (kindOf v) else null) (
         if isAttrs v && at.root.required && length at.position <= 2 then
@@ -196,23 +200,29 @@ let
           null
       );
 
+  # Whether a value is a set, and has the names that its schema is about.
+  fits =
+    schema: v:
+    isAttrs v && !(isDerivation v) && (!(isList schema.keys or null) || any (name: v ? ${name}) schema.keys);
+
   firsts = most: list: genList (elemAt list) (if length list < most then length list else most);
 
   children =
-    at: schema: keys: v:
+    at: of: keys: v:
     let
-      found = map (name: {
+      found = map (name: rec {
         inherit name;
         problem = badName name;
+        schema = of name;
         choice = chooseAll (choose at.choice name) (schema.suffix or [ ]);
-      }) (filter (name: name != "recurseForDerivations") (attrNames v));
-      inherit (partition (x: goes schema x.choice) found) right wrong;
+      }) (filter (name: name != "recurseForDerivations" && (!(isList keys) || elem name keys)) (attrNames v));
+      inherit (partition (x: goes x.schema x.choice) found) right wrong;
       foreign = x: keys == "systems" && !(elem x.name systems);
       native = filter (x: !(foreign x)) right;
       entered = filter (x: x.problem == null) native;
       unnameable = filter (x: x.problem != null && wants x) native;
       omitted = filter foreign right;
-      wants = x: x.choice.taken || schema ? of;
+      wants = x: x.choice.taken || expected x.schema;
       names = map (x: if x.problem == null then x.name else shorten longest x.name);
     in
     if !(isAttrs v) then
@@ -255,16 +265,16 @@ let
                 let
                   bounds = narrow at.bounds x.name;
                   position = at.position ++ [ x.name ];
-                  below = at // {
+                  here = at // {
                     inherit position bounds;
                     inherit (x) choice;
                     path = at.path ++ [ x.name ];
                   };
                 in
-                if bounds == null || elem position skip || at.list && !(schema ? of) then
+                if bounds == null || elem position skip || at.list && !(x.schema ? of) then
                   [ ]
                 else
-                  seq (announce below schema) (attempt at.list (walk below schema (call v.${x.name})))
+                  seq (announce here x.schema) (attempt at.list (walk here x.schema (call v.${x.name})))
               ) entered
             )
         );
@@ -273,9 +283,13 @@ let
     at: schema:
     say "at" {
       inherit (at) path;
-      wanted = at.choice.taken || schema ? of;
+      suffix = schema.suffix or [ ];
+      wanted = at.choice.taken || expected schema;
       alive = alive at.choice;
     };
+
+  # Whether there is a set, if anything.
+  expected = schema: schema ? of && !(schema ? otherwise);
 
   # Follows the path of a root. As in Nix, a name that is no output of the flake may be that of
   # a package.

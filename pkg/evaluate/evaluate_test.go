@@ -188,7 +188,7 @@ func TestInstallables(t *testing.T) {
 				"nixos nixosConfigurations.two build", "nixos nixosConfigurations.one build",
 			}},
 			{[]string{"#deploy.nodes.robot.profiles.system.path"}, []string{
-				"nixos deploy.nodes.robot.profiles.system.path build",
+				"nixos deploy.nodes.robot build",
 			}},
 			{[]string{"#hydraJobs"}, []string{"other hydraJobs.nested.deeply.job build", "other hydraJobs.top build"}},
 			{[]string{"#hydraJobs.nested.deeply"}, []string{"other hydraJobs.nested.deeply.job build"}},

@@ -149,6 +149,15 @@ func (g *glob) startsWild() bool {
 	return !ok || len(pieces) > 1
 }
 
+// output returns the output of a flake that a glob to include names in full.
+func (g *glob) output() (name string, ok bool) {
+	if g.Exclude || g.startsWild() {
+		return "", false
+	}
+	name = g.Rest[0].([]string)[0]
+	return name, name != ""
+}
+
 // mayBeIn reports whether the glob may match something in an output, as far as is known
 // without its evaluation.
 func (g *glob) mayBeIn(output string) bool {

@@ -333,13 +333,14 @@ func (p *pool) recordFailure(w *worker, s spot, err error) {
 		p.fail(&outputError{p.source.name, p.describe(err)})
 		return
 	}
-	t := p.failed(p.source, s.path, s.name, err)
+	path := s.targetPath()
+	t := p.failed(p.source, path, s.name, err)
 	if s.unavailable != nil && !t.Kind.IsHost() {
 		if reason, ok := refusedFor(t.Error, s.name, *s.unavailable, s.system); ok {
-			t = p.refused(p.source, s.path, s.name, s.system, reason)
+			t = p.refused(p.source, path, s.name, s.system, reason)
 		}
 	}
-	p.records = append(p.records, record{at: s.at, path: s.path, target: t})
+	p.records = append(p.records, record{at: s.at, path: path, target: t})
 }
 
 // recordLost records all items of a span, or those below a position, as failed, because an

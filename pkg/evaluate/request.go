@@ -149,7 +149,10 @@ func (d *evaluation) nothingFound() error {
 	case d.o.File != "":
 		return requestf("there is nothing to build in %s: it has no derivation, nor a set of them that says recurseForDerivations. Name an attribute with -A", what)
 	}
-	return requestf("there is nothing to build in %s: it has none of %s. Name an attribute, such as .#hydraJobs", what, strings.Join(defaultOutputs, ", "))
+	if slices.ContainsFunc(d.o.Installables, func(installable string) bool { return strings.Contains(installable, "#") }) {
+		return requestf("there is nothing to build in %s: no derivation or host is in it. Name another attribute", what)
+	}
+	return requestf("there is nothing to build in %s: it has none of %s. Name an attribute, such as .#hydraJobs, .#deploy or .#colmenaHive", what, strings.Join(defaultOutputs, ", "))
 }
 
 // closedNames returns attribute paths that the user could name next: those in sets that were

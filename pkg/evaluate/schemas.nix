@@ -6,6 +6,7 @@
 }: # see evaluate.nix
 let
   inherit (builtins)
+    attrNames
     filter
     foldl'
     head
@@ -13,12 +14,17 @@ let
     tail
     ;
 
-  hosts = suffix: { of = { inherit suffix; }; };
-  perSystem = of: {
-    inherit of;
+  # The values in a set: of returns the schema of a name, keys are the names that count.
+  hosts = suffix: { of = _: { inherit suffix; }; };
+  perSystem = schema: {
+    of = _: schema;
     keys = "systems";
   };
-  every = of: { inherit of; };
+  every = schema: { of = _: schema; };
+  only = schemas: {
+    of = name: schemas.${name} or asked;
+    keys = attrNames schemas;
+  };
   anything = {
     recurse = false;
   };
@@ -37,7 +43,8 @@ let
     deep = true;
     named = true;
   };
-  outputs = {
+  # The sets of hosts, which may be anywhere.
+  fleets = {
     nixosConfigurations = hosts host;
     darwinConfigurations =
       if filter (s: match ".*-darwin" s != null) systems != [ ] then
@@ -45,8 +52,31 @@ let
       else
         { omitted = true; };
     homeConfigurations = hosts [ "activationPackage" ];
-    packages = perSystem (every item);
-    legacyPackages = perSystem (every (item // { named = false; }));
+    deploy = only { nodes = every (only { profiles = hosts [ "path" ]; }); }; # deploy-rs
+    colmenaHive = only { nodes = hosts host; };
+  };
+  # The schema of a name that may be such a set. What does not fit, such as a package of that name,
+  # has another schema.
+  orFleet =
+    otherwise: name:
+    let
+      fleet = fleets.${name};
+    in
+    if !(fleets ? ${name}) then
+      otherwise
+    else if fleet ? of then
+      fleet
+      // {
+        inherit otherwise;
+        of = n: fleet.of n // { inherit otherwise; };
+      }
+    else
+      fleet;
+  outputs = fleets // {
+    deploy = orFleet asked "deploy";
+    colmenaHive = orFleet asked "colmenaHive";
+    packages = perSystem { of = orFleet item; };
+    legacyPackages = perSystem { of = orFleet (item // { named = false; }); };
     checks = perSystem (every check);
     devShells = perSystem (every item);
     formatter = perSystem item;
@@ -59,9 +89,18 @@ let
     if !flake || path == [ ] then
       asked
     else
-      foldl' (schema: _: schema.of or (if schema ? deep then deep else asked)) (outputs.${head path} or asked
-      ) (tail path);
+      foldl' (
+        schema: name:
+        if schema ? of then
+          schema.of name
+        else if schema ? deep then
+          deep
+        else
+          fleets.${name} or asked
+      ) (outputs.${head path} or asked) (tail path);
 in
 {
-  inherit anything deep schemaOf;
+  inherit deep schemaOf;
+  # The schema of a name in a set that is entered and not known.
+  below = if flake then orFleet anything else _: anything;
 }

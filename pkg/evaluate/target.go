@@ -282,21 +282,36 @@ func (d *evaluation) arguments() string {
 	return set.String()
 }
 
-// hostNames are the names of derivations of whole hosts, under any attribute.
-var hostNames = []struct {
+// A hostName is how the names of derivations of whole hosts begin, under any attribute.
+type hostName struct {
 	prefix string
 	kind   job.Kind
-}{
+}
+
+var hostNames = []hostName{
 	{"nixos-system-", job.NixOS},
 	{"darwin-system-", job.Darwin},
 	{"home-manager-generation", job.Home},
 }
 
-// fullPath returns the attribute path of a target. The walker reports only the beginning of it
-// for a host that fails early.
+// hostPath returns the path of a host's target below its configuration.
+func hostPath(attr string) []string {
+	path := SplitAttr(attr)
+	switch len(path) {
+	case 0:
+		path = []string{"toplevel"}
+		fallthrough
+	case 1:
+		return append([]string{"config", "system", "build"}, path...)
+	}
+	return path
+}
+
+// fullPath returns the attribute path of a target. An evaluator that ended early knows only the
+// beginning of it for a host.
 func (d *evaluation) fullPath(path []string) []string {
 	if len(path) == 2 {
-		if _, ok := hostOutputs[path[0]]; ok {
+		if out, ok := hostOutputs[path[0]]; ok && out.within == "" {
 			return slices.Concat(path, d.hostSuffix(path[0]))
 		}
 	}
@@ -311,6 +326,28 @@ func (d *evaluation) hostSuffix(output string) []string {
 	return d.host
 }
 
+// hostIn returns the set of hosts that an attribute path leads through and the length of the
+// host's own path, if the path is that of a host's target.
+func (d *evaluation) hostIn(path []string) (set string, length int) {
+	for i, name := range path {
+		out, ok := hostOutputs[name]
+		if !ok {
+			continue
+		}
+		rest := path[i+1:]
+		if out.within != "" && (len(rest) == 0 || rest[0] != out.within) {
+			continue
+		} else if out.within != "" {
+			rest = rest[1:]
+		}
+		suffix := d.hostSuffix(name)
+		if len(rest) == 1+len(suffix) && slices.EqualFunc(rest[1:], suffix, func(name, want string) bool { return want == anyName || name == want }) {
+			return name, len(path) - len(suffix)
+		}
+	}
+	return "", 0
+}
+
 // classify returns a target with names and kind by its attribute path and the derivation's name.
 func (d *evaluation) classify(path []string, drvName string) job.Target {
 	path = d.fullPath(path)
@@ -319,7 +356,6 @@ func (d *evaluation) classify(path []string, drvName string) job.Target {
 		path = []string{drvName}
 	}
 	t.Name = JoinAttr(path)
-	top := path[0]
 	host := func(kind job.Kind, name []string) {
 		t.Kind = kind
 		t.Name = JoinAttr(name)
@@ -327,23 +363,29 @@ func (d *evaluation) classify(path []string, drvName string) job.Target {
 			t.Host = strconv.Quote(t.Host)
 		}
 	}
-	switch top {
-	case "packages", "legacyPackages":
+	drvName = strings.TrimPrefix(drvName, "activatable-") // of deploy-rs
+	named := slices.IndexFunc(hostNames, func(h hostName) bool { return strings.HasPrefix(drvName, h.prefix) })
+	set, length := d.hostIn(path)
+	top, known := hostOutputs[path[0]]
+	kind := hostOutputs[set].kind
+	switch {
+	case set == "deploy":
+		if named >= 0 {
+			kind = hostNames[named].kind
+		}
+		host(kind, path[:length])
+		t.Node = t.Name
+		if name := path[length+1]; name != mainProfile {
+			t.Name = JoinAttr(path[:len(path)-1])
+		}
+	case set != "":
+		host(kind, path[:length])
+	case path[0] == "packages", path[0] == "legacyPackages":
 		t.Kind = job.Package
-	case "checks":
+	case path[0] == "checks":
 		t.Kind = job.Check
-	default:
-		if out, ok := hostOutputs[top]; ok {
-			if slices.Equal(path[min(2, len(path)):], d.hostSuffix(top)) {
-				host(out.kind, path[:2])
-			}
-			break
-		}
-		for _, h := range hostNames {
-			if strings.HasPrefix(drvName, h.prefix) {
-				host(h.kind, machine(path))
-			}
-		}
+	case named >= 0 && (!known || top.within != ""):
+		host(hostNames[named].kind, machine(path))
 	}
 	return t
 }
@@ -366,26 +408,25 @@ func machine(path []string) []string {
 	return path
 }
 
-// hostOutputs are the outputs of a flake that hold hosts, and what follows the
-// host's name in the attribute path of its target.
+// anyName stands for one name in a suffix.
+const anyName = "*"
+
+// profile is the path from a node of deploy-rs to a profile, which is one of several: what is
+// activated on the node, and mainProfile is its system.
+var profile = []string{"profiles", anyName, "path"}
+
+const mainProfile = "system"
+
+// hostOutputs are the sets that hold hosts, in the outputs of a flake and below them, or in the
+// set within one, and what follows the host's name in the attribute path of its target.
 var hostOutputs = map[string]struct {
 	kind   job.Kind
+	within string
 	suffix []string // nil: from the options
 }{
-	"nixosConfigurations":  {job.NixOS, nil},
-	"darwinConfigurations": {job.Darwin, []string{"system"}},
-	"homeConfigurations":   {job.Home, []string{"activationPackage"}},
-}
-
-// hostPath returns the path of a host's target below its configuration.
-func hostPath(attr string) []string {
-	path := SplitAttr(attr)
-	switch len(path) {
-	case 0:
-		path = []string{"toplevel"}
-		fallthrough
-	case 1:
-		return append([]string{"config", "system", "build"}, path...)
-	}
-	return path
+	"nixosConfigurations":  {job.NixOS, "", nil},
+	"darwinConfigurations": {job.Darwin, "", []string{"system"}},
+	"homeConfigurations":   {job.Home, "", []string{"activationPackage"}},
+	"deploy":               {job.NixOS, "nodes", profile},
+	"colmenaHive":          {job.NixOS, "nodes", nil},
 }

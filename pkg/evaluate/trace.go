@@ -25,6 +25,7 @@ type (
 		Wanted bool     `json:"wanted"` // by a glob, or a set that globs may match something in
 		Alive  []int    `json:"alive"`  // globs that may match something below
 		Hits   []int    `json:"hits"`   // globs that match here
+		Suffix []string `json:"suffix"` // of the path, to the target
 		// Shadowed says that the path of a root is also that of a package.
 		Shadowed bool `json:"shadowed"`
 	}
@@ -175,7 +176,7 @@ func (w *worker) event(kind string, data []byte) (err error) {
 		if e, err = read[namedEvent](data); err != nil {
 			return err
 		}
-		w.path, w.name, w.system = e.Path, e.Name, p.runnerSystem(e.System)
+		w.path, w.suffix, w.name, w.system = e.Path, nil, e.Name, p.runnerSystem(e.System)
 	case "unavailable":
 		var at string
 		if at, err = read[string](data); err != nil {
@@ -205,6 +206,7 @@ func (w *worker) event(kind string, data []byte) (err error) {
 		if why, err = read[string](data); err != nil || w.listing { // it is reported again
 			return err
 		}
+		w.path = w.targetPath()
 		w.record(p.failed(p.source, w.path, w.name, errors.New(why)))
 	case "refused":
 		var reason string
@@ -295,7 +297,7 @@ func (w *worker) hit(data []byte) error {
 // announced notes the attribute that the evaluator is at from now on.
 func (w *worker) announced(at position, e atEvent) {
 	p := w.pool
-	w.spot = spot{at: at, path: e.Path, wanted: e.Wanted, alive: e.Alive}
+	w.spot = spot{at: at, path: e.Path, suffix: e.Suffix, wanted: e.Wanted, alive: e.Alive}
 	if w.begun && p.startTime == 0 {
 		p.startTime = time.Since(w.started)
 	}

@@ -28,6 +28,7 @@ func (s *span) before(all []position) []position {
 type spot struct {
 	at     position
 	path   []string // as the user sees it
+	suffix []string // from there to the target, until that is named
 	wanted bool
 	alive  []int  // globs that may match something below
 	name   string // of the derivation, once it is known
@@ -37,6 +38,9 @@ type spot struct {
 	unavailable *string
 	told        int // number of its record, from 1
 }
+
+// targetPath returns the path of the target that is there, if there is one.
+func (s *spot) targetPath() []string { return slices.Concat(s.path, s.suffix) }
 
 // A worker is an evaluator.
 type worker struct {

@@ -35,6 +35,7 @@ func (t *Target) Check() error {
 		field("name", line(t.Name, MaxName)),
 		field("kind", t.Kind.check()),
 		field("host", valid.Line(t.Host, maxHost)),
+		field("node", valid.Line(t.Node, MaxName)),
 		field("state", t.checkState()),
 		field("system", optional(valid.System, t.System)),
 		field("drvPath", optional(valid.Derivation, t.DrvPath)),

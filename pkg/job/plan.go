@@ -99,6 +99,7 @@ type Target struct {
 	Name      string            `json:"name"` // Attr without parts that all of a kind share: nixosConfigurations.pi3
 	Kind      Kind              `json:"kind"`
 	Host      string            `json:"host,omitempty"` // of a Kind that is a host
+	Node      string            `json:"node,omitempty"` // Name of the host, if several targets may be for it
 	System    string            `json:"system,omitempty"`
 	DrvPath   string            `json:"drvPath,omitempty"`  // empty where nothing was instantiated: of StateFailed, and where it is Refused or NeedsSecret
 	Outputs   []string          `json:"outputs,omitempty"`  // the outputs wanted

@@ -123,6 +123,21 @@ func Entries(targets []job.Target, o Options) ([]job.Entry, error) {
 	return entries, nil
 }
 
+// hostKey returns the same text for targets that are for the same host.
+func hostKey(t *job.Target) string { return cmp.Or(t.Node, t.DrvPath) }
+
+// sameHost reports whether all targets are for the first one's host.
+func sameHost(targets []job.Target, numbers []int) bool {
+	first := &targets[numbers[0]]
+	own := map[string]bool{}
+	for _, n := range numbers {
+		if t := &targets[n]; hostKey(t) == hostKey(first) {
+			own[t.DrvPath] = true
+		}
+	}
+	return first.Kind.IsHost() && !slices.ContainsFunc(numbers, func(n int) bool { return !own[targets[n].DrvPath] })
+}
+
 // A group has the targets that may share entries: those of a system with the same labels of a
 // runner that is named for the target or for a feature that it needs.
 type group struct{ system, runner string }
@@ -131,18 +146,19 @@ func (g group) compare(other group) int {
 	return cmp.Or(cmp.Compare(g.system, other.system), cmp.Compare(g.runner, other.runner))
 }
 
-// members are the targets of a group, by derivation.
+// members are the targets of a group, by derivation; those of a host with several derivations
+// are by the first one.
 type members struct {
 	drvs  []string
 	byDrv [][]int        // the numbers of the targets of each
-	index map[string]int // index of a derivation
+	index map[string]int // by derivation or hostKey
 }
 
-func (m *members) add(drv string, n int) {
-	i, ok := m.index[drv]
+func (m *members) add(key, drv string, n int) {
+	i, ok := m.index[key]
 	if !ok {
 		i = len(m.drvs)
-		m.index[drv] = i
+		m.index[key] = i
 		m.drvs, m.byDrv = append(m.drvs, drv), append(m.byDrv, nil)
 	}
 	m.byDrv[i] = append(m.byDrv[i], n)
@@ -151,7 +167,11 @@ func (m *members) add(drv string, n int) {
 // groupTargets returns the targets to build by group, in the order of the groups: hosts, with all
 // targets of the same derivations, and all others.
 func groupTargets(targets []job.Target, runners Runners) (hosts, others []*members) {
-	hostDrvs := map[string]group{}
+	type hostOf struct {
+		group
+		key string
+	}
+	hostDrvs := map[string]hostOf{}
 	host, other := map[group]*members{}, map[group]*members{}
 	of := func(t *job.Target) group { return group{t.System, strings.Join(runners.named(t), ",")} }
 	in := func(groups map[group]*members, g group) *members {
@@ -166,15 +186,15 @@ func groupTargets(targets []job.Target, runners Runners) (hosts, others []*membe
 			if t.State != job.StateBuild || t.Kind.IsHost() != whole {
 				continue
 			}
-			g, isHost := hostDrvs[t.DrvPath]
+			h, isHost := hostDrvs[t.DrvPath]
 			switch {
 			case isHost:
-				host[g].add(t.DrvPath, n)
+				host[h.group].add(h.key, t.DrvPath, n)
 			case whole:
-				hostDrvs[t.DrvPath] = of(t)
-				in(host, of(t)).add(t.DrvPath, n)
+				hostDrvs[t.DrvPath] = hostOf{of(t), hostKey(t)}
+				in(host, of(t)).add(hostKey(t), t.DrvPath, n)
 			default:
-				in(other, of(t)).add(t.DrvPath, n)
+				in(other, of(t)).add(t.DrvPath, t.DrvPath, n)
 			}
 		}
 	}
@@ -191,7 +211,10 @@ func groupTargets(targets []job.Target, runners Runners) (hosts, others []*membe
 // groupName returns the name of a group: "packages and checks x86_64-linux 1/2".
 func groupName(targets []job.Target, group []int, i, count int) string {
 	first := &targets[group[0]]
-	if len(group) == 1 || first.Kind.IsHost() && !slices.ContainsFunc(group, func(n int) bool { return targets[n].DrvPath != first.DrvPath }) {
+	switch {
+	case sameHost(targets, group) && first.Node != "":
+		return first.Node
+	case len(group) == 1 || sameHost(targets, group):
 		return first.Name
 	}
 	var tops []string
@@ -228,7 +251,7 @@ func newEntry(name string, targets []job.Target, numbers []int, o Options) (job.
 		DrvPath:  first.DrvPath,
 		Outputs:  first.Outputs,
 	}
-	if first.Kind.IsHost() && !slices.ContainsFunc(numbers, func(n int) bool { return targets[n].DrvPath != first.DrvPath }) {
+	if sameHost(targets, numbers) {
 		e.Host = &first.Host
 	}
 	for _, n := range numbers {

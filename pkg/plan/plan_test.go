@@ -33,6 +33,12 @@ func packages(count int) []job.Target {
 	return targets
 }
 
+// node returns a target that is one of those for a host.
+func node(name string, t job.Target) job.Target {
+	t.Node = name
+	return t
+}
+
 func on(system string, t job.Target) job.Target {
 	t.System = system
 	return t
@@ -71,6 +77,16 @@ func TestEntries(t *testing.T) {
 			"what a host builds anyway goes with it",
 			[]job.Target{pkg(1, "checks.x86_64-linux.a"), host(1, "nixosConfigurations.a")},
 			[]string{"nixosConfigurations.a [1 0]"},
+		},
+		{
+			"all profiles of a host are one entry",
+			[]job.Target{
+				node("nodes.a", host(1, "nodes.a.backup")), node("nodes.b", host(1, "nodes.b")), node("nodes.a", host(3, "nodes.a")),
+				node("nodes.b", host(4, "nodes.b.home")), pkg(3, "packages.x86_64-linux.p"), node("nodes.c", host(5, "nodes.c.home")),
+				on("aarch64-linux", node("nodes.a", host(6, "nodes.a.arm"))),
+			},
+			// The derivation of the first of b is one of a.
+			[]string{"nodes.a [0 1 2 4]", "nodes.b [3]", "nodes.c [5]", "nodes.a (2) [6]"},
 		},
 		{
 			"hosts of the same name in different outputs",
