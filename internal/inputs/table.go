@@ -40,7 +40,7 @@ var All = []Input{
 	{Name: "push_timeout", Commands: []string{"build"}, Help: "how long a binary cache may take to receive what has come together"},
 	{Name: "substituters", Commands: []string{"discover", "build"}, Help: "further binary caches to fetch from, separated by spaces or commas"},
 	{Name: "trusted_public_keys", Commands: []string{"discover", "build"}, Help: "keys whose signature is enough to take a path, separated by spaces or commas, for substituters and for what you push without Attic or Cachix"},
-	{Name: "accept_flake_config", Commands: []string{"discover"}, Help: "whether to fetch from the binary caches in the nixConfig of the flakes, by their public keys, which build then does too; whoever can change flake.nix, in a pull request too, then chooses binary caches that the run trusts; other settings in nixConfig are ignored"},
+	{Name: "accept_flake_config", Commands: []string{"discover"}, Help: "whether to fetch from the binary caches in the nixConfig of the flakes, by their public keys, which build then does too; each author of a change to flake.nix, in a pull request too, then chooses binary caches that the run trusts; other settings in nixConfig are ignored"},
 	{Name: "nixpkgs", Commands: []string{"discover"}, Help: "the flake that the programs cachix and git-crypt come from where they are not on PATH; default: a commit of nixos-26.05, with its hash"},
 	{Name: "job", Commands: []string{"build"}, Help: "the entry, which is one row of the matrix, as JSON"},
 	{Name: "timeout", Commands: []string{"build"}, Help: "how long an entry may take; what is finished by then is pushed, and a rerun goes on from there; default: 5h20m on GitHub's own runners, no limit elsewhere"},

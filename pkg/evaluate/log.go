@@ -106,7 +106,7 @@ func (d *evaluation) logNoise() {
 	}
 	line := "ignoring settings in the flake's nixConfig: " + someOf(d.ignored)
 	if slices.ContainsFunc(d.ignored, func(setting string) bool { return slices.Contains(cacheSettings, setting) }) {
-		line += ". To fetch from its binary caches, set --accept-flake-config (input accept_flake_config): whoever can change flake.nix, in a pull request too, then chooses binary caches that the run trusts"
+		line += ". To fetch from its binary caches, set --accept-flake-config (input accept_flake_config): each author of a change to flake.nix, in a pull request too, then chooses binary caches that the run trusts"
 	}
 	d.o.Log(line)
 }
