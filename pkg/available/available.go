@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -17,21 +18,38 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// A Finder asks substituters. One that does not answer is asked once.
+// A Finder asks substituters. One that does not answer is asked once. The caller closes it.
 type Finder struct {
 	Nix          func() Asker    // as it is set now
 	Substituters func() []string // addresses of all that Nix fetches from
 	Log          Log
 
-	mute map[string]bool // substituters that do not answer
+	mute    map[string]bool // substituters that do not answer
+	inquiry Inquiry         // the last one, still open
+	of      string          // the substituters that it asks
 }
 
-// An Asker asks substituters about store paths, as [nix.Nix] does.
+// An Asker asks substituters about store paths.
 type Asker interface {
-	Substitutable(ctx context.Context, paths []string, substituters ...string) (map[string]bool, error)
+	Inquire(ctx context.Context, substituters ...string) (Inquiry, error)
 	TrustedPaths(ctx context.Context, paths []string, substituter string) (map[string]bool, error)
 	SubstitutableClosures(ctx context.Context, paths []string, substituters ...string) (map[string]bool, error)
 	Delivers(ctx context.Context, substituter, path string) (bool, error)
+}
+
+// An Inquiry asks the same substituters several times, as [nix.Inquiry] does.
+type Inquiry interface {
+	Substitutable(paths []string) (map[string]bool, error)
+	Close()
+}
+
+// With returns an Asker for a Nix.
+func With(n *nix.Nix) Asker { return asker{n} }
+
+type asker struct{ *nix.Nix }
+
+func (a asker) Inquire(ctx context.Context, substituters ...string) (Inquiry, error) {
+	return a.Nix.Inquire(ctx, substituters...)
 }
 
 // Log is where a person sees which substituters cannot be asked.
@@ -108,13 +126,40 @@ func (f *Finder) silent(err error) bool {
 	return true
 }
 
+// substitutable returns which of the paths, and of those that Nix would fetch with them, substituters
+// have. The connection for that stays open for the next question.
+func (f *Finder) substitutable(ctx context.Context, paths []string, substituters ...string) (map[string]bool, error) {
+	of := strings.Join(substituters, " ")
+	if f.inquiry == nil || f.of != of {
+		f.Close()
+		inquiry, err := f.Nix().Inquire(ctx, substituters...)
+		if err != nil {
+			return nil, err
+		}
+		f.inquiry, f.of = inquiry, of
+	}
+	offered, err := f.inquiry.Substitutable(paths)
+	if err != nil { // the connection may have ended
+		f.Close()
+	}
+	return offered, err
+}
+
+// Close ends the connection to the substituters, if one is open. The Finder can be used again.
+func (f *Finder) Close() {
+	if f.inquiry != nil {
+		f.inquiry.Close()
+		f.inquiry = nil
+	}
+}
+
 // ask adds to a place the paths that a substituter has, and has with a trusted signature if signed
 // is true.
 func (f *Finder) ask(ctx context.Context, p *Place, paths []string, substituter string, signed bool) error {
 	if len(paths) == 0 || f.mute[substituter] {
 		return nil
 	}
-	offered, err := f.Nix().Substitutable(ctx, paths, substituter)
+	offered, err := f.substitutable(ctx, paths, substituter)
 	if err != nil {
 		f.silent(err)
 		return err
@@ -231,7 +276,7 @@ func (f *Finder) Offered(ctx context.Context, paths []string) (map[string]bool, 
 	if len(paths) == 0 || len(from) == 0 {
 		return nil, nil
 	}
-	offered, err := f.Nix().Substitutable(ctx, paths, from...)
+	offered, err := f.substitutable(ctx, paths, from...)
 	if f.silent(err) {
 		f.Log.Warn("Not all substituters can be asked", err)
 		err = nil

@@ -28,9 +28,24 @@ type fake struct {
 	unsure error               // of each question for closures
 
 	asked map[string]int // how often, by substituter
+	open  int            // inquiries
 }
 
-func (f *fake) Substitutable(_ context.Context, _ []string, substituters ...string) (map[string]bool, error) {
+func (f *fake) Inquire(_ context.Context, substituters ...string) (Inquiry, error) {
+	f.open++
+	return &question{f, substituters}, nil
+}
+
+// question is an inquiry of a fake.
+type question struct {
+	*fake
+	substituters []string
+}
+
+func (q *question) Close() { q.open-- }
+
+func (q *question) Substitutable([]string) (map[string]bool, error) {
+	f, substituters := q.fake, q.substituters
 	offered := map[string]bool{}
 	err := f.err
 	for _, substituter := range substituters {
@@ -168,6 +183,33 @@ func TestDestination(t *testing.T) {
 				t.Errorf("%q has %q, with the warnings %q; want %q", got.Name, have, *log, test.want)
 			}
 		})
+	}
+}
+
+// Questions to the same substituters go to one inquiry, and none stays open.
+func TestOneInquiry(t *testing.T) {
+	f := &fake{has: map[string][]string{first: {"a"}}}
+	find, _ := finder(f, first)
+	for range 3 {
+		if _, err := find.Offered(t.Context(), []string{"a", "b"}); err != nil || f.open != 1 {
+			t.Errorf("%d are open, %v", f.open, err)
+		}
+	}
+	find.Substituted(t.Context(), []string{"a"})
+	if find.Destination(t.Context(), "ours", second, false, []string{"a"}); f.open != 1 || f.asked[first] != 4 || f.asked[second] != 1 {
+		t.Errorf("%d are open, asked %v", f.open, f.asked)
+	}
+	f.err = errors.New("it broke")
+	if _, err := find.Offered(t.Context(), []string{"a"}); err == nil || f.open != 0 {
+		t.Errorf("after an error, %d are open, %v", f.open, err)
+	}
+	f.err = nil
+	if _, err := find.Offered(t.Context(), []string{"a"}); err != nil || f.open != 1 {
+		t.Errorf("then, %d are open, %v", f.open, err)
+	}
+	find.Close()
+	if find.Close(); f.open != 0 {
+		t.Errorf("at the end, %d are open", f.open)
 	}
 }
 

@@ -122,7 +122,7 @@ func (w *Worker) Work(ctx context.Context, e *job.Entry, result *job.Result) {
 
 // finder asks the substituters of this machine's Nix.
 func (w *Worker) finder() *available.Finder {
-	return &available.Finder{Nix: func() available.Asker { return w.Env.Nix }, Substituters: w.Env.Substituters, Log: w.Log}
+	return &available.Finder{Nix: func() available.Asker { return available.With(w.Env.Nix) }, Substituters: w.Env.Substituters, Log: w.Log}
 }
 
 func allOK(result *job.Result) bool {

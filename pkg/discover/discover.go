@@ -105,7 +105,7 @@ func Open(ctx context.Context, host *access.Host, docs *documents.Store, runner 
 		}
 	}
 	d := &Discovery{Options: o, Env: env, host: host, docs: docs, hooks: runner, log: log}
-	d.finder = &available.Finder{Nix: func() available.Asker { return env.Remember(answers) }, Substituters: env.Substituters, Log: log}
+	d.finder = &available.Finder{Nix: func() available.Asker { return available.With(env.Remember(answers)) }, Substituters: env.Substituters, Log: log}
 	var attr string // that is being evaluated
 	e := &d.Evaluate
 	e.System = env.System
@@ -156,6 +156,7 @@ func (d *Discovery) Plan(ctx context.Context) (*job.Plan, error) {
 		return nil, err
 	}
 	defer lock()
+	defer d.finder.Close()
 	d.docs.Trust.Heads = d.heads(ctx)
 	d.decideFlakeConfig(ctx)
 	s := d.source(ctx)

@@ -104,7 +104,7 @@ func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
 		"Nix.Valid":                 {fn: n.Valid, args: []any{[]string{aPath}}},
 		"Nix.Substitute":            {fn: func(ctx context.Context, paths ...string) error { return n.Substitute(ctx, nil, paths...) }, args: []any{[]string{aPath}}},
 		"Nix.Outputs":               {fn: n.Outputs, args: []any{[]string{aDrv}}},
-		"Nix.Substitutable":         {fn: n.Substitutable, args: []any{[]string{aPath}, []string{"https://a"}}},
+		"Nix.Inquire":               {fn: n.substitutable, args: []any{[]string{aPath}, []string{"https://a"}}},
 		"Nix.TrustedPaths":          {fn: n.TrustedPaths, args: []any{[]string{aPath}, "https://a"}},
 		"Nix.Forecast":              {fn: n.Forecast, args: []any{[]string{aDrv + "!out"}}},
 		"Nix.SubstitutableClosures": {fn: n.SubstitutableClosures, args: []any{[]string{aPath}, []string{"https://a"}}},

@@ -17,6 +17,7 @@ import (
 
 	"github.com/nix-community/go-nix/pkg/wire"
 
+	"github.com/org/nix-matrix/internal/child"
 	"github.com/org/nix-matrix/internal/valid"
 	"github.com/org/nix-matrix/pkg/text"
 )
@@ -35,6 +36,7 @@ const (
 	opQueryAllValidPaths       = 23
 	opQueryPathInfo            = 26
 	opQueryValidPaths          = 31
+	opQueryMissing             = 40
 	opQueryDerivationOutputMap = 41
 	opAddMultipleToStore       = 44
 
@@ -56,7 +58,8 @@ type Daemon struct {
 	close func() error
 
 	trust      Trust
-	signatures bool // paths from an untrusted user need signatures
+	signatures bool         // paths from an untrusted user need signatures
+	log        func(string) // is called with what the server logs; nil drops it
 
 	mu     sync.Mutex // held from a request to the end of its answer
 	in     io.WriteCloser
@@ -67,8 +70,17 @@ type Daemon struct {
 
 // Connect opens a connection. The context ends it, as Close does.
 func (n *Nix) Connect(ctx context.Context) (*Daemon, error) {
-	d := &Daemon{stderr: tail{limit: 4 << 10}, signatures: n.requiresSignatures()}
-	cmd := n.command(ctx, "nix-daemon", args("--stdio"))
+	d, err := n.connect(ctx, n.command(ctx, "nix-daemon", args("--stdio")), nil)
+	if err != nil && d != nil {
+		return nil, n.unreachable(d, err)
+	}
+	return d, err
+}
+
+// connect opens a connection to a prepared program. log is called with what the server logs,
+// unless it is nil. If the program has started, a failed connection is returned with the error.
+func (n *Nix) connect(ctx context.Context, cmd *child.Cmd, log func(string)) (*Daemon, error) {
+	d := &Daemon{stderr: tail{limit: 4 << 10}, signatures: n.requiresSignatures(), log: log}
 	cmd.Stderr = &d.stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -95,7 +107,7 @@ func (n *Nix) Connect(ctx context.Context) (*Daemon, error) {
 	})
 	if err := d.hello(); err != nil {
 		_ = d.Close()
-		return nil, n.unreachable(d, err)
+		return d, err
 	}
 	return d, nil
 }
@@ -320,7 +332,10 @@ func (d *Daemon) messages() error {
 		case messageLast:
 			return nil
 		case messageNext:
-			err = d.skip("s")
+			var said string
+			if said, err = wire.ReadString(d.r, maxString); err == nil && d.log != nil {
+				d.log(said)
+			}
 		case messageStart:
 			err = d.skip("nnnsfn")
 		case messageStop:

@@ -230,7 +230,7 @@ func TestCopyAsksAnew(t *testing.T) {
 			}
 			offered := func(want bool) {
 				t.Helper()
-				got, err := n.Substitutable(t.Context(), []string{outs["second"]}, cache.address)
+				got, err := n.substitutable(t.Context(), []string{outs["second"]}, cache.address)
 				if err != nil || got[outs["second"]] != want {
 					t.Errorf("%s offers it: %v, %v, want %t", cache.address, got, err, want)
 				}

@@ -109,17 +109,6 @@ func noAnswerError(stderr string, substituters []string) error {
 	return e
 }
 
-// Substitutable returns which of the paths, and of the paths that Nix would fetch with them, a
-// substituter has. It takes no account of the local store, nor of signatures: see TrustedPaths.
-// If substituters don't answer, the error is a *NoAnswerError.
-func (n *Nix) Substitutable(ctx context.Context, paths []string, substituters ...string) (map[string]bool, error) {
-	stderr, err := n.dryRun(ctx, asked, paths, substituters)
-	if err != nil {
-		return nil, err
-	}
-	return parseDryRun(stderr, " will be fetched "), noAnswerError(stderr, substituters)
-}
-
 // lastWarning returns the last warning in Nix's stderr.
 func lastWarning(stderr string) string {
 	const longest = 300
@@ -132,37 +121,19 @@ func lastWarning(stderr string) string {
 	return last[:min(len(last), longest)]
 }
 
-// dryRun asks Nix which paths it would fetch into an empty store, and returns its stderr.
-func (n *Nix) dryRun(ctx context.Context, how []Option, paths, substituters []string) (string, error) {
-	empty, err := os.MkdirTemp("", "nix-matrix-empty-")
-	if err != nil {
-		return "", err
-	}
-	defer removeAll(empty)
-	// Nix refuses a directory behind a symlink, as it is on macOS.
-	if empty, err = filepath.EvalSymlinks(empty); err != nil {
-		return "", err
-	}
-	var all bytes.Buffer
-	for _, piece := range chunks(paths) {
-		with := n.asking(how).settings(Set("substituters", substituters...)).add("--store").checked(valid.Address, empty)
-		cmd := n.query(ctx, "nix-store", with.add("--realise", "--dry-run").operands(valid.StorePath, piece...))
-		cmd.Stderr = &all
-		if err := n.run(cmd); err != nil {
-			return "", fmt.Errorf("cannot query the substituters: %w", redactErr(err, substituters...))
-		}
-	}
-	return all.String(), nil
-}
-
 // SubstitutableClosures returns the paths whose whole closures the substituters have together.
 // If substituters don't answer, the error is a *NoAnswerError.
 func (n *Nix) SubstitutableClosures(ctx context.Context, paths []string, substituters ...string) (map[string]bool, error) {
-	stderr, err := n.dryRun(ctx, recently, paths, substituters)
+	q, err := n.inquire(ctx, recently, substituters)
 	if err != nil {
 		return nil, err
 	}
-	fetched, lacking := parseDryRun(stderr, " will be fetched "), parseDryRun(stderr, "don't know how to build these paths")
+	fetched, lacking, err := q.missing(paths)
+	q.Close()
+	mute := q.noAnswer()
+	if err != nil {
+		return nil, err
+	}
 	var known map[string]PathInfo
 	if len(lacking) > 0 {
 		if known, err = n.substitutableInfo(ctx, fetched, substituters); err != nil {
@@ -191,7 +162,7 @@ func (n *Nix) SubstitutableClosures(ctx context.Context, paths []string, substit
 			whole[path] = true
 		}
 	}
-	return whole, noAnswerError(stderr, substituters)
+	return whole, mute
 }
 
 // substitutableInfo returns the metadata of the paths that the substituters have.

@@ -168,7 +168,7 @@ func TestNoAnswer(t *testing.T) {
 					}
 				}
 			})
-			for what, ask := range map[string]func(context.Context, []string, ...string) (map[string]bool, error){"Substitutable": n.Substitutable, "SubstitutableClosures": n.SubstitutableClosures} {
+			for what, ask := range map[string]func(context.Context, []string, ...string) (map[string]bool, error){"Substitutable": n.substitutable, "SubstitutableClosures": n.SubstitutableClosures} {
 				got, err := ask(t.Context(), paths, mute+"/?priority=10", "file://"+dir)
 				var without *NoAnswerError
 				if !errors.As(err, &without) || len(without.Substituters) != 1 || without.Substituters[0] != mute+"/?priority=10" || !got[outs["third"]] || got[outs["absent"]] {

@@ -89,7 +89,7 @@ func TestQueries(t *testing.T) {
 		requisites, err := n.Requisites(ctx)
 		infos, infoErr := n.FullInfo(ctx)
 		valid, validErr := n.Valid(ctx)
-		offered, offeredErr := n.Substitutable(ctx, nil, substituter)
+		offered, offeredErr := n.substitutable(ctx, nil, substituter)
 		_, copyErr := n.Copy(ctx, substituter, nil)
 		if err := errors.Join(err, infoErr, validErr, offeredErr, copyErr); err != nil || len(requisites)+len(infos)+len(valid)+len(offered) > 0 {
 			t.Errorf("of nothing: %v, %v, %v, %v, %v", requisites, infos, valid, offered, err)

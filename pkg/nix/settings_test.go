@@ -22,9 +22,9 @@ func TestParseUnpacked(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := map[string]int64{"one": 0, "several": 0, "some": 0, "none": 0, "build": 0} // printed as 0.00 MiB
+		want := map[string]int64{"fetched": 0, "unknown": 0, "build": 0} // printed as 0.00 MiB
 		if version == "2.34" {
-			want = map[string]int64{"one": 102, "several": 307, "some": 102, "none": 0, "build": 102}
+			want = map[string]int64{"fetched": 307, "unknown": 0, "build": 102}
 		}
 		got := map[string]int64{}
 		for _, f := range archive.Files {

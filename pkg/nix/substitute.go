@@ -85,14 +85,13 @@ func (n *Nix) ToBuild(ctx context.Context, outputs []string) ([]string, error) {
 		if err := n.run(cmd); err != nil {
 			return nil, fmt.Errorf("cannot ask Nix for the derivations to build: %w", err)
 		}
-		maps.Copy(built, parseDryRun(stderr.String(), " will be built:"))
+		maps.Copy(built, parseDryRun(stderr.String()))
 	}
 	return slices.Sorted(maps.Keys(built)), nil
 }
 
-// parseDryRun returns the paths that a dry run lists under a heading, such as
-// " will be fetched ".
-func parseDryRun(stderr, heading string) map[string]bool {
+// parseDryRun returns the derivations that a dry run lists as those that would be built.
+func parseDryRun(stderr string) map[string]bool {
 	listed := map[string]bool{}
 	within := false
 	for line := range strings.Lines(text.Plain(stderr)) {
@@ -100,7 +99,7 @@ func parseDryRun(stderr, heading string) map[string]bool {
 		path, indented := strings.CutPrefix(line, "  /nix/store/")
 		switch {
 		case !indented:
-			within = strings.Contains(line, heading)
+			within = strings.Contains(line, " will be built:")
 		case within:
 			listed["/nix/store/"+path] = true
 		}

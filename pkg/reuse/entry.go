@@ -63,6 +63,7 @@ func (e *EntryCache) Restore(ctx context.Context, n *nix.Nix, finder *available.
 func (e *EntryCache) bring(ctx context.Context, n *nix.Nix, finder *available.Finder, targets []realise.Target, result *job.Result) error {
 	ctx, done := context.WithCancel(ctx) // ends an engine that is not used
 	defer done()
+	defer finder.Close()
 	_ = e.loading.Wait()
 	e.index = e.cache.restorable(e.index, e.Accept)
 	if len(e.index.Packs) == 0 && e.policy != storecache.All { // that policy saves what the build needs, too

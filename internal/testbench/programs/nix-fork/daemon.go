@@ -28,6 +28,7 @@ var requests = map[uint64]string{
 	23: "",    // QueryAllValidPaths
 	26: "s",   // QueryPathInfo
 	31: "ln",  // QueryValidPaths
+	40: "l",   // QueryMissing
 	41: "s",   // QueryDerivationOutputMap
 	44: "nnf", // AddMultipleToStore
 }
