@@ -281,7 +281,7 @@ func (c *rootCause) message() []string {
 
 // Nix's phrases around the statement of an error.
 var (
-	cannotBuild = regexp.MustCompile(`^Cannot build '.*'\.$`)
+	cannotBuild = regexp.MustCompile(`^Cannot build '(.*)'\.$`)
 	outputPaths = regexp.MustCompile(`^ *(?:Output paths:|/nix/store/\S+)$`)
 	itself      = regexp.MustCompile(`(?:: | (?:for |of |in )?(?:fixed-output derivation )?)?['"]?\x00['"]?`) // NUL is the derivation
 )
@@ -304,8 +304,11 @@ func (c *rootCause) statement() (reason string, detail []string) {
 	if rest, ok := strings.CutPrefix(reason, "error: "); ok && reason != text.Line(c.drv) {
 		reason = rest
 	}
-	if cannotBuild.MatchString(reason) && len(detail) > 0 && strings.HasPrefix(text.Line(detail[0]), "Reason: ") {
+	if m := cannotBuild.FindStringSubmatch(reason); m != nil && len(detail) > 0 && strings.HasPrefix(text.Line(detail[0]), "Reason: ") {
 		reason, detail = strings.TrimPrefix(text.Line(detail[0]), "Reason: "), detail[1:]
+		if c.evaluation { // an import from that derivation
+			reason = job.DrvName(m[1]) + ": " + reason
+		}
 	}
 	if drv := text.Line(c.drv); drv != "" {
 		reason = itself.ReplaceAllLiteralString(strings.ReplaceAll(reason, drv, "\x00"), "")
