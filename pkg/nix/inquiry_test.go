@@ -80,7 +80,7 @@ func TestInquiryError(t *testing.T) {
 	}
 }
 
-// What Nix logs meanwhile is bounded.
+// The log of an Inquiry is bounded.
 func TestLimitedBuffer(t *testing.T) {
 	var b limitedBuffer
 	for range 100 {
