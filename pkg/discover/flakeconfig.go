@@ -23,7 +23,10 @@ func (d *Discovery) decideFlakeConfig(ctx context.Context) {
 		return
 	}
 	d.flakeConfig, d.Evaluate.UsesFlakeCaches = true, true
-	if err := d.Env.Distrust(ctx); d.AcceptFlakeConfig && errors.Is(err, nix.ErrUntrusted) {
+	if !d.AcceptFlakeConfig {
+		return
+	}
+	if err := d.Env.Distrust(ctx); errors.Is(err, nix.ErrUntrusted) {
 		d.log.Warn("The input accept_flake_config has no effect", fmt.Errorf("%w: it ignores public keys and substituters that its own settings don't name", err))
 	}
 }
