@@ -37,8 +37,20 @@ func TestFailuresElsewhere(t *testing.T) {
 		{DrvPath: drv("x"), Error: "boom", Entry: "helper 1", URL: "https://example.org/1"},
 		{DrvPath: drv("y"), Error: "bang", Log: []string{"a"}, NixLog: true},
 	}}
-	want := []string{"  boom\n  It failed in the job of helper 1 https://example.org/1", "  bang\n  > a\n  Its log: nix log " + drv("y")}
+	const elsewhere = "boom\nIt failed in the job of helper 1 https://example.org/1"
+	want := []string{"  boom\n  It failed in the job of helper 1 https://example.org/1", "  bang\n  Its log: nix log " + drv("y")}
 	if diff := cmp.Diff(want, ResultDetails(r, false)); diff != "" {
+		t.Error(diff)
+	}
+	// GitHub shows annotations in the log of the job too.
+	if got := ResultDetails(r, true); len(got) > 0 {
+		t.Errorf("the log repeats %q", got)
+	}
+	annotations := []Annotation{
+		{Level: "error", Title: "x", Message: elsewhere},
+		{Level: "error", Title: "y", Message: "bang\n> a\nIts log: nix log " + drv("y")},
+	}
+	if diff := cmp.Diff(annotations, ResultAnnotations(r)); diff != "" {
 		t.Error(diff)
 	}
 }

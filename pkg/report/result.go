@@ -37,10 +37,22 @@ func ResultDetails(r *job.Result, annotated bool) []string {
 			all = append(all, indent(t.Attr+": "+targetFailure(r, t, false)))
 		}
 	}
-	for i := range r.Failures {
-		if f := &r.Failures[i]; len(r.Targets) == 0 {
-			all = append(all, indent(targetFailure(r, &job.TargetResult{Error: f.Error, Log: f.Log, Cause: f.DrvPath}, true)))
+	for _, t := range helperFailures(r) {
+		if !annotated {
+			all = append(all, indent(targetFailure(r, &t, false)))
 		}
+	}
+	return all
+}
+
+// helperFailures returns the failures of a helper, which has no targets, as if each were a target.
+func helperFailures(r *job.Result) []job.TargetResult {
+	if len(r.Targets) > 0 {
+		return nil
+	}
+	all := make([]job.TargetResult, len(r.Failures))
+	for i, f := range r.Failures {
+		all[i] = job.TargetResult{Attr: job.DrvName(f.DrvPath), Error: f.Error, Log: f.Log, Cause: f.DrvPath, File: f.File, Line: f.Line}
 	}
 	return all
 }
@@ -58,6 +70,9 @@ func ResultAnnotations(r *job.Result) []Annotation {
 			all = append(all, Annotation{Level: "error", Title: t.Attr, Message: targetFailure(r, t, !logged[t.Cause]), File: t.File, Line: t.Line})
 			logged[t.Cause] = true
 		}
+	}
+	for _, t := range helperFailures(r) {
+		all = append(all, Annotation{Level: "error", Title: t.Attr, Message: targetFailure(r, &t, true), File: t.File, Line: t.Line})
 	}
 	return all
 }
