@@ -105,6 +105,7 @@ func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
 		"Nix.Substitute":            {fn: func(ctx context.Context, paths ...string) error { return n.Substitute(ctx, nil, paths...) }, args: []any{[]string{aPath}}},
 		"Nix.Outputs":               {fn: n.Outputs, args: []any{[]string{aDrv}}},
 		"Nix.Inquire":               {fn: n.substitutable, args: []any{[]string{aPath}, []string{"https://a"}}},
+		"Inquiry.Substitutable":     {fn: n.substitutable, args: []any{[]string{aPath}, []string{"https://a"}}},
 		"Nix.TrustedPaths":          {fn: n.TrustedPaths, args: []any{[]string{aPath}, "https://a"}},
 		"Nix.Forecast":              {fn: n.Forecast, args: []any{[]string{aDrv + "!out"}}},
 		"Nix.SubstitutableClosures": {fn: n.SubstitutableClosures, args: []any{[]string{aPath}, []string{"https://a"}}},
@@ -148,6 +149,7 @@ var withoutStrings = []string{
 	"Environ", "OnlyOthers", "Named", "WentThroughAll", "NoAnswerError.Error", "PathError.Error", "PathError.Unwrap", "Programs", "Redact", "Message", "Error.Error", "Error.Unwrap", "ParseVersion", "Version.String", "Version.HasConfigShow", "Version.HasJSONFormat", "Version.HasOutputsSyntax", "Version.EvaluatesWholeFlakes",
 	"Version.CopiesInputs", "PathInfo.Proven", "Daemon.Trust", "Nix.Distrust", "Nix.RefusesUnproven", "Error.Signaled", "Error.HTTPStatus", "Traffic.Add", "Daemon.Close", "Daemon.StopWith", "StepEnviron",
 	"Nix.AccessTokens", "Nix.Evaluator", "Nix.Connect", "Nix.Reach", "Nix.AllValid", "Nix.Import", "Nix.Local", "Nix.Remember", "IsBinaryCache", "ForeignProgram",
+	"Nix.AcceptsFlakeConfig", "Inquiry.Close", "ParseFlakeReference",
 }
 
 func versionOf(t *testing.T, said string) Version {
