@@ -26,11 +26,11 @@ type units struct {
 	result  *job.Result
 	build   *realise.Build
 	claims  *claim.Worker
-	have    []bool              // by unit: its outputs are valid here
-	bytes   map[string]int64    // sent or read, by Unit.ID
-	outputs []map[string]string // by unit: paths, by DRV!OUT
-	named   map[string]bool     // paths that the derivations of this job make or need
-	roots   *nix.Daemon         // keeps paths from the garbage collector; nil until there are some
+	have    []bool           // by unit: its outputs are valid here
+	bytes   map[string]int64 // sent or read, by Unit.ID
+	outputs [][]string       // by unit: paths, sorted; nil until they are known
+	named   map[string]bool  // paths that the derivations of this job make or need
+	roots   *nix.Daemon      // keeps paths from the garbage collector; nil until there are some
 }
 
 // shares reports whether this job builds units for others, and takes theirs.
@@ -46,28 +46,31 @@ func (w *Worker) shares() bool {
 }
 
 // takeUnits builds and takes the units that an entry needs, all that a helper can, and returns nil if this
-// job does neither. The derivations of the targets are in the store.
-func (w *Worker) takeUnits(ctx context.Context, e *job.Entry, build *realise.Build, drvs []string, result *job.Result) (*units, error) {
+// job does neither: then it builds everything itself. The derivations of the targets are in the store.
+func (w *Worker) takeUnits(ctx context.Context, e *job.Entry, build *realise.Build, drvs []string, result *job.Result) *units {
 	if !w.shares() {
-		return nil, nil //nolint:nilnil // none, which is no error
+		return nil
 	}
 	u := &units{
 		Worker: w, entry: e, result: result, build: build,
-		have: make([]bool, len(w.Plan.Units)), outputs: make([]map[string]string, len(w.Plan.Units)), named: map[string]bool{}, bytes: map[string]int64{},
+		have: make([]bool, len(w.Plan.Units)), outputs: make([][]string, len(w.Plan.Units)), named: map[string]bool{}, bytes: map[string]int64{},
 	}
-	if err := u.find(ctx, drvs); err != nil {
-		return nil, err
-	}
+	err := u.find(ctx, drvs)
 	u.claims = u.newClaims()
-	if e.Helper {
-		if err := u.prepare(ctx, numbers(u.claims.May)...); err != nil {
-			return nil, err
+	if err == nil && e.Helper {
+		err = u.prepare(ctx, numbers(u.claims.May)...)
+	}
+	if err != nil {
+		u.close()
+		if ctx.Err() == nil {
+			w.Log.Warn("Cannot share units with other jobs, so this job builds its own", err)
 		}
+		return nil
 	}
 	out := u.claims.Run(ctx)
 	u.block(out.Failed)
 	u.tell(out)
-	return u, nil
+	return u
 }
 
 // numbers returns the numbers of the elements that are true.
@@ -102,12 +105,12 @@ func (u *units) find(ctx context.Context, drvs []string) error {
 			if err := u.resolve(ctx, n); err != nil {
 				return err
 			}
-			all = append(all, u.paths(n)...)
+			all = append(all, u.outputs[n]...)
 		}
 	}
 	valid, err := u.Env.Valid(ctx, all...)
 	for n := range u.outputs {
-		u.have[n] = u.outputs[n] != nil && !slices.ContainsFunc(u.paths(n), func(path string) bool { return !valid[path] })
+		u.have[n] = u.outputs[n] != nil && !slices.ContainsFunc(u.outputs[n], func(path string) bool { return !valid[path] })
 	}
 	return err
 }
@@ -189,21 +192,19 @@ func (u *units) resolve(ctx context.Context, n int) error {
 	if err != nil {
 		return err
 	}
-	paths := map[string]string{}
+	var paths []string
 	for i, drv := range all {
 		for _, output := range wanted[i].Outputs {
 			path := drv.Outputs[output]
 			if path == "" {
 				return fmt.Errorf("the path of the output %s of %s is not known", output, wanted[i].DrvPath)
 			}
-			paths[drvs[i]+"!"+output] = path
+			paths = append(paths, path)
 		}
 	}
-	u.outputs[n] = paths
+	u.outputs[n] = slices.Sorted(slices.Values(paths))
 	return nil
 }
-
-func (u *units) paths(n int) []string { return slices.Sorted(maps.Values(u.outputs[n])) }
 
 // prepare brings the derivations of units, which a job without a target that needs them lacks.
 func (u *units) prepare(ctx context.Context, units ...int) error {
@@ -239,7 +240,7 @@ func (u *units) prepare(ctx context.Context, units ...int) error {
 func (u *units) hold(ctx context.Context, units ...int) {
 	var paths []string
 	for _, n := range units {
-		paths = append(paths, u.paths(n)...)
+		paths = append(paths, u.outputs[n]...)
 	}
 	u.keep(ctx, paths)
 }
@@ -273,7 +274,7 @@ func (u *units) Build(ctx context.Context, n int) *job.Done {
 	}
 	u.have[n] = true
 	u.Log.Doing("handing %s over", unit.Name)
-	document, size, err := u.Entry.Give(ctx, u.Env.Nix, u.paths(n))
+	document, size, err := u.Entry.Give(ctx, u.Env.Nix, u.outputs[n])
 	if err != nil {
 		return fail(err)
 	}
@@ -290,7 +291,7 @@ func (u *units) Take(ctx context.Context, units []int, done []*job.Done) []error
 	var taken []int // indexes
 	for i, n := range units {
 		if errs[i] = u.prepare(ctx, n); errs[i] == nil {
-			all, taken = append(all, reuse.Handover{Document: done[i].Index, Outputs: u.paths(n)}), append(taken, i)
+			all, taken = append(all, reuse.Handover{Document: done[i].Index, Outputs: u.outputs[n]}), append(taken, i)
 		}
 	}
 	u.hold(ctx, units...)

@@ -205,10 +205,7 @@ func (w *Worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 	options := w.realiseOptions(e, session)
 	w.Log.Doing("asking Nix which derivations to build")
 	build := realise.Start(ctx, w.store(e), targets, options)
-	shared, err := w.takeUnits(ctx, e, build, drvs, result)
-	if err != nil {
-		return nil, err
-	}
+	shared := w.takeUnits(ctx, e, build, drvs, result)
 	built, err := build.Finish(ctx)
 	if ctx.Err() != nil && len(w.Env.Destinations) > 0 {
 		w.pushUnseen(context.WithoutCancel(ctx), session, drvs)
