@@ -184,11 +184,7 @@ func (u *units) resolve(ctx context.Context, n int) error {
 		return nil
 	}
 	wanted := u.Plan.Units[n].Wanted
-	drvs := make([]string, len(wanted))
-	for i := range wanted {
-		drvs[i] = wanted[i].DrvPath
-	}
-	all, err := u.Env.Derivations(ctx, drvs)
+	all, err := u.Env.Derivations(ctx, job.DrvPaths(wanted))
 	if err != nil {
 		return err
 	}
@@ -210,10 +206,8 @@ func (u *units) resolve(ctx context.Context, n int) error {
 func (u *units) prepare(ctx context.Context, units ...int) error {
 	var drvs []string
 	for _, n := range units {
-		for _, w := range u.Plan.Units[n].Wanted {
-			if u.outputs[n] == nil {
-				drvs = append(drvs, w.DrvPath)
-			}
+		if u.outputs[n] == nil {
+			drvs = append(drvs, job.DrvPaths(u.Plan.Units[n].Wanted)...)
 		}
 	}
 	if len(drvs) == 0 {

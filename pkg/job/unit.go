@@ -49,6 +49,15 @@ func (u *Unit) NeededBy(entry int) bool { return slices.Contains(u.For, entry) }
 // Installable returns it as nix-store wants it: DRV!OUT,….
 func (w *Wanted) Installable() string { return w.DrvPath + "!" + strings.Join(w.Outputs, ",") }
 
+// DrvPaths returns the derivations of wanted outputs, in their order.
+func DrvPaths(wanted []Wanted) []string {
+	drvs := make([]string, len(wanted))
+	for i := range wanted {
+		drvs[i] = wanted[i].DrvPath
+	}
+	return drvs
+}
+
 // Limits of units in a Plan.
 const (
 	maxUnits    = 4096

@@ -83,11 +83,7 @@ func (b *Build) Part(ctx context.Context, wanted []job.Wanted) (done bool, failu
 	if b.err != nil {
 		return false, nil, b.err
 	}
-	drvs := make([]string, len(wanted))
-	for i := range wanted {
-		drvs[i] = wanted[i].DrvPath
-	}
-	outputs, err := b.store.Outputs(ctx, drvs...)
+	outputs, err := b.store.Outputs(ctx, job.DrvPaths(wanted)...)
 	if err != nil {
 		return false, nil, err
 	}
