@@ -19,7 +19,7 @@ test: ## Install the real programs that the tests run against, lint, test
 	@scripts/testbench
 	@$(MAKE) --no-print-directory lint
 	@scripts/fuzz
-	@$(testbench) NIX_MATRIX_REQUIRE_PARTS=$(if $(CI),1,$(NIX_MATRIX_REQUIRE_PARTS)) go test -timeout 40m ./...
+	@$(testbench) NIX_MATRIX_REQUIRE_PARTS=$(if $(CI),1,$(NIX_MATRIX_REQUIRE_PARTS)) scripts/in-memory go test -timeout 40m ./...
 
 bench: build ## Measure the speed, into docs/performance.md too
 	@scripts/testbench nix-2.34 npm zstd
@@ -30,6 +30,7 @@ lint: ## Check the format, the layers, the workflows and the scripts
 	@unformatted=$$(gofmt -l .) && if [[ -n $$unformatted ]]; then echo "not as gofmt has it, run gofmt -w on:" $$unformatted; exit 1; fi
 	@go vet ./...
 	@go run ./internal/inputs/generate --check
+	@go run ./internal/schema/generate --check
 	@$(testbench) golangci-lint run
 	@$(testbench) find .github examples -path '*/workflows/*.yml' -exec actionlint {} +
 	@$(testbench) RUST_LOG=error zizmor --offline --quiet --no-progress --config .github/zizmor.yml action.yml .github/workflows/*.yml examples/workflows/*.yml

@@ -124,6 +124,11 @@ func TestRealModule(t *testing.T) {
 	if !bytes.Equal(built[0], built[1]) {
 		t.Error("two directories give two binaries")
 	}
+	// Every job downloads it. Calls of methods by name, as of text/template, or a large library add megabytes.
+	const most = 14_000_000
+	if len(built[0]) > most {
+		t.Errorf("the binary has %d bytes, want at most %d: look for what was added with go tool nm -size", len(built[0]), most)
+	}
 
 	tools := t.TempDir()
 	toolsWithoutGo(t, tools)
@@ -138,12 +143,24 @@ func layOutModule(t testing.TB, dir string) {
 	if err := os.CopyFS(dir, os.DirFS("testdata/module")); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"scripts", "dist"} {
-		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+	for _, name := range []string{"scripts", "dist", "internal/release"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, file := range []string{"scripts/build-dist", "dist/nix-matrix", "scripts/release", ".gitignore"} {
+	files := []string{"scripts/build-dist", "dist/nix-matrix", "dist/go.mod", ".gitignore"}
+	for _, pattern := range []string{"scripts/release*", "internal/release/*.go"} {
+		found, err := filepath.Glob(filepath.Join("..", pattern))
+		if err != nil || len(found) == 0 {
+			t.Fatalf("%s: %q, %v", pattern, found, err)
+		}
+		for _, file := range found {
+			if !strings.HasSuffix(file, "_test.go") {
+				files = append(files, strings.TrimPrefix(file, "../"))
+			}
+		}
+	}
+	for _, file := range files {
 		copyFile(t, filepath.Join("..", file), filepath.Join(dir, file))
 	}
 }

@@ -12,12 +12,12 @@ const serveDirect = "serve-direct"
 
 func newServeDirect(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:    serveDirect + " DIRECTORY",
+		Use:    serveDirect + " DIRECTORY ROOT",
 		Short:  "Restore store paths from stdin, as root, for another nix-matrix",
 		Hidden: true,
-		Args:   cobra.ExactArgs(1),
+		Args:   cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return engine.ServeDirect(cmd.Context(), a.streams.in, a.streams.out, args[0])
+			return engine.ServeDirect(cmd.Context(), a.streams.in, a.streams.out, args[0], args[1])
 		},
 	}
 }

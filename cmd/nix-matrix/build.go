@@ -152,7 +152,7 @@ func (b *builder) build(ctx context.Context, entry *job.Entry, result *job.Resul
 	if _, err := access.Destinations(b.access.Push); err != nil {
 		return err
 	}
-	if b.docs.Cache, err = a.openCache(); err != nil {
+	if b.docs.Cache, err = a.openCache(b.docs.Trust); err != nil {
 		return err
 	}
 	scripts, err := a.hooks()

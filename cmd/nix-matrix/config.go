@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/org/nix-matrix/internal/flagvalue"
+	"github.com/org/nix-matrix/internal/glob"
 	"github.com/org/nix-matrix/pkg/access"
 	"github.com/org/nix-matrix/pkg/build"
 	"github.com/org/nix-matrix/pkg/hooks"
@@ -25,18 +26,25 @@ NIX_MATRIX_ENCRYPTION_KEY all that is cached or uploaded is sealed.`
 type accessFlags struct{ access.Config }
 
 func (c *accessFlags) flags(cmd *cobra.Command) {
-	bind(cmd, flagvalue.Lines(&c.Push, "ADDRESS"), "push")
+	c.readFlags(cmd)
 	bind(cmd, flagvalue.Bool(&c.PushRequired, true), "push-required")
-	bind(cmd, flagvalue.Words(&c.Substituters, "ADDRESS"), "substituters")
-	bind(cmd, flagvalue.Words(&c.PublicKeys, "KEY"), "trusted-public-keys")
+	bind(cmd, flagvalue.Each(&c.PushWhen, "GLOB", glob.Parse), "push-when")
 	bind(cmd, flagvalue.Text(&c.Store, "ADDRESS", ""), "store")
 	bind(cmd, flagvalue.Lines(&c.Builders, "BUILDER"), "builders")
 	bind(cmd, flagvalue.Text(&c.KnownHosts, "LINES", ""), "ssh-known-hosts")
 }
 
+// readFlags are those of the commands that read from binary caches.
+func (c *accessFlags) readFlags(cmd *cobra.Command) {
+	bind(cmd, flagvalue.Lines(&c.Push, "ADDRESS"), "push")
+	bind(cmd, flagvalue.Words(&c.Substituters, "ADDRESS"), "substituters")
+	bind(cmd, flagvalue.Words(&c.PublicKeys, "KEY"), "trusted-public-keys")
+}
+
 // pushFlags are those of the commands that push.
 func (c *accessFlags) pushFlags(cmd *cobra.Command) {
 	bind(cmd, flagvalue.Time(&c.PushTimeout, "30m"), "push-timeout")
+	bind(cmd, flagvalue.Each(&c.PushFilter, "GLOB", glob.Parse), "push-filter")
 }
 
 // setUpFlag is that of the user's script before everything.
@@ -81,7 +89,7 @@ func (p *packing) limitFlag(cmd *cobra.Command) {
 }
 
 func (p *packing) rootFlag(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&p.root, "store", "", "a store in `ROOT`/nix/store, in place of this machine's")
+	cmd.Flags().StringVar(&p.root, "store-root", "", "a store in `ROOT`/nix/store, in place of this machine's")
 }
 
 // defaultPolicy returns what is saved of a build: outside of a workflow, a store stays as it is.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -89,6 +90,7 @@ func (a *app) discover(ctx context.Context, flags *discoverFlags, planOut, drvsO
 	if err != nil {
 		return err
 	}
+	p.Machine, p.Finished = a.machine(), time.Now().UTC().Truncate(time.Second)
 	key, err := d.HandOver(ctx, p, planOut)
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/internal/valid"
 	"github.com/org/nix-matrix/pkg/action"
+	"github.com/org/nix-matrix/pkg/cache/s3"
 )
 
 // inputAnnotation marks the flags that take an input of the action.
@@ -36,6 +37,9 @@ func addFlag(cmd *cobra.Command, v flagvalue.Value, name, help string, short ...
 	if v.Type() == flagvalue.BoolType {
 		f.NoOptDefVal = "true"
 	}
+	if completion := completeValue(v); completion != nil {
+		_ = cmd.RegisterFlagCompletionFunc(name, completion) // of a flag that is there
+	}
 	return f
 }
 
@@ -52,7 +56,11 @@ func readFlags(cmd *cobra.Command, from *action.Action) error {
 			v.Take(from, names[0])
 		}
 		if wrong := v.Wrong(); wrong != nil {
-			errs = append(errs, usage.Errorf("invalid value %s for --%s: %w", valid.Quote(wrong.Value), f.Name, wrong.Must))
+			value := valid.Quote(wrong.Value)
+			if errors.Is(wrong.Must, s3.ErrSecret) {
+				value = "(not shown)"
+			}
+			errs = append(errs, usage.Errorf("invalid value %s for --%s: %w", value, f.Name, wrong.Must))
 		}
 	})
 	return errors.Join(errs...)

@@ -32,7 +32,7 @@ func newTestApp(t *testing.T, given map[string]string) (*app, *strings.Builder) 
 func TestBoundFlags(t *testing.T) {
 	arguments := []string{"command", "installables", "paths"}
 	// Inputs that the steps of action.yml set for themselves.
-	own := map[string][]string{"build": {"plan", "drvs", "missing_ok"}, "report": {"plan", "results", "missing_ok"}}
+	own := map[string][]string{"build": {"plan", "drvs", "missing_ok"}, "report": {"plan", "results", "missing_ok"}, "propose": {"update"}}
 	a, _ := newTestApp(t, nil)
 	for _, cmd := range newRoot(a).Commands() {
 		bound := map[string]bool{}
@@ -47,8 +47,11 @@ func TestBoundFlags(t *testing.T) {
 		for _, in := range inputs.All {
 			takes := slices.Contains(in.Commands, cmd.Name()) || cmd.Name() == "plan" && slices.Contains(in.Commands, "discover") || cmd.Name() == "run" && (slices.Contains(in.Commands, "discover") || slices.Contains(in.Commands, "build"))
 			takes = takes && !in.Secret && !slices.Contains(arguments, in.Name)
-			if cmd.Name() == "run" && slices.Contains([]string{"job", "engine", "store_cache", "cache", "helpers"}, in.Name) {
+			if cmd.Name() == "run" && slices.Contains([]string{"job", "engine", "store_cache", "cache", "helpers", "max_parallel"}, in.Name) {
 				takes = false // it hands nothing over
+			}
+			if cmd.Name() == "serve" && slices.Contains([]string{"id", "cache"}, in.Name) {
+				takes = true // restore starts it, with its own inputs
 			}
 			if takes != bound[in.Name] {
 				t.Errorf("%s: a flag takes the input %s: %t, want %t", cmd.Name(), in.Name, bound[in.Name], takes)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/org/nix-matrix/internal/flagvalue"
 	"github.com/org/nix-matrix/pkg/action"
+	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/collect"
 	"github.com/org/nix-matrix/pkg/gc"
 )
@@ -32,8 +33,10 @@ no run needs any more:
 
 Entries of other programs and other ids stay. For the Actions cache it needs a token
 with the permission actions: write in ` + action.GitHubVariable + `, and the repository's
-name in GITHUB_REPOSITORY; a workflow with "command: gc" has both. A directory does not
-record the last use, so there the time of saving counts.
+name in GITHUB_REPOSITORY; a workflow with "command: gc" has both. A directory and a
+bucket do not record the last use, so there the time of saving counts. In a bucket,
+all that was saved for a branch or pull request goes once nothing was saved for it
+within --keep, except for the default branch.
 
 Exits with 1 if a removal failed, with 3 if the token may not list the cache.`,
 		Example: `  nix-matrix gc --dry-run
@@ -65,13 +68,14 @@ func (g *collector) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	from, err := g.open()
+	rules := g.rules
+	rules.ID, rules.Now, rules.Proposed = a.id, time.Now(), action.ProposedRef
+	from, err := g.open(&rules)
 	if err != nil {
 		return err
 	}
-	rules := g.rules
-	rules.ID, rules.Now, rules.Proposed = a.id, time.Now(), action.ProposedRef
-	done, err := (&collect.Collector{Docs: docs, Open: a.openCache, From: from, Rules: rules, DryRun: g.dryRun, Pause: removePause, Log: a.log}).Run(ctx)
+	open := func() (cache.Cache, error) { return a.openCache(docs.Trust) }
+	done, err := (&collect.Collector{Docs: docs, Open: open, From: from, Rules: rules, DryRun: g.dryRun, Pause: removePause, Log: a.log}).Run(ctx)
 	if err != nil {
 		return err
 	}
@@ -90,9 +94,17 @@ func (g *collector) run(ctx context.Context) error {
 	return nil
 }
 
-// open opens the cache that the flag names, to remove entries.
-func (g *collector) open() (collect.Cache, error) {
+// open opens the cache that the flag names, to remove entries, and sets the rules that follow from it.
+func (g *collector) open(rules *gc.Rules) (collect.Cache, error) {
 	a := g.app
+	if a.inBucket() {
+		bucket, err := a.openBucket()
+		if err != nil {
+			return nil, err
+		}
+		rules.Proposed, rules.Expires = collect.ProposalScope, collect.RefScope
+		return collect.Bucket(bucket), nil
+	}
 	if !a.inActions() {
 		files, err := a.openDir()
 		return collect.Directory(files), err

@@ -24,9 +24,6 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// version is set when a release is built.
-var version = "dev"
-
 // The exit codes that --help lists.
 const (
 	exitRed         = 1

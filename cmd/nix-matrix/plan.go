@@ -17,11 +17,12 @@ func newPlan(a *app) *cobra.Command {
 	var printJSON, mermaid bool
 	cmd := &cobra.Command{
 		Use:   "plan [INSTALLABLE…]",
-		Short: "Show how the builds would be shared, and how long they would take",
+		Short: "Show how the builds would be shared, how long they would take, and what that costs",
 		Long: `Evaluates as "nix-matrix discover" does, and shows what it would plan: the units,
 which are sets of derivations that one job builds for all others, the critical path, and
-the expected times for 1, 2 and more jobs at the same time. Nothing is built, and nothing
-is written to the cache.
+the expected times for 1, 2 and more jobs at the same time, with the minutes that GitHub
+bills in a private repository, by kind of runner, and what skipping, reuse and sharing
+save. Nothing is built, and nothing is written to the cache.
 
 The times are those of earlier builds, as far as the cache has them, else 10 s for each
 derivation. See "nix-matrix discover --help" for what an INSTALLABLE is.`,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -35,10 +36,22 @@ Sealed documents need the same NIX_MATRIX_ENCRYPTION_KEY here.
 
 With --comment, the verdict is in a comment on the pull request too, which each run
 brings up to date. It takes a token with the permission pull-requests: write from
-` + action.GitHubVariable + `, and does nothing for a pull request from a fork.`,
+` + action.GitHubVariable + `, and does nothing for a pull request from a fork.
+
+With --checks, each target has a check of its own on the page of the commit and of the
+pull request, and a rerun brings it up to date. The permission for that is checks: write.
+Without it, or where GitHub takes no more requests, a warning says which checks are
+missing; the verdict stays as it is.
+
+The script of --post-green runs after a green verdict. NIX_MATRIX_PATHS names a file with
+a JSON object: the store paths of all targets that were built or are available, by
+attribute and output. It does not run for pull requests from forks and Dependabot, nor for
+events that may be about anybody's change. If it fails, the exit code is 1.`,
 		Example: `  nix-matrix report --plan plan.json --results results/
   nix-matrix report --plan plan.json --results results/ --summary report.md
-  nix-matrix report --plan plan.json --results results/ --html report.html`,
+  nix-matrix report --plan plan.json --results results/ --html report.html
+  nix-matrix report --plan plan.json --results results/ --post-green 'jq . "$NIX_MATRIX_PATHS"'
+  nix-matrix report --plan plan.json --results results/ --junit junit.xml`,
 		Args: noArguments("report takes no %q: give the plan with --plan and the results with --results"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return r.run(cmd.Context()) },
 	}
@@ -46,7 +59,11 @@ brings up to date. It takes a token with the permission pull-requests: write fro
 	bindAs(cmd, flagvalue.Text(&r.results, "DIR", ""), "results", "directory with the results")
 	bindAs(cmd, flagvalue.Text(&r.needs, "JSON", ""), "needs", inputs.Help("needs")+"; @FILE, or an absolute path, is a file with it")
 	r.pages.flags(cmd)
+	bind(cmd, flagvalue.Text(&r.pages.junit, "FILE", ""), "junit")
+	bind(cmd, flagvalue.Text(&r.pages.badge, "FILE", ""), "badge")
 	bind(cmd, flagvalue.Bool(&r.comment, false), "comment")
+	bind(cmd, flagvalue.Text(&r.postGreen, "SCRIPT", ""), "post-green")
+	bind(cmd, flagvalue.Bool(&r.checks, false), "checks")
 	r.packing.limitFlag(cmd)
 	missingFlag(cmd, &r.missingOK)
 	a.idFlag(cmd)
@@ -62,7 +79,10 @@ type reporter struct {
 	needs   string
 	pages   pages
 	comment bool
-	packing packing
+	// postGreen is the user's script after a green verdict.
+	postGreen string
+	checks    bool
+	packing   packing
 	// missingOK makes documents that the cache lacks an output of the step instead of a verdict.
 	missingOK bool
 }
@@ -80,7 +100,7 @@ func (r *reporter) run(ctx context.Context) error {
 		return usage.Errorf("cannot report without a plan. Give one with --plan")
 	}
 	if a.action.Running() {
-		if r.docs.Cache, err = a.openCache(); err != nil {
+		if r.docs.Cache, err = a.openCache(r.docs.Trust); err != nil {
 			a.log.Warn("The cache is not used, so plan and results must be artifacts", err)
 		}
 	}
@@ -94,6 +114,10 @@ func (r *reporter) run(ctx context.Context) error {
 		return err
 	}
 	v.Origin = a.origin(plan)
+	if v.Cost != nil {
+		v.Cost.Private = a.action.Private(ctx)
+		v.AddReport(a.machine(), time.Now())
+	}
 	if !v.Refused && plan != nil {
 		r.openCache()
 		c.Keep(ctx, v, job.Record{Commit: a.getenv("GITHUB_SHA"), URL: a.action.RunURL()}, r.packing.limit)
@@ -115,18 +139,22 @@ func (r *reporter) openCache() {
 		return
 	}
 	var err error
-	if r.docs.Cache, err = a.openCache(); err != nil {
+	if r.docs.Cache, err = a.openCache(r.docs.Trust); err != nil {
 		a.log.Warn("Cannot compare with the default branch", err)
 	}
 }
 
-// tell writes the verdict to files, the summary, annotations, outputs and the comment.
+// tell writes the verdict to files, the summary, annotations, outputs and the comment, and runs the script that comes
+// after a green one.
 func (r *reporter) tell(ctx context.Context, v *verdict.Verdict) error {
 	a := r.app
 	options := report.SummaryOptions{RunURL: a.action.RunURL(), MaxBytes: action.MaxSummary}
 	summary := report.Summary(v, options)
-	if err := r.pages.write(v, options); err != nil {
+	if err := r.pages.write(v, a.id, options); err != nil {
 		return err
+	}
+	if err := r.keepFiles(v); err != nil {
+		a.log.Warn("The run has no artifact with the files of the report", err)
 	}
 	if err := a.action.AddSummary(summary); err != nil {
 		return err
@@ -135,7 +163,11 @@ func (r *reporter) tell(ctx context.Context, v *verdict.Verdict) error {
 	if err := a.action.SetOutput("success", strconv.FormatBool(v.Status == verdict.Success)); err != nil {
 		return err
 	}
-	results, err := v.Output(job.MaxMatrix)
+	paths, room, err := r.outputPaths(v)
+	if err != nil {
+		return err
+	}
+	results, err := v.Output(room)
 	if err != nil {
 		return err
 	}
@@ -145,6 +177,9 @@ func (r *reporter) tell(ctx context.Context, v *verdict.Verdict) error {
 	if r.comment {
 		r.conclusion().Comment(ctx, a.action, v)
 	}
+	if r.checks {
+		r.conclusion().Checks(ctx, a.action, v)
+	}
 	a.log.Close()
 	if err := r.pages.print(a, v, options); err != nil {
 		return err
@@ -152,5 +187,17 @@ func (r *reporter) tell(ctx context.Context, v *verdict.Verdict) error {
 	if v.Status != verdict.Success {
 		return &redError{string(v.Status)}
 	}
-	return nil
+	return r.afterGreen(ctx, v, paths)
+}
+
+// keepFiles sets the output with the files of the report, for the step that uploads them.
+func (r *reporter) keepFiles(v *verdict.Verdict) error {
+	if !r.app.action.Running() {
+		return nil
+	}
+	dir, err := r.pages.keep(r.app, r.docs, v)
+	if err != nil || dir == "" {
+		return err
+	}
+	return r.app.action.SetOutput("report_dir", dir)
 }

@@ -5,23 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 
 	"github.com/spf13/cobra"
 
 	"github.com/org/nix-matrix/internal/flagvalue"
-	"github.com/org/nix-matrix/internal/inputs"
 	"github.com/org/nix-matrix/internal/nearest"
 	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/access"
 	"github.com/org/nix-matrix/pkg/action"
-	"github.com/org/nix-matrix/pkg/cache"
-	"github.com/org/nix-matrix/pkg/cache/actions"
-	"github.com/org/nix-matrix/pkg/cache/dir"
 	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
@@ -65,6 +58,12 @@ func newApp(s streams, getenv func(string) string) *app {
 		Hosted:   getenv("RUNNER_ENVIRONMENT") == "github-hosted",
 		Withheld: github.SecretsWithheld(),
 		JobToken: getenv(action.GitHubVariable),
+
+		Issuer:    github.Issuer(),
+		ChangeRef: github.Trust().ChangeRef(),
+	}
+	if tokens := github.IDTokens(); tokens != nil {
+		a.host.IDToken = tokens.Token
 	}
 	return a
 }
@@ -92,14 +91,19 @@ func newRoot(a *app) *cobra.Command {
 every host and package once, in parallel, and never evaluates twice.
 
   discover   evaluates once and prints the matrix
-  plan       shows how jobs would share the work, and how long it would take
+  plan       shows how jobs would share the work, how long it takes and what it costs
   build      builds one entry of it, without evaluating anything
   report     gives the verdict
   run        does all of that on this machine
   restore    restores store paths from the cache, before a build of your own
+  serve      serves them to Nix on demand, instead
   save       saves new store paths in the cache, after it
+  update     updates flake.lock, and says what that rebuilds
+  propose    opens a pull request with that
   gc         removes entries from the cache that no run needs any more
   unseal     prints a file that was sealed with encryption_key
+  version    prints the version, and verifies the program
+  completion prints a script that completes command lines in a shell
 
 A derivation describes one build for Nix. A target is a host, a package or another attribute that
 you ask for: a derivation, with all others that it needs. An entry is a row of the matrix,
@@ -116,40 +120,28 @@ with underscores. Secrets are taken from the environment only.`,
   nix-matrix run --push file:///srv/cache           # … and fill a binary cache
   nix-matrix discover .#nixosConfigurations         # only list the targets
   nix-matrix run -f default.nix -A system -A home   # no flake`,
-		Version:       version,
+		Version:       programVersion(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usage.Errorf("there is no command %q%s; there are discover, plan, build, report, run, restore, save, gc, unseal and version", args[0], nearest.Hint(args[0], commandNames(cmd)))
+				return usage.Errorf("there is no command %q%s; there are discover, plan, build, report, run, restore, serve, save, update, propose, gc, unseal, version and completion", args[0], nearest.Hint(args[0], commandNames(cmd)))
 			}
 			return nil
 		},
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return readFlags(cmd, a.action) },
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetVersionTemplate("nix-matrix {{.Version}}\n")
 	root.SetIn(a.streams.in)
 	root.SetOut(a.streams.out)
 	root.SetErr(a.streams.err)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage.Errorf("%w%s; see %s --help", err, nearestFlag(cmd, err), cmd.CommandPath())
 	})
-	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newDiscover(a), newPlan(a), newBuild(a), newReport(a), newRun(a), newRestore(a), newSave(a), newGC(a), newUnseal(a), newVersion(a), newServeDirect(a), newAfterDeath())
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.AddCommand(newDiscover(a), newPlan(a), newBuild(a), newReport(a), newRun(a), newRestore(a), newServe(a), newSave(a), newUpdate(a), newPropose(a), newGC(a), newUnseal(a), newVersion(a), newCompletion(a), newManual(a), newServeDirect(a), newAfterDeath())
+	completeArguments(root)
 	return root
-}
-
-func newVersion(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintf(a.streams.out, "nix-matrix %s %s/%s\n", version, runtime.GOOS, runtime.GOARCH)
-			return err
-		},
-	}
 }
 
 // The flags that several commands have.
@@ -163,70 +155,10 @@ func (a *app) idFlag(cmd *cobra.Command) {
 	}), "id")
 }
 
-func (a *app) cacheFlag(cmd *cobra.Command) {
-	bindAs(cmd, cacheValue(&a.cache, true), "cache", cacheHelp)
-}
-
-// cacheHelp is for the command line, where the default is not the input's.
-var cacheHelp = inputs.Help("cache") + "; default: actions in GitHub Actions, elsewhere a directory below $XDG_CACHE_HOME"
-
-// cacheValue returns the value of a flag for a cache. That of GitHub Actions is one only if actions is true.
-func cacheValue(to *string, actions bool) *flagvalue.Scalar[string] {
-	kind, must := "dir:PATH", "must be dir:PATH"
-	if actions {
-		kind, must = "CACHE", "must be actions or dir:PATH"
-	}
-	return flagvalue.New(to, kind, "", func(text string) (string, error) {
-		if path, ok := strings.CutPrefix(text, "dir:"); ok && path != "" || text == "" || actions && text == "actions" {
-			return text, nil
-		}
-		kind, _, _ := strings.Cut(text, ":")
-		return "", errors.New(must + nearest.Hint(kind, []string{"actions", "dir"}))
-	})
-}
-
 // missingFlag adds the flag for action.yml, which fetches artifacts if the cache lacks documents.
 func missingFlag(cmd *cobra.Command, ok *bool) {
 	bindAs(cmd, flagvalue.Bool(ok, false), "missing-ok", "")
 	_ = cmd.Flags().MarkHidden("missing-ok")
-}
-
-// openCache opens the cache that the flag names. In GitHub Actions, a cache that is not available is nil
-// and a warning, because a cache only makes things faster.
-func (a *app) openCache() (cache.Cache, error) {
-	if !a.inActions() {
-		return a.openDir()
-	}
-	config, err := actions.FromEnv(a.getenv)
-	if err != nil {
-		a.log.Warn("The Actions cache is not used", err)
-		return nil, nil //nolint:nilnil // none is one of the answers
-	}
-	return actions.New(config), nil
-}
-
-// openDir opens a cache that is a directory.
-func (a *app) openDir() (cache.Collectable, error) {
-	path, err := cachePath(a.cache)
-	if err != nil {
-		return nil, err
-	}
-	return dir.New(path)
-}
-
-// inActions reports whether the cache is that of GitHub Actions.
-func (a *app) inActions() bool { return a.cache == "actions" || a.cache == "" && a.action.Running() }
-
-// cachePath returns the directory of a cache.
-func cachePath(name string) (string, error) {
-	if path, ok := strings.CutPrefix(name, "dir:"); ok {
-		return path, nil
-	}
-	base, err := os.UserCacheDir()
-	if err != nil {
-		return "", usage.Errorf("cannot find a directory for the cache: %w. Name one with --cache dir:PATH", err)
-	}
-	return filepath.Join(base, "nix-matrix", "cache"), nil
 }
 
 // print prints lines for a person.
@@ -259,10 +191,17 @@ func (a *app) documents() (*documents.Store, error) {
 		return nil, err
 	}
 	trust := a.action.Trust()
-	trust.Sealed, trust.Shared = seal != nil, !a.inActions()
+	trust.Sealed, trust.Shared = seal != nil, !a.inActions() && !a.inBucket()
+	if a.inBucket() && !trust.Running {
+		branch, err := a.bucketBranch()
+		if err != nil {
+			return nil, err
+		}
+		trust.BaseRefs = []string{branch}
+	}
 	workflow, _, _ := strings.Cut(a.getenv("GITHUB_WORKFLOW_REF"), "@")
 	run, attempt := a.action.RunNumber()
-	return &documents.Store{ID: a.id, Seal: seal, Run: run, Attempt: attempt, Workflow: workflow, Trust: &trust, Log: a.log}, nil
+	return &documents.Store{ID: a.id, Seal: seal, Run: run, Attempt: attempt, Workflow: workflow, Trust: &trust, Log: a.log, Evicts: a.inActions()}, nil
 }
 
 // openDocuments returns the documents in the cache that the flag names.
@@ -271,6 +210,6 @@ func (a *app) openDocuments() (*documents.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	docs.Cache, err = a.openCache()
+	docs.Cache, err = a.openCache(docs.Trust)
 	return docs, err
 }

@@ -36,6 +36,10 @@ things out, and for reproducing a failure of CI locally.
 The plan and the results are kept below the directory of --cache. See "nix-matrix
 discover --help" for what an INSTALLABLE is.
 
+With --jobs 2 or more, what several entries need is built once, by one of them, as the
+jobs of a workflow do it: if it fails, that is told once, and the entries that need it are
+blocked.
+
 Ctrl-C stops the builds, pushes the finished outputs and reports the rest as cancelled;
 a second one ends everything at once. No program that is started here can ask a question
 at the terminal: an ssh key with a passphrase needs an agent, and a new host a line in
@@ -49,6 +53,7 @@ The plan, results and logs that stay on this machine are not.`,
   nix-matrix run --html report.html               # the report, to read in a browser
   nix-matrix run .#packages -o result --fail-fast # links to the outputs below result/
   nix-matrix run --json | jq .counts
+  nix-matrix run --override-input nixpkgs=github:NixOS/nixpkgs/nixos-unstable
   nix-matrix run -f default.nix -A system -A home`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := r.discovery.arguments(a, args); err != nil {
@@ -63,10 +68,11 @@ The plan, results and logs that stay on this machine are not.`,
 	setUpFlag(cmd, &r.discovery.setup)
 	a.idFlag(cmd)
 	r.pages.flags(cmd)
+	r.pages.fileFlags(cmd)
 	addFlag(cmd, flagvalue.Bool(&r.failFast, false), "fail-fast", "stop at the first entry that fails")
 	cmd.Flags().StringVarP(&r.outLink, "out-link", "o", "", "link the outputs in `DIR`, by the names of the targets, and keep the garbage collector away from them")
 	addFlag(cmd, cacheValue(&a.cache, false), "cache", "where the plan and the results are kept (default below $XDG_CACHE_HOME)")
-	addFlag(cmd, flagvalue.Number(&r.jobs, "NUMBER", strconv.Itoa(min(4, runtime.NumCPU())), 1, math.MaxInt32), "jobs", "entries at a time; each builds as many derivations at a time as Nix is set to", "j")
+	addFlag(cmd, flagvalue.Number(&r.jobs, "NUMBER", strconv.Itoa(min(4, runtime.NumCPU())), 1, math.MaxInt32), "jobs", "entries at a time, by default as many as there are processors, but at most 4; each builds as many derivations at a time as Nix is set to", "j").DefValue = ""
 	addFlag(cmd, flagvalue.Bool(&r.logs, false), "print-build-logs", "show the lines of build logs", "L")
 	return cmd
 }
@@ -93,6 +99,7 @@ func (r *runner) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	options.Jobs = r.jobs
 	path, err := cachePath(a.cache)
 	if err != nil {
 		return err
@@ -144,7 +151,7 @@ func (r *runner) run(ctx context.Context) error {
 	}
 	a.log.Close()
 	shown := report.SummaryOptions{RunURL: a.action.RunURL()}
-	if err := errors.Join(r.pages.print(a, v, shown), r.pages.write(v, shown)); err != nil {
+	if err := errors.Join(r.pages.print(a, v, shown), r.pages.write(v, a.id, shown)); err != nil {
 		return err
 	}
 	if v.Status != verdict.Success {

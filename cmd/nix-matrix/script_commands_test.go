@@ -56,7 +56,7 @@ func buildArgs(ts *testscript.TestScript, args []string) []string {
 
 // [!] glob PROGRAM ARGUMENT… runs a program with arguments that are patterns for files, each of which
 // must match some.
-func glob(ts *testscript.TestScript, neg bool, args []string) {
+func runGlob(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 2 {
 		ts.Fatalf("usage: glob PROGRAM ARGUMENT…")
 	}

@@ -37,6 +37,9 @@ func TestMain(m *testing.M) {
 		if dir := os.Getenv("BINFMT_DIR"); dir != "" {
 			access.BinfmtDir = dir
 		}
+		if release := os.Getenv("PROGRAM_VERSION"); release != "" {
+			version = release
+		}
 		main()
 	}})
 }
@@ -57,25 +60,29 @@ func TestScripts(t *testing.T) {
 			return setUp(env, bins["2.34"])
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"store":   useStore,
-			"program": useProgram,
-			"nix-use": func(ts *testscript.TestScript, _ bool, args []string) { useNix(ts, bins, args) },
-			"replace": replace,
-			"entry":   entry,
-			"build":   buildEntry,
-			"glob":    glob,
-			"exit":    exit,
-			"nginx":   nginx,
-			"attic":   startAttic,
-			"cachix":  startCachix,
-			"answer":  answer,
-			"hang":    hang,
-			"daemon":  startDaemon,
-			"machine": startMachine,
-			"s3":      startS3,
-			"github":  startGitHub,
-			"service": startService,
-			"scope":   useScope,
+			"store":    useStore,
+			"program":  useProgram,
+			"nix-use":  func(ts *testscript.TestScript, _ bool, args []string) { useNix(ts, bins, args) },
+			"replace":  replace,
+			"entry":    entry,
+			"build":    buildEntry,
+			"glob":     runGlob,
+			"exit":     exit,
+			"nginx":    nginx,
+			"attic":    startAttic,
+			"cachix":   startCachix,
+			"niks3":    startNiks3,
+			"idtokens": startIDTokens,
+			"sts":      startSTS,
+			"answer":   answer,
+			"hang":     hang,
+			"daemon":   startDaemon,
+			"machine":  startMachine,
+			"s3":       startS3,
+			"github":   startGitHub,
+			"service":  startService,
+			"scope":    useScope,
+			"schema":   checkSchema,
 		},
 	})
 }
@@ -84,6 +91,7 @@ func setUp(env *testscript.Env, nix string) error {
 	t := env.T().(testing.TB)
 	env.Values[testKey{}] = t
 	env.Values[serviceKey{}] = new(actionstest.Running)
+	env.Values[identityKey{}] = new(githubtest.IDTokens)
 	testbench.PrivateNix(t)
 	testbench.UseStore(t, filepath.Join(env.WorkDir, ".stores", "first"))
 	for name, example := range map[string]string{"FLEET": "fleet", "CLASSIC": "classic"} {
@@ -100,6 +108,7 @@ func setUp(env *testscript.Env, nix string) error {
 	env.Setenv("HOME", home)
 	env.Setenv("USER", "somebody")
 	env.Setenv("NO_COLOR", "1")
+	env.Setenv("GOGC", "400") // half of what it takes to start this test as nix-matrix is to collect garbage
 	env.Setenv("PATH", env.Getenv("PATH")+string(os.PathListSeparator)+os.Getenv("PATH"))
 	usePath(env.Getenv, env.Setenv, nix)
 	return nil
@@ -182,15 +191,18 @@ func startAttic(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("PULL_TOKEN", server.Token(true, false))
 }
 
-// answer STATUS starts a server that answers all requests with a status, and sets $ANSWER
-// to host and port.
+// answer STATUS starts a server that answers all requests with a status and asks for no pause, and sets
+// $ANSWER to host and port.
 func answer(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: answer STATUS")
 	}
 	status, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "0")
+		w.WriteHeader(status)
+	}))
 	ts.Defer(server.Close)
 	ts.Setenv("ANSWER", strings.TrimPrefix(server.URL, "http://"))
 }
@@ -256,17 +268,20 @@ func startMachine(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// s3 BUCKET starts an S3 server and sets $S3 to its address.
+// s3 BUCKET starts an S3 server and sets $S3 to its address, and $S3_READ to one at which the same
+// server permits only reads.
 func startS3(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: s3 BUCKET")
 	}
-	ts.Setenv("S3", testbench.S3(ts.Value(testKey{}).(testing.TB), args[0]))
+	t := ts.Value(testKey{}).(testing.TB)
+	ts.Setenv("S3", testbench.S3(t, args[0]))
+	ts.Setenv("S3_READ", testbench.S3ReadOnly(t, ts.Getenv("S3")))
 }
 
 // github FILE starts GitHub's API with what the JSON file says, where times are days
-// ago. The variables of a job name it. FILE.caches and FILE.comments say at any time
-// what is there, one a line.
+// ago. The variables of a job name it. FILE.caches, FILE.comments and FILE.checks say at
+// any time what is there, one a line.
 func startGitHub(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: github FILE")
@@ -280,6 +295,12 @@ func startGitHub(ts *testscript.TestScript, neg bool, args []string) {
 			Created, Used float64
 		}
 		Comments []githubtest.Comment
+		Commits  map[string]githubtest.Commit
+		Branches map[string]string
+		Pulls    []githubtest.Pull
+		NoPulls  bool
+		Heads    []string // commits that may have checks
+		Writes   int
 		Fail     []githubtest.Failure
 	}
 	file := ts.MkAbs(args[0])
@@ -287,7 +308,17 @@ func startGitHub(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Check(json.Unmarshal(data, &says))
 	ago := func(days float64) time.Time { return time.Now().Add(-time.Duration(days * 24 * float64(time.Hour))) }
-	options := githubtest.Options{Permissions: says.Permissions, Hidden: says.Hidden, Comments: says.Comments}
+	options := githubtest.Options{
+		Permissions: says.Permissions, Hidden: says.Hidden, Comments: says.Comments,
+		Commits: says.Commits, Branches: says.Branches, Pulls: says.Pulls, NoPulls: says.NoPulls,
+		Heads: says.Heads, Writes: says.Writes, RetryAfter: 3600,
+	}
+	options.PullsChanged = func(pulls []githubtest.Pull, tips map[string]githubtest.Commit) {
+		data, err := json.Marshal(map[string]any{"pulls": pulls, "tips": tips})
+		if err == nil {
+			_ = os.WriteFile(file+".pulls", data, 0o600) // the script would see the old ones, and say so
+		}
+	}
 	for _, c := range says.Caches {
 		options.Caches = append(options.Caches, githubtest.Cache{Key: c.Key, Ref: c.Ref, Size: c.Size, Created: ago(c.Created), Used: ago(c.Used)})
 	}
@@ -302,6 +333,13 @@ func startGitHub(ts *testscript.TestScript, neg bool, args []string) {
 		// Were they not written, the script would see the old ones, and say so.
 		_ = os.WriteFile(file+".caches", []byte(b.String()), 0o600)
 		_ = os.WriteFile(file+".comments", []byte(d.String()), 0o600)
+	}
+	options.ChecksChanged = func(checks []githubtest.CheckRun) {
+		var b strings.Builder
+		for _, c := range checks {
+			fmt.Fprintf(&b, "%d %s %s %s, %s: %q %s\n", c.ID, c.HeadSHA, c.Name, c.Conclusion, c.Title, c.Summary, c.DetailsURL)
+		}
+		_ = os.WriteFile(file+".checks", []byte(b.String()), 0o600)
 	}
 	options.Changed(options.Caches, options.Comments)
 	server := githubtest.Start(ts.Value(testKey{}).(testing.TB), options)

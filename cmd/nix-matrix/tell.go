@@ -1,6 +1,8 @@
 package main
 
 import (
+	"runtime"
+
 	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/build"
 	"github.com/org/nix-matrix/pkg/job"
@@ -26,5 +28,18 @@ func (a *app) annotate(all []report.Annotation) {
 
 // newResult returns the Result of an entry that this job builds.
 func (a *app) newResult(e *job.Entry, plan string) *job.Result {
-	return build.NewResult(e, plan, a.getenv("RUNNER_NAME"), a.action.JobURL())
+	r := build.NewResult(e, plan, a.getenv("RUNNER_NAME"), a.action.JobURL())
+	r.Machine = a.machine()
+	return r
+}
+
+// machine returns the runner of this job, nil outside of GitHub Actions.
+func (a *app) machine() *job.Machine {
+	if !a.action.Running() {
+		return nil
+	}
+	return &job.Machine{
+		OS: a.getenv("RUNNER_OS"), Arch: a.getenv("RUNNER_ARCH"), Hosted: a.getenv("RUNNER_ENVIRONMENT") == "github-hosted",
+		Cores: runtime.NumCPU(), Began: a.action.Began(),
+	}
 }

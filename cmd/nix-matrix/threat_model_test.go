@@ -184,7 +184,7 @@ var threatColumns = map[string]func(t *testing.T, c runCase, seal *pack.Key) str
 		if err != nil {
 			t.Fatal(err)
 		}
-		return yes(to.Lacks(push.Secrets{AtticToken: c.app(t, "github-hosted", seal).getenv("ATTIC_TOKEN")}) == "")
+		return yes(to.Lacks(push.Secrets{AtticToken: c.app(t, "github-hosted", seal).getenv("ATTIC_TOKEN")}) == nil)
 	},
 	"Comments": func(t *testing.T, c runCase, seal *pack.Key) string {
 		pull, err := c.app(t, "github-hosted", seal).action.PullRequest()
@@ -192,6 +192,9 @@ var threatColumns = map[string]func(t *testing.T, c runCase, seal *pack.Key) str
 			t.Fatal(err)
 		}
 		return yes(pull.Number > 0 && !pull.Fork)
+	},
+	"Runs `post_green`": func(t *testing.T, c runCase, seal *pack.Key) string {
+		return yes(c.app(t, "github-hosted", seal).action.ForeignChange() == "")
 	},
 }
 

@@ -9,8 +9,9 @@ import (
 func newUnseal(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "unseal FILE",
-		Short: "Print a sealed plan, result or log",
-		Long: `Prints a sealed file of an artifact: a plan, a result, or the log of a failed build.
+		Short: "Print a sealed plan, result, log or report",
+		Long: `Prints a sealed file of an artifact: a plan, a result, the log of a failed build, a
+JUnit report, or the store paths of targets.
 The secret encryption_key is taken from the environment variable
 NIX_MATRIX_ENCRYPTION_KEY, or, where the workflow has only that one, git_crypt_key from
 NIX_MATRIX_GIT_CRYPT_KEY.`,

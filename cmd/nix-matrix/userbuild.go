@@ -18,7 +18,8 @@ import (
 type userBuild struct {
 	app *app
 	packing
-	json bool
+	json  bool
+	later bool // restore on demand
 }
 
 func (u *userBuild) flags(cmd *cobra.Command) {
@@ -42,13 +43,13 @@ func (u *userBuild) open(ctx context.Context, args []string) (*reuse.UserBuild, 
 	b := &reuse.UserBuild{Cache: &reuse.Cache{Docs: docs, Log: a.log}, Root: u.root, Lenient: a.action.Running()}
 	if u.root != "" {
 		if b.Root, err = filepath.Abs(u.root); err != nil {
-			return nil, nil, usage.Errorf("--store %s: %w", u.root, err)
+			return nil, nil, usage.Errorf("--store-root %s: %w", u.root, err)
 		}
 	}
 	if b.Nix, err = a.host.OpenStore(ctx, b.Root); err != nil {
 		return nil, nil, err
 	}
-	docs.Cache, err = a.openCache()
+	docs.Cache, err = a.openCache(docs.Trust)
 	if err := b.Tolerate(ctx, "The cache is not used", err); err != nil {
 		return nil, nil, err
 	}

@@ -32,11 +32,12 @@ const (
 // A closure is in a store of that name.
 type closure struct {
 	store   string
-	all     string // the path that has all in its closure
-	tenth   string // below it, the path that has a tenth of the bytes in its
-	rebuilt string // like all, but for paths with 1 % of the bytes, which are others
-	bytes   int64  // of the NARs of all
-	conf    string // NIX_CONFIG that trusts its signatures
+	all     string       // the path that has all in its closure
+	tenth   string       // below it, the path that has a tenth of the bytes in its
+	rebuilt string       // like all, but for paths with 1 % of the bytes, which are others
+	bytes   int64        // of the NARs of all
+	paths   []*storePath // of all, which is the last
+	conf    string       // NIX_CONFIG that trusts its signatures
 }
 
 // A storePath is made of files of this machine.
@@ -46,6 +47,8 @@ type storePath struct {
 	bytes int64  // of the files
 	tenth bool
 	refs  []*storePath
+	base  string // its name
+	bump  *bump  // nil for the first version
 }
 
 // A file has a text, is a link, or the same as another one.
@@ -81,11 +84,12 @@ func (b *bench) newClosure(ctx context.Context) (*closure, error) {
 	}
 	small := root("tenth", slices.DeleteFunc(slices.Clone(paths), func(p *storePath) bool { return !p.tenth }))
 	paths = append(paths, small)
-	c := &closure{store: "closure", all: root("all", paths).path, tenth: small.path}
-	others, top := slices.Clone(paths), tops(paths)
+	top := root("all", paths)
+	c := &closure{store: "closure", all: top.path, tenth: small.path, paths: append(slices.Clone(paths), top)}
+	others, highest := slices.Clone(paths), tops(paths)
 	var left int64 = closureBytes * rebuilt / 100
 	for i, p := range paths {
-		if p.bytes > 0 && p.bytes <= left && slices.Contains(top, p) {
+		if p.bytes > 0 && p.bytes <= left && slices.Contains(highest, p) {
 			left -= p.bytes
 			others[i] = &storePath{files: append([]file{{name: "!", text: "rebuilt"}}, p.files...), refs: p.refs}
 			others[i].name("rebuilt")
@@ -93,13 +97,18 @@ func (b *bench) newClosure(ctx context.Context) (*closure, error) {
 		}
 	}
 	c.rebuilt = root("rebuilt", others).path
-	return c, b.makeStore(ctx, c, made)
+	if err := b.makeStore(ctx, c, made); err != nil {
+		return nil, err
+	}
+	b.closure = c
+	return c, nil
 }
 
 // name sets a name and a hash of the path that no other path has.
-func (p *storePath) name(name string) {
+func (p *storePath) name(name string, version ...string) {
+	p.base = name
 	sum := sha256.New()
-	fmt.Fprintln(sum, name)
+	fmt.Fprintln(sum, name, version)
 	for _, f := range p.files {
 		fmt.Fprintln(sum, f.name, f.source)
 	}
@@ -253,7 +262,6 @@ func (b *bench) makeStore(ctx context.Context, c *closure, paths []*storePath) e
 		c.bytes += size
 		count++
 	}
-	b.closure = c
 	say("a closure of %d paths, %s", count, megabytes(c.bytes))
 	return nil
 }

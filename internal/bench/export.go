@@ -5,7 +5,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/nix-community/go-nix/pkg/nar"
 
@@ -49,30 +48,34 @@ func (p *storePath) nar(w io.Writer) error {
 				}
 			}
 		}
-		if err := f.nar(n, name); err != nil {
+		if err := p.write(n, &f, name); err != nil {
 			return err
 		}
 	}
 	return n.Close()
 }
 
-func (f *file) nar(n *nar.Writer, name string) error {
+func (p *storePath) write(n *nar.Writer, f *file, name string) error {
 	if f.link != "" {
 		return n.WriteHeader(&nar.Header{Path: name, Type: nar.TypeSymlink, LinkTarget: f.link})
 	}
-	body := io.Reader(strings.NewReader(f.text))
-	size := int64(len(f.text))
-	if f.source != "" {
-		source, err := os.Open(f.source)
-		if err != nil {
+	if f.source == "" {
+		if err := n.WriteHeader(&nar.Header{Path: name, Type: nar.TypeRegular, Size: int64(len(f.text)), Executable: f.executable}); err != nil {
 			return err
 		}
-		defer source.Close()
-		body, size = source, f.size
-	}
-	if err := n.WriteHeader(&nar.Header{Path: name, Type: nar.TypeRegular, Size: size, Executable: f.executable}); err != nil {
+		_, err := io.WriteString(n, f.text)
 		return err
 	}
-	_, err := io.CopyN(n, body, size)
-	return err
+	source, err := os.Open(f.source)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	head := make([]byte, 4)
+	_, _ = source.ReadAt(head, 0) // a shorter one is no program
+	content := p.content(f, source, head)
+	if err := n.WriteHeader(&nar.Header{Path: name, Type: nar.TypeRegular, Size: content.length(), Executable: f.executable}); err != nil {
+		return err
+	}
+	return content.writeTo(n)
 }

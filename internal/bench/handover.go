@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/org/nix-matrix/pkg/cache/actions"
 	"github.com/org/nix-matrix/pkg/engine"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/storecache"
@@ -38,7 +39,7 @@ builtins.genList (n: drv "host-${toString n}" { inputs = own (toString n); commo
 
 // handover is how much the jobs of a run give to each other.
 func (b *bench) handover(ctx context.Context) error {
-	drvs, err := b.sharing(ctx)
+	drvs, err := b.sharing(ctx, handoverDrvs, handoverHosts, handoverFiles)
 	if err != nil {
 		return err
 	}
@@ -97,10 +98,78 @@ func (b *bench) handover(ctx context.Context) error {
 	return nil
 }
 
+const (
+	takeDrvs  = 3_700
+	takeDelay = 20 * time.Millisecond
+)
+
+// take is a job that takes the derivations of its host from the cache.
+func (b *bench) take(ctx context.Context) error {
+	drvs, err := b.sharing(ctx, takeDrvs, 1, 1)
+	if err != nil {
+		return err
+	}
+	n, err := nix.Find(ctx, os.Stderr, nix.Config{})
+	if err != nil {
+		return err
+	}
+	s, err := b.serve(ctx, "service")
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	if err := b.resolve(); err != nil {
+		return err
+	}
+	config, err := actions.FromEnv(func(name string) string { return s.Env(s.url)[name] })
+	if err != nil {
+		return err
+	}
+	c := actions.New(config)
+	file := filepath.Join(b.dir, "one.pack")
+	packed, err := storecache.PackDrvs(ctx, n, "bench", file, drvs[:1], nil)
+	if err != nil {
+		return err
+	}
+	key, err := packed.Save(ctx, c, file)
+	if err != nil {
+		return err
+	}
+	s.delay.Store(int64(takeDelay))
+	var took []time.Duration
+	var requests int64
+	for range turns(rounds) {
+		if _, err := b.fresh(); err != nil {
+			return err
+		}
+		s.requests.Store(0)
+		start := time.Now()
+		src, err := storecache.OpenDrvs(ctx, c, key, packed.Size)
+		if err != nil {
+			return err
+		}
+		restored, err := storecache.RestoreDrvs(ctx, n, engine.Protocol(n), src, packed.SHA256, drvs[:1], nil, storecache.Everything())
+		took = append(took, time.Since(start))
+		requests = s.requests.Load()
+		if err != nil {
+			return err
+		}
+		if restored.Paths != packed.Paths {
+			return fmt.Errorf("%d of %d paths came", restored.Paths, packed.Paths)
+		}
+	}
+	b.rows = append(b.rows, row{
+		Work:    fmt.Sprintf("a job takes %d derivations and sources of its host, %s, from a cache that answers after 20 ms", packed.Paths, megabytes(packed.Size)),
+		Against: "–",
+		Value:   fmt.Sprintf("%s, %d requests", seconds(median(took)), requests), Goal: "≤ 1.2 s, 2 requests", Met: median(took) <= 1200*time.Millisecond && requests <= 2,
+	})
+	return nil
+}
+
 func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
 
 // sharing makes /nix a store with the derivations.
-func (b *bench) sharing(ctx context.Context) ([]string, error) {
+func (b *bench) sharing(ctx context.Context, count, hosts, files int) ([]string, error) {
 	env, err := b.fresh()
 	if err != nil {
 		return nil, err
@@ -109,7 +178,7 @@ func (b *bench) sharing(ctx context.Context) ([]string, error) {
 	defer os.RemoveAll(dir)
 	random := rand.NewChaCha8([32]byte{1})
 	half := make([]byte, handoverBytes/handoverFiles/2)
-	for i := range handoverFiles {
+	for i := range files {
 		sub := filepath.Join(dir, "src", fmt.Sprint(i/100))
 		if err := os.MkdirAll(sub, 0o755); err != nil {
 			return nil, err
@@ -119,7 +188,7 @@ func (b *bench) sharing(ctx context.Context) ([]string, error) {
 			return nil, err
 		}
 	}
-	if err := os.WriteFile(filepath.Join(dir, "default.nix"), fmt.Appendf(nil, sharing, handoverDrvs, handoverOwn, handoverHosts), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "default.nix"), fmt.Appendf(nil, sharing, count, handoverOwn, hosts), 0o644); err != nil {
 		return nil, err
 	}
 	made, err := b.run(ctx, dir, env, "nix-instantiate", "default.nix")
@@ -127,7 +196,7 @@ func (b *bench) sharing(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	drvs := strings.Fields(made.stdout)
-	if len(drvs) != handoverHosts+1 {
+	if len(drvs) != hosts+1 {
 		return nil, fmt.Errorf("nix-instantiate made %d derivations", len(drvs))
 	}
 	return drvs, nil

@@ -116,6 +116,9 @@ type service struct {
 	dir  string
 	url  string
 	http *http.Server
+	runs int // that used it, see [bench.farm]
+
+	requests atomic.Int64
 
 	mu      sync.Mutex
 	created []time.Time // when keys were reserved, or refused
@@ -156,6 +159,7 @@ func (b *bench) serve(ctx context.Context, name string) (*service, error) {
 	mux.Handle("/blobs/", disk)
 	mux.Handle("/files/", http.StripPrefix("/files/", http.FileServer(http.Dir(s.dir))))
 	late := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.requests.Add(1)
 		time.Sleep(time.Duration(s.delay.Load()))
 		if strings.HasSuffix(r.URL.Path, "/CreateCacheEntry") {
 			s.mu.Lock()

@@ -5,6 +5,9 @@
 // It wants root, Linux, the testbench's Nix on PATH, and runs in the memory of
 // /dev/shm, since disks are noisy. Where a row compares two things, both are
 // measured in turn, in one run, and the medians count.
+//
+// NIX_MATRIX_BENCH_BEFORE is the path of a program of a release that writes store packs of the
+// first format, with its dist directory around it. Rows that compare with that format need it.
 package main
 
 import (
@@ -42,6 +45,8 @@ type measure struct {
 }
 
 var measures = []measure{
+	{"size", (*bench).size},
+	{"startup", (*bench).startup},
 	{"demo", (*bench).demo},
 	{"again", (*bench).again},
 	{"entry", (*bench).entry},
@@ -52,6 +57,7 @@ var measures = []measure{
 	{"shared", (*bench).shared},
 	{"asked", (*bench).asked},
 	{"handover", (*bench).handover},
+	{"take", (*bench).take},
 	{"missing", (*bench).missing},
 	{"questions", (*bench).questions},
 	{"plan", (*bench).plan},
@@ -60,7 +66,11 @@ var measures = []measure{
 	{"push", (*bench).push},
 	{"overhead", (*bench).overhead},
 	{"restore", (*bench).restores},
+	{"sources", (*bench).sources},
 	{"save", (*bench).saves},
+	{"bump", (*bench).bumped},
+	{"bumps", (*bench).tenBumps},
+	{"ondemand", (*bench).onDemand},
 	{"entries", (*bench).entries},
 	{"once", (*bench).once},
 	{"helpers", (*bench).helpers},
@@ -141,6 +151,7 @@ func reenter(ctx context.Context, args []string) error {
 type bench struct {
 	dir     string
 	program string // nix-matrix, as a workflow runs it
+	before  *bench // the same with a program of the first format, or nil
 	rows    []row
 	closure *closure // once it was made
 }
@@ -154,6 +165,11 @@ func (b *bench) freeze() error {
 		}
 	}
 	b.program = filepath.Join(root, "dist", "nix-matrix")
+	if program := os.Getenv("NIX_MATRIX_BENCH_BEFORE"); program != "" {
+		before := *b
+		before.program = program
+		b.before = &before
+	}
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -56,7 +57,12 @@ const (
 
 // once is hosts that share much, whose jobs run at the same time.
 func (b *bench) once(ctx context.Context) error {
-	f, err := b.farm(ctx, "once", sharedFleet)
+	s, err := b.serveFarm(ctx, "once")
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	f, err := b.farm(ctx, s, "once", sharedFleet)
 	if err != nil {
 		return err
 	}
@@ -73,7 +79,7 @@ func (b *bench) once(ctx context.Context) error {
 		Met: over <= 1.05 && run.builds == 5+2*onceHosts,
 	}, row{
 		Work: "… the time of the run", Against: "the lower bound: the longest chain, or the work divided by the jobs",
-		Value: fmt.Sprintf("%s against %.0f s, %.2f×", seconds(run.took), bound, run.took.Seconds()/bound), Goal: "≤ 1.25×", Met: run.took.Seconds() <= 1.25*bound,
+		Value: run.against(bound), Goal: "≤ 1.25×", Met: run.took.Seconds() <= 1.25*bound,
 	}, row{
 		Work: "… creations in the cache in a minute, at most", Against: "GitHub's limit of 200",
 		Value: fmt.Sprint(run.creations), Goal: "≤ 150", Met: run.creations <= 150,
@@ -82,16 +88,16 @@ func (b *bench) once(ctx context.Context) error {
 }
 
 // bigHost is a flake of one host with 200 derivations of 1 to 4 s, in layers that need a part of the one
-// before.
+// before. %s is in all of them.
 const bigHost = `{
   outputs = _:
     let
       sleep = name: seconds: inputs: derivation {
-        inherit name inputs; system = "x86_64-linux"; PATH = "/usr/bin:/bin"; builder = "/bin/sh";
+        inherit name inputs; system = "x86_64-linux"; PATH = "/usr/bin:/bin"; builder = "/bin/sh"; release = "%s";
         args = [ "-c" "sleep ${toString seconds}; { echo $inputs; head -c 100000 /dev/urandom; } >$out" ];
       };
       layer = n: builtins.genList
-        (i: sleep "part-${toString n}-${toString i}" (1 + builtins.bitAnd (n + i) 3)
+        (i: sleep "layer${toString n}part${toString i}" (1 + builtins.bitAnd (n + i) 3)
           (if n == 0 then [ ] else [ (builtins.elemAt (layers n) i) (builtins.elemAt (layers n) (if i == 39 then 0 else i + 1)) ]))
         40;
       all = builtins.genList layer 5;
@@ -103,33 +109,60 @@ const bigHost = `{
 }
 `
 
-// helpers is one host, alone and with seven helpers.
+const (
+	bigWork  = 200*2.5 + 1
+	bigChain = 5*2.5 + 1
+)
+
+// helpers is one host, alone and with seven helpers, which know from a run before how long its derivations
+// take, and in that run, which does not.
 func (b *bench) helpers(ctx context.Context) error {
-	const work, chain = 200*2.5 + 1, 5*2.5 + 1
-	var took [2]time.Duration
-	for i, helpers := range []int{0, onceJobs - 1} {
-		f, err := b.farm(ctx, fmt.Sprint("helpers", helpers), bigHost, "--helpers", fmt.Sprint(helpers))
-		if err != nil {
-			return err
-		}
-		run, err := f.run(ctx, onceJobs)
-		f.close()
-		if err != nil {
-			return err
-		}
-		if run.builds != 201 {
-			return fmt.Errorf("%d helpers: %d derivations were built", helpers, run.builds)
-		}
-		took[i] = run.took
+	s, err := b.serveFarm(ctx, "helpers")
+	if err != nil {
+		return err
 	}
-	bound := max(chain, work/float64(onceJobs))
-	times := took[0].Seconds() / took[1].Seconds()
+	defer s.close()
+	build := func(release string, helpers int) (*farmRun, error) {
+		f, err := b.farm(ctx, s, "release"+release, fmt.Sprintf(bigHost, release), "--helpers", fmt.Sprint(helpers))
+		if err != nil {
+			return nil, err
+		}
+		defer f.close()
+		run, err := f.run(ctx, onceJobs)
+		if err == nil && run.builds != 201 {
+			err = fmt.Errorf("%d derivations were built", run.builds)
+		}
+		if err == nil {
+			err = f.report(ctx)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%d helpers: %w", helpers, err)
+		}
+		return run, nil
+	}
+	first, err := build("1", onceJobs-1)
+	if err != nil {
+		return err
+	}
+	helped, err := build("2", onceJobs-1)
+	if err != nil {
+		return err
+	}
+	alone, err := build("3", 0)
+	if err != nil {
+		return err
+	}
+	bound := max(bigChain, bigWork/float64(onceJobs))
+	times := alone.took.Seconds() / helped.took.Seconds()
 	b.rows = append(b.rows, row{
 		Work: "one host with 200 derivations of 1 to 4 s, with 7 helpers", Against: "without",
-		Value: fmt.Sprintf("%s against %s, %.1f×", seconds(took[1]), seconds(took[0]), times), Goal: "≥ 4×", Met: times >= 4,
+		Value: fmt.Sprintf("%s against %s, %.1f×", seconds(helped.took), seconds(alone.took), times), Goal: "≥ 4×", Met: times >= 4,
 	}, row{
 		Work: "… with 7 helpers", Against: "the lower bound",
-		Value: fmt.Sprintf("%s against %.0f s, %.2f×", seconds(took[1]), bound, took[1].Seconds()/bound), Goal: "≤ 1.35×", Met: took[1].Seconds() <= 1.35*bound,
+		Value: helped.against(bound), Goal: "≤ 1.35×", Met: helped.took.Seconds() <= 1.35*bound,
+	}, row{
+		Work: "… with 7 helpers, in the first run, when no duration is known", Against: "the lower bound",
+		Value: first.against(bound), Goal: "≤ 1.35×", Met: first.took.Seconds() <= 1.35*bound,
 	})
 	return nil
 }
@@ -140,42 +173,55 @@ type machines struct {
 	service *service
 	dir     string
 	env     []string
+	matrix  string
 	jobs    []entry
 	plan    *job.Plan
 	key     string
 }
 
-// farm discovers a flake.
-func (b *bench) farm(ctx context.Context, name, flake string, args ...string) (*machines, error) {
-	f := &machines{bench: b, dir: filepath.Join(b.dir, name+"-farm")}
+// serveFarm starts the service of the runs of one repository.
+func (b *bench) serveFarm(ctx context.Context, name string) (*service, error) {
+	s, err := b.serve(ctx, name+"-service")
+	if err != nil {
+		return nil, err
+	}
+	s.delay.Store(int64(farmDelay))
+	s.each.Store(farmRate)
+	return s, b.resolve()
+}
+
+// farm discovers a flake, in a run of its own.
+func (b *bench) farm(ctx context.Context, s *service, name, flake string, args ...string) (*machines, error) {
+	f := &machines{bench: b, service: s, dir: filepath.Join(b.dir, name+"-farm")}
 	env, err := b.fresh()
 	if err != nil {
 		return nil, err
 	}
-	if f.service, err = b.serve(ctx, name+"-service"); err != nil {
+	job, err := b.job(s)
+	event := f.file("event.json")
+	err = errors.Join(err, os.Mkdir(f.dir, 0o755), os.WriteFile(event, []byte(`{"repository": {"full_name": "org/fleet", "default_branch": "main"}}`), 0o644))
+	if err != nil {
 		return nil, err
 	}
-	f.service.delay.Store(int64(farmDelay))
-	f.service.each.Store(farmRate)
-	job, err := b.job(f.service)
-	if err := errors.Join(err, b.resolve(), os.Mkdir(f.dir, 0o755)); err != nil {
-		return nil, err
-	}
-	f.env = append(append(env, job...), "GITHUB_EVENT_NAME=push")
+	s.runs++
+	f.env = append(append(env, job...), "GITHUB_EVENT_PATH="+event, "GITHUB_REPOSITORY=org/fleet", fmt.Sprint("GITHUB_RUN_ID=", s.runs))
 	dir, err := b.makeFlake(name, flake)
 	if err != nil {
 		return nil, err
 	}
-	file := filepath.Join(f.dir, "plan.json")
+	file := f.file("plan.json")
 	found, err := b.run(ctx, b.dir, f.env, b.program, append([]string{"discover", dir, "--plan-out", file}, args...)...)
 	if err != nil {
 		return nil, err
 	}
+	f.matrix = found.stdout
 	if f.jobs, err = matrix(found.stdout); err != nil {
 		return nil, err
 	}
 	return f, f.readPlan(file)
 }
+
+func (f *machines) file(name string) string { return filepath.Join(f.dir, name) }
 
 func (f *machines) readPlan(file string) error {
 	data, err := os.ReadFile(file)
@@ -188,17 +234,45 @@ func (f *machines) readPlan(file string) error {
 	return err
 }
 
-func (f *machines) close() {
-	f.service.close()
-	removeAll(f.dir)
+func (f *machines) close() { removeAll(f.dir) }
+
+// report judges the run, and leaves its record for the next one.
+func (f *machines) report(ctx context.Context) error {
+	results := f.file("results")
+	if err := os.Mkdir(results, 0o755); err != nil {
+		return err
+	}
+	for i := range f.jobs {
+		if err := os.Rename(f.result(i), filepath.Join(results, fmt.Sprint(i)+".json")); err != nil {
+			return err
+		}
+	}
+	needs, err := json.Marshal(map[string]any{
+		"discover": map[string]any{"result": "success", "outputs": map[string]string{"matrix": f.matrix}},
+		"build":    map[string]string{"result": "success"},
+	})
+	if err != nil {
+		return err
+	}
+	ran, err := f.bench.run(ctx, f.dir, f.env, f.program, "report", "--plan", f.file("plan.json"), "--results", results, "--needs", string(needs))
+	if err == nil && strings.Contains(ran.stdout+ran.stderr, "::warning") {
+		err = fmt.Errorf("report: %s%s", ran.stdout, ran.stderr)
+	}
+	return err
 }
 
 // A farmRun is what became of the jobs.
 type farmRun struct {
 	took      time.Duration
+	cpu       time.Duration // of all jobs, which share this machine's processors
 	builds    int
 	creations int // most in a minute
 	shared    *verdict.Shared
+}
+
+// against compares the time of the run with a bound in seconds.
+func (r *farmRun) against(bound float64) string {
+	return fmt.Sprintf("%s against %.0f s, %.2f×; the jobs took %s of %d processors", seconds(r.took), bound, r.took.Seconds()/bound, seconds(r.cpu), runtime.NumCPU())
 }
 
 // run builds all entries, so many at a time, each on a machine of its own.
@@ -206,16 +280,17 @@ func (f *machines) run(ctx context.Context, atOnce int) (*farmRun, error) {
 	start := time.Now()
 	room := make(chan struct{}, atOnce)
 	results, errs := make([]*job.Result, len(f.jobs)), make([]error, len(f.jobs))
+	cpu := make([]time.Duration, len(f.jobs))
 	var running sync.WaitGroup
 	for i := range f.jobs {
 		room <- struct{}{}
 		running.Go(func() {
-			results[i], errs[i] = f.build(ctx, i)
+			results[i], cpu[i], errs[i] = f.build(ctx, i)
 			<-room
 		})
 	}
 	running.Wait()
-	run := &farmRun{took: time.Since(start)}
+	run := &farmRun{took: time.Since(start), cpu: sum(cpu)}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
@@ -234,13 +309,15 @@ func (f *machines) run(ctx context.Context, atOnce int) (*farmRun, error) {
 // inStore runs a program with a store of its own: $0 is the directory.
 const inStore = `mount --bind "$0/nix" /nix && exec "$@"`
 
-// build builds an entry.
-func (f *machines) build(ctx context.Context, i int) (*job.Result, error) {
+func (f *machines) result(i int) string { return filepath.Join(f.dir, fmt.Sprint(i), "result.json") }
+
+// build builds an entry, and returns the processors' time that it took.
+func (f *machines) build(ctx context.Context, i int) (*job.Result, time.Duration, error) {
 	dir := filepath.Join(f.dir, fmt.Sprint(i))
-	result := filepath.Join(dir, "result.json")
+	result := f.result(i)
 	for _, sub := range []string{"nix", "temp", "home"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
 	temp := filepath.Join(dir, "temp")
@@ -249,17 +326,17 @@ func (f *machines) build(ctx context.Context, i int) (*job.Result, error) {
 	ran, err := f.bench.run(ctx, dir, env, "unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", inStore, dir,
 		f.program, "build", "--job", f.jobs[i].job, "--result", result)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if strings.Contains(ran.stdout+ran.stderr, "::warning") {
-		return nil, fmt.Errorf("%s: %s%s", f.plan.Entries[i].Name, ran.stdout, ran.stderr)
+		return nil, 0, fmt.Errorf("%s: %s%s", f.plan.Entries[i].Name, ran.stdout, ran.stderr)
 	}
 	data, err := os.ReadFile(result)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	var r job.Result
-	return &r, json.Unmarshal(data, &r)
+	return &r, ran.cpu, json.Unmarshal(data, &r)
 }
 
 // mostInAMinute returns the most of some times that lie within a minute.
@@ -296,7 +373,12 @@ const nothingShared = `{
 
 // alone is hosts that share nothing, for which the scheduler must cost nothing.
 func (b *bench) alone(ctx context.Context) error {
-	f, err := b.farm(ctx, "alone", nothingShared, "--helpers", "0")
+	s, err := b.serveFarm(ctx, "alone")
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	f, err := b.farm(ctx, s, "alone", nothingShared, "--helpers", "0")
 	if err != nil {
 		return err
 	}

@@ -14,8 +14,9 @@ const (
 
 const (
 	protocolEngine = "protocol"
+	importEngine   = "import"
 	directEngine   = "direct"
-	restoreMemory  = 256 << 20 // bytes
+	restoreMemory  = 288 << 20 // bytes
 )
 
 // restores is bringing a closure into an empty store, as fast as the line, the
@@ -35,7 +36,15 @@ func (b *bench) restores(ctx context.Context) error {
 	if err := b.offer(ctx, s, env, c.all); err != nil {
 		return err
 	}
-	r := &restorer{b, c, s}
+	r := &restorer{bench: b, closure: c, service: s}
+	first, err := b.firstFormat(ctx, c, env)
+	if err != nil {
+		return err
+	}
+	if first != nil {
+		defer first.close()
+		r.first = &restorer{bench: b.before, closure: c, service: first}
+	}
 	for _, measure := range []func(context.Context) error{r.slow, r.quick, r.free} {
 		if err := measure(ctx); err != nil {
 			return err
@@ -49,6 +58,34 @@ type restorer struct {
 	*bench
 	closure *closure
 	service *service
+	first   *restorer // of the first format, or nil
+}
+
+// limitTo limits the lines to a rate.
+func (r *restorer) limitTo(rate int64) {
+	r.service.rate.Store(rate)
+	if r.first != nil {
+		r.first.service.rate.Store(rate)
+	}
+}
+
+// inTurn fetches in turn, and all of the closure in the first format too.
+func (r *restorer) inTurn(ctx context.Context, work, engine string, ours *fetch, others ...*fetch) error {
+	sides := []func(int) error{r.into(ctx, ours)}
+	for _, other := range others {
+		sides = append(sides, r.into(ctx, other))
+	}
+	if r.first == nil {
+		return inTurn(rounds, sides...)
+	}
+	first := r.first.ours(ctx, engine, r.closure.all)
+	if err := inTurn(rounds, append(sides, r.first.into(ctx, first))...); err != nil {
+		return err
+	}
+	share := median(ours.took()).Seconds() / median(first.took()).Seconds()
+	r.add(work, "the first format", fmt.Sprintf("%s against %s, %.2f×, peak memory %s against %s", seconds(median(ours.took())), seconds(median(first.took())),
+		share, mebibytes(ours.peak()), mebibytes(first.peak())), "≤ 1.05×, ≤ "+mebibytes(restoreMemory), share <= 1.05 && ours.peak() <= restoreMemory)
+	return nil
 }
 
 // A fetch is one way to fill an empty store, and what it took.
@@ -95,27 +132,27 @@ func (r *restorer) limit(work string, ours *fetch) {
 }
 
 func (r *restorer) slow(ctx context.Context) error {
-	r.service.rate.Store(slowLine)
+	r.limitTo(slowLine)
+	const work = "at 50 MB/s, protocol engine"
 	ours := r.ours(ctx, protocolEngine, r.closure.all)
-	if err := inTurn(rounds, r.into(ctx, ours)); err != nil {
+	if err := r.inTurn(ctx, work, protocolEngine, ours); err != nil {
 		return err
 	}
 	took := median(ours.took())
 	least := time.Duration(float64(ours.bytes) / slowLine * float64(time.Second))
 	share := took.Seconds() / least.Seconds()
-	const work = "at 50 MB/s, protocol engine"
 	r.add(work, "the time the bytes need at that rate", fmt.Sprintf("%s against %s, %.2f×", seconds(took), seconds(least), share), "≤ 1.15×", share <= 1.15)
 	r.limit(work, ours)
 	return nil
 }
 
 func (r *restorer) quick(ctx context.Context) error {
-	r.service.rate.Store(quickLine)
+	r.limitTo(quickLine)
+	const work = "at 85 MB/s, protocol engine"
 	ours, part, theirs := r.ours(ctx, protocolEngine, r.closure.all), r.ours(ctx, protocolEngine, r.closure.tenth), r.official(ctx)
-	if err := inTurn(rounds, r.into(ctx, ours), r.into(ctx, theirs), r.into(ctx, part)); err != nil {
+	if err := r.inTurn(ctx, work, protocolEngine, ours, theirs, part); err != nil {
 		return err
 	}
-	const work = "at 85 MB/s, protocol engine"
 	value, times := faster(ours.took(), theirs.took())
 	r.add(work, "@actions/cache, all of /nix", value, "≥ 1.2×", times >= 1.2)
 	r.limit(work, ours)
@@ -125,21 +162,35 @@ func (r *restorer) quick(ctx context.Context) error {
 	r.add("a path that needs a tenth of it, at 85 MB/s, protocol engine", "restoring all",
 		fmt.Sprintf("%s of %s, %.1f %%; %s of %s, %.1f %%", megabytes(part.bytes), megabytes(ours.bytes), bytes, seconds(took), seconds(all), time),
 		"≤ 15 % of the bytes, ≤ 20 % of the time", bytes <= 15 && time <= 20)
+	if r.first == nil {
+		return nil
+	}
+	first := r.first.ours(ctx, protocolEngine, r.closure.tenth)
+	if err := r.first.into(ctx, first)(0); err != nil {
+		return err
+	}
+	share := float64(part.bytes) / float64(first.bytes)
+	r.add("a path that needs a tenth of it: bytes", "the first format", fmt.Sprintf("%s against %s, %.2f×", megabytes(part.bytes), megabytes(first.bytes), share),
+		"≤ 1.2×", share <= 1.2)
 	return nil
 }
 
 func (r *restorer) free(ctx context.Context) error {
-	r.service.rate.Store(0)
-	ours, theirs := r.ours(ctx, directEngine, r.closure.all), r.official(ctx)
+	r.limitTo(0)
+	const work = "unthrottled, direct engine"
+	ours, theirs, stock := r.ours(ctx, directEngine, r.closure.all), r.official(ctx), r.ours(ctx, importEngine, r.closure.all)
 	imports := &fetch{run: func(env []string) (*metered, error) { return r.nixImport(ctx, r.service, env) }}
 	copies := &fetch{run: func(env []string) (*metered, error) { return r.nixCopy(ctx, r.service, env, r.closure.all) }}
-	if err := inTurn(rounds, r.into(ctx, ours), r.into(ctx, imports), r.into(ctx, theirs), r.into(ctx, copies)); err != nil {
+	if err := r.inTurn(ctx, work, directEngine, ours, imports, stock, theirs, copies); err != nil {
 		return err
 	}
-	const work = "unthrottled, direct engine"
 	value, times := faster(ours.took(), imports.took())
 	r.add(work, "zstd -dc | nix-store --import", fmt.Sprintf("%s, peak memory %s", value, mebibytes(ours.peak())),
-		"≥ 2.5×, ≤ 256 MiB", times >= 2.5 && ours.peak() <= restoreMemory)
+		"≥ 2.5×, ≤ "+mebibytes(restoreMemory), times >= 2.5 && ours.peak() <= restoreMemory)
+	share := median(stock.took()).Seconds() / median(imports.took()).Seconds()
+	r.add("unthrottled, import engine", "zstd -dc | nix-store --import",
+		fmt.Sprintf("%s against %s, %.2f×, peak memory %s", seconds(median(stock.took())), seconds(median(imports.took())), share, mebibytes(stock.peak())),
+		"≤ 1.05×", share <= 1.05)
 	value, times = faster(ours.took(), theirs.took())
 	r.add(work, "@actions/cache, all of /nix", value, "≥ 1.2×", times >= 1.2)
 	value, times = faster(ours.took(), copies.took())

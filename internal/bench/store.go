@@ -27,7 +27,7 @@ func (b *bench) resolve() error {
 func (b *bench) job(s *service) ([]string, error) {
 	temp := filepath.Join(b.dir, "temp")
 	return append(s.environ(), "TMPDIR="+temp, "RUNNER_TEMP="+temp, "GITHUB_OUTPUT="+filepath.Join(temp, "output"),
-		"GITHUB_REF=refs/heads/main", "GITHUB_RUN_ID=1", "GITHUB_RUN_ATTEMPT=1"), errors.Join(os.RemoveAll(temp), os.Mkdir(temp, 0o755))
+		"GITHUB_EVENT_NAME=push", "GITHUB_REF=refs/heads/main", "GITHUB_RUN_ID=1", "GITHUB_RUN_ATTEMPT=1"), errors.Join(os.RemoveAll(temp), os.Mkdir(temp, 0o755))
 }
 
 // ours runs a command of ours, and gives what it prints as JSON.
@@ -54,10 +54,13 @@ func (b *bench) restore(ctx context.Context, s *service, env []string, engine, p
 		return nil, err
 	}
 	closure, err := b.run(ctx, b.dir, env, "nix-store", "--query", "--requisites", path)
-	if err == nil && len(strings.Fields(closure.stdout)) != restored.Paths {
-		err = fmt.Errorf("restored %d paths: %s", restored.Paths, m.stderr)
+	if err != nil {
+		return nil, fmt.Errorf("restored %d paths: %s%w", restored.Paths, m.stderr, err)
 	}
-	return m, err
+	if len(strings.Fields(closure.stdout)) != restored.Paths {
+		return nil, fmt.Errorf("restored %d paths: %s", restored.Paths, m.stderr)
+	}
+	return m, nil
 }
 
 // save saves the closure of a path, and gives the bytes of the new packs.
@@ -79,4 +82,18 @@ func (b *bench) beginSave(ctx context.Context) (*closure, *service, []string, er
 	}
 	s, err := b.serve(ctx, "service")
 	return c, s, append(env, c.conf), err
+}
+
+// firstFormat returns a service that has the closure in the first format, or nil.
+func (b *bench) firstFormat(ctx context.Context, c *closure, env []string) (*service, error) {
+	if b.before == nil {
+		say("without the rows that compare with the first format, since NIX_MATRIX_BENCH_BEFORE is not set")
+		return nil, nil //nolint:nilnil // none
+	}
+	s, err := b.serve(ctx, "service-first")
+	if err != nil {
+		return nil, err
+	}
+	_, _, err = b.before.save(ctx, s, env, c.all)
+	return s, err
 }

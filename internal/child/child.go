@@ -145,3 +145,15 @@ func EndAll() {
 		_ = c.send(syscall.SIGKILL)
 	}
 }
+
+// Background starts a program that goes on after this process has ended, in a session of its own. It has the
+// environment of this process, and out and err as streams. No signal is passed on to it.
+func Background(out, err *os.File, name string, args ...string) (*os.Process, error) {
+	cmd := exec.CommandContext(context.Background(), name, args...) // which never ends
+	cmd.Stdout, cmd.Stderr = out, err
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	return cmd.Process, nil
+}

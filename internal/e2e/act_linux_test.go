@@ -19,30 +19,33 @@ import (
 // A push, to main or to a branch of which there is a pull request, or another event, and what surrounds the run of the
 // workflow that it starts.
 type push struct {
-	repository string             // the user's, a git work tree
-	product    string             // this repository, as the run gets it
-	ref        string             // further ref that product is known by, as well as v1
-	runtime    map[string]string  // variables that JavaScript actions see
-	artifacts  string             // address for act's artifact server
-	cachix     *cachix            // may be nil
-	emulation  bool               // programs for aarch64 run from the start
-	event      string             // its name, where that is neither push nor pull_request
-	pull       int                // number of the pull request that it is, or 0
-	fork       bool               // which is from a fork, and has no secrets
-	secrets    map[string]string  // beyond those of the quick starts
-	nix        bool               // is on the runners, which share a store
-	hosted     bool               // the runners are GitHub's
-	programs   []string           // files, beyond tools
-	api        *githubtest.Server // GitHub's, may be nil
-	again      *run               // whose jobs are run again, with the artifacts that it has left; may be nil
+	repository string               // the user's, a git work tree
+	product    string               // this repository, as the run gets it
+	ref        string               // further ref that product is known by, as well as v1
+	runtime    map[string]string    // variables that JavaScript actions see
+	artifacts  string               // address for act's artifact server
+	cachix     *cachix              // may be nil
+	emulation  bool                 // programs for aarch64 run from the start
+	event      string               // its name, where that is neither push nor pull_request
+	pull       int                  // number of the pull request that it is, or 0
+	fork       bool                 // which is from a fork, and has no secrets
+	secrets    map[string]string    // beyond those of the quick starts
+	nix        bool                 // is on the runners, which share a store
+	hosted     bool                 // the runners are GitHub's
+	programs   []string             // files, beyond tools
+	machine    string               // the directory of the machine that the stand-in for ssh reaches, may be empty
+	api        *githubtest.Server   // GitHub's, may be nil
+	identity   *githubtest.IDTokens // gives tokens to jobs with the permission id-token: write; may be nil
+	again      *run                 // whose jobs are run again, with the artifacts that it has left; may be nil
 }
 
 // The directories where act finds actions. One that is not here, or has another commit, is not available.
 var actions = map[string][]string{
-	"github-script":     {"actions/github-script@ed597411d8f924073f98dfc5c65a23a2325f34cd"},
-	"upload-artifact":   {"actions/upload-artifact@043fb46d1a93c77aae656e7c1c64a875d1fc6a0a"},
-	"download-artifact": {"actions/download-artifact@3e5f45b2cfb9172054b4087a40e8e0b5a5461e7c"},
-	"setup-qemu-action": {"docker/setup-qemu-action@96fe6ef7f33517b61c61be40b68a1882f3264fb8"},
+	"github-script":           {"actions/github-script@ed597411d8f924073f98dfc5c65a23a2325f34cd"},
+	"upload-artifact":         {"actions/upload-artifact@043fb46d1a93c77aae656e7c1c64a875d1fc6a0a"},
+	"download-artifact":       {"actions/download-artifact@3e5f45b2cfb9172054b4087a40e8e0b5a5461e7c"},
+	"create-github-app-token": {"actions/create-github-app-token@bcd2ba49218906704ab6c1aa796996da409d3eb1"},
+	"setup-qemu-action":       {"docker/setup-qemu-action@96fe6ef7f33517b61c61be40b68a1882f3264fb8"},
 	"install-nix-action": {"cachix/install-nix-action@630ae543ea3a38a9a4166f03376c02c50f408342", "cachix/install-nix-action@v31",
 		"DeterminateSystems/determinate-nix-action@527f17dd63d2d60d3e5552934bc84b9a33a14d11", "samueldr/lix-gha-installer-action@7b7f14d320d6aacfb65bd1ef761566b3b69e474c"},
 }
@@ -51,6 +54,9 @@ var actions = map[string][]string{
 var tools = []string{
 	"awk", "bash", "cat", "chmod", "cp", "dirname", "env", "git", "mkdir", "mount", "node", "readlink", "sh", "sha256sum", "uname", "unshare",
 }
+
+// labels are those of the runners, which are all this machine; of a job with several labels, one has to be here.
+var labels = []string{"ubuntu-latest", "ubuntu-24.04-arm", "macos-15-intel", "macos-latest", "nix"}
 
 // A run has namespaces of its own, which end with it, and take along what it has left running.
 var namespaces = []string{"--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"}
@@ -116,6 +122,7 @@ func (p *push) start(t *testing.T) *run {
 		`E2E_BINFMT=:qemu-aarch64:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:` +
 			`\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:` + qemu + ":F",
 		"E2E_HOSTS=" + filepath.Join(r.dir, "hosts"),
+		"E2E_MACHINE=" + p.machine,
 	}
 	if p.nix {
 		store, conf := filepath.Join(r.dir, "nix"), filepath.Join(r.dir, "etc")
@@ -129,19 +136,21 @@ func (p *push) start(t *testing.T) *run {
 	hosts := "127.0.0.1 localhost\n"
 	if p.cachix != nil {
 		hosts += p.cachix.address + " cachix.org my-fleet.cachix.org\n"
-		env = append(env, "E2E_CACHIX="+p.cachix.dir, "E2E_SECRET="+secret, "NIX_SSL_CERT_FILE="+p.cachix.certificate, "SSL_CERT_FILE="+p.cachix.certificate)
+		env = append(env, "E2E_CACHIX="+p.cachix.dir, "E2E_CACHE="+p.cachix.served, "E2E_CACHE_KEY="+p.cachix.key, "E2E_SECRET="+secret, "NIX_SSL_CERT_FILE="+p.cachix.certificate, "SSL_CERT_FILE="+p.cachix.certificate)
 	}
 	write(t, filepath.Join(r.dir, "hosts"), hosts)
 
 	args := append(slices.Clone(namespaces), "sh", "-c", enter, "enter",
 		testbench.Path(t, "bin/act"), p.writeEvent(t, r.dir), "--json", "--eventpath", filepath.Join(r.dir, "event.json"),
 		"--insecure-secrets", // no secret is masked, so that the log shows one that got there
-		"--platform", "ubuntu-latest=-self-hosted", "--platform", "ubuntu-24.04-arm=-self-hosted",
 		"--action-cache-path", filepath.Join(r.dir, "act"),
 		"--no-cache-server", "--cache-server-addr", "127.0.0.1",
 		"--artifact-server-path", r.artifacts,
 		"--artifact-server-addr", p.artifacts, "--artifact-server-port", artifactPort,
 		"--local-repository", "org/nix-matrix@v1="+p.product)
+	for _, label := range labels {
+		args = append(args, "--platform", label+"=-self-hosted")
+	}
 	if !p.fork {
 		args = append(args, "--secret", "CACHIX_AUTH_TOKEN="+secret, "--secret", "ENCRYPTION_KEY="+secret)
 		for name, value := range p.secrets {
@@ -152,6 +161,12 @@ func (p *push) start(t *testing.T) *run {
 	if p.api != nil {
 		args = append(args, "--env", "GITHUB_API_URL="+p.api.URL, "--env", "GITHUB_REPOSITORY=org/fleet", "--secret", "GITHUB_TOKEN="+p.api.Token)
 		r.secrets = append(r.secrets, p.api.Token)
+	}
+	if p.identity != nil && p.identified(t) {
+		for name, value := range p.identity.Env() {
+			args = append(args, "--env", name+"="+value)
+		}
+		r.secrets = append(r.secrets, p.identity.Env()["ACTIONS_ID_TOKEN_REQUEST_TOKEN"])
 	}
 	if p.again != nil {
 		args = append(args, "--env", "GITHUB_RUN_ATTEMPT=2")
@@ -191,9 +206,12 @@ func (p *push) start(t *testing.T) *run {
 	return r
 }
 
+// pullHead is the head of the pull request, of which a run has the merge commit.
+const pullHead = "7777777777777777777777777777777777777777"
+
 // writeEvent writes what GitHub tells of the event into a directory, and gives its name.
 func (p *push) writeEvent(t *testing.T, dir string) string {
-	repository := map[string]any{"default_branch": "main", "full_name": "org/fleet"}
+	repository := map[string]any{"default_branch": "main", "full_name": "org/fleet", "private": false}
 	name, event := p.event, map[string]any{"repository": repository, "ref": "refs/heads/main"}
 	switch {
 	case p.pull != 0:
@@ -204,7 +222,7 @@ func (p *push) writeEvent(t *testing.T, dir string) string {
 		name, event = "pull_request", map[string]any{"repository": repository, "number": p.pull, "pull_request": map[string]any{
 			"number": p.pull,
 			"base":   map[string]any{"ref": "main"},
-			"head":   map[string]any{"ref": "main", "repo": map[string]any{"fork": p.fork, "full_name": from}},
+			"head":   map[string]any{"ref": "main", "sha": pullHead, "repo": map[string]any{"fork": p.fork, "full_name": from}},
 		}}
 	case name == "merge_group":
 		event = map[string]any{"repository": repository, "action": "checks_requested", "merge_group": map[string]any{
@@ -229,19 +247,37 @@ func (p *push) checkPermissions(t *testing.T) {
 				continue
 			}
 			may := caller.granted(id)
-			called := parseText[workflowFile](t, reusable, read(t, filepath.Join(p.product, reusable)))
-			for name, job := range called.Jobs {
+			file, ours := called(job.Uses)
+			if !ours {
+				file = reusable // of the user's own repository
+			}
+			for name, job := range parseText[workflowFile](t, file, read(t, filepath.Join(p.product, file))).Jobs {
 				if job.Permissions == nil {
 					continue
 				}
 				for permission, access := range *job.Permissions {
 					if may[permission] != access && may[permission] != "write" {
-						t.Fatalf("GitHub does not start %s: its job %s asks for %s: %s, and %s has only %v", reusable, name, permission, access, id, may)
+						t.Fatalf("GitHub does not start %s: its job %s asks for %s: %s, and %s has only %v", file, name, permission, access, id, may)
 					}
 				}
 			}
 		}
 	}
+}
+
+// identified reports whether GitHub lets the job that builds prove its identity: it has the permissions of the job that
+// calls the workflow. act gives the variables for that to all jobs or none.
+func (p *push) identified(t *testing.T) bool {
+	t.Helper()
+	build := parseText[workflowFile](t, reusable, read(t, filepath.Join(p.product, reusable))).Jobs["build"]
+	return build.Permissions == nil && slices.ContainsFunc(p.workflows(t), func(caller *workflowFile) bool {
+		for id, job := range caller.Jobs {
+			if job.Uses != "" && caller.granted(id)["id-token"] == "write" {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // workflows are the user's.

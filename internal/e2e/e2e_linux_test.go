@@ -8,7 +8,6 @@ package e2e_test
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -25,7 +24,6 @@ import (
 	"github.com/org/nix-matrix/internal/testbench"
 	"github.com/org/nix-matrix/pkg/cache/actions/actionstest"
 	"github.com/org/nix-matrix/pkg/job"
-	"github.com/org/nix-matrix/pkg/verdict"
 )
 
 const binary = "nix-matrix-" + runtime.GOOS + "-" + runtime.GOARCH
@@ -44,26 +42,16 @@ func TestWorkflows(t *testing.T) {
 		testbench.NeedsRoot(t, fmt.Errorf("with Linux 6.7 or newer, a binfmt_misc of its own: %w: %s", err, out))
 	}
 	mkdir(t, "/nix")
-	product := checkout(t)
-	command(t, product, "scripts/build-dist", "--host", "v0.0.0")
+	source := checkout(t)
+	command(t, source, "scripts/build-dist", "--host", "v0.0.0")
+	product := used(t, source)
 
-	t.Run("reusable workflow", func(t *testing.T) {
-		t.Parallel()
-		artifacts, cachix := loopback(), newCachix(t)
-		r := (&push{
-			repository: fleet(t, quickStart(t, "reusable")), product: product,
-			artifacts: artifacts, runtime: cacheV2(t, artifacts), cachix: cachix,
-			emulation: true, // this is the machine ubuntu-24.04-arm too
-		}).start(t)
-		r.wait()
-		r.expect(all("success", "nix/", append(fleetJobs, "discover", "report")...))
-		r.verdict("nix/report", "✅ nix-matrix: all 18 targets are done")
-		checkHandover(t, r, "nix/")
-		if got := r.step("nix/nixosConfigurations.pi3", "Set up emulation"); got != "" {
-			t.Errorf("emulation was set up on an ARM machine: %s", got)
-		}
-		checkPushes(t, cachix)
-	})
+	for name, adopt := range map[string]func(*testing.T, string){"machines": machines, "library": library, "monorepo": monorepo} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			adopt(t, product)
+		})
+	}
 
 	for version, cache := range map[string]func(*testing.T, string) map[string]string{
 		"v1": cacheV1,
@@ -106,7 +94,8 @@ func TestWorkflows(t *testing.T) {
 	t.Run("release", func(t *testing.T) {
 		t.Parallel()
 		artifacts, cachix := loopback(), newCachix(t)
-		released, action := release(t, product, "v9.8.7")
+		released, action := release(t, source, "v9.8.7")
+		released = used(t, released)
 		r := (&push{
 			repository: fleet(t, leaveOut(t, quickStart(t, "reusable"), "# leave out for qemu")),
 			product:    released, ref: action,
@@ -197,7 +186,7 @@ func TestWorkflows(t *testing.T) {
 		commit(t, repository)
 		artifacts := loopback()
 		r := (&push{
-			repository: repository, product: product,
+			repository: repository, product: source, // with all that it has, which changes nothing
 			artifacts: artifacts, runtime: cacheV2(t, artifacts),
 		}).start(t)
 		r.wait()
@@ -276,71 +265,9 @@ func TestWorkflows(t *testing.T) {
 		})
 	})
 
-	// A pull request from a fork has no secrets. Its token may write to a scope of its own; one that may not even do
-	// that hands over by artifacts. It may read what main has left.
-	t.Run("fork", func(t *testing.T) {
-		t.Parallel()
-		service, cachix := actionstest.Start(t, actionstest.Options{}), newCachix(t)
-		workflow := leaveOut(t, quickStart(t, "reusable"), "# leave out for qemu")
-		workflow = replace(t, workflow, "    with:\n", "    with:\n      installables: |\n        .#nixosConfigurations.hetzner\n        .#nixosConfigurations.notado\n")
-		repository := fleet(t, workflow)
-		run := func(t *testing.T, pull int, scopes ...actionstest.Scope) *run {
-			artifacts := loopback()
-			r := (&push{
-				repository: repository, product: product, pull: pull, fork: pull != 0,
-				artifacts: artifacts, runtime: runtimeV2(t, artifacts, service.TokenFor(scopes...), service), cachix: cachix,
-			}).start(t)
-			r.wait()
-			return r
-		}
-		main := actionstest.Scope{Scope: actionstest.Main, Permission: actionstest.Read | actionstest.Write}
-		r := run(t, 0, main)
-		r.expect(all("success", "nix/", "discover", "nixosConfigurations.hetzner", "nixosConfigurations.notado", "report"))
-		jobs, _ := cachix.pushed(t)
-		before := len(service.Entries())
-		if jobs != 2 {
-			t.Errorf("%d jobs of main have pushed, want 2", jobs)
-		}
-
-		host := filepath.Join(repository, "hosts/notado/default.nix")
-		write(t, host, replace(t, read(t, host), "port = 8080", "port = 8081"))
-		commit(t, repository)
-		main.Permission = actionstest.Read
-		own := actionstest.Scope{Scope: "refs/pull/7/merge", Permission: actionstest.Read | actionstest.Write}
-		for fromArtifacts, scopes := range map[string][]actionstest.Scope{"success": {main}, "": {own, main}} {
-			r := run(t, 7, scopes...)
-			r.expect(all("success", "nix/", "discover", "nixosConfigurations.notado", "report"))
-			if got := r.step("nix/nixosConfigurations.notado", "nix-matrix, from artifacts"); got != fromArtifacts {
-				t.Errorf("with the scopes %v, from artifacts: %q", scopes, got)
-			}
-			var got verdict.Verdict
-			if err := json.Unmarshal([]byte(r.output("nix/report", "results")), &got); err != nil {
-				t.Errorf("the output results: %v", err)
-			}
-			if diff := cmp.Diff(verdict.Counts{Built: 1, Skipped: 1}, got.Counts); diff != "" || got.Status != verdict.Success {
-				t.Errorf("the verdict is %s with the counts, - want + got:\n%s", got.Status, diff)
-			}
-		}
-		if jobs, _ := cachix.pushed(t); jobs != 2 {
-			t.Errorf("%d jobs of the pull request have pushed", jobs-2)
-		}
-		if len(service.Entries()) == before {
-			t.Error("the pull request has left nothing in its scope")
-		}
-		for _, e := range service.Entries()[before:] {
-			if e.Scope != own.Scope {
-				t.Errorf("the pull request has written %s into %s", e.Key, e.Scope)
-			}
-		}
-	})
-
 	t.Run("own runners", func(t *testing.T) {
 		t.Parallel()
 		ownRunners(t, product)
-	})
-	t.Run("pull request", func(t *testing.T) {
-		t.Parallel()
-		pullRequest(t, product)
 	})
 	for name, try := range templates {
 		t.Run(name, func(t *testing.T) {

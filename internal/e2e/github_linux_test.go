@@ -19,6 +19,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nix-community/go-nix/pkg/narinfo/signature"
+
 	"github.com/org/nix-matrix/internal/testbench"
 	"github.com/org/nix-matrix/pkg/cache/actions/actionstest"
 )
@@ -52,7 +54,7 @@ func results(artifacts, token string, cacheService http.Handler) http.Handler {
 		r.SetURL(&url.URL{Scheme: "http", Host: net.JoinHostPort(artifacts, artifactPort)})
 		r.Out.Host = r.In.Host // which act makes the addresses of uploads and downloads from
 		// Azure's client takes the = off the end of a signature, and act's server wants it.
-		r.Out.URL.RawQuery = signature.ReplaceAllString(r.In.URL.RawQuery, "$0%3D")
+		r.Out.URL.RawQuery = signed.ReplaceAllString(r.In.URL.RawQuery, "$0%3D")
 	}}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
@@ -66,7 +68,7 @@ func results(artifacts, token string, cacheService http.Handler) http.Handler {
 	})
 }
 
-var signature = regexp.MustCompile(`\bsig=[\w-]{43}\b`)
+var signed = regexp.MustCompile(`\bsig=[\w-]{43}\b`)
 
 // cacheV2 starts the cache service in version 2, and gives the runtime variables.
 func cacheV2(t *testing.T, artifacts string) map[string]string {
@@ -132,18 +134,24 @@ func cacheV1(t *testing.T, artifacts string) map[string]string {
 // and a directory for what the program cachix pushes.
 type cachix struct {
 	dir         string // has a directory for each job
+	served      string // directory of the binary cache
+	key         string // file with the key that signs it
 	address     string
 	certificate string // file
 }
 
 func newCachix(t *testing.T) *cachix {
-	c := &cachix{dir: t.TempDir(), address: loopback()}
-	service := testbench.Cachix{Name: "my-fleet", Token: secret, Public: true}
+	c := &cachix{dir: t.TempDir(), served: t.TempDir(), key: filepath.Join(t.TempDir(), "key"), address: loopback()}
+	signing, public, err := signature.GenerateKeypair("my-fleet.cachix.org-1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, c.key, signing.String())
+	service := testbench.Cachix{Name: "my-fleet", Token: secret, Public: true, Dir: c.served, Key: public.String()}
 	certificate, file := testbench.SelfSigned(t, service.Hosts()...)
 	c.certificate = file
 	server := httptest.NewUnstartedServer(service)
 	server.Listener.Close()
-	var err error
 	if server.Listener, err = net.Listen("tcp", net.JoinHostPort(c.address, "443")); err != nil {
 		t.Fatal(err)
 	}

@@ -218,7 +218,7 @@ func (r *run) uploaded() []string {
 	return names
 }
 
-// artifact returns the content of the one file of an artifact.
+// artifact returns the contents of all files of an artifact, one after the other.
 func (r *run) artifact(name string) []byte {
 	r.t.Helper()
 	files, err := zip.OpenReader(filepath.Join(r.artifacts, "1", name, name+".zip"))
@@ -226,16 +226,20 @@ func (r *run) artifact(name string) []byte {
 		r.t.Fatalf("artifact %s: %v", name, err)
 	}
 	defer files.Close()
-	if len(files.File) != 1 {
-		r.t.Fatalf("artifact %s has %d files", name, len(files.File))
+	if len(files.File) == 0 {
+		r.t.Fatalf("artifact %s has no files", name)
 	}
-	content, err := files.File[0].Open()
-	if err != nil {
-		r.t.Fatalf("artifact %s: %v", name, err)
-	}
-	data, err := io.ReadAll(content)
-	if err != nil {
-		r.t.Fatalf("artifact %s: %v", name, err)
+	var data []byte
+	for _, file := range files.File {
+		content, err := file.Open()
+		if err != nil {
+			r.t.Fatalf("artifact %s: %v", name, err)
+		}
+		part, err := io.ReadAll(content)
+		if err != nil {
+			r.t.Fatalf("artifact %s: %v", name, err)
+		}
+		data = append(data, part...)
 	}
 	return data
 }

@@ -9,11 +9,19 @@ import (
 	"testing"
 )
 
-// sharing is a repository whose jobs can share work. dir has what its builders leave.
-func sharing(t *testing.T, workflow string) (repo, dir string) {
-	repo, dir = t.TempDir(), t.TempDir()
+// pushShared pushes a repository whose jobs can share work. dir has what its builders leave, and the empty files that
+// they look for.
+func pushShared(t *testing.T, product, workflow string, files ...string) (r *run, dir string) {
+	repo, dir := t.TempDir(), t.TempDir()
 	write(t, filepath.Join(repo, "flake.nix"), replace(t, read(t, "testdata/once/flake.nix"), "@dir@", dir))
-	return repository(t, repo, workflow), dir
+	for _, name := range files {
+		write(t, filepath.Join(dir, name), "")
+	}
+	artifacts := loopback()
+	return (&push{
+		repository: repository(t, repo, workflow), product: product,
+		artifacts: artifacts, runtime: cacheV2(t, artifacts),
+	}).start(t), dir
 }
 
 // reusableWith is the reusable workflow with inputs.
@@ -36,13 +44,7 @@ func testOnce(t *testing.T, product string) {
 	// One host, and three helpers. Each of its parts is built once.
 	t.Run("helpers", func(t *testing.T) {
 		t.Parallel()
-		repository, dir := sharing(t, reusableWith(t, "      installables: .#nixosConfigurations.large\n      helpers: 3\n"))
-		write(t, filepath.Join(dir, "go"), "")
-		artifacts := loopback()
-		r := (&push{
-			repository: repository, product: product,
-			artifacts: artifacts, runtime: cacheV2(t, artifacts),
-		}).start(t)
+		r, dir := pushShared(t, product, reusableWith(t, "      installables: .#nixosConfigurations.large\n      helpers: 3\n"), "go")
 		r.wait()
 		r.expect(all("success", "nix/", "discover", "nixosConfigurations.large", "helper 1 x86_64-linux", "helper 2 x86_64-linux", "helper 3 x86_64-linux", "report"))
 		r.verdict("nix/report", "✅ nix-matrix: the only target is done")
@@ -57,12 +59,7 @@ func testOnce(t *testing.T, product string) {
 	// A helper is killed while it builds: the job of the host takes over what it had.
 	t.Run("helper is killed", func(t *testing.T) {
 		t.Parallel()
-		repository, dir := sharing(t, replace(t, quickStart(t, "steps"), "with: { command: discover }", "with: { command: discover, installables: .#nixosConfigurations.large, helpers: 1 }"))
-		artifacts := loopback()
-		r := (&push{
-			repository: repository, product: product,
-			artifacts: artifacts, runtime: cacheV2(t, artifacts),
-		}).start(t)
+		r, dir := pushShared(t, product, replace(t, quickStart(t, "steps"), "with: { command: discover }", "with: { command: discover, installables: .#nixosConfigurations.large, helpers: 1 }"))
 		for _, first := range []string{"1", "2"} { // act runs as many jobs at a time as there are processors
 			r.waitFor(filepath.Join(dir, first))
 		}
@@ -86,13 +83,7 @@ func testOnce(t *testing.T, product string) {
 	// need it.
 	t.Run("unit fails", func(t *testing.T) {
 		t.Parallel()
-		repository, dir := sharing(t, reusableWith(t, "      exclude: \"**.large\"\n      helpers: 1\n"))
-		write(t, filepath.Join(dir, "broken"), "")
-		artifacts := loopback()
-		r := (&push{
-			repository: repository, product: product,
-			artifacts: artifacts, runtime: cacheV2(t, artifacts),
-		}).start(t)
+		r, dir := pushShared(t, product, reusableWith(t, "      exclude: \"**.large\"\n      helpers: 1\n"), "broken")
 		r.wait()
 		times := begun(t, dir)
 		if times["kernel"] != 1 || times["service"] != 1 || times["nixos-system-c"] != 1 || len(times) != 3 {

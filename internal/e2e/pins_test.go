@@ -72,10 +72,11 @@ func TestUnpinned(t *testing.T) {
 // unpinned says what a step runs that can change under the same name.
 func unpinned(s step) (problems []string) {
 	image, docker := strings.CutPrefix(s.Uses, "docker://")
+	_, ours := called(s.Uses)
 	switch {
 	case docker && !digest.MatchString(image):
 		problems = append(problems, "the container image "+image+" is not pinned by digest")
-	case docker || s.Uses == "" || s.Uses == "./" || s.Uses == "org/nix-matrix@v1" || s.Uses == "org/nix-matrix/"+reusable+"@v1":
+	case docker || ours || s.Uses == "" || s.Uses == "./" || s.Uses == "org/nix-matrix@v1":
 	case !pinned.MatchString(s.Uses):
 		problems = append(problems, s.Uses+" is not pinned by commit")
 	}

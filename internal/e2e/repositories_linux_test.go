@@ -98,12 +98,27 @@ func checkout(t *testing.T) string {
 	return dir
 }
 
+// used copies what jobs use of this repository. act copies it twice for each step with the
+// action, and 1,000 files of tests and sources would be most of the time.
+func used(t *testing.T, source string) string {
+	dir := t.TempDir()
+	for _, name := range []string{".github/workflows", "dist"} {
+		if err := os.CopyFS(filepath.Join(dir, name), os.DirFS(filepath.Join(source, name))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, filepath.Join(dir, "action.yml"), read(t, filepath.Join(source, "action.yml")))
+	return dir
+}
+
 // release makes a release with scripts/release, and gives what a checkout of its tag has.
 func release(t *testing.T, source, version string) (dir, action string) {
 	dir = t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS(source)); err != nil {
 		t.Fatal(err)
 	}
+	changes := filepath.Join(dir, "CHANGELOG.md")
+	write(t, changes, strings.Replace(read(t, changes), "\n## Unreleased\n", "\n## "+version+"\n", 1))
 	commit(t, dir)
 	command(t, dir, "scripts/release", version)
 	action = strings.TrimSpace(command(t, dir, "git", "rev-parse", version+"^{commit}^"))
@@ -129,7 +144,8 @@ func repository(t *testing.T, dir, workflow string) string {
 	return dir
 }
 
-// fleet is a repository with the example. What it builds for aarch64 is built by programs for aarch64.
+// fleet is a repository with the example. What it builds for aarch64 is built by programs for aarch64, which are slow: an
+// eighth of its bytes is enough.
 func fleet(t *testing.T, workflow string) string {
 	dir := t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS(filepath.Join(root, "examples/fleet"))); err != nil {
@@ -140,6 +156,8 @@ func fleet(t *testing.T, workflow string) string {
 	if err := os.WriteFile(filepath.Join(shells, "busybox"), []byte(read(t, testbench.Path(t, "aarch64/busybox"))), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	builder := filepath.Join(dir, "lib/builder.sh")
+	write(t, builder, replace(t, read(t, builder), "rows=$(($1 * 8))", "rows=$1"))
 	return repository(t, dir, workflow)
 }
 

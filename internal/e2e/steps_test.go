@@ -69,7 +69,7 @@ func TestArtifactsTwice(t *testing.T) {
 			t.Errorf("%s: it is kept for as long as the repository says", s.Name)
 		}
 	}
-	if pairs != 7 {
-		t.Errorf("%d artifacts, want 7", pairs)
+	if pairs != 11 {
+		t.Errorf("%d artifacts, want 11", pairs)
 	}
 }

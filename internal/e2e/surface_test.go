@@ -54,9 +54,6 @@ type call struct {
 	Outputs map[string]struct{ Value string }
 }
 
-// reusable is the workflow that users call.
-const reusable = ".github/workflows/nix-matrix.yml"
-
 // call returns the inputs, secrets and outputs of a reusable workflow.
 func (w *workflowFile) call(t *testing.T) call {
 	t.Helper()
@@ -96,6 +93,7 @@ var secrets = map[string]string{
 	"ssh_key":             "NIX_MATRIX_SSH_KEY",
 	"encryption_key":      "NIX_MATRIX_ENCRYPTION_KEY",
 	"git_crypt_key":       "NIX_MATRIX_GIT_CRYPT_KEY",
+	"propose_token":       "NIX_MATRIX_PROPOSE_TOKEN",
 }
 
 // Each secret reaches the steps that run nix-matrix in its own variable, and no other variable has one. What follows from
@@ -114,8 +112,8 @@ func TestSecrets(t *testing.T) {
 		}
 		running++
 		for name, variable := range secrets {
-			if name == "github_access_token" && s.ID == "again" {
-				continue // nothing is fetched there
+			if (name == "github_access_token" || name == "propose_token") && s.ID == "again" {
+				continue // nothing is fetched there, nor proposed
 			}
 			if !slices.Contains(inputsIn(s.Env[variable]), name) {
 				t.Errorf("%s (%s): env has %s: %q, which is not inputs.%s", s.Name, s.ID, variable, s.Env[variable], name)
@@ -145,6 +143,8 @@ func TestSecrets(t *testing.T) {
 // Only the job that pushes gets the secrets for that, discovery those for reading, and all jobs those that seal.
 func TestWorkflowSecrets(t *testing.T) {
 	workflow := parse[workflowFile](t, reusable)
+	secrets := maps.Clone(secrets)
+	delete(secrets, "propose_token")
 	if got, want := slices.Sorted(maps.Keys(workflow.call(t).Secrets)), slices.Sorted(maps.Keys(secrets)); !slices.Equal(got, want) {
 		t.Errorf("the secrets are %s, want %s", got, want)
 	}
@@ -168,6 +168,8 @@ func TestWorkflowSecrets(t *testing.T) {
 				case name == "github_access_token":
 				case name == "cachix_signing_key" && id == "discover": // that there is one, and not the key
 					want = "${{ secrets." + name + " != '' && 'in the build' || '' }}"
+				case name == "env" && id == "report": // for a cache that needs credentials, and for post_green
+					want = "${{ (startsWith(inputs.cache, 's3://') || inputs.post_green != '') && secrets.env || '' }}"
 				case slices.Contains(sealing, name) || id == "build" || id == "discover" && !slices.Contains(signing, name):
 					want = "${{ secrets." + name + " }}"
 				}
@@ -185,8 +187,8 @@ func TestWorkflowSecrets(t *testing.T) {
 // All inputs, secrets and outputs that are used are there.
 func TestReferences(t *testing.T) {
 	action := parse[actionFile](t, "action.yml")
-	call := parse[workflowFile](t, reusable).call(t)
-	for name, inputs := range map[string]map[string]input{"action.yml": action.Inputs, reusable: call.Inputs} {
+	call, update := parse[workflowFile](t, reusable).call(t), parse[workflowFile](t, updating).call(t)
+	for name, inputs := range map[string]map[string]input{"action.yml": action.Inputs, reusable: call.Inputs, updating: update.Inputs} {
 		text := uncommented(t, name)
 		for _, used := range inputsIn(text) {
 			if _, ok := inputs[used]; !ok {
@@ -199,7 +201,11 @@ func TestReferences(t *testing.T) {
 			}
 		}
 		for _, m := range regexp.MustCompile(`\bsecrets\.(\w+)`).FindAllStringSubmatch(text, -1) {
-			if _, ok := call.Secrets[m[1]]; !ok {
+			of := call.Secrets
+			if name == updating {
+				of = update.Secrets
+			}
+			if _, ok := of[m[1]]; !ok {
 				t.Errorf("%s: there is no secret %s", name, m[1])
 			}
 		}
@@ -232,9 +238,10 @@ func TestTrust(t *testing.T) {
 		}
 		for id, job := range workflow.Jobs {
 			checksOut := slices.ContainsFunc(job.Steps, func(s step) bool { return strings.HasPrefix(s.Uses, "actions/checkout@") })
-			if job.Permissions != nil {
+			if job.Permissions != nil && name != releaseWorkflow { // whose permissions TestReleaseWorkflow has
 				for permission, access := range *job.Permissions {
-					if permission != "contents" || access != "read" || !checksOut {
+					writes := name == updating && id == "propose" && access == "write" && (permission == "contents" || permission == "pull-requests")
+					if (permission != "contents" || access != "read" || !checksOut) && !writes {
 						t.Errorf("%s: %s has the permission %s: %s", name, id, permission, access)
 					}
 				}
@@ -287,7 +294,7 @@ func TestWorkflowOutputs(t *testing.T) {
 	action := parse[actionFile](t, "action.yml")
 	workflow := parse[workflowFile](t, reusable)
 	outputs := workflow.call(t).Outputs
-	for name, job := range map[string]string{"success": "report", "results": "report", "matrix": "discover"} {
+	for name, job := range map[string]string{"success": "report", "results": "report", "paths": "report", "matrix": "discover"} {
 		if got, want := outputs[name].Value, "${{ jobs."+job+".outputs."+name+" }}"; got != want {
 			t.Errorf("the workflow's output %s is %q, want %q", name, got, want)
 		}
@@ -307,7 +314,6 @@ func TestWorkflowOutputs(t *testing.T) {
 // The workflows to paste use what there is, and grant what is needed.
 func TestTemplates(t *testing.T) {
 	action := parse[actionFile](t, "action.yml")
-	takes := parse[workflowFile](t, reusable).call(t)
 	readme := readFile(t, "README.md")
 	for _, name := range workflows(t, "examples/workflows") {
 		workflow := parse[workflowFile](t, name)
@@ -325,8 +331,9 @@ func TestTemplates(t *testing.T) {
 		}
 		uses := 0
 		for id, job := range workflow.Jobs {
-			if job.Uses == "org/nix-matrix/"+reusable+"@v1" {
+			if file, ours := called(job.Uses); ours {
 				uses++
+				takes := parse[workflowFile](t, file).call(t)
 				known(t, name+": "+id+": the workflow has no input", job.With, takes.Inputs)
 				known(t, name+": "+id+": the workflow has no secret", job.Secrets, takes.Secrets)
 			} else if job.Uses != "" {

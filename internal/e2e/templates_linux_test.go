@@ -3,13 +3,16 @@ package e2e_test
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/json"
 	"maps"
+	"net/http"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -17,6 +20,7 @@ import (
 	"github.com/org/nix-matrix/pkg/action/githubtest"
 	"github.com/org/nix-matrix/pkg/cache/actions/actionstest"
 	"github.com/org/nix-matrix/pkg/push/attic/attictest"
+	"github.com/org/nix-matrix/pkg/push/niks3/niks3test"
 )
 
 // small is a repository with the flake in testdata/small, in which text was replaced.
@@ -35,13 +39,16 @@ var smallHosts = []string{"nixosConfigurations.alpha", "nixosConfigurations.pi"}
 // A template is run on the small repository, with what users are told to put in place of names of ours.
 type template struct {
 	event string
-	jobs  []string
+	jobs  []string // of the reusable workflow, beyond discover and report
+	own   []string // other jobs
 	// prepare makes the servers that it needs, and gives the repository. What is returned looks at what has become
 	// of the run.
 	prepare func(t *testing.T, workflow string, p *push) (check func(r *run))
 }
 
 var templates = map[string]template{
+	"deploy.yml": deployTemplate,
+	"update.yml": updateTemplate,
 	"cachix.yml": {
 		jobs: append(slices.Clone(smallHosts), "homeConfigurations.anna@alpha"),
 		prepare: func(t *testing.T, workflow string, p *push) func(*run) {
@@ -49,18 +56,6 @@ var templates = map[string]template{
 			return func(*run) {
 				if jobs, _ := p.cachix.pushed(t); jobs != 3 {
 					t.Errorf("%d jobs have pushed, want 3", jobs)
-				}
-			}
-		},
-	},
-	"library.yml": {
-		event: "merge_group",
-		jobs:  []string{"packages and checks x86_64-linux"},
-		prepare: func(t *testing.T, workflow string, p *push) func(*run) {
-			p.cachix, p.repository = newCachix(t), small(t, replace(t, workflow, "cachix:my-library", "cachix:my-fleet"))
-			return func(*run) {
-				if _, pushed := p.cachix.pushed(t); pushed["tool"] == "" || pushed["test"] == "" {
-					t.Errorf("only %v is pushed", pushed)
 				}
 			}
 		},
@@ -80,6 +75,26 @@ var templates = map[string]template{
 					if bytes.Contains(r.artifact(name), []byte("/nix/store")) {
 						t.Errorf("the artifact %s is in clear", name)
 					}
+				}
+			}
+		},
+	},
+	"niks3.yml": {
+		jobs: append(slices.Clone(smallHosts), "homeConfigurations.anna@alpha", "packages and checks x86_64-linux"),
+		prepare: func(t *testing.T, workflow string, p *push) func(*run) {
+			p.identity = &githubtest.IDTokens{Issuer: "https://token.actions.githubusercontent.com"}
+			p.identity.Start(t)
+			var niks3 *niks3test.Running
+			niks3 = niks3test.Start(t, niks3test.Options{Dir: t.TempDir(), Issuer: p.identity.Issuer, Accepts: func(token string) int {
+				if p.identity.Audience(token) != niks3.URL {
+					return http.StatusUnauthorized
+				}
+				return 0
+			}})
+			p.repository = small(t, replace(t, workflow, "https://niks3.example.org", niks3.URL))
+			return func(r *run) {
+				if n := len(niks3.Roots()); n < 4 || n > 5 {
+					t.Errorf("niks3 keeps %d paths, want 5, or 4 where one is in the closure of another", n)
 				}
 			}
 		},
@@ -127,6 +142,82 @@ var templates = map[string]template{
 	},
 }
 
+// A machine gets its system from the binary cache, and is told to switch to it.
+var deployTemplate = template{
+	jobs: smallHosts,
+	own:  []string{"deploy"},
+	prepare: func(t *testing.T, workflow string, p *push) func(*run) {
+		cache := t.TempDir()
+		workflow = replace(t, replace(t, workflow, "cachix:my-fleet", "file://"+cache), "https://my-fleet.cachix.org", "file://"+cache)
+		p.machine, p.repository = t.TempDir(), small(t, workflow)
+		ssh, err := filepath.Abs("testdata/machine/ssh")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.programs = []string{ssh}
+		p.secrets = map[string]string{"DEPLOY_KEY": "a key of the machine"}
+		return func(r *run) {
+			there, _ := filepath.Glob(filepath.Join(p.machine, "nix/store/*-nixos-system-alpha-24.11"))
+			if len(there) != 1 || read(t, there[0]) != "one\n" {
+				t.Fatalf("the machine has %v", there)
+			}
+			system := "/nix/store/" + filepath.Base(there[0])
+			want := "root@alpha.example.org bash -es -- " + system + "\n" + `nix-env --profile /nix/var/nix/profiles/system --set "$1"
+systemd-run --unit=switch-to-configuration --collect --pipe --service-type=exec "$1/bin/switch-to-configuration" switch
+`
+			if diff := cmp.Diff(want, read(t, filepath.Join(p.machine, "commands"))); diff != "" {
+				t.Errorf("the commands, - want + got:\n%s", diff)
+			}
+			var paths map[string]map[string]string
+			if err := json.Unmarshal([]byte(r.output("nix/report", "paths")), &paths); err != nil || len(paths) != 2 || paths["nixosConfigurations.alpha.config.system.build.toplevel"]["out"] != system {
+				t.Errorf("the output paths is %v, %v", paths, err)
+			}
+		}
+	},
+}
+
+// A newer input becomes a pull request that merges itself, with a section about the machines that change.
+var updateTemplate = template{
+	event: "schedule",
+	own:   []string{"update", "propose"},
+	prepare: func(t *testing.T, workflow string, p *push) func(*run) {
+		input := t.TempDir()
+		write(t, filepath.Join(input, "default.nix"), `"one"`)
+		command(t, input, "git", "init", "--quiet", "--initial-branch=main")
+		commit(t, input)
+		p.repository = small(t, workflow, "{ self }:", "{ self, word }:", "{\n  outputs =", "{\n  inputs.word = { url = \"git+file://"+input+"\"; flake = false; };\n  outputs =", `"alpha" "one"`, `"alpha" (import word)`)
+		lock := exec.CommandContext(t.Context(), filepath.Join(testbench.Path(t, "nix-2.34"), "bin/nix"), "--extra-experimental-features", "nix-command flakes", "--store", t.TempDir(), "flake", "lock")
+		lock.Dir, lock.Env = p.repository, append(os.Environ(), "HOME="+t.TempDir())
+		if out, err := lock.CombinedOutput(); err != nil {
+			t.Fatalf("lock the flake: %v\n%s", err, out)
+		}
+		commit(t, p.repository)
+		write(t, filepath.Join(input, "default.nix"), `"two"`)
+		commit(t, input)
+		old := read(t, filepath.Join(p.repository, "flake.lock"))
+		head := strings.TrimSpace(command(t, p.repository, "git", "rev-parse", "HEAD"))
+		p.api = githubtest.Start(t, githubtest.Options{
+			Permissions: parseText[workflowFile](t, "the workflow", workflow).granted("update"),
+			Commits:     map[string]githubtest.Commit{head: {Files: map[string]string{"flake.lock": old}}}, Branches: map[string]string{"main": head},
+		})
+		p.secrets = map[string]string{"UPDATE_TOKEN": p.api.Token}
+		return func(*run) {
+			pulls := p.api.Pulls()
+			if len(pulls) != 1 || pulls[0].Title != "flake.lock: update word" || !pulls[0].AutoMerge {
+				t.Fatalf("the pull requests are %+v", pulls)
+			}
+			for _, want := range []string{"## What this rebuilds\n\n1 changed, 4 unchanged; 1 missing derivation to build.", "| `nixosConfigurations.alpha` | 1 |"} {
+				if !strings.Contains(pulls[0].Body, want) {
+					t.Errorf("the body lacks %s:\n%s", want, pulls[0].Body)
+				}
+			}
+			if tip := p.api.Commit(p.api.Branches()["update/flake-lock"]); tip.Parent != head || tip.Files["flake.lock"] == old {
+				t.Errorf("the commit is %+v", tip)
+			}
+		}
+	},
+}
+
 // run runs a template as an event would.
 func (try template) run(t *testing.T, name, product string) {
 	artifacts := loopback()
@@ -134,14 +225,18 @@ func (try template) run(t *testing.T, name, product string) {
 	check := try.prepare(t, read(t, filepath.Join(root, "examples/workflows", name)), p)
 	r := p.start(t)
 	r.wait()
-	r.expect(all("success", "nix/", append(slices.Clone(try.jobs), "discover", "report")...))
+	want := all("success", "", try.own...)
+	if len(try.jobs) > 0 {
+		maps.Copy(want, all("success", "nix/", append(slices.Clone(try.jobs), "discover", "report")...))
+	}
+	r.expect(want)
 	check(r)
 }
 
-// All templates are run: the quick starts and the one for gc, and those above.
+// All templates are run: the quick starts, those of adopters and the one for gc, and those above.
 func TestTemplatesAreRun(t *testing.T) {
 	run := slices.Collect(maps.Keys(templates))
-	run = append(run, "quickstart-reusable.yml", "quickstart-steps.yml", "store-cache.yml", "gc.yml")
+	run = append(run, "quickstart-reusable.yml", "quickstart-steps.yml", "store-cache.yml", "library.yml", "gc.yml")
 	for i := range run {
 		run[i] = filepath.Join("examples/workflows", run[i])
 	}
@@ -165,113 +260,6 @@ func encrypt(t *testing.T, dir, file, text string) (clone, key string) {
 		t.Fatalf("%s is not encrypted", file)
 	}
 	return clone, base64.StdEncoding.EncodeToString([]byte(read(t, exported)))
-}
-
-const commented = `name: ci
-on: [push, pull_request]
-permissions:
-  contents: read
-jobs:
-  nix:
-    permissions:
-      contents: read
-      pull-requests: write
-    uses: org/nix-matrix/.github/workflows/nix-matrix.yml@v1
-    with:
-      installables: .#nixosConfigurations
-      comment: true
-`
-
-// A run of main leaves what it has built. Then a pull request builds one machine of four, and the one comment names just
-// that; so it does when more is changed. A caller that lets its jobs only read gets its verdict, and is told which line
-// the comment wants. In the end, room is made.
-func pullRequest(t *testing.T, product string) {
-	service := actionstest.Start(t, actionstest.Options{})
-	main := actionstest.Scope{Scope: actionstest.Main, Permission: actionstest.Read | actionstest.Write}
-	hosts := append(slices.Clone(smallHosts), "nixosConfigurations.beta", "nixosConfigurations.gamma")
-	repository := small(t, commented, "pi = host", `beta = host "x86_64-linux" "beta" "one"; gamma = host "x86_64-linux" "gamma" "one"; pi = host`)
-	// The token may what the workflow says.
-	api := func(t *testing.T, workflow, job string, with githubtest.Options) *githubtest.Server {
-		with.Permissions = parseText[workflowFile](t, "the workflow", workflow).granted(job)
-		return githubtest.Start(t, with)
-	}
-	start := func(t *testing.T, api *githubtest.Server, pull int, scopes ...actionstest.Scope) *run {
-		artifacts := loopback()
-		r := (&push{
-			repository: repository, product: product, pull: pull, api: api,
-			artifacts: artifacts, runtime: runtimeV2(t, artifacts, service.TokenFor(scopes...), service),
-		}).start(t)
-		r.wait()
-		return r
-	}
-	change := func(host string) {
-		flake := filepath.Join(repository, "flake.nix")
-		write(t, flake, replace(t, read(t, flake), `"`+host+`" "one"`, `"`+host+`" "two"`))
-		commit(t, repository)
-	}
-	server := api(t, commented, "nix", githubtest.Options{})
-	r := start(t, server, 0, main)
-	r.expect(all("success", "nix/", append(slices.Clone(hosts), "discover", "report")...))
-	if comments := server.Comments(); len(comments) > 0 {
-		t.Errorf("a push has the comments %v", comments)
-	}
-
-	main.Permission = actionstest.Read
-	own := actionstest.Scope{Scope: "refs/pull/7/merge", Permission: actionstest.Read | actionstest.Write}
-	var changed []string
-	for _, host := range []string{"pi", "gamma"} {
-		change(host)
-		changed = append(changed, "nixosConfigurations."+host)
-		r = start(t, server, githubtest.PullRequest, own, main)
-		r.expect(all("success", "nix/", append(slices.Clone(changed), "discover", "report")...))
-		comments := server.Comments()
-		if len(comments) != 1 {
-			t.Fatalf("there are %d comments: %v", len(comments), comments)
-		}
-		var named []string
-		for _, host := range hosts {
-			if strings.Contains(comments[0].Body, host) {
-				named = append(named, host)
-			}
-		}
-		if diff := cmp.Diff(changed, named); diff != "" {
-			t.Errorf("the comment names, - want + got:\n%s\n%s", diff, comments[0].Body)
-		}
-	}
-
-	reading := leaveOut(t, commented, "pull-requests: write")
-	write(t, filepath.Join(repository, ".github/workflows/ci.yml"), reading)
-	commit(t, repository)
-	server = api(t, reading, "nix", githubtest.Options{})
-	r = start(t, server, githubtest.PullRequest, own, main)
-	r.expect(all("success", "nix/", append(slices.Clone(changed), "discover", "report")...))
-	r.verdict("nix/report", "✅ nix-matrix: all 4 targets are done")
-	if !slices.ContainsFunc(r.lines, func(l line) bool {
-		return l.name() == "nix/report" && strings.Contains(l.Arg+l.Message, "Add the line `pull-requests: write` below `permissions:` of the job")
-	}) {
-		t.Error("nobody says which line the comment wants")
-	}
-
-	collect := read(t, filepath.Join(root, "examples/workflows/gc.yml"))
-	write(t, filepath.Join(repository, ".github/workflows/gc.yml"), collect)
-	commit(t, repository)
-	ago := func(days time.Duration) time.Time { return time.Now().Add(-days * 24 * time.Hour) }
-	server = api(t, collect, "gc", githubtest.Options{Caches: []githubtest.Cache{
-		{Key: "nix-matrix-plan0-" + strings.Repeat("0", 32), Ref: "refs/heads/main", Size: 1000, Created: ago(20), Used: ago(9)},
-		{Key: "nix-matrix-plan0-" + strings.Repeat("1", 32), Ref: "refs/heads/main", Size: 1000, Created: ago(20), Used: ago(2)},
-		{Key: "somebody-elses", Ref: "refs/heads/main", Size: 1000, Created: ago(20), Used: ago(9)},
-	}})
-	artifacts := loopback()
-	r = (&push{repository: repository, product: product, event: "schedule", api: server, artifacts: artifacts, runtime: cacheV2(t, artifacts)}).start(t)
-	r.wait()
-	r.expect(all("success", "", "gc"))
-	var left []string
-	for _, c := range server.Caches() {
-		left = append(left, c.Key)
-	}
-	if diff := cmp.Diff([]string{"nix-matrix-plan0-" + strings.Repeat("1", 32), "somebody-elses"}, left); diff != "" {
-		t.Errorf("what is left in the cache, - want + got:\n%s", diff)
-	}
 }
 
 const onOwnRunners = `name: ci

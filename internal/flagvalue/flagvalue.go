@@ -25,6 +25,8 @@ type Value interface {
 	Take(from Inputs, input string)
 	// Wrong returns a value that was set and is not allowed, or nil.
 	Wrong() *WrongValue
+	// Choices returns all values that the flag can have, nil if there are too many to list.
+	Choices() []string
 }
 
 // Inputs are those of the action.
@@ -49,6 +51,8 @@ type Scalar[T any] struct {
 	parse func(text string) (T, error)
 	text  string
 	bad   *WrongValue
+	// choices are all texts that parse takes, nil if there are too many to list.
+	choices []string
 }
 
 // New returns the value of a flag that sets to, by default from the given text. The error of
@@ -84,6 +88,9 @@ func (v *Scalar[T]) String() string { return v.text }
 
 // Type returns what stands for the value in --help.
 func (v *Scalar[T]) Type() string { return v.kind }
+
+// Choices returns all values that the flag can have, nil if there are too many to list.
+func (v *Scalar[T]) Choices() []string { return v.choices }
 
 // A List is the value of a flag that may be repeated.
 type List[T any] struct {
@@ -143,6 +150,9 @@ func (l *List[T]) String() string {
 // Type returns what stands for an element in --help.
 func (l *List[T]) Type() string { return l.kind }
 
+// Choices returns nil: no list is of a few values.
+func (l *List[T]) Choices() []string { return nil }
+
 // asItIs reads a text that may be anything.
 func asItIs(text string) (string, error) { return text, nil }
 
@@ -175,12 +185,14 @@ func words(text string) []string {
 
 // Bool is true or false, and nothing else: a typo must not choose.
 func Bool(to *bool, otherwise bool) *Scalar[bool] {
-	return New(to, BoolType, strconv.FormatBool(otherwise), func(text string) (bool, error) {
+	v := New(to, BoolType, strconv.FormatBool(otherwise), func(text string) (bool, error) {
 		if text != "true" && text != "false" {
 			return false, errors.New("must be true or false")
 		}
 		return text == "true", nil
 	})
+	v.choices = []string{"true", "false"}
+	return v
 }
 
 // OneOf is one of the values.
@@ -189,13 +201,15 @@ func OneOf[T ~string](to *T, otherwise T, values ...T) *Scalar[T] {
 	for _, v := range values {
 		names = append(names, string(v))
 	}
-	return New(to, strings.Join(names, "|"), string(otherwise), func(text string) (T, error) {
+	v := New(to, strings.Join(names, "|"), string(otherwise), func(text string) (T, error) {
 		if slices.Contains(names, text) {
 			return T(text), nil
 		}
 		last := len(names) - 1
 		return "", fmt.Errorf("must be %s or %s%s", strings.Join(names[:last], ", "), names[last], nearest.Hint(text, names))
 	})
+	v.choices = names
+	return v
 }
 
 // Number is a number from least to most.

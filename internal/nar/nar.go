@@ -64,7 +64,7 @@ type tree interface {
 	directory(name string) error // contains the nodes up to its leave
 	leave() error
 	symlink(name, target string) error
-	file(name string, executable bool) error
+	file(name string, executable bool, size int64) error
 	contents(p []byte) error // part of the last file; it must not keep p
 	fileEnd() error
 }
@@ -260,7 +260,7 @@ func (p *parser) regular(name string) error {
 	if size > math.MaxInt64 || int64(size) > p.left {
 		return p.malformed("a file of %d bytes where %d are left", size, p.left)
 	}
-	if err := p.to.file(name, executable); err != nil {
+	if err := p.to.file(name, executable, int64(size)); err != nil {
 		return err
 	}
 	for left := size; left > 0; {
@@ -334,12 +334,12 @@ func (p *parser) directory(name string) error {
 // nowhere is a tree that drops all nodes.
 type nowhere struct{}
 
-func (nowhere) directory(string) error       { return nil }
-func (nowhere) leave() error                 { return nil }
-func (nowhere) symlink(string, string) error { return nil }
-func (nowhere) file(string, bool) error      { return nil }
-func (nowhere) contents([]byte) error        { return nil }
-func (nowhere) fileEnd() error               { return nil }
+func (nowhere) directory(string) error         { return nil }
+func (nowhere) leave() error                   { return nil }
+func (nowhere) symlink(string, string) error   { return nil }
+func (nowhere) file(string, bool, int64) error { return nil }
+func (nowhere) contents([]byte) error          { return nil }
+func (nowhere) fileEnd() error                 { return nil }
 
 // single is a tree that keeps the content of the root if that is a file.
 type single struct {
@@ -348,7 +348,7 @@ type single struct {
 	data []byte
 }
 
-func (s *single) file(name string, _ bool) error {
+func (s *single) file(name string, _ bool, _ int64) error {
 	s.is = name == ""
 	return nil
 }

@@ -130,6 +130,17 @@ var bad = map[string]string{
 	"a long length":         strings.Replace(archive(file("12345678")), "\x08\x00\x00\x00\x00\x00\x00\x00"+"12345678", "\x10\x00\x00\x00\x00\x00\x00\x00"+"12345678", 1),
 }
 
+// unpacker writes files in other goroutines than the test's, if it can.
+var unpacker = &Unpacker{Parallel: 4}
+
+// descriptors returns how many are open.
+func descriptors(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/dev/fd")
+	must(t, err)
+	return len(entries)
+}
+
 // unpack unpacks into an empty directory, lists that, and checks that nothing outside has
 // changed.
 func unpack(t testing.TB, r io.Reader, size int) (root string, err error) {
@@ -147,7 +158,7 @@ func unpack(t testing.TB, r io.Reader, size int) (root string, err error) {
 	d, err := os.Open(inside)
 	must(t, err)
 	defer d.Close()
-	err = Unpack(r, int64(size), int(d.Fd()), "root")
+	err = unpacker.Unpack(r, int64(size), int(d.Fd()), "root")
 	if left := list(t, outside); left != "inside witness" {
 		t.Errorf("outside there is %s", left)
 	}
@@ -288,7 +299,7 @@ func TestUnpackReplacesNothing(t *testing.T) {
 			was := dump(t, dir)
 			d, err := os.Open(dir)
 			must(t, err)
-			if err := Unpack(strings.NewReader(nar), int64(len(nar)), int(d.Fd()), "root"); !errors.Is(err, fs.ErrExist) {
+			if err := unpacker.Unpack(strings.NewReader(nar), int64(len(nar)), int(d.Fd()), "root"); !errors.Is(err, fs.ErrExist) {
 				t.Errorf("%s: %v", name, err)
 			}
 			_ = d.Close()
@@ -301,19 +312,14 @@ func TestUnpackReplacesNothing(t *testing.T) {
 
 // No descriptor is left open, and deep nesting needs little memory.
 func TestUnpackLeavesNothingOpen(t *testing.T) {
-	descriptors := func() int {
-		entries, err := os.ReadDir("/dev/fd")
-		must(t, err)
-		return len(entries)
-	}
 	_, _ = unpack(t, strings.NewReader(odd), len(odd))
-	before := descriptors()
+	before := descriptors(t)
 	for range 3 {
 		for _, nar := range []string{odd, odd[:len(odd)/2], bad["endless depth"]} {
 			_, _ = unpack(t, strings.NewReader(nar), len(nar))
 		}
 	}
-	if after := descriptors(); after != before {
+	if after := descriptors(t); after != before {
 		t.Errorf("%d descriptors are open, %d were", after, before)
 	}
 	var start, end runtime.MemStats

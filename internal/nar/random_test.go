@@ -17,6 +17,12 @@ func check(t testing.TB, nar string) {
 	if (err == nil) != (copyErr == nil && copied.Len() == len(nar)) {
 		t.Errorf("unpack: %v, copy: %v", err, copyErr)
 	}
+	var recomposed strings.Builder
+	if err := recompose(&recomposed, bufio.NewReaderSize(strings.NewReader(nar), MinBuffer)); (err == nil) != (copyErr == nil) {
+		t.Errorf("recompose: %v, copy: %v", err, copyErr)
+	} else if diff := differ(copied.String(), recomposed.String()); err == nil && diff != "" {
+		t.Error("recomposed: ", diff)
+	}
 	if err == nil {
 		if diff := differ(nar, dump(t, root)); diff != "" {
 			t.Error(diff)

@@ -138,19 +138,19 @@ func Fleet(hosts int) *Graph {
 	return g
 }
 
-// Single returns a host with so many derivations of 1 to 4 s, in layers of which each needs
-// some of the one below.
+// Single returns a host with so many derivations of 1 to 4 s, in layers of which each needs two of the one
+// below.
 func Single(count int) *Graph {
 	g := &Graph{Name: fmt.Sprintf("one host with %d derivations of 1 to 4 s", count)}
-	random := randomOf(4, count)
 	const layer = 40
 	var top []int
 	for n := range count {
 		var inputs []int
 		if n >= layer {
-			inputs = []int{n/layer*layer - 1 - random.IntN(layer)}
+			below := n/layer*layer - layer
+			inputs = []int{below + n%layer, below + (n+1)%layer}
 		}
-		top = append(top, g.add(1+3*random.Float64(), inputs...))
+		top = append(top, g.add(float64(1+(n/layer+n%layer)%4), inputs...))
 	}
 	g.Hosts = [][]int{top}
 	return g

@@ -1,6 +1,7 @@
 package testbench
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -17,24 +18,27 @@ import (
 	"time"
 )
 
-// Cachix stands in for https://cachix.org and for https://NAME.cachix.org, a binary cache
-// that has nothing.
+// Cachix stands in for https://cachix.org and for https://NAME.cachix.org, a binary cache.
 type Cachix struct {
 	Name   string
 	Token  string // that the API accepts, and no other
 	Public bool   // the API answers without a token, too
 	Status int    // the API's answer whatever it is asked; 0 is what the other fields say
+	Dir    string // a binary cache, as nix copy makes it; without it, the binary cache is empty
+	Key    string // the public key of Dir
 }
 
 // Hosts are the names of the servers.
 func (c Cachix) Hosts() []string { return []string{"cachix.org", c.Name + ".cachix.org"} }
 
 func (c Cachix) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	key := c.Name + ".cachix.org-1:MCgxJWLZohkBMbEV7hSeEtDkfFFfT45EPTdng6Bt4zM="
+	key := cmp.Or(c.Key, c.Name+".cachix.org-1:MCgxJWLZohkBMbEV7hSeEtDkfFFfT45EPTdng6Bt4zM=")
 	token := r.Header.Get("Authorization")
 	switch {
 	case r.Host == c.Name+".cachix.org" && r.URL.Path == "/nix-cache-info":
 		_, _ = io.WriteString(w, "StoreDir: /nix/store\n")
+	case r.Host == c.Name+".cachix.org" && c.Dir != "":
+		http.FileServer(http.Dir(c.Dir)).ServeHTTP(w, r)
 	case r.Host != "cachix.org":
 		http.NotFound(w, r)
 	case c.Status != 0:

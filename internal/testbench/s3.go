@@ -2,7 +2,15 @@ package testbench
 
 import (
 	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -17,5 +25,50 @@ func S3(t testing.TB, bucket string) (endpoint string) {
 	endpoint = local(freePort(t))
 	start(t, exec.CommandContext(context.WithoutCancel(t.Context()), program,
 		"-backend", "memory", "-initialbucket", bucket, "-host", endpoint, "-quiet"), "tcp", endpoint)
+	return endpoint
+}
+
+// S3ReadOnly is another endpoint of a server, which refuses all requests that write, as a server does
+// of credentials that may only read.
+func S3ReadOnly(t testing.TB, endpoint string) string {
+	t.Helper()
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: endpoint})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet || r.Method == http.MethodHead {
+			proxy.ServeHTTP(w, r)
+			return
+		}
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = io.WriteString(w, "<Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>")
+	}))
+	t.Cleanup(server.Close)
+	return strings.TrimPrefix(server.URL, "http://")
+}
+
+// The credentials of VersityGW.
+const (
+	VersityUser   = "AKIATESTBENCH"
+	VersitySecret = "secret-of-the-testbench"
+)
+
+// VersityGW serves empty buckets like [S3], out of files, by another server, which checks
+// credentials and signatures and creates objects conditionally also from several parts.
+func VersityGW(t testing.TB, buckets ...string) (endpoint string) {
+	t.Helper()
+	program := Path(t, "bin/versitygw")
+	dir := t.TempDir()
+	for _, bucket := range buckets {
+		if err := os.MkdirAll(filepath.Join(dir, "files", bucket), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "metadata"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	endpoint = local(freePort(t))
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), program, "--quiet", "--port", endpoint, "--keep-alive",
+		"posix", "--sidecar", filepath.Join(dir, "metadata"), filepath.Join(dir, "files"))
+	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+VersityUser, "ROOT_SECRET_KEY="+VersitySecret)
+	start(t, cmd, "tcp", endpoint)
 	return endpoint
 }

@@ -3,6 +3,7 @@
 package valid
 
 import (
+	"encoding/base64"
 	"fmt"
 	"regexp"
 	"strings"
@@ -113,6 +114,20 @@ var key = regexp.MustCompile(`^[^\s:-][^\s:]{0,254}:[A-Za-z0-9+/]{4,512}={0,2}$`
 // Key accepts a public key for store paths, NAME:BASE64.
 func Key(s string) error {
 	if !key.MatchString(s) || Line(s, 1024) != nil {
+		return invalid("public key", s)
+	}
+	return nil
+}
+
+// PublicKey accepts a public key as Key does, of the length that Nix takes: with any other one among its
+// settings, each of Nix's programs ends with an error.
+func PublicKey(s string) error {
+	if err := Key(s); err != nil {
+		return err
+	}
+	const size = 32 // bytes, of ed25519
+	_, encoded, _ := strings.Cut(s, ":")
+	if bytes, err := base64.StdEncoding.DecodeString(encoded); err != nil || len(bytes) != size {
 		return invalid("public key", s)
 	}
 	return nil

@@ -31,6 +31,7 @@ func TestChecks(t *testing.T) {
 		"Name":        {valid.Name, []string{"cachix", "git-crypt", "my_fleet-2"}, []string{"a/b", "a.b", "a:b", strings.Repeat("a", 101)}},
 		"System":      {valid.System, []string{"x86_64-linux", "armv7l-linux", "builtin", "wasm32-wasi"}, []string{"-linux", "a/b", strings.Repeat("a", 65)}},
 		"Key":         {valid.Key, []string{"cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=", "a-1:aaaa"}, []string{"a", ":aaaa", "a:", "-a:aaaa", "a:aaaa b:bbbb", "a:aaaa\nb:bbbb", "a:b:aaaa"}},
+		"PublicKey":   {valid.PublicKey, []string{"cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY="}, []string{"a-1:aaaa", "a-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY", "a-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjYAAA=="}},
 		"Substituter": {valid.Substituter, []string{"https://cache.nixos.org?priority=1", "s3://b?endpoint=x", "ssh-ng://u@h:22", "/abs", "file:///a", "auto", "daemon", "local?root=/a", "local://"}, []string{"https://a b", "https://a https://b", "https://a\thttps://b", "a", "locality", "a:b", "ssh://-oProxyCommand=x", "ssh-ng://u@-x", "--store"}},
 		"Address":     {valid.Address, []string{"/a b", "file:///a b"}, []string{"a b", "./a", "https://a\nb", "file:///a\x00", "ssh://-x"}},
 	} {

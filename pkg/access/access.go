@@ -8,14 +8,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/org/nix-matrix/internal/glob"
 	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/internal/valid"
 	"github.com/org/nix-matrix/pkg/nix"
@@ -24,15 +23,19 @@ import (
 
 // Config says where paths come from and go to, and where things are built.
 type Config struct {
-	Push         []string // addresses of binary caches
-	PushRequired bool     // a push that fails or cannot happen is an error
+	Push         []string    // addresses of binary caches
+	PushWhen     []glob.Glob // the refs whose runs push; all without any
+	PushFilter   []glob.Glob // the store paths that are pushed; all without any
+	PushRequired bool        // a push that fails or cannot happen is an error
 	PushTimeout  time.Duration
-	Substituters []string
+	Substituters []string // addresses, and cachix:NAME
 	PublicKeys   []string
 	Store        string   // address of a remote store, empty for this machine's
 	Builders     []string // remote builders, as lines of nix.conf
 	KnownHosts   string   // lines of a known_hosts file
 	Nixpkgs      string   // flake of the programs that discovery runs or hands on
+	// PushesLater says that the pushes are those of another job, which may have further permissions.
+	PushesLater bool
 	// Evaluates says that sources are fetched: an evaluator gets credentials for them, which a
 	// builder does not.
 	Evaluates bool
@@ -56,7 +59,8 @@ type Nix struct {
 
 	Destinations []push.Destination
 	Push         push.Options
-	Notices      []string // about pushes that cannot happen, for the plan
+	sources      []push.Destination // that are only read from: their servers name the address and the keys
+	Notices      []string           // about pushes that cannot happen, for the plan
 
 	host     *Host
 	config   *Config
@@ -90,8 +94,8 @@ func (n *Nix) secretFile(secret string) (string, error) {
 }
 
 // Open finds Nix and gives it all settings, with the variables that Env has returned, and with further
-// substituters and public keys of a plan. The caller closes it.
-func (h *Host) Open(ctx context.Context, c *Config, env, substituters, keys []string) (_ *Nix, err error) {
+// substituters and public keys that are planned. The caller closes it.
+func (h *Host) Open(ctx context.Context, c *Config, env, planned, keys []string) (_ *Nix, err error) {
 	n := &Nix{Env: env, host: h, config: c, Remote: c.Store, required: c.PushRequired}
 	defer func() {
 		if err != nil {
@@ -104,12 +108,18 @@ func (h *Host) Open(ctx context.Context, c *Config, env, substituters, keys []st
 	if n.Destinations, err = Destinations(c.Push); err != nil {
 		return nil, err
 	}
+	var substituters []string
+	if substituters, n.sources, err = c.substituters(); err != nil {
+		return nil, err
+	}
 	for _, to := range n.Destinations {
 		if c.Store != "" && to.NeedsFiles() {
 			return nil, usage.Errorf("cannot push to %s with --store: Cachix's program pushes only from the store of this machine. Leave one of the two out", to.Name)
 		}
 	}
-	n.Push.Timeout = c.PushTimeout
+	n.Push.Timeout, n.Push.Filter = c.PushTimeout, push.NewFilter(c.PushFilter)
+	n.AtClose(n.tellFilter)
+	n.hold()
 	h.maskParts()
 	ssh, err := n.ssh(c)
 	if err != nil {
@@ -146,7 +156,7 @@ func (h *Host) Open(ctx context.Context, c *Config, env, substituters, keys []st
 			return nil, err
 		}
 	}
-	return n, n.reading(ctx, slices.Concat(c.Substituters, substituters), slices.Concat(c.PublicKeys, keys))
+	return n, n.reading(ctx, slices.Concat(substituters, planned), slices.Concat(c.PublicKeys, keys))
 }
 
 // OpenStore finds Nix with the user's nix.conf lines alone, which stay until the end of the process. A
@@ -164,7 +174,7 @@ func (h *Host) OpenStore(ctx context.Context, root string) (*nix.Nix, error) {
 	if err != nil {
 		return nil, err
 	}
-	return n.WithStore(root), nil
+	return n.WithRoot(root), nil
 }
 
 // reach finds Nix and opens its store.
@@ -178,8 +188,12 @@ func (h *Host) reach(ctx context.Context, with nix.Config) (*nix.Nix, error) {
 
 // check returns an error if an address or a key is invalid, before Nix does.
 func (c *Config) check() error {
+	addresses, _, err := c.substituters()
+	if err != nil {
+		return err
+	}
 	for flag, err := range map[string]error{
-		"substituters":        cmp.Or(valid.All(push.CheckForm, c.Substituters...), valid.All(valid.Substituter, c.Substituters...)),
+		"substituters":        cmp.Or(valid.All(push.CheckForm, addresses...), valid.All(valid.Substituter, addresses...)),
 		"trusted-public-keys": valid.All(valid.Key, c.PublicKeys...),
 	} {
 		if err != nil {
@@ -240,6 +254,18 @@ func (n *Nix) warn(ctx context.Context) {
 // Set overrides settings.
 func (n *Nix) Set(options ...nix.Option) { n.use(n.WithOptions(options...)) }
 
+// Lock has flakes evaluated with other inputs.
+func (n *Nix) Lock(l nix.Lock) { n.use(n.WithLock(l)) }
+
+// ResolveLock is of [nix.Nix.ResolveLock].
+func (n *Nix) ResolveLock(ctx context.Context, flakes []string) error {
+	resolved, err := n.Nix.ResolveLock(ctx, flakes)
+	if err == nil {
+		n.use(resolved)
+	}
+	return err
+}
+
 func (n *Nix) use(here *nix.Nix) {
 	n.Nix, n.Store = here, here
 	if n.Remote != "" {
@@ -260,6 +286,11 @@ func (n *Nix) secrets(ctx context.Context) (push.Secrets, error) {
 		Env:         n.Env,
 		SSHKey:      h.Has(SSHKeyVariable),
 		Bare:        h.Hosted,
+		IDToken:     h.IDToken,
+		Issuer:      h.Issuer,
+		Mask:        h.mask,
+		// Discovery has fewer permissions than the job that builds.
+		IDTokenLater: n.config.PushesLater && h.Running && !h.Withheld,
 	}
 	if !h.Has(SigningKeyVariable) {
 		return secrets, nil
@@ -273,82 +304,4 @@ func (n *Nix) secrets(ctx context.Context) (push.Secrets, error) {
 func (n *Nix) Sign() (err error) {
 	n.Push.Secrets.KeyFile, err = n.secretFile(n.host.Getenv(SigningKeyVariable))
 	return err
-}
-
-// reading adds substituters to Nix: further ones, and the destinations whose public keys are known. A
-// destination that refuses access may end a discovery.
-func (n *Nix) reading(ctx context.Context, substituters, keys []string) error {
-	netrc := n.host.Getenv(NetrcVariable)
-	// Our file replaces the user's, which other substituters may need.
-	own, unread := os.ReadFile(n.Text("netrc-file"))
-	n.Push.Secrets.Netrc = netrc + "\n" + string(own)
-	for i := range n.Destinations {
-		to := &n.Destinations[i]
-		dialing, cancel := context.WithTimeout(ctx, 2*nix.AnswerTimeout) // pushing has patience of its own
-		err := to.Dial(dialing, n.Push.Secrets)
-		cancel()
-		if err != nil {
-			var refused *push.RefusedError
-			if n.config.Evaluates && errors.As(err, &refused) && n.NoSecret(to) == nil {
-				if err := n.cannotPush(to, err); err != nil {
-					return err
-				}
-			}
-			n.host.Log.Warn("Cannot read from "+to.Name+", so its paths are built again", err)
-			continue
-		}
-		if (len(to.PublicKeys) > 0 || len(keys) > 0) && !to.Missing() {
-			substituters = append(substituters, to.Substituter)
-			keys = append(keys, to.PublicKeys...)
-		}
-		netrc += "\n" + to.Netrc(n.Push.Secrets)
-	}
-	n.Read(substituters, keys)
-	if strings.TrimSpace(netrc) == "" {
-		return nil
-	}
-	if unread != nil && !errors.Is(unread, fs.ErrNotExist) {
-		n.host.Log.Warn("The machine's own netrc file has no effect", fmt.Errorf("%w. Repeat its lines in the input netrc", unread))
-	}
-	netrc += "\n" + string(own)
-	file, err := n.secretFile(netrc)
-	n.Set(nix.Set("netrc-file", file))
-	return err
-}
-
-// Read adds substituters and public keys to Nix's settings, each once.
-func (n *Nix) Read(substituters, keys []string) {
-	fresh := func(all, of []string) []string {
-		return slices.DeleteFunc(slices.Clone(of), func(s string) bool { return slices.Contains(all, s) })
-	}
-	substituters, keys = fresh(n.further, substituters), fresh(n.keys, keys)
-	n.further, n.keys = append(n.further, substituters...), append(n.keys, keys...)
-	var options []nix.Option
-	if len(substituters) > 0 {
-		options = append(options, nix.Set("extra-substituters", substituters...))
-	}
-	if len(keys) > 0 {
-		options = append(options, nix.Set("extra-trusted-public-keys", keys...))
-	}
-	n.Set(options...)
-}
-
-// Substituters returns the sorted addresses of all substituters.
-func (n *Nix) Substituters() []string {
-	all := slices.Concat(n.Setting("substituters"), n.further)
-	slices.Sort(all)
-	return slices.Compact(all)
-}
-
-// Destinations parses the addresses of binary caches to push to.
-func Destinations(addresses []string) ([]push.Destination, error) {
-	var all []push.Destination
-	for _, address := range addresses {
-		d, err := push.Parse(address)
-		if err != nil {
-			return nil, usage.Wrap(err)
-		}
-		all = append(all, d)
-	}
-	return all, nil
 }

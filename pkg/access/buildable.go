@@ -18,10 +18,7 @@ func (n *Nix) Buildable() []string {
 		return nil
 	}
 	systems := append([]string{n.System}, n.Setting("extra-platforms")...)
-	lines := slices.Concat(n.config.Builders, strings.FieldsFunc(n.Text("builders"), func(c rune) bool { return c == '\n' || c == ';' }))
-	for _, line := range lines {
-		systems = append(systems, builderSystems(line, n.System)...)
-	}
+	systems = append(systems, n.builderSystems()...)
 	systems = append(systems, Emulated()...)
 	slices.Sort(systems[1:])
 	var each []string
@@ -32,6 +29,19 @@ func (n *Nix) Buildable() []string {
 		}
 	}
 	return each
+}
+
+// OneSlot reports whether Nix builds one derivation of a build at a time: its setting max-jobs is 1, and it has
+// no remote builders.
+func (n *Nix) OneSlot() bool { return n.Integer("max-jobs") == 1 && len(n.builderSystems()) == 0 }
+
+// builderSystems returns the systems of all remote builders.
+func (n *Nix) builderSystems() []string {
+	var systems []string
+	for _, line := range slices.Concat(n.config.Builders, strings.FieldsFunc(n.Text("builders"), func(c rune) bool { return c == '\n' || c == ';' })) {
+		systems = append(systems, builderSystems(line, n.System)...)
+	}
+	return systems
 }
 
 // builderSystems returns the systems of a line of the setting builders, or of all lines of the

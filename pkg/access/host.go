@@ -1,6 +1,7 @@
 package access
 
 import (
+	"context"
 	"io"
 	"strings"
 
@@ -30,6 +31,13 @@ type Host struct {
 	Hosted   bool   // on a runner of GitHub's, which ends with the job
 	Withheld bool   // the run gets no secrets from GitHub
 	JobToken string // the token of each workflow, which gives no access to private sources
+
+	// IDToken returns a token by which this job proves its identity to the server that calls itself by an
+	// audience; nil if it may not. Issuer is the address that such tokens name as theirs.
+	IDToken func(ctx context.Context, audience string) (string, error)
+	Issuer  string
+	// ChangeRef is the ref of the change that the run is for, in full; empty if it is not known.
+	ChangeRef string
 }
 
 // Log is where a person sees what happens.

@@ -48,8 +48,7 @@ func (n *Nix) Private(ctx context.Context, decrypted []string) []string {
 // cache that does not answer is not read.
 func (n *Nix) privateCaches() []string {
 	var all []string
-	for i := range n.Destinations {
-		to := &n.Destinations[i]
+	for _, to := range n.readFrom() {
 		kind, _, _ := strings.Cut(to.Name, ":")
 		token := map[string]string{"attic": "attic_token", "cachix": "cachix_auth_token"}[kind]
 		if token != "" && to.Netrc(n.Push.Secrets) != "" && !to.Public && len(to.PublicKeys) > 0 {
@@ -61,8 +60,8 @@ func (n *Nix) privateCaches() []string {
 		return strings.HasPrefix(name, "AWS_") && value != "" && !openPattern.MatchString(name)
 	})
 	read := n.Substituters()
-	for i := range n.Destinations {
-		read = append(read, n.Destinations[i].Substituter)
+	for _, to := range n.readFrom() {
+		read = append(read, to.Substituter)
 	}
 	if at := slices.IndexFunc(read, func(address string) bool { return strings.HasPrefix(address, "s3:") }); aws && at >= 0 {
 		all = append(all, "env for "+nix.Redact(read[at]))

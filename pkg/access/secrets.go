@@ -78,7 +78,7 @@ var variablePattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 var (
 	// These variables of the secret env are no secrets, and may be part of any line.
-	openPattern = regexp.MustCompile(`^AWS_(?:DEFAULT_)?(?:REGION|PROFILE)$|^AWS_ENDPOINT_URL(?:_[A-Z0-9_]+)?$|^(?:AWS_|S3_)?(?:REGION|ENDPOINT|BUCKET)(?:_URL|_NAME)?$`)
+	openPattern = regexp.MustCompile(`^AWS_(?:DEFAULT_)?(?:REGION|PROFILE)$|^AWS_ROLE_ARN$|^AWS_ENDPOINT_URL(?:_[A-Z0-9_]+)?$|^(?:AWS_|S3_)?(?:REGION|ENDPOINT|BUCKET)(?:_URL|_NAME)?$`)
 
 	tokenPattern = regexp.MustCompile(`(?m)^\s*(?:extra-)?access-tokens\s*=(.*)$`)
 )

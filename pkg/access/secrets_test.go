@@ -41,7 +41,7 @@ func TestMaskParts(t *testing.T) {
 }
 
 func TestOpenNames(t *testing.T) {
-	for _, name := range []string{"AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "S3_BUCKET", "BUCKET_NAME"} {
+	for _, name := range []string{"AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ROLE_ARN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "S3_BUCKET", "BUCKET_NAME"} {
 		if !openPattern.MatchString(name) {
 			t.Errorf("%s counts as secret", name)
 		}

@@ -1,5 +1,5 @@
-// Package action is the GitHub surface: inputs, outputs, annotations, the job summary
-// and the REST API. Outside of GitHub Actions, only inputs and the API do anything.
+// Package action is the GitHub surface: inputs, outputs, annotations, the job summary, the
+// REST API and the tokens of a job's identity. Outside of GitHub Actions, only inputs and the API do anything.
 package action
 
 import (
@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/sethvargo/go-githubactions"
 
@@ -67,16 +68,26 @@ func (a *Action) Lines(name string) []string {
 	return values
 }
 
-// SetOutput sets an output of the step. The delimiter is random, so that
-// no value can end itself and set further outputs.
+// SetOutput sets an output of the step.
 func (a *Action) SetOutput(name, value string) error {
 	file := a.getenv("GITHUB_OUTPUT")
 	if file == "" {
 		return nil
 	}
-	delimiter := "nix-matrix-" + rand.Text()
-	if err := appendTo(file, fmt.Sprintf("%s<<%s\n%s\n%s\n", name, delimiter, value, delimiter)); err != nil {
+	if err := assign(file, name, value); err != nil {
 		return fmt.Errorf("cannot set the output %s: %w", name, err)
+	}
+	return nil
+}
+
+// SetEnv sets a variable for the later steps of the job, in which it may be overridden.
+func (a *Action) SetEnv(name, value string) error {
+	file := a.getenv("GITHUB_ENV")
+	if file == "" {
+		return errors.New("cannot set a variable for later steps: GITHUB_ENV names no file")
+	}
+	if err := assign(file, name, value); err != nil {
+		return fmt.Errorf("cannot set the variable %s for later steps: %w", name, err)
 	}
 	return nil
 }
@@ -91,6 +102,13 @@ func (a *Action) AddSummary(markdown string) error {
 		return fmt.Errorf("cannot add to the job's summary: %w", err)
 	}
 	return nil
+}
+
+// assign sets an output or a variable in a file of workflow commands. The delimiter is random, so that no
+// value can end itself and set further ones.
+func assign(file, name, value string) error {
+	delimiter := "nix-matrix-" + rand.Text()
+	return appendTo(file, fmt.Sprintf("%s<<%s\n%s\n%s\n", name, delimiter, value, delimiter))
 }
 
 func appendTo(file, text string) error {
@@ -236,6 +254,16 @@ func (a *Action) runURL() string {
 		return ""
 	}
 	return fmt.Sprintf("%s/%s/actions/runs/%s", a.getenv("GITHUB_SERVER_URL"), repository, run)
+}
+
+// Began returns when the runner began this job, before any of its steps: it wrote the event then. It is zero if that
+// is unknown.
+func (a *Action) Began() time.Time {
+	info, err := os.Stat(a.getenv("GITHUB_EVENT_PATH"))
+	if err != nil || !a.Running() {
+		return time.Time{}
+	}
+	return info.ModTime().UTC().Truncate(time.Second)
 }
 
 // RunNumber returns GitHub's numbers of the run and of its attempt, 0 outside of one.

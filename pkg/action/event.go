@@ -20,6 +20,7 @@ type event struct {
 	PullRequest struct {
 		Number int
 		Head   struct {
+			SHA  string
 			Repo *struct { // nil for a fork that was deleted
 				FullName string `json:"full_name"`
 			}
@@ -49,19 +50,30 @@ func (a *Action) Public(ctx context.Context) bool {
 	if !a.Running() {
 		return false
 	}
+	private := a.Private(ctx)
+	return private == nil || !*private
+}
+
+// Private reports whether the repository of this job is private, by its event or else by GitHub's API. It is nil
+// if neither says so.
+func (a *Action) Private(ctx context.Context) *bool {
 	e, _ := a.readEvent() // an event that can't be read says nothing
 	if e.Repository.Private != nil {
-		return !*e.Repository.Private
+		return e.Repository.Private
 	}
 	const timeout = 10 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	g, err := a.GitHub(func(string, ...any) {})
 	if err != nil {
-		return true
+		return nil
 	}
 	repository, err := g.Repository(ctx)
-	return err != nil || repository.Public
+	if err != nil {
+		return nil
+	}
+	private := !repository.Public
+	return &private
 }
 
 // A PullRequest is the pull request of a job's event.

@@ -39,6 +39,8 @@ type GitHubConfig struct {
 	Wait        time.Duration // before a retry, at least
 	LimitedWait time.Duration // the same for a rate limit without an end; it doubles
 	MaxWait     time.Duration // the longest one that GitHub may ask for
+	// Writes is how many check runs are written in a minute at most; 0 is no limit.
+	Writes int
 	// Log gets a line for each wait because of a rate limit.
 	Log func(format string, args ...any)
 }
@@ -54,6 +56,7 @@ func (a *Action) GitHubConfig() GitHubConfig {
 		Wait:        time.Second,
 		LimitedWait: time.Minute, // as GitHub's documentation asks for
 		MaxWait:     5 * time.Minute,
+		Writes:      75, // GitHub takes 80 requests that make something in a minute
 		Log:         func(string, ...any) {},
 	}
 	if c.API == "" {
@@ -77,7 +80,9 @@ func (a *Action) GitHub(log func(format string, args ...any)) (*GitHub, error) {
 type GitHub struct {
 	config      GitHubConfig
 	client      *github.Client
+	transport   *retrying
 	owner, name string
+	writes      pace
 }
 
 // NewGitHub returns the API of a config. It sends no request.
@@ -93,13 +98,14 @@ func NewGitHub(c GitHubConfig) (*GitHub, error) {
 		return nil, fmt.Errorf("%w: there is none. Set %s", ErrForbidden, GitHubVariable)
 	}
 	base := strings.TrimSuffix(c.API, "/") + "/"
-	client := github.NewClient(&http.Client{Transport: newRetrying(c)}).WithAuthToken(c.Token)
+	transport := newRetrying(c)
+	client := github.NewClient(&http.Client{Transport: transport}).WithAuthToken(c.Token)
 	client.UserAgent = httpcall.UserAgent
 	var err error
 	if client.BaseURL, err = url.Parse(base); err != nil {
 		return nil, fmt.Errorf("GitHub's API at %s: %w", c.API, err)
 	}
-	return &GitHub{config: c, client: client, owner: owner, name: name}, nil
+	return &GitHub{config: c, client: client, transport: transport, owner: owner, name: name, writes: pace{most: c.Writes}}, nil
 }
 
 // A CacheEntry is an entry of a cache. The Actions cache may have one of the same key for

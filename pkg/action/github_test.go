@@ -22,7 +22,7 @@ import (
 func connect(t *testing.T, server *githubtest.Server) *action.GitHub {
 	t.Helper()
 	c := action.New(server.Getenv, nil).GitHubConfig()
-	c.Wait, c.LimitedWait, c.MaxWait = time.Millisecond, time.Millisecond, time.Second
+	c.Wait, c.LimitedWait, c.MaxWait, c.Writes = time.Millisecond, time.Millisecond, time.Second, 0
 	return client(t, c)
 }
 

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
@@ -23,6 +24,14 @@ const (
 type retrying struct {
 	config GitHubConfig
 	client *http.Client
+	budget atomic.Int64 // 1 more than the requests that were left of the rate limit; 0 is unknown
+}
+
+// remaining returns how many requests the rate limit had left after the last one. known is false
+// where there is no limit, as on an Enterprise Server.
+func (t *retrying) remaining() (n int64, known bool) {
+	n = t.budget.Load() - 1
+	return n, n >= 0
 }
 
 func newRetrying(c GitHubConfig) *retrying {
@@ -50,7 +59,16 @@ func (t *retrying) RoundTrip(req *http.Request) (*http.Response, error) {
 		},
 	}
 	resp, err := policy.Do(t.client, retryable)
-	if err == nil && resp.StatusCode < http.StatusBadRequest {
+	if err != nil {
+		if resp != nil {
+			_ = resp.Body.Close()
+		}
+		return nil, err
+	}
+	if resp.StatusCode < http.StatusBadRequest {
+		if n, err := strconv.ParseUint(resp.Header.Get("X-RateLimit-Remaining"), 10, 31); err == nil {
+			t.budget.Store(int64(n) + 1)
+		}
 		// The client library would remember the budget and refuse requests by itself, where
 		// this transport waits.
 		resp.Header.Del("X-RateLimit-Remaining")

@@ -50,6 +50,7 @@ func (a *Action) Trust() Trust {
 const (
 	branchRef = "refs/heads/"
 	pullRef   = "refs/pull/"
+	localRef  = "local" // stands for the ref of a job that has none
 )
 
 // ProposedRef reports whether a ref has a change that is not merged: a pull request's,
@@ -78,14 +79,24 @@ func (t Trust) Proposed() bool {
 	return t.Running && (ProposedRef(t.Ref) || !slices.Contains(ownEvents, t.Event) && !slices.Contains(quietEvents, t.Event))
 }
 
+// ChangeRef returns the ref of the change that the job runs for, in full. It is empty outside of GitHub
+// Actions, and for an event whose ref may be another than that of the code that is built, such as
+// pull_request_target.
+func (t Trust) ChangeRef() string {
+	if !t.Running || t.Proposed() && !ProposedRef(t.Ref) {
+		return ""
+	}
+	return t.Ref
+}
+
 // Refs returns the refs whose caches the job reads: its own first, which it also writes,
 // then the one that its change goes to, then the default branch. Outside of GitHub
-// Actions there is one for everybody.
+// Actions there is one for everybody, and those that the caller has added to BaseRefs.
 func (t Trust) Refs() []string {
 	if !t.Running {
-		return []string{"local"}
+		return append([]string{localRef}, t.BaseRefs...)
 	}
-	refs := append([]string{cmp.Or(t.Ref, "local")}, t.BaseRefs...)
+	refs := append([]string{cmp.Or(t.Ref, localRef)}, t.BaseRefs...)
 	if t.DefaultBranch != "" {
 		refs = append(refs, branchRef+t.DefaultBranch)
 	}

@@ -174,3 +174,28 @@ func TestRefs(t *testing.T) {
 		}
 	}
 }
+
+// A run whose ref is not that of its change counts for no ref.
+func TestChangeRef(t *testing.T) {
+	const main, pull, queue = "refs/heads/main", "refs/pull/7/merge", "refs/heads/gh-readonly-queue/main/pr-7"
+	for _, test := range []struct{ event, ref, want string }{
+		{"push", main, main},
+		{"push", "refs/tags/v1", "refs/tags/v1"},
+		{"schedule", main, main},
+		{"release", "refs/tags/v1", "refs/tags/v1"},
+		{"pull_request", pull, pull},
+		{"merge_group", queue, queue},
+		{"pull_request", main, ""},
+		{"pull_request_target", main, ""},
+		{"workflow_run", main, ""},
+		{"issue_comment", main, ""},
+		{"an_event_to_come", main, ""},
+	} {
+		if got := (action.Trust{Running: true, Event: test.event, Ref: test.ref}).ChangeRef(); got != test.want {
+			t.Errorf("%s on %s: %q, want %q", test.event, test.ref, got, test.want)
+		}
+	}
+	if got := (action.Trust{Event: "push", Ref: main}).ChangeRef(); got != "" {
+		t.Errorf("outside of GitHub Actions: %q", got)
+	}
+}

@@ -1,6 +1,9 @@
 package action
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // dependabot is the actor of runs that Dependabot has started.
 const dependabot = "dependabot[bot]"
@@ -24,4 +27,26 @@ func (a *Action) SecretsWithheld() bool {
 	default: // which run with the rights of the default branch
 		return false
 	}
+}
+
+// ForeignChange returns why the change of this job may be that of a stranger, in a clause, or an empty text if
+// a person with write access to the repository has made or queued it. Dependabot's changes are foreign, too.
+func (a *Action) ForeignChange() string {
+	t := a.Trust()
+	switch {
+	case a.SecretsWithheld():
+		return "it is a pull request from a fork, or Dependabot has started it"
+	case !t.Proposed(), t.Event == "push", t.Event == "merge_group":
+		return ""
+	case t.Event != "pull_request":
+		return fmt.Sprintf("a run for the event %q may be about anybody's change", t.Event)
+	}
+	pull, err := a.PullRequest()
+	switch {
+	case err != nil:
+		return err.Error()
+	case pull.Fork:
+		return "it is a pull request from a fork"
+	}
+	return ""
 }

@@ -65,6 +65,9 @@ type Place struct {
 	from map[string]string // substituters, by the path that one has
 }
 
+// From returns the address of the substituter or binary cache that has a path, empty if there is none.
+func (p *Place) From(path string) string { return p.from[path] }
+
 // NewPlace returns a place without paths.
 func NewPlace(name string) *Place {
 	return &Place{Name: name, Has: map[string]bool{}, from: map[string]string{}}

@@ -53,7 +53,7 @@ func (b *Builder) Build(ctx context.Context, entry *job.Entry, result *job.Resul
 	if !ok || planned.DrvPath != entry.DrvPath {
 		return fmt.Errorf("the plan has no entry %q with %s: the job and the plan are not of the same discovery", entry.Name, entry.DrvPath)
 	}
-	if err := b.setUp(ctx, result); err != nil {
+	if err := b.setUp(ctx, planned, result); err != nil {
 		return err
 	}
 	b.Docs.Trust.Heads = plan.Heads
@@ -95,9 +95,9 @@ func (b *Builder) Build(ctx context.Context, entry *job.Entry, result *job.Resul
 }
 
 // setUp runs the user's script within the deadline of the entry.
-func (b *Builder) setUp(ctx context.Context, result *job.Result) error {
-	if b.Timeout > 0 {
-		limited, cancel := context.WithDeadline(ctx, result.Started.Add(b.Timeout))
+func (b *Builder) setUp(ctx context.Context, e *job.Entry, result *job.Result) error {
+	if limit, _ := b.limit(e); limit > 0 {
+		limited, cancel := context.WithDeadline(ctx, result.Started.Add(limit))
 		defer cancel()
 		ctx = limited
 	}
@@ -128,7 +128,7 @@ func (b *Builder) restore(ctx context.Context, n *nix.Nix, accept storecache.Acc
 	}
 	var errs []error
 	for _, source := range []func() (pack.Source, error){
-		func() (pack.Source, error) { return b.cachedDrvs(ctx, plan.Drvs.Key) },
+		func() (pack.Source, error) { return b.cachedDrvs(ctx, plan.Drvs) },
 		b.drvsFile,
 	} {
 		src, err := source()
@@ -156,15 +156,11 @@ func (b *Builder) restore(ctx context.Context, n *nix.Nix, accept storecache.Acc
 	return fmt.Errorf("cannot fetch the derivations: %w: %w. Run discover again, with the same --cache, or give the pack with --drvs", documents.ErrMissing, errors.Join(errs...))
 }
 
-func (b *Builder) cachedDrvs(ctx context.Context, key string) (pack.Source, error) {
-	if b.Docs.Cache == nil || key == "" {
+func (b *Builder) cachedDrvs(ctx context.Context, drvs *job.DrvPack) (pack.Source, error) {
+	if b.Docs.Cache == nil || drvs.Key == "" {
 		return nil, errors.New("there is no cache")
 	}
-	blob, err := b.Docs.Cache.Open(ctx, key)
-	if err != nil {
-		return nil, err
-	}
-	return blob, nil
+	return storecache.OpenDrvs(ctx, b.Docs.Cache, drvs.Key, drvs.Size)
 }
 
 func (b *Builder) drvsFile() (pack.Source, error) {

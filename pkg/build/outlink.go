@@ -75,7 +75,7 @@ func Link(ctx context.Context, n *nix.Nix, dir string, outputs []OutPath) (count
 		if !valid[o.Path] {
 			continue // it is at a binary cache alone
 		}
-		name := strings.ReplaceAll(o.Name, "/", "-")
+		name := strings.ReplaceAll(strings.TrimPrefix(o.Name, "./"), "/", "-") // no hidden file
 		if !filepath.IsLocal(name) || name == "." {
 			errs = append(errs, fmt.Errorf("%q cannot be the name of a link", o.Name))
 			continue

@@ -53,6 +53,7 @@ func (w *Worker) repair(ctx context.Context, p *job.Push, paths []string) error 
 	}
 	to := &w.Env.Destinations[i]
 	paths = slices.Compact(slices.Sorted(slices.Values(paths)))
+	paths = slices.DeleteFunc(paths, w.Env.Push.Filter.Holds)
 	lost, _ := w.finder().Undelivered(ctx, paths, to.Substituter) // a path that cannot be asked for is not known to be lost
 	if len(lost) == 0 {
 		return nil

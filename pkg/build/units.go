@@ -5,12 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/org/nix-matrix/pkg/claim"
+	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/realise"
@@ -22,19 +22,25 @@ import (
 // them.
 type units struct {
 	*Worker
-	entry   *job.Entry
-	result  *job.Result
-	build   *realise.Build
-	claims  *claim.Worker
-	have    []bool           // by unit: its outputs are valid here
-	bytes   map[string]int64 // sent or read, by Unit.ID
-	outputs [][]string       // by unit: paths, sorted; nil until they are known
-	named   map[string]bool  // paths that the derivations of this job make or need
-	roots   *nix.Daemon      // keeps paths from the garbage collector; nil until there are some
+	exchange exchange
+	docs     *documents.Store // of the claims
+	entry    *job.Entry
+	result   *job.Result
+	build    *realise.Build
+	claims   *claim.Worker
+	have     []bool                       // by unit: its outputs are valid here
+	bytes    map[string]int64             // sent or read, by Unit.ID
+	outputs  [][]string                   // by unit: paths, sorted; nil until they are known
+	paths    map[string]map[string]string // of outputs of the units that are known, by derivation and name
+	named    map[string]bool              // paths that the derivations of this job make or need
+	roots    *nix.Daemon                  // keeps paths from the garbage collector; nil until there are some
 }
 
 // shares reports whether this job builds units for others, and takes theirs.
 func (w *Worker) shares() bool {
+	if w.near != nil {
+		return true
+	}
 	if w.Docs == nil || w.Docs.Cache == nil || w.Entry == nil || len(w.Plan.Units) == 0 || w.Env.Remote != "" {
 		return false
 	}
@@ -52,8 +58,11 @@ func (w *Worker) takeUnits(ctx context.Context, e *job.Entry, build *realise.Bui
 		return nil
 	}
 	u := &units{
-		Worker: w, entry: e, result: result, build: build,
-		have: make([]bool, len(w.Plan.Units)), outputs: make([][]string, len(w.Plan.Units)), named: map[string]bool{}, bytes: map[string]int64{},
+		Worker: w, exchange: w.Entry, docs: w.Docs, entry: e, result: result, build: build,
+		have: make([]bool, len(w.Plan.Units)), outputs: make([][]string, len(w.Plan.Units)), named: map[string]bool{}, bytes: map[string]int64{}, paths: map[string]map[string]string{},
+	}
+	if w.near != nil {
+		u.exchange, u.docs = w.near, w.near.docs
 	}
 	err := u.find(ctx, drvs)
 	u.claims = u.newClaims()
@@ -68,7 +77,6 @@ func (w *Worker) takeUnits(ctx context.Context, e *job.Entry, build *realise.Bui
 		return nil
 	}
 	out := u.claims.Run(ctx)
-	u.block(out.Failed)
 	u.tell(out)
 	return u
 }
@@ -144,16 +152,29 @@ func (u *units) newClaims() *claim.Worker {
 	for n := range u.Plan.Units {
 		unit := &u.Plan.Units[n]
 		needs[n] = slices.Contains(unit.Direct, number)
-		may[n] = slices.ContainsFunc(unit.For, func(other int) bool { return u.Plan.Entries[other].SameRunner(u.entry) })
+		may[n] = slices.ContainsFunc(unit.For, func(other int) bool { return u.onRunnerOf(&u.Plan.Entries[other]) })
 	}
 	return &claim.Worker{
-		Docs: u.Docs, Units: u.Plan.Units, Entry: u.entry.Name, URL: u.result.URL, Beat: time.Duration(u.Plan.Beat) * time.Second,
+		Docs: u.docs, Near: u.near != nil, FailFast: u.near != nil && u.near.failFast, Units: u.Plan.Units, Entry: u.entry.Name, URL: u.result.URL, Beat: time.Duration(u.Plan.Beat) * time.Second,
 		Needs: needs, May: may, Have: u.have, Number: number, Helper: u.entry.Helper, Hands: u, Log: u.Log,
+		Blocked: u.block,
 	}
 }
 
-// name allows the paths that derivations make or need, and those of the derivations they need.
+// onRunnerOf reports whether a machine for another entry is like the one that builds this one.
+func (u *units) onRunnerOf(other *job.Entry) bool {
+	if u.near != nil {
+		return other.System == u.entry.System
+	}
+	return other.SameRunner(u.entry)
+}
+
+// name allows the paths that derivations make or need, and those of the derivations they need. In one store
+// nothing comes from elsewhere.
 func (u *units) name(ctx context.Context, drvs []string) error {
+	if u.near != nil {
+		return nil
+	}
 	closure, err := u.Env.Requisites(ctx, drvs...)
 	if err != nil {
 		return err
@@ -190,6 +211,7 @@ func (u *units) resolve(ctx context.Context, n int) error {
 	}
 	var paths []string
 	for i, drv := range all {
+		u.paths[wanted[i].DrvPath] = drv.Outputs
 		for _, output := range wanted[i].Outputs {
 			path := drv.Outputs[output]
 			if path == "" {
@@ -243,7 +265,7 @@ func (u *units) hold(ctx context.Context, units ...int) {
 func (u *units) Build(ctx context.Context, n int) *job.Done {
 	unit := &u.Plan.Units[n]
 	start := time.Now()
-	u.Log.Printf("building %s for all jobs of the run", unit.Name)
+	u.Log.Printf("building %s for all %s", unit.Name, map[bool]string{false: "jobs of the run", true: "entries"}[u.near != nil])
 	done := &job.Done{Outcome: job.OutcomeCancelled}
 	fail := func(err error) *job.Done {
 		if ctx.Err() == nil {
@@ -255,7 +277,7 @@ func (u *units) Build(ctx context.Context, n int) *job.Done {
 		return fail(err)
 	}
 	u.hold(ctx, n)
-	built, failures, err := u.build.Part(ctx, unit.Wanted)
+	built, failures, err := u.build.Part(ctx, unit.Wanted, u.paths)
 	done.Seconds = time.Since(start).Seconds()
 	switch {
 	case err != nil:
@@ -268,12 +290,16 @@ func (u *units) Build(ctx context.Context, n int) *job.Done {
 	}
 	u.have[n] = true
 	u.Log.Doing("handing %s over", unit.Name)
-	document, size, err := u.Entry.Give(ctx, u.Env.Nix, u.outputs[n])
+	size, err := u.exchange.Give(ctx, u.Env.Nix, u.outputs[n], done)
 	if err != nil {
 		return fail(err)
 	}
-	done.Outcome, done.Index = job.OutcomeBuilt, document
+	done.Outcome = job.OutcomeBuilt
 	u.bytes[unit.ID] = size
+	if u.near != nil {
+		u.Log.Printf("built %s for all entries in %s", unit.Name, text.Duration(time.Since(start)))
+		return done
+	}
 	u.Log.Printf("handed %s over: %s, after %s", unit.Name, text.Size(size), text.Duration(time.Since(start)))
 	return done
 }
@@ -285,11 +311,11 @@ func (u *units) Take(ctx context.Context, units []int, done []*job.Done) []error
 	var taken []int // indexes
 	for i, n := range units {
 		if errs[i] = u.prepare(ctx, n); errs[i] == nil {
-			all, taken = append(all, reuse.Handover{Document: done[i].Index, Outputs: u.outputs[n]}), append(taken, i)
+			all, taken = append(all, reuse.Handover{Done: done[i], Outputs: u.outputs[n]}), append(taken, i)
 		}
 	}
 	u.hold(ctx, units...)
-	err := u.Entry.Take(ctx, u.Env.Nix, all, func(path string) bool { return u.named[path] })
+	err := u.exchange.Take(ctx, u.Env.Nix, all, func(path string) bool { return u.named[path] }, u.result)
 	for j, i := range taken {
 		unit := &u.Plan.Units[units[i]]
 		if errs[i] = cmp.Or(err, all[j].Err); errs[i] != nil {
@@ -322,18 +348,14 @@ func (u *units) Rest(ctx context.Context, open []bool) bool {
 	return built && err == nil
 }
 
-// block passes the failures of other jobs on to the build of the targets.
-func (u *units) block(failed map[int]*job.Done) {
-	for _, n := range slices.Sorted(maps.Keys(failed)) {
-		done := failed[n]
-		if done.Entry == u.entry.Name {
-			continue // the build knows it
-		}
-		for _, f := range done.Failures {
+// block passes the failures of a unit in another job on to the build of the targets.
+func (u *units) block(done *job.Done) {
+	for _, f := range done.Failures {
+		if f.Entry == "" {
 			f.Entry, f.URL = done.Entry, done.URL
-			f.Log, f.LogFile, f.LogArtifact, f.NixLog = nil, "", "", false
-			u.build.Block(f)
 		}
+		f.Log, f.LogFile, f.LogArtifact, f.NixLog = nil, "", "", false
+		u.build.Block(f)
 	}
 }
 
@@ -341,10 +363,14 @@ func (u *units) block(failed map[int]*job.Done) {
 func (u *units) help(ctx context.Context, options realise.Options) {
 	options.KeepLogs = true
 	u.build = realise.Start(ctx, u.store(u.entry), nil, options)
+	u.build.Block(slices.Clone(u.result.Failures)...)
 	u.tell(u.claims.Help(ctx))
 	more, err := u.build.Finish(ctx)
 	if err != nil && ctx.Err() == nil {
 		u.Log.Warnf("cannot tell all that was built for other jobs: %v", err)
 	}
+	more.Failures = slices.DeleteFunc(more.Failures, func(f job.Failure) bool {
+		return slices.ContainsFunc(u.result.Failures, func(known job.Failure) bool { return known.DrvPath == f.DrvPath })
+	})
 	u.add(u.entry, more, u.result)
 }

@@ -64,6 +64,7 @@ type Worker struct {
 	Restore func(ctx context.Context, drvs []string, result *job.Result) error
 	Entry   *reuse.EntryCache // nil where nothing goes through the store cache
 	Docs    *documents.Store  // for the claims to units; nil on one machine
+	near    *oneStore         // with the other entries of the Plan; nil where each has a machine
 }
 
 // NewResult returns the Result of an entry before its build. plan is the key of its Plan; runner and url
@@ -91,8 +92,9 @@ func (w *Worker) Work(ctx context.Context, e *job.Entry, result *job.Result) {
 	result.Error = ""
 	session := push.Start(ctx, w.Env.Store, w.destinations(result), w.Env.Push)
 	building := ctx
-	if w.Timeout > 0 {
-		limited, cancel := context.WithDeadline(ctx, result.Started.Add(w.Timeout))
+	limit, by := w.limit(e)
+	if limit > 0 {
+		limited, cancel := context.WithDeadline(ctx, result.Started.Add(limit))
 		defer cancel()
 		building = limited
 	}
@@ -106,7 +108,7 @@ func (w *Worker) Work(ctx context.Context, e *job.Entry, result *job.Result) {
 	switch {
 	case late:
 		result.TimedOut = true
-		result.Error = fmt.Sprintf("the deadline came %s after the start (input timeout); finished builds are kept, and a rerun continues from there", text.Duration(w.Timeout))
+		result.Error = fmt.Sprintf("the deadline came %s after the start (%s); finished builds are kept, and a rerun continues from there", text.Duration(limit), by)
 	case err == nil:
 	case ctx.Err() != nil:
 		result.Error = "the build was stopped"
@@ -118,6 +120,15 @@ func (w *Worker) Work(ctx context.Context, e *job.Entry, result *job.Result) {
 	}
 	result.Conclude(ctx.Err() != nil)
 	result.Finished = time.Now().UTC()
+}
+
+// limit returns how long an entry may take, 0 for any time, and what says so.
+func (o *Options) limit(e *job.Entry) (limit time.Duration, by string) {
+	own := time.Duration(e.Timeout) * time.Second
+	if own > 0 && (o.Timeout == 0 || own < o.Timeout) {
+		return own, "meta.nixMatrix.timeout of its targets"
+	}
+	return o.Timeout, "input timeout"
 }
 
 // finder asks the substituters of this machine's Nix.
@@ -214,7 +225,8 @@ func (w *Worker) realise(ctx context.Context, e *job.Entry, session *push.Sessio
 	w.add(e, built, result)
 	if shared != nil {
 		defer shared.close()
-		if err == nil && ctx.Err() == nil {
+		// The time of its own targets is too short for units of others.
+		if err == nil && ctx.Err() == nil && e.Timeout == 0 && w.near.helps(result) {
 			shared.help(ctx, options)
 		}
 	}

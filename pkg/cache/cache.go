@@ -53,6 +53,29 @@ func LastWins(c Cache) bool {
 	return ok && l.LastWins()
 }
 
+// OpenTail opens the blob of size bytes that is stored under key, of which the caller reads the last
+// tail bytes first. It may take fewer requests than Open and Range. If the blob has another
+// size, the error is [ErrMiss].
+func OpenTail(ctx context.Context, c Cache, key string, size, tail int64) (Blob, error) {
+	if t, ok := c.(tailOpener); ok {
+		return t.OpenTail(ctx, key, size, tail)
+	}
+	blob, err := c.Open(ctx, key)
+	if err == nil && blob.Size() != size {
+		return nil, WrongSize(key, blob.Size(), size)
+	}
+	return blob, err
+}
+
+type tailOpener interface {
+	OpenTail(ctx context.Context, key string, size, tail int64) (Blob, error)
+}
+
+// WrongSize returns the error about a blob of another size than expected.
+func WrongSize(key string, has, want int64) error {
+	return fmt.Errorf("cannot open %s: it has %d bytes instead of %d: %w", key, has, want, ErrMiss)
+}
+
 // Blob is one stored sequence of bytes. It needs no closing,
 // and its methods are safe for concurrent use.
 type Blob interface {
@@ -93,16 +116,26 @@ func ReadAll(ctx context.Context, blob Blob, limit int64) ([]byte, error) {
 	if size > limit {
 		return nil, fmt.Errorf("cannot read %s: it has %d bytes, more than the %d allowed", blob.Key(), size, limit)
 	}
-	body, err := blob.Range(ctx, 0, size)
+	data, err := ReadRange(ctx, blob, 0, size)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read %s: %w", blob.Key(), err)
 	}
-	defer body.Close()
-	data := make([]byte, size)
-	if _, err := io.ReadFull(body, data); err != nil {
-		return nil, fmt.Errorf("cannot read %s: %w", blob.Key(), err)
-	}
 	return data, nil
+}
+
+// ReadRange returns length bytes of a blob, which the caller has bounded, from offset on. After an error
+// it returns the bytes that have arrived.
+func ReadRange(ctx context.Context, from interface {
+	Range(ctx context.Context, offset, length int64) (io.ReadCloser, error)
+}, offset, length int64) ([]byte, error) {
+	body, err := from.Range(ctx, offset, length)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	data := make([]byte, length)
+	n, err := io.ReadFull(body, data)
+	return data[:n], err
 }
 
 // CheckRange returns an error unless a blob of size bytes has length bytes at offset. For

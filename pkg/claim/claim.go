@@ -27,11 +27,18 @@
 //
 // # Handing over
 //
-// The done document of a unit names its packs, or its failures. The newest counts. A unit that is built
+// The done document of a unit names its packs, or its failures. If its outputs are small, their pack lies in
+// the same blob, behind the document, so that a unit takes two keys and no third. The newest document counts. A unit that is built
 // counts from any attempt of the run, one that failed only from this one. A holder that cannot build a
 // unit, or is cancelled, gives it back: the others claim the next try at once. So they do if a document
 // is damaged or the outputs cannot be taken. A holder whose build failed looks whether another one has
 // built the unit meanwhile, and then takes that.
+//
+// # One process
+//
+// Workers with Near share a process, and a store of which each sees at once what the others have built.
+// All of them live as long as their claims, so a holder is waited for as long as it builds. A unit that needs
+// one that failed is built all the same, by one of them: as far as it does not need what has failed.
 //
 // # No deadlock, no endless wait
 //
@@ -43,6 +50,7 @@ package claim
 import (
 	"context"
 	"crypto/rand"
+	"sync"
 	"time"
 
 	"github.com/org/nix-matrix/pkg/documents"
@@ -60,8 +68,16 @@ type Worker struct {
 	Have       []bool        // by unit: outputs valid already (nothing to do); Help reads it again
 	Number     int           // of the entry in the Plan: makes the order of claims differ between workers
 	Helper     bool          // builds units that it does not need, too
-	Hands      Hands
-	Log        Log
+	// Near says that all workers are in this process, and Docs in its memory: no holder dies, and a look
+	// costs nothing.
+	Near bool
+	// FailFast ends Run and Help after a unit that failed.
+	FailFast bool
+	// Blocked is called when it is seen that a unit that this job needs has failed in another one. It may
+	// be nil.
+	Blocked func(done *job.Done)
+	Hands   Hands
+	Log     Log
 
 	m       *machine
 	holder  job.Claim
@@ -69,6 +85,8 @@ type Worker struct {
 	outcome Outcome
 	noted   map[string]bool // messages that were logged
 	renewal func()          // stops it; nil without a claim
+	// publishing is the hand-over of the unit before, if it is not finished.
+	publishing sync.WaitGroup
 }
 
 // Hands do the work.
@@ -104,7 +122,7 @@ type Outcome struct {
 
 // Run returns when this job needs no unit any more, or cannot get one.
 func (w *Worker) Run(ctx context.Context) Outcome {
-	if w.start(newLimits(w.Beat)) {
+	if w.start(w.limits()) {
 		w.loop(ctx)
 	}
 	return w.outcome
@@ -113,7 +131,7 @@ func (w *Worker) Run(ctx context.Context) Outcome {
 // Help goes on, after the job's own targets are done, while a unit that may be built here is ready
 // and nobody's. It returns what became of the units that it took.
 func (w *Worker) Help(ctx context.Context) Outcome {
-	if !w.start(newLimits(w.Beat)) {
+	if !w.start(w.limits()) {
 		return Outcome{}
 	}
 	w.outcome = Outcome{Failed: map[int]*job.Done{}}
@@ -121,6 +139,13 @@ func (w *Worker) Help(ctx context.Context) Outcome {
 	w.m.helpOn()
 	w.loop(ctx)
 	return w.outcome
+}
+
+func (w *Worker) limits() limits {
+	if w.Near {
+		return nearLimits()
+	}
+	return newLimits(w.Beat)
 }
 
 // start makes the machine unless there is one. It reports whether units can be claimed at all.
@@ -133,6 +158,7 @@ func (w *Worker) start(l limits) bool {
 		}
 		w.holder = job.Claim{Holder: rand.Text(), Entry: w.Entry, URL: w.URL}
 		w.m = newMachine(l, w.Units, w.attempt(), w.Number, w.Needs, w.May, w.Have, w.Helper)
+		w.m.near = w.Near
 	}
 	return w.Docs != nil && w.Docs.Cache != nil && w.Docs.Run > 0 && len(w.Units) > 0
 }
@@ -150,6 +176,7 @@ func (w *Worker) now() time.Duration { return time.Since(w.started) }
 // loop does what the machine says.
 func (w *Worker) loop(ctx context.Context) {
 	defer w.Log.Doing("")
+	defer w.publishing.Wait()
 	for ctx.Err() == nil {
 		switch a := w.m.next(w.now()); a.do {
 		case actEnd:
@@ -174,6 +201,9 @@ func (w *Worker) loop(ctx context.Context) {
 			w.wait(ctx, a.until)
 		}
 		w.keep(ctx)
+		if w.FailFast && len(w.outcome.Failed) > 0 {
+			break
+		}
 	}
 	if w.m.holding >= 0 { // cancelled between the claim and the build
 		w.release(ctx, w.m.holding, w.m.try)

@@ -73,7 +73,7 @@ func TestHolderKilled(t *testing.T) {
 					f.once()
 				}
 				f.served()
-				if took := time.Since(began); took > 12*time.Minute {
+				if took := time.Since(began); took > 15*time.Minute { // it may have claimed the next unit, too
 					t.Errorf("it took %s", took)
 				}
 			})

@@ -41,7 +41,7 @@ func (m *machine) saw(u int, seen *documents.Sighting, holder string, now time.D
 	if s.try == s.triedTry && s.tried && !seen.Claimed && seen.DoneKey == "" {
 		s.missed = now
 	}
-	s.pause = min(max(s.pause*3/2, m.minWait), m.maxWait)
+	s.pause = min(max(s.pause*17/16, m.minWait), m.maxWait) // a sixteenth of the wait so far, about: the last of many jobs to look delays all
 	if before != [2]int{s.try, s.voided} {
 		s.pause = m.minWait
 	}

@@ -36,9 +36,18 @@ func newLimits(beat time.Duration) limits {
 func usualLimits(beat time.Duration) limits {
 	return limits{
 		beat: beat, minLag: 30 * time.Second, maxLag: 10 * time.Minute,
-		minWait: 2 * time.Second, maxWait: 15 * time.Second, fresh: 5 * time.Second,
+		minWait: time.Second, maxWait: 15 * time.Second, fresh: 5 * time.Second,
 		alone: 20 * time.Minute, idle: 5 * time.Minute, trouble: 2 * time.Minute, batch: 8,
 	}
+}
+
+// nearLimits are those of workers in one process, in whose memory the claims are.
+func nearLimits() limits {
+	const never = 365 * 24 * time.Hour
+	l := usualLimits(never)
+	l.minLag, l.minWait, l.maxWait = 0, 20*time.Millisecond, 200*time.Millisecond
+	l.alone = never
+	return l
 }
 
 const (
@@ -57,6 +66,7 @@ type machine struct {
 	needs   []bool // units that must be built for that, see update
 	may     []bool
 	help    bool // builds what others need, too
+	near    bool // what was built of a unit that failed is here, see over
 	rests   bool // has targets of its own
 
 	state    []unitState
@@ -98,8 +108,8 @@ type unitState struct {
 	result   job.UnitWay   // how it ended here
 
 	// These follow from the rest, see update.
-	ready  bool // everything before it is here
-	within bool // everything before it is here or can be taken
+	ready  bool // everything before it is over
+	within bool // everything before it is over or can be taken
 	gone   bool // neither built nor waited for: it or one before it failed, or was left to the caller
 	leads  bool // the worker may build it or one after it, for others
 }
@@ -125,10 +135,9 @@ func (m *machine) update() {
 		s := &m.state[u]
 		s.ready, s.within, s.gone = true, true, s.failed != nil || s.left
 		for _, v := range m.units[u].After {
-			before := &m.state[v]
-			s.ready = s.ready && before.had
-			s.within = s.within && (before.had || m.takable(v))
-			s.gone = s.gone || before.gone
+			s.ready = s.ready && m.over(v)
+			s.within = s.within && (m.over(v) || m.takable(v))
+			s.gone = s.gone || m.state[v].gone && !m.over(v)
 		}
 		s.gone = s.gone && !s.had
 		s.leads = false
@@ -324,7 +333,13 @@ func (m *machine) takable(u int) bool {
 
 // lacking returns the units to take before a unit that is within reach can be built.
 func (m *machine) lacking(u int) []int {
-	return slices.DeleteFunc(slices.Clone(m.units[u].After), func(v int) bool { return m.state[v].had })
+	return slices.DeleteFunc(slices.Clone(m.units[u].After), m.over)
+}
+
+// over reports whether all is here that anybody could build of a unit. In one store that is so after a
+// failure too: what does not need the failed derivation was built.
+func (m *machine) over(u int) bool {
+	return m.state[u].had || m.near && m.state[u].failed != nil
 }
 
 // claimable reports whether the worker may build a unit that is not built, as far as it knows.
@@ -394,11 +409,11 @@ func (m *machine) candidates(now time.Duration) []int {
 	return append(own, other...)
 }
 
-// open returns the units whose outputs are not here.
+// open returns the units that are not over.
 func (m *machine) open() []bool {
 	open := make([]bool, len(m.state))
 	for u := range m.state {
-		open[u] = !m.state[u].had
+		open[u] = !m.over(u)
 	}
 	return open
 }

@@ -95,6 +95,9 @@ func (w *Worker) blocked(u int) {
 	w.outcome.Failed[u] = s.failed
 	w.Log.Printf("%s failed in %s%s", w.name(u), s.failed.Entry, link(s.failed.URL))
 	w.result(u, job.UnitBlocked, s.failed.Entry, time.Now())
+	if w.Blocked != nil {
+		w.Blocked(s.failed)
+	}
 }
 
 // take makes the outputs of units valid here.
@@ -172,8 +175,22 @@ func (w *Worker) build(ctx context.Context, u, try int) {
 			return
 		}
 	}
-	w.publish(ctx, try, done)
+	w.handOver(ctx, try, done)
 	w.finished(u, done, job.UnitBuilt, began)
+}
+
+// handOver publishes what became of the unit that the worker holds, while it goes on with the next one. The claim is
+// renewed until then. What was published before is awaited first.
+func (w *Worker) handOver(ctx context.Context, try int, done *job.Done) {
+	w.publishing.Wait()
+	renewal := w.renewal
+	w.renewal = nil
+	w.publishing.Go(func() {
+		w.publish(ctx, try, done)
+		if renewal != nil {
+			renewal()
+		}
+	})
 }
 
 // buildAlone builds a unit without a claim, and does not hand it over.

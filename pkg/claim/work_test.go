@@ -217,3 +217,83 @@ type slowSave struct {
 func (s *slowSave) Save(ctx context.Context, key string, body io.ReaderAt, size int64) error {
 	return s.save(ctx, key, body, size, s.delay)
 }
+
+// In one process a holder is waited for as long as it builds, and what it has built is seen at once. Its claim is not
+// renewed.
+func TestNear(t *testing.T) {
+	run(t, diamond, func(f *fleet) {
+		for i := range 2 {
+			h := f.host(fmt.Sprint("entry", i))
+			h.Near = true
+			h.build = func(ctx context.Context, _ int) string {
+				pause(ctx, 40*time.Minute)
+				return ""
+			}
+		}
+		began := time.Now()
+		f.all()
+		f.once()
+		f.served()
+		if took := time.Since(began); took > 3*40*time.Minute+time.Minute {
+			t.Errorf("it took %s", took)
+		}
+		if f.memory.creates > 3*len(f.units) {
+			t.Errorf("%d keys were created", f.memory.creates)
+		}
+	})
+}
+
+// With FailFast, nothing is begun after a unit that failed, whichever worker built it.
+func TestFailFast(t *testing.T) {
+	run(t, [][]int{{}, {}, {}}, func(f *fleet) {
+		for i := range 2 {
+			h := f.host(fmt.Sprint("entry", i))
+			h.Near, h.FailFast = true, true
+			h.build = func(ctx context.Context, u int) string {
+				pause(ctx, time.Duration(u+1)*100*time.Second)
+				return string(job.OutcomeFailed)
+			}
+		}
+		f.all()
+		if slices.Contains(f.began, 2) || f.began[0]+f.began[1]+f.began[2] > 2 {
+			t.Errorf("builds: %v", f.began)
+		}
+		for _, h := range f.hosts {
+			if len(h.outcome.Failed) == 0 {
+				t.Errorf("%s: %+v", h.name, h.outcome)
+			}
+		}
+	})
+}
+
+// In one process, what comes after a unit that failed is built as far as that goes, and all are told before it.
+func TestNearGoesOn(t *testing.T) {
+	run(t, diamond, func(f *fleet) {
+		for i := range 3 {
+			var known []string // units that failed
+			h := f.host(fmt.Sprint("entry", i))
+			h.Near = true
+			h.Blocked = func(done *job.Done) { known = append(known, done.Unit) }
+			h.build = func(ctx context.Context, u int) string {
+				pause(ctx, 100*time.Second)
+				if u == 3 && !slices.Contains(known, f.units[1].ID) {
+					t.Errorf("%s builds what comes after a failure that it does not know", h.name)
+				}
+				if u == 1 || u == 3 {
+					known = append(known, f.units[u].ID)
+					return string(job.OutcomeFailed)
+				}
+				return ""
+			}
+		}
+		f.all()
+		for _, h := range f.hosts {
+			if len(h.outcome.Failed) != 2 || h.outcome.Failed[1] == nil || h.outcome.Failed[3] == nil || !h.have[2] {
+				t.Errorf("%s: %v, %+v", h.name, h.have, h.outcome)
+			}
+		}
+		if !slices.Equal(f.began, []int{1, 1, 1, 1}) {
+			t.Errorf("builds: %v", f.began)
+		}
+	})
+}

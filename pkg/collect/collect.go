@@ -117,14 +117,15 @@ func (c *Collector) named(ctx context.Context, entries []action.CacheEntry) map[
 	if len(indexes) == 0 {
 		return nil
 	}
-	from, err := c.Open()
-	if err != nil || from == nil {
+	open, err := c.opener()
+	if err != nil || open == nil {
 		return nil
 	}
 	named := map[string]map[string]bool{}
 	unread := map[string]bool{}
 	for _, e := range indexes {
-		if e.Ref != "" && !slices.Contains(c.Docs.Trust.Refs(), e.Ref) {
+		from := open(e.Ref)
+		if from == nil {
 			continue
 		}
 		ix, err := storecache.Read(ctx, from, e.Key, c.Docs.Seal)
@@ -142,6 +143,24 @@ func (c *Collector) named(ctx context.Context, entries []action.CacheEntry) map[
 	}
 	maps.DeleteFunc(named, func(ref string, _ map[string]bool) bool { return unread[ref] })
 	return named
+}
+
+// opener returns what opens the cache of a ref, or returns nil if this job may not read it. It is nil
+// if no cache is available.
+func (c *Collector) opener() (open func(ref string) cache.Cache, err error) {
+	if b, ok := c.From.(bucket); ok {
+		return func(scope string) cache.Cache { return b.scopes.InScope(scope) }, nil
+	}
+	from, err := c.Open()
+	if err != nil || from == nil {
+		return nil, err
+	}
+	return func(ref string) cache.Cache {
+		if ref != "" && !slices.Contains(c.Docs.Trust.Refs(), ref) {
+			return nil
+		}
+		return from
+	}, nil
 }
 
 // remove removes what is to go, and reports whether some of it could not be.

@@ -21,12 +21,24 @@ func (d *Discovery) directories() []string {
 	if d.Evaluate.File != "" {
 		dirs = append(dirs, filepath.Dir(d.Evaluate.File))
 	}
-	for _, installable := range d.Evaluate.Installables {
-		if dir := directory(installable); dir != "" {
+	if d.LockFile != "" {
+		dirs = append(dirs, filepath.Dir(d.LockFile))
+	}
+	for _, ref := range d.references() {
+		if dir := directory(ref); dir != "" {
 			dirs = append(dirs, dir)
 		}
 	}
 	return dirs
+}
+
+// references returns the installables, and what takes the place of their inputs.
+func (d *Discovery) references() []string {
+	all := slices.Clone(d.Evaluate.Installables)
+	for _, o := range d.Overrides {
+		all = append(all, o.Ref)
+	}
+	return all
 }
 
 // directory returns the directory of this machine that an installable names, or an empty text.
@@ -60,12 +72,12 @@ func (d *Discovery) checkouts(ctx context.Context) ([]*gitcrypt.Checkout, error)
 	return all, nil
 }
 
-// heads returns the commits of the checkouts that are evaluated, and an empty text for an installable that
+// heads returns the commits of the checkouts that are evaluated, and an empty text for a reference that
 // asks for another commit of a checkout.
 func (d *Discovery) heads(ctx context.Context) []string {
 	all := git.Heads(ctx, nix.Environ(), d.directories()...)
-	for _, installable := range d.Evaluate.Installables {
-		if namesCommit(installable) {
+	for _, ref := range d.references() {
+		if namesCommit(ref) {
 			all = append(all, "")
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/org/nix-matrix/pkg/evaluate"
 	"github.com/org/nix-matrix/pkg/hooks"
 	"github.com/org/nix-matrix/pkg/job"
+	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/plan"
 )
 
@@ -31,6 +32,10 @@ type Options struct {
 	Reuse      bool // take the evaluation of an earlier run
 	SkipProved bool // skip targets that the default branch has built, in a proposal that pushes nothing
 	SkipUnread bool // skip targets that need a missing secret, in place of failing them
+	// Overrides replace inputs of the flakes, and LockFile is read in place of a flake's own; empty for
+	// that.
+	Overrides []nix.Override
+	LockFile  string
 	// AcceptFlakeConfig says that the binary caches in the nixConfig of the flakes are trusted.
 	AcceptFlakeConfig bool
 
@@ -38,6 +43,8 @@ type Options struct {
 	SetUp string
 	// Local says that this machine builds, so that a path that is valid in its store needs no building.
 	Local bool
+	// Jobs is how many entries this machine builds at the same time, where it builds.
+	Jobs int
 	// Alone says that nothing goes from job to job through the store cache, so that each builds for itself.
 	Alone bool
 	// DryRun says that nothing is written to the cache.
@@ -104,6 +111,10 @@ func Open(ctx context.Context, host *access.Host, docs *documents.Store, runner 
 			return nil, err
 		}
 	}
+	if err := o.lock(env); err != nil {
+		env.Close()
+		return nil, err
+	}
 	d := &Discovery{Options: o, Env: env, host: host, docs: docs, hooks: runner, log: log}
 	d.finder = &available.Finder{Nix: func() available.Asker { return available.With(env.Remember(answers)) }, Substituters: env.Substituters, Log: log}
 	var attr string // that is being evaluated
@@ -119,6 +130,7 @@ func Open(ctx context.Context, host *access.Host, docs *documents.Store, runner 
 	e.Progress = func(path string) { attr = path }
 	e.Counted = func(done, total int) { log.Step("evaluating %d/%d %s", done, total, attr) }
 	e.Explain = d.explain
+	e.LockFlags = d.lockFlags
 	e.Log = func(line string) { log.Printf("%s", line) }
 	return d, nil
 }
@@ -134,6 +146,12 @@ func (d *Discovery) asked() string {
 	}
 	if source == "" {
 		source = "."
+	}
+	for _, o := range d.Overrides {
+		source += " --override-input " + o.Input + "=" + nix.Redact(o.Ref)
+	}
+	if d.LockFile != "" {
+		source += " --reference-lock-file " + d.LockFile
 	}
 	return strings.ToValidUTF8(source, "\ufffd")
 }
@@ -157,6 +175,9 @@ func (d *Discovery) Plan(ctx context.Context) (*job.Plan, error) {
 	}
 	defer lock()
 	defer d.finder.Close()
+	if err := d.resolveLock(ctx); err != nil {
+		return nil, err
+	}
 	d.docs.Trust.Heads = d.heads(ctx)
 	d.decideFlakeConfig(ctx)
 	s := d.source(ctx)

@@ -94,7 +94,7 @@ func (d *Discovery) Keep(ctx context.Context, p *job.Plan) {
 	e := d.evaluation
 	failed := slices.ContainsFunc(e.Plan.Targets, func(t job.Target) bool { return t.State == job.StateFailed })
 	known := e.recalled && (p.Drvs == nil || e.Plan.Drvs != nil)
-	if e.source.fingerprint == "" || failed || known || e.incomplete || e.unread != "" || !d.docs.Keeps() {
+	if e.source.fingerprint == "" || failed || known || e.incomplete || e.unread != "" || !d.docs.Keeps() || e.source.moved(ctx) {
 		return
 	}
 	e.Plan.Drvs, e.Packed, e.Plan.Programs = nil, nil, p.Programs
@@ -161,6 +161,9 @@ func (d *Discovery) evaluate(ctx context.Context, s *source) (*evaluation, error
 			Targets: found.Targets,
 		},
 	}}
+	if len(found.Odd) > 0 {
+		e.Plan.Notices = []string{fmt.Sprintf("Ignored, because of their values: %s. Correct them where the targets are defined.", text.Some(found.Odd, 10))}
+	}
 	if o.Meta {
 		e.Meta = found.Meta
 	}

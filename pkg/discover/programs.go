@@ -19,7 +19,7 @@ func (d *Discovery) programs(ctx context.Context, known []job.Program, p *job.Pl
 	for i := range d.Env.Destinations {
 		to := &d.Env.Destinations[i]
 		name := to.Program()
-		if name == "" || to.Lacks(d.Env.Push.Secrets) != "" || slices.ContainsFunc(p.Programs, func(p job.Program) bool { return p.Name == name }) {
+		if name == "" || to.Lacks(d.Env.Push.Secrets) != nil || slices.ContainsFunc(p.Programs, func(p job.Program) bool { return p.Name == name }) {
 			continue
 		}
 		systems := d.machines(p)

@@ -22,8 +22,8 @@ import (
 // choose returns a Plan of an evaluation whose targets are skipped or to be built.
 func (d *Discovery) choose(ctx context.Context, e *evaluation) (*job.Plan, error) {
 	p := *e.Plan
-	p.Drvs, p.Heads = nil, d.docs.Trust.Heads
-	p.Created = time.Now().UTC().Truncate(time.Second)
+	p.Drvs, p.Heads, p.Notices = nil, d.docs.Trust.Heads, slices.Clone(p.Notices)
+	p.Created, p.Source = time.Now().UTC().Truncate(time.Second), d.asked()
 	if e.unread != "" {
 		p.Notices = append(p.Notices, fmt.Sprintf("Cannot evaluate %s, so nothing of it is built: it %s.", d.asked(), e.unread))
 	}
@@ -102,7 +102,7 @@ func (d *Discovery) skipUnread(targets []job.Target) {
 // skipProved skips the targets that the default branch has built, in a proposal that pushes nothing, such as
 // a pull request from a fork.
 func (d *Discovery) skipProved(ctx context.Context, targets []job.Target) {
-	pushes := slices.ContainsFunc(d.Env.Destinations, func(to push.Destination) bool { return to.Lacks(d.Env.Push.Secrets) == "" })
+	pushes := slices.ContainsFunc(d.Env.Destinations, func(to push.Destination) bool { return to.Lacks(d.Env.Push.Secrets) == nil })
 	if !d.docs.Trust.SkipsProved() || !d.SkipProved || d.Local || pushes {
 		return
 	}
@@ -116,7 +116,7 @@ func markProved(targets []job.Target, r *job.Record) {
 	for i := range targets {
 		t := &targets[i]
 		if _, proved := r.Proved[job.DrvHash(t.DrvPath)]; proved && t.State == job.StateBuild {
-			t.State, t.Reason = job.StateSkip, "built by "+cmp.Or(r.Branch, "the default branch")+" already"
+			t.State, t.Proved, t.Reason = job.StateSkip, true, "built by "+cmp.Or(r.Branch, "the default branch")+" already"
 		}
 	}
 }
@@ -186,8 +186,15 @@ func everywhere(t *job.Target, places []*available.Place) bool {
 
 // group makes the entries.
 func (d *Discovery) group(ctx context.Context, e *evaluation, p *job.Plan) (err error) {
-	if d.Planning.Missing, err = d.missing(ctx, e, p); err != nil {
+	var saved job.Saved
+	if d.Planning.Missing, err = d.missing(ctx, e, p, &saved); err != nil {
 		return err
+	}
+	if !d.Local {
+		saved.AddSkipped(p.Targets, d.record(ctx), d.Planning.Emulates)
+	}
+	if saved != (job.Saved{}) {
+		p.Saved = &saved
 	}
 	for _, t := range p.Targets {
 		here := d.Local && !plan.HasRunner(t.System) // this machine needs none
@@ -212,9 +219,7 @@ func (d *Discovery) group(ctx context.Context, e *evaluation, p *job.Plan) (err 
 			p.Took[p.Entries[i].ID] = t
 		}
 	}
-	if !d.Local {
-		d.share(ctx, p)
-	}
+	d.share(ctx, p)
 	if refused := d.Planning.Runners.Refused(p.Targets); refused != "" && !d.Local {
 		p.Notices = append(p.Notices, refused)
 	}
@@ -230,8 +235,9 @@ func (d *Discovery) group(ctx context.Context, e *evaluation, p *job.Plan) (err 
 }
 
 // missing returns which derivations the entries have to build. A path that cannot be asked for, or a
-// derivation that cannot be read, only makes the entries less even.
-func (d *Discovery) missing(ctx context.Context, e *evaluation, p *job.Plan) (*plan.Missing, error) {
+// derivation that cannot be read, only makes the entries less even. saved gets the time of builds that the
+// entries do without.
+func (d *Discovery) missing(ctx context.Context, e *evaluation, p *job.Plan, saved *job.Saved) (*plan.Missing, error) {
 	targets := p.Targets
 	var outputs []string // of the targets themselves
 	build := false
@@ -267,9 +273,11 @@ func (d *Discovery) missing(ctx context.Context, e *evaluation, p *job.Plan) (*p
 		d.log.Warn("Cannot find all missing derivations, so the entries may take less equal times", err)
 	}
 	if record := d.record(ctx); record != nil {
-		missing.Weigh(func(drv, system string) float64 {
+		took := func(drv, system string) float64 {
 			return record.Seconds[job.TimeKey(drv, system, d.Planning.Emulates(system))]
-		})
+		}
+		missing.Weigh(took)
+		saved.ReusedSeconds = missing.Reused(took)
 	}
 	count := missing.Count()
 	d.log.Printf("  %s to build, as far as is known", text.Plural(count, "derivation"))
@@ -310,10 +318,19 @@ func (d *Discovery) record(ctx context.Context) *job.Record {
 	return d.base
 }
 
-// share cuts what is missing into units, which need a cache, and adds helpers. A remote store builds
-// nothing twice. What is in no unit is saved by one of the entries.
+// share cuts what is missing into units, which need a cache or one store, and adds helpers. A remote store
+// builds nothing twice. What is in no unit is saved by one of the entries.
 func (d *Discovery) share(ctx context.Context, p *job.Plan) {
 	entries := p.Entries
+	if d.Local {
+		if d.Env.Remote == "" {
+			p.Units = plan.ShareStore(entries, d.Planning.Missing, d.Jobs, d.Env.OneSlot())
+		}
+		if len(p.Units) > 0 {
+			p.Beat = plan.Beat(len(entries))
+		}
+		return
+	}
 	if d.docs.Cache != nil && d.Env.Remote == "" && !d.Alone {
 		planning := d.Planning
 		free := planning.Helpers == plan.HelpersByRepository
@@ -325,6 +342,9 @@ func (d *Discovery) share(ctx context.Context, p *job.Plan) {
 		p.Entries = append(entries, helpers...)
 		if len(p.Units) > 0 {
 			p.Beat = plan.Beat(len(p.Entries))
+		}
+		if asked := planning.Helpers; len(p.Units) > 0 && len(helpers) < asked && planning.MaxParallel < len(entries)+asked {
+			p.Notices = append(p.Notices, fmt.Sprintf("With %s in place of %d: no more than %d jobs run at the same time (input max_parallel), of which %d build targets.", text.Plural(len(helpers), "helper"), asked, planning.MaxParallel, len(entries)))
 		}
 		if free && len(helpers) > 0 {
 			p.Notices = append(p.Notices, fmt.Sprintf("With %s that build parts for the entries, since runners cost nothing in a public repository. For none, set the input helpers to 0.", text.Plural(len(helpers), "helper")))

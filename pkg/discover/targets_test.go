@@ -52,7 +52,7 @@ func TestMarkProved(t *testing.T) {
 	const proved, other = "/nix/store/00000000000000000000000000000000-a.drv", "/nix/store/11111111111111111111111111111111-a.drv"
 	record := &job.Record{Branch: "main", Proved: map[string]int{job.DrvHash(proved): 1, "": 1}}
 	for name, test := range map[string]struct{ before, want job.Target }{
-		"proved":  {job.Target{State: job.StateBuild, DrvPath: proved}, job.Target{State: job.StateSkip, DrvPath: proved, Reason: "built by main already"}},
+		"proved":  {job.Target{State: job.StateBuild, DrvPath: proved}, job.Target{State: job.StateSkip, DrvPath: proved, Proved: true, Reason: "built by main already"}},
 		"another": {job.Target{State: job.StateBuild, DrvPath: other}, job.Target{State: job.StateBuild, DrvPath: other}},
 		"skipped": {job.Target{State: job.StateSkip, DrvPath: proved, Reason: "no need"}, job.Target{State: job.StateSkip, DrvPath: proved, Reason: "no need"}},
 		"failed":  {job.Target{State: job.StateFailed}, job.Target{State: job.StateFailed}},

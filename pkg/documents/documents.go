@@ -20,6 +20,9 @@ const (
 	planName       = "plan"
 	resultName     = "result"
 	logName        = "log"
+	pathsName      = "paths"
+	updateName     = "update"
+	reportName     = "report"
 	evaluationName = "evaluation"
 	recordName     = "record"
 	claimName      = "claim"
@@ -32,6 +35,7 @@ const (
 	MaxPlan      = 256 << 20
 	maxRecord    = 64 << 20
 	maxResult    = 64 << 20
+	maxUpdate    = 64 << 20
 	maxDone      = 64 << 20
 	maxClaim     = 64 << 10
 	maxResults   = 512 << 20 // all of a directory together
@@ -53,6 +57,8 @@ type Store struct {
 	Workflow string
 	Trust    *action.Trust // decides whether later runs may reuse the documents of this job
 	Log      Log
+	// Evicts says that the cache removes what was not used for a week.
+	Evicts bool
 
 	refusal sync.Once // is logged
 }

@@ -112,6 +112,46 @@ func (s *Store) WriteResult(name string, r *job.Result) error {
 	return nil
 }
 
+// WritePaths writes the JSON of the store paths of targets to a file, sealed if there is a key.
+func (s *Store) WritePaths(name string, data []byte) error {
+	if err := WriteFile(name, s.Seal.Seal(pathsName, data)); err != nil {
+		return fmt.Errorf("cannot write the paths: %w", err)
+	}
+	return nil
+}
+
+// WriteReport writes a file of the report for an artifact, sealed if there is a key.
+func (s *Store) WriteReport(name string, data []byte) error {
+	if err := WriteFile(name, s.Seal.Seal(reportName, data)); err != nil {
+		return fmt.Errorf("cannot write the report: %w", err)
+	}
+	return nil
+}
+
+// WriteUpdate writes an Update to a file, sealed if there is a key.
+func (s *Store) WriteUpdate(name string, u *job.Update) error {
+	data, err := u.Marshal()
+	if err != nil {
+		return err
+	}
+	if err := WriteFile(name, s.Seal.Seal(updateName, data)); err != nil {
+		return fmt.Errorf("cannot write the update: %w", err)
+	}
+	return nil
+}
+
+// ReadUpdate returns the Update in a file, which any job of the run may have written.
+func (s *Store) ReadUpdate(name string) (*job.Update, error) {
+	data, err := readFile(name, maxUpdate, unix.O_NOFOLLOW|unix.O_NONBLOCK)
+	if err == nil {
+		data, err = s.Seal.Open(updateName, data)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the update: %w", err)
+	}
+	return job.ParseUpdate(data)
+}
+
 // ReadResults returns all Results in a directory. Because strangers can write to an artifact, it
 // follows no symlink and reads within limits. A file that is no Result is an error, returned together
 // with the other Results.
@@ -204,9 +244,9 @@ func (s *Store) sealFile(name string) (err error) {
 	return os.Rename(sealed.Name(), name)
 }
 
-// Unseal writes the content of a sealed file: a Plan, a Result or a log.
+// Unseal writes the content of a sealed file: a Plan, a Result, a log, a JUnit report, the paths of targets, or an Update.
 func (s *Store) Unseal(w io.Writer, name string) error {
-	for _, document := range []string{planName, resultName, logName} {
+	for _, document := range []string{planName, resultName, logName, reportName, pathsName, updateName} {
 		f, err := os.Open(name)
 		if err != nil {
 			return err
@@ -226,5 +266,5 @@ func (s *Store) Unseal(w io.Writer, name string) error {
 		}
 		return nil
 	}
-	return fmt.Errorf("%s: %w: it was changed or cut off, or is neither a plan nor a result nor a log", name, pack.ErrSeal)
+	return fmt.Errorf("%s: %w: it was changed or cut off, or is neither a plan nor a result nor a log, nor a JUnit report, nor paths, nor an update", name, pack.ErrSeal)
 }

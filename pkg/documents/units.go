@@ -3,10 +3,12 @@ package documents
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/cache"
@@ -46,8 +48,17 @@ func (s *Store) SaveClaim(ctx context.Context, unit string, try, beat int, holde
 	return s.Cache.Save(ctx, key.String(), bytes.NewReader(data), int64(len(data)))
 }
 
-// SaveDone stores what became of a unit in the hands of the holder with this try. A unit that is
-// built is stored under the next try if the key is lost.
+// MaxPacked is the most bytes of a pack behind a done document. Later runs do not restore from it, so that
+// what it has is saved once more.
+const MaxPacked = 16 << 20
+
+// doneHeader is the size of what a stored done document begins with: the number of bytes of the document,
+// which follows and may be sealed, as a big-endian integer. Behind the document lies the pack, if any, which
+// is sealed by itself.
+const doneHeader = 4
+
+// SaveDone stores what became of a unit in the hands of the holder with this try, with the pack that is
+// Packed. A unit that is built is stored under the next try if the key is lost.
 func (s *Store) SaveDone(ctx context.Context, try int, done *job.Done) error {
 	data, err := done.Marshal()
 	if err != nil {
@@ -55,10 +66,17 @@ func (s *Store) SaveDone(ctx context.Context, try int, done *job.Done) error {
 	}
 	prefix := job.DonePrefix(s.ID, s.Run, done.Unit)
 	key := func(more int) string { return job.DoneKey(s.claimKey(done.Unit, try+more, 0)) }
-	if done.Outcome != job.OutcomeBuilt {
-		return s.save(ctx, doneName, prefix, key(0), data)
-	}
 	data = s.Seal.Seal(doneName+" "+prefix, data)
+	if len(data) > maxDone || len(done.Packed) > MaxPacked {
+		return fmt.Errorf("cannot save the unit: it has %d bytes and a pack of %d, which is too much", len(data), len(done.Packed))
+	}
+	data = slices.Concat(binary.BigEndian.AppendUint32(nil, uint32(len(data))), data, done.Packed) //nolint:gosec // it is at most maxDone
+	if done.Outcome != job.OutcomeBuilt {
+		if err := s.Cache.Save(ctx, key(0), bytes.NewReader(data), int64(len(data))); !errors.Is(err, cache.ErrExists) {
+			return err
+		}
+		return nil
+	}
 	_, err = cache.SaveOnce(ctx, s.Cache, key, bytes.NewReader(data), int64(len(data)), func(blob cache.Blob) bool {
 		found, err := s.readDone(ctx, blob, done.Unit)
 		return err == nil && found.Outcome == job.OutcomeBuilt
@@ -116,7 +134,30 @@ func (s *Store) sight(ctx context.Context, unit, key string, prefixes ...string)
 var errBroken = errors.New("the document is damaged")
 
 func (s *Store) readDone(ctx context.Context, blob cache.Blob, unit string) (*job.Done, error) {
-	data, err := s.readUnit(ctx, blob, doneName+" "+job.DonePrefix(s.ID, s.Run, unit), maxDone)
+	size := blob.Size()
+	if size > doneHeader+maxDone+MaxPacked {
+		return nil, fmt.Errorf("%w: it has %d bytes, which is too much", errBroken, size)
+	}
+	const most = 64 << 10 // nearly all are shorter, and take one request
+	data, err := readPart(ctx, blob, 0, min(size, most))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) < doneHeader {
+		return nil, fmt.Errorf("%w: it has %d bytes", errBroken, size)
+	}
+	end := doneHeader + int64(binary.BigEndian.Uint32(data))
+	if end > size || end-doneHeader > maxDone || size-end > MaxPacked {
+		return nil, fmt.Errorf("%w: it has %d bytes, of which the document is said to have %d", errBroken, size, end-doneHeader)
+	}
+	if have := int64(len(data)); have < end {
+		more, err := readPart(ctx, blob, have, end-have)
+		if err != nil {
+			return nil, err
+		}
+		data = append(data, more...)
+	}
+	data, err = s.openUnit(doneName+" "+job.DonePrefix(s.ID, s.Run, unit), data[doneHeader:end])
 	if err != nil {
 		return nil, err
 	}
@@ -127,6 +168,7 @@ func (s *Store) readDone(ctx context.Context, blob cache.Blob, unit string) (*jo
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errBroken, err)
 	}
+	done.Place = job.Place{Key: blob.Key(), Offset: end, Size: size - end}
 	return done, nil
 }
 
@@ -147,16 +189,29 @@ func (s *Store) readUnit(ctx context.Context, blob cache.Blob, document string, 
 	if blob.Size() > limit {
 		return nil, fmt.Errorf("%w: it has %d bytes, more than the %d allowed", errBroken, blob.Size(), limit)
 	}
-	data, err := cache.ReadAll(ctx, blob, limit)
-	if errors.Is(err, io.ErrUnexpectedEOF) && ctx.Err() == nil {
-		return nil, fmt.Errorf("%w: %w", errBroken, err)
-	}
+	data, err := readPart(ctx, blob, 0, blob.Size())
 	if err != nil {
 		return nil, err
 	}
-	data, err = s.Seal.Open(document, data)
+	return s.openUnit(document, data)
+}
+
+func (s *Store) openUnit(document string, data []byte) ([]byte, error) {
+	data, err := s.Seal.Open(document, data)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errBroken, err)
 	}
 	return data, nil
+}
+
+// readPart reads length bytes of a blob, which the caller has bounded.
+func readPart(ctx context.Context, blob cache.Blob, offset, length int64) ([]byte, error) {
+	data, err := cache.ReadRange(ctx, blob, offset, length)
+	if err == nil {
+		return data, nil
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) && ctx.Err() == nil {
+		err = fmt.Errorf("%w: %w", errBroken, err)
+	}
+	return nil, err
 }

@@ -61,8 +61,8 @@ func direct(ctx context.Context, n *nix.Nix) (Engine, error) {
 	}, nil
 }
 
-// unpackers returns how many paths are unpacked at a time: one more than there are processors,
-// because one may wait for its bytes.
+// unpackers returns how many paths are unpacked at a time, or fewer with several goroutines
+// each: one more than there are processors, because one may wait for its bytes.
 func unpackers() int {
 	const most = 16
 	return min(runtime.GOMAXPROCS(0)+1, most)
@@ -73,6 +73,8 @@ type directSink struct {
 	nix   *nix.Nix
 	store *os.File // the directory of the store
 	temp  *tempDir // in it
+
+	unpacker nar.Unpacker
 
 	roots    *nix.Daemon    // has the temporary roots
 	addRoots errgroup.Group // adds them
@@ -107,7 +109,7 @@ func beginDirect(ctx context.Context, n *nix.Nix, dir string, infos []nix.PathIn
 		}
 	}
 
-	s := &directSink{nix: n, conns: make(chan *nix.Daemon, len(infos))}
+	s := &directSink{nix: n, unpacker: nar.Unpacker{Parallel: unpackers()}, conns: make(chan *nix.Daemon, len(infos))}
 	defer func() {
 		if err != nil {
 			_ = s.Close()
@@ -116,7 +118,7 @@ func beginDirect(ctx context.Context, n *nix.Nix, dir string, infos []nix.PathIn
 	if s.roots, err = n.Connect(context.WithoutCancel(ctx)); err != nil {
 		return nil, err
 	}
-	if s.store, err = os.Open(dir); err != nil {
+	if s.store, err = os.Open(dir); err != nil { //nolint:gosec // root serves a user who may run anything as root
 		return nil, err
 	}
 	if s.temp, err = makeTempDir(s.store, s.roots); err != nil {
@@ -153,7 +155,7 @@ func (s *directSink) Add(ctx context.Context, info nix.PathInfo, r io.Reader) er
 	if info.CA != "" && s.ready(&info) {
 		return s.addByNix(ctx, info, r)
 	}
-	return nar.Unpack(r, info.NarSize, s.temp.fd, filepath.Base(info.Path))
+	return s.unpacker.Unpack(r, info.NarSize, s.temp.fd, filepath.Base(info.Path))
 }
 
 // ready reports whether all references of the path are valid.

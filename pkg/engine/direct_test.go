@@ -141,7 +141,7 @@ func TestDirectLocks(t *testing.T) {
 	for _, i := range slices.Backward(c.Infos) {
 		if needs[i.Path] && !valid[i.Path] {
 			needed = append(needed, i)
-			must(t, nar.Unpack(c.open(i), i.NarSize, int(store.Fd()), filepath.Base(i.Path)))
+			must(t, new(nar.Unpacker).Unpack(c.open(i), i.NarSize, int(store.Fd()), filepath.Base(i.Path)))
 			for _, reference := range i.References {
 				needs[reference] = true
 			}

@@ -39,6 +39,15 @@ type Sink interface {
 	Close() error
 }
 
+// A Streamer is a Sink that adds several paths without waiting for the store after each.
+type Streamer interface {
+	// AddStream adds paths of Begin that have a content address, as next returns them, until its error is
+	// [io.EOF]. References that are among them come first. added is called for each path that was added,
+	// side by side with next. Errors are those of [Sink.Add], and wrap those of next; the paths after one
+	// are not added.
+	AddStream(next func() (nix.PathInfo, io.Reader, error), added func(nix.PathInfo)) error
+}
+
 // A RefusedError is the error of a store that refuses this one path.
 type RefusedError struct{ Err error }
 

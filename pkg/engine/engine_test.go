@@ -218,7 +218,7 @@ func (c *closure) checkBut(t *testing.T, n *nix.Nix, forget func(*nix.PathInfo))
 		t.Errorf("paths are said to be built here: %s", out)
 	}
 	for _, path := range c.paths() {
-		checkMetadata(t, path)
+		checkMetadata(t, n.Root()+path)
 	}
 	nixtest.Verify(t)
 }
@@ -242,7 +242,6 @@ func checkMetadata(t *testing.T, path string) {
 	}))
 }
 
-// testEngine tests the contract of all engines, with each version of Nix.
 func TestProtocol(t *testing.T) {
 	testEngine(t, func(_ *testing.T, n *nix.Nix) Engine { return Protocol(n) })
 }
@@ -251,110 +250,152 @@ func TestImport(t *testing.T) {
 	testEngine(t, func(_ *testing.T, n *nix.Nix) Engine { return Import(n) })
 }
 
+// testEngine tests the contract of all engines, with each version of Nix, in the store of the
+// machine and in one below another directory.
 func testEngine(t *testing.T, find func(*testing.T, *nix.Nix) Engine) {
-	c := kinds(t)
-	boom := errors.New("boom")
-	nixtest.Each(t, func(t *testing.T, n *nix.Nix) {
-		t.Run("all", func(t *testing.T) {
-			nixtest.UseMemory(t, "")
-			e := find(t, n)
-			must(t, add(t.Context(), e, c.Infos, c.open, nil))
-			c.check(t, n, e)
-			if names := nixtest.InStore(t); len(names) != len(c.Infos) {
-				t.Errorf("the store has %q", names)
-			}
-			// The second time, valid paths stay as they are, even their inodes.
-			stat := func(path string) fs.FileInfo {
-				info, err := os.Lstat(path)
-				must(t, err)
-				return info
-			}
-			before := map[string]fs.FileInfo{}
-			for _, path := range c.paths() {
-				before[path] = stat(path)
-			}
-			must(t, add(t.Context(), e, c.Infos, c.open, nil))
-			for path, info := range before {
-				if !os.SameFile(info, stat(path)) {
-					t.Errorf("%s was replaced", path)
+	nixtest.Each(t, func(t *testing.T, n *nix.Nix) { testStores(t, n, find) })
+}
+
+// testStores tests the contract of an engine with one version of Nix.
+func testStores(t *testing.T, n *nix.Nix, find func(*testing.T, *nix.Nix) Engine) {
+	testContract(t, find, func(t *testing.T) (*nix.Nix, string) {
+		nixtest.UseMemory(t, "")
+		return n, "/nix/store"
+	})
+	t.Run("root", func(t *testing.T) {
+		testContract(t, find, func(t *testing.T) (*nix.Nix, string) {
+			root := filepath.Join(nixtest.UseMemory(t, ""), "a root")
+			testbench.UseStore(t, filepath.Join(t.TempDir(), "unused"))
+			t.Cleanup(func() {
+				if names, err := os.ReadDir("/nix"); err != nil || len(names) > 0 {
+					t.Errorf("the store of the machine has %v, %v", names, err)
 				}
-			}
-			c.check(t, n, e)
-		})
-		t.Run("nothing", func(t *testing.T) {
-			nixtest.UseMemory(t, "")
-			must(t, os.MkdirAll("/nix/store", 0o755))
-			must(t, add(t.Context(), find(t, n), nil, nil, nil))
-			if names := nixtest.InStore(t); len(names) != 0 {
-				t.Errorf("the store has %q", names)
-			}
-		})
-		t.Run("in part", func(t *testing.T) {
-			nixtest.UseMemory(t, "")
-			e := find(t, n)
-			for _, part := range [][]nix.PathInfo{c.Infos[:1], c.Infos[:len(c.Infos)/2], c.Infos} {
-				must(t, add(t.Context(), e, part, c.open, nil))
-			}
-			c.check(t, n, e)
-		})
-		t.Run("over leftovers", func(t *testing.T) {
-			nixtest.UseMemory(t, "")
-			e := find(t, n)
-			must(t, os.MkdirAll("/nix/store", 0o755))
-			for i, path := range c.paths() {
-				switch i % 3 {
-				case 0:
-					must(t, os.WriteFile(path, []byte("left over"), 0o444))
-				case 1:
-					must(t, os.MkdirAll(filepath.Join(path, "left", "over"), 0o755))
-					must(t, os.Chmod(path, 0o555))
-				case 2:
-					must(t, os.Symlink("/etc/passwd", path))
-				}
-			}
-			must(t, add(t.Context(), e, c.Infos, c.open, nil))
-			c.check(t, n, e)
-		})
-		for _, name := range []string{"source", "plain", "many", "late"} {
-			t.Run("broken "+name, func(t *testing.T) {
-				nixtest.UseMemory(t, "")
-				e := find(t, n)
-				path := c.named[name]
-				if err := add(t.Context(), e, c.Infos, func(info nix.PathInfo) io.Reader {
-					nar := c.NARs[info.Path]
-					if info.Path == path {
-						return io.MultiReader(bytes.NewReader(nar[:len(nar)/2]), iotest.ErrReader(boom))
-					}
-					return bytes.NewReader(nar)
-				}, boom); err != nil && !e.Ordered {
-					t.Error(err)
-				} else if err != nil && !errors.Is(err, boom) { // an engine that has to stop there
-					t.Error(err)
-				}
-				valid, err := n.Valid(t.Context(), c.paths()...)
-				must(t, err)
-				if valid[path] {
-					t.Errorf("half of %s is valid", path)
-				}
-				if names := nixtest.InStore(t); !e.Ordered && len(names) != len(valid) {
-					t.Errorf("%d paths are valid, and the store has %q", len(valid), names)
-				}
-				nixtest.Verify(t)
-				// The next restore adds all paths.
-				must(t, add(t.Context(), e, c.Infos, c.open, nil))
-				c.check(t, n, e)
 			})
-		}
-		t.Run("given up", func(t *testing.T) {
-			nixtest.UseMemory(t, "")
-			e := find(t, n)
-			sink, err := e.Begin(t.Context(), c.Infos)
-			must(t, err)
-			must(t, sink.Add(t.Context(), c.Infos[0], c.open(c.Infos[0])))
-			must(t, sink.Close())
-			nixtest.Verify(t)
-			must(t, add(t.Context(), e, c.Infos, c.open, nil))
-			c.check(t, n, e)
+			t.Setenv("NIX_REMOTE", "local?root="+strings.ReplaceAll(root, " ", "%20")) // of the programs that the test runs
+			return n.WithRoot(root), filepath.Join(root, "nix/store")
 		})
 	})
+}
+
+// testContract tests the contract of an engine in the stores that empty returns with the
+// directories of their files.
+func testContract(t *testing.T, find func(*testing.T, *nix.Nix) Engine, empty func(*testing.T) (n *nix.Nix, dir string)) {
+	c := kinds(t)
+	boom := errors.New("boom")
+	t.Run("all", func(t *testing.T) {
+		n, dir := empty(t)
+		e := find(t, n)
+		must(t, add(t.Context(), e, c.Infos, c.open, nil))
+		c.check(t, n, e)
+		if names := inStore(t, dir); len(names) != len(c.Infos) {
+			t.Errorf("the store has %q", names)
+		}
+		// The second time, valid paths stay as they are, even their inodes.
+		stat := func(path string) fs.FileInfo {
+			info, err := os.Lstat(n.Root() + path)
+			must(t, err)
+			return info
+		}
+		before := map[string]fs.FileInfo{}
+		for _, path := range c.paths() {
+			before[path] = stat(path)
+		}
+		must(t, add(t.Context(), e, c.Infos, c.open, nil))
+		for path, info := range before {
+			if !os.SameFile(info, stat(path)) {
+				t.Errorf("%s was replaced", path)
+			}
+		}
+		c.check(t, n, e)
+	})
+	t.Run("nothing", func(t *testing.T) {
+		n, dir := empty(t)
+		must(t, os.MkdirAll(dir, 0o755))
+		must(t, add(t.Context(), find(t, n), nil, nil, nil))
+		if names := inStore(t, dir); len(names) != 0 {
+			t.Errorf("the store has %q", names)
+		}
+	})
+	t.Run("in part", func(t *testing.T) {
+		n, _ := empty(t)
+		e := find(t, n)
+		for _, part := range [][]nix.PathInfo{c.Infos[:1], c.Infos[:len(c.Infos)/2], c.Infos} {
+			must(t, add(t.Context(), e, part, c.open, nil))
+		}
+		c.check(t, n, e)
+	})
+	t.Run("over leftovers", func(t *testing.T) {
+		n, dir := empty(t)
+		e := find(t, n)
+		must(t, os.MkdirAll(dir, 0o755))
+		for i, path := range c.paths() {
+			path = n.Root() + path
+			switch i % 3 {
+			case 0:
+				must(t, os.WriteFile(path, []byte("left over"), 0o444))
+			case 1:
+				must(t, os.MkdirAll(filepath.Join(path, "left", "over"), 0o755))
+				must(t, os.Chmod(path, 0o555))
+			case 2:
+				must(t, os.Symlink("/etc/passwd", path))
+			}
+		}
+		must(t, add(t.Context(), e, c.Infos, c.open, nil))
+		c.check(t, n, e)
+	})
+	for _, name := range []string{"source", "plain", "many", "late"} {
+		t.Run("broken "+name, func(t *testing.T) {
+			n, dir := empty(t)
+			e := find(t, n)
+			path := c.named[name]
+			if err := add(t.Context(), e, c.Infos, func(info nix.PathInfo) io.Reader {
+				nar := c.NARs[info.Path]
+				if info.Path == path {
+					return io.MultiReader(bytes.NewReader(nar[:len(nar)/2]), iotest.ErrReader(boom))
+				}
+				return bytes.NewReader(nar)
+			}, boom); err != nil && !e.Ordered {
+				t.Error(err)
+			} else if err != nil && !errors.Is(err, boom) { // an engine that has to stop there
+				t.Error(err)
+			}
+			valid, err := n.Valid(t.Context(), c.paths()...)
+			must(t, err)
+			if valid[path] {
+				t.Errorf("half of %s is valid", path)
+			}
+			if names := inStore(t, dir); !e.Ordered && len(names) != len(valid) {
+				t.Errorf("%d paths are valid, and the store has %q", len(valid), names)
+			}
+			nixtest.Verify(t)
+			// The next restore adds all paths.
+			must(t, add(t.Context(), e, c.Infos, c.open, nil))
+			c.check(t, n, e)
+		})
+	}
+	t.Run("given up", func(t *testing.T) {
+		n, _ := empty(t)
+		e := find(t, n)
+		sink, err := e.Begin(t.Context(), c.Infos)
+		must(t, err)
+		must(t, sink.Add(t.Context(), c.Infos[0], c.open(c.Infos[0])))
+		must(t, sink.Close())
+		nixtest.Verify(t)
+		must(t, add(t.Context(), e, c.Infos, c.open, nil))
+		c.check(t, n, e)
+	})
+}
+
+// inStore returns the names in the directory of a store, except Nix's .links.
+func inStore(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	must(t, err)
+	var names []string
+	for _, entry := range entries {
+		if entry.Name() != ".links" {
+			names = append(names, entry.Name())
+		}
+	}
+	return names
 }

@@ -25,35 +25,36 @@ func Import(n *nix.Nix) Engine {
 type importer struct {
 	nix    *nix.Nix
 	ctx    context.Context
-	pipe   *io.PipeWriter // to the program; nil if none runs
+	pipe   io.WriteCloser // to the program; nil if none runs
 	stream *bufio.Writer
-	ended  chan error
+	end    func() error // of the program
 }
 
-func (i *importer) start() {
-	r, w := io.Pipe()
-	i.pipe, i.stream, i.ended = w, bufio.NewWriterSize(w, 256<<10), make(chan error, 1)
-	go func() {
-		err := i.nix.Import(i.ctx, r)
-		_ = r.CloseWithError(errors.Join(err, io.ErrClosedPipe))
-		i.ended <- err
-	}()
+func (i *importer) start() (err error) {
+	if i.pipe, i.end, err = i.nix.ImportPipe(i.ctx); err != nil {
+		i.pipe = nil
+		return err
+	}
+	// A file would copy by itself, in small pieces.
+	i.stream = bufio.NewWriterSize(struct{ io.Writer }{i.pipe}, 256<<10)
+	return nil
 }
 
-// stop ends the program's stdin, with an error if cause is not nil, and returns the program's
-// error.
-func (i *importer) stop(cause error) error {
+// stop ends the program's stdin, and returns the program's error.
+func (i *importer) stop() error {
 	if i.pipe == nil {
 		return nil
 	}
-	_ = i.pipe.CloseWithError(cause)
+	_ = i.pipe.Close()
 	i.pipe = nil
-	return <-i.ended
+	return i.end()
 }
 
 func (i *importer) Add(ctx context.Context, info nix.PathInfo, from io.Reader) error {
 	if i.pipe == nil {
-		i.start()
+		if err := i.start(); err != nil {
+			return err
+		}
 	}
 	source := &errRecorder{r: from}
 	err := nar.WriteRecord(i.stream, info.Path, info.References, info.Deriver, func(w io.Writer) error {
@@ -64,7 +65,7 @@ func (i *importer) Add(ctx context.Context, info nix.PathInfo, from io.Reader) e
 	case source.err != nil:
 		// Nix imports the paths before it, and nothing of a path without an end.
 		_ = i.stream.Flush()
-		_ = i.stop(nil)
+		_ = i.stop()
 		return fmt.Errorf("cannot read the NAR of %s: %w", info.Path, source.err)
 	case err != nil:
 		return i.failed(ctx, err)
@@ -74,7 +75,7 @@ func (i *importer) Add(ctx context.Context, info nix.PathInfo, from io.Reader) e
 
 // failed returns why the program stopped reading.
 func (i *importer) failed(ctx context.Context, err error) error {
-	if programErr := i.stop(err); programErr != nil {
+	if programErr := i.stop(); programErr != nil {
 		err = programErr
 	}
 	if ctx.Err() != nil {
@@ -94,12 +95,12 @@ func (i *importer) Finish(ctx context.Context, _ []nix.PathInfo) error {
 	if err != nil {
 		return i.failed(ctx, err)
 	}
-	return i.stop(nil)
+	return i.stop()
 }
 
 // Close stops the program, which drops an incomplete path.
 func (i *importer) Close() error {
-	_ = i.stop(io.ErrUnexpectedEOF)
+	_ = i.stop()
 	return nil
 }
 

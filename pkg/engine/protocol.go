@@ -44,6 +44,18 @@ type protocol struct {
 }
 
 func (p *protocol) Add(_ context.Context, info nix.PathInfo, nar io.Reader) error {
+	return p.use(func(d *nix.Daemon) error {
+		return d.AddMultiple([]nix.PathInfo{info}, func(nix.PathInfo) (io.Reader, error) { return nar, nil })
+	})
+}
+
+// AddStream implements [Streamer].
+func (p *protocol) AddStream(next func() (nix.PathInfo, io.Reader, error), added func(nix.PathInfo)) error {
+	return p.use(func(d *nix.Daemon) error { return d.AddStream(next, added) })
+}
+
+// use adds paths with a connection that is idle.
+func (p *protocol) use(add func(*nix.Daemon) error) error {
 	d := <-p.idle
 	defer func() { p.idle <- d }()
 	if d == nil {
@@ -52,7 +64,7 @@ func (p *protocol) Add(_ context.Context, info nix.PathInfo, nar io.Reader) erro
 			return err
 		}
 	}
-	err := d.AddMultiple([]nix.PathInfo{info}, func(nix.PathInfo) (io.Reader, error) { return nar, nil })
+	err := add(d)
 	if err != nil {
 		_ = d.Close() // it is useless now
 		d = nil

@@ -22,7 +22,7 @@ import (
 
 // DirectAsRoot returns the direct engine for a user who may not write to the store, but may
 // run programs as root without a password. command is an absolute path with arguments: a
-// program that calls [ServeDirect], whose last argument is appended. It has no environment
+// program that calls [ServeDirect], whose last arguments are appended. It has no environment
 // and gets all data through a pipe. It ends with the sink, with ctx before Begin, and at the
 // latest with this process.
 func DirectAsRoot(ctx context.Context, n *nix.Nix, command ...string) (Engine, error) {
@@ -81,7 +81,7 @@ func startAsRoot(ctx context.Context, n *nix.Nix, command []string) (*rootSink, 
 	}
 	if _, dir, err := n.Local(); err != nil {
 		return nil, err
-	} else if dir != "/nix/store" { // the other process has root's settings
+	} else if n.Root() == "" && dir != "/nix/store" { // the other process has root's settings
 		return nil, fmt.Errorf("the store is in %s", dir)
 	}
 	programs, err := nix.Programs()
@@ -94,7 +94,8 @@ func startAsRoot(ctx context.Context, n *nix.Nix, command []string) (*rootSink, 
 	s := &rootSink{waiting: map[answered]chan error{}}
 	s.chunks.New = func() any { return make([]byte, headSize+chunkSize) }
 	args := append([]string{"-n", "--"}, command...)
-	s.cmd = child.Command(context.WithoutCancel(ctx), 0, "sudo", append(args, programs)...) // the same program as this one
+	args = append(args, programs, n.Root())
+	s.cmd = child.Command(context.WithoutCancel(ctx), 0, "sudo", args...) // the same program as this one
 	s.cmd.Env = []string{}
 	s.cmd.Dir = "/"
 	s.cmd.Stderr = &s.stderr

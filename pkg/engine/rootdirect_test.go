@@ -40,7 +40,7 @@ func actAs(command string, args []string) {
 	var err error
 	switch command {
 	case serveDirect:
-		err = ServeDirect(context.Background(), os.Stdin, os.Stdout, args[0])
+		err = ServeDirect(context.Background(), os.Stdin, os.Stdout, args[0], args[1])
 	case restoreCommand:
 		err = restoreSaved(context.Background(), args[0], args[1])
 	case reapCommand:
@@ -98,6 +98,21 @@ func multiUser(t *testing.T, c *closure) (n *nix.Nix, user *testbench.MultiUser,
 		m.AsUser(cmd)
 		return cmd
 	}
+}
+
+// The engine that works as root has the contract of the others.
+func TestDirectAsRootEngine(t *testing.T) {
+	bin := t.TempDir()
+	self, err := os.Executable()
+	must(t, err)
+	must(t, os.Symlink(self, filepath.Join(bin, "sudo")))
+	n := nixtest.Newest(t)
+	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	testStores(t, n, func(t *testing.T, n *nix.Nix) Engine {
+		e, err := DirectAsRoot(t.Context(), n, self, serveDirect)
+		must(t, err)
+		return e
+	})
 }
 
 // A user who may not write to the store restores as root, and the files are root's.
@@ -193,7 +208,7 @@ func TestTrustPrograms(t *testing.T) {
 		must(t, os.WriteFile(filepath.Join(dir, program), []byte("#!/bin/sh\n"), 0o755))
 	}
 	var out bytes.Buffer
-	if err := ServeDirect(t.Context(), strings.NewReader(""), &out, filepath.Join(dir, "none")); err == nil {
+	if err := ServeDirect(t.Context(), strings.NewReader(""), &out, filepath.Join(dir, "none"), ""); err == nil {
 		t.Error("a missing program was run")
 	}
 	for name, change := range map[string]func(){
@@ -209,7 +224,7 @@ func TestTrustPrograms(t *testing.T) {
 	} {
 		change()
 		out.Reset()
-		err := ServeDirect(t.Context(), strings.NewReader(""), &out, dir)
+		err := ServeDirect(t.Context(), strings.NewReader(""), &out, dir, "")
 		if err == nil || !strings.Contains(err.Error(), "others may change") || !strings.Contains(out.String(), err.Error()) {
 			t.Errorf("%s: %v, %q", name, err, out.String())
 		}

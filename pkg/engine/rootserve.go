@@ -20,25 +20,29 @@ import (
 const maxOpen = 64
 
 // ServeDirect is the root process of [DirectAsRoot]. It runs Nix's programs from the
-// directory programs, if only root can change them.
-func ServeDirect(ctx context.Context, in io.Reader, out io.Writer, programs string) error {
+// directory programs, if only root can change them. The store is in root/nix/store; an empty
+// root is for the store of this machine.
+func ServeDirect(ctx context.Context, in io.Reader, out io.Writer, programs, root string) error {
 	// Incomplete paths are removed even if the reader of the answers has ended.
 	signal.Ignore(syscall.SIGPIPE)
 	answers := &messenger{w: out}
-	engine, err := engineOf(ctx, programs)
+	engine, err := engineOf(ctx, programs, root)
 	if err := errors.Join(err, answers.answer(msgReady, 0, err)); err != nil {
 		return err
 	}
 	return serve(ctx, engine, bufio.NewReaderSize(in, chunkSize), answers)
 }
 
-func engineOf(ctx context.Context, programs string) (Engine, error) {
+func engineOf(ctx context.Context, programs, root string) (Engine, error) {
 	if err := nix.TrustPrograms(programs); err != nil {
 		return Engine{}, err
 	}
 	n, err := nix.Find(ctx, io.Discard, nix.Config{})
 	if err != nil {
 		return Engine{}, err
+	}
+	if root != "" {
+		n = n.WithRoot(root)
 	}
 	return direct(ctx, n)
 }

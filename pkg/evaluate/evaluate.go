@@ -71,6 +71,10 @@ type Options struct {
 	ArgStrs []Arg    // likewise with texts as values: --argstr
 	NixPath []string // entries of the search path for File, NAME=PATH
 
+	// LockFlags returns the flags with which nix build takes the same inputs of a flake as the
+	// evaluators do. It may be nil.
+	LockFlags func(flake string) []string
+
 	// HostAttr is the path of a NixOS host's target below its configuration. A single
 	// name, such as "vm" or "sdImage", is one in config.system.build. Empty is the toplevel.
 	HostAttr string
@@ -141,6 +145,10 @@ type Evaluation struct {
 	// without values that throw, functions, derivations and large values. It is empty where
 	// there is no meta, where its evaluation aborts, and without Options.Meta.
 	Meta []json.RawMessage
+
+	// Odd are values in meta.nixMatrix that are ignored, because they are none that the field
+	// may have: "meta.nixMatrix.timeout of packages.x86_64-linux.a (a list, not a time …)".
+	Odd []string
 }
 
 // MissingError says that a requested attribute does not exist.
@@ -209,7 +217,7 @@ func Run(ctx context.Context, eval Evaluator, o Options) (*Evaluation, error) {
 		o.Log(describeEvaluators(o.Workers, o.MemoryLimit, memory))
 	}
 	d := &evaluation{
-		eval: eval, o: o, initialHeap: initialHeap(share, o.MemoryLimit), memoryShare: share, host: hostPath(o.HostAttr), globs: globs,
+		eval: eval, o: o, severalFlakes: len(o.Flakes()) > 1, initialHeap: initialHeap(share, o.MemoryLimit), memoryShare: share, host: hostPath(o.HostAttr), globs: globs,
 		hits: map[int]bool{}, maybe: map[int]bool{}, seen: map[string]bool{}, lineCounts: map[string]int{},
 	}
 	defer d.logNoise()
@@ -271,15 +279,17 @@ type evaluation struct {
 	eval        Evaluator
 	o           Options
 	initialHeap int64
-	memoryShare int64    // of the machine's memory for an evaluator, in bytes; 0 if not known
-	host        []string // path of a NixOS host's target
-	globs       []glob
-	hits        map[int]bool // globs that have matched something
-	maybe       map[int]bool // globs that may match something of an omitted system
-	closed      []closedEvent
-	known       []string        // names, to suggest for a glob that matches nothing
-	seen        map[string]bool // attributes, since installables may overlap
-	lineCounts  map[string]int  // how often a line was logged
+	memoryShare int64 // of the machine's memory for an evaluator, in bytes; 0 if not known
+	// severalFlakes says that targets say which flake they are of.
+	severalFlakes bool
+	host          []string // path of a NixOS host's target
+	globs         []glob
+	hits          map[int]bool // globs that have matched something
+	maybe         map[int]bool // globs that may match something of an omitted system
+	closed        []closedEvent
+	known         []string        // names, to suggest for a glob that matches nothing
+	seen          map[string]bool // attributes, since installables may overlap
+	lineCounts    map[string]int  // how often a line was logged
 
 	before     int      // attributes in the sources before this one
 	attributes int      // that were announced

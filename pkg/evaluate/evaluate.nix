@@ -3,7 +3,7 @@
 #
 # A trace is a line "NONCE EVENT JSON". The nonce is new for each evaluator, so that evaluated
 # code cannot forge one. A target is announced before any of it is evaluated (at), then named,
-# then described (target) or refused. So if an evaluator dies, the target that was announced
+# then described (target) or refused, or skipped, perhaps before it is named. So if an evaluator dies, the target that was announced
 # last is the cause, and the next evaluator continues after it. Attributes that are left out
 # are not announced.
 #

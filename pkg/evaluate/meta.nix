@@ -26,7 +26,9 @@ let
   inherit (text)
     badName
     clean
+    first
     isDerivation
+    kindOf
     longest
     shorten
     ;
@@ -139,6 +141,66 @@ let
     in
     if isAttrs meta then meta else { };
 
+  # What a derivation, or the configuration that it is in, asks for in meta.nixMatrix: the value of
+  # each field if it is a string, a number or a Boolean, else what it is in its place.
+  asked =
+    holder: v:
+    let
+      found = filter (x: x.value != null) (
+        map (name: {
+          inherit name;
+          value = first [
+            (field v name)
+            (field holder name)
+          ];
+        }) [ "group" "priority" "runner" "skip" "timeout" ]
+      );
+      tell =
+        name: x:
+        let
+          tried = tryEval x;
+        in
+        if !tried.success then
+          { kind = "a value that throws"; }
+        else if isString tried.value then
+          { value = shorten longest (unsafeDiscardStringContext tried.value); }
+        else if isBool tried.value || isInt tried.value then
+          { inherit (tried) value; }
+        else if name == "runner" && isList tried.value && try false (all isString tried.value) then
+          { value = ""; } # the labels are reported apart
+        else
+          { kind = kindOf tried.value; };
+    in
+    listToAttrs (
+      map (x: {
+        inherit (x) name;
+        value = tell x.name x.value.x;
+      }) found
+    );
+
+  # A field of meta.nixMatrix as { x }, or null.
+  field =
+    v: name:
+    let
+      own = try null (metaOf v).nixMatrix or null;
+    in
+    if isAttrs own && own ? ${name} then { x = own.${name}; } else null;
+
+  # The reason for which meta.nixMatrix wants that nothing is built, an empty text if it gives none,
+  # or null.
+  skipped =
+    v:
+    let
+      found = field v "skip";
+      value = if found == null then null else try null found.x;
+    in
+    if value == true then
+      ""
+    else if isString value then
+      shorten longest (unsafeDiscardStringContext value)
+    else
+      null;
+
   # Nixpkgs reports in meta.available whether its settings allow a package. Where it is false,
   # drvPath throws, with a reason even if the marks have none.
   isAvailable = meta: try true (meta.available or true != false);
@@ -182,10 +244,12 @@ let
 in
 {
   inherit
+    asked
     isAvailable
     metaOf
     positionOf
     refusal
+    skipped
     tellMeta
     ;
 }

@@ -337,7 +337,7 @@ func (p *pool) recordFailure(w *worker, s spot, err error) {
 	t := p.failed(p.source, path, s.name, err)
 	if s.unavailable != nil && !t.Kind.IsHost() {
 		if reason, ok := refusedFor(t.Error, s.name, *s.unavailable, s.system); ok {
-			t = p.refused(p.source, path, s.name, s.system, reason)
+			t = p.refused(p.source, path, s.name, s.system, "because it "+reason)
 		}
 	}
 	p.records = append(p.records, record{at: s.at, path: path, target: t})
@@ -372,7 +372,7 @@ func (p *pool) insert(set position, names []string) {
 	for n, name := range names {
 		below[n] = set.child(name)
 	}
-	slices.SortFunc(below, position.compare) // sorted already, unless Nix has another order
+	slices.SortStableFunc(below, position.compare) // sorted already, unless Nix has another order
 	behind := i
 	if known {
 		behind++

@@ -23,6 +23,7 @@ type record struct {
 	omitted bool   // in place of a target, because of the system
 	passed  string // in place of a target, a value that is no derivation
 	meta    json.RawMessage
+	odd     []string // values in meta.nixMatrix that are ignored
 }
 
 // collect adds the records of a source to the evaluation, in the order of the walk. An
@@ -47,6 +48,7 @@ func (d *evaluation) collect(s source, records []record) {
 		default:
 			d.Targets = append(d.Targets, r.target)
 			d.Meta = append(d.Meta, r.meta)
+			d.Odd = append(d.Odd, r.odd...)
 		}
 		d.seen[key] = true
 	}
@@ -62,7 +64,7 @@ type targetEvent struct {
 
 // target returns a target to build.
 func (d *evaluation) target(s source, path []string, name string, found targetEvent) job.Target {
-	t := d.classify(path, name)
+	t := d.classify(s, path, name)
 	t.State = job.StateBuild
 	t.System = found.System
 	t.DrvPath = found.DrvPath
@@ -88,7 +90,7 @@ func gate(t job.Target) job.Target {
 		return t
 	}
 	return job.Target{
-		Attr: text.Clip(t.Attr, maxShown), Name: text.Clip(t.Name, maxShown), Kind: t.Kind, Host: text.Clip(t.Host, maxShown), State: job.StateFailed, Reproduce: t.Reproduce,
+		Flake: t.Flake, Attr: text.Clip(t.Attr, maxShown), Name: text.Clip(t.Name, maxShown), Kind: t.Kind, Host: text.Clip(t.Host, maxShown), State: job.StateFailed, Reproduce: t.Reproduce,
 		Error: fmt.Sprintf("invalid target: %v. Correct the attribute, or leave it out with --exclude (input exclude)", err),
 	}
 }
@@ -111,11 +113,11 @@ func shown(path []string) string { return text.Clip(JoinAttr(path), maxShown) }
 // maxShown is the most bytes of a foreign text in a message.
 const maxShown = 300
 
-// refused returns a skipped target for a package that forbids to build it.
+// refused returns a skipped target for a package that forbids to build it, or does not want it.
 func (d *evaluation) refused(s source, path []string, name, system, reason string) job.Target {
-	t := d.classify(path, name)
+	t := d.classify(s, path, name)
 	t.State = job.StateSkip
-	t.Refused, t.Reason = true, "because it "+reason
+	t.Refused, t.Reason = true, reason
 	t.System = system
 	t.Reproduce = d.reproduce(s, path)
 	return gate(t)
@@ -123,7 +125,7 @@ func (d *evaluation) refused(s source, path []string, name, system, reason strin
 
 // failed returns a failed target for an attribute, or a set of them, that cannot be evaluated.
 func (d *evaluation) failed(s source, path []string, name string, err error) job.Target {
-	t := d.classify(path, name)
+	t := d.classify(s, path, name)
 	t.State = job.StateFailed
 	message, secret := d.message(err)
 	message = strings.ToValidUTF8(fmt.Sprintf("%.15000s", message), "\ufffd") // it may quote binary data
@@ -199,6 +201,8 @@ type aboutEvent struct {
 	Description []string `json:"description"`
 	Features    []string `json:"features"`
 	Runner      []string `json:"runner"`
+	// Asked has the fields of meta.nixMatrix.
+	Asked map[string]askedField `json:"asked"`
 }
 
 func (a *aboutEvent) describe(t *job.Target) {
@@ -250,7 +254,13 @@ func (p *pool) nameExactly() {
 
 func (d *evaluation) command(s source, attr string) string {
 	if s.flake != "" {
-		return "nix build " + shellQuote(s.flake+"#"+fragment(attr))
+		command := "nix build " + shellQuote(s.flake+"#"+fragment(attr))
+		if d.o.LockFlags != nil {
+			for _, word := range d.o.LockFlags(s.flake) {
+				command += " " + shellQuote(word)
+			}
+		}
+		return command
 	}
 	command := "nix-build " + shellQuote(d.o.File)
 	if attr != "" {
@@ -348,10 +358,13 @@ func (d *evaluation) hostIn(path []string) (set string, length int) {
 	return "", 0
 }
 
-// classify returns a target with names and kind by its attribute path and the derivation's name.
-func (d *evaluation) classify(path []string, drvName string) job.Target {
+// classify returns a target of a source with names and kind by its attribute path and the derivation's name.
+func (d *evaluation) classify(s source, path []string, drvName string) job.Target {
 	path = d.fullPath(path)
 	t := job.Target{Attr: JoinAttr(path), Kind: job.Other}
+	if d.severalFlakes {
+		t.Flake = text.Line(nix.Redact(s.flake))
+	}
 	if len(path) == 0 { // a file that is a derivation
 		path = []string{drvName}
 	}

@@ -28,10 +28,12 @@ let
     words
     ;
   inherit (meta)
+    asked
     isAvailable
     metaOf
     positionOf
     refusal
+    skipped
     tellMeta
     ;
 
@@ -49,7 +51,10 @@ let
       reason = refusal own system;
       wanted = wantedOutputs root v;
     in
-    if !(isDerivation v) then
+    # A configuration that is skipped is not evaluated.
+    if skipped holder != null then
+      say "skipped" (skipped holder)
+    else if !(isDerivation v) then
       say "failed" "it is ${kindOf v}, not a derivation"
     else if odd != null then
       say "failed" odd
@@ -60,7 +65,9 @@ let
           name = v.name or "";
         })
         (
-          if reason != null then
+          if skipped v != null then
+            say "skipped" (skipped v)
+          else if reason != null then
             seq (say "refused" reason) (tellMeta holder v)
           else
             seq (if isAvailable own then null else say "unavailable" (positionOf own)) (
@@ -84,6 +91,7 @@ let
                       description = words (v.meta.description or holder.meta.description or null);
                       features = words (v.requiredSystemFeatures or null);
                       runner = words (v.meta.nixMatrix.runner or holder.meta.nixMatrix.runner or null);
+                      asked = asked holder v;
                     }) (tellMeta holder v)
                   )
             )

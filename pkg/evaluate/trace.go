@@ -213,7 +213,14 @@ func (w *worker) event(kind string, data []byte) (err error) {
 		if reason, err = read[string](data); err != nil {
 			return err
 		}
-		w.record(p.refused(p.source, w.path, w.name, w.system, reason))
+		w.record(p.refused(p.source, w.path, w.name, w.system, "because it "+reason))
+	case "skipped":
+		var reason string
+		if reason, err = read[string](data); err != nil || w.listing {
+			return err
+		}
+		w.path, w.suffix = w.targetPath(), nil
+		w.record(p.refused(p.source, w.path, w.name, w.system, skipReason(reason)))
 	case "target":
 		var found targetEvent
 		if found, err = read[targetEvent](data); err != nil {
@@ -227,9 +234,10 @@ func (w *worker) event(kind string, data []byte) (err error) {
 			return err
 		}
 		if w.told > 0 {
-			t := &p.records[w.told-1].target
-			a.describe(t)
-			*t = gate(*t)
+			r := &p.records[w.told-1]
+			a.describe(&r.target)
+			r.odd = a.ask(&r.target)
+			r.target = gate(r.target)
 		}
 	case "meta":
 		if w.told > 0 {

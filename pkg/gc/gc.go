@@ -27,6 +27,9 @@ type Rules struct {
 	// Proposed reports whether a ref is a proposal. The budget removes the entries of proposals
 	// first. It may be nil.
 	Proposed func(ref string) bool
+	// Expires reports whether all entries of a ref are removed once none of them was used within
+	// Keep, as a cache does that evicts entries itself. It may be nil.
+	Expires func(ref string) bool
 	// Named are the keys of the packs that the newest indexes of a ref name, by ref. Packs of
 	// other refs stay as long as the ref has an index, because it might name them.
 	Named map[string]map[string]bool
@@ -54,17 +57,22 @@ func Decide(entries []action.CacheEntry, rules Rules) []Decision {
 			decisions = append(decisions, Decision{CacheEntry: e, Kind: kind})
 		}
 	}
-	slices.SortFunc(decisions, func(a, b Decision) int {
+	slices.SortStableFunc(decisions, func(a, b Decision) int {
 		return cmp.Or(a.Used.Compare(b.Used), a.Created.Compare(b.Created), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Ref, b.Ref), cmp.Compare(a.ID, b.ID))
 	})
 	newest := newestOf(decisions)
 	indexed := map[string]bool{} // refs
+	used := map[string]time.Time{}
 	for _, d := range decisions {
+		used[d.Ref] = d.Used // in the order of time
 		indexed[d.Ref] = indexed[d.Ref] || d.Kind == job.KeyIndex
 	}
 	for i := range decisions {
 		d := &decisions[i]
 		d.Why = rules.reason(d, newest[seriesOf(d)] == i, indexed[d.Ref])
+		if unused := rules.Now.Sub(used[d.Ref]); rules.Expires != nil && rules.Expires(d.Ref) && unused > rules.Keep {
+			d.Why = "nothing of its branch or pull request was used for " + age(unused)
+		}
 	}
 	rules.applyBudget(decisions, newest)
 	return decisions

@@ -145,3 +145,23 @@ func TestDecideDirectory(t *testing.T) {
 		t.Errorf("%v, want %v", gone, want)
 	}
 }
+
+// In a bucket nothing is evicted: all entries of a scope go together, once none was used for a while.
+func TestExpires(t *testing.T) {
+	const old, busy = "proposals/old", "proposals/busy"
+	rules := gc.Rules{ID: "nix", Now: now, Keep: 7 * day, Expires: func(ref string) bool { return ref != "" }}
+	entries := []action.CacheEntry{
+		entry("nix-record-a-1", "", 1, 30, 30),
+		entry("nix-record-a-2", old, 1, 30, 30), entry("nix-index-a+1", old, 1, 8, 8), entry("nix-pack-a-0", old, 1, 8, 8),
+		entry("nix-record-a-3", busy, 1, 30, 30), entry("nix-index-a+1", busy, 1, 8, 8), entry("nix-pack-a-0", busy, 1, 1, 1),
+	}
+	for _, d := range gc.Decide(entries, rules) {
+		why := ""
+		if d.Ref == old {
+			why = "nothing of its branch or pull request was used for 8 days"
+		}
+		if d.Why != why {
+			t.Errorf("%s of %q: %q", d.Key, d.Ref, d.Why)
+		}
+	}
+}

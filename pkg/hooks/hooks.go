@@ -1,6 +1,6 @@
 // Package hooks runs the user's own scripts: setup before everything, proviso for each target that is
-// to be built, and post_build for each target that was built. A script is bash, as a step of a workflow
-// is; it gets the variables of the secret env, and no other secret.
+// to be built, post_build for each target that was built, and post_green after a green verdict. A script is
+// bash, as a step of a workflow is; it gets the variables of the secret env, and no other secret.
 package hooks
 
 import (

@@ -108,6 +108,9 @@ func TestPolicy(t *testing.T) {
 		{"Retry-After nonsense", replies{status(503, "Retry-After", "-5"), status(200)}, nil, "[0s 1s]", ""},
 		{"pause too long", replies{status(429, "Retry-After", "151")}, nil, "[0s]", "the server answers 429: said (try again in 2m31s)"},
 		{"no time", replies{status(429, "Retry-After", "140")}, nil, "[0s 2m20s 4m40s]", "the server answers 429: said (try again in 2m20s)"},
+		{"no time for a pause", replies{status(500)}, func(p *httpcall.Policy) {
+			p.Pause = func(try int) time.Duration { return time.Duration(100*(try+1)) * time.Second }
+		}, "[0s 1m40s]", "the server answers 500: said"},
 		{"once", replies{status(500)}, func(p *httpcall.Policy) { p.Once = true }, "[0s]", "the server answers 500: said"},
 		{"once dead", replies{dead}, func(p *httpcall.Policy) { p.Once = true }, "[0s]", "the server does not answer: unexpected EOF"},
 		{"once limited", replies{status(403), status(403), status(500)}, func(p *httpcall.Policy) {

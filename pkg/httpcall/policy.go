@@ -63,11 +63,11 @@ func (p *Policy) Do(client *http.Client, req *retryablehttp.Request) (*http.Resp
 		if !limited && resp != nil {
 			asked, limited = RetryAfter(resp)
 		}
-		pause = asked
-		switch deadline, ends := ctx.Deadline(); {
-		case !limited:
+		if pause = asked; !limited {
 			pause = p.Pause(try)
-		case asked > p.MaxPause, ends && asked > time.Until(deadline):
+		}
+		// An answer says more than the end of the context.
+		if deadline, ends := ctx.Deadline(); limited && asked > p.MaxPause || ends && pause > time.Until(deadline) && (limited || resp != nil) {
 			return false, nil
 		}
 		if resp != nil {

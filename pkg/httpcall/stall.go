@@ -30,6 +30,9 @@ type Watchdog struct {
 	cancel context.CancelCauseFunc
 	after  time.Duration
 	timer  Timer
+
+	arrived int           // bytes of an answer, since the last trickle
+	waited  time.Duration // for them
 }
 
 // Watch returns a context for a try, which ends once there is no progress for a time. A nil
@@ -49,6 +52,27 @@ func (w *Watchdog) Progress(more time.Duration) { w.timer.Reset(w.after + more) 
 
 // Pause stops the time until the next Progress.
 func (w *Watchdog) Pause() { w.timer.Stop() }
+
+// trickle is how many bytes of an answer must arrive in the time after which a try counts as stalled. A
+// line that is always slower is of no use.
+const trickle = 64 << 10
+
+// Read reads from the body of an answer. The time counts only during a Read, and begins again with each
+// trickle. An error other than io.EOF is that of Cause.
+func (w *Watchdog) Read(body io.Reader, p []byte) (int, error) {
+	start := time.Now()
+	w.Progress(-w.waited)
+	n, err := body.Read(p)
+	w.Pause()
+	w.waited += time.Since(start)
+	if w.arrived += n; w.arrived >= trickle {
+		w.arrived, w.waited = 0, 0
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = w.Cause(err)
+	}
+	return n, err
+}
 
 // Close ends the try.
 func (w *Watchdog) Close() {
@@ -107,12 +131,13 @@ type Body interface {
 type Transport struct {
 	Next      http.RoundTripper
 	Stall     time.Duration
-	MaxAnswer int64 // bytes; more are cut off
+	MaxAnswer int64     // bytes; more are cut off
+	AfterFunc AfterFunc // of tests; nil is time.AfterFunc
 }
 
 // RoundTrip is of [http.RoundTripper].
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	ctx, watchdog := Watch(req.Context(), t.Stall, nil)
+	ctx, watchdog := Watch(req.Context(), t.Stall, t.AfterFunc)
 	defer watchdog.Close()
 	req = req.WithContext(ctx)
 	if body, ok := req.Body.(Body); ok {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -21,6 +22,11 @@ const (
 	// MaxDescription is how many characters a Description may have.
 	MaxDescription = 200
 
+	// MaxPriority is the highest priority of a target, and -MaxPriority the lowest.
+	MaxPriority = 1000
+	// MaxTimeout is the longest timeout of a target and of an entry, in seconds.
+	MaxTimeout = 7 * 24 * 60 * 60
+
 	maxHost  = 1024 // bytes
 	maxLabel = 256  // bytes of the label of a runner, and of a system feature
 	maxList  = 256  // of outputs, labels, features
@@ -31,6 +37,7 @@ const (
 // bounded size.
 func (t *Target) Check() error {
 	return cmp.Or(
+		field("flake", valid.Line(t.Flake, MaxName)),
 		field("attr", valid.Line(t.Attr, MaxName)),
 		field("name", line(t.Name, MaxName)),
 		field("kind", t.Kind.check()),
@@ -44,6 +51,9 @@ func (t *Target) Check() error {
 		field("description", checkDescription(t.Description)),
 		field("features", list(word, t.Features)),
 		field("runner", list(label, t.Runner)),
+		field("group", optional(CheckGroup, t.Group)),
+		field("timeout", between(t.Timeout, 0, MaxTimeout)),
+		field("priority", between(t.Priority, -MaxPriority, MaxPriority)),
 		field("reproduce", valid.Line(t.Reproduce, MaxText)),
 		field("needsSecret", optional(valid.Name, t.NeedsSecret)),
 		field("error", checkText(t.Error)),
@@ -117,6 +127,7 @@ func (e *Entry) check() error {
 		field("outputs", list(valid.Output, e.Outputs)),
 		field("runner", some(e.Runner)),
 		field("runner", list(label, e.Runner)),
+		field("timeout", between(e.Timeout, 0, MaxTimeout)),
 		field("plan", valid.Line(e.Plan, MaxName)),
 		e.checkTargets(),
 	)
@@ -149,6 +160,17 @@ func CheckSources(substituters, keys []string) error {
 // CheckDrvPath returns an error unless path is the store path of a derivation.
 func CheckDrvPath(path string) error { return valid.Derivation(path) }
 
+// groupPattern matches names of groups, which become names of entries.
+var groupPattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._ -]{0,62}[A-Za-z0-9._-])?$`)
+
+// CheckGroup returns an error unless name may be that of a group of targets.
+func CheckGroup(name string) error {
+	if !groupPattern.MatchString(name) {
+		return fmt.Errorf("%s is no name of at most 64 letters, digits, blanks and . _ -", valid.Quote(name))
+	}
+	return nil
+}
+
 // CheckName returns an error unless name is an attribute path that can be shown.
 func CheckName(name string) error { return line(name, MaxName) }
 
@@ -165,6 +187,13 @@ func optional(check func(string) error, s string) error {
 		return nil
 	}
 	return check(s)
+}
+
+func between(n, least, most int) error {
+	if n < least || n > most {
+		return fmt.Errorf("%d is not from %d to %d", n, least, most)
+	}
+	return nil
 }
 
 func some[T any](all []T) error {

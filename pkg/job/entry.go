@@ -29,6 +29,7 @@ type Entry struct {
 	Runner   []string `json:"runner"`  // labels for `runs-on:`
 	QEMU     bool     `json:"qemu"`    // the runner must emulate System
 	Helper   bool     `json:"helper,omitempty"`
+	Timeout  int      `json:"timeout,omitempty"` // seconds that its targets may take together; 0 is no limit of their own
 	// Plan is the cache key of the Plan. It contains a hash of the Plan's bytes, so that a
 	// worker can check that it has the right one. Empty inside a Plan.
 	Plan    string `json:"plan,omitempty"`

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/org/nix-matrix/internal/valid"
@@ -26,6 +27,12 @@ type Plan struct {
 	// They make the Plan, and so its key, unique to the run.
 	Run     int64 `json:"run,omitempty"`
 	Attempt int   `json:"attempt,omitempty"`
+	// Machine is that of the discover job, nil outside of one, and Finished the time at which the Plan
+	// was finished there.
+	Machine  *Machine  `json:"machine,omitempty"`
+	Finished time.Time `json:"finished,omitzero"`
+	// Saved is the time of builds that the run does without; nil if nothing is known.
+	Saved *Saved `json:"saved,omitempty"`
 
 	Targets []Target `json:"targets"`
 	Entries []Entry  `json:"entries"`
@@ -95,8 +102,9 @@ const (
 
 // A Target is an attribute path with its derivation.
 type Target struct {
-	Attr      string            `json:"attr"` // dotted attribute path, as typed after `nix build .#`
-	Name      string            `json:"name"` // Attr without parts that all of a kind share: nixosConfigurations.pi3
+	Flake     string            `json:"flake,omitempty"` // as typed, if the Plan has targets of several flakes
+	Attr      string            `json:"attr"`            // dotted attribute path, as typed after `nix build .#`
+	Name      string            `json:"name"`            // Attr without parts that all of a kind share: nixosConfigurations.pi3
 	Kind      Kind              `json:"kind"`
 	Host      string            `json:"host,omitempty"` // of a Kind that is a host
 	Node      string            `json:"node,omitempty"` // Name of the host, if several targets may be for it
@@ -111,16 +119,23 @@ type Target struct {
 	Features    []string `json:"features,omitempty"`    // requiredSystemFeatures: what a builder must have
 	Runner      []string `json:"runner,omitempty"`      // meta.nixMatrix.runner: labels of the runner that it asks for, which the entry has only if the workflow lists them
 
+	// Further fields of the package's meta.nixMatrix.
+	Group    string `json:"group,omitempty"`    // targets with the same one share an entry, as far as they share a system and a runner
+	Timeout  int    `json:"timeout,omitempty"`  // seconds that its build may take in an entry; 0 is no limit of its own
+	Priority int    `json:"priority,omitempty"` // entries with a higher one come first
+
 	State  State  `json:"state"`
 	Reason string `json:"reason,omitempty"` // of StateSkip
 	// Refused says that it is skipped because its own package forbids to build it, for example
-	// as broken. Such a target has no derivation.
+	// as broken or by meta.nixMatrix.skip. Such a target has no derivation.
 	Refused bool `json:"refused,omitempty"`
 	// NeedsSecret is the input whose secret is missing, if a target failed or is skipped
 	// because it cannot be evaluated without it. Such a target has no derivation.
 	NeedsSecret string `json:"needsSecret,omitempty"`
-	// Available says that it is skipped because its outputs need no building.
+	// Available says that it is skipped because its outputs need no building, Proved because the
+	// default branch has built it.
 	Available bool   `json:"available,omitempty"`
+	Proved    bool   `json:"proved,omitempty"`
 	Error     string `json:"error,omitempty"` // of StateFailed: Nix's message
 }
 
@@ -164,8 +179,8 @@ func ParsePlan(data []byte) (*Plan, error) {
 			return nil, fmt.Errorf("plan: savers: %w", err)
 		}
 	}
-	for id := range p.Took {
-		if err := CheckID(id); err != nil {
+	for id, took := range p.Took {
+		if err := cmp.Or(CheckID(id), took.check()); err != nil {
 			return nil, fmt.Errorf("plan: took: %w", err)
 		}
 	}
@@ -180,7 +195,7 @@ func ParsePlan(data []byte) (*Plan, error) {
 			return nil, fmt.Errorf("plan: target %d (%s): %w", i, valid.Quote(p.Targets[i].Attr), err)
 		}
 	}
-	if err := checkPrograms(p.Programs); err != nil {
+	if err := cmp.Or(checkPrograms(p.Programs), field("machine", p.Machine.check()), field("saved", p.Saved.check())); err != nil {
 		return nil, fmt.Errorf("plan: %w", err)
 	}
 	return &p, nil
@@ -204,6 +219,12 @@ func (p *Plan) EntryByID(id string) (e *Entry, ok bool) {
 	}
 	return nil, false
 }
+
+// Key returns a text that no other target of the Plan has, and that the target has in other Plans, too.
+func (t *Target) Key() string { return t.Flake + "#" + t.Attr }
+
+// entryName returns the name of the entry that a host has of its own.
+func (t *Target) entryName() string { return strings.Join(strings.Fields(cmp.Or(t.Node, t.Name)), " ") }
 
 // HasPaths reports whether an output of the target is wanted, and the paths of all wanted
 // outputs are known.

@@ -91,6 +91,9 @@ func TestParsePlanRefuses(t *testing.T) {
 	for _, head := range []string{"main", "0a", strings.Repeat("0A", 20), strings.Repeat("0a", 20) + "\n"} {
 		refuse("the head "+head, func(p *job.Plan) { p.Heads = append(p.Heads, head) })
 	}
+	for _, took := range []job.EntryTime{{Seconds: -1}, {Seconds: 1e300}, {Fetched: -1}} {
+		refuse(fmt.Sprintf("the time %+v", took), func(p *job.Plan) { p.Took[p.Entries[0].ID] = took })
+	}
 	refuse("no state", func(p *job.Plan) { p.Targets[0].State = "" })
 	refuse("an unknown state", func(p *job.Plan) { p.Targets[2].State = "maybe" })
 	refuse("no derivation to build", func(p *job.Plan) { p.Targets[0].DrvPath = "" })

@@ -40,8 +40,16 @@ type EntryTime struct {
 	Day     int     `json:"day,omitempty"`     // see [Day]
 }
 
+func (t EntryTime) check() error {
+	if t.Fetched < 0 {
+		return fmt.Errorf("%d bytes were fetched", t.Fetched)
+	}
+	return seconds(t.Seconds)
+}
+
 // A RecordTarget is a target of the run.
 type RecordTarget struct {
+	Flake   string `json:"flake,omitempty"`
 	Attr    string `json:"attr"`
 	Name    string `json:"name"`
 	Kind    Kind   `json:"kind"`
@@ -52,6 +60,9 @@ type RecordTarget struct {
 	Closure int64            `json:"closure,omitempty"`
 	Parts   map[string]int64 `json:"parts,omitempty"`
 }
+
+// Key returns the same text as that of the Target that it is of.
+func (t *RecordTarget) Key() string { return t.Flake + "#" + t.Attr }
 
 // Limits of a Record, which comes from a cache.
 const (
@@ -72,9 +83,19 @@ func ParseRecord(data []byte) (*Record, error) {
 	if len(r.Proved) > maxProved || len(r.Seconds) > maxSeconds || len(r.Entries) > maxEntries {
 		return nil, fmt.Errorf("record: it has %d derivations, %d times and %d entries, which are too many", len(r.Proved), len(r.Seconds), len(r.Entries))
 	}
+	for key, took := range r.Seconds {
+		if err := seconds(took); err != nil {
+			return nil, fmt.Errorf("record: seconds of %s: %w", valid.Quote(key), err)
+		}
+	}
+	for key, took := range r.Entries {
+		if err := took.check(); err != nil {
+			return nil, fmt.Errorf("record: entry %s: %w", valid.Quote(key), err)
+		}
+	}
 	for i := range r.Targets {
 		t := &r.Targets[i]
-		if err := cmp.Or(valid.Line(t.Attr, MaxName), valid.Line(t.Name, MaxName), optional(valid.Derivation, t.DrvPath)); err != nil {
+		if err := cmp.Or(valid.Line(t.Flake, MaxName), valid.Line(t.Attr, MaxName), valid.Line(t.Name, MaxName), optional(valid.Derivation, t.DrvPath)); err != nil {
 			return nil, fmt.Errorf("record: target %d: %w", i, err)
 		}
 	}

@@ -27,7 +27,13 @@ func TestRecord(t *testing.T) {
 	if diff := cmp.Diff(r, got); diff != "" {
 		t.Error(diff)
 	}
-	for _, change := range [][2]string{{`"version":1`, `"version":9`}, {drv, "/etc/passwd"}, {`"id":"a"`, `"id":"../a"`}, {"{", "["}} {
+	for _, change := range [][2]string{{`"version":1`, `"version":9`}, {drv, "/etc/passwd"}, {`"id":"a"`, `"id":"../a"`}, {"{", "["},
+		{`x86_64-linux":3`, `x86_64-linux":-3`}, {`x86_64-linux":3`, `x86_64-linux":1e300`}, {`"seconds":3,"fetched"`, `"seconds":-3,"fetched"`},
+		{`"seconds":3,"fetched"`, `"seconds":1e10,"fetched"`}, {`"fetched":4`, `"fetched":-4`},
+	} {
+		if !strings.Contains(string(data), change[0]) {
+			t.Errorf("there is no %s in %s", change[0], data)
+		}
 		if _, err := ParseRecord([]byte(strings.Replace(string(data), change[0], change[1], 1))); err == nil {
 			t.Errorf("%s in place of %s is taken", change[1], change[0])
 		}
@@ -56,4 +62,32 @@ func TestNamesOfRecords(t *testing.T) {
 	if a, b := TimeKey("/nix/store/"+hash+"-a-1.drv", "s", false), TimeKey("/nix/store/"+hash+"-a-2.drv", "s", true); a != "a s" || b != "a s emulated" {
 		t.Errorf("%q, %q", a, b)
 	}
+}
+
+// FuzzParseRecord: no time of a record that passes is negative or too long, and it can be written again.
+func FuzzParseRecord(f *testing.F) {
+	f.Add([]byte(`{"version":1,"id":"a","proved":{},"targets":[{"attr":"a"}],"seconds":{"cc x86_64-linux":3},"entries":{"b x86_64-linux":{"seconds":3,"fetched":4,"day":20000}}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := ParseRecord(data)
+		if err != nil {
+			return
+		}
+		for key, took := range r.Seconds {
+			if !(took >= 0 && took <= 1e9) {
+				t.Errorf("%q takes %v s", key, took)
+			}
+		}
+		for key, took := range r.Entries {
+			if !(took.Seconds >= 0 && took.Seconds <= 1e9 && took.Fetched >= 0) {
+				t.Errorf("%q takes %+v", key, took)
+			}
+		}
+		again, err := r.Marshal()
+		if err == nil {
+			_, err = ParseRecord(again)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -38,6 +38,7 @@ type Result struct {
 	Finished time.Time `json:"finished"`
 	Emulated bool      `json:"emulated,omitempty"` // one of Builds is
 	Runner   string    `json:"runner,omitempty"`   // name of the machine
+	Machine  *Machine  `json:"machine,omitempty"`  // nil outside of GitHub Actions
 	URL      string    `json:"url,omitempty"`      // of the job's page, or of the run's if that is unknown
 	// TimedOut says that the entry's own deadline came: its targets were stopped, not
 	// cancelled.
@@ -278,6 +279,9 @@ func (r *Result) check() error {
 		if err := r.Units[i].check(); err != nil {
 			return err
 		}
+	}
+	if err := r.Machine.check(); err != nil {
+		return fmt.Errorf("machine: %w", err)
 	}
 	if err := seconds(r.Waited); err != nil {
 		return fmt.Errorf("waited: %w", err)

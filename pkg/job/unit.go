@@ -167,8 +167,22 @@ type Done struct {
 	Seconds float64 `json:"seconds"`
 	// Index is the document of the packs with its outputs, as pkg/storecache writes it.
 	Index []byte `json:"index,omitempty"`
+	// Inline is the key by which Index names the pack that lies behind the document, empty if there is none:
+	// small outputs need no entry of the cache of their own.
+	Inline string `json:"inline,omitempty"`
 	// Failures are the derivations that failed, with the last lines of their logs.
 	Failures []Failure `json:"failures,omitempty"`
+
+	// Packed is the pack that is to be stored behind the document, and Place where it was found, which is
+	// not read with the document.
+	Packed []byte `json:"-"`
+	Place  Place  `json:"-"`
+}
+
+// A Place is a part of an entry of the cache.
+type Place struct {
+	Key          string
+	Offset, Size int64 // bytes
 }
 
 // ParseDone reads a Done and checks it.
@@ -205,7 +219,8 @@ func (d *Done) check() error {
 			return fmt.Errorf("failure %d: %w", i, err)
 		}
 	}
-	return cmp.Or(field("entry", line(d.Entry, MaxName)), field("url", valid.Line(d.URL, MaxName)), field("seconds", seconds(d.Seconds)))
+	return cmp.Or(field("entry", line(d.Entry, MaxName)), field("url", valid.Line(d.URL, MaxName)), field("seconds", seconds(d.Seconds)),
+		field("inline", valid.Line(d.Inline, MaxName)))
 }
 
 // Marshal returns the JSON of a Done.

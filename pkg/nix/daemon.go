@@ -124,6 +124,9 @@ func (n *Nix) unreachable(d *Daemon, err error) error {
 		return fmt.Errorf("%w %s: %s. Check its address (input store), the ssh key (ssh_key), the host's key (ssh_known_hosts) and that Nix is installed there",
 			ErrUnreachable, Redact(n.remote), cmp.Or(why, "it does not answer"))
 	}
+	if n.root != "" {
+		return fmt.Errorf("%w in %s: %s", ErrUnreachable, valid.Quote(n.root), cmp.Or(why, "nix-daemon has ended"))
+	}
 	return fmt.Errorf("%w: %s. Start the Nix daemon, as with sudo systemctl start nix-daemon, and name this user in the setting allowed-users of its nix.conf",
 		ErrUnreachable, cmp.Or(why, "the Nix daemon is not running, or refused this user"))
 }

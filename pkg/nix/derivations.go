@@ -234,6 +234,9 @@ func (n *Nix) realFile(path string) (string, error) {
 // paths say.
 func (n *Nix) realDir() string {
 	const dir = "/nix/store"
+	if n.root != "" {
+		return filepath.Join(n.root, dir)
+	}
 	address, query, _ := strings.Cut(n.Text("store"), "?")
 	settings, err := url.ParseQuery(query)
 	if err != nil {

@@ -26,7 +26,7 @@ func StepEnviron() []string {
 
 var (
 	// own matches the variables that configure this program, secrets among them.
-	own = regexp.MustCompile(`^(?:ACTIONS_.*|INPUT_.*|ATTIC_TOKEN|CACHIX_.*|NIX_MATRIX_.*)$`)
+	own = regexp.MustCompile(`^(?:ACTIONS_.*|INPUT_.*|ATTIC_TOKEN|NIKS3_AUTH_TOKEN|CACHIX_.*|NIX_MATRIX_.*)$`)
 	// workflow matches tokens for GitHub, and the files through which a step affects later
 	// steps.
 	workflow = regexp.MustCompile(`^(?:GITHUB|GH)(?:_ENTERPRISE)?_TOKEN$|^GITHUB_(?:ENV|PATH|OUTPUT|STATE|STEP_SUMMARY)$`)

@@ -11,7 +11,7 @@ func TestEnviron(t *testing.T) {
 		"GITHUB_ENV": {false, true}, "GITHUB_PATH": {false, true}, "GITHUB_OUTPUT": {false, true}, "GITHUB_STATE": {false, true}, "GITHUB_STEP_SUMMARY": {false, true},
 		"ACTIONS_ID_TOKEN_REQUEST_TOKEN": {false, true}, "ACTIONS_ID_TOKEN_REQUEST_URL": {false, true},
 		"ACTIONS_RUNTIME_TOKEN": {false, false}, "ACTIONS_RESULTS_URL": {false, false}, "INPUT_SETUP": {false, false}, "ATTIC_TOKEN": {false, false},
-		"CACHIX_AUTH_TOKEN": {false, false}, "CACHIX_SIGNING_KEY": {false, false}, "NIX_MATRIX_NETRC": {false, false}, "NIX_MATRIX_ENV": {false, false},
+		"CACHIX_AUTH_TOKEN": {false, false}, "NIKS3_AUTH_TOKEN": {false, false}, "CACHIX_SIGNING_KEY": {false, false}, "NIX_MATRIX_NETRC": {false, false}, "NIX_MATRIX_ENV": {false, false},
 		"GITHUB_SHA": {true, true}, "GITHUB_WORKSPACE": {true, true}, "MY_GITHUB_TOKEN": {true, true}, "NIX_CONFIG": {true, true}, "AWS_ACCESS_KEY_ID": {true, true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -123,7 +123,7 @@ func (n *Nix) evaluation(e Evaluation) *arguments {
 	}
 	// The evaluation cache is of no use for a function that is new each time,
 	// and locks out other evaluators of the same flake.
-	with.add("--no-eval-cache", "--no-write-lock-file", "--apply").checked(expression, "("+e.Apply+"\n)")
+	n.addLock(with, e.Flake).add("--no-eval-cache", "--no-write-lock-file", "--apply").checked(expression, "("+e.Apply+"\n)")
 	switch {
 	case n.EvaluatesWholeFlakes():
 		e.Attr = "." + e.Attr

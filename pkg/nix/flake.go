@@ -53,7 +53,7 @@ func (f fetched) source() (path string, ok bool) {
 }
 
 func (n *Nix) flakeMetadata(ctx context.Context, ref string, lock literal) (*flakeMetadata, error) {
-	out, err := n.output(ctx, "nix", args("flake", "metadata", "--json", lock).operands(flakeRef, ref))
+	out, err := n.output(ctx, "nix", n.addLock(args("flake", "metadata", "--json", lock), ref).operands(flakeRef, ref))
 	if err != nil {
 		return nil, err
 	}
@@ -84,6 +84,9 @@ func (n *Nix) Flake(ctx context.Context, ref string) (*Flake, error) {
 		f.Identity = string(identity)
 	}
 	for _, node := range nodes {
+		if len(n.lock.Overrides) > 0 && node.Locked != nil && !node.Locked.identified() {
+			f.Identity = ""
+		}
 		if path, ok := node.Locked.source(); ok {
 			f.Inputs = append(f.Inputs, Input{Path: path, locked: node.Locked})
 		}
@@ -93,7 +96,7 @@ func (n *Nix) Flake(ctx context.Context, ref string) (*Flake, error) {
 }
 
 func uniqueInputs(inputs []Input) []Input {
-	slices.SortFunc(inputs, func(a, b Input) int { return strings.Compare(a.Path, b.Path) })
+	slices.SortStableFunc(inputs, func(a, b Input) int { return strings.Compare(a.Path, b.Path) })
 	return slices.CompactFunc(inputs, func(a, b Input) bool { return a.Path == b.Path })
 }
 

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -51,13 +52,15 @@ type Nix struct {
 	secrets []string // variables for programs that talk to other stores
 	conf    string   // lines as of a nix.conf
 	options []Option
-	remote  string        // address of the store; empty for the local one
+	remote  string        // address of the store; empty for one of this machine
+	root    string        // the store is in root/nix/store; empty for that of the settings
 	answers string        // directory of the substituters' answers, see Remember
 	err     error         // why no program can run
 	grace   time.Duration // stopGrace if 0
 	// programs are resolved already; others are evaluated from the flake nixpkgs.
 	programs []Program
 	nixpkgs  string
+	lock     Lock
 
 	config map[string]setting
 }
@@ -133,9 +136,24 @@ func (n *Nix) WithOptions(options ...Option) *Nix {
 func (n *Nix) WithStore(store string) *Nix {
 	at := *n
 	at.env = append(slices.Clone(n.env), "NIX_REMOTE="+store)
-	at.remote, at.err = store, cmp.Or(n.err, valid.Address(store))
+	at.remote, at.root, at.err = store, "", cmp.Or(n.err, valid.Address(store))
 	return &at
 }
+
+// WithRoot returns the same Nix with the store in the directory root/nix/store of this machine,
+// whose paths are in /nix/store all the same. Nix opens it without a daemon. root is an absolute
+// path.
+func (n *Nix) WithRoot(root string) *Nix {
+	at := n.WithOptions(Set("store", "local?root="+strings.ReplaceAll(url.QueryEscape(root), "+", "%20")))
+	at.root, at.remote = root, ""
+	if at.err = cmp.Or(n.err, fileName(root)); at.err == nil && !filepath.IsAbs(root) {
+		at.err = fmt.Errorf("invalid path %s: must be absolute", valid.Quote(root))
+	}
+	return at
+}
+
+// Root returns the root of WithRoot, or an empty string.
+func (n *Nix) Root() string { return n.root }
 
 // Text returns one of Nix's settings that is a string, such as "netrc-file", without the
 // options of WithOptions.
@@ -143,6 +161,14 @@ func (n *Nix) Text(name string) string {
 	var text string
 	_ = json.Unmarshal(n.config[name].Value, &text) // another type is no text
 	return text
+}
+
+// Integer returns one of Nix's settings that is a number, such as "max-jobs", without the options of
+// WithOptions, and 0 if it has another type.
+func (n *Nix) Integer(name string) int64 {
+	var number int64
+	_ = json.Unmarshal(n.config[name].Value, &number) // another type is no number
+	return number
 }
 
 // AccessTokens returns the setting access-tokens, the tokens with which Nix fetches sources, by

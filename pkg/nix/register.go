@@ -19,8 +19,11 @@ const opAddSignatures = 37
 // Local returns the same Nix that opens the store itself instead of asking a daemon, and
 // the directory with the files of its paths. It does not check whether this user may do so.
 func (n *Nix) Local() (local *Nix, dir string, err error) {
-	if n.remote != "" {
+	switch {
+	case n.remote != "":
 		return nil, "", errors.New("the store is on another machine")
+	case n.root != "":
+		return n, n.realDir(), n.err
 	}
 	address, query, _ := strings.Cut(n.Text("store"), "?")
 	switch {

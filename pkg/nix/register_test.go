@@ -28,7 +28,7 @@ func place(t *testing.T, dir string, nars map[string][]byte) {
 	}
 	defer d.Close()
 	for path, data := range nars {
-		if err := nar.Unpack(bytes.NewReader(data), int64(len(data)), int(d.Fd()), filepath.Base(path)); err != nil {
+		if err := new(nar.Unpacker).Unpack(bytes.NewReader(data), int64(len(data)), int(d.Fd()), filepath.Base(path)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -161,5 +161,16 @@ func TestLocal(t *testing.T) {
 	}
 	if _, _, err := at("auto").WithStore("/root").Local(); err == nil {
 		t.Error("another machine's store is local")
+	}
+	for _, store := range []string{"auto", "daemon", "/elsewhere", "local?real=/elsewhere", "ssh-ng://host"} {
+		local, dir, err := at(store).WithRoot("/a root+&?").Local()
+		if err != nil || dir != "/a root+&?/nix/store" || local.options[0].value() != "local?root=%2Fa%20root%2B%26%3F" {
+			t.Errorf("%s with a root: %q, %v", store, dir, err)
+		}
+	}
+	for _, root := range []string{"relative", "-x", "/a\nb"} {
+		if _, _, err := at("auto").WithRoot(root).Local(); err == nil {
+			t.Errorf("%q is a root", root)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -129,6 +130,24 @@ func (n *Nix) Import(ctx context.Context, src io.Reader) error {
 	return nil
 }
 
+// ImportPipe starts [Nix.Import] and returns the pipe from which it reads. The pipe holds enough
+// that both sides work at the same time. end waits for the program after the pipe was closed;
+// when the program has ended before, writes fail. The caller must close the pipe and call end.
+func (n *Nix) ImportPipe(ctx context.Context) (to io.WriteCloser, end func() error, err error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot import store paths: %w", err)
+	}
+	widen(w)
+	ended := make(chan error, 1)
+	go func() {
+		err := n.Import(ctx, r) // the program reads from the file itself
+		_ = r.Close()
+		ended <- err
+	}()
+	return w, func() error { return <-ended }, nil
+}
+
 // openEnd writes all but the last eight bytes, so that streams can be joined.
 type openEnd struct {
 	w    io.Writer
@@ -148,8 +167,8 @@ func (o *openEnd) Write(p []byte) (int, error) {
 
 // Copy sends the closures of the paths to another store, and returns the traffic, whose size is
 // known only for binary caches. With DRV!* among the paths, the other store also records the
-// derivation of these outputs.
-func (n *Nix) Copy(ctx context.Context, destination string, paths []string) (Traffic, error) {
+// derivation of these outputs. env has further variables, NAME=VALUE, which may be secrets.
+func (n *Nix) Copy(ctx context.Context, destination string, paths []string, env ...string) (Traffic, error) {
 	if err := valid.Address(destination); err != nil {
 		return Traffic{}, fmt.Errorf("cannot copy: %w", err)
 	}
@@ -164,6 +183,7 @@ func (n *Nix) Copy(ctx context.Context, destination string, paths []string) (Tra
 			with.add("--substitute-on-destination") // spares us an upload
 		}
 		cmd := n.commandWithCredentials(ctx, "nix", with.operands(copied, piece...))
+		cmd.Env = append(cmd.Env, env...)
 		cmd.WaitDelay = copyGrace
 		cmd.Stderr = log // not to n.log, because it may quote the address
 		err := cmd.Run()

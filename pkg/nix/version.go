@@ -94,9 +94,15 @@ func (v Version) HasJSONFormat() bool { return v.nixSince(33) }
 // stands for all of them.
 func (v Version) HasOutputsSyntax() bool { return v.nixSince(13) }
 
+// HasReferenceLockFile reports whether flakes can be evaluated with another lock file than their own.
+func (v Version) HasReferenceLockFile() bool { return v.nixSince(18) }
+
 // EvaluatesWholeFlakes reports whether an Evaluation can take all outputs of a flake. Other
 // versions have no name for them.
 func (v Version) EvaluatesWholeFlakes() bool { return v.nixSince(26) }
+
+// UpdatesInputs reports whether `nix flake update` takes the names of inputs, and the flake by a flag.
+func (v Version) UpdatesInputs() bool { return v.nixSince(19) || v.Implementation == Lix }
 
 // CopiesInputs reports whether an evaluation copies the flake inputs that it reads into the
 // store. If not, it may read them from Nix's cache of downloads, which in Determinate Nix

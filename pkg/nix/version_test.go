@@ -21,6 +21,8 @@ func TestVersions(t *testing.T) {
 		outputsSyntax
 		wholeFlakes
 		copiesInputs
+		otherLocks
+		updatesInputs
 	)
 	for _, test := range []struct {
 		said, want string // for people; empty is an error
@@ -29,21 +31,21 @@ func TestVersions(t *testing.T) {
 		{"nix (Nix) 2.8.0", "2.8.0", copiesInputs},
 		{"nix (Nix) 2.12.1", "2.12.1", copiesInputs},
 		{"nix (Nix) 2.13.6", "2.13.6", outputsSyntax | copiesInputs},
-		{"nix (Nix) 2.18.9", "2.18.9", outputsSyntax | copiesInputs},
-		{"nix (Nix) 2.19.0pre20231107_a1b2.3", "2.19.0pre20231107", outputsSyntax | copiesInputs},
-		{"nix (Nix) 2.24", "2.24", configShow | outputsSyntax | copiesInputs},
-		{"nix (Nix) 2.26.3\n", "2.26.3", configShow | outputsSyntax | wholeFlakes | copiesInputs},
-		{"nix (Nix) 2.32pre20250908_24f4198", "2.32pre20250908", configShow | outputsSyntax | wholeFlakes | copiesInputs},
-		{"nix (Nix) 2.33.1", "2.33.1", configShow | outputsSyntax | wholeFlakes | copiesInputs | jsonFormat},
-		{"nix (Nix) 2.34.8+1", "2.34.8", configShow | outputsSyntax | wholeFlakes | copiesInputs | jsonFormat},
-		{"nix (Nix) 2.35.2", "2.35.2", configShow | outputsSyntax | wholeFlakes | jsonFormat},
-		{"nix (Nix) 3.0.1", "3.0.1", configShow | outputsSyntax | wholeFlakes | jsonFormat},
-		{"nix (Lix, like Nix) 2.90.0", "Lix 2.90.0", configShow | outputsSyntax | copiesInputs},
-		{"nix (Lix, like Nix) 2.94.0-dev-pre20250901-a1b2", "Lix 2.94.0", configShow | outputsSyntax | copiesInputs},
-		{"\x1b[1mnix (Lix, like Nix) 2.95.2\x1b[0m", "Lix 2.95.2", configShow | outputsSyntax | copiesInputs},
-		{"nix (Lix) 2.96.0", "Lix 2.96.0", configShow | outputsSyntax | copiesInputs},
-		{"nix (Determinate Nix 3.5.2) 2.28.3", "Determinate Nix 2.28.3", configShow | outputsSyntax | wholeFlakes},
-		{"nix (Determinate Nix 3.19.1) 2.34.6", "Determinate Nix 2.34.6", configShow | outputsSyntax | wholeFlakes | jsonFormat},
+		{"nix (Nix) 2.18.9", "2.18.9", outputsSyntax | copiesInputs | otherLocks},
+		{"nix (Nix) 2.19.0pre20231107_a1b2.3", "2.19.0pre20231107", outputsSyntax | copiesInputs | otherLocks | updatesInputs},
+		{"nix (Nix) 2.24", "2.24", configShow | outputsSyntax | copiesInputs | otherLocks | updatesInputs},
+		{"nix (Nix) 2.26.3\n", "2.26.3", configShow | outputsSyntax | wholeFlakes | copiesInputs | otherLocks | updatesInputs},
+		{"nix (Nix) 2.32pre20250908_24f4198", "2.32pre20250908", configShow | outputsSyntax | wholeFlakes | copiesInputs | otherLocks | updatesInputs},
+		{"nix (Nix) 2.33.1", "2.33.1", configShow | outputsSyntax | wholeFlakes | copiesInputs | jsonFormat | otherLocks | updatesInputs},
+		{"nix (Nix) 2.34.8+1", "2.34.8", configShow | outputsSyntax | wholeFlakes | copiesInputs | jsonFormat | otherLocks | updatesInputs},
+		{"nix (Nix) 2.35.2", "2.35.2", configShow | outputsSyntax | wholeFlakes | jsonFormat | otherLocks | updatesInputs},
+		{"nix (Nix) 3.0.1", "3.0.1", configShow | outputsSyntax | wholeFlakes | jsonFormat | otherLocks | updatesInputs},
+		{"nix (Lix, like Nix) 2.90.0", "Lix 2.90.0", configShow | outputsSyntax | copiesInputs | otherLocks | updatesInputs},
+		{"nix (Lix, like Nix) 2.94.0-dev-pre20250901-a1b2", "Lix 2.94.0", configShow | outputsSyntax | copiesInputs | otherLocks | updatesInputs},
+		{"\x1b[1mnix (Lix, like Nix) 2.95.2\x1b[0m", "Lix 2.95.2", configShow | outputsSyntax | copiesInputs | otherLocks | updatesInputs},
+		{"nix (Lix) 2.96.0", "Lix 2.96.0", configShow | outputsSyntax | copiesInputs | otherLocks | updatesInputs},
+		{"nix (Determinate Nix 3.5.2) 2.28.3", "Determinate Nix 2.28.3", configShow | outputsSyntax | wholeFlakes | otherLocks | updatesInputs},
+		{"nix (Determinate Nix 3.19.1) 2.34.6", "Determinate Nix 2.34.6", configShow | outputsSyntax | wholeFlakes | jsonFormat | otherLocks | updatesInputs},
 		{"nix (Another Nix) 2.50.0", "Another Nix 2.50.0", 0},
 		{"nix (Determinate Nix 3.5.2) 2.7.3", "", 0},
 		{"nix (Nix) 2.7.0", "", 0},
@@ -69,7 +71,7 @@ func TestVersions(t *testing.T) {
 			}
 			for bit, can := range map[int]bool{
 				configShow: v.HasConfigShow(), jsonFormat: v.HasJSONFormat(), outputsSyntax: v.HasOutputsSyntax(),
-				wholeFlakes: v.EvaluatesWholeFlakes(), copiesInputs: v.CopiesInputs(),
+				wholeFlakes: v.EvaluatesWholeFlakes(), copiesInputs: v.CopiesInputs(), otherLocks: v.HasReferenceLockFile(), updatesInputs: v.UpdatesInputs(),
 			} {
 				if want := test.can&bit != 0; can != want {
 					t.Errorf("capability %#x: %t, want %t", bit, can, want)

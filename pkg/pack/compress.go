@@ -44,7 +44,7 @@ type compressor struct {
 func newCompressor(write func(*part) error) (*compressor, error) {
 	n := min(runtime.GOMAXPROCS(0), maxCompressors)
 	// No part refers to anything outside of it, so a larger window is of no use.
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithWindowSize(FrameSize), zstd.WithEncoderConcurrency(n))
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithWindowSize(FrameSize), zstd.WithEncoderConcurrency(n), zstd.WithZeroFrames(true))
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,10 @@
 // Package pack reads and writes packs: files of store paths from which some can be
 // restored alone. It is pure io and runs no programs.
 //
-// # Format
+// There are packs of two formats. A pack of records is made for one run, and standard tools restore
+// it. A pack of chunks is kept for later runs: it has only the contents that no earlier pack has.
+//
+// # Packs of records
 //
 // A pack is a concatenation of zstd frames:
 //
@@ -45,6 +48,49 @@
 // Signatures and content addresses are here because the stream has no place for
 // them. With them a store accepts a path from a user whom it does not trust.
 //
+// # Packs of chunks
+//
+// After a new version of nixpkgs nearly all store paths have other hashes, and nearly all of their
+// files have the same contents, but for references. So the contents of each file are cut
+// into chunks where the content says so, after the hashes of references were replaced by zeros.
+// A chunk that is in this pack or in an earlier one is not stored again: the pack leans on
+// the earlier one, except for chunks of less than 128 bytes. A path is four streams of bytes, each cut into chunks:
+//
+//	files           the contents of its files, one after the other; a chunk has bytes of one file
+//	skeleton        the nodes of its NAR, see below
+//	node positions  of references in the skeleton
+//	file positions  of references in files
+//
+// A skeleton has for each node of the NAR, in its order, one byte of f (file), x (executable),
+// l (symlink), d (directory) or e (end of a directory); then, except at the root and for e, the
+// name; then for l the target, and for f and x the number of chunks. Numbers are varints (as in
+// encoding/binary), strings a number and the bytes. The size of a file is that of its chunks, so
+// that a skeleton stays the same when files change and their number of chunks does not.
+//
+// Positions are those of one file: their number, then for each the distance from the end of the
+// one before, and the number of the hash. Hashes are numbered in the order of the names of the
+// path's references and itself, which a change of all hashes leaves as it is. File positions
+// have, before those of a file, the distance of its number from that of the last such file.
+//
+// A path without a skeleton is stored whole: files is its NAR, with all references.
+//
+// A stream is cut as FastCDC does, into chunks of 16 to 256 KiB, 64 KiB on average (see cut.go); the
+// last chunk of a file may be smaller. A chunk is identified by the first half of its SHA-256.
+// The chunks of files and those of the other streams have numbers of their own, from 0 on.
+//
+// A pack is a concatenation of zstd frames: frames of chunks, of about 4 MiB, or 1 MiB for
+// chunks of other streams than files; one frame with the hashes of all chunks, those of files
+// first, and one with their lengths (varints). Then follows the index as above, but that it has
+//
+//	version  2
+//	records  with, in place of f and o,
+//	           x  for each stream its runs: for each the source (0 is this pack, others are one
+//	              more than a number in leans), the distance of its first chunk from the end of
+//	              the run of this source before it (zigzag), and the number of its chunks
+//	chunks   for each frame of chunks how many it has; negative for other streams than files
+//	leans    packs with chunks of this pack's paths, by the SHA-256 of their indexes
+//	leaned   how many bytes these chunks have, decompressed, for each of them
+//
 // # Sealed packs
 //
 // With a [Key], packs and documents are sealed with XChaCha20-Poly1305. Each frame is the
@@ -74,5 +120,6 @@
 //
 // A pack may be hostile. A reader's records come from the index, which the caller
 // checks against a trusted hash ([ReadIndex]), and its NARs are checked against the
-// hashes in the index. Everything else in the frames is ignored.
+// hashes in the index. Everything else in the frames is ignored. The hashes of chunks are not checked
+// when they are read: a wrong chunk makes a wrong NAR, which is refused.
 package pack

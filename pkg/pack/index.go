@@ -3,7 +3,6 @@ package pack
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -16,7 +15,8 @@ import (
 )
 
 const (
-	indexVersion   = 1
+	indexVersion   = 1 // of a pack of records
+	chunkedVersion = 2 // of a pack of chunks
 	skippableMagic = 0x184D2A5E
 	skippableHead  = 8 // magic number and length of a skippable frame
 	trailerMagic   = "nixmpack"
@@ -48,6 +48,12 @@ type Index struct {
 	byPath  map[string]int
 	seal    *seal  // nil if the pack is in clear, or not unsealed
 	salt    []byte // of a sealed pack
+
+	chunked []chunkedFrame // of a pack of chunks: its frames but the last two
+	leans   []string       // hashes of the indexes of other packs
+	leaned  []int64        // bytes of the chunks of each of them
+	sum     string         // of the index, see [ReadIndex]
+	tail    int64          // size of the index in the pack, bytes
 }
 
 // A Record is one store path in a pack.
@@ -59,8 +65,9 @@ type Record struct {
 	NarSize    int64 // bytes
 	Proof
 
-	frame  int   // number of its frame
-	offset int64 // of the record in the decompressed frame
+	frame  int                 // number of its frame
+	offset int64               // of the record in the decompressed frame
+	runs   [streams][]chunkRun // in a pack of chunks
 }
 
 // A Proof makes a store accept a path from a user whom it does not trust.
@@ -105,6 +112,9 @@ type indexJSON struct {
 	Paths   []string     `json:"paths"` // those of the records, then other references and derivers
 	Records []recordJSON `json:"records"`
 	Frames  [][3]int64   `json:"frames"` // offset, size, decompressed length
+	Chunks  []int        `json:"chunks,omitempty"`
+	Leans   []string     `json:"leans,omitempty"`
+	Leaned  []int64      `json:"leaned,omitempty"`
 	Salt    []byte       `json:"salt,omitempty"`
 }
 
@@ -115,8 +125,9 @@ type recordJSON struct {
 	Deriver    *int     `json:"d,omitempty"`
 	Signatures []string `json:"s,omitempty"`
 	CA         string   `json:"c,omitempty"`
-	Frame      int      `json:"f"`
-	Offset     int64    `json:"o"`
+	Frame      int      `json:"f,omitempty"`
+	Offset     int64    `json:"o,omitempty"`
+	Runs       [][]byte `json:"x,omitempty"`
 }
 
 // find prepares Find.
@@ -223,6 +234,7 @@ func (ix *Index) Unseal(key *Key) error {
 
 func (ix *Index) document() *indexJSON {
 	doc := &indexJSON{Version: indexVersion}
+	ix.chunkedDocument(doc)
 	number := make(map[string]int, len(ix.Records))
 	for i, rec := range ix.Records {
 		number[rec.Path] = i
@@ -241,7 +253,7 @@ func (ix *Index) document() *indexJSON {
 		r := recordJSON{
 			NarHash: hex.EncodeToString(rec.NarHash[:]), NarSize: rec.NarSize,
 			Signatures: rec.Signatures, CA: rec.CA,
-			Frame: rec.frame, Offset: rec.offset,
+			Frame: rec.frame, Offset: rec.offset, Runs: rec.runsDocument(),
 		}
 		for _, ref := range rec.References {
 			r.References = append(r.References, num(ref))
@@ -269,8 +281,8 @@ func parseIndex(data []byte, end int64) (*Index, error) {
 }
 
 func readIndex(doc *indexJSON, end int64) (*Index, error) {
-	if doc.Version != indexVersion {
-		return nil, fmt.Errorf("the pack's index has version %d, but this nix-matrix reads version %d", doc.Version, indexVersion)
+	if doc.Version != indexVersion && doc.Version != chunkedVersion {
+		return nil, fmt.Errorf("the pack's index has version %d, but this nix-matrix reads versions %d and %d", doc.Version, indexVersion, chunkedVersion)
 	}
 	bad := func(format string, args ...any) (*Index, error) {
 		return nil, fmt.Errorf("%w: index: %s", ErrCorrupt, fmt.Sprintf(format, args...))
@@ -293,6 +305,12 @@ func readIndex(doc *indexJSON, end int64) (*Index, error) {
 		offset += fr.size
 		ix.frames = append(ix.frames, fr)
 	}
+	isChunked := doc.Version == chunkedVersion
+	if isChunked {
+		if err := ix.readChunked(doc); err != nil {
+			return nil, err
+		}
+	}
 	for i, r := range doc.Records {
 		rec := Record{Path: doc.Paths[i], NarSize: r.NarSize, frame: r.Frame, offset: r.Offset}
 		sum, err := hex.DecodeString(r.NarHash)
@@ -300,17 +318,16 @@ func readIndex(doc *indexJSON, end int64) (*Index, error) {
 			return bad("%q is not a hash", r.NarHash)
 		}
 		copy(rec.NarHash[:], sum)
-		if r.Frame < 0 || r.Frame >= len(ix.frames) {
-			return bad("there is no frame %d", r.Frame)
+		if r.NarSize < 0 {
+			return bad("%s has %d bytes", rec.Path, r.NarSize)
 		}
-		if length := ix.frames[r.Frame].length; r.Offset < 0 || r.NarSize < 0 || r.Offset > length || r.NarSize > length-r.Offset {
-			return bad("%s lies outside its frame", rec.Path)
+		if isChunked {
+			rec.runs, err = ix.readRuns(&r)
+		} else {
+			err = ix.checkPosition(&rec)
 		}
-		if i > 0 {
-			before := &ix.Records[i-1]
-			if r.Frame < before.frame || r.Frame == before.frame && r.Offset < before.offset+before.NarSize {
-				return bad("%s overlaps %s", rec.Path, before.Path)
-			}
+		if err != nil {
+			return nil, err
 		}
 		for _, ref := range r.References {
 			if ref < 0 || ref >= len(doc.Paths) {
@@ -340,104 +357,22 @@ func readIndex(doc *indexJSON, end int64) (*Index, error) {
 	return ix, nil
 }
 
-// ReadIndex reads the index of a pack. sum is the index's SHA-256 in hex as
-// [Write] returned it; with an empty sum the index is not checked. If the pack is sealed
-// with another key, or sealed and key is nil, or not sealed and key is not, the error
-// wraps [ErrKey].
-func ReadIndex(ctx context.Context, src Source, sum string, key *Key) (*Index, error) {
-	// One read is enough for most packs.
-	const guess = 256 << 10
-	size := src.Size()
-	tail, err := readRange(ctx, src, max(0, size-guess), min(size, guess))
-	if err != nil {
-		return nil, fmt.Errorf("%w: at its end: %w", ErrRead, err)
+// checkPosition returns an error if a record lies outside its frame, or not after the one before it.
+func (ix *Index) checkPosition(rec *Record) error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%w: index: %s", ErrCorrupt, fmt.Sprintf(format, args...))
 	}
-	magic, isSealed := "", false
-	if len(tail) >= trailerSize {
-		magic = string(tail[len(tail)-len(trailerMagic):])
-		isSealed = magic == sealedMagic
+	if rec.frame < 0 || rec.frame >= len(ix.frames) {
+		return bad("there is no frame %d", rec.frame)
 	}
-	switch {
-	case magic != trailerMagic && !isSealed:
-		return nil, fmt.Errorf("%w: it has no index at its end", ErrCorrupt)
-	case key != nil && !isSealed:
-		return nil, fmt.Errorf("%w: the pack is not sealed, but a key is given. Set encryption_key in all jobs or in none", ErrKey)
+	if length := ix.frames[rec.frame].length; rec.offset < 0 || rec.offset > length || rec.NarSize > length-rec.offset {
+		return bad("%s lies outside its frame", rec.Path)
 	}
-	length := binary.LittleEndian.Uint64(tail[len(tail)-trailerSize:])
-	start := size - int64(trailerSize) - int64(length) //nolint:gosec // checked below
-	if length > maxIndex || start < 8 {
-		return nil, fmt.Errorf("%w: the length of its index is %d", ErrCorrupt, length)
-	}
-	var data []byte
-	if have := len(tail) - trailerSize; int(length) <= have {
-		data = tail[have-int(length) : have]
-	} else if data, err = readRange(ctx, src, start, int64(length)); err != nil {
-		return nil, fmt.Errorf("%w: at its index: %w", ErrRead, err)
-	}
-	end := start - skippableHead
-	var opens *seal
-	var salted []byte
-	if isSealed {
-		end = start
-		sealed := data
-		if opens, data, err = key.openIndex(data); err != nil {
-			return nil, err
-		}
-		salted = sealed[len(keyID{}):sealedHead:sealedHead]
-	}
-	if sum != "" {
-		if got := hexSum(data); got != sum {
-			return nil, fmt.Errorf("%w: its index has the hash %s instead of %s", ErrCorrupt, got, sum)
+	if n := len(ix.Records); n > 0 {
+		before := &ix.Records[n-1]
+		if rec.frame < before.frame || rec.frame == before.frame && rec.offset < before.offset+before.NarSize {
+			return bad("%s overlaps %s", rec.Path, before.Path)
 		}
 	}
-	ix, err := parseIndex(data, end)
-	if err != nil {
-		return nil, err
-	}
-	if ix.seal = opens; opens != nil {
-		ix.salt = salted
-	}
-	return ix, nil
-}
-
-// indexFrame is the frame number of a sealed index.
-const indexFrame = math.MaxUint64
-
-// sealedHead is the size of the head of a sealed index: key ID, salt.
-const sealedHead = len(keyID{}) + len(salt{})
-
-// openIndex decrypts the index of a sealed pack. It returns the seal of its frames, too.
-func (k *Key) openIndex(data []byte) (*seal, []byte, error) {
-	if len(data) < sealedHead {
-		return nil, nil, fmt.Errorf("%w: the length of its index is %d", ErrCorrupt, len(data))
-	}
-	if err := k.fits("pack", data); err != nil {
-		return nil, nil, err
-	}
-	opens := k.derive("pack", salt(data[len(keyID{}):]))
-	plain, err := opens.aead.Open(nil, nonce(indexFrame, 0, true), data[sealedHead:], nil)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%w: its index was changed after it was sealed", ErrCorrupt)
-	}
-	return &opens, plain, nil
-}
-
-func hexSum(data []byte) string {
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:])
-}
-
-func readRange(ctx context.Context, src Source, offset, length int64) (data []byte, err error) {
-	r, err := src.Range(ctx, offset, length)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if cerr := r.Close(); err == nil {
-			err = cerr
-		}
-	}()
-	data = make([]byte, length)
-	_, err = io.ReadFull(r, data)
-	return data, err
+	return nil
 }

@@ -32,6 +32,7 @@ type Summary struct {
 	Paths  int    // number of records
 	SHA256 string // of the index, hex; see [ReadIndex]
 	Index  *Index
+	Chunks *Sums // of a pack of chunks, for [Known.Add]
 }
 
 // Write makes a pack of an export stream, with proofs by store path. Malformed signatures
@@ -250,7 +251,7 @@ func (w *writer) finish() (*Summary, error) {
 	if len(index) > maxIndex-sealedHead-chacha20poly1305.Overhead {
 		return nil, fmt.Errorf("the index of %d paths is larger than %d bytes", len(w.ix.Records), maxIndex)
 	}
-	if _, err := w.out.Write(w.tail(index)); err != nil {
+	if _, err := w.out.Write(tail(index, w.key, w.salt, w.out.seal)); err != nil {
 		return nil, err
 	}
 	w.ix.find()
@@ -260,14 +261,14 @@ func (w *writer) finish() (*Summary, error) {
 	return &Summary{Size: w.out.off, Paths: len(w.ix.Records), SHA256: hexSum(index), Index: &w.ix}, nil
 }
 
-// tail returns the bytes after the frames of the stream.
-func (w *writer) tail(index []byte) []byte {
+// tail returns the bytes after the frames of a pack.
+func tail(index []byte, key *Key, salt salt, seal *seal) []byte {
 	var tail []byte
 	magic := trailerMagic
-	if w.out.seal != nil {
+	if seal != nil {
 		magic = sealedMagic
-		tail = append(append(tail, w.key.id[:]...), w.salt[:]...)
-		index = w.out.seal.aead.Seal(tail, nonce(indexFrame, 0, true), index, nil)
+		tail = append(append(tail, key.id[:]...), salt[:]...)
+		index = seal.aead.Seal(tail, nonce(indexFrame, 0, true), index, nil)
 		tail = index
 	} else {
 		tail = binary.LittleEndian.AppendUint32(tail, skippableMagic)

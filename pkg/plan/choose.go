@@ -51,7 +51,8 @@ func parseError(name, text string, err error) error {
 	return fmt.Errorf("%s: line %d, column %d of the jq expression: %w", name, line, column, err)
 }
 
-// Choose returns the wanted targets, with their new names, and the names of the others. Targets
+// Choose returns the wanted targets, with their new names, which begin with the flake where targets of
+// several flakes have the same, and the names of the others. Targets
 // that could not be evaluated are always wanted. metas are the meta of the targets' packages, as
 // JSON objects; a missing one is empty to the expressions.
 func (c *Chooser) Choose(ctx context.Context, targets []job.Target, metas []json.RawMessage) (wanted []job.Target, left []string, err error) {
@@ -79,7 +80,34 @@ func (c *Chooser) Choose(ctx context.Context, targets []job.Target, metas []json
 		}
 		wanted = append(wanted, t)
 	}
+	distinguish(wanted)
 	return wanted, left, nil
+}
+
+// distinguish puts the flake before the names that targets of several flakes have, and before those of
+// their hosts.
+func distinguish(targets []job.Target) {
+	names, nodes := map[string]string{}, map[string]string{}
+	const several = "\n" // no reference of a flake
+	add := func(all map[string]string, name, flake string) {
+		if other, ok := all[name]; ok && other != flake {
+			flake = several
+		}
+		all[name] = flake
+	}
+	for i := range targets {
+		add(names, targets[i].Name, targets[i].Flake)
+		add(nodes, targets[i].Node, targets[i].Flake)
+	}
+	for i := range targets {
+		t := &targets[i]
+		if names[t.Name] == several {
+			t.Name = text.Clip(t.Flake+"#"+t.Name, job.MaxName)
+		}
+		if t.Node != "" && nodes[t.Node] == several {
+			t.Node = text.Clip(t.Flake+"#"+t.Node, job.MaxName)
+		}
+	}
 }
 
 func (c *Chooser) wants(ctx context.Context, t *job.Target, meta map[string]any) (bool, error) {
@@ -143,6 +171,7 @@ func fields(t *job.Target, meta map[string]any) map[string]any {
 		attr = strings.TrimPrefix(strings.TrimPrefix(t.Name, top+"."), t.System+".")
 	}
 	return map[string]any{
+		"flake":                  flake(t),
 		"top_attr":               top,
 		"system":                 t.System,
 		"attr":                   attr,
@@ -154,6 +183,13 @@ func fields(t *job.Target, meta map[string]any) map[string]any {
 		"meta":                   meta,
 		"requiredSystemFeatures": anyOf(t.Features),
 	}
+}
+
+func flake(t *job.Target) any {
+	if t.Flake == "" {
+		return nil
+	}
+	return t.Flake
 }
 
 func host(t *job.Target) any {

@@ -90,7 +90,7 @@ func TestChooseRefuses(t *testing.T) {
 
 // In jq, an unknown field is null. In a target's object, it is an error.
 func TestChooseKnowsFields(t *testing.T) {
-	const list = "A target has attr, description, drvPath, host, kind, meta, name, requiredSystemFeatures, system, top_attr"
+	const list = "A target has attr, description, drvPath, flake, host, kind, meta, name, requiredSystemFeatures, system, top_attr"
 	meta := json.RawMessage(`{"license": {"free": true}, "name": "hello"}`)
 	for _, test := range []struct {
 		filter  string

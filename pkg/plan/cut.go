@@ -1,8 +1,6 @@
 package plan
 
 import (
-	"cmp"
-	"container/heap"
 	"slices"
 
 	"github.com/org/nix-matrix/pkg/job"
@@ -12,12 +10,15 @@ const (
 	// claimSeconds is the least time of a unit. A claim costs two requests of some 250 ms, and the
 	// hand-over a pack that is sent once and read by all others.
 	claimSeconds = 10
+	// lightSeconds is the least time of a unit that only one entry needs: each job that builds a unit after it
+	// would build it again.
+	lightSeconds = 1
 	// grainSeconds is the least time that a unit should have, so that this costs little.
 	grainSeconds = 30
 	// maxUnits is the most units of all systems together. The time to cut grows with their number
 	// times that of derivations, which therefore is at most maxBits.
-	maxUnits = 1024
-	maxBits  = 32_000_000
+	maxUnits = 4096
+	maxBits  = 64_000_000
 	// rounds is how many units each job gets to take, one after another, if the graph allows it: with
 	// fewer, jobs wait longer for the end of one. See docs/performance.md.
 	rounds = 16
@@ -31,9 +32,11 @@ type graph struct {
 	dependants   [][]int32
 	class        []int32  // of each derivation: those of a class are needed by the same entries
 	needers      []set    // by class
+	shared       []bool   // by class: several entries need it
 	systems      []string // of all needers, by class, empty if they have several
 	whole        []bool   // the derivation and all that it needs can be handed over
 	isTarget     []bool
+	last         []bool    // of an entry, which has one target: nothing else waits for it
 	tail         []float64 // seconds from its beginning to the end of a target
 }
 
@@ -46,13 +49,14 @@ func newGraph(m *Missing, entries []job.Entry) *graph {
 		class:      make([]int32, len(m.paths)),
 		whole:      make([]bool, len(m.paths)),
 		isTarget:   make([]bool, len(m.paths)),
+		last:       make([]bool, len(m.paths)),
 		tail:       make([]float64, len(m.paths)),
 	}
 	for i := range entries {
 		g.entrySystems = append(g.entrySystems, entries[i].System)
 		for _, t := range entries[i].Targets {
 			if n, ok := m.numbers[t.DrvPath]; ok {
-				g.isTarget[n] = true
+				g.isTarget[n], g.last[n] = true, len(entries[i].Targets) == 1
 			}
 		}
 	}
@@ -62,7 +66,7 @@ func newGraph(m *Missing, entries []job.Entry) *graph {
 		g.whole[n] = m.outputs[n] != nil
 		for _, input := range m.inputs[n] {
 			g.whole[n] = g.whole[n] && g.whole[input]
-			g.dependants[input] = append(g.dependants[input], n)
+			g.dependants[input], g.last[input] = append(g.dependants[input], n), false
 		}
 	}
 	classes := map[string]int32{}
@@ -72,7 +76,7 @@ func newGraph(m *Missing, entries []job.Entry) *graph {
 		if !ok {
 			class = int32(len(g.needers)) //nolint:gosec // there are not so many
 			classes[key] = class
-			g.needers, g.systems = append(g.needers, by), append(g.systems, systemOf(entries, by))
+			g.needers, g.shared, g.systems = append(g.needers, by), append(g.shared, by.count() > 1), append(g.systems, systemOf(entries, by))
 		}
 		g.class[n] = class
 	}
@@ -125,26 +129,32 @@ type cutting struct {
 	taken   []bool
 	ready   queue
 	count   int // derivations that are ready
-	byClass map[int32]*queue
-	running timetable
+	byClass []queue
+	running heap[span]
 	now     float64
 	all     []*cluster
 
 	// Of the cluster that is being made:
-	got    map[int32]int32 // inputs that are in it, by derivation outside of it
-	open   int             // derivations that need some of it, and are not in it
-	within queue           // derivations that can be added
+	got    []int32 // inputs that are in it, by derivation
+	counts []int32 // the derivations that have some
+	open   int     // derivations that need some of it, and are not in it
+	within queue   // derivations that can be added
+	near   queue   // derivations that are ready, and that others need together with the cluster
 }
 
-// cut returns the clusters of a system that are worth a claim, each after those that it needs, for a
-// number of jobs.
-func (g *graph) cut(system string, jobs int, private bool) []*cluster {
+// A manner says how to cut.
+type manner struct {
+	jobs    int     // that begin at once
+	private bool    // what only one entry needs, too
+	coarse  float64 // the size of clusters, against that which lets each job take some in turn
+}
+
+// cut returns the clusters of a system that are worth a claim, each after those that it needs.
+func (g *graph) cut(system string, how manner) []*cluster {
+	jobs := how.jobs
 	c := &cutting{
-		graph: g, system: system, private: private, idle: jobs,
-		waits: make([]int32, len(g.paths)), taken: make([]bool, len(g.paths)), byClass: map[int32]*queue{}, got: map[int32]int32{},
-	}
-	for _, q := range []*queue{&c.ready, &c.within} {
-		q.tail = g.tail
+		graph: g, system: system, private: how.private, idle: jobs,
+		waits: make([]int32, len(g.paths)), taken: make([]bool, len(g.paths)), byClass: make([]queue, len(g.needers)), got: make([]int32, len(g.paths)),
 	}
 	work := 0.0
 	for n := range g.paths {
@@ -158,7 +168,7 @@ func (g *graph) cut(system string, jobs int, private bool) []*cluster {
 	if g.hasTimes { // else each may take far longer than is expected
 		least = grainSeconds
 	}
-	c.grain = max(least, 3*busy, work/float64(rounds*jobs), work/float64(g.mostUnits()*3/4))
+	c.grain = max(claimSeconds, how.coarse*max(least, 3*busy, work/float64(rounds*jobs), work/float64(g.mostUnits()*3/4)))
 	for _, n := range g.order {
 		if len(g.inputs[n]) == 0 {
 			c.finished(n)
@@ -171,17 +181,28 @@ func (g *graph) cut(system string, jobs int, private bool) []*cluster {
 			}
 		}
 		if len(c.running) == 0 {
-			return slices.DeleteFunc(c.all, func(c *cluster) bool { return c.seconds < claimSeconds })
+			return slices.DeleteFunc(c.all, c.isLight)
 		}
 		c.end()
 	}
+}
+
+// isLight reports whether a cluster is not worth a claim.
+func (c *cutting) isLight(made *cluster) bool {
+	if c.shared[c.class[made.drvs[0]]] {
+		return made.seconds < claimSeconds
+	}
+	return made.seconds < lightSeconds
 }
 
 // cuts reports whether a derivation can be in a cluster. Others are nobody's: they are built, in no
 // time, wherever they are needed.
 func (c *cutting) cuts(n int32) bool {
 	class := c.class[n]
-	return c.seconds[n] > 0 && c.whole[n] && c.systems[class] == c.system && (c.private || c.needers[class].count() > 1)
+	if c.seconds[n] == 0 || !c.whole[n] || c.systems[class] != c.system {
+		return false
+	}
+	return c.shared[class] || c.private && !c.isLast(n)
 }
 
 // finished notes that the inputs of a derivation are finished. It is ready, or finished
@@ -195,12 +216,8 @@ func (c *cutting) finished(n int32) {
 		return
 	}
 	c.count++
-	heap.Push(&c.ready, n)
-	class := c.class[n]
-	if c.byClass[class] == nil {
-		c.byClass[class] = &queue{tail: c.tail}
-	}
-	heap.Push(c.byClass[class], n)
+	c.ready.push(queued{c.tail[n], n})
+	c.byClass[c.class[n]].push(queued{c.tail[n], n})
 }
 
 // release notes that a derivation is finished.
@@ -219,9 +236,12 @@ func (c *cutting) begin() bool {
 		return false
 	}
 	made := &cluster{}
-	clear(c.got)
-	c.open, c.within.drvs = 0, c.within.drvs[:0]
-	same := c.byClass[c.class[first]]
+	for _, n := range c.counts {
+		c.got[n] = 0
+	}
+	c.counts = c.counts[:0]
+	c.open, c.within.heap, c.near.heap = 0, c.within.heap[:0], c.near.heap[:0]
+	same := &c.byClass[c.class[first]]
 	for n, ok := first, true; ok; n, ok = c.more(made, same) {
 		c.taken[n] = true
 		if c.waits[n] == 0 {
@@ -235,7 +255,7 @@ func (c *cutting) begin() bool {
 	if made.seconds >= claimSeconds {
 		c.idle--
 	}
-	heap.Push(&c.running, span{c.now + made.seconds, len(c.all) - 1})
+	c.running.push(span{c.now + made.seconds, len(c.all) - 1})
 	return true
 }
 
@@ -247,32 +267,45 @@ func (c *cutting) enter(n int32) {
 	for _, dependant := range c.dependants[n] {
 		if c.got[dependant]++; c.got[dependant] == 1 {
 			c.open++
+			c.counts = append(c.counts, dependant)
 		}
-		if c.got[dependant] < c.waits[dependant] {
+		if missing := c.waits[dependant] - c.got[dependant]; missing > 0 {
+			c.approach(dependant, missing)
 			continue
 		}
 		if c.cuts(dependant) {
-			heap.Push(&c.within, dependant)
+			c.within.push(queued{c.tail[dependant], dependant})
 		} else {
 			c.enter(dependant)
 		}
 	}
 }
 
-// more returns a derivation that is to be added: one that needs the cluster, else one
-// that is ready and of the same class, while another job has no use for it.
+// approach notes what is ready of the inputs of a derivation that needs the cluster, if it lacks few: with them in
+// the cluster as well, the derivation can be added.
+func (c *cutting) approach(dependant, missing int32) {
+	const few, inputs = 4, 64 // so that it takes little time
+	if missing > few || len(c.inputs[dependant]) > inputs || !c.cuts(dependant) {
+		return
+	}
+	for _, input := range c.inputs[dependant] {
+		if c.waits[input] == 0 && !c.taken[input] && c.cuts(input) {
+			c.near.push(queued{c.tail[dependant] / float64(missing), input})
+		}
+	}
+}
+
+// more returns a derivation that is to be added: one that needs the cluster, else one of the same class that is
+// ready, and that others need together with the cluster or no other job has a use for.
 func (c *cutting) more(made *cluster, same *queue) (int32, bool) {
 	fits := func(n int32) bool { return made.seconds+c.seconds[n] <= c.grain || made.seconds < claimSeconds }
 	class := c.class[made.drvs[0]]
-	for {
-		n, ok := c.within.next(c.taken)
-		if !ok {
-			break
-		}
-		// Where nothing else waits for the cluster, nobody loses by its being longer.
-		if c.class[n] == class && (c.open == 1 || fits(n)) {
-			return n, true
-		}
+	// Where nothing else waits for the cluster, nobody loses by its being longer.
+	if n, ok := c.of(class, &c.within, func(n int32) bool { return c.open == 1 || fits(n) }); ok {
+		return n, true
+	}
+	if n, ok := c.of(class, &c.near, fits); ok {
+		return n, true
 	}
 	wanted := made.seconds < claimSeconds || c.count >= c.idle // also by other jobs
 	if n, ok := same.peek(c.taken); ok && fits(n) && wanted {
@@ -281,9 +314,19 @@ func (c *cutting) more(made *cluster, same *queue) (int32, bool) {
 	return 0, false
 }
 
+// of takes derivations off a queue up to one of a class that fits, and returns that.
+func (c *cutting) of(class int32, q *queue, fits func(int32) bool) (int32, bool) {
+	for {
+		n, ok := q.next(c.taken)
+		if !ok || c.class[n] == class && fits(n) {
+			return n, ok
+		}
+	}
+}
+
 // end goes on to the time at which the next cluster is finished.
 func (c *cutting) end() {
-	done := heap.Pop(&c.running).(span) //nolint:forcetypeassert // there is nothing else
+	done := c.running.pop()
 	c.now = done.end
 	made := c.all[done.number]
 	if made.seconds >= claimSeconds {
@@ -294,42 +337,33 @@ func (c *cutting) end() {
 	}
 }
 
-// A queue has derivations by their tails, the longest first.
-type queue struct {
-	drvs []int32
-	tail []float64
+// A queued derivation. The one with the longest tail comes first.
+type queued struct {
+	tail float64
+	drv  int32
 }
 
-func (q *queue) Len() int { return len(q.drvs) }
-func (q *queue) Less(i, j int) bool {
-	a, b := q.drvs[i], q.drvs[j]
-	return cmp.Or(cmp.Compare(q.tail[b], q.tail[a]), cmp.Compare(a, b)) < 0
-}
-func (q *queue) Swap(i, j int) { q.drvs[i], q.drvs[j] = q.drvs[j], q.drvs[i] }
-func (q *queue) Push(x any)    { q.drvs = append(q.drvs, x.(int32)) } //nolint:forcetypeassert // there is nothing else
-func (q *queue) Pop() any {
-	last := len(q.drvs) - 1
-	n := q.drvs[last]
-	q.drvs = q.drvs[:last]
-	return n
-}
+func (a queued) before(b queued) bool { return a.tail > b.tail || a.tail == b.tail && a.drv < b.drv }
+
+// A queue has derivations by their tails.
+type queue struct{ heap[queued] }
 
 // peek returns the first that is not taken.
 func (q *queue) peek(taken []bool) (int32, bool) {
-	for len(q.drvs) > 0 && taken[q.drvs[0]] {
-		heap.Pop(q)
+	for len(q.heap) > 0 && taken[q.heap[0].drv] {
+		q.pop()
 	}
-	if len(q.drvs) == 0 {
+	if len(q.heap) == 0 {
 		return 0, false
 	}
-	return q.drvs[0], true
+	return q.heap[0].drv, true
 }
 
 // next removes and returns the first that is not taken.
 func (q *queue) next(taken []bool) (int32, bool) {
 	n, ok := q.peek(taken)
 	if ok {
-		heap.Pop(q)
+		q.pop()
 	}
 	return n, ok
 }
@@ -340,17 +374,4 @@ type span struct {
 	number int
 }
 
-// A timetable has spans by their ends.
-type timetable []span
-
-func (t timetable) Len() int { return len(t) }
-func (t timetable) Less(i, j int) bool {
-	return cmp.Or(cmp.Compare(t[i].end, t[j].end), cmp.Compare(t[i].number, t[j].number)) < 0
-}
-func (t timetable) Swap(i, j int) { t[i], t[j] = t[j], t[i] }
-func (t *timetable) Push(x any)   { *t = append(*t, x.(span)) } //nolint:forcetypeassert // there is nothing else
-func (t *timetable) Pop() any {
-	last := (*t)[len(*t)-1]
-	*t = (*t)[:len(*t)-1]
-	return last
-}
+func (a span) before(b span) bool { return a.end < b.end || a.end == b.end && a.number < b.number }

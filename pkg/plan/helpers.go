@@ -51,15 +51,13 @@ func Share(entries []job.Entry, o Options) (units []job.Unit, helpers []job.Entr
 	for i := range entries {
 		names[entries[i].Name], names[entries[i].ID] = true, true
 	}
-	room := cmp.Or(o.MaxEntries, MaxEntries) - len(entries)
+	room := max(0, min(cmp.Or(o.MaxEntries, MaxEntries), cmp.Or(o.MaxParallel, MaxEntries))-len(entries))
 	for _, system := range g.entrySystems {
-		var s *sharing
+		count := min(max(0, o.Helpers), room)
 		if o.Helpers == HelpersAuto {
-			count := g.autoHelpers(system, min(maxAutoHelpers, room))
-			s = g.simulate(system, count, count > 0)
-		} else {
-			s = g.share(system, min(max(0, o.Helpers), room))
+			count = g.autoHelpers(system, min(maxAutoHelpers, room))
 		}
+		s := g.share(system, count)
 		for n := 1; s.helpers > 0; n++ {
 			if helper := newHelper(n, s.like); !names[helper.Name] && !names[helper.ID] {
 				helpers = append(helpers, helper)
@@ -79,14 +77,23 @@ type sharing struct {
 	helpers  int
 	like     *job.Entry // on whose runner they are
 	makespan float64
+	cut      int  // units that were cut
+	thinned  bool // some of them were given up
 }
 
 // autoHelpers returns as many helpers as pay: each step up has to shorten the run by more than the start of
 // the added runners takes together. It only estimates, as if the cache had no limits.
 func (g *graph) autoHelpers(system string, most int) int {
 	best, failed := g.estimate(system, 0), 0
+	if best.cut > scattered*g.mostUnits() {
+		return 0
+	}
+	start := ExpectedCosts.Start
+	if !g.hasTimes {
+		start *= unsure
+	}
 	for count := 1; count <= most && failed < 2; count *= 2 {
-		cost := func(helpers int) float64 { return ExpectedCosts.Start * float64(helpers-best.helpers) }
+		cost := func(helpers int) float64 { return start * float64(helpers-best.helpers) }
 		if best.makespan <= cost(best.helpers+1) {
 			break // not even an ideal one would pay
 		}
@@ -99,34 +106,103 @@ func (g *graph) autoHelpers(system string, most int) int {
 	return best.helpers
 }
 
+// unsure is how many times as much a helper has to shorten a run by where no duration is known: most builds are
+// shorter than is guessed.
+const unsure = 3
+
+// scattered is how many times more units there would have to be than can be, so that most of the work is in
+// none of them, and each entry builds its own: then helpers have little to do.
+const scattered = 4
+
 func (g *graph) estimate(system string, helpers int) *sharing {
-	s, _ := g.try(system, helpers, best(g.cut(system, g.jobs(system)+helpers, helpers > 0), g.mostUnits()))
+	const most = 1024 // units are enough to tell
+	clusters := g.cut(system, manner{g.jobs(system) + helpers, helpers > 0, 1})
+	s, _ := g.try(system, helpers, best(clusters, min(most, g.mostUnits())))
+	s.cut = len(clusters)
 	return s
 }
 
-// share returns the sharing with a number of helpers, but no more than can work beside an entry. What
-// only one entry needs is cut too if that shortens the run.
+const (
+	// gain is what cutting private parts without helpers has to shorten a run by, in parts of it, and at least
+	// by the start of a runner: units that entries could as well build themselves cost entries of the cache.
+	gain = 0.05
+	// guessed is how many times as much it has to be where no duration is known.
+	guessed = 10
+	// coarser is what coarser units have to shorten it by, unless the limit leaves no room for the finer ones: finer
+	// ones do better where builds take longer than was expected.
+	coarser = 0.05
+	// many derivations have more units than the cache allows anyway, and each try takes long.
+	many = 20_000
+	// maxSpent is the most work of all tries for a system: derivations times units.
+	maxSpent = 200_000_000
+)
+
+// share returns the sharing with a number of helpers, but no more than can work beside an entry: of some
+// ways to cut, the one with which the run takes the least time. Coarser units create fewer
+// entries of the cache, whose limit else is what makes others build the same again.
 func (g *graph) share(system string, helpers int) *sharing {
-	s := g.simulate(system, helpers, false)
-	if helpers > 0 {
-		if private := g.simulate(system, helpers, true); private.makespan < s.makespan {
-			return private
+	jobs := g.jobs(system) + helpers
+	least, finest := ExpectedCosts.Start, 0.25
+	if !g.hasTimes {
+		least *= guessed
+	}
+	if !g.hasTimes || len(g.paths) > many {
+		finest = 1
+	}
+	var found *sharing
+	spent := 0
+	for _, private := range []bool{false, true} {
+		if private && (jobs == 1 || !g.hasPrivate(system)) {
+			break
+		}
+		before := found
+		for coarse := finest; coarse <= 8 && spent < maxSpent; coarse *= 2 {
+			s := g.simulate(system, helpers, manner{jobs, private, coarse})
+			spent += len(g.paths) * max(1, s.cut)
+			better := found == nil || s.makespan < found.makespan
+			switch {
+			case private && helpers == 0 && found == before:
+				better = before.makespan-s.makespan > max(gain*before.makespan, least)
+			case coarse > finest && !found.thinned:
+				better = s.makespan < (1-coarser)*found.makespan
+			}
+			if better {
+				found = s
+			}
+			// Where no duration is known, only the limit is a reason to build several together.
+			if !s.thinned && (!better && coarse > 1 || !g.hasTimes) {
+				break
+			}
 		}
 	}
-	return s
+	return found
+}
+
+// hasPrivate reports whether an entry of a system alone needs something that can be a unit.
+func (g *graph) hasPrivate(system string) bool {
+	private := 0.0
+	for n, class := range g.class {
+		if g.seconds[n] > 0 && g.whole[n] && !g.shared[class] && g.systems[class] == system && !g.isLast(int32(n)) {
+			private += g.seconds[n]
+		}
+	}
+	return private >= claimSeconds
 }
 
 // simulate returns the sharing with as many units as the cache allows.
-func (g *graph) simulate(system string, helpers int, private bool) *sharing {
-	clusters := best(g.cut(system, g.jobs(system)+helpers, private), g.mostUnits())
+func (g *graph) simulate(system string, helpers int, how manner) *sharing {
+	clusters := g.cut(system, how)
+	cut := len(clusters)
+	clusters = best(clusters, g.mostUnits())
 	limit := maxCreations / len(g.entrySystems)
-	for tries := 0; ; tries = min(tries+1, 8) {
+	for tries := 1; ; tries = min(tries+1, 8) {
 		s, run := g.try(system, helpers, clusters)
 		few := len(clusters) <= fewUnits
 		if few || len(run.Busiest()) <= limit {
 			made := newSystemUnits(g, clusters)
 			s.units = made.describe()
 			if run = g.run(s, made); few || len(run.Busiest()) <= limit {
+				s.cut, s.thinned = cut, len(clusters) < cut
 				return s
 			}
 		}
@@ -193,23 +269,29 @@ func (g *graph) run(s *sharing, made *systemUnits) *Run {
 
 // likeMost returns the first entry of a system on a runner for which there are the most units.
 func likeMost(entries []job.Entry, units []job.Unit, system string) *job.Entry {
-	counts := map[string]int{}
+	counts, runners := map[string]int{}, make([]string, len(entries))
+	for i := range entries {
+		runners[i] = runnerOf(&entries[i])
+	}
 	for i := range units {
 		seen := map[string]bool{}
 		for _, e := range units[i].For {
-			if runner := runnerOf(&entries[e]); !seen[runner] {
+			if runner := runners[e]; !seen[runner] {
 				seen[runner] = true
 				counts[runner]++
 			}
 		}
 	}
-	var best *job.Entry
+	best := -1
 	for i := range entries {
-		if e := &entries[i]; e.System == system && (best == nil || counts[runnerOf(e)] > counts[runnerOf(best)]) {
-			best = e
+		if e := &entries[i]; e.System == system && (best < 0 || counts[runners[i]] > counts[runners[best]]) {
+			best = i
 		}
 	}
-	return best
+	if best < 0 {
+		return nil
+	}
+	return &entries[best]
 }
 
 // newHelper returns a helper on the runner of an entry.
@@ -222,8 +304,9 @@ func newHelper(n int, like *job.Entry) job.Entry {
 }
 
 // Beat returns the seconds after which each of so many jobs renews its claim, so that all together create
-// no more than 80 keys a minute in the cache, which allows 200.
+// no more than 40 keys a minute in the cache, which allows 200: the fewer, the more units there can be.
+// After three without a renewal others take over, so that a job that dies costs more time in a larger run.
 func Beat(jobs int) int {
-	const least, most = 15, 180
-	return min(max(jobs*60/80, least), most)
+	const least, most = 15, 240
+	return min(max(jobs*60/40, least), most)
 }

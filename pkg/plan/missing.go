@@ -26,11 +26,13 @@ type Missing struct {
 	// Available are the outputs that need no building, of targets and of dependencies of the
 	// missing derivations.
 	Available []string
-	paths     []string         // of derivations, sorted
-	numbers   map[string]int32 // of derivations, by path
-	inputs    [][]int32        // missing dependencies of each
-	order     []int32          // all of them, each after its inputs
-	systems   []string         // of a target that needs each
+	available map[string]string // their derivations, with the system of a target that needs each
+	known     int               // derivations whose durations are known, or that are light
+	paths     []string          // of derivations, sorted
+	numbers   map[string]int32  // of derivations, by path
+	inputs    [][]int32         // missing dependencies of each
+	order     []int32           // all of them, each after its inputs
+	systems   []string          // of a target that needs each
 	// outputs are those of each that targets and other missing derivations need; nil if they cannot
 	// be handed over, see [nix.Derivation].Known.
 	outputs [][]string
@@ -40,60 +42,6 @@ type Missing struct {
 	// number after its last.
 	ends     []int
 	hasTimes bool
-}
-
-// point is the time that counts as one derivation, in seconds: the estimate for one without a
-// known duration.
-const point = 10
-
-// maxPoints is the most points of a derivation: an hour.
-const maxPoints = 360
-
-// maxSeconds is the most seconds of a derivation: no job of GitHub's runs longer than six hours.
-const maxSeconds = 6 * 60 * 60
-
-// Weigh sets the durations of earlier builds of derivations, by system, in seconds; 0 is unknown.
-func (m *Missing) Weigh(took func(drv, system string) float64) {
-	m.hasTimes = false
-	for n, drv := range m.paths {
-		seconds := took(drv, m.systems[n])
-		m.hasTimes = m.hasTimes || seconds > 0
-		m.ends[n] = max(1, int(min(seconds/point+0.5, maxPoints)))
-		switch {
-		case m.light[n]: // a download has the name of many others
-			m.seconds[n] = 0
-		case seconds > 0:
-			m.seconds[n] = min(seconds, maxSeconds)
-		default:
-			m.seconds[n] = point
-		}
-	}
-	m.accumulate()
-}
-
-// Seconds returns the expected duration of a missing derivation, 0 for a trifle.
-func (m *Missing) Seconds(drv string) float64 {
-	if n, ok := m.numbers[drv]; ok {
-		return m.seconds[n]
-	}
-	return 0
-}
-
-// accumulate turns the points of each derivation into ends.
-func (m *Missing) accumulate() {
-	end := 0
-	for n := range m.ends {
-		end += m.ends[n]
-		m.ends[n] = end
-	}
-}
-
-// points returns those of all derivations together.
-func (m *Missing) points() int {
-	if len(m.ends) == 0 {
-		return 0
-	}
-	return m.ends[len(m.ends)-1]
 }
 
 // Count returns the number of missing derivations, 0 for nil.
@@ -112,7 +60,7 @@ func (m *Missing) Count() int {
 // With an error, the result is complete, unless ctx has ended: outputs that could not be queried
 // and derivations that could not be read count as missing.
 func FindMissing(ctx context.Context, targets []job.Target, from Source) (*Missing, error) {
-	w := &walk{from: from, nodes: map[string]*node{}, offered: map[string]bool{}, lists: map[string][]string{}}
+	w := &walk{from: from, foundDrvs: map[string]string{}, nodes: map[string]*node{}, offered: map[string]bool{}, lists: map[string][]string{}}
 	var level []want
 	for i := range targets {
 		if t := &targets[i]; t.State == job.StateBuild {
@@ -133,6 +81,7 @@ func FindMissing(ctx context.Context, targets []job.Target, from Source) (*Missi
 			}
 			if w.available(taken) {
 				w.found = append(w.found, taken.paths()...)
+				w.foundDrvs[n.path] = n.system
 				continue
 			}
 			n.missing, n.light = true, n.drv.Light
@@ -159,8 +108,9 @@ type walk struct {
 	nodes        map[string]*node
 	offered      map[string]bool // by path, of those that were queried
 	found        []string        // offered paths that are needed
-	unanswered   bool            // a query failed
-	asked        int             // number of paths
+	foundDrvs    map[string]string
+	unanswered   bool // a query failed
+	asked        int  // number of paths
 	offeredCount int
 	errs         []error
 	lists        map[string][]string // of outputs, so that each is in memory once
@@ -385,6 +335,7 @@ func (w *walk) missing() *Missing {
 	slices.SortFunc(all, func(a, b *node) int { return strings.Compare(a.path, b.path) })
 	m := &Missing{
 		Available: w.found,
+		available: w.foundDrvs,
 		paths:     make([]string, len(all)),
 		numbers:   make(map[string]int32, len(all)),
 		inputs:    make([][]int32, len(all)),

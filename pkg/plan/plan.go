@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"unicode/utf16"
@@ -53,6 +52,9 @@ type Options struct {
 	Runners    Runners
 	QEMU       QEMU // empty is QEMUAuto
 	MaxEntries int  // 0 is MaxEntries
+	// MaxParallel is how many jobs run at the same time at most; 0 is no limit. A helper that begins when an
+	// entry has ended would do what that entry goes on to do itself, so there are none of these.
+	MaxParallel int
 	// JobsPerSystem is the most entries for the targets of a system and runner that are no
 	// hosts; 0 is 16, of which only those are used that shorten the run.
 	JobsPerSystem int
@@ -76,10 +78,12 @@ type Options struct {
 // it adds to the work of all, which is the start of a runner and the derivations that are then
 // built twice. Little work is not split at all, and no system has more entries than
 // JobsPerSystem. If there would be more entries than MaxEntries, the systems have fewer, and
-// finally hosts share entries too. If durations are known, the longest entries come first,
-// because not all may run at once.
+// finally hosts share entries too. Targets of the same Group are one entry for each system and
+// runner, and a target with a Timeout of its own is one without a Group too. If durations are
+// known, the longest entries come first, because not all may run at once, and those with a
+// higher Priority before them.
 func Entries(targets []job.Target, o Options) ([]job.Entry, error) {
-	hosts, others := groupTargets(targets, o.Runners)
+	hosts, others, whole := groupTargets(targets, o.Runners)
 	most := cmp.Or(o.MaxEntries, MaxEntries)
 	bound := 0
 	for _, g := range hosts {
@@ -89,11 +93,11 @@ func Entries(targets []job.Target, o Options) ([]job.Entry, error) {
 	for i, g := range others {
 		shares[i] = share(g, o.Missing, bound, cmp.Or(o.JobsPerSystem, defaultJobs))
 	}
-	if least := len(hosts) + len(others); least > most {
-		return nil, fmt.Errorf("the plan needs %d entries, one for each system and runner and for hosts of them, but at most %d are allowed (input max_entries; GitHub allows %d jobs in a matrix). Select fewer targets with include, exclude or filter_builds", least, most, MaxEntries)
+	if least := len(hosts) + len(others) + len(whole); least > most {
+		return nil, fmt.Errorf("the plan needs %d entries, one for each system and runner, for hosts of them, and for each group and timeout in meta.nixMatrix, but at most %d are allowed (input max_entries; GitHub allows %d jobs in a matrix). Select fewer targets with include, exclude or filter_builds", least, most, MaxEntries)
 	}
-	packed := pack(hosts, o.Missing, most-len(shares))
-	limitEntries(shares, most-len(packed))
+	packed := pack(hosts, o.Missing, most-len(shares)-len(whole))
+	limitEntries(shares, most-len(packed)-len(whole))
 
 	var entries []job.Entry
 	add := func(name string, numbers []int) error {
@@ -114,12 +118,23 @@ func Entries(targets []job.Target, o Options) ([]job.Entry, error) {
 			}
 		}
 	}
+	for _, m := range whole {
+		numbers := m.numbers()
+		name := groupName(targets, numbers, 0, 1)
+		if m.name != "" {
+			name = m.name + " " + targets[numbers[0]].System
+		}
+		if err := add(name, numbers); err != nil {
+			return nil, err
+		}
+	}
 	if err := makeUnique(entries); err != nil {
 		return nil, err
 	}
 	if !o.Missing.longestFirst(entries) && o.Took != nil {
 		slices.SortStableFunc(entries, func(a, b job.Entry) int { return cmp.Compare(o.Took(&b), o.Took(&a)) })
 	}
+	sortByPriority(entries, targets)
 	return entries, nil
 }
 
@@ -136,76 +151,6 @@ func sameHost(targets []job.Target, numbers []int) bool {
 		}
 	}
 	return first.Kind.IsHost() && !slices.ContainsFunc(numbers, func(n int) bool { return !own[targets[n].DrvPath] })
-}
-
-// A group has the targets that may share entries: those of a system with the same labels of a
-// runner that is named for the target or for a feature that it needs.
-type group struct{ system, runner string }
-
-func (g group) compare(other group) int {
-	return cmp.Or(cmp.Compare(g.system, other.system), cmp.Compare(g.runner, other.runner))
-}
-
-// members are the targets of a group, by derivation; those of a host with several derivations
-// are by the first one.
-type members struct {
-	drvs  []string
-	byDrv [][]int        // the numbers of the targets of each
-	index map[string]int // by derivation or hostKey
-}
-
-func (m *members) add(key, drv string, n int) {
-	i, ok := m.index[key]
-	if !ok {
-		i = len(m.drvs)
-		m.index[key] = i
-		m.drvs, m.byDrv = append(m.drvs, drv), append(m.byDrv, nil)
-	}
-	m.byDrv[i] = append(m.byDrv[i], n)
-}
-
-// groupTargets returns the targets to build by group, in the order of the groups: hosts, with all
-// targets of the same derivations, and all others.
-func groupTargets(targets []job.Target, runners Runners) (hosts, others []*members) {
-	type hostOf struct {
-		group
-		key string
-	}
-	hostDrvs := map[string]hostOf{}
-	host, other := map[group]*members{}, map[group]*members{}
-	of := func(t *job.Target) group { return group{t.System, strings.Join(runners.named(t), ",")} }
-	in := func(groups map[group]*members, g group) *members {
-		if groups[g] == nil {
-			groups[g] = &members{index: map[string]int{}}
-		}
-		return groups[g]
-	}
-	for _, whole := range []bool{true, false} {
-		for n := range targets {
-			t := &targets[n]
-			if t.State != job.StateBuild || t.Kind.IsHost() != whole {
-				continue
-			}
-			h, isHost := hostDrvs[t.DrvPath]
-			switch {
-			case isHost:
-				host[h.group].add(h.key, t.DrvPath, n)
-			case whole:
-				hostDrvs[t.DrvPath] = hostOf{of(t), hostKey(t)}
-				in(host, of(t)).add(hostKey(t), t.DrvPath, n)
-			default:
-				in(other, of(t)).add(t.DrvPath, t.DrvPath, n)
-			}
-		}
-	}
-	sorted := func(groups map[group]*members) []*members {
-		var all []*members
-		for _, g := range slices.SortedFunc(maps.Keys(groups), group.compare) {
-			all = append(all, groups[g])
-		}
-		return all
-	}
-	return sorted(host), sorted(other)
 }
 
 // groupName returns the name of a group: "packages and checks x86_64-linux 1/2".
@@ -257,6 +202,7 @@ func newEntry(name string, targets []job.Target, numbers []int, o Options) (job.
 	for _, n := range numbers {
 		e.Targets = append(e.Targets, ref(targets, n))
 	}
+	e.Timeout = timeout(targets, numbers)
 	known, ok := defaultRunners[e.System]
 	named := o.Runners.named(first)
 	if named == nil {

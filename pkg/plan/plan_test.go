@@ -39,6 +39,21 @@ func node(name string, t job.Target) job.Target {
 	return t
 }
 
+func grouped(name string, t job.Target) job.Target {
+	t.Group = name
+	return t
+}
+
+func within(seconds int, t job.Target) job.Target {
+	t.Timeout = seconds
+	return t
+}
+
+func before(priority int, t job.Target) job.Target {
+	t.Priority = priority
+	return t
+}
+
 func on(system string, t job.Target) job.Target {
 	t.System = system
 	return t
@@ -106,6 +121,46 @@ func TestEntries(t *testing.T) {
 			},
 			[]string{"packages aarch64-linux [1 3]", "packages and checks x86_64-linux [0 2]"},
 		},
+		{
+			"targets of a group share an entry, hosts among them",
+			[]job.Target{
+				grouped("web", host(1, "nixosConfigurations.a")), host(2, "nixosConfigurations.b"), grouped("web", pkg(3, "packages.x86_64-linux.p")),
+				pkg(4, "packages.x86_64-linux.q"), grouped("web", on("aarch64-linux", pkg(5, "packages.aarch64-linux.p"))), grouped("db", pkg(6, "checks.x86_64-linux.p")),
+			},
+			[]string{"nixosConfigurations.b [1]", "packages.x86_64-linux.q [3]", "web aarch64-linux [4]", "db x86_64-linux [5]", "web x86_64-linux [0 2]"},
+		},
+		{
+			"the first group of a derivation counts, and a host has one group",
+			[]job.Target{
+				pkg(1, "packages.x86_64-linux.p"), grouped("x", pkg(1, "packages.x86_64-linux.q")), grouped("y", pkg(1, "packages.x86_64-linux.r")),
+				node("nodes.a", host(2, "nodes.a")), grouped("z", node("nodes.a", host(3, "nodes.a.home"))),
+			},
+			[]string{"x x86_64-linux [0 1 2]", "z x86_64-linux [3 4]"},
+		},
+		{
+			"a target with a timeout shares no entry but that of its group",
+			[]job.Target{
+				within(60, pkg(1, "packages.x86_64-linux.p")), pkg(2, "packages.x86_64-linux.q"), pkg(3, "packages.x86_64-linux.r"), pkg(1, "packages.x86_64-linux.same"),
+				within(60, grouped("g", pkg(4, "checks.x86_64-linux.a"))), within(30, grouped("g", pkg(5, "checks.x86_64-linux.b"))), within(90, host(6, "nixosConfigurations.a")),
+			},
+			[]string{"nixosConfigurations.a [6] 90s", "packages x86_64-linux [1 2]", "packages x86_64-linux (2) [0 3] 60s", "g x86_64-linux [4 5] 90s"},
+		},
+		{
+			"an entry has no timeout if a target has none, and none that is too long",
+			[]job.Target{
+				within(60, grouped("g", pkg(1, "checks.x86_64-linux.a"))), grouped("g", pkg(2, "checks.x86_64-linux.b")),
+				within(job.MaxTimeout, grouped("h", pkg(3, "checks.x86_64-linux.c"))), within(1, grouped("h", pkg(4, "checks.x86_64-linux.d"))),
+			},
+			[]string{"g x86_64-linux [0 1]", "h x86_64-linux [2 3] 604800s"},
+		},
+		{
+			"a higher priority comes first",
+			[]job.Target{
+				before(-1, host(1, "nixosConfigurations.a")), host(2, "nixosConfigurations.b"), before(5, host(3, "nixosConfigurations.c")),
+				pkg(4, "packages.x86_64-linux.p"), before(3, pkg(5, "packages.x86_64-linux.q")),
+			},
+			[]string{"nixosConfigurations.c [2]", "packages x86_64-linux [3 4]", "nixosConfigurations.b [1]", "nixosConfigurations.a [0]"},
+		},
 	} {
 		t.Run(test.what, func(t *testing.T) {
 			var got []string
@@ -115,7 +170,11 @@ func TestEntries(t *testing.T) {
 				for _, r := range e.Targets {
 					numbers = append(numbers, r.N)
 				}
-				got = append(got, fmt.Sprint(e.Name, " ", numbers))
+				line := fmt.Sprint(e.Name, " ", numbers)
+				if e.Timeout > 0 {
+					line += fmt.Sprint(" ", e.Timeout, "s")
+				}
+				got = append(got, line)
 				if ids[e.ID] || job.CheckID(e.ID) != nil {
 					t.Errorf("%s has the id %q", e.Name, e.ID)
 				}

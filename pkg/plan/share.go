@@ -70,7 +70,7 @@ func (s *shared) parts() [][]int {
 	for _, part := range parts {
 		slices.Sort(part)
 	}
-	slices.SortFunc(parts, slices.Compare)
+	slices.SortStableFunc(parts, slices.Compare)
 	return parts
 }
 
@@ -99,7 +99,7 @@ func pack(groups []*members, missing *Missing, most int) [][]int {
 		for _, g := range groups {
 			parts = append(parts, g.byDrv...)
 		}
-		slices.SortFunc(parts, slices.Compare)
+		slices.SortStableFunc(parts, slices.Compare)
 		return parts
 	}
 	closures := make([][]set, len(groups))
@@ -122,7 +122,7 @@ func pack(groups []*members, missing *Missing, most int) [][]int {
 	for i, g := range groups {
 		parts = append(parts, numbersOf(divide(closures[i], counts[i]).groups, g.byDrv)...)
 	}
-	slices.SortFunc(parts, slices.Compare)
+	slices.SortStableFunc(parts, slices.Compare)
 	return parts
 }
 

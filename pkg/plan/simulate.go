@@ -2,8 +2,6 @@ package plan
 
 import (
 	"cmp"
-	"container/heap"
-	"math"
 	"slices"
 	"strings"
 
@@ -20,7 +18,11 @@ type Costs struct {
 }
 
 // ExpectedCosts are those of GitHub's runners and cache, about.
-var ExpectedCosts = Costs{Start: 40, Claim: 0.5, Give: 2, Notice: 4, Take: 1.5}
+var ExpectedCosts = Costs{Start: 40, Claim: 0.5, Give: 1, Notice: 1.5, Take: 1}
+
+// inlineSeconds is the longest time of a unit whose outputs are small enough for the document of the
+// hand-over, about: a package that takes a minute has some megabytes.
+const inlineSeconds = 90
 
 // A Rest is what an entry builds itself and no unit has, in seconds: that which needs no unit, and
 // that which needs some.
@@ -73,11 +75,12 @@ func (g *graph) restsBeside(in []bool) []Rest {
 
 // A Run is what a simulation says about the jobs of a run. Times are in seconds.
 type Run struct {
-	Makespan float64 // until the last entry is finished
-	Worked   float64 // of all jobs, to build
-	Waited   float64 // of all jobs, with nothing to do
-	Billed   float64 // of all jobs, from begin to end
-	Takes    []int   // how often each unit is fetched
+	Makespan float64   // until the last entry is finished
+	Worked   float64   // of all jobs, to build
+	Waited   float64   // of all jobs, with nothing to do
+	Billed   float64   // of all jobs, from begin to end
+	Jobs     []float64 // likewise, of each entry's
+	Takes    []int     // how often each unit is fetched
 	Created  []Creation
 }
 
@@ -89,7 +92,7 @@ type Creation struct {
 
 // Busiest returns the creations of the busiest minute.
 func (r *Run) Busiest() []Creation {
-	slices.SortFunc(r.Created, func(a, b Creation) int { return cmp.Or(cmp.Compare(a.Time, b.Time), cmp.Compare(a.Unit, b.Unit)) })
+	slices.SortStableFunc(r.Created, func(a, b Creation) int { return cmp.Or(cmp.Compare(a.Time, b.Time), cmp.Compare(a.Unit, b.Unit)) })
 	var busiest []Creation
 	first := 0
 	for last := range r.Created {
@@ -105,22 +108,22 @@ func (r *Run) Busiest() []Creation {
 
 // Simulate runs the jobs of entries and helpers, in their order and at most atOnce at the same time
 // (0 is all), on the units of a Plan: an idle job takes the units that are done and that it needs,
-// claims the ready one with the longest tail, else builds its rest, else waits. Nothing fails. beat
-// is Plan.Beat.
+// claims the ready one with the longest tail that it needs, else builds its rest, else waits. When its targets
+// are done it claims what others need, as helpers do, as long as something is ready. Nothing fails. beat is Plan.Beat.
 func Simulate(entries []job.Entry, units []job.Unit, rests []Rest, costs Costs, atOnce, beat int) *Run {
 	s := &simulation{
 		units: units, costs: costs, beat: float64(beat), workers: make([]worker, len(entries)), waits: make([]int, len(units)),
 		dependants: make([][]int, len(units)), teams: make([][]*team, len(units)), done: make([]bool, len(units)), claimed: make([]bool, len(units)),
-		run: &Run{Takes: make([]int, len(units))},
+		run: &Run{Takes: make([]int, len(units)), Jobs: make([]float64, len(entries))},
 	}
 	teams := map[string]*team{}
 	for i := range entries {
 		key := runnerOf(&entries[i])
 		if teams[key] == nil {
-			teams[key] = &team{units: units}
+			teams[key] = &team{}
 		}
 		w := &s.workers[i]
-		*w = worker{team: teams[key], helper: entries[i].Helper, needs: newSet(len(units)), has: newSet(len(units))}
+		*w = worker{team: teams[key], helper: entries[i].Helper, limited: entries[i].Timeout > 0, needs: newSet(len(units)), has: newSet(len(units))}
 		if i < len(rests) {
 			w.rest = rests[i]
 		}
@@ -154,10 +157,13 @@ func Simulate(entries []job.Entry, units []job.Unit, rests []Rest, costs Costs, 
 		s.start(0)
 	}
 	for len(s.events) > 0 {
-		next := heap.Pop(&s.events).(event) //nolint:forcetypeassert // there is nothing else
-		if next.unit >= 0 {
+		next := s.events.pop()
+		switch {
+		case next.unit >= 0:
 			s.end(next.unit, next.time)
-		} else {
+		case next.unit == leave:
+			s.leave(next.worker, next.time)
+		default:
 			s.idle(next.worker, next.time)
 		}
 	}
@@ -173,29 +179,27 @@ func runnerOf(e *job.Entry) string {
 	return e.System + " " + strings.Join(e.Runner, ",") + emulated
 }
 
-// A team are the jobs on equal runners, with the ready units that they can build, by their tails.
+// A team are the jobs on equal runners.
 type team struct {
-	units []job.Unit
-	ready []int
-	open  int // units that nobody has claimed
+	ready heap[readyUnit] // that they can build
+	open  int             // units that nobody has claimed
 }
 
-func (t *team) Len() int { return len(t.ready) }
-func (t *team) Less(i, j int) bool {
-	a, b := t.ready[i], t.ready[j]
-	return cmp.Or(cmp.Compare(t.units[b].Tail, t.units[a].Tail), cmp.Compare(a, b)) < 0
+// A readyUnit can be claimed. The one with the longest tail comes first.
+type readyUnit struct {
+	tail float64
+	unit int
 }
-func (t *team) Swap(i, j int) { t.ready[i], t.ready[j] = t.ready[j], t.ready[i] }
-func (t *team) Push(x any)    { t.ready = append(t.ready, x.(int)) } //nolint:forcetypeassert // there is nothing else
-func (t *team) Pop() any {
-	last := t.ready[len(t.ready)-1]
-	t.ready = t.ready[:len(t.ready)-1]
-	return last
+
+func (a readyUnit) before(b readyUnit) bool {
+	return a.tail > b.tail || a.tail == b.tail && a.unit < b.unit
 }
 
 type worker struct {
 	team     *team
+	own      heap[readyUnit] // that it needs
 	helper   bool
+	limited  bool // it helps nobody
 	rest     Rest
 	needs    set
 	missing  int // units that it needs and does not have
@@ -203,6 +207,7 @@ type worker struct {
 	seen     int     // of the units that are done
 	begun    float64 // the time
 	waits    float64 // since then
+	leaves   float64 // the time, unless it gets something to do before
 	finished bool
 }
 
@@ -218,15 +223,19 @@ type simulation struct {
 	claimed    []bool
 	done       []bool
 	finished   []int // the units that are done, in this order
-	events     events
+	events     heap[event]
 	parked     []int // workers that wait
 	run        *Run
 }
 
 // ready lets teams have a unit.
 func (s *simulation) ready(unit int) {
+	is := readyUnit{s.units[unit].Tail, unit}
 	for _, t := range s.teams[unit] {
-		heap.Push(t, unit)
+		t.ready.push(is)
+	}
+	for _, e := range s.units[unit].For {
+		s.workers[e].own.push(is)
 	}
 }
 
@@ -243,7 +252,7 @@ func (s *simulation) start(now float64) {
 
 // at has a worker be idle at a time.
 func (s *simulation) at(time float64, worker int) {
-	heap.Push(&s.events, event{time: time, worker: worker, unit: -1})
+	s.events.push(event{time: time, worker: worker, unit: -1})
 }
 
 // end notes that a unit is done, which those who wait see.
@@ -270,7 +279,12 @@ func (s *simulation) idle(number int, now float64) {
 			now += s.take(w, unit)
 		}
 	}
-	if unit, ok := s.claim(w.team); ok {
+	from := &w.own
+	if w.helper || w.finished && !w.limited {
+		from = &w.team.ready
+	}
+	if unit, ok := s.claim(from); ok {
+		w.leaves = 0
 		s.at(s.build(w, unit, now), number)
 		return
 	}
@@ -288,19 +302,56 @@ func (s *simulation) idle(number int, now float64) {
 		s.at(now, number)
 		return
 	}
-	if !w.finished && !w.helper || w.team.open > 0 {
-		w.waits = now
-		s.parked = append(s.parked, number)
+	if !w.finished && !w.helper {
+		s.park(number, now)
 		return
 	}
-	s.run.Billed += now - w.begun
+	if w.leaves == 0 {
+		w.leaves = now + patience(w.helper)
+	}
+	if w.team.open > 0 && now < w.leaves {
+		s.park(number, now)
+		s.events.push(event{time: w.leaves, worker: number, unit: leave})
+		return
+	}
+	s.leaves(number, now)
+}
+
+// leaves notes that a job ends, after which the next one begins.
+func (s *simulation) leaves(number int, now float64) {
+	s.run.Jobs[number] = now - s.workers[number].begun
+	s.run.Billed += s.run.Jobs[number]
 	s.start(now)
 }
 
+// patience returns how long a job waits for a unit of others, in seconds; see package claim.
+func patience(helper bool) float64 {
+	if helper {
+		return 300
+	}
+	return 0
+}
+
+// park has a worker wait for the end of a unit.
+func (s *simulation) park(number int, now float64) {
+	s.workers[number].waits = now
+	s.parked = append(s.parked, number)
+}
+
+// leave ends a worker that has nothing to do and has waited long enough.
+func (s *simulation) leave(number int, now float64) {
+	w := &s.workers[number]
+	if i := slices.Index(s.parked, number); i >= 0 && w.leaves == now {
+		s.parked = slices.Delete(s.parked, i, i+1)
+		s.run.Waited += now - w.waits
+		s.leaves(number, now)
+	}
+}
+
 // claim returns the ready unit with the longest tail. ok is false if there is none.
-func (s *simulation) claim(t *team) (unit int, ok bool) {
-	for len(t.ready) > 0 {
-		unit := heap.Pop(t).(int) //nolint:forcetypeassert // there is nothing else
+func (s *simulation) claim(from *heap[readyUnit]) (unit int, ok bool) {
+	for len(*from) > 0 {
+		unit := from.pop().unit
 		if !s.claimed[unit] {
 			s.claimed[unit] = true
 			for _, t := range s.teams[unit] {
@@ -326,11 +377,13 @@ func (s *simulation) build(w *worker, unit int, now float64) float64 {
 		s.create(unit, beat)
 	}
 	now += u.Seconds + s.costs.Give
-	s.create(unit, now) // the pack
-	s.create(unit, now) // that it is done
+	s.create(unit, now) // that it is done, with a small pack
+	if u.Seconds > inlineSeconds {
+		s.create(unit, now) // the pack
+	}
 	s.run.Worked += u.Seconds
 	s.get(w, unit)
-	heap.Push(&s.events, event{time: now, worker: -1, unit: unit})
+	s.events.push(event{time: now, worker: -1, unit: unit})
 	return now
 }
 
@@ -352,55 +405,18 @@ func (s *simulation) get(w *worker, unit int) {
 	}
 }
 
-// An event is the end of a unit, or a worker that is idle; the other is -1.
+// An event is the end of a unit, or a worker that is idle, for which the unit is -1, or leaves.
 type event struct {
 	time         float64
 	worker, unit int
 }
 
-type events []event
+// leave is the unit of the event that a worker leaves.
+const leave = -2
 
-func (e events) Len() int { return len(e) }
-func (e events) Less(i, j int) bool {
-	a, b := e[i], e[j]
-	return cmp.Or(cmp.Compare(a.time, b.time), cmp.Compare(a.worker, b.worker), cmp.Compare(a.unit, b.unit)) < 0
-}
-func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
-func (e *events) Push(x any)   { *e = append(*e, x.(event)) } //nolint:forcetypeassert // there is nothing else
-func (e *events) Pop() any {
-	last := (*e)[len(*e)-1]
-	*e = (*e)[:len(*e)-1]
-	return last
-}
-
-// Bound returns what no number of jobs, and not so many, can be faster than: the longest way
-// through the graph, and the work shared evenly, without the start of a runner.
-func (m *Missing) Bound(jobs int) float64 {
-	path, work := m.Path()
-	return math.Max(path, work/float64(max(1, jobs)))
-}
-
-// Path returns the length of the longest way through the graph, and the work of all derivations
-// once, in seconds.
-func (m *Missing) Path() (path, work float64) {
-	if m == nil {
-		return 0, 0
+func (a event) before(b event) bool {
+	if a.time != b.time {
+		return a.time < b.time
 	}
-	for n, end := range m.earliest() {
-		path = max(path, end)
-		work += m.seconds[n]
-	}
-	return path, work
-}
-
-// earliest returns when each derivation ends at the earliest, in seconds.
-func (m *Missing) earliest() []float64 {
-	ends := make([]float64, len(m.paths))
-	for _, n := range m.order {
-		for _, input := range m.inputs[n] {
-			ends[n] = max(ends[n], ends[input])
-		}
-		ends[n] += m.seconds[n]
-	}
-	return ends
+	return cmp.Or(cmp.Compare(a.worker, b.worker), cmp.Compare(a.unit, b.unit)) < 0
 }

@@ -11,8 +11,8 @@ import (
 
 // UnitOptions say how to cut units.
 type UnitOptions struct {
-	// Helpers is the number of helpers of each system. With some, large parts that only one entry
-	// needs are cut too.
+	// Helpers is the number of helpers of each system. With some, parts that only one entry needs are
+	// cut too.
 	Helpers int
 	// Most is the most units of a system, 0 for no other limit than that of the time to cut them.
 	Most int
@@ -39,7 +39,7 @@ func (m *Missing) Units(entries []job.Entry, o UnitOptions) []job.Unit {
 	}
 	var all []job.Unit
 	for _, system := range g.entrySystems {
-		clusters := g.cut(system, g.jobs(system)+o.Helpers, o.Helpers > 0)
+		clusters := g.cut(system, manner{g.jobs(system) + o.Helpers, o.Helpers > 0, 1})
 		all = appendUnits(all, newSystemUnits(g, best(clusters, most)).describe())
 	}
 	return all
@@ -123,8 +123,12 @@ func (s *systemUnits) absorb() *systemUnits {
 
 // mayJoin reports whether the unit may have a derivation of nobody.
 func (s *systemUnits) mayJoin(n int32, unit int) bool {
-	return s.of[n] < 0 && unit >= 0 && s.whole[n] && s.class[n] == s.class[s.first[unit]]
+	return s.of[n] < 0 && unit >= 0 && s.whole[n] && !s.isLast(n) && s.class[n] == s.class[s.first[unit]]
 }
+
+// isLast reports whether a derivation is all that its only entry still has to build, when everything else is
+// built. No other job builds it, since nothing would be gained.
+func (g *graph) isLast(n int32) bool { return g.last[n] && !g.shared[g.class[n]] }
 
 func (s *systemUnits) join(n int32, unit int) {
 	s.of[n] = int16(unit) //nolint:gosec // at most maxUnits

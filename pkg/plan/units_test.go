@@ -131,41 +131,89 @@ func TestUnitsSize(t *testing.T) {
 	}
 }
 
+// Parts that only one entry needs are built once too, however light: with helpers, all are in units.
+func TestUnitsOfLight(t *testing.T) {
+	const layers, width = 5, 40
+	g, seconds := graph{"host": nil}, map[string]float64{}
+	name := func(layer, i int) string { return fmt.Sprintf("layer%dpart%d", layer, i%width) }
+	for layer := range layers {
+		for i := range width {
+			part := name(layer, i)
+			g["host"], seconds[part] = append(g["host"], part), float64(1+(layer+i)%4)
+			if g[part] = nil; layer > 0 {
+				g[part] = []string{name(layer-1, i), name(layer-1, i+1)}
+			}
+		}
+	}
+	_, units, _ := g.share(t, seconds, []job.Target{build(job.NixOS, "host")}, plan.Options{Helpers: 7})
+	in := map[string]bool{}
+	for _, u := range units {
+		for _, drv := range u.Drvs {
+			in[drvName(drv)] = true
+		}
+	}
+	for part := range seconds {
+		if !in[part] {
+			t.Errorf("%s is in no unit", part)
+		}
+	}
+}
+
+// randomFleet returns random targets with their entries, what they need, and how long some of it takes.
+func randomFleet(t *testing.T, random *rand.Rand) (g graph, seconds map[string]float64, targets []job.Target, entries []job.Entry) {
+	t.Helper()
+	g, seconds = randomGraph(random), map[string]float64{}
+	for name := range g {
+		if random.IntN(3) > 0 {
+			seconds[name] = float64(random.IntN(40))
+		}
+	}
+	for i := range 2 + random.IntN(8) {
+		target := build([]job.Kind{job.NixOS, job.Package}[random.IntN(2)], fmt.Sprint("n", i))
+		target.System = []string{"x86_64-linux", "x86_64-linux", "x86_64-linux", "aarch64-linux"}[random.IntN(4)]
+		targets = append(targets, target)
+	}
+	entries, err := plan.Entries(targets, plan.Options{JobsPerSystem: 1 + random.IntN(4)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g, seconds, targets, entries
+}
+
+// checkParses fails if the Plan is not one that a job would read.
+func checkParses(t *testing.T, seed uint64, p *job.Plan) {
+	t.Helper()
+	data, err := p.Marshal()
+	if err == nil {
+		_, err = job.ParsePlan(data)
+	}
+	if err != nil {
+		t.Fatalf("seed %d: %v", seed, err)
+	}
+}
+
 // Units hold what they promise, on random graphs.
 func TestUnitsOfAny(t *testing.T) {
 	for seed := range uint64(300) {
 		random := rand.New(rand.NewPCG(seed, 0))
-		g := randomGraph(random)
-		seconds := map[string]float64{}
-		for name := range g {
-			if random.IntN(3) > 0 {
-				seconds[name] = float64(random.IntN(40))
-			}
-		}
-		var targets []job.Target
-		for i := range 2 + random.IntN(8) {
-			target := build([]job.Kind{job.NixOS, job.Package}[random.IntN(2)], fmt.Sprint("n", i))
-			target.System = []string{"x86_64-linux", "x86_64-linux", "x86_64-linux", "aarch64-linux"}[random.IntN(4)]
-			targets = append(targets, target)
-		}
-		entries, err := plan.Entries(targets, plan.Options{JobsPerSystem: 1 + random.IntN(4)})
-		if err != nil {
-			t.Fatal(err)
-		}
+		g, seconds, targets, entries := randomFleet(t, random)
 		o := plan.UnitOptions{Helpers: random.IntN(3), Most: []int{0, 0, 3, 64}[random.IntN(4)]}
 		units := g.missingOf(t, targets, seconds).Units(entries, o)
 		if diff := cmp.Diff(units, g.missingOf(t, targets, seconds).Units(entries, o)); diff != "" {
 			t.Fatalf("seed %d: not the same again: %s", seed, diff)
 		}
 		p := &job.Plan{Version: job.Version, ID: "test", Targets: targets, Entries: entries, Units: units, Beat: 60}
-		data, err := p.Marshal()
-		if err == nil {
-			_, err = job.ParsePlan(data)
+		checkParses(t, seed, p)
+		checkUnits(t, fmt.Sprint("seed ", seed), g, seconds, p, o, 10)
+
+		// So do those that are chosen by simulation, with private ones where they pay.
+		shared := plan.Options{Missing: g.missingOf(t, targets, seconds), Helpers: []int{0, 0, 1, plan.HelpersAuto}[random.IntN(4)]}
+		p.Units, _ = plan.Share(entries, shared)
+		if again, _ := plan.Share(entries, shared); cmp.Diff(p.Units, again) != "" {
+			t.Fatalf("seed %d: not the same again: %s", seed, cmp.Diff(p.Units, again))
 		}
-		if err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
-		}
-		checkUnits(t, fmt.Sprint("seed ", seed), g, seconds, p, o)
+		checkParses(t, seed, p)
+		checkUnits(t, fmt.Sprint("seed ", seed, ", shared"), g, seconds, p, plan.UnitOptions{Helpers: 1}, 10)
 		if t.Failed() {
 			return
 		}
@@ -219,7 +267,8 @@ func (g graph) below(all map[string]bool, name string) {
 	}
 }
 
-func checkUnits(t *testing.T, what string, g graph, seconds map[string]float64, p *job.Plan, o plan.UnitOptions) {
+// checkUnits fails unless the units of a plan hold what Missing.Units promises. least is the least time of one.
+func checkUnits(t *testing.T, what string, g graph, seconds map[string]float64, p *job.Plan, o plan.UnitOptions, least float64) {
 	t.Helper()
 	needers := map[string][]int{}
 	target := map[string]bool{}
@@ -310,8 +359,11 @@ func checkUnits(t *testing.T, what string, g graph, seconds map[string]float64, 
 		if got := slices.Sorted(maps.Keys(after)); !slices.Equal(got, u.After) {
 			t.Errorf("%s: unit %d is after %d, want %d", what, n, u.After, got)
 		}
-		if sum != u.Seconds || sum < 10 {
+		if sum != u.Seconds {
 			t.Errorf("%s: unit %d takes %v s, want %v", what, n, u.Seconds, sum)
+		}
+		if private := len(u.For) == 1; sum < least && !private || sum < min(least, 1) {
+			t.Errorf("%s: unit %d takes only %v s", what, n, sum)
 		}
 		for _, before := range u.After {
 			if b := p.Units[before]; b.Tail < b.Seconds+u.Tail || before >= n {
@@ -320,6 +372,16 @@ func checkUnits(t *testing.T, what string, g graph, seconds map[string]float64, 
 		}
 		if len(u.For) < 2 && o.Helpers == 0 {
 			t.Errorf("%s: unit %d is for %d alone", what, n, u.For)
+		}
+		// The only target of its entry is built there, unless something else waits for it.
+		if len(u.For) == 1 && len(p.Entries[u.For[0]].Targets) == 1 {
+			only := drvName(p.Entries[u.For[0]].Targets[0].DrvPath)
+			waits := slices.ContainsFunc(slices.Collect(maps.Keys(g)), func(name string) bool {
+				return len(needers[name]) > 0 && slices.Contains(g.inputs(name), only)
+			})
+			if unit, ok := unitOf[only]; ok && unit == n && !waits {
+				t.Errorf("%s: unit %d has %s, for which only its own entry waits", what, n, only)
+			}
 		}
 		for _, e := range u.For {
 			if p.Entries[e].System != u.System {

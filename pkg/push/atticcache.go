@@ -47,7 +47,7 @@ func (a *atticCache) dial(ctx context.Context, d *Destination, secrets Secrets) 
 	if err != nil {
 		return err
 	}
-	if err := cmp.Or(valid.Substituter(c.Substituter()), valid.Key(c.PublicKey())); err != nil {
+	if err := cmp.Or(valid.Substituter(c.Substituter()), valid.PublicKey(c.PublicKey())); err != nil {
 		return fmt.Errorf("the server's configuration: %w", err)
 	}
 	d.Substituter, d.PublicKeys, d.Public = c.Substituter(), []string{c.PublicKey()}, c.Public()
@@ -57,11 +57,11 @@ func (a *atticCache) dial(ctx context.Context, d *Destination, secrets Secrets) 
 func (*atticCache) token(secrets Secrets) string { return secrets.AtticToken }
 func (*atticCache) program() string              { return "" }
 
-func (*atticCache) lacks(secrets Secrets) string {
+func (*atticCache) lacks(secrets Secrets) *LackError {
 	if secrets.AtticToken == "" {
-		return "ATTIC_TOKEN (input attic_token)"
+		return &LackError{What: "ATTIC_TOKEN (input attic_token)"}
 	}
-	return ""
+	return nil
 }
 
 func (a *atticCache) open(ctx context.Context, token string) (*attic.Cache, error) {

@@ -55,7 +55,7 @@ func (c *cachixCache) dial(ctx context.Context, d *Destination, secrets Secrets)
 	if err != nil {
 		return err
 	}
-	if err := valid.All(valid.Key, keys...); err != nil {
+	if err := valid.All(valid.PublicKey, keys...); err != nil {
 		return fmt.Errorf("the keys of %s: %w", d.Name, err)
 	}
 	d.PublicKeys, d.Public = keys, c.public
@@ -65,11 +65,11 @@ func (c *cachixCache) dial(ctx context.Context, d *Destination, secrets Secrets)
 func (*cachixCache) token(secrets Secrets) string { return secrets.CachixToken }
 func (*cachixCache) program() string              { return "cachix" }
 
-func (*cachixCache) lacks(secrets Secrets) string {
+func (*cachixCache) lacks(secrets Secrets) *LackError {
 	if secrets.CachixToken == "" && secrets.CachixKey == "" && !cachixConfigured() {
-		return "CACHIX_AUTH_TOKEN (input cachix_auth_token) or CACHIX_SIGNING_KEY (input cachix_signing_key)"
+		return &LackError{What: "CACHIX_AUTH_TOKEN (input cachix_auth_token) or CACHIX_SIGNING_KEY (input cachix_signing_key)"}
 	}
-	return ""
+	return nil
 }
 
 func (c *cachixCache) push(ctx context.Context, n Nix, paths []string, _ Secrets) (nix.Traffic, error) {
@@ -107,7 +107,11 @@ func (c *cachixCache) ask(ctx context.Context, token string) ([]string, error) {
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		err := fmt.Errorf("the server answers %s. Check the name, and whether the token is for this cache", response.Status)
+		next := "Check the name, and whether the token is for this cache"
+		if token == "" {
+			next = "Check the name, and set CACHIX_AUTH_TOKEN (input cachix_auth_token) if the cache is private"
+		}
+		err := fmt.Errorf("the server answers %s. %s", response.Status, next)
 		if token == "" && cachixConfigured() {
 			return nil, err // its program has a token
 		}
@@ -123,6 +127,10 @@ func (c *cachixCache) ask(ctx context.Context, token string) ([]string, error) {
 	}
 	if len(cache.PublicSigningKeys) == 0 {
 		return nil, errors.New("it has none")
+	}
+	const most = 20
+	if n := len(cache.PublicSigningKeys); n > most {
+		return nil, fmt.Errorf("it has %d, more than %d", n, most)
 	}
 	c.public = cache.Public
 	return cache.PublicSigningKeys, nil

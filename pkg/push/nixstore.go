@@ -15,8 +15,11 @@ import (
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
-// nixStore is the address of a store that `nix copy --to` can write to.
-type nixStore string
+// nixStore is a store that `nix copy --to` can write to.
+type nixStore struct {
+	address string
+	role    *awsRole // for s3
+}
 
 // schemes are those of such stores.
 var schemes = map[string]bool{
@@ -37,7 +40,7 @@ func parseStore(address string) (Destination, error) {
 	if err := valid.Substituter(address); err != nil {
 		return Destination{}, err
 	}
-	return Destination{Name: name, Substituter: address, kind: nixStore(address)}, nil
+	return Destination{Name: name, Substituter: address, kind: nixStore{address, &awsRole{}}}, nil
 }
 
 func (s nixStore) dial(ctx context.Context, d *Destination, secrets Secrets) error {
@@ -45,12 +48,12 @@ func (s nixStore) dial(ctx context.Context, d *Destination, secrets Secrets) err
 		d.PublicKeys = []string{secrets.PublicKey}
 	}
 	if s.is("http") {
-		return askHTTP(ctx, string(s), secrets.Netrc)
+		return askHTTP(ctx, s.address, secrets.Netrc)
 	}
 	return nil
 }
 
-func (s nixStore) is(prefix string) bool { return strings.HasPrefix(string(s), prefix) }
+func (s nixStore) is(prefix string) bool { return strings.HasPrefix(s.address, prefix) }
 
 func (nixStore) token(Secrets) string { return "" }
 func (nixStore) program() string      { return "" }
@@ -59,46 +62,56 @@ func (s nixStore) push(ctx context.Context, n Nix, paths []string, secrets Secre
 	if s.is("ssh:") {
 		paths = outputs(paths)
 	}
-	return n.Copy(ctx, s.target(secrets), paths)
+	var env []string
+	if s.is("s3:") && secrets.roleOf() != "" {
+		var err error
+		if env, err = s.role.variables(ctx, &secrets); err != nil {
+			return nix.Traffic{}, err
+		}
+	}
+	return n.Copy(ctx, s.target(secrets), paths, env...)
 }
 
-func (s nixStore) lacks(secrets Secrets) string {
+func (s nixStore) lacks(secrets Secrets) *LackError {
 	switch {
 	case s.is("s3:"):
 		return secrets.lacksAWS()
 	case s.is("ssh") && secrets.Bare && !secrets.SSHKey && os.Getenv("SSH_AUTH_SOCK") == "":
-		return "an ssh key (input ssh_key)"
+		return &LackError{What: "an ssh key (input ssh_key)"}
 	}
-	return ""
+	return nil
 }
 
 // lacksAWS names a variable of AWS that the input env sets to an empty text, or the usual one
 // if there is none and the machine has no other credentials.
-func (s *Secrets) lacksAWS() string {
+func (s *Secrets) lacksAWS() *LackError {
+	if s.roleOf() != "" {
+		return s.lacksRole()
+	}
 	for _, variable := range slices.Concat(s.Env, os.Environ()) {
 		name, value, _ := strings.Cut(variable, "=")
 		switch {
 		case !strings.HasPrefix(name, "AWS_"):
 		case value == "" && slices.Contains(s.Env, variable):
-			return name + " (input env)"
+			return &LackError{What: name + " (input env)"}
 		case name != "AWS_REGION" && name != "AWS_DEFAULT_REGION":
-			return ""
+			return nil
 		}
 	}
 	if home, err := os.UserHomeDir(); err == nil {
 		if _, err := os.Stat(filepath.Join(home, ".aws")); err == nil {
-			return ""
+			return nil
 		}
 	}
 	if !s.Bare {
-		return "" // the machine may have a role
+		return nil // the machine may have a role
 	}
-	return "AWS_ACCESS_KEY_ID (input env)"
+	return &LackError{What: "AWS_ACCESS_KEY_ID (input env)"}
 }
 
 // target returns the address for nix copy.
 func (s nixStore) target(secrets Secrets) string {
-	address := string(s)
+	address := s.address
 	if !nix.IsBinaryCache(address) {
 		return address
 	}

@@ -19,7 +19,7 @@ import (
 
 // Nix is what pushing needs of Nix.
 type Nix interface {
-	Copy(ctx context.Context, destination string, paths []string) (nix.Traffic, error)
+	Copy(ctx context.Context, destination string, paths []string, env ...string) (nix.Traffic, error)
 	Cachix(ctx context.Context, name string, paths []string) error
 	Closure(ctx context.Context, paths ...string) (map[string]nix.PathInfo, error)
 	NAR(ctx context.Context, path string) (io.ReadCloser, error)
@@ -40,20 +40,43 @@ type Secrets struct {
 	// Bare says that the machine has nothing of its own, as GitHub's runners: a secret that is
 	// not among these does not exist.
 	Bare bool
+	// IDToken returns a token by which this job proves its identity to the server that calls itself
+	// by an audience. It is nil if the job may not.
+	IDToken func(ctx context.Context, audience string) (string, error)
+	// Issuer is the address that these tokens name as theirs.
+	Issuer string
+	// Mask keeps a text out of the log of a job; nil where there is none.
+	Mask func(secret string)
+	// IDTokenLater says that the job that pushes is another one, which may have such tokens where
+	// this one has none.
+	IDTokenLater bool
+}
+
+// identified reports whether the job that pushes can prove its identity, as far as is known.
+func (s *Secrets) identified() bool { return s.IDToken != nil || s.IDTokenLater }
+
+// variable returns the value of a variable of Env, or else of this process.
+func (s *Secrets) variable(name string) string {
+	for _, variable := range slices.Backward(s.Env) {
+		if value, ok := strings.CutPrefix(variable, name+"="); ok {
+			return value
+		}
+	}
+	return os.Getenv(name)
 }
 
 // A Destination is a binary cache to push to.
 type Destination struct {
 	// Name is for people, without credentials.
 	Name string
-	// Substituter is the address to read pushed paths from. Of an Attic cache, it is known
-	// after Dial.
+	// Substituter is the address to read pushed paths from. Of an Attic and a niks3 cache, it is
+	// known after Dial.
 	Substituter string
 	// PublicKeys are the keys that sign paths from there, as far as they are known, which they
 	// are after Dial.
 	PublicKeys []string
 	// Public reports whether anybody can read it, as far as that is known, which it is after Dial
-	// of an Attic or Cachix cache.
+	// of an Attic, Cachix or niks3 cache.
 	Public bool
 
 	kind kind
@@ -66,8 +89,8 @@ type kind interface {
 	dial(ctx context.Context, d *Destination, secrets Secrets) error
 	// push sends the closures of paths, as Destination.Push does.
 	push(ctx context.Context, n Nix, paths []string, secrets Secrets) (nix.Traffic, error)
-	// lacks names the secret without which nothing can be pushed, as Destination.Lacks does.
-	lacks(secrets Secrets) string
+	// lacks returns what Destination.Lacks does.
+	lacks(secrets Secrets) *LackError
 	// token returns the token that reading takes too, or an empty text.
 	token(secrets Secrets) string
 	// program returns the name of the program that pushes, or an empty text for Nix and us.
@@ -102,7 +125,7 @@ func Parse(address string) (Destination, error) {
 }
 
 func parse(address string) (Destination, error) {
-	const examples = "attic:https://SERVER/CACHE, cachix:NAME, s3://BUCKET, https://HOST or file:///DIR"
+	const examples = "attic:https://SERVER/CACHE, cachix:NAME, niks3:https://SERVER, s3://BUCKET, https://HOST or file:///DIR"
 	name := nix.Redact(address)
 	if err := CheckForm(address); err != nil {
 		return Destination{}, err
@@ -115,13 +138,15 @@ func parse(address string) (Destination, error) {
 		return parseCachix(address, rest)
 	case scheme == "attic":
 		return parseAttic(address, rest)
+	case scheme == "niks3":
+		return parseNiks3(address, rest)
 	case !schemes[scheme]:
 		return Destination{}, fmt.Errorf("%q: unknown scheme %q. Write for example %s", name, scheme, examples)
 	}
 	return parseStore(address)
 }
 
-// Dial asks a destination for the facts that reading from it takes: an Attic server for address
+// Dial asks a destination for the facts that reading from it takes: an Attic or niks3 server for address
 // and key, Cachix for the keys. All others are read at the address that they are written to, and
 // signed by our key. Its error is a *RefusedError where the destination's answer makes it
 // certain that nothing can be pushed there.
@@ -140,9 +165,9 @@ func (d *Destination) Netrc(secrets Secrets) string {
 	return fmt.Sprintf("machine %s password %s\n", u.Hostname(), token)
 }
 
-// Lacks names the secret without which nothing can be pushed there, as in a pull
-// request from a fork; empty if it is not known to be missing.
-func (d *Destination) Lacks(secrets Secrets) string { return d.kind.lacks(secrets) }
+// Lacks returns the secret or permission without which nothing can be pushed there, as in a pull request
+// from a fork; nil if none is known to be missing.
+func (d *Destination) Lacks(secrets Secrets) *LackError { return d.kind.lacks(secrets) }
 
 // Program returns the name of the program that pushes there, which is empty where none
 // but Nix is needed.
@@ -155,7 +180,7 @@ func (d *Destination) NeedsFiles() bool { return d.kind.program() != "" }
 // dir returns the directory of a binary cache in one.
 func (d *Destination) dir() (string, bool) {
 	s, _ := d.kind.(nixStore)
-	dir, ok := strings.CutPrefix(string(s), "file://")
+	dir, ok := strings.CutPrefix(s.address, "file://")
 	dir, _, _ = strings.Cut(dir, "?")
 	return dir, ok
 }

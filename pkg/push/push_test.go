@@ -15,7 +15,10 @@ import (
 // calls is a Nix that notes what it is asked for.
 type calls []string
 
-func (c *calls) Copy(_ context.Context, destination string, paths []string) (nix.Traffic, error) {
+func (c *calls) Copy(_ context.Context, destination string, paths []string, env ...string) (nix.Traffic, error) {
+	if len(env) > 0 {
+		destination = strings.Join(env, " ") + " " + destination
+	}
 	*c = append(*c, "copy "+destination+" "+strings.Join(paths, " "))
 	return nix.Traffic{}, errors.New("copied")
 }

@@ -31,6 +31,8 @@ type Options struct {
 	// Timeout is how long the push of a batch may take before the destination is given up;
 	// 0 is no limit.
 	Timeout time.Duration
+	// Filter decides which paths are pushed; nil lets all through.
+	Filter *Filter
 }
 
 // A Session pushes to all destinations while a build goes on, so that finished paths are safe
@@ -217,17 +219,21 @@ func (q *queue) push(ctx context.Context, paths []string) {
 		limited, cancel = context.WithTimeout(ctx, q.o.Timeout)
 	}
 	start := time.Now()
-	sent, err := q.to.Push(limited, q.store, paths, q.o.Secrets)
+	var sent nix.Traffic
+	pass, err := q.o.Filter.pass(limited, q.store, paths)
+	if err == nil && len(pass) > 0 {
+		sent, err = q.to.Push(limited, q.store, pass, q.o.Secrets)
+	}
 	q.givenUp = limited.Err() != nil
 	cancel()
 	q.spent += time.Since(start)
 	q.sent.Add(sent)
 	switch {
 	case err == nil:
-		for _, path := range paths {
+		for _, path := range pass {
 			q.done[path] = true
 		}
-		q.failed = slices.DeleteFunc(q.failed, func(path string) bool { return q.done[path] })
+		q.failed = slices.DeleteFunc(q.failed, func(path string) bool { return slices.Contains(paths, path) })
 		if len(q.failed) == 0 {
 			q.err = nil // all paths have arrived
 		}

@@ -26,7 +26,7 @@ type warehouse struct {
 	late   int // so many times nothing is valid
 }
 
-func (w *warehouse) Copy(ctx context.Context, _ string, paths []string) (nix.Traffic, error) {
+func (w *warehouse) Copy(ctx context.Context, _ string, paths []string, _ ...string) (nix.Traffic, error) {
 	w.mu.Lock()
 	w.copied = append(w.copied, paths)
 	n := len(w.copied)

@@ -76,22 +76,23 @@ func (r *realisation) failedDrvs() map[string]bool {
 	return failed
 }
 
-// Part realises outputs of derivations that some target or another job needs. The failures are
-// those that keep an output from being built. done is false without a failure too if Nix refuses
-// to build, or ends early.
-func (b *Build) Part(ctx context.Context, wanted []job.Wanted) (done bool, failures []job.Failure, err error) {
+// Part realises outputs of derivations that some target or another job needs. paths has the output paths
+// by derivation and name, nil if they are not known. The failures are those that keep an output from being
+// built. done is false without a failure too if Nix refuses to build, or ends early.
+func (b *Build) Part(ctx context.Context, wanted []job.Wanted, paths map[string]map[string]string) (done bool, failures []job.Failure, err error) {
 	if b.err != nil {
 		return false, nil, b.err
 	}
-	outputs, err := b.store.Outputs(ctx, job.DrvPaths(wanted)...)
-	if err != nil {
-		return false, nil, err
+	if paths == nil {
+		if paths, err = b.store.Outputs(ctx, job.DrvPaths(wanted)...); err != nil {
+			return false, nil, err
+		}
 	}
 	part := make([]Target, len(wanted))
 	for i, w := range wanted {
 		t := job.Target{Attr: job.DrvName(w.DrvPath), DrvPath: w.DrvPath, Outputs: w.Outputs, OutPaths: map[string]string{}}
 		for _, output := range w.Outputs {
-			if path := outputs[w.DrvPath][output]; path != "" {
+			if path := paths[w.DrvPath][output]; path != "" {
 				t.OutPaths[output] = path
 			}
 		}
@@ -143,7 +144,7 @@ func (b *Build) Rest(ctx context.Context, without map[string]bool) (bool, error)
 		drv, names, _ := strings.Cut(output, "!")
 		wanted = append(wanted, job.Wanted{DrvPath: drv, Outputs: strings.Split(names, ",")})
 	}
-	_, _, err := b.Part(ctx, wanted)
+	_, _, err := b.Part(ctx, wanted, nil)
 	return true, err
 }
 

@@ -1,6 +1,7 @@
 package realise
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -34,7 +35,7 @@ func start(t *testing.T, s *store, o Options) *Build {
 
 func part(t *testing.T, b *Build, names ...string) (bool, []job.Failure) {
 	t.Helper()
-	done, failures, err := b.Part(t.Context(), wanted(names...))
+	done, failures, err := b.Part(t.Context(), wanted(names...), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,5 +183,17 @@ func TestKeepLogs(t *testing.T) {
 	}
 	if got := files(t, dir); len(got) != 2 {
 		t.Errorf("logs: %q", got)
+	}
+}
+
+// Output paths that the caller knows are not asked for.
+func TestPartKnowsItsPaths(t *testing.T) {
+	s := &store{}
+	b := start(t, s, Options{})
+	s.broken = map[string]error{"Outputs": errors.New("it is asked")}
+	w := wanted("kernel")
+	done, failures, err := b.Part(t.Context(), w, map[string]map[string]string{w[0].DrvPath: {"out": outPath("kernel")}})
+	if !done || len(failures) > 0 || err != nil {
+		t.Errorf("%v, %+v, %v", done, failures, err)
 	}
 }

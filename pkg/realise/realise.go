@@ -305,15 +305,16 @@ func (r *realisation) sizes(ctx context.Context, valid map[string]bool) error {
 				continue
 			}
 			out := job.Output{Name: output, Path: path, Size: info.NarSize}
-			out.Closure, out.Parts = measure(infos, path)
+			out.Closure, out.Parts = Measure(infos, path)
 			r.outcome.Targets[i].Outputs = append(r.outcome.Targets[i].Outputs, out)
 		}
 	}
 	return nil
 }
 
-// measure returns the size of a closure, and of packages in it.
-func measure(infos map[string]nix.PathInfo, path string) (size int64, parts map[string]int64) {
+// Measure returns the size of the closure of a path, and of packages in it, from the metadata of at least that
+// closure.
+func Measure(infos map[string]nix.PathInfo, path string) (size int64, parts map[string]int64) {
 	seen := map[string]bool{path: true}
 	parts = map[string]int64{}
 	for todo := []string{path}; len(todo) > 0; {

@@ -125,7 +125,7 @@ func (w *watch) spansUntil(now time.Time) []span {
 			spans = append(spans, span{path, from, now})
 		}
 	}
-	slices.SortFunc(spans, func(a, b span) int { return a.from.Compare(b.from) })
+	slices.SortStableFunc(spans, func(a, b span) int { return a.from.Compare(b.from) })
 	return spans
 }
 

@@ -76,6 +76,28 @@ func (v view) rootCauses(evaluation bool) []*rootCause {
 	return causes
 }
 
+// single returns a function that returns a view of one target alone, as if no other had failed.
+func (v view) single() func(t *verdict.Target) view {
+	failures := map[string]job.Failure{}
+	for _, f := range v.Failures {
+		failures[f.DrvPath] = f
+	}
+	return func(t *verdict.Target) view {
+		one := &verdict.Verdict{Targets: []verdict.Target{*t}}
+		if t.Result == nil {
+			return view{one}
+		}
+		seen := map[string]bool{}
+		for _, drv := range append([]string{t.Result.Cause}, t.Result.Causes...) {
+			if f, ok := failures[drv]; ok && !seen[drv] {
+				seen[drv] = true
+				one.Failures = append(one.Failures, f)
+			}
+		}
+		return view{one}
+	}
+}
+
 // hostRank returns 1 if any of the targets is a host, else 0.
 func (c *rootCause) hostRank() int {
 	if slices.ContainsFunc(slices.Concat(c.targets, c.alsoBlocked), func(t *verdict.Target) bool { return t.Target.Kind.IsHost() }) {
@@ -209,10 +231,13 @@ func (c *rootCause) location() (file string, line int) {
 	return "", 0
 }
 
+// maxLogLines is the most lines of a log that a report shows.
+const maxLogLines = 100
+
 // log returns the last lines of the build that failed.
 func (c *rootCause) log() []string {
 	const (
-		most   = 100
+		most   = maxLogLines
 		maxLog = 256 << 10 // bytes
 	)
 	var log []string

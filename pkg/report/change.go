@@ -27,6 +27,14 @@ func (c change) markdown(limit int, o SummaryOptions) string {
 		}
 		b.WriteString("| Changed | Closure | Size differences |\n|---|---|---|\n" + tableRows(rows, limit/2) + "\n")
 	}
+	b.WriteString(c.addedAndRemoved(limit))
+	return b.String()
+}
+
+// addedAndRemoved returns the names of the targets that are new and of those that are gone.
+func (c change) addedAndRemoved(limit int) string {
+	const longest = 120
+	var b strings.Builder
 	for _, group := range []struct {
 		what  string
 		names []string

@@ -33,12 +33,46 @@ func ForecastText(f *plan.Forecast) string {
 		line("all %s to build\t%s", text.Plural(f.Derivations, "derivation"), took(f.Work))
 		line("")
 	}
-	line("JOBS AT ONCE\tTIME\tAT BEST\tRUNNER TIME\tOF WHICH WAITING")
+	line("JOBS AT ONCE\tTIME\tAT BEST\tRUNNER TIME\tOF WHICH WAITING\tBILLED MINUTES")
 	for _, r := range f.Runners {
-		line("%d\t%s\t%s\t%s\t%s", r.Runners, took(r.Makespan), took(r.Bound), took(r.Billed), took(r.Waited))
+		line("%d\t%s\t%s\t%s\t%s\t%s", r.Runners, took(r.Makespan), took(r.Bound), took(r.Billed), took(r.Waited), inShort(r.Minutes))
+	}
+	if rows := costRows(&f.Bill); len(rows) > 0 {
+		line("")
+		line("RUNNER\tJOBS\tMINUTES\tPRICE\tBILLED")
+		for _, r := range rows {
+			line("%s\t%s\t%s\t%s\t%s", r.Runner, r.Jobs, r.Minutes, r.Factor, r.Billed)
+		}
 	}
 	_ = w.Flush() // a strings.Builder has no errors
+	for i, l := range forecastNotes(f) {
+		if i == 0 {
+			b.WriteString("\n")
+		}
+		fmt.Fprintln(&b, l)
+	}
 	return b.String()
+}
+
+// forecastNotes returns lines about what the cost consists of, and what is saved.
+func forecastNotes(f *plan.Forecast) []string {
+	var all []string
+	if len(f.Bill.Lines) > 0 {
+		all = append(all, billed(&f.Bill, nil)+". Discovery and report come on top, with at least a minute each.")
+		if f.Timed < f.Derivations {
+			all = append(all, fmt.Sprintf("The times of %d of %s are known; each of the others counts as 10s.", f.Timed, text.Plural(f.Derivations, "derivation")))
+		}
+	}
+	if f.Saved.Skipped > 0 {
+		all = append(all, "Saved by skipping "+skippedTime(f.Saved.Skipped, f.Saved.SkippedUnknown, f.Saved.SkippedSeconds)+".")
+	}
+	if f.Saved.ReusedSeconds > 0 {
+		all = append(all, "Saved by reuse: "+took(f.Saved.ReusedSeconds)+" of builds, at least, whose outputs earlier runs have left.")
+	}
+	if f.SharedSeconds > 0 {
+		all = append(all, "Saved by sharing: "+took(f.SharedSeconds)+" of runner time, as jobs build for each other.")
+	}
+	return all
 }
 
 func took(seconds float64) string { return text.Duration(verdict.Seconds(seconds)) }
@@ -80,7 +114,7 @@ func ForecastMermaid(f *plan.Forecast) string {
 		if !shown[i] {
 			continue
 		}
-		fmt.Fprintf(&b, "  u%d[\"%s<br>%s\"]\n", i, mermaidText(u.Name), took(u.Seconds))
+		fmt.Fprintf(&b, "  u%d[\"%s<br>%s\"]\n", i, mermaidLabel(u.Name), took(u.Seconds))
 		for _, before := range u.After {
 			if shown[before] {
 				edge(fmt.Sprint("u", before), fmt.Sprint("u", i))
@@ -95,17 +129,11 @@ func ForecastMermaid(f *plan.Forecast) string {
 	}
 	for e, name := range f.Entries {
 		if entries[e] {
-			fmt.Fprintf(&b, "  e%d([\"%s\"])\n", e, mermaidText(name))
+			fmt.Fprintf(&b, "  e%d([\"%s\"])\n", e, mermaidLabel(name))
 		}
 	}
 	if hidden := len(f.Units) - len(shown); hidden > 0 {
 		fmt.Fprintf(&b, "  more[\"and %s\"]\n", text.Plural(hidden, "unit"))
 	}
 	return b.String()
-}
-
-// mermaidText returns foreign text for the inside of quotes.
-func mermaidText(s string) string {
-	const longest = 100
-	return strings.NewReplacer(`"`, "#quot;", "#", "#35;", "<", "#lt;", ">", "#gt;", "`", "#96;").Replace(text.Clip(text.Line(s), longest))
 }

@@ -85,8 +85,8 @@ func (v view) gantt(limit int) string {
 	return b.String()
 }
 
-// mermaidLabel returns foreign text as a label for Mermaid, with only letters, digits and a few
-// other characters, which have no meaning.
+// mermaidLabel returns foreign text as a label for Mermaid, in quotes or not, with only letters, digits and
+// a few other characters, which have no meaning.
 func mermaidLabel(s string) string {
 	const longest = 48
 	return text.ClipName(strings.Map(func(r rune) rune {

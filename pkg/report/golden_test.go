@@ -16,6 +16,7 @@ import (
 
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/verdict"
+	"github.com/org/nix-matrix/pkg/verdict/verdicttest"
 )
 
 var styleHash = regexp.MustCompile(`sha256-[^']+`)
@@ -100,6 +101,14 @@ var goldens = map[string]func() *verdict.Verdict{
 		results[4].Pushes = []job.Push{{Destination: "cachix:fleet", Error: "502 Bad Gateway", Optional: true}}
 		return judged(p, planKey, results, needsOf(verdict.Success, verdict.Failure))
 	},
+	// Jobs ran on several kinds of runners.
+	"cost": func() *verdict.Verdict {
+		p, results := verdicttest.Costly()
+		v := judged(p, planKey, results, needsOf(verdict.Success, verdict.Failure))
+		private := false
+		v.Cost.Private, v.Cost.SharedSeconds = &private, 240
+		return v
+	},
 	// One host of four has another derivation now, one cannot be evaluated any more.
 	"change": changed,
 	// Hosts share units, some of which a helper builds; one of them fails.
@@ -155,11 +164,8 @@ func TestGolden(t *testing.T) {
 				fmt.Fprintf(&annotations, "%s: %s%s\n  %s\n", a.Level, a.Title, at, strings.ReplaceAll(a.Message, "\n", "\n  "))
 			}
 			golden(t, name+".md", Summary(v, SummaryOptions{RunURL: runURL + "/attempts/1"}))
-			page, err := HTML(v, SummaryOptions{RunURL: runURL + "/attempts/1"})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if again, _ := HTML(verdict(), SummaryOptions{RunURL: runURL + "/attempts/1"}); !bytes.Equal(page, again) {
+			page := HTML(v, SummaryOptions{RunURL: runURL + "/attempts/1"})
+			if again := HTML(verdict(), SummaryOptions{RunURL: runURL + "/attempts/1"}); !bytes.Equal(page, again) {
 				t.Error("the same documents give two pages")
 			}
 			golden(t, name+".html", styleHash.ReplaceAllString(strings.Replace(string(page), pageCSS, "", 1), "sha256-…"))

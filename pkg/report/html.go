@@ -7,33 +7,14 @@ import (
 	_ "embed"
 	"encoding/base64"
 	"fmt"
-	"html/template"
 	"strings"
 
 	"github.com/org/nix-matrix/pkg/text"
 	"github.com/org/nix-matrix/pkg/verdict"
 )
 
-var (
-	//go:embed page.html
-	pageHTML string
-	//go:embed page.css
-	pageCSS string
-
-	pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
-		"line":     text.Line, // for all foreign text in a line
-		"plural":   text.Plural,
-		"took":     duration,
-		"style":    func() template.CSS { return template.CSS(pageCSS) }, //nolint:gosec // it is ours
-		"styleSum": styleSum,
-
-		"changeTitle": func() string { return changeTitle },
-		"sharedTitle": func() string { return sharedTitle },
-		"against":     func(c *verdict.Change) string { return change{c}.baseName(text.Line) + ": " + change{c}.counts() },
-		"sizes":       sizes,
-		"growths":     func(t verdict.ChangedTarget) string { return growths(t, text.Line) },
-	}).Parse(pageHTML))
-)
+//go:embed page.css
+var pageCSS string
 
 // styleSum returns the hash with which the page's policy allows its only style.
 func styleSum() string {
@@ -43,16 +24,13 @@ func styleSum() string {
 
 // HTML returns the verdict as a page that needs no network and runs no script, with the contents
 // of the Summary. It shows all targets, regardless of o.MaxBytes, and the end of logs.
-func HTML(of *verdict.Verdict, o SummaryOptions) ([]byte, error) {
-	v := view{of}
+func HTML(of *verdict.Verdict, o SummaryOptions) []byte {
 	var b bytes.Buffer
-	if err := pageTemplate.Execute(&b, v.page(o)); err != nil {
-		return nil, fmt.Errorf("cannot write the page of the report: %w", err)
-	}
-	return b.Bytes(), nil
+	view{of}.page(o).document()(&b)
+	return b.Bytes()
 }
 
-// A page has the values for page.html.
+// A page has the values for its document.
 type page struct {
 	*verdict.Verdict
 	Tally      string
@@ -67,6 +45,7 @@ type page struct {
 	URLs       map[string]string // of jobs, by Entry.Name
 	Shared     []string
 	SharedRows []sharedRow
+	Spent      *pageCost
 	Hits       []string
 	Totals     []*pushTotal
 	PushErrors []verdict.Push
@@ -116,7 +95,7 @@ func (v view) page(o SummaryOptions) *page {
 	)
 	p := &page{
 		Verdict: v.Verdict, Tally: v.counts(), Rows: v.rows(), URLs: v.links(o),
-		Shared: v.sharedLines(text.Line), SharedRows: v.sharedRows(text.Line),
+		Shared: v.sharedLines(text.Line), SharedRows: v.sharedRows(text.Line), Spent: v.costs(),
 		Hits: v.cacheLines(), Totals: v.pushTotals(), Notes: v.notes(text.Line),
 	}
 	p.Folded = len(p.Rows) > openRows

@@ -45,10 +45,7 @@ onload = () => {
 // window, and no script runs.
 func TestPageInABrowser(t *testing.T) {
 	v := fleet()
-	page, err := HTML(v, SummaryOptions{RunURL: runURL})
-	if err != nil {
-		t.Fatal(err)
-	}
+	page := HTML(v, SummaryOptions{RunURL: runURL})
 	server := serve(t, map[string]string{"/page": string(page), "/readme": readmePage(t), "/1280": fmt.Sprintf(measure, 1280), "/390": fmt.Sprintf(measure, 390)}, "")
 	for _, width := range []int{1280, 390} {
 		var found struct {
@@ -114,10 +111,7 @@ func readmePage(t *testing.T) string {
 		},
 		Added: []string{"packages.x86_64-linux.website"},
 	}
-	page, err := HTML(v, SummaryOptions{RunURL: runURL})
-	if err != nil {
-		t.Fatal(err)
-	}
+	page := HTML(v, SummaryOptions{RunURL: runURL})
 	return string(page)
 }
 
@@ -138,15 +132,9 @@ func keep(t *testing.T, shot image.Image) {
 // checkPage refuses markup that foreign text must never become on the page.
 func checkPage(t *testing.T, s string, v *verdict.Verdict) {
 	t.Helper()
-	data, err := HTML(v, SummaryOptions{RunURL: runURL})
-	if err != nil {
-		t.Fatalf("%q: %v", s, err)
-	}
+	data := HTML(v, SummaryOptions{RunURL: runURL})
 	if i := bytes.IndexFunc(data, invisible); i >= 0 {
 		t.Errorf("%q: %q is in the page", s, data[i:min(i+9, len(data))])
-	}
-	if bytes.Contains(data, []byte("ZgotmplZ")) {
-		t.Errorf("%q: html/template refused something", s)
 	}
 	for _, e := range elements(t, v) {
 		if strings.Contains(e, "href") && !strings.Contains(e, `href="`+runURL+`"`) && !strings.Contains(e, `href="`+runURL+"/job/40") || strings.HasPrefix(e, "script") || strings.Contains(e, ` on`) {
@@ -158,10 +146,7 @@ func checkPage(t *testing.T, s string, v *verdict.Verdict) {
 // elements returns the elements of the page in order, with their attributes.
 func elements(t *testing.T, v *verdict.Verdict) []string {
 	t.Helper()
-	data, err := HTML(v, SummaryOptions{RunURL: runURL})
-	if err != nil {
-		t.Fatal(err)
-	}
+	data := HTML(v, SummaryOptions{RunURL: runURL})
 	var all []string
 	for z := html.NewTokenizer(bytes.NewReader(data)); ; {
 		switch z.Next() {

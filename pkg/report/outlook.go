@@ -207,6 +207,9 @@ func entryNotes(p *job.Plan, e *job.Entry) []string {
 	if e.QEMU {
 		all = append(all, "emulated")
 	}
+	if e.Timeout > 0 {
+		all = append(all, "at most "+duration(float64(e.Timeout)))
+	}
 	if took := p.Took[e.ID]; took.Seconds > 0 {
 		note := "last time " + duration(took.Seconds)
 		if took.Fetched > 0 {

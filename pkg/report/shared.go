@@ -29,8 +29,10 @@ func (v view) sharedLines(quote func(string) string) []string {
 	if built+taken == 0 {
 		return nil
 	}
-	all := []string{fmt.Sprintf("%s built for all jobs and taken %s by others, %s read", text.Plural(built, "unit of derivations was", "units of derivations were"),
-		text.Plural(taken, "time"), size(read))}
+	all := []string{fmt.Sprintf("%s built for all jobs and taken %s by others", text.Plural(built, "unit of derivations was", "units of derivations were"), text.Plural(taken, "time"))}
+	if read > 0 { // not in one store
+		all[0] += fmt.Sprintf(", %s read", size(read))
+	}
 	if s.UniqueSeconds > 0 {
 		all = append(all, fmt.Sprintf("%s of builds, %s if each derivation counts once (%.2f×)", duration(s.BuildSeconds), duration(s.UniqueSeconds), s.BuildSeconds/s.UniqueSeconds))
 	}

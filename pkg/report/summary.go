@@ -23,14 +23,14 @@ type SummaryOptions struct {
 	// is an http URL. Documents may only link to pages of runs in the same repository.
 	RunURL string
 	// Brief leaves out the sections that are not about the change, if that is known: the table
-	// of all targets, the time line, caches.
+	// of all targets, the time line, caches, costs.
 	Brief bool
 	// MaxBytes is the limit of the summary; 0 is MaxSummary. It is at least 8 KiB.
 	MaxBytes int
 }
 
 // Summary returns the verdict as Markdown for GitHub: the verdict, the failures, a table of all
-// targets, the time line, and caches. If that is too large, long logs, then whole logs, then rows
+// targets, the time line, caches and costs. If that is too large, long logs, then whole logs, then rows
 // of the table are left out, with their number. The verdict and the names of failed targets stay.
 func Summary(of *verdict.Verdict, o SummaryOptions) string {
 	v := view{of}
@@ -47,7 +47,7 @@ func Summary(of *verdict.Verdict, o SummaryOptions) string {
 	brief := o.Brief && v.Change != nil
 	after := ""
 	if !brief {
-		after = v.gantt(limit/16) + v.sharedSection(limit/32) + v.cachesSection(limit/16) + v.notices(limit/32) + v.ignored(limit/32)
+		after = v.gantt(limit/16) + v.sharedSection(limit/32) + v.cachesSection(limit/16) + v.costSection(limit/32) + v.notices(limit/32) + v.ignored(limit/32)
 	}
 
 	room := limit - len(before) - len(middle) - len(after) - tableFrame

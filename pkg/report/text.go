@@ -29,6 +29,7 @@ func Text(of *verdict.Verdict) string {
 	}
 	v.textShared(&b)
 	v.textPushed(&b)
+	v.textCost(&b)
 	for _, r := range v.Ignored {
 		fmt.Fprintf(&b, "ignored: the result of %s: %s\n", plain(cmp.Or(r.Name, r.Entry)), r.Why)
 	}
@@ -80,10 +81,8 @@ func (v view) textTable(b *strings.Builder) {
 // textCauses writes the root causes, in short after the first many.
 func (v view) textCauses(b *strings.Builder, causes []*rootCause) {
 	const (
-		many       = 20
-		manyOthers = 100
-		logTail    = 10      // lines
-		longText   = 4 << 10 // bytes
+		many    = 20
+		logTail = 10 // lines
 	)
 	for i, c := range causes {
 		fmt.Fprintf(b, "✗ %s\n", c.headline(plain))
@@ -95,36 +94,8 @@ func (v view) textCauses(b *strings.Builder, causes []*rootCause) {
 		if i >= many {
 			continue
 		}
-		if c.drv != "" {
-			fmt.Fprintf(b, "  derivation: %s\n", plain(c.drv))
-		}
-		if file, line := c.location(); file != "" {
-			fmt.Fprintf(b, "  the log names: %s\n", plain(position(file, line)))
-		}
-		_, detail := c.statement()
-		quote(b, clipped(detail, longText, true))
-		if log := c.log(); len(log) > 0 {
-			fmt.Fprintf(b, "  the end of its log:\n")
-			quote(b, log[max(0, len(log)-logTail):])
-		}
-		if c.silent() {
-			fmt.Fprintf(b, "  it printed nothing\n")
-		}
-		if len(c.further) > 0 {
-			fmt.Fprintf(b, "  %s:\n", c.othersTitle())
-			others := c.others(plain)
-			for _, other := range others[:min(len(others), manyOthers)] {
-				fmt.Fprintf(b, "  - %s\n", other)
-			}
-			if len(others) > manyOthers {
-				fmt.Fprintf(b, "  - and %d more\n", len(others)-manyOthers)
-			}
-		}
-		for _, command := range c.reproduce() {
-			fmt.Fprintf(b, "  reproduce locally: %s\n", plain(command))
-		}
-		for _, where := range c.wholeLog() {
-			fmt.Fprintf(b, "  its log: %s\n", plain(where))
+		for _, line := range c.lines(logTail) {
+			fmt.Fprintln(b, strings.TrimRight("  "+line, " "))
 		}
 		b.WriteString("\n")
 	}
@@ -133,10 +104,61 @@ func (v view) textCauses(b *strings.Builder, causes []*rootCause) {
 	}
 }
 
-func quote(b *strings.Builder, all []string) {
-	for _, l := range all {
-		fmt.Fprintln(b, strings.TrimRight("  | "+text.NoCommandsWithin(text.Clip(l, 2000)), " "))
+// lines returns the details of the root cause, with the last lines of its log, for a log or a terminal.
+func (c *rootCause) lines(logTail int) []string {
+	const (
+		manyOthers = 100
+		longText   = 4 << 10 // bytes
+	)
+	var all []string
+	add := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
+	if c.drv != "" {
+		add("derivation: %s", plain(c.drv))
 	}
+	if file, line := c.location(); file != "" {
+		add("the log names: %s", plain(position(file, line)))
+	}
+	_, detail := c.statement()
+	all = append(all, quoted(clipped(detail, longText, true))...)
+	if log := c.log(); len(log) > 0 {
+		add("the end of its log:")
+		all = append(all, quoted(log[max(0, len(log)-logTail):])...)
+	}
+	if c.silent() {
+		add("it printed nothing")
+	}
+	if len(c.further) > 0 {
+		add("%s:", c.othersTitle())
+		others := c.others(plain)
+		for _, other := range others[:min(len(others), manyOthers)] {
+			add("- %s", other)
+		}
+		if len(others) > manyOthers {
+			add("- and %d more", len(others)-manyOthers)
+		}
+	}
+	for _, command := range c.reproduce() {
+		add("reproduce locally: %s", plain(command))
+	}
+	for _, where := range c.wholeLog() {
+		add("its log: %s", plain(where))
+	}
+	return all
+}
+
+func quote(b *strings.Builder, all []string) {
+	for _, l := range quoted(all) {
+		fmt.Fprintln(b, "  "+l)
+	}
+}
+
+// quoted returns lines of foreign text as a quotation in a log.
+func quoted(all []string) []string {
+	lines := make([]string, len(all))
+	for i, l := range all {
+		lines[i] = strings.TrimRight("| "+text.NoCommandsWithin(text.Clip(l, 2000)), " ")
+	}
+	return lines
 }
 
 // plain returns foreign text for the inside of a line.

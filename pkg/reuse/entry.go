@@ -34,12 +34,14 @@ type EntryCache struct {
 	opened    *engine.Engine  // for hand-overs; nil until it is needed
 	given     []job.Pack      // saved for the other jobs of the run
 	exchanged []*storecache.Pack
+	small     map[string]bool // paths that this job gave inside of documents, and saves at its end
+	others    map[string]bool // paths that it took from inside of documents, which others save
 }
 
 // Entry begins to load the index of earlier runs for an entry. The caller sets Plan and Accept before it
 // restores.
 func (c *Cache) Entry(ctx context.Context, entry *job.Entry, policy storecache.Policy, engine EngineChoice) *EntryCache {
-	e := &EntryCache{cache: c, choice: engine, policy: policy, entry: entry}
+	e := &EntryCache{cache: c, choice: engine, policy: policy, entry: entry, small: map[string]bool{}, others: map[string]bool{}}
 	e.loading.Go(func() error {
 		e.index = c.load(ctx, entry.System)
 		return nil
@@ -65,7 +67,7 @@ func (e *EntryCache) bring(ctx context.Context, n *nix.Nix, finder *available.Fi
 	defer done()
 	defer finder.Close()
 	_ = e.loading.Wait()
-	e.index = e.cache.restorable(e.index, e.Accept)
+	e.index = e.cache.restorable(ctx, e.index, e.Accept)
 	if len(e.index.Packs) == 0 && e.policy != storecache.All { // that policy saves what the build needs, too
 		return nil
 	}
@@ -106,8 +108,7 @@ func (e *EntryCache) bring(ctx context.Context, n *nix.Nix, finder *available.Fi
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	result.Fetched, result.FetchedBytes = got.Fetched.Paths, got.Fetched.Bytes
-	result.Restored = &job.Restored{Paths: got.Paths, Size: got.Size, Read: got.Bytes, Packs: got.Packs, Lost: got.Lost}
+	count(got, result)
 	after, err := n.Valid(ctx, own...)
 	maps.DeleteFunc(after, func(path string, _ bool) bool { return before[path] })
 	e.came = after
@@ -166,6 +167,8 @@ func (e *EntryCache) Save(ctx context.Context, n *nix.Nix, result *job.Result) e
 	if err != nil {
 		return err
 	}
+	paths = slices.AppendSeq(paths, maps.Keys(e.small))
+	except = slices.AppendSeq(slices.DeleteFunc(except, func(path string) bool { return e.small[path] }), maps.Keys(e.others))
 	if e.policy == storecache.All {
 		all := slices.Clone(e.available)
 		for _, t := range result.Targets {
@@ -188,13 +191,17 @@ func (e *EntryCache) Save(ctx context.Context, n *nix.Nix, result *job.Result) e
 		lost = result.Restored.Lost
 	}
 	result.Saved = append(result.Saved, e.given...)
-	fresh, err := storecache.New(ctx, n, e.known(lost...), e.policy, paths, except...)
+	known, err := e.known(ctx, lost...)
+	if err != nil {
+		return err
+	}
+	fresh, err := storecache.New(ctx, n, known, e.policy, paths, except...)
 	if err != nil || len(fresh) == 0 {
 		return err
 	}
 	start := time.Now()
-	_, done, err := e.cache.save(ctx, n, fresh, func(p *storecache.Pack) {
-		result.Saved = append(result.Saved, job.Pack{Key: p.Key, Size: p.Size, Paths: len(p.Index.Records)})
+	_, done, err := e.cache.save(ctx, n, fresh, known, func(p *storecache.Pack) {
+		result.Saved = append(result.Saved, job.Pack{Key: p.Key, Size: p.Size, Paths: p.Paths()})
 	})
 	e.cache.saved(done, time.Since(start))
 	return err

@@ -50,7 +50,7 @@ func (c *Cache) mergeIndex(ctx context.Context, system string, results []*job.Re
 	}
 	var saved []job.Pack
 	done := storecache.Update{Now: time.Now().UTC().Truncate(time.Second), Limit: limit}
-	if !c.Docs.Trust.Shared {
+	if c.Docs.Evicts {
 		done.Forget = forgotten
 	}
 	for _, r := range results {
@@ -73,7 +73,11 @@ func (c *Cache) mergeIndex(ctx context.Context, system string, results []*job.Re
 	}
 	_ = g.Wait()
 	done.Saved = slices.DeleteFunc(packs, func(p *storecache.Pack) bool { return p == nil })
-	if updated, changed := ix.Update(done); changed {
+	updated, changed, err := ix.Update(ctx, done)
+	if err != nil {
+		return err
+	}
+	if changed {
 		errs = append(errs, c.keepIndex(ctx, system, updated))
 	}
 	return errors.Join(errs...)

@@ -45,8 +45,11 @@ func (c *Cache) Accepts(n *nix.Nix, keys []string) storecache.Acceptance {
 const OnlyProven = "a proposal restores nothing else on a runner that GitHub does not host, because its author can write to the cache; set encryption_key to seal the cache"
 
 // restorable returns the part of an index that is accepted.
-func (c *Cache) restorable(ix *storecache.Index, accepts storecache.Acceptance) *storecache.Index {
-	ix, refused := ix.Accepting(accepts)
+func (c *Cache) restorable(ctx context.Context, ix *storecache.Index, accepts storecache.Acceptance) *storecache.Index {
+	ix, refused, err := ix.Accepting(ctx, accepts)
+	if err != nil { // the context has ended, which the caller finds out
+		return ix
+	}
 	if refused > 0 {
 		c.Log.Printf("left out %s of the cache with neither a content address nor a signature by a trusted key: %s",
 			text.Plural(refused, "store path"), OnlyProven)
@@ -71,7 +74,7 @@ func (c *Cache) load(ctx context.Context, system string) *storecache.Index {
 
 // Saved returns the index of the packs whose paths this job restores.
 func (c *Cache) Saved(ctx context.Context, system string, accept storecache.Acceptance) *storecache.Index {
-	return c.restorable(c.load(ctx, system), accept)
+	return c.restorable(ctx, c.load(ctx, system), accept)
 }
 
 // ownIndex returns the index of this ref, which the caller will replace, and that index together with those
@@ -80,14 +83,15 @@ func (c *Cache) Saved(ctx context.Context, system string, accept storecache.Acce
 // replacement would hide its packs for good.
 func (c *Cache) ownIndex(ctx context.Context, system string) (own, all *storecache.Index, err error) {
 	refs := c.Docs.Trust.Refs()
-	own, err = storecache.Load(ctx, c.Docs.Cache, c.indexKey(system), refs[0])
-	base, berr := storecache.Load(ctx, c.Docs.Cache, c.indexKey(system), refs[1:]...)
+	own, err = storecache.LoadAll(ctx, c.Docs.Cache, c.indexKey(system), refs[0])
+	base, berr := storecache.LoadAll(ctx, c.Docs.Cache, c.indexKey(system), refs[1:]...)
 	for _, err := range []error{err, berr} {
 		if err != nil && !errors.Is(err, pack.ErrCorrupt) && !errors.Is(err, pack.ErrSeal) && !errors.Is(err, cache.ErrReadOnly) {
 			return nil, nil, fmt.Errorf("cannot read the index of earlier runs, so nothing is saved that could hide their packs: %w", err)
 		}
 	}
-	return own, storecache.NewIndex(slices.Concat(own.Packs, base.Packs)...), nil
+	all, err = own.Join(base.Packs...).Settled(ctx) // own is as it was stored: its packs lean on those of the base
+	return own, all, err
 }
 
 // keepIndex saves an index for later runs.
@@ -110,8 +114,13 @@ func (c *Cache) warn(title string, err error) { WarnCache(c.Log, title, err) }
 
 // restore restores paths that an index has, and logs how many.
 func (c *Cache) restore(ctx context.Context, n *nix.Nix, by engine.Engine, ix *storecache.Index, paths []string) (storecache.Restored, error) {
+	return c.restoreFrom(ctx, c.Docs.Cache, n, by, ix, paths)
+}
+
+// restoreFrom is restore from the packs of another cache.
+func (c *Cache) restoreFrom(ctx context.Context, packs cache.Cache, n *nix.Nix, by engine.Engine, ix *storecache.Index, paths []string) (storecache.Restored, error) {
 	start := time.Now()
-	from := &storecache.Restorer{Nix: n, Engine: by, Cache: c.Docs.Cache, Index: ix, Progress: c.restoring}
+	from := &storecache.Restorer{Nix: n, Engine: by, Cache: packs, Index: ix, Progress: c.restoring}
 	got, err := from.Restore(ctx, paths...)
 	if got.Fetched.Paths > 0 {
 		c.Log.Printf("fetched %s (%s) from substituters", text.Plural(got.Fetched.Paths, "store path"), text.Size(got.Fetched.Bytes))
@@ -140,7 +149,7 @@ type Saved struct {
 }
 
 func (s *Saved) add(p *storecache.Pack) {
-	s.Paths += len(p.Index.Records)
+	s.Paths += p.Paths()
 	s.Size += p.Size
 	s.Packs = append(s.Packs, p.Key)
 }
@@ -158,11 +167,12 @@ func (c *Cache) saved(done *Saved, took time.Duration) {
 	}
 }
 
-// save saves store paths as packs and counts them. each gets the packs one by one.
-func (c *Cache) save(ctx context.Context, n *nix.Nix, fresh []nix.PathInfo, each func(*storecache.Pack)) ([]*storecache.Pack, *Saved, error) {
+// save saves store paths as packs and counts them, without contents that the packs of base have. each gets the
+// packs one by one.
+func (c *Cache) save(ctx context.Context, n *nix.Nix, fresh []nix.PathInfo, base *storecache.Index, each func(*storecache.Pack)) ([]*storecache.Pack, *Saved, error) {
 	done := &Saved{Packs: []string{}}
 	var lost lostPaths
-	to := &storecache.Saver{Nix: n, Cache: c.Docs.Cache, ID: c.Docs.ID, Seal: c.Docs.Seal, Lost: lost.add, Progress: func(p *storecache.Pack) {
+	to := &storecache.Saver{Nix: n, Cache: c.Docs.Cache, ID: c.Docs.ID, Seal: c.Docs.Seal, Base: base, Lost: lost.add, Progress: func(p *storecache.Pack) {
 		done.add(p)
 		each(p)
 		c.saving(done, len(fresh))

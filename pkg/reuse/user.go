@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +19,7 @@ import (
 	"github.com/org/nix-matrix/pkg/git"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/storecache"
+	"github.com/org/nix-matrix/pkg/text"
 )
 
 // A UserBuild is a user's own build, which runs between Restore and Save.
@@ -65,9 +68,9 @@ func (u *UserBuild) restore(ctx context.Context, engine engine.Engine, paths []s
 	}
 	u.Log.Doing("looking for saved store paths")
 	defer u.Log.Doing("")
-	ix := u.Saved(ctx, u.Nix.System, u.Accepts(u.Nix, nil))
-	if len(paths) == 0 {
-		paths = ix.Paths()
+	ix, paths, err := u.wanted(ctx, paths)
+	if err != nil {
+		return restored, err
 	}
 	if len(ix.Packs) == 0 {
 		u.Log.Printf("nothing was found that an earlier run has saved")
@@ -75,12 +78,86 @@ func (u *UserBuild) restore(ctx context.Context, engine engine.Engine, paths []s
 	return u.Cache.restore(ctx, u.Nix, engine, ix, paths)
 }
 
+// restorableIndex returns the index of what this build may restore.
+func (u *UserBuild) restorableIndex(ctx context.Context) *storecache.Index {
+	return u.Saved(ctx, u.Nix.System, u.Accepts(u.Nix, nil))
+}
+
+// wanted returns the index, and the paths, or without paths all of the index.
+func (u *UserBuild) wanted(ctx context.Context, paths []string) (*storecache.Index, []string, error) {
+	ix := u.restorableIndex(ctx)
+	if len(paths) > 0 {
+		return ix, paths, nil
+	}
+	all, err := ix.Paths(ctx)
+	return ix, all, err
+}
+
+// Export writes the stream that nix-store --import reads, of the closures of paths, or without paths of all
+// paths of the index. It needs no Nix, only the name of the system. References that are not in the cache are
+// not in the stream.
+func (u *UserBuild) Export(ctx context.Context, to io.Writer, paths []string) (restored storecache.Restored, err error) {
+	u.Log.Doing("looking for saved store paths")
+	defer u.Log.Doing("")
+	ix, paths, err := u.wanted(ctx, paths)
+	if err != nil {
+		return restored, err
+	}
+	for _, path := range paths {
+		if !ix.Has(path) {
+			return restored, fmt.Errorf("cannot export %s: it is not in the cache", path)
+		}
+	}
+	packed, outside, err := ix.Closure(ctx, paths...)
+	if err != nil {
+		return restored, err
+	}
+	if _, unread := ix.Unread(); unread != nil {
+		return restored, fmt.Errorf("cannot export all store paths: %w", unread)
+	}
+	by := engine.Export(to)
+	if len(packed) == 0 {
+		sink, err := by.Begin(ctx, nil)
+		if err == nil {
+			err = sink.Finish(ctx, nil)
+		}
+		return restored, err
+	}
+	if len(outside) > 0 {
+		u.Log.Printf("%s that these paths refer to, such as %s, are not in the cache: the store that imports them must have those", text.Plural(len(outside), "store path"), outside[0])
+	}
+	from := &storecache.Restorer{Nix: noStore{ix}, Engine: by, Cache: u.Docs.Cache, Index: ix, Once: true, Progress: u.restoring}
+	return from.Restore(ctx, paths...)
+}
+
+// noStore is the store for an export: it has all paths that no pack has.
+type noStore struct{ packed *storecache.Index }
+
+func (s noStore) Valid(_ context.Context, paths ...string) (map[string]bool, error) {
+	valid := map[string]bool{}
+	for _, path := range paths {
+		if !s.packed.Has(path) {
+			valid[path] = true
+		}
+	}
+	return valid, nil
+}
+
+func (noStore) AddTempRoots(context.Context, ...string) (io.Closer, error) {
+	return io.NopCloser(nil), nil
+}
+
+func (noStore) Substitute(context.Context, func(nix.Traffic), ...string) error { return nil }
+
 // Save saves the closures of paths in the cache, or without paths those that became valid since Restore, by
 // the policy. All packs together stay within limit bytes, if it is not 0.
 func (u *UserBuild) Save(ctx context.Context, policy storecache.Policy, limit int64, paths []string) (Saved, error) {
 	done := Saved{Packs: []string{}}
 	var err error
-	if policy != storecache.Off {
+	switch {
+	case policy == storecache.Off && len(paths) > 0:
+		u.Log.Printf("the store paths that were named are not saved: store_cache is off")
+	case policy != storecache.Off:
 		err = u.save(ctx, policy, limit, paths, &done)
 	}
 	return done, u.Tolerate(ctx, "Cannot save all store paths", err)
@@ -106,21 +183,13 @@ func (u *UserBuild) save(ctx context.Context, policy storecache.Policy, limit in
 	u.Log.Doing("looking for new store paths")
 	defer u.Log.Doing("")
 	named := len(own.Packs)
-	own = own.Without(before.Lost...)
-	if len(paths) > 0 {
-		paths, err = n.Requisites(ctx, paths...)
-	} else {
-		paths, err = n.AllValid(ctx)
-		there := map[string]bool{}
-		for _, path := range before.Valid {
-			there[path] = true
-		}
-		paths = slices.DeleteFunc(paths, func(path string) bool { return there[path] })
-	}
-	if err != nil {
+	if own, err = own.Without(ctx, before.Lost...); err != nil {
 		return err
 	}
-	fresh, err := storecache.New(ctx, n, all.Without(before.Lost...), policy, paths)
+	if all, err = all.Without(ctx, before.Lost...); err != nil {
+		return err
+	}
+	fresh, err := u.fresh(ctx, all, policy, paths, before.Valid)
 	if err != nil {
 		return err
 	}
@@ -132,17 +201,42 @@ func (u *UserBuild) save(ctx context.Context, policy storecache.Policy, limit in
 	}
 	start := time.Now()
 	u.Log.Doing("saving %d store paths", len(fresh))
-	packs, now, err := u.Cache.save(ctx, n, fresh, func(*storecache.Pack) {})
+	packs, now, err := u.Cache.save(ctx, n, fresh, all, func(*storecache.Pack) {})
 	if len(packs) == 0 {
 		return err
 	}
-	own, _ = own.Update(storecache.Update{Saved: packs, Limit: limit})
+	own, _, uerr := own.Update(ctx, storecache.Update{Saved: packs, Limit: limit})
+	if uerr != nil {
+		return uerr
+	}
 	if kept := u.keepIndex(ctx, n.System, own); kept != nil {
 		return errors.Join(err, kept) // no run finds the packs
 	}
 	*done = *now
 	u.saved(now, time.Since(start))
 	return err
+}
+
+// fresh returns the infos of the paths to save that are in no pack: of the closures of these paths, or
+// without paths of those that were not valid before.
+func (u *UserBuild) fresh(ctx context.Context, saved *storecache.Index, policy storecache.Policy, paths, before []string) ([]nix.PathInfo, error) {
+	if len(paths) == 0 {
+		all, err := u.Nix.AllValid(ctx)
+		if err != nil {
+			return nil, err
+		}
+		there := map[string]bool{}
+		for _, path := range before {
+			there[path] = true
+		}
+		all = slices.DeleteFunc(all, func(path string) bool { return there[path] })
+		return storecache.New(ctx, u.Nix, saved, policy, all)
+	}
+	fresh, why, err := storecache.Named(ctx, u.Nix, saved, policy, paths)
+	for _, path := range slices.Sorted(maps.Keys(why)) {
+		u.Log.Printf("%s is not saved: %s", path, why[path])
+	}
+	return fresh, err
 }
 
 // maxBefore is the largest file of Restore that is read, in bytes.
@@ -162,7 +256,11 @@ func (u *UserBuild) keepBefore(ctx context.Context, lost []string) error {
 		return err
 	}
 	slices.Sort(valid)
-	data, err := json.Marshal(before{u.Root, valid, lost})
+	return u.writeBefore(before{u.Root, valid, lost})
+}
+
+func (u *UserBuild) writeBefore(b before) error {
+	data, err := json.Marshal(b)
 	if err != nil {
 		return err
 	}

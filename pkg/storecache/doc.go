@@ -6,9 +6,9 @@
 //   - Inputs are the sources of a flake's inputs, for evaluations: [SaveInputs],
 //     [RestoreInputs].
 //   - Store packs have built paths, or all new paths of a build, for later runs. [New]
-//     returns the new paths, a [Saver] puts them into packs of about [PackSize], an
+//     returns the new paths, a [Saver] puts their new contents into packs of about [PackSize], an
 //     [Index] has their positions, and a [Restorer] restores closures with an engine (see
-//     package engine).
+//     package engine). An [OnDemand] returns single paths to the process that asks for them.
 //
 // Data from a cache is hostile until it is checked: a path becomes valid only if its content
 // has the hash in the index, and the content address if the index has one, and if its
@@ -23,18 +23,27 @@
 //
 // sealed as a whole when there is a key. The JSON is an object of
 //
-//	version  1
+//	version  2
 //	packs    per pack an object of
-//	           key    of the pack in the cache
-//	           size   bytes
-//	           used   when a path of it was last needed, or it was saved; RFC 3339
-//	           index  of the pack, see package pack, with the salt of a sealed pack in
-//	                  base64
+//	           key      of the pack in the cache
+//	           size     bytes
+//	           used     when a path of it was last needed, or it was saved; RFC 3339
+//	           sum      SHA-256 of the pack's own index
+//	           restore  how many bytes at its end have that index and the lengths of its chunks
+//	           save     the same with the hashes of its chunks
+//	           chunks   bytes of its chunks, decompressed
+//	           paths    the first 8 bytes of the hash of each path that can be restored, base64
+//	           leans    for each pack that it leans on the number in this list, or -1 if it
+//	                    is in the index of another ref, and how many bytes it needs of it
+//	           outer    the sums of the latter
 //
-// A path in several packs is read from the first of them. An index is stored after
+// so that the index of a ref stays small. The packs' own indexes are read when their paths are
+// needed. Version 1, which is still read, has packs of records with their whole index.
+//
+// A path in several packs is read from the first of them that can be read. An index is stored after
 // the packs that it names, under a key that is written only once,
 //
-//	ID-index-1+SEAL+SYSTEM+REF+RUN.TRY
+//	ID-index-2+SEAL+SYSTEM+REF+RUN.TRY
 //
 // with the fingerprint of the encryption key, or nothing, the system of the paths, the ref
 // of the run and a name of the run. (No part contains a "+".) The newest index of a ref
@@ -44,5 +53,9 @@
 //
 //	ID-pack-HASH-TRY
 //
-// with a hash of its paths and their NAR hashes, so that equal packs are stored once.
+// with a hash of its own index, so that equal packs are stored once.
+//
+// A pack leaves the index when none of its paths was needed for some time and no pack that stays
+// leans on it. A pack of which only a little is still needed is no longer leaned on: the next saves store
+// that little again, so that it can go.
 package storecache

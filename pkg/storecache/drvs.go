@@ -75,7 +75,12 @@ func packPaths(ctx context.Context, from Nix, dst io.Writer, paths []string, sea
 		return nil, err
 	}
 	var summary *pack.Summary
-	err = export(ctx, from, infos, seal, func(stream *pack.Stream) error {
+	proofs := map[string]pack.Proof{}
+	for _, info := range infos {
+		proofs[info.Path] = pack.Proof{Signatures: info.Signatures, CA: info.CA}
+	}
+	err = export(ctx, from, infos, func(r io.Reader) error {
+		stream := pack.NewStream(r, proofs, seal)
 		buffered := bufio.NewWriterSize(dst, 1<<20)
 		if summary, err = stream.Rest(buffered); err != nil {
 			return err
@@ -85,12 +90,8 @@ func packPaths(ctx context.Context, from Nix, dst io.Writer, paths []string, sea
 	return summary, err
 }
 
-// export calls write with a stream of valid paths, which are in reference order.
-func export(ctx context.Context, from Nix, infos []nix.PathInfo, seal *pack.Key, write func(*pack.Stream) error) error {
-	proofs := map[string]pack.Proof{}
-	for _, info := range infos {
-		proofs[info.Path] = pack.Proof{Signatures: info.Signatures, CA: info.CA}
-	}
+// export calls write with the export stream of valid paths, which are in reference order.
+func export(ctx context.Context, from Nix, infos []nix.PathInfo, write func(io.Reader) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r, w := io.Pipe()
@@ -103,7 +104,7 @@ func export(ctx context.Context, from Nix, infos []nix.PathInfo, seal *pack.Key,
 		}
 		return errors.Join(err, w.CloseWithError(err))
 	})
-	err := write(pack.NewStream(r, proofs, seal))
+	err := write(r)
 	if err != nil {
 		cancel()
 	}
@@ -124,11 +125,13 @@ func intact(ix *pack.Index, infos []nix.PathInfo) error {
 	for i := range ix.Records {
 		rec := &ix.Records[i]
 		if hash := hex.EncodeToString(rec.NarHash[:]); registered[rec.Path] != hash {
-			return &nix.PathError{Path: rec.Path, Err: errors.New("it has changed since it was added to the store. Repair it with nix-store --repair-path")}
+			return &nix.PathError{Path: rec.Path, Err: errChanged}
 		}
 	}
 	return nil
 }
+
+var errChanged = errors.New("it has changed since it was added to the store. Repair it with nix-store --repair-path")
 
 // sumOf returns a hash of a set of paths, sealed with the key of a fingerprint or in clear.
 func sumOf(format, seal string, paths []string) string {
@@ -165,6 +168,21 @@ func (p *DrvPack) Save(ctx context.Context, to cache.Cache, file string) (string
 	return key, nil
 }
 
+// OpenDrvs opens the drv pack of size bytes in a cache. Of a small one all is read with the
+// request that reads its index.
+func OpenDrvs(ctx context.Context, from cache.Cache, key string, size int64) (pack.Source, error) {
+	const small = 4 << 20 // takes less than another request
+	tail := int64(pack.IndexGuess)
+	if size <= small {
+		tail = size
+	}
+	blob, err := cache.OpenTail(ctx, from, key, size, tail)
+	if err != nil {
+		return nil, err // an interface that holds nothing
+	}
+	return blob, nil
+}
+
 // ErrSource is wrapped by errors of a pack, as opposed to those of the store: the pack
 // could not be read or is corrupt. Another source may help.
 var ErrSource = errors.New("cannot use the pack")
@@ -178,6 +196,9 @@ type Restored struct {
 	Lost  []string // keys of packs that are missing or corrupt
 	// Fetched counts the references of these paths that came from substituters, which are not in Paths.
 	Fetched nix.Traffic
+	// Valid are the paths that are valid now, of those to restore that the packs have and of all that these
+	// need. It is nil where that is not known, as after an error.
+	Valid map[string]bool
 }
 
 // RestoreDrvs adds the closures of derivations from a drv pack to the store, with

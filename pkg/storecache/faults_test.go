@@ -50,9 +50,15 @@ func (m *memory) Close() error { return nil }
 
 func newMemory() *memory { return &memory{added: map[string]string{}, valid: map[string]string{}} }
 
-// The store of a memory is empty, and there are no substituters.
-func (m *memory) Valid(context.Context, ...string) (map[string]bool, error) {
-	return map[string]bool{}, nil
+// There are no substituters.
+func (m *memory) Valid(_ context.Context, paths ...string) (map[string]bool, error) {
+	valid := map[string]bool{}
+	for _, path := range paths {
+		if _, ok := m.valid[path]; ok {
+			valid[path] = true
+		}
+	}
+	return valid, nil
 }
 func (m *memory) AddTempRoots(context.Context, ...string) (io.Closer, error) {
 	return io.NopCloser(nil), nil
@@ -63,7 +69,7 @@ func (m *memory) Substitute(context.Context, func(nix.Traffic), ...string) error
 func (m *memory) restore(t *testing.T, c cache.Cache, ix *Index) (Restored, error) {
 	t.Helper()
 	r := &Restorer{Nix: m, Engine: m.engine(), Cache: c, Index: ix}
-	return r.Restore(t.Context(), ix.Paths()...)
+	return r.Restore(t.Context(), pathsOf(t, ix)...)
 }
 
 // changed is a cache whose blobs have one bit flipped, or are cut.
@@ -160,7 +166,7 @@ func TestFlippedBits(t *testing.T) {
 			bits += 8 * p.Size
 		}
 		must(t, NewIndex(packs...).Save(t.Context(), c, k, "main", "1"))
-		index, err := c.Open(t.Context(), "none", k.start("main"))
+		index, err := c.Open(t.Context(), "none", k.start(indexVersion, "main"))
 		must(t, err)
 		load := func(c cache.Cache) (*Index, error) { return Load(t.Context(), c, k, "main") }
 		ix, err := load(c)

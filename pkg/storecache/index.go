@@ -2,38 +2,27 @@ package storecache
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"slices"
-	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/org/nix-matrix/pkg/cache"
-	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/pack"
 )
 
 // An Index has the store paths of the packs in a cache. The package's comment specifies the
-// document.
+// document. It is not safe for concurrent use.
 type Index struct {
 	Packs []*Pack
 
+	from    *shelf // nil if there are no packs of chunks that are not loaded
 	packs   map[string]*Pack
-	paths   map[string]location
+	bySum   map[string]*Pack
+	paths   map[pathID][]*Pack // that have a path
 	accepts Acceptance
-	refused map[string]bool // paths of packs that are not accepted
-}
-
-// A Pack is a pack in a cache.
-type Pack struct {
-	Key   string      `json:"key"`
-	Size  int64       `json:"size"` // bytes
-	Used  time.Time   `json:"used"` // when a path of it was last needed, or it was saved
-	Index *pack.Index `json:"index"`
+	refused map[pathID]bool // paths of packs that are not accepted
+	failed  map[*Pack]error // why indexes could not be loaded
 }
 
 // A location is the position of a path.
@@ -43,8 +32,10 @@ type location struct {
 }
 
 const (
-	indexMagic   = "nixmidx1"
-	indexVersion = 1
+	indexMagic = "nixmidx1"
+	// indexVersion is that of the documents that are written, and oldIndexVersion is read, too.
+	indexVersion    = 2
+	oldIndexVersion = 1
 	// maxIndex is the most bytes of memory that an index may need.
 	maxIndex = 512 << 20
 	// maxStoredIndex is the most bytes of an index in a cache.
@@ -52,84 +43,260 @@ const (
 )
 
 type indexJSON struct {
-	Version int     `json:"version"`
-	Packs   []*Pack `json:"packs"`
+	Version int        `json:"version"`
+	Packs   []packJSON `json:"packs"`
 }
 
 // NewIndex returns an index of packs that accepts all of their paths.
-func NewIndex(packs ...*Pack) *Index { return newIndex(Everything(), packs) }
+func NewIndex(packs ...*Pack) *Index { return newIndex(nil, Everything(), packs) }
 
-func newIndex(accepts Acceptance, packs []*Pack) *Index {
-	ix := &Index{packs: map[string]*Pack{}, paths: map[string]location{}, accepts: accepts, refused: map[string]bool{}}
+func newIndex(from *shelf, accepts Acceptance, packs []*Pack) *Index {
+	ix := &Index{from: from, packs: map[string]*Pack{}, bySum: map[string]*Pack{}, paths: map[pathID][]*Pack{}, accepts: accepts, refused: map[pathID]bool{}, failed: map[*Pack]error{}}
 	ix.Add(packs...)
 	return ix
 }
 
+// In returns an index of the same packs, which are in a cache, sealed with a key.
+func (ix *Index) In(from cache.Cache, seal *pack.Key) *Index {
+	return newIndex(shelfOf(from, seal), ix.accepts, ix.Packs)
+}
+
+// With returns an index of other packs that is read like this one.
+func (ix *Index) With(packs ...*Pack) *Index { return newIndex(ix.from, ix.accepts, packs) }
+
+// Join returns an index of the packs of both, this one's first, that is read like this one.
+func (ix *Index) Join(packs ...*Pack) *Index { return ix.With(slices.Concat(ix.Packs, packs)...) }
+
 // Accepting returns an index of the same packs without the paths that a does not accept,
-// and the number of these.
-func (ix *Index) Accepting(a Acceptance) (accepting *Index, refused int) {
-	accepting = newIndex(a, ix.Packs)
-	return accepting, len(accepting.refused)
+// and the number of these. Unless a accepts everything, it loads the indexes of all packs. The error
+// is the end of the context.
+func (ix *Index) Accepting(ctx context.Context, a Acceptance) (accepting *Index, refused int, err error) {
+	if !a.everything {
+		err = ix.load(ctx, ix.Packs, false)
+	}
+	accepting = newIndex(ix.from, a, ix.Packs)
+	return accepting, len(accepting.refused), err
 }
 
 // Add adds packs. If a pack is there already, the later time of use counts; a path in several
-// packs is read from the first.
+// packs is read from the first that can be read.
 func (ix *Index) Add(packs ...*Pack) {
 	for _, p := range packs {
 		if known := ix.packs[p.Key]; known != nil {
 			if p.Used.After(known.Used) {
 				known.Used = p.Used
 			}
+			ix.extend(known, p)
 			continue
 		}
 		ix.packs[p.Key] = p
 		ix.Packs = append(ix.Packs, p)
-		for n := range p.Index.Records {
-			rec := &p.Index.Records[n]
-			switch _, twice := ix.paths[rec.Path]; {
-			case twice:
-			case ix.accepts.accepts(rec):
-				ix.paths[rec.Path] = location{p, n}
-				delete(ix.refused, rec.Path)
-			default:
-				ix.refused[rec.Path] = true
-			}
+		if p.sum != "" {
+			ix.bySum[p.sum] = p
+		}
+		for _, id := range ix.accepted(p) {
+			ix.paths[id] = append(ix.paths[id], p)
+			delete(ix.refused, id)
 		}
 	}
 }
 
-// Has reports whether a pack has a path and the index accepts it.
-func (ix *Index) Has(path string) bool {
-	_, ok := ix.paths[path]
-	return ok
+// extend adds to a pack the paths that another copy of it has. One of them may be there only for its contents.
+func (ix *Index) extend(known, other *Pack) {
+	has := known.has()
+	all := slices.Clone(known.paths)
+	for _, id := range other.paths {
+		if !has[id] {
+			all = append(all, id)
+		}
+	}
+	if len(all) == len(known.paths) {
+		return
+	}
+	p := known.clone()
+	if p.paths = all; p.Index == nil {
+		p.Index, p.tables = other.Index, other.tables
+	}
+	ix.packs[p.Key] = p
+	ix.Packs[slices.Index(ix.Packs, known)] = p
+	if p.sum != "" {
+		ix.bySum[p.sum] = p
+	}
+	for _, id := range ix.accepted(p) {
+		if n := slices.Index(ix.paths[id], known); n >= 0 {
+			ix.paths[id][n] = p
+		} else {
+			ix.paths[id] = append(ix.paths[id], p)
+		}
+		delete(ix.refused, id)
+	}
 }
+
+// has returns the paths of a pack as a set.
+func (p *Pack) has() map[pathID]bool {
+	has := make(map[pathID]bool, len(p.paths))
+	for _, id := range p.paths {
+		has[id] = true
+	}
+	return has
+}
+
+// accepted returns the paths of a pack that are accepted.
+func (ix *Index) accepted(p *Pack) []pathID {
+	if ix.accepts.everything {
+		return p.paths
+	}
+	if p.Index == nil { // it could not be loaded
+		return nil
+	}
+	var all []pathID
+	has := p.has()
+	for n := range p.Index.Records {
+		rec := &p.Index.Records[n]
+		id := idOf(rec.Path)
+		switch {
+		case !has[id]:
+		case ix.accepts.accepts(rec):
+			all = append(all, id)
+		case ix.paths[id] == nil:
+			ix.refused[id] = true
+		}
+	}
+	return all
+}
+
+// Has reports whether a pack has a path and the index accepts it. A pack of chunks may turn out to have lost
+// it.
+func (ix *Index) Has(path string) bool { return len(ix.paths[idOf(path)]) > 0 }
 
 // saved reports whether a pack has a path, accepted or not.
-func (ix *Index) saved(path string) bool { return ix.Has(path) || ix.refused[path] }
+func (ix *Index) saved(path string) bool { return ix.Has(path) || ix.refused[idOf(path)] }
 
-// Without returns an index without the packs that have these keys.
-func (ix *Index) Without(keys ...string) *Index {
-	return newIndex(ix.accepts, slices.DeleteFunc(slices.Clone(ix.Packs), func(p *Pack) bool { return slices.Contains(keys, p.Key) }))
+// Without returns an index without the packs that have these keys, and without the paths that need
+// them. For that it loads the indexes of the packs that lean on them. The error is the end of the context.
+func (ix *Index) Without(ctx context.Context, keys ...string) (*Index, error) {
+	gone := map[string]bool{}
+	var packs []*Pack
+	for _, p := range ix.Packs {
+		if !slices.Contains(keys, p.Key) {
+			packs = append(packs, p)
+		} else if p.sum != "" {
+			gone[p.sum] = true
+		}
+	}
+	return ix.With(packs...).settle(ctx, gone)
 }
 
-// Within returns an index of the packs that were needed last and together have at most limit
-// bytes. If a pack does not fit, smaller ones may. A limit of 0 means no limit.
-func (ix *Index) Within(limit int64) *Index {
+// settle returns an index without the paths that need packs which are gone. The error is the end of the
+// context.
+func (ix *Index) settle(ctx context.Context, gone map[string]bool) (*Index, error) {
+	leaning := slices.DeleteFunc(slices.Clone(ix.Packs), func(p *Pack) bool {
+		return !slices.ContainsFunc(p.leans, func(l lean) bool { return gone[l.sum] })
+	})
+	if len(leaning) == 0 {
+		return ix, nil
+	}
+	if err := ix.load(ctx, leaning, false); err != nil {
+		return nil, err
+	}
 	packs := slices.Clone(ix.Packs)
-	slices.SortStableFunc(packs, func(a, b *Pack) int { return cmp.Or(b.Used.Compare(a.Used), cmp.Compare(a.Key, b.Key)) })
-	room := limit
-	return newIndex(ix.accepts, slices.DeleteFunc(packs, func(p *Pack) bool {
-		if limit <= 0 || p.Size <= room {
-			room -= p.Size
-			return false
+	for i, p := range packs {
+		if slices.Contains(leaning, p) {
+			packs[i] = p.without(gone)
 		}
-		return true
-	}))
+	}
+	return ix.With(packs...), nil
+}
+
+// absent returns the sums of packs that others lean on and that the index does not have.
+func (ix *Index) absent() map[string]bool {
+	absent := map[string]bool{}
+	for _, p := range ix.Packs {
+		for _, l := range p.leans {
+			if ix.bySum[l.sum] == nil {
+				absent[l.sum] = true
+			}
+		}
+	}
+	return absent
+}
+
+// without returns a pack without the paths that have chunks in packs that are gone.
+func (p *Pack) without(gone map[string]bool) *Pack {
+	q := p.clone()
+	q.paths = nil
+	q.leans = slices.DeleteFunc(slices.Clone(p.leans), func(l lean) bool { return gone[l.sum] })
+	if p.Index == nil {
+		return q
+	}
+	leans, has := p.Index.Leans(), p.has()
+	for n := range p.Index.Records {
+		id := idOf(p.Index.Records[n].Path)
+		lost := slices.ContainsFunc(p.Index.Sources(n), func(source int) bool { return source > 0 && gone[leans[source-1]] })
+		if !lost && has[id] {
+			q.paths = append(q.paths, id)
+		}
+	}
+	return q
+}
+
+// At returns the same pack under another key.
+func (p *Pack) At(key string) *Pack {
+	q := p.clone()
+	q.Key = key
+	return q
+}
+
+// clone returns a copy of a pack.
+func (p *Pack) clone() *Pack {
+	return &Pack{
+		Key: p.Key, Size: p.Size, Used: p.Used, Index: p.Index, sum: p.sum, restore: p.restore, save: p.save, chunks: p.chunks,
+		paths: p.paths, leans: p.leans, tables: p.tables, sums: p.sums,
+	}
+}
+
+// find returns the location of a path in a pack that is loaded, and whose other packs are there.
+func (ix *Index) find(path string) (location, bool) {
+	for _, p := range ix.paths[idOf(path)] {
+		if p.Index == nil {
+			continue
+		}
+		n, ok := p.Index.Find(path)
+		if !ok {
+			continue
+		}
+		leans := p.Index.Leans()
+		if !slices.ContainsFunc(p.Index.Sources(n), func(source int) bool { return source > 0 && ix.bySum[leans[source-1]] == nil }) {
+			return location{p, n}, true
+		}
+	}
+	return location{}, false
 }
 
 // Closure returns those paths of the closures of paths that packs have, and those that are
-// referred to and in no pack.
-func (ix *Index) Closure(paths ...string) (packed, outside []string) {
+// referred to and in no pack. It loads the indexes of packs. The error is the end of the context.
+func (ix *Index) Closure(ctx context.Context, paths ...string) (packed, outside []string, err error) {
+	for {
+		var missing []*Pack
+		if packed, outside, missing = ix.walk(paths); len(missing) == 0 {
+			return packed, outside, nil
+		}
+		all := slices.Clone(missing)
+		for _, p := range missing {
+			for _, other := range ix.needs(p) {
+				if !slices.Contains(all, other) {
+					all = append(all, other) // a restore needs it, and it may have what the path refers to
+				}
+			}
+		}
+		if err := ix.load(ctx, all, true); err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
+// walk walks over closures as far as packs are loaded. It returns those that should be loaded.
+func (ix *Index) walk(paths []string) (packed, outside []string, missing []*Pack) {
 	seen := map[string]bool{}
 	todo := slices.Clone(paths)
 	for len(todo) > 0 {
@@ -139,7 +306,13 @@ func (ix *Index) Closure(paths ...string) (packed, outside []string) {
 			continue
 		}
 		seen[path] = true
-		at, ok := ix.paths[path]
+		at, ok := ix.find(path)
+		for _, p := range ix.paths[idOf(path)] {
+			if !ok && p.Index == nil && ix.failed[p] == nil && !slices.Contains(missing, p) {
+				missing = append(missing, p)
+				break
+			}
+		}
 		if !ok {
 			outside = append(outside, path)
 			continue
@@ -147,31 +320,81 @@ func (ix *Index) Closure(paths ...string) (packed, outside []string) {
 		packed = append(packed, path)
 		todo = append(todo, at.pack.Index.Records[at.record].References...)
 	}
-	return packed, outside
+	return packed, outside, missing
 }
 
-// Holding returns an index of the packs that have paths of these paths' closures.
-func (ix *Index) Holding(paths ...string) *Index {
-	packed, _ := ix.Closure(paths...)
+// Holding returns an index of the packs that have paths of these paths' closures, and of those that they lean
+// on. The error is the end of the context.
+func (ix *Index) Holding(ctx context.Context, paths ...string) (*Index, error) {
+	packed, _, err := ix.Closure(ctx, paths...)
+	if err != nil {
+		return nil, err
+	}
 	holding := map[*Pack]bool{}
 	for _, path := range packed {
-		holding[ix.paths[path].pack] = true
+		at, _ := ix.find(path)
+		for _, p := range ix.needs(at.pack) {
+			holding[p] = true
+		}
 	}
-	return newIndex(ix.accepts, slices.DeleteFunc(slices.Clone(ix.Packs), func(p *Pack) bool { return !holding[p] }))
+	return ix.With(slices.DeleteFunc(slices.Clone(ix.Packs), func(p *Pack) bool { return !holding[p] })...), nil
 }
 
-// Paths returns all accepted paths of the packs.
-func (ix *Index) Paths() []string {
-	paths := make([]string, 0, len(ix.paths))
-	for path := range ix.paths {
-		paths = append(paths, path)
+// Leaning returns the index together with the packs of another that it leans on, without their paths.
+func (ix *Index) Leaning(on *Index) *Index {
+	absent := ix.absent()
+	var bare []*Pack
+	for _, p := range on.Packs {
+		if absent[p.sum] {
+			bare = append(bare, p.bare())
+		}
 	}
-	return paths
+	return ix.Join(bare...)
+}
+
+// bare returns a pack without paths.
+func (p *Pack) bare() *Pack {
+	q := p.clone()
+	q.paths = nil
+	return q
+}
+
+// Paths returns all accepted paths of the packs, for which it loads all indexes. The error is the end of the
+// context.
+func (ix *Index) Paths(ctx context.Context) ([]string, error) {
+	if err := ix.load(ctx, ix.Packs, false); err != nil {
+		return nil, err
+	}
+	var paths []string
+	seen := map[string]bool{}
+	for _, p := range ix.Packs {
+		if p.Index == nil {
+			continue
+		}
+		for n := range p.Index.Records {
+			path := p.Index.Records[n].Path
+			if _, ok := ix.find(path); ok && !seen[path] {
+				seen[path] = true
+				paths = append(paths, path)
+			}
+		}
+	}
+	return paths, nil
 }
 
 // Marshal returns the document, sealed unless the key is nil.
 func (ix *Index) Marshal(key *pack.Key) ([]byte, error) {
-	data, err := pack.CompressJSON(indexJSON{indexVersion, ix.Packs})
+	numbers := map[string]int{}
+	for n, p := range ix.Packs {
+		if p.sum != "" {
+			numbers[p.sum] = n
+		}
+	}
+	doc := indexJSON{Version: indexVersion}
+	for _, p := range ix.Packs {
+		doc.Packs = append(doc.Packs, p.document(numbers))
+	}
+	data, err := pack.CompressJSON(doc)
 	if err != nil {
 		return nil, fmt.Errorf("cannot write the index: %w", err)
 	}
@@ -186,9 +409,9 @@ func wrap(data []byte) []byte {
 
 const indexDocument = "index"
 
-// ParseIndex parses the result of Marshal with the same key. If the data is corrupt or has
+// ParseIndex parses the result of Marshal with the same key. The packs are in a cache. If the data is corrupt or has
 // another key, the error wraps [pack.ErrCorrupt], [pack.ErrKey] or [pack.ErrSeal].
-func ParseIndex(data []byte, key *pack.Key) (*Index, error) {
+func ParseIndex(data []byte, from cache.Cache, key *pack.Key) (*Index, error) {
 	data, err := key.Open(indexDocument, data)
 	if err != nil {
 		return nil, err
@@ -201,126 +424,21 @@ func ParseIndex(data []byte, key *pack.Key) (*Index, error) {
 	if err := pack.DecompressJSON(rest[sha256.Size:], maxIndex, &doc); err != nil {
 		return nil, err
 	}
-	if doc.Version != indexVersion {
-		return nil, fmt.Errorf("the index has version %d, but this nix-matrix reads version %d", doc.Version, indexVersion)
+	if doc.Version != indexVersion && doc.Version != oldIndexVersion {
+		return nil, fmt.Errorf("the index has version %d, but this nix-matrix reads versions %d and %d", doc.Version, oldIndexVersion, indexVersion)
 	}
-	for _, p := range doc.Packs {
-		if p == nil || p.Index == nil || p.Size <= 0 || cache.CheckKey(p.Key) != nil {
-			return nil, fmt.Errorf("%w: the index has a pack without a key, a size or an index", pack.ErrCorrupt)
-		}
-		if err := p.Index.Unseal(key); err != nil {
-			return nil, fmt.Errorf("pack %s: %w", p.Key, err)
+	packs := make([]*Pack, len(doc.Packs))
+	for i := range doc.Packs {
+		if packs[i], err = doc.Packs[i].parse(doc.Packs, key); err != nil {
+			return nil, err
 		}
 	}
-	return NewIndex(doc.Packs...), nil
+	return newIndex(shelfOf(from, key), Everything(), packs), nil
 }
 
-// FindPack returns the pack with a key in a cache. Its time of use is now.
-func FindPack(ctx context.Context, from cache.Cache, key string, seal *pack.Key) (*Pack, error) {
-	blob, err := from.Open(ctx, key)
-	if err != nil {
-		return nil, fmt.Errorf("cannot find the pack: %w", err)
-	}
-	index, err := pack.ReadIndex(ctx, blob, "", seal)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read pack %s: %w", key, err)
-	}
-	return newPack(key, blob.Size(), index), nil
-}
-
-func newPack(key string, size int64, index *pack.Index) *Pack {
-	return &Pack{Key: key, Size: size, Used: time.Now().UTC().Truncate(time.Second), Index: index}
-}
-
-// An IndexKey has the parts of an index's key that don't depend on the run.
-type IndexKey struct {
-	ID     string
-	System string // of the paths, such as x86_64-linux
-	Seal   *pack.Key
-}
-
-// start returns the prefix of the keys of a ref's indexes. A ref is such as refs/heads/main.
-func (k IndexKey) start(ref string) string {
-	return fmt.Sprintf("%s%d+%s+%s+%s+", job.IndexPrefix(k.ID), indexVersion, k.Seal.Fingerprint(), cache.Escape(k.System), shortRef(ref))
-}
-
-// longRef is the most bytes of a ref in a key. A longer ref is replaced by its hash.
-const longRef = 240
-
-func shortRef(ref string) string {
-	escaped := cache.Escape(ref)
-	if len(escaped) > longRef {
-		return fmt.Sprintf("%x", sha256.Sum256([]byte(ref)))
-	}
-	return escaped
-}
-
-// Load reads the newest index of each of the refs, the nearest first, and returns all as
-// one, which may be empty. The error, which is returned with it, has those that could not be
-// read.
-func Load(ctx context.Context, from cache.Cache, key IndexKey, refs ...string) (*Index, error) {
-	all := make([]*Index, len(refs))
-	errs := make([]error, len(refs))
-	var g errgroup.Group
-	for i, ref := range refs {
-		g.Go(func() error {
-			all[i], errs[i] = load(ctx, from, key, key.start(ref))
-			return nil
-		})
-	}
-	_ = g.Wait()
-	ix := NewIndex()
-	for _, one := range all {
-		if one != nil {
-			ix.Add(one.Packs...)
-		}
-	}
-	return ix, errors.Join(errs...)
-}
-
-func load(ctx context.Context, from cache.Cache, key IndexKey, start string) (*Index, error) {
-	blob, err := from.Open(ctx, start, start)
-	if errors.Is(err, cache.ErrMiss) {
-		return nil, nil //nolint:nilnil // a cache miss is no error
-	}
-	return read(ctx, blob, err, key.Seal)
-}
-
-// Read reads the index with a key.
-func Read(ctx context.Context, from cache.Cache, key string, seal *pack.Key) (*Index, error) {
-	blob, err := from.Open(ctx, key)
-	return read(ctx, blob, err, seal)
-}
-
-func read(ctx context.Context, blob cache.Blob, err error, seal *pack.Key) (*Index, error) {
-	if err != nil {
-		return nil, fmt.Errorf("cannot load the index of packs: %w", err)
-	}
-	data, err := cache.ReadAll(ctx, blob, maxStoredIndex)
-	if err != nil {
-		return nil, fmt.Errorf("cannot load the index of packs: %w", err)
-	}
-	ix, err := ParseIndex(data, seal)
-	if err != nil {
-		return nil, fmt.Errorf("cannot load the index of packs %s: %w", blob.Key(), err)
-	}
-	return ix, nil
-}
-
-// Save saves the index as that of a ref. run is a name that no other run has.
-func (ix *Index) Save(ctx context.Context, to cache.Cache, key IndexKey, ref, run string) error {
-	data, err := ix.Marshal(key.Seal)
-	if err != nil {
-		return err
-	}
-	_, err = cache.SaveOnce(ctx, to, func(try int) string {
-		return fmt.Sprintf("%s%s.%d", key.start(ref), cache.Escape(run), try)
-	}, bytes.NewReader(data), int64(len(data)), func(blob cache.Blob) bool {
-		found, err := cache.ReadAll(ctx, blob, int64(len(data)))
-		return err == nil && bytes.Equal(found, data)
-	})
-	if err != nil {
-		return fmt.Errorf("cannot save the index of packs: %w", err)
-	}
-	return nil
+// shelfOf returns the packs of a cache.
+func shelfOf(from cache.Cache, key *pack.Key) *shelf {
+	return &shelf{seal: key, open: func(ctx context.Context, p *Pack, tail int64) (pack.Source, error) {
+		return cache.OpenTail(ctx, from, p.Key, p.Size, tail)
+	}}
 }

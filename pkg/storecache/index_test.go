@@ -2,6 +2,8 @@ package storecache
 
 import (
 	"bytes"
+	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,10 +30,10 @@ func pathOf(name string) string {
 	return fmt.Sprintf("/nix/store/%032d-%s", h.Sum64(), name)
 }
 
-// packOf returns a pack of files, given as NAME:REFERENCE…, whose content is their name.
-func packOf(t testing.TB, key string, seal *pack.Key, files ...string) (*Pack, []byte) {
+// exportOf returns an export stream of files, given as NAME:REFERENCE…, whose content is their name.
+func exportOf(t testing.TB, files ...string) (_ *bytes.Buffer, records []pack.Record) {
 	t.Helper()
-	var export, packed bytes.Buffer
+	var export bytes.Buffer
 	dir := t.TempDir()
 	for _, file := range files {
 		name, refs, _ := strings.Cut(file, ":")
@@ -40,12 +42,55 @@ func packOf(t testing.TB, key string, seal *pack.Key, files ...string) (*Pack, [
 		for _, ref := range strings.Fields(refs) {
 			references = append(references, pathOf(ref))
 		}
-		must(t, nar.WriteRecord(&export, pathOf(name), references, "", func(w io.Writer) error { return nar.Dump(w, filepath.Join(dir, name)) }))
+		rec := pack.Record{Path: pathOf(name), References: references}
+		must(t, nar.WriteRecord(&export, rec.Path, references, "", func(w io.Writer) error {
+			var b bytes.Buffer
+			err := nar.Dump(&b, filepath.Join(dir, name))
+			rec.NarHash, rec.NarSize = sha256.Sum256(b.Bytes()), int64(b.Len())
+			_, werr := w.Write(b.Bytes())
+			return errors.Join(err, werr)
+		}))
+		records = append(records, rec)
 	}
 	must(t, nar.WriteEnd(&export))
-	summary, err := pack.Write(&packed, &export, nil, seal)
+	return &export, records
+}
+
+// packOf returns a pack of chunks of files.
+func packOf(t testing.TB, key string, seal *pack.Key, files ...string) (*Pack, []byte) {
+	t.Helper()
+	var packed bytes.Buffer
+	export, records := exportOf(t, files...)
+	packer := pack.NewPacker(export, records, func(string) bool { return false }, pack.NewKnown(), seal)
+	defer packer.Close()
+	summary, err := packer.Next(&packed, 1<<40)
 	must(t, err)
 	return newPack(key, summary.Size, summary.Index), packed.Bytes()
+}
+
+// oldPackOf returns a pack of records of files.
+func oldPackOf(t testing.TB, key string, seal *pack.Key, files ...string) (*Pack, []byte) {
+	t.Helper()
+	var packed bytes.Buffer
+	export, _ := exportOf(t, files...)
+	summary, err := pack.Write(&packed, export, nil, seal)
+	must(t, err)
+	return newPack(key, summary.Size, summary.Index), packed.Bytes()
+}
+
+// pathsOf returns the paths of an index.
+func pathsOf(t testing.TB, ix *Index) []string {
+	t.Helper()
+	paths, err := ix.Paths(t.Context())
+	must(t, err)
+	return paths
+}
+
+func closureOf(t testing.TB, ix *Index, paths ...string) (packed, outside []string) {
+	t.Helper()
+	packed, outside, err := ix.Closure(t.Context(), paths...)
+	must(t, err)
+	return packed, outside
 }
 
 func keysOf(ix *Index) []string {
@@ -62,17 +107,21 @@ func TestIndex(t *testing.T) {
 	other, err := pack.NewKey("another secret for the tests")
 	must(t, err)
 	for _, key := range []*pack.Key{nil, seal} {
-		one, _ := packOf(t, "one", key, "low", "left:low")
-		two, _ := packOf(t, "two", key, "right:low away", "top:left right")
-		ix := NewIndex(one, two)
-		data, err := ix.Marshal(key)
+		c := open(t)
+		one, data := packOf(t, "one", key, "low", "left:low")
+		must(t, c.Save(t.Context(), "one", bytes.NewReader(data), one.Size))
+		two, data := packOf(t, "two", key, "right:low away", "top:left right")
+		must(t, c.Save(t.Context(), "two", bytes.NewReader(data), two.Size))
+		old, _ := oldPackOf(t, "old", key, "records")
+		ix := NewIndex(one, two, old)
+		data, err = ix.Marshal(key)
 		must(t, err)
-		read, err := ParseIndex(data, key)
+		read, err := ParseIndex(data, c, key)
 		must(t, err)
-		if diff := cmp.Diff(keysOf(ix), keysOf(read)); diff != "" || !read.Has(pathOf("top")) || read.Has(pathOf("away")) {
+		if diff := cmp.Diff(keysOf(ix), keysOf(read)); diff != "" || !read.Has(pathOf("top")) || !read.Has(pathOf("records")) || read.Has(pathOf("away")) {
 			t.Errorf("it outcomes %+v %s", read, diff)
 		}
-		there, outside := read.Closure(pathOf("top"), pathOf("nowhere"))
+		there, outside := closureOf(t, read, pathOf("top"), pathOf("nowhere"))
 		if slices.Sort(there); len(there) != 4 {
 			t.Errorf("the closure has %v", there)
 		}
@@ -80,13 +129,13 @@ func TestIndex(t *testing.T) {
 			t.Errorf("outside are %v", outside)
 		}
 		for _, wrong := range []*pack.Key{nil, seal, other} {
-			if _, err := ParseIndex(data, wrong); (err == nil) != (wrong == key) {
+			if _, err := ParseIndex(data, c, wrong); (err == nil) != (wrong == key) {
 				t.Errorf("with another key: %v", err)
 			}
 		}
 		for bit := range 8 * len(data) { // each
 			data[bit/8] ^= 1 << (bit % 8)
-			if ix, err := ParseIndex(data, key); err == nil {
+			if ix, err := ParseIndex(data, c, key); err == nil {
 				t.Fatalf("with bit %d turned around it is %+v", bit, ix)
 			}
 			data[bit/8] ^= 1 << (bit % 8)
@@ -127,7 +176,9 @@ func TestWithin(t *testing.T) {
 	if within := ix.Within(200); !slices.Equal(keysOf(within), []string{"new", "old"}) {
 		t.Errorf("beside one that is too large: %v", keysOf(within))
 	}
-	if without := ix.Without("new", "unknown"); !slices.Equal(keysOf(without), []string{"old", "newest"}) || without.Has(pathOf("new")) {
+	without, err := ix.Without(t.Context(), "new", "unknown")
+	must(t, err)
+	if !slices.Equal(keysOf(without), []string{"old", "newest"}) || without.Has(pathOf("new")) {
 		t.Errorf("without new: %v", keysOf(without))
 	}
 }
@@ -161,7 +212,8 @@ func TestUpdate(t *testing.T) {
 			before, err := ix.Marshal(nil)
 			must(t, err)
 			test.update.Now = now
-			updated, changed := ix.Update(test.update)
+			updated, changed, err := ix.Update(t.Context(), test.update)
+			must(t, err)
 			var got []string
 			for _, p := range updated.Within(0).Packs {
 				key := p.Key
@@ -217,7 +269,7 @@ func TestLoad(t *testing.T) {
 	}
 
 	// A broken index does not hide another one.
-	must(t, c.Save(t.Context(), key.start("refs/heads/main")+"9", strings.NewReader("broken"), 6))
+	must(t, c.Save(t.Context(), key.start(indexVersion, "refs/heads/main")+"9", strings.NewReader("broken"), 6))
 	ix, err = Load(t.Context(), c, key, "refs/pull/7/merge", "refs/heads/main")
 	if !errors.Is(err, pack.ErrCorrupt) || len(ix.Packs) != 2 {
 		t.Errorf("%v, %v", keysOf(ix), err)
@@ -242,18 +294,36 @@ func TestFindPack(t *testing.T) {
 // FuzzStoreIndex parses hostile JSON of an index.
 func FuzzStoreIndex(f *testing.F) {
 	p, _ := packOf(f, "one", nil, "low", "top:low")
-	data, err := json.Marshal(indexJSON{indexVersion, []*Pack{p}})
+	old, _ := oldPackOf(f, "old", nil, "low", "top:low")
+	data, err := json.Marshal(indexJSON{indexVersion, []packJSON{p.document(nil), old.document(nil)}})
 	must(f, err)
 	enc, err := zstd.NewWriter(nil)
 	must(f, err)
 	f.Add(data)
 	f.Add([]byte(`{"version":1,"packs":[null,{"key":"a","size":1,"index":null}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		ix, err := ParseIndex(wrap(enc.EncodeAll(data, nil)), nil)
+		ix, err := ParseIndex(wrap(enc.EncodeAll(data, nil)), nowhere{}, nil)
 		if err != nil {
 			return
 		}
-		ix.Closure(ix.Paths()...)
-		segments(ix.paths)
+		paths := pathsOf(t, ix)
+		packed, _ := closureOf(t, ix, paths...)
+		wanted := map[string]location{}
+		for _, path := range packed {
+			wanted[path], _ = ix.find(path)
+		}
+		segments(wanted)
+		ix.Within(1 << 20)
+		ix.Supports()
+		if _, err := ix.Marshal(nil); err != nil {
+			t.Error(err)
+		}
 	})
+}
+
+// nowhere is a cache without blobs.
+type nowhere struct{ cache.Cache }
+
+func (nowhere) Open(context.Context, string, ...string) (cache.Blob, error) {
+	return nil, cache.ErrMiss
 }

@@ -23,7 +23,16 @@ type segment struct {
 	pack         *Pack
 	records      []int
 	offset, size int64
+
+	// Of a path of a pack of chunks:
+	sources []*Pack // as in pack.NewPlayer
+	lengths []*pack.Lengths
+	frames  []frameID
+	err     error // why these are not known
 }
+
+// chunked reports whether the segment is one path of a pack of chunks.
+func (s *segment) chunked() bool { return s.pack.Index.Chunked() }
 
 // segments cuts the wanted paths into segments. References lead only to the same or an earlier
 // segment, so that workers that take segments in this order never wait for one that is not
@@ -34,6 +43,11 @@ func segments(wanted map[string]location) []segment {
 	var all []segment
 	var current *segment
 	for at, ok := o.next(); ok; at, ok = o.next() {
+		if at.pack.Index.Chunked() {
+			all = append(all, segment{pack: at.pack, records: []int{at.record}})
+			current = nil
+			continue
+		}
 		number, offset, size := at.pack.Index.Frame(at.record)
 		end := offset + size
 		limit := int64(segmentSize) * int64(min(len(all), ramp)) / ramp
@@ -42,7 +56,7 @@ func segments(wanted map[string]location) []segment {
 			current.size = end - current.offset
 			continue
 		}
-		all = append(all, segment{at.pack, []int{at.record}, offset, size})
+		all = append(all, segment{pack: at.pack, records: []int{at.record}, offset: offset, size: size})
 		current = &all[len(all)-1]
 	}
 	return all
@@ -109,7 +123,7 @@ func newOrder(wanted map[string]location) *order {
 			visit(other)
 		}
 		q := queues[p]
-		slices.SortFunc(q.locations, func(a, b location) int { return cmp.Compare(a.record, b.record) })
+		slices.SortStableFunc(q.locations, func(a, b location) int { return cmp.Compare(a.record, b.record) })
 		o.packs = append(o.packs, q)
 	}
 	for _, p := range packs {

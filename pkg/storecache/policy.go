@@ -36,10 +36,44 @@ func (p Policy) takes(info *nix.PathInfo) bool {
 	return false
 }
 
+// takesNamed is takes for a path that the user has named: it is saved unless a binary cache has
+// it, though it is a source.
+func (p Policy) takesNamed(info *nix.PathInfo) bool {
+	return p == All || p == Built && (info.Ultimate || len(info.Signatures) == 0)
+}
+
+// Named is [New] for paths that the user has named, and the paths of their closures. why says
+// of each named path that is not saved and in no pack why that is so.
+func Named(ctx context.Context, from Nix, saved *Index, policy Policy, named []string) (fresh []nix.PathInfo, why map[string]string, err error) {
+	paths, err := from.Requisites(ctx, named...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot find the new store paths: %w", err)
+	}
+	fresh, err = find(ctx, from, saved, policy, paths, named, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	why = map[string]string{}
+	for _, path := range named {
+		switch {
+		case saved.saved(path) || slices.ContainsFunc(fresh, func(info nix.PathInfo) bool { return info.Path == path }):
+		case strings.HasSuffix(path, ".drv"):
+			why[path] = "it is a derivation, which each evaluation makes"
+		default:
+			why[path] = "it is signed, so a binary cache has it; --store-cache all saves it"
+		}
+	}
+	return fresh, why, nil
+}
+
 // New returns the infos of valid paths that a policy saves and no pack has, and of unsigned
 // paths in their closures, such as sources, because no other place has these. Paths that others
 // save are left out. The infos are in reference order.
 func New(ctx context.Context, from Nix, saved *Index, policy Policy, paths []string, others ...string) ([]nix.PathInfo, error) {
+	return find(ctx, from, saved, policy, paths, nil, others)
+}
+
+func find(ctx context.Context, from Nix, saved *Index, policy Policy, paths, named, others []string) ([]nix.PathInfo, error) {
 	fail := func(err error) ([]nix.PathInfo, error) {
 		return nil, fmt.Errorf("cannot find the new store paths: %w", err)
 	}
@@ -60,7 +94,7 @@ func New(ctx context.Context, from Nix, saved *Index, policy Policy, paths []str
 	}
 	wanted := map[string]bool{}
 	for path, info := range known {
-		if policy.takes(&info) {
+		if policy.takes(&info) || slices.Contains(named, path) && policy.takesNamed(&info) {
 			wanted[path] = true
 		}
 	}

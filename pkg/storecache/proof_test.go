@@ -51,14 +51,17 @@ func TestProven(t *testing.T) {
 		"one called alike": {Proven(stranger.ToPublicKey().String()), "large low"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ix, refused := NewIndex(packs...).Accepting(test.accepts)
+			ix, refused, err := NewIndex(packs...).In(c, nil).Accepting(t.Context(), test.accepts)
+			must(t, err)
+			others, err := ix.Without(t.Context(), "other")
+			must(t, err)
 			want := strings.Fields(test.want)
 			var accepted []string
 			for name, path := range paths {
 				if ix.Has(path) {
 					accepted = append(accepted, name)
 				}
-				if !ix.saved(path) || !ix.Without("other").saved(path) || ix.Without("other").Has(path) != ix.Has(path) {
+				if !ix.saved(path) || !others.saved(path) || others.Has(path) != ix.Has(path) {
 					t.Errorf("%s: it is not known that a pack has it", name)
 				}
 			}
@@ -170,9 +173,10 @@ func TestForgedAddresses(t *testing.T) {
 					p.Index.Records[1].References = []string{test.path}
 					c := open(t)
 					must(t, c.Save(t.Context(), p.Key, bytes.NewReader(data), p.Size))
-					ix, _ := NewIndex(p).Accepting(accepts)
+					ix, _, err := NewIndex(p).Accepting(t.Context(), accepts)
+					must(t, err)
 					r := &Restorer{Nix: n, Engine: e, Cache: c, Index: ix}
-					_, err := r.Restore(t.Context(), test.path, pathOf("user"))
+					_, err = r.Restore(t.Context(), test.path, pathOf("user"))
 					if errors.Is(err, ErrSource) == test.good && ix.Has(test.path) {
 						t.Errorf("%s: %v", engine, err)
 					}

@@ -20,6 +20,9 @@ type Restorer struct {
 	Engine engine.Engine
 	Cache  cache.Cache
 	Index  *Index
+	// Once has the engine begin only once. Otherwise it begins again for paths that a lost pack and another
+	// have.
+	Once bool
 	// Progress is called when a path was added or fetched from a substituter, if it is not nil.
 	Progress func(Restored)
 }
@@ -38,9 +41,42 @@ type RestoreNix interface {
 // paths in it and their referrers are lost; the error then wraps [ErrSource] and is returned
 // with the result. Any other error is that of the store. Valid paths stay as they are.
 func (r *Restorer) Restore(ctx context.Context, paths ...string) (Restored, error) {
-	packed, outside := r.Index.Closure(paths...)
+	var all Restored
+	var errs []error
+	from := r.Index
+	if from.from == nil {
+		from = from.In(r.Cache, nil)
+	}
+	for {
+		got, err := r.restore(ctx, from, paths)
+		all.add(&got)
+		errs = append(errs, err)
+		if len(got.Lost) == 0 || r.Once || ctx.Err() != nil || err != nil && !errors.Is(err, ErrSource) {
+			return all, errors.Join(errs...)
+		}
+		if from, err = from.Without(ctx, got.Lost...); err != nil { // other packs may have the same paths
+			return all, errors.Join(append(errs, err)...)
+		}
+	}
+}
+
+// add adds the counts of another restore.
+func (r *Restored) add(more *Restored) {
+	r.Paths, r.Size, r.Bytes = r.Paths+more.Paths, r.Size+more.Size, r.Bytes+more.Bytes
+	r.Packs = slices.Compact(slices.Sorted(slices.Values(slices.Concat(r.Packs, more.Packs))))
+	r.Lost = slices.Concat(r.Lost, more.Lost) // each round is without those of the one before
+	r.Fetched.Add(more.Fetched)
+	r.Valid = more.Valid
+}
+
+func (r *Restorer) restore(ctx context.Context, index *Index, paths []string) (Restored, error) {
+	packed, outside, err := index.Closure(ctx, paths...)
+	if err != nil {
+		return Restored{}, err
+	}
+	lost, unread := index.Unread()
 	if len(packed) == 0 {
-		return Restored{}, nil
+		return Restored{Lost: lost}, unread
 	}
 	roots, err := r.Nix.AddTempRoots(ctx, packed...)
 	if err != nil {
@@ -54,7 +90,7 @@ func (r *Restorer) Restore(ctx context.Context, paths ...string) (Restored, erro
 	wanted := map[string]location{}
 	for _, path := range packed {
 		if !valid[path] {
-			wanted[path] = r.Index.paths[path]
+			wanted[path], _ = index.find(path)
 		}
 	}
 	refused, err := r.dropUnproven(ctx, wanted)
@@ -65,12 +101,58 @@ func (r *Restorer) Restore(ctx context.Context, paths ...string) (Restored, erro
 	if err != nil {
 		return Restored{Fetched: fetched}, err
 	}
-	restored, err := newTransfer(r.Engine, r.open, r.Progress).run(ctx, wanted)
+	if err := index.loadTables(ctx, wanted); err != nil {
+		return Restored{Fetched: fetched}, err
+	}
+	transfer := newTransfer(r.Engine, r.open, r.Progress)
+	transfer.index = index
+	restored, err := transfer.run(ctx, wanted)
 	restored.Fetched = fetched
-	if err = errors.Join(refused, err); err != nil {
+	restored.Lost = slices.Compact(slices.Sorted(slices.Values(slices.Concat(restored.Lost, lost))))
+	if err = errors.Join(refused, unread, err); err != nil {
 		return restored, fmt.Errorf("cannot restore: %w", err)
 	}
+	if restored.Paths == len(wanted) {
+		for path := range wanted {
+			valid[path] = true
+		}
+		restored.Valid = valid
+	}
 	return restored, nil
+}
+
+// loadTables loads what reading the wanted paths needs. The error is the end of the context.
+func (ix *Index) loadTables(ctx context.Context, wanted map[string]location) error {
+	needed := map[*Pack]bool{}
+	for _, at := range wanted {
+		index := at.pack.Index
+		if !index.Chunked() {
+			continue
+		}
+		needed[at.pack] = true
+		for _, source := range index.Sources(at.record) {
+			if source == 0 {
+				continue
+			}
+			if p := ix.bySum[index.Leans()[source-1]]; p != nil {
+				needed[p] = true
+			}
+		}
+	}
+	return ix.load(ctx, slices.Collect(maps.Keys(needed)), true)
+}
+
+// Unread returns the error of the packs whose indexes could not be loaded, and the keys of those that are
+// gone for good.
+func (ix *Index) Unread() (lost []string, unread error) {
+	var errs []error
+	for p, err := range ix.failed {
+		errs = append(errs, fmt.Errorf("%w: %w", ErrSource, err))
+		if isGone(err) {
+			lost = append(lost, p.Key)
+		}
+	}
+	return lost, errors.Join(errs...)
 }
 
 func (r *Restorer) open(ctx context.Context, p *Pack) (pack.Source, error) {

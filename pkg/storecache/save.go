@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -22,19 +23,30 @@ import (
 // rate the service limits, and a restore can read several packs in parallel.
 const PackSize = 128 << 20
 
-const packFormat = "nix-matrix pack 1"
+// firstPack is the size of the first pack, smaller so that its upload begins soon.
+const firstPack = 24 << 20
 
-// A Saver puts paths into a cache as packs.
+// uploads is the most packs that are uploaded at a time.
+const uploads = 3
+
+const packFormat = "nix-matrix pack 2"
+
+// A Saver puts paths into a cache as packs of chunks.
 type Saver struct {
 	Nix   Nix
 	Cache cache.Cache
 	ID    string    // prefixes the keys
 	Seal  *pack.Key // nil leaves the packs in clear
 	Size  int64     // about how many bytes a pack has; 0 is [PackSize]
-	// Progress is called with each pack that is in the cache, if it is not nil.
+	// Base has packs whose chunks are not saved again. It may be nil.
+	Base *Index
+	// Progress is called with each pack that is in the cache, one after the other, if it is not nil.
 	Progress func(*Pack)
 	// Lost is called with each path that is left out, and the reason, if it is not nil.
 	Lost func(path string, why error)
+
+	whole map[string]bool // paths that are stored without a recipe
+	saved []*Pack         // complete in the cache
 }
 
 // maxLost is how many paths may be missing or changed before a save fails.
@@ -42,27 +54,40 @@ const maxLost = 100
 
 // Save puts paths, given in reference order, into the cache, without others that they refer to.
 // A path that is missing or has changed is left out, as are its referrers. After an error, Save
-// returns the packs that are complete in the cache.
+// returns the packs that are complete in the cache. It may be called only once.
 func (s *Saver) Save(ctx context.Context, infos []nix.PathInfo) ([]*Pack, error) {
-	var all []*Pack
+	s.whole = map[string]bool{}
 	lost := map[string]bool{}
 	for tries := 0; len(infos) > 0; tries++ {
-		packs, err := s.save(ctx, infos)
-		all = append(all, packs...)
+		err := s.save(ctx, infos)
 		var bad *nix.PathError
+		var recipe *pack.RecipeError
 		switch {
 		case err == nil:
-			return all, nil
-		case !errors.As(err, &bad) || lost[bad.Path] || tries == maxLost || ctx.Err() != nil:
-			return all, fmt.Errorf("cannot save: %w", err)
+			return s.saved, nil
+		case errors.As(err, &recipe) && !s.whole[recipe.Path]:
+			s.whole[recipe.Path] = true
+		case errors.As(err, &recipe):
+			bad = &nix.PathError{Path: recipe.Path, Err: errChanged}
+		case errors.As(err, &bad):
+		default:
+			return s.saved, fmt.Errorf("cannot save: %w", err)
 		}
-		s.lose(lost, bad.Path, bad.Err)
-		saved := NewIndex(all...)
+		if bad != nil {
+			if lost[bad.Path] || tries >= maxLost {
+				return s.saved, fmt.Errorf("cannot save: %w", err)
+			}
+			s.lose(lost, bad.Path, bad.Err)
+		}
+		if ctx.Err() != nil {
+			return s.saved, fmt.Errorf("cannot save: %w", err)
+		}
+		saved := NewIndex(s.saved...)
 		infos = slices.DeleteFunc(slices.Clone(infos), func(info nix.PathInfo) bool {
 			return lost[info.Path] || saved.Has(info.Path) || s.refersTo(lost, &info)
 		})
 	}
-	return all, nil
+	return s.saved, nil
 }
 
 func (s *Saver) lose(lost map[string]bool, path string, why error) {
@@ -83,55 +108,110 @@ func (s *Saver) refersTo(lost map[string]bool, info *nix.PathInfo) bool {
 	return false
 }
 
-func (s *Saver) save(ctx context.Context, infos []nix.PathInfo) (packs []*Pack, err error) {
-	err = export(ctx, s.Nix, infos, s.Seal, func(stream *pack.Stream) error {
-		packs, err = s.packs(ctx, stream, infos)
+func (s *Saver) save(ctx context.Context, infos []nix.PathInfo) error {
+	records := make([]pack.Record, len(infos))
+	for i := range infos {
+		var err error
+		if records[i], err = recordOf(&infos[i]); err != nil {
+			return err
+		}
+	}
+	var supports []*Pack
+	if s.Base != nil {
+		supports = s.Base.Supports()
+	}
+	known, err := shelfOf(s.Cache, s.Seal).known(ctx, slices.Concat(supports, s.saved))
+	if err != nil {
 		return err
+	}
+	return export(ctx, s.Nix, infos, func(stream io.Reader) error {
+		packer := pack.NewPacker(stream, records, func(path string) bool { return s.whole[path] }, known, s.Seal)
+		defer packer.Close()
+		return s.packs(ctx, packer)
 	})
-	return packs, err
 }
 
-// packs makes packs, and uploads each while the next one is made.
-func (s *Saver) packs(ctx context.Context, stream *pack.Stream, infos []nix.PathInfo) (packs []*Pack, err error) {
+// recordOf returns the record of a path.
+func recordOf(info *nix.PathInfo) (pack.Record, error) {
+	rec := pack.Record{
+		Path: info.Path, References: info.References, Deriver: info.Deriver, NarSize: info.NarSize,
+		Proof: pack.Proof{Signatures: info.Signatures, CA: info.CA},
+	}
+	sum, err := hex.DecodeString(info.NarHash)
+	if err != nil || len(sum) != len(rec.NarHash) {
+		return rec, fmt.Errorf("%s has the hash %q", info.Path, info.NarHash)
+	}
+	copy(rec.NarHash[:], sum)
+	return rec, nil
+}
+
+// packs makes packs, and uploads them while the next ones are made.
+func (s *Saver) packs(ctx context.Context, packer *pack.Packer) (err error) {
 	size := s.Size
 	if size <= 0 {
 		size = PackSize
 	}
-	var upload errgroup.Group
-	var uploaded *Pack
-	wait := func() error {
-		err := upload.Wait()
-		if uploaded != nil {
-			packs = append(packs, uploaded)
-			if s.Progress != nil {
-				s.Progress(uploaded)
-			}
-		}
-		upload, uploaded = errgroup.Group{}, nil
-		return err
-	}
-	defer func() { err = errors.Join(err, wait()) }()
-	for {
+	upload, uploading := errgroup.WithContext(ctx)
+	upload.SetLimit(uploads)
+	var done inOrder
+	defer func() { err = errors.Join(upload.Wait(), err) }()
+	for next := min(firstPack, size); ; next = size {
 		f, err := tempFile()
 		if err != nil {
-			return packs, err
+			return err
 		}
-		summary, err := writePack(stream, f, size)
+		summary, err := writePack(packer, f, next)
 		if errors.Is(err, io.EOF) { // no paths are left
-			return packs, f.Close()
+			return f.Close()
 		}
 		if err == nil {
-			err = errors.Join(intact(summary.Index, infos), wait()) // for the previous upload
+			err = uploading.Err()
 		}
 		if err != nil {
-			return packs, errors.Join(err, f.Close())
+			return errors.Join(err, f.Close())
 		}
+		turn := done.next()
 		upload.Go(func() error {
 			defer f.Close()
-			p, err := s.upload(ctx, f, summary)
-			uploaded = p
-			return err
+			p, err := s.upload(uploading, f, summary)
+			if err != nil {
+				return err
+			}
+			done.finish(turn, func() {
+				s.saved = append(s.saved, p)
+				if s.Progress != nil {
+					s.Progress(p)
+				}
+			})
+			return nil
 		})
+	}
+}
+
+// inOrder calls functions in the order of their turns, each as soon as all before it are finished: a pack
+// counts only with those that it may lean on.
+type inOrder struct {
+	mu       sync.Mutex
+	turns    int
+	called   int
+	finished map[int]func()
+}
+
+func (o *inOrder) next() int {
+	o.turns++
+	return o.turns - 1
+}
+
+func (o *inOrder) finish(turn int, call func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.finished == nil {
+		o.finished = map[int]func(){}
+	}
+	o.finished[turn] = call
+	for o.finished[o.called] != nil {
+		o.finished[o.called]()
+		o.called++
 	}
 }
 
@@ -147,9 +227,9 @@ func tempFile() (*os.File, error) {
 	return f, nil
 }
 
-func writePack(stream *pack.Stream, to io.Writer, size int64) (*pack.Summary, error) {
+func writePack(packer *pack.Packer, to io.Writer, size int64) (*pack.Summary, error) {
 	buffered := bufio.NewWriterSize(to, 1<<20)
-	summary, err := stream.Next(buffered, size)
+	summary, err := packer.Next(buffered, size)
 	if err != nil {
 		return nil, err
 	}
@@ -157,41 +237,20 @@ func writePack(stream *pack.Stream, to io.Writer, size int64) (*pack.Summary, er
 }
 
 func (s *Saver) upload(ctx context.Context, f io.ReaderAt, summary *pack.Summary) (*Pack, error) {
-	contents := make([]string, len(summary.Index.Records))
-	for n := range summary.Index.Records {
-		rec := &summary.Index.Records[n]
-		contents[n] = rec.Path + " " + hex.EncodeToString(rec.NarHash[:])
-	}
-	sum := sumOf(packFormat, s.Seal.Fingerprint(), contents)
 	p := newPack("", summary.Size, summary.Index)
-	var err error
-	p.Key, err = cache.SaveOnce(ctx, s.Cache, job.PackKey(s.ID, sum), f, p.Size, func(blob cache.Blob) bool {
-		// Another job saved the same paths, perhaps at other positions in the pack.
-		found, err := pack.ReadIndex(ctx, blob, "", s.Seal)
-		if err != nil || !sameRecords(found, summary.Index) {
+	sum := sumOf(packFormat, s.Seal.Fingerprint(), []string{summary.SHA256})
+	key, err := cache.SaveOnce(ctx, s.Cache, job.PackKey(s.ID, sum), f, p.Size, func(blob cache.Blob) bool {
+		// Another job saved the same chunks and paths.
+		found, err := pack.ReadIndex(ctx, blob, summary.SHA256, s.Seal)
+		if err != nil || blob.Size() != summary.Size {
 			return false
 		}
-		p.Size, p.Index = blob.Size(), found
+		p = newPack("", blob.Size(), found)
 		return true
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot upload a pack: %w", err)
 	}
+	p.Key, p.sums = key, summary.Chunks
 	return p, nil
-}
-
-// sameRecords reports whether two packs have the same paths with the same contents and
-// references.
-func sameRecords(a, b *pack.Index) bool {
-	if len(a.Records) != len(b.Records) {
-		return false
-	}
-	for n := range a.Records {
-		rec := &a.Records[n]
-		other, ok := b.Find(rec.Path)
-		if !ok || b.Records[other].NarHash != rec.NarHash || !slices.Equal(b.Records[other].References, rec.References) {
-			return false
-		}
-	}
-	return true
 }

@@ -36,7 +36,9 @@ type transfer struct {
 	engine   engine.Engine
 	open     func(context.Context, *Pack) (pack.Source, error)
 	progress func(Restored) // called when a path was added, if it is not nil
+	index    *Index         // with the packs that packs of chunks lean on; nil if there are none
 	sink     engine.Sink
+	frames   *frames // of packs of chunks
 	outcomes map[string]*outcome
 
 	mu       sync.Mutex
@@ -64,7 +66,11 @@ func (w *transfer) run(ctx context.Context, wanted map[string]location) (restore
 			infos = append(infos, pathInfo(&s.pack.Index.Records[n]))
 		}
 	}
-	if !w.engine.Ordered { // so that the largest one is not read last
+	prefetching, err := w.prepare(all)
+	if err != nil {
+		return Restored{}, err
+	}
+	if !w.engine.Ordered && w.frames == nil { // so that the largest one is not read last
 		slices.SortStableFunc(all, func(a, b segment) int { return cmp.Compare(b.size, a.size) })
 	}
 	if w.sink, err = w.engine.Begin(ctx, infos); err != nil {
@@ -77,6 +83,7 @@ func (w *transfer) run(ctx context.Context, wanted map[string]location) (restore
 	for _, info := range infos {
 		w.outcomes[info.Path] = &outcome{done: make(chan struct{})}
 	}
+	defer prefetching(ctx)()
 	opened := make(chan *fetch, prefetch(w.engine.Ordered))
 	var g errgroup.Group
 	g.Go(func() error {
@@ -136,7 +143,7 @@ func (w *transfer) fetch(ctx context.Context, all []segment, to chan<- *fetch) e
 	lookups := map[*Pack]*lookup{}
 	packs := make(chan *Pack, len(all))
 	for _, s := range all {
-		if lookups[s.pack] == nil {
+		if lookups[s.pack] == nil && !s.chunked() {
 			lookups[s.pack] = &lookup{done: make(chan struct{})}
 			packs <- s.pack
 		}
@@ -156,11 +163,12 @@ func (w *transfer) fetch(ctx context.Context, all []segment, to chan<- *fetch) e
 	}
 	for _, s := range all {
 		f := &fetch{segment: s}
-		l := lookups[s.pack]
-		if <-l.done; l.err != nil {
-			f.err = l.err
-		} else {
-			f.body, f.err = l.source.Range(ctx, s.offset, s.size)
+		if l := lookups[s.pack]; l != nil {
+			if <-l.done; l.err != nil {
+				f.err = l.err
+			} else {
+				f.body, f.err = l.source.Range(ctx, s.offset, s.size)
+			}
 		}
 		select {
 		case to <- f:
@@ -189,59 +197,85 @@ func (w *transfer) segment(ctx context.Context, f *fetch) error {
 	if f.err != nil {
 		return w.lost(ctx, f.pack, f.err)
 	}
+	if f.chunked() {
+		return w.play(ctx, &f.segment)
+	}
 	records, err := f.pack.Index.NewReader(ctx, &once{size: f.offset + f.size, body: f.body}, f.records)
 	if err != nil {
 		f.close()
 		return err
 	}
 	defer records.Close()
+	if sink, ok := w.sink.(engine.Streamer); ok && f.addressed() {
+		return w.stream(ctx, sink, f, records)
+	}
 	for range f.records {
 		rec, err := records.Next()
 		if err != nil {
 			return w.lost(ctx, f.pack, err)
 		}
-		info := pathInfo(rec)
-		if ok, err := w.ready(ctx, &info); err != nil {
+		if ok, err := w.add(ctx, rec, records, []*Pack{f.pack}); err != nil {
 			return err
-		} else if !ok || w.refuses(&info) {
-			w.outcomes[info.Path].settle()
-			continue
+		} else if !ok {
+			return nil
 		}
-		content, err := checked(&info, records)
-		if err != nil {
-			w.outcomes[info.Path].settle()
-			if err := w.lost(ctx, f.pack, err); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := w.sink.Add(ctx, info, content); err != nil {
-			var one *engine.RefusedError
-			switch {
-			case errors.Is(err, pack.ErrCorrupt), errors.Is(err, pack.ErrRead), errors.Is(err, nar.ErrMalformed):
-				return w.lost(ctx, f.pack, err)
-			case errors.As(err, &one):
-				w.refuse(one)
-				w.outcomes[info.Path].settle()
-				continue
-			}
-			return err
-		}
-		w.added(f.pack, &info)
 	}
 	w.read(records.BytesRead)
 	return nil
 }
 
-// ready waits for the outcomes of a path's references if the engine is ordered, and reports
-// whether all of them were added.
-func (w *transfer) ready(ctx context.Context, info *nix.PathInfo) (bool, error) {
+// add adds a path, and reports whether the content of others can be read after it. The packs have its
+// content. The error is that of the store.
+func (w *transfer) add(ctx context.Context, rec *pack.Record, content io.Reader, from []*Pack) (bool, error) {
+	info := pathInfo(rec)
+	defer w.outcomes[info.Path].settle()
+	if ok, err := w.ready(ctx, &info, nil); err != nil || !ok {
+		return true, err
+	}
+	if w.refuses(&info) {
+		return true, nil
+	}
+	content, err := checked(&info, content)
+	if err != nil {
+		return true, w.lost(ctx, from[0], err)
+	}
+	err = w.sink.Add(ctx, info, content)
+	if err == nil {
+		w.added(from, &info)
+		return true, nil
+	}
+	return w.failed(ctx, err, from)
+}
+
+// failed notes why a path was not added, and reports whether the content of others can be read after it. The
+// returned error is that of the store.
+func (w *transfer) failed(ctx context.Context, err error, from []*Pack) (bool, error) {
+	var one *engine.RefusedError
+	switch {
+	case errors.Is(err, pack.ErrCorrupt), errors.Is(err, pack.ErrRead), errors.Is(err, nar.ErrMalformed):
+		for _, p := range causes(err, from) {
+			if err := w.lost(ctx, p, err); err != nil {
+				return false, err
+			}
+		}
+		return false, nil
+	case errors.As(err, &one):
+		w.refuse(one)
+	default:
+		return false, err
+	}
+	return true, nil
+}
+
+// ready waits for the outcomes of a path's references if the engine is ordered, except those of paths that are
+// sent before it, and reports whether all of them were added.
+func (w *transfer) ready(ctx context.Context, info *nix.PathInfo, sent map[string]bool) (bool, error) {
 	if !w.engine.Ordered {
 		return true, nil
 	}
 	for _, ref := range info.References {
 		o := w.outcomes[ref]
-		if o == nil || ref == info.Path {
+		if o == nil || ref == info.Path || sent[ref] {
 			continue
 		}
 		// It is in this segment or an earlier one, which a worker has taken.
@@ -257,15 +291,15 @@ func (w *transfer) ready(ctx context.Context, info *nix.PathInfo) (bool, error) 
 	return true, nil
 }
 
-func (w *transfer) added(from *Pack, info *nix.PathInfo) {
+func (w *transfer) added(from []*Pack, info *nix.PathInfo) {
 	o := w.outcomes[info.Path]
 	o.added = true
 	o.settle()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.used[from] {
-		w.used[from] = true
-		w.restored.Packs = append(w.restored.Packs, from.Key)
+	if p := from[0]; !w.used[p] {
+		w.used[p] = true
+		w.restored.Packs = append(w.restored.Packs, p.Key)
 	}
 	w.restored.Paths++
 	w.restored.Size += info.NarSize
@@ -307,8 +341,7 @@ func (w *transfer) lost(ctx context.Context, p *Pack, err error) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	gone := errors.Is(err, cache.ErrMiss) || errors.Is(err, pack.ErrCorrupt) || errors.Is(err, nar.ErrMalformed)
-	if gone && !slices.Contains(w.restored.Lost, p.Key) {
+	if isGone(err) && !slices.Contains(w.restored.Lost, p.Key) {
 		w.restored.Lost = append(w.restored.Lost, p.Key)
 	}
 	if !w.broken[p] { // only the first error of a pack
@@ -319,6 +352,11 @@ func (w *transfer) lost(ctx context.Context, p *Pack, err error) error {
 		w.errs = append(w.errs, fmt.Errorf("%w: %w", ErrSource, err))
 	}
 	return nil
+}
+
+// isGone reports whether a pack is missing or corrupt, as opposed to unreadable for a passing reason.
+func isGone(err error) bool {
+	return errors.Is(err, cache.ErrMiss) || errors.Is(err, pack.ErrCorrupt) || errors.Is(err, nar.ErrMalformed)
 }
 
 // finish makes those paths valid that were added with all their references.
@@ -337,6 +375,9 @@ func (w *transfer) finish(ctx context.Context, infos []nix.PathInfo) (Restored, 
 	}
 	if err := w.sink.Finish(ctx, whole); err != nil {
 		return Restored{}, err
+	}
+	if w.frames != nil {
+		w.restored.Bytes += w.frames.bytesRead()
 	}
 	slices.Sort(w.restored.Packs)
 	w.restored.Paths = len(whole)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/org/nix-matrix/pkg/cache"
@@ -18,11 +19,14 @@ import (
 // opened is a cache that notes which blobs are opened.
 type opened struct {
 	cache.Cache
+	mu   sync.Mutex // packs are read side by side
 	keys []string
 }
 
 func (o *opened) Open(ctx context.Context, key string, prefixes ...string) (cache.Blob, error) {
+	o.mu.Lock()
 	o.keys = append(o.keys, key)
+	o.mu.Unlock()
 	return o.Cache.Open(ctx, key, prefixes...)
 }
 
@@ -51,11 +55,6 @@ func (s *substituted) Substitute(_ context.Context, _ func(nix.Traffic), paths .
 // A store that does not trust this user gets only proven paths whose references are proven too;
 // no others are read.
 func TestRestoreUntrusted(t *testing.T) {
-	unproven, data := packOf(t, "unproven", nil, "low", "alone")
-	proven, more := packOf(t, "proven", nil, "left:low", "right")
-	for i := range proven.Index.Records {
-		proven.Index.Records[i].Proof = pack.Proof{Signatures: []string{"test-1:signature"}}
-	}
 	distrust := fmt.Errorf("%w: for a test", nix.ErrUntrusted)
 	for _, test := range []struct {
 		what      string
@@ -72,6 +71,11 @@ func TestRestoreUntrusted(t *testing.T) {
 		{"unknown", func(context.Context) error { return io.ErrUnexpectedEOF }, nil, nil, "", io.ErrUnexpectedEOF},
 	} {
 		t.Run(test.what, func(t *testing.T) {
+			unproven, data := packOf(t, "unproven", nil, "low", "alone")
+			proven, more := packOf(t, "proven", nil, "left:low", "right")
+			for i := range proven.Index.Records {
+				proven.Index.Records[i].Proof = pack.Proof{Signatures: []string{"test-1:signature"}}
+			}
 			c := &opened{Cache: open(t)}
 			must(t, c.Save(t.Context(), unproven.Key, bytes.NewReader(data), unproven.Size))
 			must(t, c.Save(t.Context(), proven.Key, bytes.NewReader(more), proven.Size))
@@ -79,7 +83,7 @@ func TestRestoreUntrusted(t *testing.T) {
 			engine := m.engine()
 			engine.Distrusts = test.distrusts
 			r := &Restorer{Nix: m, Engine: engine, Cache: c, Index: NewIndex(unproven, proven)}
-			got, err := r.Restore(t.Context(), r.Index.Paths()...)
+			got, err := r.Restore(t.Context(), pathsOf(t, r.Index)...)
 			if !errors.Is(err, test.err) || test.err == nil && err != nil {
 				t.Errorf("got %v, want %v", err, test.err)
 			}

@@ -1,6 +1,8 @@
 package storecache
 
 import (
+	"cmp"
+	"context"
 	"slices"
 	"time"
 )
@@ -11,7 +13,8 @@ type Update struct {
 	Saved []*Pack
 	Used  []string // keys of packs that paths were restored from
 	Lost  []string // keys of packs that are missing or corrupt
-	// Forget is the time without use after which a pack is removed from the index; 0 is never.
+	// Forget is the time without use after which the paths of a pack are removed from the index; 0 is never.
+	// The pack leaves it too, unless another leans on it.
 	Forget time.Duration
 	Limit  int64 // bytes of all packs together, see Within
 }
@@ -20,23 +23,123 @@ type Update struct {
 const staleUse = 24 * time.Hour
 
 // Update returns the index after an update, with the saved packs first, and reports whether it
-// is worth storing. The index itself does not change.
-func (ix *Index) Update(u Update) (updated *Index, changed bool) {
-	changed = len(u.Saved) > 0
+// is worth storing. The index itself does not change. The error is the end of the context.
+func (ix *Index) Update(ctx context.Context, u Update) (updated *Index, changed bool, err error) {
+	rest, err := ix.Without(ctx, u.Lost...)
+	if err != nil {
+		return nil, false, err
+	}
+	changed = len(u.Saved) > 0 || len(rest.Packs) < len(ix.Packs)
 	packs := slices.Clone(u.Saved)
-	for _, p := range ix.Packs {
-		if slices.Contains(u.Lost, p.Key) {
-			changed = true
-			continue
-		}
-		current := *p
+	for _, p := range rest.Packs {
+		current := p.clone()
 		if slices.Contains(u.Used, p.Key) {
 			changed = changed || u.Now.Sub(p.Used) > staleUse
 			current.Used = u.Now
 		}
-		if u.Forget == 0 || !current.Used.Before(u.Now.Add(-u.Forget)) {
-			packs = append(packs, &current)
+		if u.Forget != 0 && current.Used.Before(u.Now.Add(-u.Forget)) {
+			current.paths = nil
+		}
+		packs = append(packs, current)
+	}
+	return ix.With(packs...).Within(u.Limit), changed, nil
+}
+
+// needs returns a pack and those that it leans on.
+func (ix *Index) needs(p *Pack) []*Pack {
+	all := []*Pack{p}
+	for _, l := range p.leans {
+		if q := ix.bySum[l.sum]; q != nil && q != p {
+			all = append(all, q)
 		}
 	}
-	return NewIndex(packs...).Within(u.Limit), changed
+	return all
+}
+
+// Within returns an index of the packs whose paths were needed last and that together, with those that they
+// lean on, have at most limit bytes. If a pack does not fit, smaller ones may. A limit of 0 means no
+// limit; packs without paths, on which none leans, are left out in any case.
+func (ix *Index) Within(limit int64) *Index {
+	packs := slices.Clone(ix.Packs)
+	slices.SortStableFunc(packs, func(a, b *Pack) int { return cmp.Or(b.Used.Compare(a.Used), cmp.Compare(a.Key, b.Key)) })
+	room := limit
+	kept := map[*Pack]bool{}   // with its paths
+	needed := map[*Pack]bool{} // for the chunks of these
+	for _, p := range packs {
+		if len(p.paths) == 0 {
+			continue
+		}
+		var more int64
+		all := ix.needs(p)
+		for _, q := range all {
+			if !needed[q] {
+				more += q.Size
+			}
+		}
+		if limit > 0 && more > room {
+			continue
+		}
+		room -= more
+		kept[p] = true
+		for _, q := range all {
+			needed[q] = true
+		}
+	}
+	var within []*Pack
+	for _, p := range packs {
+		switch {
+		case kept[p]:
+			within = append(within, p)
+		case needed[p]:
+			within = append(within, p.bare())
+		}
+	}
+	return ix.With(within...)
+}
+
+// live returns about how many of the bytes of the chunks of each pack, decompressed, paths need.
+func (ix *Index) live() map[*Pack]int64 {
+	live := map[*Pack]int64{}
+	for _, p := range ix.Packs {
+		if len(p.paths) == 0 {
+			continue
+		}
+		live[p] = p.chunks
+		for _, l := range p.leans { // generations of paths need mostly the same
+			if q := ix.bySum[l.sum]; q != nil {
+				live[q] = max(live[q], l.bytes)
+			}
+		}
+	}
+	return live
+}
+
+// A pack of which little is live is abandoned: a save does not lean on it, but saves that little again, so
+// that the pack can go when its last user does.
+const (
+	abandonShare  = 4        // if less than one of so many bytes is live
+	abandonBudget = 64 << 20 // the most bytes, decompressed, that a save may save again for it
+)
+
+// Supports returns the packs that new packs may lean on.
+func (ix *Index) Supports() []*Pack {
+	var little, rest []*Pack
+	live := ix.live()
+	for _, p := range ix.Packs {
+		switch {
+		case p.sum == "":
+		case live[p] < p.chunks/abandonShare:
+			little = append(little, p)
+		default:
+			rest = append(rest, p)
+		}
+	}
+	slices.SortStableFunc(little, func(a, b *Pack) int { return cmp.Compare(live[a], live[b]) })
+	budget := int64(abandonBudget)
+	for i, p := range little {
+		if budget -= live[p]; budget < 0 {
+			return append(rest, little[i:]...)
+		}
+	}
+	return rest
 }

@@ -25,6 +25,9 @@ type ChangedTarget struct {
 	Name   string `json:"name"`
 	Broken bool   `json:"broken,omitempty"` // it evaluated before, and does not now
 	Mended bool   `json:"mended,omitempty"` // the other way round
+	// Build is the number of derivations that have to be built for it, 0 if unknown. Only the
+	// outlook on an update has it.
+	Build int `json:"build,omitempty"`
 	// Before and After are the sizes of its closures in bytes, 0 if unknown.
 	Before int64 `json:"before,omitempty"`
 	After  int64 `json:"after,omitempty"`
@@ -52,47 +55,60 @@ func (v *Verdict) Compare(base *job.Record, plan *job.Plan) *Change {
 	if plan.Missing == 0 && len(plan.Entries) > 0 {
 		c.Rebuild = -1
 	}
-	before := make(map[string]*job.RecordTarget, len(base.Targets))
-	for i := range base.Targets {
-		before[base.Targets[i].Attr] = &base.Targets[i]
-	}
+	var targets []job.RecordTarget
 	for _, t := range v.HostsFirst() {
-		was := before[t.Target.Attr]
-		delete(before, t.Target.Attr)
-		switch {
-		case was == nil:
-			c.Added = append(c.Added, t.Name())
-		case was.DrvPath == t.Target.DrvPath:
-			c.Unchanged++
-		default:
-			c.Changed = append(c.Changed, t.changed(was))
-		}
+		target := t.record(nil)
+		target.Name = t.Name()
+		targets = append(targets, target)
 	}
-	for i := range base.Targets {
-		if t := &base.Targets[i]; before[t.Attr] != nil {
-			c.Removed = append(c.Removed, cmp.Or(t.Name, t.Attr))
-		}
-	}
+	c.compare(base.Targets, targets)
 	return c
 }
 
-func (t *Target) changed(was *job.RecordTarget) ChangedTarget {
-	c := ChangedTarget{Name: t.Name(), Broken: t.Target.DrvPath == "", Mended: was.DrvPath == "", Before: was.Closure}
-	out := t.Output()
-	c.After = out.Closure
+// compare adds the difference between targets that were and those that are, in their order, and returns those of
+// Changed.
+func (c *Change) compare(were, are []job.RecordTarget) (changed []*job.RecordTarget) {
+	before := make(map[string]*job.RecordTarget, len(were))
+	for i := range were {
+		before[were[i].Key()] = &were[i]
+	}
+	for i := range are {
+		t := &are[i]
+		was := before[t.Key()]
+		delete(before, t.Key())
+		switch {
+		case was == nil:
+			c.Added = append(c.Added, cmp.Or(t.Name, t.Attr))
+		case was.DrvPath == t.DrvPath:
+			c.Unchanged++
+		default:
+			c.Changed = append(c.Changed, changedTarget(was, t))
+			changed = append(changed, t)
+		}
+	}
+	for i := range were {
+		if t := &were[i]; before[t.Key()] != nil {
+			c.Removed = append(c.Removed, cmp.Or(t.Name, t.Attr))
+		}
+	}
+	return changed
+}
+
+func changedTarget(was, is *job.RecordTarget) ChangedTarget {
+	c := ChangedTarget{Name: cmp.Or(is.Name, is.Attr), Broken: is.DrvPath == "", Mended: was.DrvPath == "", Before: was.Closure, After: is.Closure}
 	if c.Before <= 0 || c.After <= 0 {
 		return c
 	}
-	for name, after := range out.Parts {
+	for name, after := range is.Parts {
 		c.Growths = append(c.Growths, Growth{name, was.Parts[name], after})
 	}
 	for name, before := range was.Parts {
-		if _, there := out.Parts[name]; !there {
+		if _, there := is.Parts[name]; !there {
 			c.Growths = append(c.Growths, Growth{name, before, 0})
 		}
 	}
 	c.Growths = slices.DeleteFunc(c.Growths, func(g Growth) bool { return g.By() == 0 })
-	slices.SortFunc(c.Growths, func(a, b Growth) int {
+	slices.SortStableFunc(c.Growths, func(a, b Growth) int {
 		return cmp.Or(cmp.Compare(max(b.By(), -b.By()), max(a.By(), -a.By())), cmp.Compare(a.Package, b.Package))
 	})
 	c.Growths = c.Growths[:min(len(c.Growths), maxGrowths)]

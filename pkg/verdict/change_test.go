@@ -35,3 +35,19 @@ func TestCompareKnowsWhatIsMissing(t *testing.T) {
 		}
 	}
 }
+
+// Targets of several flakes with the same attribute path are each compared with their own.
+func TestCompareFlakes(t *testing.T) {
+	t.Parallel()
+	of := func(flake, name string) job.Target {
+		target := pkg(name)
+		target.Flake, target.Attr = flake, "packages.x86_64-linux.tool"
+		return target
+	}
+	p := planOf(skipped(of("./a", "a"), "it is there"), skipped(of("./b", "b"), "it is there"))
+	v := judged(p, planKey, nil, nil)
+	base := v.Record(job.Record{Run: 1}, p, nil, nil)
+	if change := v.Compare(base, p); change.Unchanged != 2 || len(change.Added)+len(change.Removed)+len(change.Changed) > 0 {
+		t.Errorf("nothing has changed, but it says %+v", change)
+	}
+}

@@ -69,6 +69,7 @@ func Judge(plan *job.Plan, planKey string, results []*job.Result, needs Needs) *
 	j.entries()
 	j.times()
 	j.shared()
+	j.cost()
 	j.jobs(len(plan.Entries) > 0 || slices.ContainsFunc(plan.Targets, func(t job.Target) bool { return t.State == job.StateBuild }))
 	j.conclude()
 	return j.v

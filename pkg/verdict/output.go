@@ -3,7 +3,6 @@ package verdict
 import (
 	"encoding/json"
 	"slices"
-	"unicode/utf16"
 
 	"github.com/org/nix-matrix/pkg/job"
 )
@@ -22,7 +21,7 @@ func (v *Verdict) Output(maxLen int) ([]byte, error) {
 		short.Failures[i].Log = nil
 	}
 	data, err := json.Marshal(&short)
-	if err != nil || len(utf16.Encode([]rune(string(data)))) <= maxLen {
+	if err != nil || OutputSize(data) <= maxLen {
 		return data, err
 	}
 	return json.Marshal(&Verdict{

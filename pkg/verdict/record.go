@@ -39,11 +39,11 @@ func (v *Verdict) Record(about job.Record, plan *job.Plan, results []*job.Result
 	}
 	known := make(map[string]*job.RecordTarget, len(before.Targets))
 	for i := range before.Targets {
-		known[before.Targets[i].Attr] = &before.Targets[i]
+		known[before.Targets[i].Key()] = &before.Targets[i]
 	}
 	for i := range v.Targets {
 		t := &v.Targets[i]
-		r.Targets = append(r.Targets, t.record(known[t.Target.Attr]))
+		r.Targets = append(r.Targets, t.record(known[t.Target.Key()]))
 		if hash := job.DrvHash(t.Target.DrvPath); hash != "" && t.proved() {
 			r.Proved[hash] = today
 		}
@@ -68,7 +68,7 @@ func (t *Target) proved() bool {
 
 func (t *Target) record(was *job.RecordTarget) job.RecordTarget {
 	r := job.RecordTarget{
-		Attr: t.Target.Attr, Name: t.Target.Name, Kind: t.Target.Kind, System: t.Target.System, DrvPath: t.Target.DrvPath,
+		Flake: t.Target.Flake, Attr: t.Target.Attr, Name: t.Target.Name, Kind: t.Target.Kind, System: t.Target.System, DrvPath: t.Target.DrvPath,
 	}
 	out := t.Output()
 	r.Closure, r.Parts = out.Closure, out.Parts
@@ -114,7 +114,7 @@ func entryTimes(plan *job.Plan, results []*job.Result, before map[string]job.Ent
 	}
 	for _, r := range results {
 		entry, ok := plan.EntryByID(r.Entry)
-		if took := r.Finished.Sub(r.Started).Seconds(); ok && !entry.Helper && r.Outcome == job.OutcomeBuilt && took >= minSeconds {
+		if took := Seconds(r.Finished.Sub(r.Started).Seconds()).Seconds(); ok && !entry.Helper && r.Outcome == job.OutcomeBuilt && took >= minSeconds {
 			all[job.EntryKey(entry.Name, entry.System, r.Emulated)] = job.EntryTime{Seconds: math.Round(took), Fetched: max(r.FetchedBytes, 0), Day: today}
 		}
 	}

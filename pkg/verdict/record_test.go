@@ -99,3 +99,20 @@ func TestRecordOfManyTimes(t *testing.T) {
 		t.Errorf("%d are kept", len(after))
 	}
 }
+
+// Whatever the times of a Result are, the next run can read the record.
+func TestRecordOfOddTimes(t *testing.T) {
+	t.Parallel()
+	p := planOf(host("nas", "x86_64-linux"))
+	results := resultsOf(p)
+	results[0].Started, results[0].Finished = time.Time{}, time.Date(9000, 1, 1, 0, 0, 0, 0, time.UTC)
+	results[0].Builds = []job.DrvBuild{{DrvPath: p.Targets[0].DrvPath, Seconds: 1e300}}
+	r := job.Record{Version: job.Version, ID: job.DefaultID, Seconds: verdict.Times(p, results, nil), Entries: verdict.EntryTimes(p, results, nil, 1)}
+	data, err := r.Marshal()
+	if err == nil {
+		_, err = job.ParseRecord(data)
+	}
+	if err != nil || len(r.Entries) == 0 || len(r.Seconds) == 0 {
+		t.Errorf("%+v: %v", r, err)
+	}
+}

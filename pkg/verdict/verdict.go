@@ -36,6 +36,7 @@ type Verdict struct {
 	Jobs     []JobProblem   `json:"jobs,omitempty"`    // jobs of the workflow that did not succeed
 	Work     []Work         `json:"work,omitempty"`    // of the entries that have a Result, in the order of the Plan
 	Shared   *Shared        `json:"shared,omitempty"`  // nil if the Plan has no units
+	Cost     *Cost          `json:"cost,omitempty"`    // nil outside of GitHub Actions
 	Pushes   []Push         `json:"pushes,omitempty"`
 	Ignored  []Ignored      `json:"ignored,omitempty"`  // Results that don't count
 	Notices  []string       `json:"notices,omitempty"`  // of the Plan

@@ -1,9 +1,11 @@
 // Is loaded into each JavaScript step (by NODE_OPTIONS) and does what GitHub's runner does for those
 // alone, where act does it for all steps: it hands out the runtime variables. It is strict besides: an
-// input that action.yml does not declare ends the step, where GitHub only warns.
+// input that action.yml does not declare ends the step, where GitHub only warns. The library undici, which is half of
+// the start of a step and which none uses without a proxy, is loaded when it is used.
 'use strict'
 const fs = require('node:fs')
 const path = require('node:path')
+const Module = require('node:module')
 
 Object.assign(process.env, JSON.parse(fs.readFileSync(process.env.E2E_RUNTIME, 'utf8')))
 
@@ -17,3 +19,6 @@ for (const name of Object.keys(process.env)) {
     process.exit(1)
   }
 }
+
+const load = Module._load
+Module._load = (name, ...from) => name === 'undici' ? new Proxy({}, { get: (_, key) => load(name, ...from)[key] }) : load(name, ...from)

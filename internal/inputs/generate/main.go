@@ -26,6 +26,7 @@ func main() {
 const (
 	actionFile   = "action.yml"
 	workflowFile = ".github/workflows/nix-matrix.yml"
+	updateFile   = ".github/workflows/update.yml"
 	tableFile    = "internal/inputs/table.go"
 	docsFile     = "docs/inputs.md"
 )
@@ -41,11 +42,11 @@ func run(check bool) error {
 		}
 		return data
 	}
-	action, workflow := read(actionFile), read(workflowFile)
+	action, workflow, update := read(actionFile), read(workflowFile), read(updateFile)
 	if err != nil {
 		return err
 	}
-	files, err := generate(string(action), string(workflow))
+	files, err := generate(string(action), string(workflow), string(update))
 	if err != nil {
 		return err
 	}
@@ -85,7 +86,7 @@ func findRoot() (string, error) {
 }
 
 // generate returns the texts of all files.
-func generate(action, workflow string) (map[string]string, error) {
+func generate(action, workflow, update string) (map[string]string, error) {
 	a, err := parseAction(action)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", actionFile, err)
@@ -94,24 +95,35 @@ func generate(action, workflow string) (map[string]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", workflowFile, err)
 	}
-	for marker, lines := range map[string][]string{
-		"main":  a.variables("discover", "build", "report", "restore", "save", "gc"),
-		"again": a.variables("build", "report"),
+	u, err := parseWorkflow(update)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", updateFile, err)
+	}
+	building, updating := []string{"discover", "build", "report"}, []string{"update", "propose"}
+	texts := map[string]string{actionFile: action, workflowFile: workflow, updateFile: update}
+	for _, part := range []struct {
+		file, marker string
+		lines        []string
+	}{
+		{actionFile, "main", a.variables(allCommands...)},
+		{actionFile, "again", a.variables("build", "report")},
+		{workflowFile, "inputs", a.workflowInputs(w, building)},
+		{workflowFile, "secrets", a.workflowSecrets(building)},
+		{workflowFile, "discover", a.with("discover")},
+		{workflowFile, "build", a.with("build")},
+		{workflowFile, "report", a.with("report")},
+		{updateFile, "inputs", a.workflowInputs(u, updating)},
+		{updateFile, "secrets", a.workflowSecrets(updating)},
+		{updateFile, "update", a.with("update")},
+		{updateFile, "propose", a.with("propose")},
 	} {
-		if action, err = fill(action, marker, lines); err != nil {
-			return nil, fmt.Errorf("%s: %w", actionFile, err)
+		if texts[part.file], err = fill(texts[part.file], part.marker, part.lines); err != nil {
+			return nil, fmt.Errorf("%s: %w", part.file, err)
 		}
 	}
-	for marker, lines := range map[string][]string{
-		"inputs": a.workflowInputs(), "secrets": a.workflowSecrets(),
-		"discover": a.with("discover"), "build": a.with("build"), "report": a.with("report"),
-	} {
-		if workflow, err = fill(workflow, marker, lines); err != nil {
-			return nil, fmt.Errorf("%s: %w", workflowFile, err)
-		}
-	}
-	table, err := a.table()
-	return map[string]string{actionFile: action, workflowFile: workflow, tableFile: table, docsFile: a.docs(w)}, err
+	texts[docsFile] = a.docs(w, u)
+	texts[tableFile], err = a.table()
+	return texts, err
 }
 
 // fill replaces the lines between the two comments that mark a generated part, whose indentation

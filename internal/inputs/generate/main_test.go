@@ -18,9 +18,9 @@ func TestGenerate(t *testing.T) {
 		}
 		return string(data)
 	}
-	action, workflow := read(actionFile), read(workflowFile)
+	action, workflow, update := read(actionFile), read(workflowFile), read(updateFile)
 	changed := strings.Replace(action, "\ninputs:\n", "\ninputs:\n  new_one:\n    description: \"discover and build: a *new* one\"\n    default: \"false\"\n", 1)
-	files, err := generate(changed, workflow)
+	files, err := generate(changed, workflow, update)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,10 +41,18 @@ func TestGenerate(t *testing.T) {
 	if want := "\n      new_one:\n        description: \"a *new* one\"\n        type: boolean\n        default: false\n"; !strings.Contains(files[workflowFile], want) {
 		t.Errorf("the workflow does not have %s", want)
 	}
+	if n := strings.Count(files[updateFile], "new_one"); n != 0 {
+		t.Errorf("the workflow for updates has an input of discover %d times", n)
+	}
+	// An input that the workflow declares, with a type of its own, is not declared again.
+	if n := strings.Count(files[workflowFile], "\n      max_parallel:\n"); n != 1 || !strings.Contains(files[workflowFile], "\n          max_parallel: ${{ inputs.max_parallel }}\n") {
+		t.Errorf("the workflow declares max_parallel %d times", n)
+	}
 }
 
 // A file that generated lines have no place in is refused, and so is a description that nobody could show.
 func TestRefused(t *testing.T) {
+	const none = "on:\n  workflow_call:\n    inputs: {}\n    outputs: {}\n"
 	const good = "inputs:\n  a: {description: x}\noutputs:\n  b: {description: y}\nruns:\n  steps: []\n"
 	for text, want := range map[string]string{
 		good:                        "there is no part between",
@@ -55,7 +63,7 @@ func TestRefused(t *testing.T) {
 		"outputs: {}\n":            "inputs or outputs are missing",
 		"inputs: x\noutputs: {}\n": "inputs or outputs are missing",
 	} {
-		if _, err := generate(text, "on:\n  workflow_call:\n    inputs: {}\n    outputs: {}\n"); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := generate(text, none, none); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s, of:\n%s", err, want, text)
 		}
 	}

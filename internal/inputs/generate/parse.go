@@ -27,10 +27,10 @@ type action struct {
 	outputs []input
 }
 
-// A workflow is what the reusable workflow says.
-type workflow struct{ own, outputs []input }
+// A workflow is what a reusable workflow says.
+type workflow struct{ own, secrets, outputs []input } // inputs and secrets of its own, and all outputs
 
-var allCommands = []string{"discover", "build", "report", "restore", "save", "gc"}
+var allCommands = []string{"discover", "build", "report", "restore", "save", "update", "propose", "gc"}
 
 var (
 	oneCommand = "(?:" + strings.Join(allCommands, "|") + ")"
@@ -99,8 +99,19 @@ func parseWorkflow(text string) (*workflow, error) {
 	if err := yaml.Unmarshal([]byte(text), &file); err != nil {
 		return nil, err
 	}
-	w.outputs, err = entries(&file.On.Call.Outputs)
-	return w, err
+	if w.outputs, err = entries(&file.On.Call.Outputs); err != nil {
+		return nil, err
+	}
+	_, secrets, _ := strings.Cut(text, "\n    secrets:\n")
+	secrets, _, _ = strings.Cut(secrets, "# generated secrets\n")
+	var node yaml.Node
+	if err := yaml.Unmarshal([]byte(secrets), &node); err != nil || node.Kind == 0 {
+		return w, err
+	}
+	if w.secrets, err = entries(node.Content[0]); err != nil {
+		return nil, err
+	}
+	return w, nil
 }
 
 // entries returns the inputs or outputs of a mapping, in its order.

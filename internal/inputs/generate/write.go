@@ -10,7 +10,7 @@ import (
 )
 
 // byHand are inputs whose values need more than the input: they stand outside of the generated parts.
-var byHand = []string{"command", "job", "needs"}
+var byHand = []string{"command", "job", "needs", "propose_token"}
 
 // variables returns the environment variables of a step that runs the commands.
 func (a *action) variables(commands ...string) (lines []string) {
@@ -22,16 +22,18 @@ func (a *action) variables(commands ...string) (lines []string) {
 	return lines
 }
 
-// inWorkflow reports whether the reusable workflow has an input or a secret.
-func (in *input) inWorkflow() bool {
-	return in.isFor("discover", "build", "report") && !slices.Contains(byHand, in.name)
+// inWorkflow reports whether the reusable workflow with jobs for some commands has an input or a secret.
+func (in *input) inWorkflow(commands ...string) bool {
+	return in.isFor(commands...) && !slices.Contains(byHand, in.name)
 }
 
 func (in *input) isBool() bool { return in.value == "true" || in.value == "false" }
 
-func (a *action) workflowInputs() (lines []string) {
+// workflowInputs returns the inputs of the workflow for some commands, without those that it declares itself.
+func (a *action) workflowInputs(w *workflow, commands []string) (lines []string) {
 	for _, in := range a.inputs {
-		if in.secret || !in.inWorkflow() {
+		own := slices.ContainsFunc(w.own, func(o input) bool { return o.name == in.name })
+		if in.secret || !in.inWorkflow(commands...) || own {
 			continue
 		}
 		kind, value := "string", quote(in.value)
@@ -43,9 +45,9 @@ func (a *action) workflowInputs() (lines []string) {
 	return lines
 }
 
-func (a *action) workflowSecrets() (lines []string) {
+func (a *action) workflowSecrets(commands []string) (lines []string) {
 	for _, in := range a.inputs {
-		if in.secret && in.inWorkflow() {
+		if in.secret && in.inWorkflow(commands...) {
 			lines = in.grouped(lines, "description: "+quote(in.description), "required: false")
 		}
 	}
@@ -67,11 +69,11 @@ func (in *input) grouped(lines []string, fields ...string) []string {
 	return lines
 }
 
-// with returns what a job of the workflow gives the action. A secret goes to no job whose command
+// with returns what a job of a workflow gives the action. A secret goes to no job whose command
 // does not take it.
 func (a *action) with(command string) (lines []string) {
 	for _, in := range a.inputs {
-		if !in.inWorkflow() || !in.isFor(command) {
+		if !in.inWorkflow(command) {
 			continue
 		}
 		value := "inputs." + in.name
@@ -80,12 +82,19 @@ func (a *action) with(command string) (lines []string) {
 			value = "secrets." + in.name + " || github.token"
 		case in.name == "cachix_signing_key" && command == "discover":
 			value = "secrets." + in.name + " != '' && 'in the build' || ''"
+		case in.name == "env" && command == "report":
+			value = "(startsWith(inputs.cache, 's3://') || inputs.post_green != '') && secrets." + in.name + " || ''"
+		case in.name == "env" && command == "propose":
+			continue // it needs no cache
 		case in.secret:
 			value = "secrets." + in.name
 		}
 		line := in.name + ": ${{ " + value + " }}"
-		if strings.Contains(line, "in the build") {
+		switch {
+		case strings.Contains(line, "in the build"):
 			line += " # which alone gets the key"
+		case strings.Contains(line, "startsWith"):
+			line += " # for a cache that needs credentials, and for post_green"
 		}
 		lines = append(lines, line)
 	}
@@ -131,17 +140,19 @@ func (a *action) help(in *input) string {
 }
 
 // docs returns the reference page.
-func (a *action) docs(w *workflow) string {
+func (a *action) docs(w, u *workflow) string {
 	var b strings.Builder
 	b.WriteString(`<!-- Generated from action.yml and the reusable workflow by go generate ./internal/inputs: edit those. -->
 # Inputs, secrets and outputs
 
 Each command of the action has a table with its inputs. The reusable workflow takes those of discover, build and report,
-hands them on, and has [some of its own](#the-reusable-workflow). On the command line, an input is a flag of the same name
-with dashes: ` + "`push_timeout`" + ` is ` + "`--push-timeout`" + `.
+hands them on, and has [some of its own](#the-reusable-workflow); [that for updates](#the-workflow-for-updates) takes those
+of update and propose. On the command line, an input is a flag of the same name with dashes: ` + "`push_timeout`" + ` is
+` + "`--push-timeout`" + `.
 
-[discover](#discover) · [build](#build) · [report](#report) · [restore](#restore) · [save](#save) · [gc](#gc) ·
-[secrets](#secrets) · [the reusable workflow](#the-reusable-workflow) · [outputs](#outputs)
+[discover](#discover) · [build](#build) · [report](#report) · [restore](#restore) · [save](#save) · [update](#update) ·
+[propose](#propose) · [gc](#gc) · [secrets](#secrets) · [the reusable workflow](#the-reusable-workflow) · [the workflow for
+updates](#the-workflow-for-updates) · [outputs](#outputs)
 
 One input chooses the command:
 
@@ -179,13 +190,23 @@ environment variables.
 	for _, in := range w.own {
 		row(&b, code(in.name), code(in.value), cell(in.description))
 	}
+	b.WriteString("\n## The workflow for updates\n\nIn addition to the inputs of update and propose, it has these for its own jobs:\n\n| input | default | description |\n|---|---|---|\n")
+	for _, in := range u.own {
+		row(&b, code(in.name), code(in.value), cell(in.description))
+	}
+	b.WriteString("\nIts secrets are those of update, and two for the pull request:\n\n| secret | description |\n|---|---|\n")
+	for _, in := range u.secrets {
+		row(&b, code(in.name), cell(in.description))
+	}
 	b.WriteString("\n## Outputs\n\nThose of the action:\n\n| output | command | description |\n|---|---|---|\n")
 	for _, out := range a.outputs {
 		row(&b, code(out.name), commandList(&out), cell(out.description))
 	}
-	b.WriteString("\nThose of the reusable workflow:\n\n| output | description |\n|---|---|\n")
-	for _, out := range w.outputs {
-		row(&b, code(out.name), cell(out.description))
+	for title, of := range []*workflow{w, u} {
+		fmt.Fprintf(&b, "\nThose of %s:\n\n| output | description |\n|---|---|\n", []string{"the reusable workflow", "the workflow for updates"}[title])
+		for _, out := range of.outputs {
+			row(&b, code(out.name), cell(out.description))
+		}
 	}
 	return b.String()
 }

@@ -1,6 +1,6 @@
 // Package githubtest is a stand-in for GitHub's REST API, for tests: the Actions
-// caches, the jobs of a run, comments on pull requests, the repository and the token's
-// owner.
+// caches, comments on pull requests, pull requests with their commits and branches, check
+// runs of commits, the repository and the token's owner.
 //
 // It is strict: a method, path, query, header or body that GitHub does not document,
 // or that a careful client does not send, is refused with 400 or 422. It tells a token

@@ -20,7 +20,7 @@ import (
 func TestOfficialClient(t *testing.T) {
 	options := githubtest.Options{
 		Base:        "/api/v3",
-		Permissions: map[string]string{"actions": "write", "pull-requests": "write"},
+		Permissions: map[string]string{"actions": "write", "pull-requests": "write", "checks": "write"},
 		Comments:    []githubtest.Comment{{Author: "anna", Body: "first"}},
 	}
 	for i := range 130 {
@@ -48,8 +48,12 @@ func TestOfficialClient(t *testing.T) {
 		"caches": 130., "oldest": "a-129", "total": 131.,
 		"created": 201., "updated": "updated",
 		"comments": []any{"anna first", "github-actions[bot] updated"},
-		"branch":   "main",
-		"user":     403., "removed": 204., "again": 404., "unknown": 404.,
+		"checks":   []any{"201 in_progress null", "200 completed failure"},
+		"newest":   []any{"b skipped title github-actions"}, "all": []any{"a", "b"},
+		"refused":   []any{422., 422., 422., 422., 422., 422., 422., 422., 422., 404.},
+		"annotated": 201.,
+		"branch":    "main",
+		"user":      403., "removed": 204., "again": 404., "unknown": 404.,
 		"unversioned": 400., // at GitHub it would be the usual one, but we always want to say it
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

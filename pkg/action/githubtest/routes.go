@@ -14,6 +14,9 @@ import (
 // route answers a request whose headers are right. Paths and fields are those of
 // https://docs.github.com/rest, version 2022-11-28.
 func (s *Server) route(r *http.Request) answer {
+	if r.URL.Path == strings.TrimSuffix(s.options.Base, "/v3")+"/graphql" && r.Method == http.MethodPost {
+		return s.graphQL(r)
+	}
 	path, ok := strings.CutPrefix(r.URL.Path, s.options.Base+"/")
 	if !ok {
 		return notFound
@@ -62,14 +65,17 @@ type endpoint struct {
 func (s *Server) endpoints() []endpoint {
 	paging := []string{"per_page", "page"}
 	discussion := []string{"issues", "pull-requests"} // either will do
-	return []endpoint{
+	return append(s.gitEndpoints(), []endpoint{
 		{"GET", ``, nil, "read", []string{"metadata"}, s.repository},
 		{"GET", `/actions/caches`, append([]string{"key", "ref", "sort", "direction"}, paging...), "read", []string{"actions"}, s.listCaches},
 		{"DELETE", `/actions/caches/(\d+)`, nil, "write", []string{"actions"}, s.deleteCache},
 		{"GET", fmt.Sprintf(`/issues/%d/comments`, PullRequest), append([]string{"since"}, paging...), "read", discussion, s.listComments},
 		{"POST", fmt.Sprintf(`/issues/%d/comments`, PullRequest), nil, "write", discussion, s.createComment},
 		{"PATCH", `/issues/comments/(\d+)`, nil, "write", discussion, s.updateComment},
-	}
+		{"GET", `/commits/[0-9a-f]{40}/check-runs`, append([]string{"check_name", "status", "filter", "app_id"}, paging...), "read", []string{"checks"}, s.listChecks},
+		{"POST", `/check-runs`, nil, "write", []string{"checks"}, s.createCheck},
+		{"PATCH", `/check-runs/(\d+)`, nil, "write", []string{"checks"}, s.updateCheck},
+	}...)
 }
 
 func (s *Server) repository(*http.Request, int64) answer {

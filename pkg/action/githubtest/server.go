@@ -34,8 +34,24 @@ type Options struct {
 
 	Caches   []Cache
 	Comments []Comment // on the pull request 7
+	// Commits and Branches are those of the repository: commits by their hashes, the hashes by branch.
+	Commits  map[string]Commit
+	Branches map[string]string
+	Pulls    []Pull
+	// NoPulls says that a workflow's own token may not make pull requests, NoAutoMerge that none merges itself.
+	NoPulls, NoAutoMerge bool
 	// Changed is called after each change, before the answer.
 	Changed func(caches []Cache, comments []Comment)
+	// PullsChanged is called after each change of a branch or a pull request, with the last commits of branches.
+	PullsChanged func(pulls []Pull, tips map[string]Commit)
+	// CheckRuns are those of Heads, which are all commits that there are; none are any.
+	CheckRuns []CheckRun
+	Heads     []string
+	// Writes is how many requests that make something the server takes until RetryAfter, in seconds, has
+	// passed, of which only 0 ever has; 0 is no limit.
+	Writes, RetryAfter int
+	// ChecksChanged is called after each change, before the answer.
+	ChecksChanged func(checks []CheckRun)
 }
 
 // A Cache is an entry of the Actions cache. Those without an id get one.
@@ -67,8 +83,10 @@ type Server struct {
 	options  Options
 	mu       sync.Mutex
 	last     int64 // id that was given out
+	written  int   // requests since the last limit
 	failures []Failure
 	requests []string
+	trees    map[string]map[string]string // files, by the hash of their tree
 }
 
 // A Failure is an answer that a server gives in place of the right one; the zero value
@@ -101,6 +119,9 @@ func Start(t testing.TB, options Options) *Server {
 	}
 	for i := range s.options.Comments {
 		s.options.Comments[i].ID = s.next()
+	}
+	for i := range s.options.CheckRuns {
+		s.options.CheckRuns[i].ID = s.next()
 	}
 	listening := httptest.NewServer(s)
 	t.Cleanup(listening.Close)
@@ -184,7 +205,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if failure.Status != 0 {
 		said = failure.answer()
 	} else if said = s.headers(r); said.status == 0 {
-		said = s.route(r)
+		if said = s.limited(r); said.status == 0 {
+			said = s.route(r)
+		}
 	}
 	if failure.Status == 0 && len(failure.Header) > 0 {
 		said.header = said.header.Clone()
@@ -278,6 +301,16 @@ func (s *Server) may(access string, permissions ...string) answer {
 func (s *Server) changed() {
 	if s.options.Changed != nil {
 		s.options.Changed(s.options.Caches, s.options.Comments)
+	}
+	if s.options.PullsChanged != nil {
+		tips := map[string]Commit{}
+		for branch, sha := range s.options.Branches {
+			tips[branch] = s.options.Commits[sha]
+		}
+		s.options.PullsChanged(s.options.Pulls, tips)
+	}
+	if s.options.ChecksChanged != nil {
+		s.options.ChecksChanged(s.options.CheckRuns)
 	}
 }
 

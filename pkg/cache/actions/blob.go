@@ -28,28 +28,28 @@ type blob struct {
 	size    int64
 	whole   bool // the storage ignores ranges
 
-	small []byte // all bytes of a small blob, or nil
+	// Bytes that were read when the blob was opened, and where they begin.
+	known []byte
+	from  int64
 }
 
 func (b *blob) Key() string { return b.key }
 func (b *blob) Size() int64 { return b.size }
 
-// measure learns the size, which only a download has. A small blob is then read as
-// a whole: a request takes longer than its bytes.
-func (b *blob) measure(ctx context.Context) error {
-	r := &reader{ctx: ctx, blob: b, left: max(b.client.config.Small, 1)}
+// measure learns the size, which only a download has, and reads up to length bytes from an offset on with
+// the same request: a request takes longer than these bytes.
+func (b *blob) measure(ctx context.Context, from, length int64) error {
+	r := &reader{ctx: ctx, blob: b, offset: from, left: max(length, 1)}
 	defer r.Close()
 	if err := r.connect(); err != nil {
 		return b.failed(err)
 	}
-	r.left = min(r.left, b.size)
-	start := make([]byte, r.left)
-	if _, err := io.ReadFull(r, start); err != nil {
+	r.left = max(min(r.left, b.size-from), 0)
+	known := make([]byte, r.left)
+	if _, err := io.ReadFull(r, known); err != nil {
 		return err
 	}
-	if int64(len(start)) == b.size {
-		b.small = start
-	}
+	b.known, b.from = known, from
 	return nil
 }
 
@@ -63,8 +63,8 @@ func (b *blob) Range(ctx context.Context, offset, length int64) (io.ReadCloser, 
 	if length == 0 {
 		return io.NopCloser(bytes.NewReader(nil)), nil
 	}
-	if b.small != nil {
-		return io.NopCloser(bytes.NewReader(b.small[offset : offset+length])), nil
+	if start := offset - b.from; start >= 0 && start+length <= int64(len(b.known)) {
+		return io.NopCloser(bytes.NewReader(b.known[start : start+length])), nil
 	}
 	if !b.whole {
 		r := &prefetchReader{ctx: ctx, blob: b, offset: offset, left: length}

@@ -44,7 +44,7 @@ func New(config Config) cache.Cache {
 	if config.Protocol == V1 {
 		c.service = &v1{config, calls}
 	} else {
-		c.service = &v2{config, calls}
+		c.service = newV2(config, calls)
 	}
 	return c
 }
@@ -60,8 +60,35 @@ func (c *client) Open(ctx context.Context, key string, prefixes ...string) (cach
 	if err != nil {
 		return nil, fmt.Errorf("cannot open %s: %w", key, err)
 	}
-	b := &blob{client: c, key: e.key, address: &e.address, size: unknown, renewing: make(chan struct{}, 1)}
-	if err := b.measure(ctx); err != nil {
+	b := c.blob(&e)
+	if err := b.measure(ctx, 0, c.config.Small); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+func (c *client) blob(e *entry) *blob {
+	return &blob{client: c, key: e.key, address: &e.address, size: unknown, renewing: make(chan struct{}, 1)}
+}
+
+// OpenTail is of [cache.OpenTail].
+func (c *client) OpenTail(ctx context.Context, key string, size, tail int64) (cache.Blob, error) {
+	if err := c.may(c.config.DenyRead, cache.CheckOpen(key, nil)); err != nil {
+		return nil, err
+	}
+	e, err := c.find(ctx, key, nil)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open %s: %w", key, err)
+	}
+	b := c.blob(&e)
+	if tail = min(max(tail, 1), size); size <= c.config.Small {
+		tail = size
+	}
+	err = b.measure(ctx, size-tail, tail)
+	if b.size != unknown && b.size != size || errors.Is(err, io.ErrUnexpectedEOF) && b.size == unknown {
+		return nil, cache.WrongSize(key, max(b.size, 0), size)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return b, nil

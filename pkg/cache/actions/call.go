@@ -2,14 +2,11 @@ package actions
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"time"
-
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/httpcall"
@@ -123,14 +120,4 @@ func (c *caller) refused(resp *http.Response, data []byte) *refusal {
 // notOK returns the refusal of an answer of 200 that has ok=false.
 func (c *caller) notOK(message string) *refusal {
 	return &refusal{&httpcall.StatusError{Status: http.StatusOK, Code: "ok=false", Message: httpcall.Quote(message, c.config.Token.reveal())}}
-}
-
-// withoutAddress returns an error of net/http or the Azure SDK without the address, whose
-// query or path is a secret.
-func withoutAddress(err error) error {
-	var fromAzure *azcore.ResponseError
-	if errors.As(err, &fromAzure) {
-		return fmt.Errorf("the blob storage answers %d %s", fromAzure.StatusCode, fromAzure.ErrorCode)
-	}
-	return httpcall.WithoutAddress(err)
 }

@@ -5,41 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/org/nix-matrix/pkg/httpcall"
 )
 
 var errClosed = errors.New("the reader is closed")
 
-// trickle is how many bytes a download must bring in the time after which it counts as
-// stalled. A line that is always slower is of no use.
-const trickle = 64 << 10
-
-// connection is one download under way. It is cancelled as stalled when less than a trickle
-// arrives in the time of its watchdog, which counts only while somebody waits for it.
+// connection is one download under way. Its watchdog cancels it as stalled.
 type connection struct {
 	watchdog *httpcall.Watchdog
 	body     io.ReadCloser // nil before the answer
-
-	arrived int           // bytes, since the last trickle
-	waited  time.Duration // for them
 }
 
-func (c *connection) Read(p []byte) (int, error) {
-	start := time.Now()
-	c.watchdog.Progress(-c.waited)
-	n, err := c.body.Read(p)
-	c.watchdog.Pause()
-	c.waited += time.Since(start)
-	if c.arrived += n; c.arrived >= trickle {
-		c.arrived, c.waited = 0, 0
-	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		err = c.watchdog.Cause(err)
-	}
-	return n, err
-}
+func (c *connection) Read(p []byte) (int, error) { return c.watchdog.Read(c.body, p) }
 
 func (c *connection) Close() {
 	c.watchdog.Pause()

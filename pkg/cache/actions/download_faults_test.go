@@ -1,6 +1,7 @@
 package actions_test
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -230,5 +231,50 @@ func TestExpiredAndEvicted(t *testing.T) {
 	save(t, c, "key", "text")
 	if _, err := c.Open(t.Context(), "key"); !errors.Is(err, cache.ErrMiss) {
 		t.Errorf("open: %v, want ErrMiss", err)
+	}
+}
+
+// The end of a blob comes with the request that finds its size, and so does all of a small one.
+func TestTailIsOneRequest(t *testing.T) {
+	config := fast(t, actionstest.Start(t, actionstest.Options{}).Getenv)
+	config.Small = 0
+	requests := 0
+	config.Transport = storage(func(_ int, r *http.Request, send func() *http.Response) (*http.Response, error) {
+		if r.Method == http.MethodGet {
+			requests++
+		}
+		return send(), nil
+	})
+	c := actions.New(config)
+	for name, test := range map[string]struct {
+		size, tail int64
+		all        int // requests for all of it
+	}{
+		"small": {200 << 10, 100, 1},
+		"whole": {3 << 20, 3 << 20, 1},
+		"large": {5 << 20, 1 << 20, 2},
+	} {
+		data := bytes.Repeat([]byte(digits), int(test.size)/len(digits))
+		if err := c.Save(t.Context(), name, bytes.NewReader(data), test.size); err != nil {
+			t.Fatal(err)
+		}
+		requests = 0
+		blob, err := cache.OpenTail(t.Context(), c, name, test.size, test.tail)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, from := range []int64{test.size - test.tail, 0} {
+			body, err := blob.Range(t.Context(), from, test.tail)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(body)
+			if err != nil || !bytes.Equal(got, data[from:from+test.tail]) {
+				t.Errorf("%s: %d bytes, %v", name, len(got), err)
+			}
+		}
+		if requests != test.all {
+			t.Errorf("%s: %d requests, want %d", name, requests, test.all)
+		}
 	}
 }

@@ -4,40 +4,26 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
-	"math"
+	"io"
 	"net/http"
+	"net/url"
+	"strings"
+	"time"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/streaming"
-	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blockblob"
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/org/nix-matrix/pkg/httpcall"
 )
 
+// storageVersion is the version of Azure's protocol for blobs that uploads speak: three requests of it.
+const storageVersion = "2021-12-02"
+
 // upload makes an Azure block blob at the signed address: with one request if
 // it is small, else of blocks that travel in parallel and are committed last.
 func (s *v2) upload(ctx context.Context, address string, body *source) error {
-	sends := &http.Client{Transport: s.config.Transport}
-	client, err := blockblob.NewClientWithNoCredential(address, &blockblob.ClientOptions{ClientOptions: azcore.ClientOptions{
-		Transport: sends,
-		Telemetry: policy.TelemetryOptions{ApplicationID: httpcall.UserAgent},
-		Retry: policy.RetryOptions{
-			MaxRetries:    orNegative(s.config.Retries),
-			RetryDelay:    s.config.Wait,
-			MaxRetryDelay: s.config.Timeout,
-			TryTimeout:    blockTimeout,
-		},
-		PerRetryPolicies: []policy.Policy{&uploadStalls{3 * s.config.Stall, sends, s.config.afterFunc}},
-	}})
-	if err != nil {
-		return err
-	}
 	if body.size <= s.config.BlockSize {
-		_, err := client.Upload(ctx, streaming.NopCloser(body.block(0, body.size)), nil)
-		return err
+		return s.put(ctx, address, "", body.block(0, body.size))
 	}
 	blob := uuid.NewString()
 	var ids []string
@@ -47,29 +33,51 @@ func (s *v2) upload(ctx context.Context, address string, body *source) error {
 		id := blockID(blob, len(ids))
 		ids = append(ids, id)
 		group.Go(func() error {
-			block := streaming.NopCloser(body.block(offset, s.config.BlockSize))
-			_, err := client.StageBlock(groupCtx, id, block, nil)
-			return err
+			return s.put(groupCtx, address, "comp=block&blockid="+url.QueryEscape(id), body.block(offset, s.config.BlockSize))
 		})
 	}
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	_, err = client.CommitBlockList(ctx, ids, nil)
-	return err
+	list := strings.NewReader(`<?xml version="1.0" encoding="utf-8"?><BlockList><Latest>` + strings.Join(ids, "</Latest><Latest>") + "</Latest></BlockList>")
+	return s.put(ctx, address, "comp=blocklist", io.NewSectionReader(list, 0, list.Size()))
+}
+
+// put sends a blob, or, as the operation says, a block or the list of blocks. The address has a query, which is signed.
+func (s *v2) put(ctx context.Context, address, operation string, body *io.SectionReader) error {
+	to := call{Call: httpcall.Call{Method: http.MethodPut, Address: address, Header: http.Header{
+		"Content-Type": {"application/octet-stream"},
+		"X-Ms-Version": {storageVersion},
+	}}}
+	if operation == "" {
+		to.Header.Set("X-Ms-Blob-Type", "BlockBlob")
+	} else {
+		to.Address += "&" + operation
+	}
+	to.upload(body)
+	policy := &httpcall.Policy{
+		Retries:  s.config.Retries,
+		Pause:    httpcall.Exponential(s.config.Wait, s.config.Timeout),
+		Spread:   true,
+		MaxPause: s.config.Timeout,
+		Failed: func(_ *http.Response, err error, _ time.Duration) {
+			s.config.Log.Info("the storage of the Actions cache failed", "error", err)
+		},
+	}
+	return policy.Ask(ctx, s.stores, to.Call, nil, func(resp *http.Response, _ []byte) error {
+		return &storageError{httpcall.NewStatusError(resp, resp.Header.Get("X-Ms-Error-Code"), "", "")}
+	})
+}
+
+// A storageError is an answer of the blob storage that says no.
+type storageError struct{ *httpcall.StatusError }
+
+func (e *storageError) Error() string {
+	return strings.TrimSpace(fmt.Sprintf("the blob storage answers %d %s", e.Status, e.Code))
 }
 
 // blockID returns an id of the official client's form. Azure takes any, but servers that
 // imitate it read the number in it.
 func blockID(blob string, number int) string {
 	return base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%s%012d", blob, number))
-}
-
-// orNegative returns a number of retries for the Azure SDK: 0 stands for its default, less
-// than 0 for none.
-func orNegative(retries int) int32 {
-	if retries <= 0 {
-		return -1
-	}
-	return int32(min(retries, math.MaxInt32))
 }

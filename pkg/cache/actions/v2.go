@@ -9,14 +9,20 @@ import (
 	"strings"
 	"time"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
-
 	"github.com/org/nix-matrix/pkg/httpcall"
 )
 
 type v2 struct {
 	config Config
 	*caller
+	stores *http.Client // of uploads
+}
+
+func newV2(config Config, calls *caller) *v2 {
+	// Sent bytes may still wait in the buffers of a slow line, hence the longer time.
+	return &v2{config, calls, &http.Client{Transport: &httpcall.Transport{
+		Next: config.Transport, Stall: 3 * config.Stall, MaxAnswer: maxAnswer, AfterFunc: config.afterFunc,
+	}}}
 }
 
 // FinalizeCacheEntryUpload takes the fields of CreateCacheEntry and the size, which as an
@@ -86,12 +92,12 @@ func (s *v2) save(ctx context.Context, key string, body *source) error {
 	}
 	start := time.Now()
 	if err := s.upload(ctx, created.UploadURL, body); err != nil {
-		var refused *azcore.ResponseError
-		if errors.As(err, &refused) && refused.StatusCode == http.StatusForbidden {
+		var refused *storageError
+		if errors.As(err, &refused) && refused.Status == http.StatusForbidden {
 			// There is no way to get another address for a reserved key.
-			return fmt.Errorf("upload: %w after %s; an address for uploads is valid for about an hour", withoutAddress(err), time.Since(start).Round(time.Second))
+			return fmt.Errorf("upload: %w after %s; an address for uploads is valid for about an hour", err, time.Since(start).Round(time.Second))
 		}
-		return fmt.Errorf("upload: %w", withoutAddress(err))
+		return fmt.Errorf("upload: %w", err)
 	}
 	return s.finalize(ctx, key, body.size)
 }

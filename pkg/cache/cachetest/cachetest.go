@@ -55,6 +55,7 @@ func Run(t *testing.T, open func(t *testing.T) cache.Cache, options ...Option) {
 		{"immutable", s.immutable},
 		{"prefixes", s.prefixes},
 		{"ranges", s.ranges},
+		{"tail", s.tail},
 		{"big blob", s.bigBlob},
 		{"concurrent saves", s.concurrentSaves},
 		{"interrupted save", s.interruptedSave},
@@ -69,8 +70,8 @@ func Run(t *testing.T, open func(t *testing.T) cache.Cache, options ...Option) {
 }
 
 func (s *suite) roundTrip(t *testing.T, c cache.Cache) {
-	save(t, c, "one", "x")
-	save(t, c, "two.2_z+y=-", "hello\x00world\n")
+	Save(t, c, "one", "x")
+	Save(t, c, "two.2_z+y=-", "hello\x00world\n")
 	expect(t, c, "one", "x", "one")
 	expect(t, c, "two.2_z+y=-", "hello\x00world\n", "two.2_z+y=-")
 }
@@ -78,7 +79,7 @@ func (s *suite) roundTrip(t *testing.T, c cache.Cache) {
 func (s *suite) longKey(t *testing.T, c cache.Cache) {
 	k := strings.Repeat("k", cache.MaxKey-1)
 	for _, key := range []string{k + "k", k + "j", "j" + k} {
-		save(t, c, key, key[:1]+key[cache.MaxKey-1:])
+		Save(t, c, key, key[:1]+key[cache.MaxKey-1:])
 	}
 	expect(t, c, k+"k", "kk", k+"k")
 	expect(t, c, k+"j", "kj", k+"j")
@@ -110,14 +111,14 @@ func (s *suite) refused(t *testing.T, c cache.Cache) {
 func (s *suite) miss(t *testing.T, c cache.Cache) {
 	expectMiss(t, c, "key")
 	expectMiss(t, c, "key", "prefix", "k")
-	save(t, c, "key-longer", "x")
+	Save(t, c, "key-longer", "x")
 	expectMiss(t, c, "key")
 	expectMiss(t, c, "key-longer-still")
 	expectMiss(t, c, "key", "other", "key-longer-still")
 }
 
 func (s *suite) immutable(t *testing.T, c cache.Cache) {
-	save(t, c, "key", "first")
+	Save(t, c, "key", "first")
 	err := c.Save(t.Context(), "key", bytes.NewReader([]byte("second")), 6)
 	if !errors.Is(err, cache.ErrExists) {
 		t.Errorf("second Save: %v, want ErrExists", err)
@@ -126,10 +127,10 @@ func (s *suite) immutable(t *testing.T, c cache.Cache) {
 }
 
 func (s *suite) prefixes(t *testing.T, c cache.Cache) {
-	save(t, c, "q-9", "at q-9")
-	save(t, c, "p-2", "at p-2")
+	Save(t, c, "q-9", "at q-9")
+	Save(t, c, "p-2", "at p-2")
 	s.tick()
-	save(t, c, "p-1", "at p-1")
+	Save(t, c, "p-1", "at p-1")
 	expect(t, c, "p-1", "at p-1", "absent", "p-")
 	expect(t, c, "p-2", "at p-2", "p-2", "p-")
 	expect(t, c, "p-2", "at p-2", "absent", "none-", "p-2", "p-")
@@ -142,7 +143,7 @@ func (s *suite) prefixes(t *testing.T, c cache.Cache) {
 
 func (s *suite) ranges(t *testing.T, c cache.Cache) {
 	const text = "0123456789"
-	save(t, c, "digits", text)
+	Save(t, c, "digits", text)
 	blob, err := c.Open(t.Context(), "digits")
 	if err != nil {
 		t.Fatal(err)
@@ -175,6 +176,33 @@ func (s *suite) ranges(t *testing.T, c cache.Cache) {
 		t.Error(err)
 	}
 	expect(t, c, "digits", text, "digits")
+}
+
+func (s *suite) tail(t *testing.T, c cache.Cache) {
+	const text = "0123456789"
+	Save(t, c, "digits", text)
+	for _, tail := range []int64{0, 1, 5, 10, 11, 1 << 40} {
+		blob, err := cache.OpenTail(t.Context(), c, "digits", 10, tail)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, at := range [][2]int64{{9, 1}, {5, 5}, {0, 10}, {2, 4}, {10, 0}} {
+			if got, err := readRange(t.Context(), blob, at[0], at[1]); err != nil || string(got) != text[at[0]:at[0]+at[1]] {
+				t.Errorf("%d bytes at %d: %q, %v", at[1], at[0], got, err)
+			}
+		}
+		if blob.Key() != "digits" || blob.Size() != 10 {
+			t.Errorf("%q, %d bytes", blob.Key(), blob.Size())
+		}
+	}
+	for _, size := range []int64{1, 9, 11, BigBlob} {
+		if blob, err := cache.OpenTail(t.Context(), c, "digits", size, 1); !errors.Is(err, cache.ErrMiss) {
+			t.Errorf("it has %d bytes: %v, %v", size, blob, err)
+		}
+	}
+	if _, err := cache.OpenTail(t.Context(), c, "digit", 10, 1); !errors.Is(err, cache.ErrMiss) {
+		t.Errorf("another key: %v", err)
+	}
 }
 
 func (s *suite) bigBlob(t *testing.T, c cache.Cache) {
@@ -264,7 +292,7 @@ func (s *suite) longBody(t *testing.T, c cache.Cache) {
 }
 
 func (s *suite) cancelled(t *testing.T, c cache.Cache) {
-	save(t, c, "key", "text")
+	Save(t, c, "key", "text")
 	blob, err := c.Open(t.Context(), "key")
 	if err != nil {
 		t.Fatal(err)
@@ -345,7 +373,8 @@ func (b *faultyBody) ReadAt(p []byte, offset int64) (int, error) {
 	return len(p), nil
 }
 
-func save(t *testing.T, c cache.Cache, key, text string) {
+// Save saves a text under a key, or ends the test.
+func Save(t *testing.T, c cache.Cache, key, text string) {
 	t.Helper()
 	if err := c.Save(t.Context(), key, bytes.NewReader([]byte(text)), int64(len(text))); err != nil {
 		t.Fatalf("Save %.20s: %v", key, err)

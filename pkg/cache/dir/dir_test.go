@@ -27,7 +27,7 @@ func TestContract(t *testing.T) {
 func TestSharedDirectory(t *testing.T) {
 	name := t.TempDir()
 	writer, reader := open(t, name), open(t, name)
-	save(t, writer, "key", "text")
+	cachetest.Save(t, writer, "key", "text")
 	if got := read(t, reader, "key"); got != "text" {
 		t.Errorf("got %q", got)
 	}
@@ -38,7 +38,7 @@ func TestSharedDirectory(t *testing.T) {
 
 func TestFileIsTheBlob(t *testing.T) {
 	name := t.TempDir()
-	save(t, open(t, name), "pack-1.zst", "text")
+	cachetest.Save(t, open(t, name), "pack-1.zst", "text")
 	got, err := os.ReadFile(filepath.Join(name, "pack-1.zst"))
 	if err != nil || string(got) != "text" {
 		t.Errorf("got %q, %v", got, err)
@@ -50,7 +50,7 @@ func TestNewestHasStableTieBreak(t *testing.T) {
 	c := open(t, name)
 	at := time.Unix(1_700_000_000, 0)
 	for _, key := range []string{"p-2", "p-3", "p-1"} {
-		save(t, c, key, key)
+		cachetest.Save(t, c, key, key)
 		if err := os.Chtimes(filepath.Join(name, key), at, at); err != nil {
 			t.Fatal(err)
 		}
@@ -97,7 +97,7 @@ func TestForeignFilesAreNoBlobs(t *testing.T) {
 func TestNothingLeftBehind(t *testing.T) {
 	name := t.TempDir()
 	c := open(t, name)
-	save(t, c, "key", "text")
+	cachetest.Save(t, c, "key", "text")
 	if err := c.Save(t.Context(), "short", strings.NewReader("x"), 2); err == nil {
 		t.Error("a short body is saved")
 	}
@@ -108,7 +108,7 @@ func TestNothingLeftBehind(t *testing.T) {
 
 func TestStaleFilesAreRemoved(t *testing.T) {
 	name := t.TempDir()
-	save(t, open(t, name), "key", "text")
+	cachetest.Save(t, open(t, name), "key", "text")
 	now := time.Now()
 	for file, age := range map[string]time.Duration{"old": 25 * time.Hour, "young": time.Hour} {
 		path := filepath.Join(name, ".tmp", file)
@@ -128,7 +128,7 @@ func TestStaleFilesAreRemoved(t *testing.T) {
 func TestEvictedAndTruncated(t *testing.T) {
 	name := t.TempDir()
 	c := open(t, name)
-	save(t, c, "key", "text")
+	cachetest.Save(t, c, "key", "text")
 	blob, err := c.Open(t.Context(), "key")
 	if err != nil {
 		t.Fatal(err)
@@ -166,13 +166,6 @@ func open(t *testing.T, name string) cache.Cache {
 	return c
 }
 
-func save(t *testing.T, c cache.Cache, key, text string) {
-	t.Helper()
-	if err := c.Save(t.Context(), key, strings.NewReader(text), int64(len(text))); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func read(t *testing.T, c cache.Cache, key string, prefixes ...string) string {
 	t.Helper()
 	blob, err := c.Open(t.Context(), key, prefixes...)
@@ -205,7 +198,7 @@ func TestCollectable(t *testing.T) {
 	c := open(t, name)
 	long := "a-" + strings.Repeat("x", 400)
 	for _, key := range []string{"a-1", "a-2", "b-1", long} {
-		save(t, c, key, "text")
+		cachetest.Save(t, c, key, "text")
 	}
 	for _, file := range []string{".tmp/a-3", "run/a-4", "A-5", "a-6~/x"} { // no blobs
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(name, file)), 0o700); err != nil {

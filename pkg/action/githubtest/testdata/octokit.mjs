@@ -15,6 +15,16 @@ const created = await rest.issues.createComment({ ...here, issue_number: 7, body
 const comment_id = created.data.id;
 const updated = await rest.issues.updateComment({ ...here, comment_id, body: "updated" });
 const comments = await octokit.paginate(rest.issues.listComments, { ...here, issue_number: 7 });
+const head_sha = "0".repeat(40);
+const output = { title: "title", summary: "summary" };
+const check = await rest.checks.create({ ...here, name: "nix: a", head_sha, external_id: "a", status: "in_progress" });
+const check_run_id = check.data.id;
+await rest.checks.create({ ...here, name: "nix: a", head_sha, external_id: "b", conclusion: "skipped", output });
+const ended = await rest.checks.update({ ...here, check_run_id, conclusion: "failure", output });
+const newest = await octokit.paginate(rest.checks.listForRef, { ...here, ref: head_sha });
+const all = await octokit.paginate(rest.checks.listForRef, { ...here, ref: head_sha, filter: "all", per_page: 1 });
+const checked = (body) => status(rest.checks.create({ ...here, name: "nix: c", head_sha, ...body }));
+const annotation = { path: "a", start_line: 1, end_line: 1, annotation_level: "failure", message: "m" };
 const { data: repository } = await rest.repos.get(here);
 
 console.log(JSON.stringify({
@@ -24,6 +34,22 @@ console.log(JSON.stringify({
   created: created.status,
   updated: updated.data.body,
   comments: comments.map((comment) => `${comment.user.login} ${comment.body}`),
+  checks: [check, ended].map((answer) => `${answer.status} ${answer.data.status} ${answer.data.conclusion}`),
+  newest: newest.map((run) => `${run.external_id} ${run.conclusion} ${run.output.title} ${run.app.slug}`),
+  all: all.map((run) => run.external_id),
+  refused: [
+    await checked({ name: "" }),
+    await checked({ head_sha: "main" }),
+    await checked({ status: "completed" }),
+    await checked({ conclusion: "stale" }),
+    await checked({ conclusion: "success", output: { title: "no summary" } }),
+    await checked({ conclusion: "success", output: { ...output, summary: "ä".repeat(33000) } }),
+    await checked({ conclusion: "success", output: { ...output, annotations: Array(51).fill(annotation) } }),
+    await checked({ conclusion: "success", output: { ...output, annotations: [{ ...annotation, path: undefined }] } }),
+    await checked({ conclusion: "success", details_url: "javascript:alert(1)" }),
+    await status(rest.checks.update({ ...here, check_run_id: 9999, conclusion: "success" })),
+  ],
+  annotated: await checked({ conclusion: "success", output: { ...output, annotations: Array(50).fill(annotation) } }),
   branch: repository.default_branch,
   user: await status(rest.users.getAuthenticated({ headers })),
   removed: await status(rest.actions.deleteActionsCacheById({ ...here, cache_id: caches[0].id })),

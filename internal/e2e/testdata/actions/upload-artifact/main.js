@@ -1,4 +1,4 @@
-// Takes one file; patterns and directories are not imitated.
+// Takes a file, or all files of a directory; patterns are not imitated.
 'use strict'
 const fs = require('node:fs')
 const path = require('node:path')
@@ -32,7 +32,12 @@ async function main() {
     // act's server would take it
     throw new Error('(409) Conflict: an artifact with this name already exists on the workflow run')
   }
-  await client.uploadArtifact(name, [file], path.dirname(file), { compressionLevel: level })
+  const files = fs.statSync(file).isDirectory()
+    ? fs.readdirSync(file, { recursive: true, withFileTypes: true })
+      .filter(entry => entry.isFile() && !entry.name.startsWith('.')).map(entry => path.join(entry.parentPath || entry.path, entry.name))
+    : [file]
+  const root = fs.statSync(file).isDirectory() ? file : path.dirname(file)
+  await client.uploadArtifact(name, files, root, { compressionLevel: level })
 }
 
 main().catch(err => core.setFailed(err))

@@ -4,6 +4,7 @@ package main
 import (
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
@@ -12,10 +13,16 @@ import (
 var version = "none"
 
 func main() {
-	dir, _ := os.Getwd()
 	say("args " + strings.Join(os.Args[1:], "|"))
 	say("version " + version)
+	if len(os.Args) > 1 && (os.Args[1] == "manual" || os.Args[1] == "completion") {
+		return // they are the same everywhere
+	}
+	dir, _ := os.Getwd()
 	say("dir " + dir)
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Sum != "" { // "go install" has built it
+		say("module " + info.Main.Version)
+	}
 	if len(os.Args) > 1 && os.Args[1] == "wait" {
 		signals := make(chan os.Signal, 1)
 		signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)

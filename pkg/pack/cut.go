@@ -1,0 +1,62 @@
+package pack
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+)
+
+// Sizes of chunks in bytes. The last chunk of a file may be smaller than minChunk.
+const (
+	minChunk = 16 << 10
+	avgChunk = 64 << 10
+	maxChunk = 256 << 10
+)
+
+// A chunk is cut where the highest bits of the hash are zero: many bits before the average size,
+// fewer after it, so that most chunks are about as large as the average (the "normalized
+// chunking" of Xia et al., FastCDC, USENIX ATC 2016, section 3.4, level 2).
+const (
+	bitsBelow = 64 - 18
+	bitsAbove = 64 - 14
+)
+
+// gear has a random number for each byte: the first 8 bytes, little endian, of the SHA-256 of
+// "nix-matrix gear" and the byte.
+var gear = func() (g [256]uint64) {
+	for i := range g {
+		sum := sha256.Sum256(append([]byte("nix-matrix gear"), byte(i)))
+		g[i] = binary.LittleEndian.Uint64(sum[:])
+	}
+	return g
+}()
+
+// cut returns the length of the first chunk of p, which has maxChunk bytes or more, or ends with
+// its file. The hash of a position depends on the 64 bytes before it, so that equal contents are
+// cut at the same places wherever they are.
+func cut(p []byte) int {
+	if len(p) <= minChunk {
+		return len(p)
+	}
+	var hash uint64
+	i, above := minChunk, min(len(p), avgChunk)
+	for ; i < above; i++ {
+		if hash = hash<<1 + gear[p[i]]; hash>>bitsBelow == 0 {
+			return i + 1
+		}
+	}
+	end := min(len(p), maxChunk)
+	for ; i < end; i++ {
+		if hash = hash<<1 + gear[p[i]]; hash>>bitsAbove == 0 {
+			return i + 1
+		}
+	}
+	return end
+}
+
+// A Sum identifies a chunk: the first half of its SHA-256.
+type Sum [16]byte
+
+func sumChunk(p []byte) Sum {
+	sum := sha256.Sum256(p)
+	return Sum(sum[:])
+}

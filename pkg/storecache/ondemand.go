@@ -1,0 +1,380 @@
+package storecache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/nix"
+	"github.com/org/nix-matrix/pkg/pack"
+)
+
+// ErrAbsent says that no pack has a path, or none that can be read.
+var ErrAbsent = errors.New("no pack has the path")
+
+// pause is how long a pack is not asked for again after a passing error of the cache.
+const pause = 30 * time.Second
+
+// maxWaiting is the most closures that wait to be prefetched. Others are not prefetched.
+const maxWaiting = 1 << 10
+
+// maxCached is the most bytes of a frame of a pack of records that is read as a whole. A larger one has one path.
+const maxCached = 8 << 20
+
+// OnDemandOptions say from where and how an [OnDemand] reads.
+type OnDemandOptions struct {
+	Cache cache.Cache
+	Index *Index // not used otherwise from then on
+	// Present reports whether a path needs no prefetch, because the store has it. It may be nil.
+	Present func(path string) bool
+	// Lost is called with the keys of packs that turn out to be missing or corrupt, one call after the other.
+	// It may be nil.
+	Lost func(keys ...string)
+}
+
+// An OnDemand returns the paths of an index one by one, in whatever order somebody asks for them. It is safe
+// for concurrent use.
+type OnDemand struct {
+	OnDemandOptions
+	ctx     context.Context
+	stop    context.CancelFunc
+	frames  *frameCache
+	waiting chan string // hash parts of paths whose closures are to be prefetched
+	running sync.WaitGroup
+
+	turn    chan struct{} // holds one while a goroutine uses what follows, and what the index loads
+	records map[*pack.Index]map[string]int
+	sources map[*Pack]pack.Source // of packs of records
+	pauses  map[string]time.Time  // of packs, by their keys
+	queued  map[string]bool       // paths that were prefetched
+}
+
+// NewOnDemand returns an OnDemand. Its reads end with the context. The caller must close it.
+func NewOnDemand(ctx context.Context, o OnDemandOptions) (*OnDemand, error) {
+	ctx, stop := context.WithCancel(ctx)
+	frames, err := newFrameCache(ctx)
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	if o.Index.from == nil {
+		o.Index = o.Index.In(o.Cache, nil)
+	}
+	d := &OnDemand{
+		OnDemandOptions: o, ctx: ctx, stop: stop, frames: frames, waiting: make(chan string, maxWaiting), turn: make(chan struct{}, 1),
+		records: map[*pack.Index]map[string]int{}, sources: map[*Pack]pack.Source{}, pauses: map[string]time.Time{}, queued: map[string]bool{},
+	}
+	d.running.Go(d.prefetches)
+	return d, nil
+}
+
+// Close ends all reads. Nobody may use the OnDemand meanwhile, or later.
+func (d *OnDemand) Close() {
+	d.stop()
+	d.frames.Close()
+	d.running.Wait()
+}
+
+// begin waits for the turn of the caller, who must end it.
+func (d *OnDemand) begin(ctx context.Context) error {
+	select {
+	case d.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (d *OnDemand) end() { <-d.turn }
+
+// Find returns the path with a hash part, the 32 characters after /nix/store/. The error wraps
+// [ErrAbsent], or is the end of the context.
+func (d *OnDemand) Find(ctx context.Context, hash string) (nix.PathInfo, error) {
+	s, err := d.locate(ctx, hash)
+	if err != nil {
+		return nix.PathInfo{}, err
+	}
+	return pathInfo(s.record()), nil
+}
+
+func (s *segment) record() *pack.Record { return &s.pack.Index.Records[s.records[0]] }
+
+// locate finds a path and what reading it needs.
+func (d *OnDemand) locate(ctx context.Context, hash string) (*segment, error) {
+	if err := d.begin(ctx); err != nil {
+		return nil, err
+	}
+	defer d.end()
+	return d.find(hash)
+}
+
+// find does the work of locate. The caller has the turn.
+func (d *OnDemand) find(hash string) (*segment, error) {
+	id := idOf("/nix/store/" + hash)
+	for {
+		index := d.Index
+		for _, p := range index.paths[id] {
+			if !d.ready(p) {
+				continue
+			}
+			if d.Index != index {
+				break // a pack is lost
+			}
+			n, ok := d.number(p.Index, hash)
+			if !ok {
+				continue
+			}
+			s := &segment{pack: p, records: []int{n}}
+			if p.Index.Chunked() && index.findFrames(s) != nil {
+				continue
+			}
+			return s, nil
+		}
+		if d.Index == index {
+			return nil, ErrAbsent
+		}
+	}
+}
+
+// number returns the number of the record with a hash part.
+func (d *OnDemand) number(index *pack.Index, hash string) (int, bool) {
+	all := d.records[index]
+	if all == nil {
+		all = map[string]int{}
+		for n := range index.Records {
+			const start = len("/nix/store/")
+			all[index.Records[n].Path[start:start+len(hash)]] = n
+		}
+		d.records[index] = all
+	}
+	n, ok := all[hash]
+	return n, ok
+}
+
+// ready loads a pack and those that it leans on, and reports whether the pack can be read. Packs that turn out to be
+// lost leave the index. The caller has the turn.
+func (d *OnDemand) ready(p *Pack) bool {
+	if time.Now().Before(d.pauses[p.Key]) {
+		return false
+	}
+	if p.sum == "" {
+		if d.sources[p] == nil {
+			source, err := d.Cache.Open(d.ctx, p.Key)
+			if err != nil {
+				d.failed(p, err)
+				return false
+			}
+			d.sources[p] = source
+		}
+		return true
+	}
+	missing := slices.DeleteFunc(d.Index.needs(p), func(q *Pack) bool {
+		return q.tables != nil || q.sum == "" || time.Now().Before(d.pauses[q.Key])
+	})
+	if len(missing) > 0 && d.Index.load(d.ctx, missing, true) != nil {
+		return false // the end of the context
+	}
+	index := d.Index
+	for _, q := range missing {
+		if err := index.failed[q]; err != nil {
+			delete(index.failed, q)
+			d.failed(q, err)
+		}
+	}
+	return p.tables != nil
+}
+
+// failed notes that a pack could not be read. The caller has the turn.
+func (d *OnDemand) failed(p *Pack, err error) {
+	if d.ctx.Err() != nil {
+		return
+	}
+	if !isGone(err) {
+		d.pauses[p.Key] = time.Now().Add(pause)
+		return
+	}
+	if d.Index.packs[p.Key] == nil {
+		return // that is known
+	}
+	if rest, err := d.Index.Without(d.ctx, p.Key); err == nil {
+		d.Index = rest
+		if d.Lost != nil {
+			d.Lost(p.Key)
+		}
+	}
+}
+
+// Open returns the NAR of the path with a hash part, and the path. The reader returns the last bytes only after it
+// has checked the NAR; after an error of it, another call of Open does not read the pack that is to blame. The
+// caller must close the reader. The error wraps [ErrAbsent], or is the end of the context.
+func (d *OnDemand) Open(ctx context.Context, hash string) (nix.PathInfo, io.ReadCloser, error) {
+	s, err := d.locate(ctx, hash)
+	if err != nil {
+		return nix.PathInfo{}, nil, err
+	}
+	rec := s.record()
+	info := pathInfo(rec)
+	r := &narReader{ctx: ctx, d: d, s: s, close: func() {}}
+	if s.chunked() {
+		r.content = s.pack.Index.NewPlayer(s.records[0], s.lengths, func(source, number int) ([]byte, error) {
+			p := s.sources[source]
+			return d.frames.get(ctx, p, p.tables.source, number)
+		})
+	} else if err := r.openRecord(); err != nil {
+		r.blame(err)
+		return info, nil, fmt.Errorf("%w: %w", ErrAbsent, err)
+	}
+	if r.content, err = checked(&info, r.content); err != nil {
+		r.blame(err)
+		return info, nil, errors.Join(fmt.Errorf("%w: %w", ErrAbsent, err), r.Close())
+	}
+	return info, r, nil
+}
+
+// A narReader reads a NAR.
+type narReader struct {
+	ctx     context.Context
+	d       *OnDemand
+	s       *segment
+	content io.Reader
+	close   func()
+}
+
+func (r *narReader) Read(p []byte) (int, error) {
+	n, err := r.content.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		r.blame(err)
+	}
+	return n, err
+}
+
+func (r *narReader) Close() error {
+	r.close()
+	return nil
+}
+
+// openRecord opens the NAR of a pack of records.
+func (r *narReader) openRecord() error {
+	p, n := r.s.pack, r.s.records[0]
+	if err := r.d.begin(r.ctx); err != nil {
+		return err
+	}
+	whole := r.d.sources[p]
+	r.d.end()
+	source := whole
+	if number, offset, size := p.Index.Frame(n); size <= maxCached {
+		source = &frameSource{Source: whole, offset: offset, frame: func(ctx context.Context) ([]byte, error) { return r.d.frames.get(ctx, p, whole, number) }}
+	}
+	records, err := p.Index.NewReader(r.ctx, source, []int{n})
+	if err != nil {
+		return err
+	}
+	if _, err := records.Next(); err != nil {
+		records.Close()
+		return err
+	}
+	r.content, r.close = records, func() { records.Close() }
+	return nil
+}
+
+// A frameSource is a pack of which one frame is read.
+type frameSource struct {
+	pack.Source
+	offset int64 // of the frame
+	frame  func(context.Context) ([]byte, error)
+}
+
+// Range implements pack.Source.
+func (s *frameSource) Range(ctx context.Context, offset, length int64) (io.ReadCloser, error) {
+	data, err := s.frame(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if at := offset - s.offset; at >= 0 && at <= int64(len(data)) && length <= int64(len(data))-at {
+		return io.NopCloser(bytes.NewReader(data[at : at+length])), nil
+	}
+	return nil, fmt.Errorf("%w: %d bytes at %d are in another frame", pack.ErrCorrupt, length, offset)
+}
+
+// blame notes the packs that an error of reading is about.
+func (r *narReader) blame(err error) {
+	if r.ctx.Err() != nil {
+		return // of the reader's own end
+	}
+	if r.d.begin(r.d.ctx) != nil {
+		return
+	}
+	defer r.d.end()
+	for _, p := range causes(err, r.s.packs()) {
+		r.d.failed(p, err)
+	}
+}
+
+// Prefetch begins to read what the closure of the path with a hash part needs, ahead of the calls of Open. It
+// returns at once.
+func (d *OnDemand) Prefetch(hash string) {
+	select {
+	case d.waiting <- hash:
+	default:
+	}
+}
+
+// prefetches prefetches closures one after the other.
+func (d *OnDemand) prefetches() {
+	for {
+		select {
+		case hash := <-d.waiting:
+			if needs := d.closure(hash); len(needs) > 0 {
+				d.frames.prefetch(needs)
+			}
+		case <-d.ctx.Done():
+			return
+		}
+	}
+}
+
+// closure returns the frames of the paths in a closure that are not in the store and were not prefetched, in the
+// order in which Nix asks for them.
+func (d *OnDemand) closure(hash string) [][]frameID {
+	if d.begin(d.ctx) != nil {
+		return nil
+	}
+	defer d.end()
+	s, err := d.find(hash)
+	if err != nil || d.queued[s.record().Path] {
+		return nil
+	}
+	packed, _, err := d.Index.Closure(d.ctx, s.record().Path)
+	if err != nil {
+		return nil
+	}
+	for p, err := range d.Index.failed {
+		delete(d.Index.failed, p)
+		d.failed(p, err)
+	}
+	wanted := map[string]location{}
+	for _, path := range packed {
+		if d.queued[path] || d.Present != nil && d.Present(path) {
+			continue
+		}
+		if at, ok := d.Index.find(path); ok && at.pack.Index.Chunked() && d.ready(at.pack) {
+			d.queued[path] = true
+			wanted[path] = at
+		}
+	}
+	var needs [][]frameID
+	o := newOrder(wanted)
+	for at, ok := o.next(); ok; at, ok = o.next() {
+		s := &segment{pack: at.pack, records: []int{at.record}}
+		if d.Index.findFrames(s) == nil {
+			needs = append(needs, s.frames)
+		}
+	}
+	return needs
+}

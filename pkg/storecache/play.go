@@ -1,0 +1,100 @@
+package storecache
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/org/nix-matrix/pkg/pack"
+)
+
+// prepare finds the frames of the segments that are paths of packs of chunks. The returned function
+// begins to fetch them, and the function that it returns ends that.
+func (w *transfer) prepare(all []segment) (func(context.Context) func(), error) {
+	var needs [][]frameID
+	for i := range all {
+		s := &all[i]
+		if !s.chunked() {
+			continue
+		}
+		if s.err = w.index.findFrames(s); s.err == nil {
+			needs = append(needs, s.frames)
+		}
+	}
+	nothing := func(context.Context) func() { return func() {} }
+	if len(needs) == 0 {
+		return nothing, nil
+	}
+	var err error
+	if w.frames, err = newFrames(needs); err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) func() {
+		ctx, stop := context.WithCancel(ctx)
+		var running sync.WaitGroup
+		running.Go(func() { w.frames.prefetch(ctx) })
+		return func() {
+			stop()
+			running.Wait()
+			w.frames.dec.Close()
+		}
+	}, nil
+}
+
+// findFrames finds the packs and the frames that a path needs.
+func (ix *Index) findFrames(s *segment) error {
+	index := s.pack.Index
+	s.sources = []*Pack{s.pack}
+	for _, sum := range index.Leans() {
+		s.sources = append(s.sources, ix.bySum[sum])
+	}
+	lengths := make([]*pack.Lengths, len(s.sources))
+	for _, source := range index.Sources(s.records[0]) {
+		p := s.sources[source]
+		switch {
+		case p == nil:
+			return fmt.Errorf("%w: %s needs a pack that the index does not have", pack.ErrCorrupt, index.Records[s.records[0]].Path)
+		case p.tables == nil:
+			return &frameError{p, cmp.Or(ix.failed[p], pack.ErrRead)}
+		}
+		lengths[source] = p.tables.lengths
+	}
+	needs, err := index.Needs(s.records[0], lengths)
+	if err != nil {
+		return err
+	}
+	s.lengths = lengths
+	for _, need := range needs {
+		s.frames = append(s.frames, frameID{s.sources[need.Source], need.Frame})
+	}
+	return nil
+}
+
+// play adds the path of a segment of a pack of chunks.
+func (w *transfer) play(ctx context.Context, s *segment) error {
+	if s.err != nil {
+		return w.lost(ctx, causes(s.err, []*Pack{s.pack})[0], s.err)
+	}
+	defer w.frames.release(s.frames)
+	index, record := s.pack.Index, s.records[0]
+	content := index.NewPlayer(record, s.lengths, func(source, number int) ([]byte, error) {
+		return w.frames.get(ctx, frameID{s.sources[source], number})
+	})
+	_, err := w.add(ctx, &index.Records[record], content, s.packs())
+	return err
+}
+
+// packs returns the packs with the content of a segment, first that of its records. Only the path of a pack of
+// chunks may have several.
+func (s *segment) packs() []*Pack {
+	all := []*Pack{s.pack}
+	if s.chunked() {
+		for _, source := range s.pack.Index.Sources(s.records[0]) {
+			if source > 0 {
+				all = append(all, s.sources[source])
+			}
+		}
+	}
+	return all
+}
