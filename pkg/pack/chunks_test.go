@@ -182,7 +182,12 @@ func (s shelf) play(t testing.TB, key *Key, sum string, record int) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
+	last := Need{Source: -1}
 	p := own.ix.NewPlayer(record, lengths, func(source, number int) ([]byte, error) {
+		if last == (Need{source, number}) && open[source].ix.chunked[number].area == contents {
+			t.Errorf("frame %d of source %d is read twice in a row", number, source)
+		}
+		last = Need{source, number}
 		if !slices.Contains(needs, Need{source, number}) {
 			t.Errorf("frame %d of source %d is read, and not needed", number, source)
 		}

@@ -39,23 +39,27 @@ type compressor struct {
 	failed chan struct{} // closed once writing has failed
 }
 
-// newCompressor starts a compressor. The caller must call wait, after which write is not
-// called any more.
-func newCompressor(write func(*part) error) (*compressor, error) {
+// newCompressor starts a compressor, with the memory of one before it that has ended, or nil. The caller must
+// call wait, after which write is not called any more.
+func newCompressor(write func(*part) error, before *compressor) (*compressor, error) {
 	n := min(runtime.GOMAXPROCS(0), maxCompressors)
-	// No part refers to anything outside of it, so a larger window is of no use.
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithWindowSize(FrameSize), zstd.WithEncoderConcurrency(n), zstd.WithZeroFrames(true))
-	if err != nil {
-		return nil, err
-	}
 	parts := n + 3 // one is written, two are filled
 	c := &compressor{
-		enc:   enc,
 		empty: make(chan *part, parts), todo: make(chan *part, parts), order: make(chan *part, parts),
 		failed: make(chan struct{}),
 	}
-	for range parts {
-		c.empty <- &part{done: make(chan struct{}, 1)}
+	if before == nil {
+		// No part refers to anything outside of it, so a larger window is of no use.
+		enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithWindowSize(FrameSize), zstd.WithEncoderConcurrency(n), zstd.WithZeroFrames(true))
+		if err != nil {
+			return nil, err
+		}
+		c.enc = enc
+		for range parts {
+			c.empty <- &part{done: make(chan struct{}, 1)}
+		}
+	} else {
+		c.enc, c.empty = before.enc, before.empty
 	}
 	for range n {
 		c.group.Go(func() error {

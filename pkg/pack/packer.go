@@ -8,6 +8,7 @@ import (
 	"io"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -32,6 +33,7 @@ type Packer struct {
 	err     error       // why it was closed early; set before
 	cancel  context.CancelFunc
 	group   sync.WaitGroup
+	before  *compressor // of the last pack, or nil
 }
 
 // NewPacker returns a packer of an export stream with these records, each of which must have its
@@ -43,7 +45,7 @@ func NewPacker(export io.Reader, records []Record, whole func(path string) bool,
 	n := min(runtime.GOMAXPROCS(0), maxCompressors)
 	p := &Packer{records: records, known: known, key: key, cancel: cancel, batches: make(chan *batch, n+1)}
 	nars := make(chan *batch, n+1)
-	r := &recordReader{ctx: ctx, export: bufio.NewReaderSize(export, 1<<20), records: records, whole: whole, batches: p.batches, nars: nars}
+	r := &recordReader{ctx: ctx, export: bufio.NewReaderSize(export, 1<<20), records: records, whole: whole, batches: p.batches, nars: nars, spare: make(chan []byte, 2*n+4)}
 	r.sums.SetLimit(n)
 	p.group.Go(func() {
 		p.err = r.read()
@@ -70,7 +72,8 @@ type batch struct {
 	record int    // its number
 	data   []byte // of the chunks, with zeros in place of references
 	chunks []cutChunk
-	last   bool // of the path
+	first  bool // of the path
+	last   bool
 
 	pieces []piece // of which the NAR is made
 	text   []byte  // of the NAR around contents
@@ -79,6 +82,21 @@ type batch struct {
 	summed  chan struct{} // closed when sums is complete
 	checked chan struct{} // closed when intact is known
 	intact  bool          // of the last batch: whether the NAR has its hash
+
+	readers atomic.Int32  // who still read data
+	memory  []byte        // of data
+	spare   chan<- []byte // of a size for any batch
+}
+
+// release says that one of the readers needs the data no more.
+func (b *batch) release() {
+	if b.readers.Add(-1) > 0 || cap(b.memory) < batchSize+maxChunk {
+		return
+	}
+	select {
+	case b.spare <- b.memory[:0]:
+	default:
+	}
 }
 
 // A cutChunk ends at an offset in the data of its batch.
@@ -133,6 +151,7 @@ func checkNARs(batches <-chan *batch, records []Record) {
 			sum.Reset()
 			size = 0
 		}
+		b.release()
 		close(b.checked)
 	}
 }

@@ -13,6 +13,10 @@ import (
 // packs have one.
 const detailsFrame = 1 << 20
 
+// leastShared is the least bytes of a frame that the chunks of a path of [FrameSize] bytes or more are not added to:
+// a reader of either path would decode those of the other.
+const leastShared = FrameSize / 8
+
 // leastLean is the least bytes of a chunk for which a pack leans on another: for less it is not worth that the
 // loss of the other costs a path of this one.
 const leastLean = 128
@@ -35,7 +39,7 @@ func (p *Packer) Next(dst io.Writer, size int64) (*Summary, error) {
 		w.areas[a].byHash, w.seen[a] = map[Sum]int{}, map[place]bool{}
 	}
 	var err error
-	if w.compressor, err = newCompressor(w.out.part); err != nil {
+	if w.compressor, err = newCompressor(w.out.part, p.before); err != nil {
 		return nil, err
 	}
 	err = w.fill(first, size)
@@ -48,6 +52,7 @@ func (p *Packer) Next(dst io.Writer, size int64) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.before = w.compressor
 	return w.finish()
 }
 
@@ -112,6 +117,9 @@ func (a *writtenArea) full() bool { return len(a.sums) > maxChunks/2 }
 // batch adds the chunks of a batch.
 func (w *packWriter) batch(b *batch) error {
 	<-b.summed
+	if open := w.areas[contents].open; b.first && open != nil && len(open.plain) >= leastShared && w.records[b.record].NarSize >= FrameSize {
+		w.flushArea(contents)
+	}
 	start := 0
 	for n, c := range b.chunks {
 		source, number, err := w.chunk(c.stream.area(), b.sums[n], b.data[start:c.end])
@@ -121,6 +129,7 @@ func (w *packWriter) batch(b *batch) error {
 		w.current[c.stream] = addChunk(w.current[c.stream], source, number)
 		start = c.end
 	}
+	b.release()
 	return nil
 }
 

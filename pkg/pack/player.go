@@ -43,7 +43,7 @@ type Player struct {
 
 // NewPlayer returns a player of a record. Source 0 is the pack itself, others are one more than the number
 // of a pack in Leans; lengths has those of each source that [Index.Sources] names, and frame
-// returns a decoded frame, which is not changed.
+// returns a decoded frame, which is not changed and of which the player holds three at most.
 func (ix *Index) NewPlayer(record int, lengths []*Lengths, frame func(source, number int) ([]byte, error)) *Player {
 	rec := &ix.Records[record]
 	p := &Player{rec: rec, lengths: lengths, frame: frame, left: rec.NarSize, sum: sha256.New()}
@@ -262,6 +262,10 @@ type cursor struct {
 	patch *patcher // nil leaves the chunks as they are
 	data  []byte   // of a chunk, for Read
 	buf   []byte
+
+	// The frame of the last chunk is held, so that it need not be decoded again because others used its place.
+	frameIs Need
+	frame   []byte
 }
 
 // next returns the next chunk, which must not be changed, or io.EOF.
@@ -277,14 +281,16 @@ func (c *cursor) next() ([]byte, error) {
 	if c.at++; c.at == run.count {
 		c.runs, c.at = c.runs[1:], 0
 	}
-	data, err := c.p.frame(run.source, frame)
-	if err != nil {
-		return nil, err
+	if is := (Need{run.source, frame}); c.frame == nil || c.frameIs != is {
+		if c.frame, err = c.p.frame(run.source, frame); err != nil {
+			return nil, err
+		}
+		c.frameIs = is
 	}
-	if uint64(end) > uint64(len(data)) {
-		return nil, fmt.Errorf("%w: a frame of %d bytes", ErrCorrupt, len(data))
+	if uint64(end) > uint64(len(c.frame)) {
+		return nil, fmt.Errorf("%w: a frame of %d bytes", ErrCorrupt, len(c.frame))
 	}
-	return data[start:end], nil
+	return c.frame[start:end], nil
 }
 
 // size returns the number of bytes in the next chunks.

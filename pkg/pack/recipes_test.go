@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -226,6 +227,7 @@ func TestTooLargeForARecipe(t *testing.T) {
 	maxSkeleton = 50
 	defer func() { maxSkeleton = before }()
 	tr := randomTree(testbench.Random(t), 1, []string{fakePath(7, "dep")})
+	tr.files["d0/"+strings.Repeat("x", maxSkeleton)] = "a file whose name alone is too large"
 	stream, records, nars := exported(t, tr)
 	p := NewPacker(bytes.NewReader(stream), records, func(string) bool { return false }, NewKnown(), nil)
 	defer p.Close()
@@ -330,6 +332,24 @@ func played(rec Record, parts [streams][]byte) ([]byte, error) {
 		all.of[a].first = append(all.of[a].first, len(all.of[a].ends))
 	}
 	return io.ReadAll(ix.NewPlayer(0, []*Lengths{all}, func(_, number int) ([]byte, error) { return frames[number], nil }))
+}
+
+// A packer takes no new memory for each batch of a large path.
+func TestPackerMemory(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // the batches that are under way depend on it
+	const size = 128 << 20
+	data := strings.Repeat(string(noise(1<<20)), size>>20)
+	stream, records, _ := exported(t, &tree{path: fakePath(1, "large"), files: map[string]string{"a": data}})
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	p := NewPacker(bytes.NewReader(stream), records, func(string) bool { return false }, NewKnown(), nil)
+	defer p.Close()
+	_, err := p.Next(io.Discard, 1<<40)
+	must(t, err)
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; took > size/2 {
+		t.Errorf("%d MB of memory for a path of %d MB", took>>20, size>>20)
+	}
 }
 
 // FuzzPlayer plays hostile recipes: a player ends, with the NAR of the index or an error.

@@ -30,6 +30,7 @@ type recordReader struct {
 	whole   func(path string) bool
 	batches chan<- *batch
 	nars    chan<- *batch
+	spare   chan []byte // memory of batches that nobody reads any more
 	sums    sums
 
 	current *batch
@@ -78,6 +79,7 @@ func (r *recordReader) readRecord(n int) error {
 	r.hashes = references(rec.Path, rec.References)
 	r.scanner = newScanner(r.hashes)
 	r.begin()
+	r.current.first = true
 	start, err := wire.ReadUint64(r.export)
 	if err != nil {
 		return err
@@ -105,8 +107,19 @@ func (r *recordReader) readRecord(n int) error {
 
 // begin starts a batch.
 func (r *recordReader) begin() {
-	room := min(batchSize+maxChunk, r.records[r.record].NarSize) // most paths are small
-	r.current = &batch{record: r.record, data: make([]byte, 0, max(room, 0)), summed: make(chan struct{}), checked: make(chan struct{})}
+	b := &batch{record: r.record, spare: r.spare, summed: make(chan struct{}), checked: make(chan struct{})}
+	b.readers.Store(2)                                                   // of batches and nars
+	room := min(batchSize+maxChunk, max(r.records[r.record].NarSize, 0)) // most paths are small
+	if room == batchSize+maxChunk {
+		select {
+		case b.memory = <-r.spare:
+		default:
+		}
+	}
+	if b.memory == nil {
+		b.memory = make([]byte, 0, room)
+	}
+	b.data, r.current = b.memory, b
 	r.start, r.scanned = 0, 0
 }
 

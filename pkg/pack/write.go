@@ -96,7 +96,7 @@ func (s *Stream) write(dst io.Writer, size int64) (*Summary, error) {
 		w.out.seal = &seal
 	}
 	var err error
-	if w.compressor, err = newCompressor(w.out.part); err != nil {
+	if w.compressor, err = newCompressor(w.out.part, nil); err != nil {
 		return nil, err
 	}
 	err = w.stream(size)

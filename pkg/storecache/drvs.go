@@ -97,7 +97,7 @@ func export(ctx context.Context, from Nix, infos []nix.PathInfo, write func(io.R
 	r, w := io.Pipe()
 	var g errgroup.Group
 	g.Go(func() error {
-		buffered := bufio.NewWriterSize(w, 1<<20)
+		buffered := bufio.NewWriterSize(w, 64<<10)
 		err := from.Export(ctx, buffered, infos)
 		if err == nil {
 			err = buffered.Flush()

@@ -36,7 +36,7 @@ import (
 const (
 	maxConnections = 256
 	// maxNARs is the most NARs that are read at a time. Others wait.
-	maxNARs = 16
+	maxNARs = 8
 	// headSize is how many bytes of a NAR are read before the answer begins, so that an error of them is a 404.
 	headSize = 1 << 20
 	// tries is how often a NAR is opened until its first bytes are read: each time without the pack that failed.
