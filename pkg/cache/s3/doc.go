@@ -13,7 +13,7 @@
 //
 // Two kinds of objects have names that no key has: .conditional, by which a process finds out
 // whether the server creates objects conditionally, and .reserved/KEY, which reserves a key while a
-// blob of several parts is uploaded.
+// blob of several parts is uploaded. What a process that was killed has reserved is free again after two hours.
 //
 // # Creating
 //

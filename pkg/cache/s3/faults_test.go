@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/org/nix-matrix/internal/testbench"
 	"github.com/org/nix-matrix/pkg/cache"
@@ -303,6 +304,29 @@ func TestAbort(t *testing.T) {
 			broken = false
 			if err := c.Save(t.Context(), "key", bytes.NewReader(big), int64(len(big))); err != nil {
 				t.Errorf("second Save: %v", err)
+			}
+			if left := b.Names(t, "key"); len(left) != 1 {
+				t.Errorf("objects: %v", left)
+			}
+		})
+	}
+}
+
+// What a killed process has reserved is free after some time, and not before.
+func TestKilledUpload(t *testing.T) {
+	for _, server := range []string{"gofakes3", "versitygw"} {
+		t.Run(server, func(t *testing.T) {
+			config := servers[server](t)(t)
+			b := open(t, config)
+			b.Put(t, config.Prefix+"/.reserved/key", "1")
+			err := b.Cache(s3.Scope{}).Save(t.Context(), "key", bytes.NewReader(big), int64(len(big)))
+			if !errors.Is(err, cache.ErrExists) {
+				t.Errorf("Save at once: %v", err)
+			}
+			config.Reserve = time.Nanosecond // the server's times are in whole seconds, or some milliseconds late
+			b = open(t, config)
+			if err := b.Cache(s3.Scope{}).Save(t.Context(), "key", bytes.NewReader(big), int64(len(big))); err != nil {
+				t.Errorf("Save later: %v", err)
 			}
 			if left := b.Names(t, "key"); len(left) != 1 {
 				t.Errorf("objects: %v", left)

@@ -76,6 +76,9 @@ type Config struct {
 	// are cut and how many parts travel at once. By default 16 MiB and 4.
 	PartSize int64
 	Parallel int
+	// Reserve is for how long an upload of more than one part keeps others from its key, should its process be
+	// killed. By default 2 h.
+	Reserve time.Duration
 	// Small is how many bytes of a blob are read when it is opened. By default 64 KiB.
 	Small int64
 
@@ -95,6 +98,7 @@ func (c Config) withDefaults() Config {
 	c.Stall = cmp.Or(c.Stall, 20*time.Second)
 	c.PartSize = cmp.Or(c.PartSize, 16<<20)
 	c.Parallel = cmp.Or(c.Parallel, 4)
+	c.Reserve = cmp.Or(c.Reserve, 2*time.Hour)
 	c.Small = cmp.Or(c.Small, 64<<10)
 	if c.Transport == nil {
 		t := httpcall.HTTP1(16)

@@ -225,7 +225,7 @@ func (s *saving) parts(ctx context.Context) (err error) {
 			Bucket: s.Bucket, name: s.dir + reserved + s.name[len(s.dir):], mark: s.mark,
 			from: &source{body: strings.NewReader("1"), size: 1}, how: s.how,
 		}
-		if err := reservation.put(ctx); err != nil {
+		if err := reservation.reserve(ctx); err != nil {
 			return err
 		}
 		defer s.clean(ctx, func(ctx context.Context) error { return s.remove(ctx, reservation.name) })
@@ -255,6 +255,22 @@ func (s *saving) parts(ctx context.Context) (err error) {
 		})
 	}
 	return err
+}
+
+// reserve creates the object that reserves a key, in place of one whose process was killed.
+func (s *saving) reserve(ctx context.Context) error {
+	err := s.put(ctx)
+	if !isTaken(err) {
+		return err
+	}
+	info, failed := s.client.StatObject(ctx, s.config.Bucket, s.name, minio.StatObjectOptions{})
+	if failed != nil || time.Since(info.LastModified) < s.config.Reserve {
+		return err
+	}
+	if err := s.remove(ctx, s.name); err != nil {
+		return err
+	}
+	return s.put(ctx)
 }
 
 // send sends the parts.
