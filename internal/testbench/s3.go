@@ -45,11 +45,32 @@ func S3ReadOnly(t testing.TB, endpoint string) string {
 	return strings.TrimPrefix(server.URL, "http://")
 }
 
-// The credentials of VersityGW.
+// The credentials of VersityGW and MinIO.
 const (
 	VersityUser   = "AKIATESTBENCH"
 	VersitySecret = "secret-of-the-testbench"
 )
+
+// MinIO serves empty buckets like [VersityGW], by a third server. started is false if this testbench has none:
+// it takes long to compile, so it is made ready only when it is named.
+func MinIO(t testing.TB, buckets ...string) (endpoint string, started bool) {
+	t.Helper()
+	program := filepath.Join(Prefix(), "bin", "minio")
+	if _, err := os.Stat(program); err != nil {
+		return "", false
+	}
+	dir := t.TempDir()
+	for _, bucket := range buckets {
+		if err := os.Mkdir(filepath.Join(dir, bucket), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	endpoint = local(freePort(t))
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), program, "server", "--quiet", "--address", endpoint, dir)
+	cmd.Env = append(os.Environ(), "MINIO_ROOT_USER="+VersityUser, "MINIO_ROOT_PASSWORD="+VersitySecret)
+	start(t, cmd, "tcp", endpoint)
+	return endpoint, true
+}
 
 // VersityGW serves empty buckets like [S3], out of files, by another server, which checks
 // credentials and signatures and creates objects conditionally also from several parts.

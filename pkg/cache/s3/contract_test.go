@@ -16,13 +16,17 @@ var tick = cachetest.Tick(func() {
 })
 
 // TestContract runs the suite against a server that checks nothing, and one that checks signatures and
-// has files. The first is conditional for objects of one part only.
+// has files. The first is conditional for objects of one part only. A third one is used where it is.
 func TestContract(t *testing.T) {
+	run := func(t *testing.T, server func(*testing.T) s3.Config) {
+		t.Helper()
+		cachetest.Run(t, func(t *testing.T) cache.Cache { return open(t, server(t)).Cache(s3.Scope{}) }, tick)
+	}
 	for name, start := range servers {
-		t.Run(name, func(t *testing.T) {
-			server := start(t)
-			cachetest.Run(t, func(t *testing.T) cache.Cache { return open(t, server(t)).Cache(s3.Scope{}) }, tick)
-		})
+		t.Run(name, func(t *testing.T) { run(t, start(t)) })
+	}
+	if endpoint, ok := testbench.MinIO(t, "bucket"); ok {
+		t.Run("minio", func(t *testing.T) { run(t, configs(endpoint)) })
 	}
 }
 
