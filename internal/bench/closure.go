@@ -92,7 +92,7 @@ func (b *bench) newClosure(ctx context.Context) (*closure, error) {
 		if p.bytes > 0 && p.bytes <= left && slices.Contains(highest, p) {
 			left -= p.bytes
 			others[i] = &storePath{files: append([]file{{name: "!", text: "rebuilt"}}, p.files...), refs: p.refs}
-			others[i].name("rebuilt")
+			others[i].name(p.base, "rebuilt")
 			made = append(made, others[i])
 		}
 	}

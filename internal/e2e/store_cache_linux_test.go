@@ -1,8 +1,11 @@
 package e2e_test
 
 import (
+	"net"
+	"net/url"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/org/nix-matrix/pkg/cache/actions/actionstest"
 )
@@ -10,7 +13,7 @@ import (
 // testStoreCache runs the store cache around a build of the user's own.
 func testStoreCache(t *testing.T, product string) {
 	// A build of the user's own between restore and save: the second run, on an empty machine, restores what the first
-	// has saved, builds nothing and saves nothing.
+	// has saved, builds nothing and saves nothing. So does the third, which restores nothing before the build.
 	for version, cache := range map[string]func(*testing.T, string) map[string]string{
 		"v1": cacheV1,
 		"v2": cacheV2,
@@ -30,7 +33,18 @@ func testStoreCache(t *testing.T, product string) {
 			second.counts("build", "2", "0")
 			second.says("build", `^restored 2 store paths \([0-9.]+ [KM]?B\) from 1 pack, [0-9.]+ [KM]?B read, in `)
 			second.saysNot("build", `building '`)
-			for _, r := range []*run{first, second} {
+			// On demand, the step of the user fetches what it needs, and all ends with the job.
+			file := filepath.Join(p.repository, ".github", "workflows", "ci.yml")
+			write(t, file, replace(t, read(t, file), "command: restore }", "command: restore, on_demand: true }"))
+			commit(t, p.repository)
+			third := p.start(t)
+			third.wait()
+			third.expect(all("success", "", "build"))
+			third.counts("build", "0", "0")
+			third.says("build", `^later steps fetch store paths on demand`, `copying path '/nix/store/.*-app' from 'http://127\.0\.0\.1:`)
+			third.saysNot("build", `building '`)
+			gone(t, third.output("build", "substituter"))
+			for _, r := range []*run{first, second, third} {
 				if got := r.uploaded(); len(got) > 0 {
 					t.Errorf("there are the artifacts %q", got)
 				}
@@ -87,4 +101,21 @@ func testStoreCache(t *testing.T, product string) {
 			}
 		}
 	})
+}
+
+// gone waits until nobody listens where a URL leads to.
+func gone(t *testing.T, address string) {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil || u.Port() == "" {
+		t.Fatalf("%q, %v", address, err)
+	}
+	for {
+		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", u.Host)
+		if err != nil {
+			return
+		}
+		_ = conn.Close()
+		time.Sleep(50 * time.Millisecond)
+	}
 }

@@ -37,20 +37,25 @@ func cut(p []byte) int {
 	if len(p) <= minChunk {
 		return len(p)
 	}
-	var hash uint64
-	i, above := minChunk, min(len(p), avgChunk)
-	for ; i < above; i++ {
-		if hash = hash<<1 + gear[p[i]]; hash>>bitsBelow == 0 {
-			return i + 1
-		}
+	above, end := min(len(p), avgChunk), min(len(p), maxChunk)
+	n, hash := roll(p[minChunk:above], 0, 1<<bitsBelow)
+	if n > 0 {
+		return minChunk + n
 	}
-	end := min(len(p), maxChunk)
-	for ; i < end; i++ {
-		if hash = hash<<1 + gear[p[i]]; hash>>bitsAbove == 0 {
-			return i + 1
-		}
+	if n, _ = roll(p[above:end], hash, 1<<bitsAbove); n > 0 {
+		return above + n
 	}
 	return end
+}
+
+// roll continues the hash, and returns how many bytes of p it has when it is below least, or 0.
+func roll(p []byte, hash, least uint64) (int, uint64) {
+	for i, b := range p {
+		if hash = hash<<1 + gear[b]; hash < least {
+			return i + 1, hash
+		}
+	}
+	return 0, hash
 }
 
 // A Sum identifies a chunk: the first half of its SHA-256.
