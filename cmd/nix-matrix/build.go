@@ -84,6 +84,7 @@ type builder struct {
 
 func (b *builder) run(ctx context.Context) error {
 	a := b.app
+	a.collectOften()
 	entry, err := job.ParseEntry([]byte(b.job))
 	if err != nil {
 		return errors.Join(usage.Wrap(err), b.wrong)

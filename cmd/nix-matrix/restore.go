@@ -68,6 +68,7 @@ func (u *userBuild) export(ctx context.Context, args []string) error {
 	case u.json || u.root != "":
 		return usage.Errorf("cannot combine --export with --json or --store-root: it writes to stdout and to no store")
 	}
+	a.collectOften()
 	paths, err := a.storePaths(args)
 	if err != nil {
 		return err

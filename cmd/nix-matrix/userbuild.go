@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -29,9 +30,21 @@ func (u *userBuild) flags(cmd *cobra.Command) {
 	u.app.cacheFlag(cmd)
 }
 
+// packGCPercent is Go's GOGC for those who read and write packs: most of their memory is large buffers without pointers,
+// which the garbage collector does not look through.
+const packGCPercent = 30
+
+// collectOften bounds the memory that waits to be collected, unless the environment has a GOGC.
+func (a *app) collectOften() {
+	if a.getenv("GOGC") == "" {
+		debug.SetGCPercent(packGCPercent)
+	}
+}
+
 // open opens Nix and the cache, and returns the store paths of the arguments.
 func (u *userBuild) open(ctx context.Context, args []string) (*reuse.UserBuild, []string, error) {
 	a := u.app
+	a.collectOften()
 	paths, err := a.storePaths(args)
 	if err != nil {
 		return nil, nil, err

@@ -180,9 +180,9 @@ const maxTable uint64 = uint64(areas) * maxChunks * uint64(len(Sum{}))
 // Close frees the memory of f.
 func (f *Frames) Close() { f.dec.Close() }
 
-// Decode decrypts and decompresses a frame of a pack. If the data is not that frame, the error wraps
-// [ErrCorrupt].
-func (f *Frames) Decode(ix *Index, number int, data []byte) ([]byte, error) {
+// Decode decrypts and decompresses a frame of a pack, into the memory of into if that is enough. If the data is
+// not that frame, the error wraps [ErrCorrupt].
+func (f *Frames) Decode(ix *Index, number int, data, into []byte) ([]byte, error) {
 	want := ix.frames[number]
 	if ix.seal != nil {
 		var err error
@@ -194,7 +194,10 @@ func (f *Frames) Decode(ix *Index, number int, data []byte) ([]byte, error) {
 	if err := head.Decode(data); err != nil || head.HasFCS && head.FrameContentSize != uint64(want.length) { //nolint:gosec // not negative
 		return nil, fmt.Errorf("%w: frame %d is of another size", ErrCorrupt, number)
 	}
-	plain, err := f.dec.DecodeAll(data, make([]byte, 0, want.length))
+	if int64(cap(into)) < want.length {
+		into = make([]byte, 0, want.length)
+	}
+	plain, err := f.dec.DecodeAll(data, into[:0])
 	if err != nil {
 		return nil, fmt.Errorf("%w: frame %d: %w", ErrCorrupt, number, err)
 	}
@@ -305,6 +308,25 @@ func (ix *Index) Needs(record int, lengths []*Lengths) ([]Need, error) {
 		}
 	}
 	return all, nil
+}
+
+// EachChunk calls use for each chunk of a record as often as a [Player] reads it, with the frame and the bytes of the
+// frame, until use returns false. lengths are those of [Index.Needs].
+func (ix *Index) EachChunk(record int, lengths []*Lengths, use func(in Need, start, end uint32) bool) error {
+	for kind := range streams {
+		for _, run := range ix.Records[record].runs[kind] {
+			for n := run.first; n < run.first+run.count; n++ {
+				frame, start, end, err := lengths[run.source].find(kind.area(), n)
+				if err != nil {
+					return err
+				}
+				if !use(Need{run.source, frame}, start, end) {
+					return nil
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // after returns the number of the first chunk after the frame of a chunk.

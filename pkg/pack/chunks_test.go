@@ -136,7 +136,7 @@ func (o *openPack) frame(dec *Frames, number int) (plain []byte, err error) {
 		return plain, nil
 	}
 	offset, size := o.ix.FrameRange(number)
-	if plain, err = dec.Decode(o.ix, number, o.data[offset:offset+size]); err == nil {
+	if plain, err = dec.Decode(o.ix, number, o.data[offset:offset+size], nil); err == nil {
 		o.decoded[number] = plain
 	}
 	return plain, err
@@ -182,6 +182,18 @@ func (s shelf) play(t testing.TB, key *Key, sum string, record int) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
+	type chunkAt struct {
+		Need
+		start uint32
+	}
+	uses := map[chunkAt]int{}
+	err = own.ix.EachChunk(record, lengths, func(in Need, start, _ uint32) bool {
+		uses[chunkAt{in, start}]++
+		return true
+	})
+	if err != nil {
+		return nil, err
+	}
 	last := Need{Source: -1}
 	p := own.ix.NewPlayer(record, lengths, func(source, number int) ([]byte, error) {
 		if last == (Need{source, number}) && open[source].ix.chunked[number].area == contents {
@@ -192,8 +204,20 @@ func (s shelf) play(t testing.TB, key *Key, sum string, record int) ([]byte, err
 			t.Errorf("frame %d of source %d is read, and not needed", number, source)
 		}
 		return open[source].frame(dec, number)
+	}, func(source, number int, start uint32) []byte {
+		at := chunkAt{Need{source, number}, start}
+		if uses[at]--; uses[at] < 0 {
+			t.Errorf("the chunk at byte %d of frame %d of source %d is read more often than expected", start, number, source)
+		}
+		return nil
 	})
-	return io.ReadAll(p)
+	data, err := io.ReadAll(p)
+	for at, n := range uses {
+		if n > 0 && err == nil {
+			t.Errorf("%v is not read", at)
+		}
+	}
+	return data, err
 }
 
 // known loads the chunks of packs.

@@ -78,7 +78,7 @@
 // last chunk of a file may be smaller. A chunk is identified by the first half of its SHA-256.
 // The chunks of files and those of the other streams have numbers of their own, from 0 on.
 //
-// A pack is a concatenation of zstd frames: frames of chunks, of about 4 MiB, or 1 MiB for
+// A pack is a concatenation of zstd frames: frames of chunks, of about 2 MiB, or 1 MiB for
 // chunks of other streams than files; one frame with the hashes of all chunks, those of files
 // first, and one with their lengths (varints). Then follows the index as above, but that it has
 //

@@ -9,13 +9,17 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
+// contentsFrame is the most bytes of a frame of contents. Who needs one chunk decodes all of the frame; smaller frames
+// compress less.
+const contentsFrame = FrameSize / 2
+
 // detailsFrame is the least bytes of a frame of the area of details. They are few, so that most
 // packs have one.
 const detailsFrame = 1 << 20
 
-// leastShared is the least bytes of a frame that the chunks of a path of [FrameSize] bytes or more are not added to:
-// a reader of either path would decode those of the other.
-const leastShared = FrameSize / 8
+// leastShared is the least bytes of a frame that the chunks of a path that fills frames are not added to: a reader of
+// either path would decode those of the other.
+const leastShared = contentsFrame / 4
 
 // leastLean is the least bytes of a chunk for which a pack leans on another: for less it is not worth that the
 // loss of the other costs a path of this one.
@@ -117,7 +121,7 @@ func (a *writtenArea) full() bool { return len(a.sums) > maxChunks/2 }
 // batch adds the chunks of a batch.
 func (w *packWriter) batch(b *batch) error {
 	<-b.summed
-	if open := w.areas[contents].open; b.first && open != nil && len(open.plain) >= leastShared && w.records[b.record].NarSize >= FrameSize {
+	if open := w.areas[contents].open; b.first && open != nil && len(open.plain) >= leastShared && w.records[b.record].NarSize >= contentsFrame {
 		w.flushArea(contents)
 	}
 	start := 0
@@ -157,7 +161,7 @@ func (w *packWriter) chunk(of area, sum Sum, data []byte) (source, number int, e
 		}
 		return lean, int(at.number), nil
 	}
-	limit := FrameSize
+	limit := contentsFrame
 	if of == details {
 		limit = detailsFrame
 	}

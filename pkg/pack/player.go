@@ -17,6 +17,7 @@ type Player struct {
 	rec     *Record
 	lengths []*Lengths
 	frame   func(source, number int) ([]byte, error)
+	kept    func(source, number int, start uint32) []byte
 
 	nodes         *skeletonReader
 	nodesAre      *cursor
@@ -43,10 +44,11 @@ type Player struct {
 
 // NewPlayer returns a player of a record. Source 0 is the pack itself, others are one more than the number
 // of a pack in Leans; lengths has those of each source that [Index.Sources] names, and frame
-// returns a decoded frame, which is not changed and of which the player holds three at most.
-func (ix *Index) NewPlayer(record int, lengths []*Lengths, frame func(source, number int) ([]byte, error)) *Player {
+// returns a decoded frame, which is not changed and of which the player holds three at most. Unless it is nil, kept
+// is called for each chunk that [Index.EachChunk] names: it returns a chunk for which the frame is not needed, or nil.
+func (ix *Index) NewPlayer(record int, lengths []*Lengths, frame func(source, number int) ([]byte, error), kept func(source, number int, start uint32) []byte) *Player {
 	rec := &ix.Records[record]
-	p := &Player{rec: rec, lengths: lengths, frame: frame, left: rec.NarSize, sum: sha256.New()}
+	p := &Player{rec: rec, lengths: lengths, frame: frame, kept: kept, left: rec.NarSize, sum: sha256.New()}
 	p.contents = p.cursor(files)
 	if len(rec.runs[skeleton]) == 0 {
 		return p
@@ -280,6 +282,11 @@ func (c *cursor) next() ([]byte, error) {
 	}
 	if c.at++; c.at == run.count {
 		c.runs, c.at = c.runs[1:], 0
+	}
+	if c.p.kept != nil {
+		if chunk := c.p.kept(run.source, frame, start); chunk != nil {
+			return chunk, nil
+		}
 	}
 	if is := (Need{run.source, frame}); c.frame == nil || c.frameIs != is {
 		if c.frame, err = c.p.frame(run.source, frame); err != nil {

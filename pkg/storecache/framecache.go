@@ -153,7 +153,7 @@ func (c *frameCache) load(f *cachedFrame, p *Pack, source pack.Source) {
 	}
 	plain := data
 	if err == nil && p.Index.Chunked() {
-		plain, err = c.dec.Decode(p.Index, f.key.number, data)
+		plain, err = c.dec.Decode(p.Index, f.key.number, data, nil)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,6 +1,7 @@
 package storecache
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,12 +19,20 @@ import (
 // ranges at a time, and decoded once for all paths that need them at about the same time.
 const (
 	rangesAtOnce = 6
-	// framesBudget bounds the bytes that are fetched and not decoded yet, and those of decoded frames that
-	// other paths will need again.
-	framesBudget = 64 << 20
+	// maxUses is the most chunks of which the uses are counted, for they may stem from a hostile index.
+	maxUses = 1 << 22
 	// ahead is how many of the next frames are looked at for those that lie beside a wanted one.
 	ahead = 64
 )
+
+// Budgets bound memory, in bytes.
+type budgets struct {
+	fetched int64 // of frames that are not decoded yet
+	decoded int64 // of frames that other paths will need again
+	chunks  int64 // of chunks of such frames, once the frames are dropped
+}
+
+var framesBudget = budgets{fetched: 64 << 20, decoded: 32 << 20, chunks: 32 << 20}
 
 // A frameID is a frame of a pack.
 type frameID struct {
@@ -43,7 +52,7 @@ func (e *frameError) Unwrap() error { return e.err }
 // frames are the frames that the paths of a transfer need.
 type frames struct {
 	dec    *pack.Frames
-	budget int64 // bytes
+	budget budgets
 
 	mu      sync.Mutex
 	all     map[frameID]*frame
@@ -53,7 +62,39 @@ type frames struct {
 	ended   bool
 	decoded []*frame // that are kept, the least recently used first
 	kept    int64    // their bytes
+	chunks  int64    // bytes of kept chunks
+	uses    int      // that were counted
 	read    int64    // bytes of packs
+	packed  buffers  // of frames as they are in packs
+	plain   buffers  // of decoded ones
+}
+
+// Buffers are memory that is used again. The zero value has none.
+type buffers struct{ all [][]byte }
+
+const (
+	// maxBuffers is the most buffers that wait for their next use.
+	maxBuffers = 16
+	// bufferSize divides the sizes of buffers for what is in packs, so that they fit again.
+	bufferSize = 512 << 10
+)
+
+// take returns an empty buffer of at least size bytes, or nil.
+func (b *buffers) take(size int64) []byte {
+	n := slices.IndexFunc(b.all, func(one []byte) bool { return int64(cap(one)) >= size })
+	if n < 0 {
+		return nil
+	}
+	one := b.all[n]
+	b.all = slices.Delete(b.all, n, n+1)
+	return one[:0]
+}
+
+// put takes a buffer that nobody uses any more.
+func (b *buffers) put(one []byte) {
+	if b.all = append(b.all, one); len(b.all) > maxBuffers {
+		b.all = slices.Delete(b.all, 0, 1)
+	}
 }
 
 // A frame is wanted by some paths.
@@ -63,7 +104,15 @@ type frame struct {
 	users  int // paths that are still to come
 	data   []byte
 	plain  []byte
-	loaded sync.Mutex // while it is read and decoded
+	loaded sync.Mutex     // while it is read and decoded
+	chunks map[uint32]use // of which paths, by their start; nil if one path alone needs the frame
+}
+
+// A use is how often a chunk will still be read.
+type use struct {
+	times int
+	size  uint32
+	kept  []byte // the chunk, once its frame is not kept any more
 }
 
 // A frameRange is consecutive bytes of a pack with wanted frames.
@@ -113,6 +162,63 @@ func (fs *frames) order(needs [][]frameID) []*frame {
 	return order
 }
 
+// count counts the uses of chunks by a path, in frames that others need too.
+func (fs *frames) count(s *segment) error {
+	return s.pack.Index.EachChunk(s.records[0], s.lengths, func(in pack.Need, start, end uint32) bool {
+		f := fs.all[frameID{s.sources[in.Source], in.Frame}]
+		if f.users > 1 {
+			if f.chunks == nil {
+				f.chunks = map[uint32]use{}
+			}
+			u := f.chunks[start]
+			f.chunks[start] = use{times: u.times + 1, size: end - start}
+		}
+		fs.uses++
+		return fs.uses < maxUses
+	})
+}
+
+// chunk returns a chunk of a frame that begins at start, if it was kept without the frame, or nil. It counts the use.
+func (fs *frames) chunk(id frameID, start uint32) []byte {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	f := fs.all[id]
+	if f == nil {
+		return nil
+	}
+	u, ok := f.chunks[start]
+	if !ok {
+		return nil
+	}
+	if u.times--; u.times > 0 {
+		f.chunks[start] = u
+	} else {
+		delete(f.chunks, start)
+		fs.chunks -= int64(len(u.kept))
+	}
+	return u.kept
+}
+
+// keepChunks keeps the chunks of a decoded frame that will still be read, if there is room for them.
+func (fs *frames) keepChunks(f *frame) {
+	size := int64(0)
+	for _, u := range f.chunks {
+		if u.kept == nil {
+			size += int64(u.size)
+		}
+	}
+	if fs.chunks+size > fs.budget.chunks {
+		return
+	}
+	fs.chunks += size
+	for start, u := range f.chunks {
+		if u.kept == nil {
+			u.kept = bytes.Clone(f.plain[start : start+u.size])
+			f.chunks[start] = u
+		}
+	}
+}
+
 // ranges returns the ranges with frames. The first ones are smaller than size.
 func ranges(order []*frame, size int64) []*frameRange {
 	var all []*frameRange
@@ -160,7 +266,7 @@ func (fs *frames) prefetch(ctx context.Context) {
 	defer func() { _ = g.Wait() }()
 	for _, r := range fs.ranges {
 		fs.mu.Lock()
-		for fs.fetched > 0 && fs.fetched+r.size > fs.budget && !fs.ended {
+		for fs.fetched > 0 && fs.fetched+r.size > fs.budget.fetched && !fs.ended {
 			fs.room.Wait()
 		}
 		ended := fs.ended
@@ -228,7 +334,13 @@ func (fs *frames) readFrames(ctx context.Context, r *frameRange, all [][]byte) e
 		skipped, err := io.CopyN(io.Discard, body, offset-at)
 		n := 0
 		if err == nil {
-			all[i] = make([]byte, size)
+			fs.mu.Lock()
+			all[i] = fs.packed.take(size)
+			fs.mu.Unlock()
+			if all[i] == nil {
+				all[i] = make([]byte, 0, (size+bufferSize-1)/bufferSize*bufferSize)
+			}
+			all[i] = all[i][:size]
 			n, err = io.ReadFull(body, all[i])
 		}
 		fs.mu.Lock()
@@ -291,6 +403,7 @@ func (fs *frames) load(ctx context.Context, f *frame) ([]byte, error) {
 		fs.fetched -= int64(len(data))
 		fs.room.Broadcast()
 	}
+	into := fs.plain.take(f.id.pack.Index.FrameLength(f.id.number))
 	fs.mu.Unlock()
 	if data == nil { // it was decoded and not kept
 		offset, size := f.id.pack.Index.FrameRange(f.id.number)
@@ -303,7 +416,11 @@ func (fs *frames) load(ctx context.Context, f *frame) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return fs.dec.Decode(f.id.pack.Index, f.id.number, data)
+	plain, err := fs.dec.Decode(f.id.pack.Index, f.id.number, data, into)
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	fs.packed.put(data)
+	return plain, err
 }
 
 // keep keeps a decoded frame for the paths that need it, as long as there is room.
@@ -311,7 +428,8 @@ func (fs *frames) keep(f *frame, plain []byte) {
 	f.plain = plain
 	fs.kept += int64(len(plain))
 	fs.decoded = append(fs.decoded, f)
-	for fs.kept > fs.budget && len(fs.decoded) > 1 {
+	for fs.kept > fs.budget.decoded && len(fs.decoded) > 1 {
+		fs.keepChunks(fs.decoded[0])
 		fs.drop(fs.decoded[0])
 	}
 }
@@ -332,7 +450,7 @@ func (fs *frames) drop(f *frame) {
 	}
 }
 
-// release says that a path needs its frames no more.
+// release says that a path needs its frames no more, and that nobody reads them for it.
 func (fs *frames) release(ids []frameID) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -341,9 +459,17 @@ func (fs *frames) release(ids []frameID) {
 		if f.users--; f.users > 0 {
 			continue
 		}
-		fs.drop(f)
+		for _, u := range f.chunks { // of paths that failed
+			fs.chunks -= int64(len(u.kept))
+		}
+		f.chunks = nil
+		if f.plain != nil {
+			fs.plain.put(f.plain)
+			fs.drop(f)
+		}
 		if f.data != nil {
 			fs.fetched -= int64(len(f.data))
+			fs.packed.put(f.data)
 			f.data = nil
 		}
 	}

@@ -225,7 +225,7 @@ func (d *OnDemand) Open(ctx context.Context, hash string) (nix.PathInfo, io.Read
 		r.content = s.pack.Index.NewPlayer(s.records[0], s.lengths, func(source, number int) ([]byte, error) {
 			p := s.sources[source]
 			return d.frames.get(ctx, p, p.tables.source, number)
-		})
+		}, nil)
 	} else if err := r.openRecord(); err != nil {
 		r.blame(err)
 		return info, nil, fmt.Errorf("%w: %w", ErrAbsent, err)

@@ -163,7 +163,7 @@ func (s *shelf) table(ctx context.Context, p *Pack, tail int64, number func(*pac
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	table, err := frames.Decode(index, frame, data)
+	table, err := frames.Decode(index, frame, data, nil)
 	return source, index, table, err
 }
 

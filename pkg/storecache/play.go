@@ -30,6 +30,11 @@ func (w *transfer) prepare(all []segment) (func(context.Context) func(), error) 
 	if w.frames, err = newFrames(needs); err != nil {
 		return nil, err
 	}
+	for i := range all {
+		if s := &all[i]; s.chunked() && s.err == nil {
+			s.err = w.frames.count(s)
+		}
+	}
 	return func(ctx context.Context) func() {
 		ctx, stop := context.WithCancel(ctx)
 		var running sync.WaitGroup
@@ -80,6 +85,8 @@ func (w *transfer) play(ctx context.Context, s *segment) error {
 	index, record := s.pack.Index, s.records[0]
 	content := index.NewPlayer(record, s.lengths, func(source, number int) ([]byte, error) {
 		return w.frames.get(ctx, frameID{s.sources[source], number})
+	}, func(source, number int, start uint32) []byte {
+		return w.frames.chunk(frameID{s.sources[source], number}, start)
 	})
 	_, err := w.add(ctx, &index.Records[record], content, s.packs())
 	return err
