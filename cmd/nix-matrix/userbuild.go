@@ -32,7 +32,7 @@ func (u *userBuild) flags(cmd *cobra.Command) {
 
 // packGCPercent is Go's GOGC for those who read and write packs: most of their memory is large buffers without pointers,
 // which the garbage collector does not look through.
-const packGCPercent = 30
+const packGCPercent = 25
 
 // collectOften bounds the memory that waits to be collected, unless the environment has a GOGC.
 func (a *app) collectOften() {

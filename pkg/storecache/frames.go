@@ -1,7 +1,6 @@
 package storecache
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,8 +18,6 @@ import (
 // ranges at a time, and decoded once for all paths that need them at about the same time.
 const (
 	rangesAtOnce = 6
-	// maxUses is the most chunks of which the uses are counted, for they may stem from a hostile index.
-	maxUses = 1 << 22
 	// ahead is how many of the next frames are looked at for those that lie beside a wanted one.
 	ahead = 64
 )
@@ -69,34 +66,6 @@ type frames struct {
 	plain   buffers  // of decoded ones
 }
 
-// Buffers are memory that is used again. The zero value has none.
-type buffers struct{ all [][]byte }
-
-const (
-	// maxBuffers is the most buffers that wait for their next use.
-	maxBuffers = 16
-	// bufferSize divides the sizes of buffers for what is in packs, so that they fit again.
-	bufferSize = 512 << 10
-)
-
-// take returns an empty buffer of at least size bytes, or nil.
-func (b *buffers) take(size int64) []byte {
-	n := slices.IndexFunc(b.all, func(one []byte) bool { return int64(cap(one)) >= size })
-	if n < 0 {
-		return nil
-	}
-	one := b.all[n]
-	b.all = slices.Delete(b.all, n, n+1)
-	return one[:0]
-}
-
-// put takes a buffer that nobody uses any more.
-func (b *buffers) put(one []byte) {
-	if b.all = append(b.all, one); len(b.all) > maxBuffers {
-		b.all = slices.Delete(b.all, 0, 1)
-	}
-}
-
 // A frame is wanted by some paths.
 type frame struct {
 	id     frameID
@@ -106,13 +75,6 @@ type frame struct {
 	plain  []byte
 	loaded sync.Mutex     // while it is read and decoded
 	chunks map[uint32]use // of which paths, by their start; nil if one path alone needs the frame
-}
-
-// A use is how often a chunk will still be read.
-type use struct {
-	times int
-	size  uint32
-	kept  []byte // the chunk, once its frame is not kept any more
 }
 
 // A frameRange is consecutive bytes of a pack with wanted frames.
@@ -160,63 +122,6 @@ func (fs *frames) order(needs [][]frameID) []*frame {
 		}
 	}
 	return order
-}
-
-// count counts the uses of chunks by a path, in frames that others need too.
-func (fs *frames) count(s *segment) error {
-	return s.pack.Index.EachChunk(s.records[0], s.lengths, func(in pack.Need, start, end uint32) bool {
-		f := fs.all[frameID{s.sources[in.Source], in.Frame}]
-		if f.users > 1 {
-			if f.chunks == nil {
-				f.chunks = map[uint32]use{}
-			}
-			u := f.chunks[start]
-			f.chunks[start] = use{times: u.times + 1, size: end - start}
-		}
-		fs.uses++
-		return fs.uses < maxUses
-	})
-}
-
-// chunk returns a chunk of a frame that begins at start, if it was kept without the frame, or nil. It counts the use.
-func (fs *frames) chunk(id frameID, start uint32) []byte {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	f := fs.all[id]
-	if f == nil {
-		return nil
-	}
-	u, ok := f.chunks[start]
-	if !ok {
-		return nil
-	}
-	if u.times--; u.times > 0 {
-		f.chunks[start] = u
-	} else {
-		delete(f.chunks, start)
-		fs.chunks -= int64(len(u.kept))
-	}
-	return u.kept
-}
-
-// keepChunks keeps the chunks of a decoded frame that will still be read, if there is room for them.
-func (fs *frames) keepChunks(f *frame) {
-	size := int64(0)
-	for _, u := range f.chunks {
-		if u.kept == nil {
-			size += int64(u.size)
-		}
-	}
-	if fs.chunks+size > fs.budget.chunks {
-		return
-	}
-	fs.chunks += size
-	for start, u := range f.chunks {
-		if u.kept == nil {
-			u.kept = bytes.Clone(f.plain[start : start+u.size])
-			f.chunks[start] = u
-		}
-	}
 }
 
 // ranges returns the ranges with frames. The first ones are smaller than size.
@@ -459,10 +364,7 @@ func (fs *frames) release(ids []frameID) {
 		if f.users--; f.users > 0 {
 			continue
 		}
-		for _, u := range f.chunks { // of paths that failed
-			fs.chunks -= int64(len(u.kept))
-		}
-		f.chunks = nil
+		fs.forgetChunks(f)
 		if f.plain != nil {
 			fs.plain.put(f.plain)
 			fs.drop(f)

@@ -312,7 +312,7 @@ func TestAbort(t *testing.T) {
 	}
 }
 
-// What a killed process has reserved is free after some time, and not before.
+// A key that a killed process has reserved is free after some time, and not before.
 func TestKilledUpload(t *testing.T) {
 	for _, server := range []string{"gofakes3", "versitygw"} {
 		t.Run(server, func(t *testing.T) {
