@@ -44,22 +44,19 @@ type compressor struct {
 func newCompressor(write func(*part) error, before *compressor) (*compressor, error) {
 	n := min(runtime.GOMAXPROCS(0), maxCompressors)
 	parts := n + 3 // one is written, two are filled
-	c := &compressor{
-		empty: make(chan *part, parts), todo: make(chan *part, parts), order: make(chan *part, parts),
-		failed: make(chan struct{}),
-	}
-	if before == nil {
+	c := &compressor{todo: make(chan *part, parts), order: make(chan *part, parts), failed: make(chan struct{})}
+	if before != nil {
+		c.enc, c.empty = before.enc, before.empty
+	} else {
 		// No part refers to anything outside of it, so a larger window is of no use.
 		enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithWindowSize(FrameSize), zstd.WithEncoderConcurrency(n), zstd.WithZeroFrames(true))
 		if err != nil {
 			return nil, err
 		}
-		c.enc = enc
+		c.enc, c.empty = enc, make(chan *part, parts)
 		for range parts {
 			c.empty <- &part{done: make(chan struct{}, 1)}
 		}
-	} else {
-		c.enc, c.empty = before.enc, before.empty
 	}
 	for range n {
 		c.group.Go(func() error {

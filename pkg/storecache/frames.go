@@ -266,7 +266,8 @@ func (fs *frames) bytesRead() int64 {
 	return fs.read
 }
 
-// get returns a decoded frame, which must not be changed. The error is a *frameError, or that of the context.
+// get returns a decoded frame, which must not be changed, and not be read after the caller's path is released: its
+// memory is used again after the last one. The error is a *frameError, or that of the context.
 func (fs *frames) get(ctx context.Context, id frameID) ([]byte, error) {
 	f := fs.all[id]
 	if f == nil {
