@@ -5,13 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/org/nix-matrix/internal/flagvalue"
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/internal/valid"
 	"github.com/org/nix-matrix/pkg/action"
@@ -60,11 +60,11 @@ type proposer struct {
 // noMerge is the value of the flag by which a pull request does not merge itself.
 const noMerge = "no"
 
-var branchPattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_+-]*(?:[./][A-Za-z0-9_+-]+)*$`)
+var branchPattern = lazyregexp.New(`^[A-Za-z0-9_][A-Za-z0-9_+-]*(?:[./][A-Za-z0-9_+-]+)*$`)
 
 // parseBranch accepts the name of a branch without characters that mean something elsewhere.
 func parseBranch(text string) (string, error) {
-	if !branchPattern.MatchString(text) || len(text) > 200 || strings.HasSuffix(text, ".lock") {
+	if !branchPattern().MatchString(text) || len(text) > 200 || strings.HasSuffix(text, ".lock") {
 		return "", errors.New("must be the name of a branch, such as update/flake-lock")
 	}
 	return text, nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/org/nix-matrix/internal/flagvalue"
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/discover"
 	"github.com/org/nix-matrix/pkg/job"
@@ -67,11 +67,11 @@ type updater struct {
 	out       string
 }
 
-var workflowFilePattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\.ya?ml$`)
+var workflowFilePattern = lazyregexp.New(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\.ya?ml$`)
 
 // parseWorkflowFile accepts the name of a file in .github/workflows.
 func parseWorkflowFile(text string) (string, error) {
-	if text != "" && !workflowFilePattern.MatchString(text) {
+	if text != "" && !workflowFilePattern().MatchString(text) {
 		return "", errors.New("must be the name of a file in .github/workflows, such as ci.yml")
 	}
 	return text, nil

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -21,6 +20,7 @@ import (
 
 	"github.com/org/nix-matrix/internal/child"
 	"github.com/org/nix-matrix/internal/flagvalue"
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/pkg/text"
 )
 
@@ -82,7 +82,7 @@ the sources has neither checksums nor an attestation.`,
 }
 
 // released matches the version of a release. A build between releases has the number of commits and a hash after it.
-var released = regexp.MustCompile(`^v\d+\.\d+\.\d+(?:-[0-9A-Za-z.-]+)?$`)
+var released = lazyregexp.New(`^v\d+\.\d+\.\d+(?:-[0-9A-Za-z.-]+)?$`)
 
 // verify compares this program with its release.
 func (a *app) verify(ctx context.Context) error {
@@ -100,7 +100,7 @@ func (a *app) verify(ctx context.Context) error {
 	if err := a.print(fmt.Sprintf("%s has the SHA-256 %s\n", text.Line(file), sum)); err != nil {
 		return err
 	}
-	if !released.MatchString(version) {
+	if !released().MatchString(version) {
 		return fmt.Errorf("cannot verify %s: version %s was built from sources, and no release has checksums or an attestation for it. Install a release", text.Line(file), programVersion())
 	}
 	compared, err := a.compare(file, sum)

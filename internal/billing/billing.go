@@ -11,11 +11,12 @@ import (
 	"cmp"
 	"fmt"
 	"math"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/org/nix-matrix/internal/lazyregexp"
 )
 
 // The operating systems of runners, as GitHub's variable RUNNER_OS names them.
@@ -45,10 +46,10 @@ type Kind struct {
 }
 
 // standardLabel matches the labels of standard runners.
-var standardLabel = regexp.MustCompile(`^(?:ubuntu-(?:latest|\d+\.\d+(?:-arm)?)|windows-(?:latest|\d+(?:-arm)?)|macos-(?:latest|\d+(?:-intel)?))$`)
+var standardLabel = lazyregexp.New(`^(?:ubuntu-(?:latest|\d+\.\d+(?:-arm)?)|windows-(?:latest|\d+(?:-arm)?)|macos-(?:latest|\d+(?:-intel)?))$`)
 
 // coresLabel matches the size in the label of a larger runner, as GitHub's own examples write it.
-var coresLabel = regexp.MustCompile(`(?:^|-)(\d{1,3})-?cores?(?:-|$)`)
+var coresLabel = lazyregexp.New(`(?:^|-)(\d{1,3})-?cores?(?:-|$)`)
 
 // KindOf returns the kind of a machine, of which everything or only the labels may be known.
 func KindOf(m Machine) Kind {
@@ -61,7 +62,7 @@ func KindOf(m Machine) Kind {
 		return Kind{Name: "self-hosted", Own: true, Known: true}
 	case label == "ubuntu-slim":
 		return Kind{Name: Linux + " 1-core", Factor: slimRate / linuxRate, Known: true}
-	case standardLabel.MatchString(label):
+	case standardLabel().MatchString(label):
 		return standard(labelOS(label), strings.HasSuffix(label, "-arm"))
 	case label == "" && m.Hosted && m.Cores <= mostStandard:
 		return standard(m.OS, m.ARM)
@@ -73,7 +74,7 @@ func KindOf(m Machine) Kind {
 	if os == MacOS {
 		arm = strings.Contains(label, "xlarge") || !strings.Contains(label, "large") && m.ARM
 	}
-	if found := coresLabel.FindStringSubmatch(label); found != nil && cores == 0 {
+	if found := coresLabel().FindStringSubmatch(label); found != nil && cores == 0 {
 		cores, _ = strconv.Atoi(found[1]) // a short number
 	}
 	return larger(os, arm, cores)

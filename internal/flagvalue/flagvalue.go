@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/internal/nearest"
 )
 
@@ -264,14 +264,14 @@ func Size(to *int64, otherwise string) *Scalar[int64] {
 	return New(to, "SIZE", otherwise, sizeOf)
 }
 
-var sizePattern = regexp.MustCompile(`^(\d+(?:\.\d+)?) ?(?:([KMGT])(i?)B?|B)?$`)
+var sizePattern = lazyregexp.New(`^(\d+(?:\.\d+)?) ?(?:([KMGT])(i?)B?|B)?$`)
 
 // sizeOf reads a number of bytes, such as 5GB or 1.5GiB; 0 is for none.
 func sizeOf(text string) (int64, error) {
 	if text == "" {
 		return 0, nil
 	}
-	m := sizePattern.FindStringSubmatch(text)
+	m := sizePattern().FindStringSubmatch(text)
 	if m == nil {
 		return 0, errors.New("must be a size such as 500MB, 5GB or 5GiB")
 	}

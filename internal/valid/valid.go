@@ -5,11 +5,11 @@ package valid
 import (
 	"encoding/base64"
 	"fmt"
-	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/internal/storepath"
 )
 
@@ -32,11 +32,11 @@ func Derivation(s string) error {
 	return nil
 }
 
-var output = regexp.MustCompile(`^[0-9a-zA-Z+._?=][0-9a-zA-Z+\-._?=]{0,127}$`)
+var output = lazyregexp.New(`^[0-9a-zA-Z+._?=][0-9a-zA-Z+\-._?=]{0,127}$`)
 
 // Output accepts the name of an output.
 func Output(s string) error {
-	if !output.MatchString(s) {
+	if !output().MatchString(s) {
 		return invalid("output name", s)
 	}
 	return nil
@@ -54,21 +54,21 @@ func Realisable(s string) error {
 	return All(Output, strings.Split(outputs, ",")...)
 }
 
-var name = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$`)
+var name = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$`)
 
 // Name accepts the name of a program, a package or a Cachix cache.
 func Name(s string) error {
-	if !name.MatchString(s) {
+	if !name().MatchString(s) {
 		return invalid("name", s)
 	}
 	return nil
 }
 
-var system = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}$`)
+var system = lazyregexp.New(`^[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}$`)
 
 // System accepts the name of a system, such as x86_64-linux.
 func System(s string) error {
-	if !system.MatchString(s) {
+	if !system().MatchString(s) {
 		return invalid("system", s)
 	}
 	return nil
@@ -77,13 +77,13 @@ func System(s string) error {
 // An address of a store has a scheme, or is an absolute path or one of a few words. An ssh host
 // that begins with a dash would be an option of ssh.
 var (
-	address = regexp.MustCompile(`^(?:(?:auto|daemon|local)(?::?\?.*)?|[A-Za-z][A-Za-z0-9+.-]*://.*|/.*)$`)
-	dashed  = regexp.MustCompile(`://(?:[^/?#]*@)?-`)
+	address = lazyregexp.New(`^(?:(?:auto|daemon|local)(?::?\?.*)?|[A-Za-z][A-Za-z0-9+.-]*://.*|/.*)$`)
+	dashed  = lazyregexp.New(`://(?:[^/?#]*@)?-`)
 )
 
 // Address accepts the address of a store.
 func Address(s string) error {
-	if !address.MatchString(s) || dashed.MatchString(s) || Line(s, 4096) != nil {
+	if !address().MatchString(s) || dashed().MatchString(s) || Line(s, 4096) != nil {
 		return invalid("store address", withoutUser(s))
 	}
 	return nil
@@ -109,11 +109,11 @@ func withoutUser(s string) string {
 	return s[:start] + "xxxxx" + s[end:]
 }
 
-var key = regexp.MustCompile(`^[^\s:-][^\s:]{0,254}:[A-Za-z0-9+/]{4,512}={0,2}$`)
+var key = lazyregexp.New(`^[^\s:-][^\s:]{0,254}:[A-Za-z0-9+/]{4,512}={0,2}$`)
 
 // Key accepts a public key for store paths, NAME:BASE64.
 func Key(s string) error {
-	if !key.MatchString(s) || Line(s, 1024) != nil {
+	if !key().MatchString(s) || Line(s, 1024) != nil {
 		return invalid("public key", s)
 	}
 	return nil

@@ -24,7 +24,7 @@ func (n *Nix) Private(ctx context.Context, decrypted []string) []string {
 	}
 	known := []string{"", strings.TrimSpace(h.Getenv(GitHubVariable)), strings.TrimSpace(h.JobToken)}
 	switch tokens := n.AccessTokens(); {
-	case tokenPattern.MatchString(h.Getenv(ConfVariable)):
+	case tokenPattern().MatchString(h.Getenv(ConfVariable)):
 		all = append(all, "nix_conf with access-tokens")
 	case slices.ContainsFunc(slices.Collect(maps.Values(tokens)), func(token string) bool { return !slices.Contains(known, token) }):
 		all = append(all, "the setting access-tokens of this machine's Nix")
@@ -57,7 +57,7 @@ func (n *Nix) privateCaches() []string {
 	}
 	aws := slices.ContainsFunc(n.Env, func(variable string) bool {
 		name, value, _ := strings.Cut(variable, "=")
-		return strings.HasPrefix(name, "AWS_") && value != "" && !openPattern.MatchString(name)
+		return strings.HasPrefix(name, "AWS_") && value != "" && !openPattern().MatchString(name)
 	})
 	read := n.Substituters()
 	for _, to := range n.readFrom() {

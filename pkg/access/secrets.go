@@ -2,10 +2,10 @@ package access
 
 import (
 	"encoding/base64"
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/internal/usage"
 	"github.com/org/nix-matrix/pkg/pack"
 )
@@ -42,7 +42,7 @@ func (h *Host) GitCryptKey() ([]byte, error) {
 
 // TokenLines returns the lines of the secret nix_conf that have tokens for servers.
 func (h *Host) TokenLines() []string {
-	return tokenPattern.FindAllString(h.Getenv(ConfVariable), -1)
+	return tokenPattern().FindAllString(h.Getenv(ConfVariable), -1)
 }
 
 // OwnToken returns the github_access_token, unless it is just the token that each workflow has.
@@ -63,10 +63,10 @@ func (h *Host) Env() ([]string, error) {
 			continue
 		}
 		name, value, ok := strings.Cut(line, "=")
-		if !ok || !variablePattern.MatchString(name) {
+		if !ok || !variablePattern().MatchString(name) {
 			return nil, usage.Errorf("the secret env has a line that is not NAME=VALUE (its text is not shown here)")
 		}
-		if !openPattern.MatchString(name) {
+		if !openPattern().MatchString(name) {
 			h.mask(unquoted(value))
 		}
 		env = append(env, name+"="+value)
@@ -74,13 +74,13 @@ func (h *Host) Env() ([]string, error) {
 	return env, nil
 }
 
-var variablePattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+var variablePattern = lazyregexp.New(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 var (
 	// These variables of the secret env are no secrets, and may be part of any line.
-	openPattern = regexp.MustCompile(`^AWS_(?:DEFAULT_)?(?:REGION|PROFILE)$|^AWS_ROLE_ARN$|^AWS_ENDPOINT_URL(?:_[A-Z0-9_]+)?$|^(?:AWS_|S3_)?(?:REGION|ENDPOINT|BUCKET)(?:_URL|_NAME)?$`)
+	openPattern = lazyregexp.New(`^AWS_(?:DEFAULT_)?(?:REGION|PROFILE)$|^AWS_ROLE_ARN$|^AWS_ENDPOINT_URL(?:_[A-Z0-9_]+)?$|^(?:AWS_|S3_)?(?:REGION|ENDPOINT|BUCKET)(?:_URL|_NAME)?$`)
 
-	tokenPattern = regexp.MustCompile(`(?m)^\s*(?:extra-)?access-tokens\s*=(.*)$`)
+	tokenPattern = lazyregexp.New(`(?m)^\s*(?:extra-)?access-tokens\s*=(.*)$`)
 )
 
 // shortestMask is the length of the shortest secret that is masked, in bytes. A shorter one is part of
@@ -103,7 +103,7 @@ func (h *Host) maskParts() {
 		h.mask(login.password)
 		h.mask(basicAuth(login.name, login.password))
 	}
-	for _, m := range tokenPattern.FindAllStringSubmatch(h.Getenv(ConfVariable), -1) {
+	for _, m := range tokenPattern().FindAllStringSubmatch(h.Getenv(ConfVariable), -1) {
 		for _, word := range strings.Fields(m[1]) {
 			_, token, _ := strings.Cut(unquoted(word), "=")
 			token = unquoted(token)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +13,7 @@ import (
 	"github.com/google/go-github/v60/github"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/pkg/httpcall"
 )
 
@@ -61,13 +61,13 @@ func (a *Action) CheckedCommit() (string, error) {
 	case event != "merge_group" && !slices.Contains(ownEvents, event) && !slices.Contains(quietEvents, event):
 		return "", nil
 	}
-	if !commitPattern.MatchString(commit) {
+	if !commitPattern().MatchString(commit) {
 		return "", fmt.Errorf("the event %s has no commit: %q", event, commit)
 	}
 	return commit, nil
 }
 
-var commitPattern = regexp.MustCompile(`^(?:[0-9a-f]{40}|[0-9a-f]{64})$`)
+var commitPattern = lazyregexp.New(`^(?:[0-9a-f]{40}|[0-9a-f]{64})$`)
 
 const (
 	checksPermission = "checks: write"

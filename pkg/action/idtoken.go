@@ -8,11 +8,11 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/pkg/httpcall"
 )
 
@@ -86,7 +86,7 @@ func (a *Action) Issuer() string {
 }
 
 // jwt is the form of a token: three parts, of which the second has the claims.
-var jwt = regexp.MustCompile(`^[A-Za-z0-9_-]+\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+$`)
+var jwt = lazyregexp.New(`^[A-Za-z0-9_-]+\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+$`)
 
 // Token returns a token for the server that calls itself by that audience. It is valid for a minute at
 // least, and kept out of the log. The error wraps ErrNoIDToken if the permission is missing.
@@ -117,7 +117,7 @@ func (t *IDTokens) Token(ctx context.Context, audience string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("cannot get a token of the job's identity from GitHub: %w", err)
 	}
-	parts := jwt.FindStringSubmatch(answer.Value)
+	parts := jwt().FindStringSubmatch(answer.Value)
 	if parts == nil || len(answer.Value) > idTokenLongest {
 		return "", errors.New("cannot get a token of the job's identity from GitHub: the answer has none")
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/pkg/access"
 	"github.com/org/nix-matrix/pkg/evaluate"
 	"github.com/org/nix-matrix/pkg/gitcrypt"
@@ -20,22 +21,22 @@ import (
 // The messages of git, ssh and Nix when a server denies access. GitHub denies access with 404 too; from
 // other servers it may mean that nothing is there.
 var (
-	gitRefused = regexp.MustCompile(`could not read (?:Username|Password) for '([^'\n]+)'|` +
+	gitRefused = lazyregexp.New(`could not read (?:Username|Password) for '([^'\n]+)'|` +
 		`Authentication failed for '([^'\n]+)'|` +
 		`unable to access '([^'\n]+)': The requested URL returned error: 40[13]`)
-	gitNotFound      = regexp.MustCompile(`repository '([^'\n]+)' not found`)
-	sshRefused       = regexp.MustCompile(`(?m)^(?:\S+@)?([^\s@:]+): Permission denied \([^)\n]*publickey`)
-	downloadRefused  = regexp.MustCompile(`unable to download '([^'\n]+)': HTTP error 40[13]`)
-	downloadNotFound = regexp.MustCompile(`unable to download '([^'\n]+)': HTTP error 404`)
+	gitNotFound      = lazyregexp.New(`repository '([^'\n]+)' not found`)
+	sshRefused       = lazyregexp.New(`(?m)^(?:\S+@)?([^\s@:]+): Permission denied \([^)\n]*publickey`)
+	downloadRefused  = lazyregexp.New(`unable to download '([^'\n]+)': HTTP error 40[13]`)
+	downloadNotFound = lazyregexp.New(`unable to download '([^'\n]+)': HTTP error 404`)
 
 	// gitFailed is Nix's message, with git's own words as the reason: of 2.34, 2.26 and 2.8.
-	gitFailed = regexp.MustCompile(`Failed to fetch git repository|resolving Git reference|program 'git' failed`)
+	gitFailed = lazyregexp.New(`Failed to fetch git repository|resolving Git reference|program 'git' failed`)
 
 	// The address of a repository, in words of 2.34 and of 2.26.
-	repository = regexp.MustCompile(`(?:git repository|from repo at) '([^'\n]+)'`)
+	repository = lazyregexp.New(`(?:git repository|from repo at) '([^'\n]+)'`)
 
 	// Files that cannot be read: at an error, or because they are no text.
-	filePattern = regexp.MustCompile(`(?m)file '([^'\n]+)' cannot be represented|\bat (\S[^\n]*?):\d+(?::\d+)?:?$`)
+	filePattern = lazyregexp.New(`(?m)file '([^'\n]+)' cannot be represented|\bat (\S[^\n]*?):\d+(?::\d+)?:?$`)
 )
 
 // needsSecret returns the explanation that the secret of an input, in a variable, is missing.
@@ -54,23 +55,23 @@ func (d *Discovery) explain(failed *nix.Error) evaluate.Explanation {
 		return evaluate.Explanation{Text: file + " is encrypted with git-crypt and not with the git_crypt_key that was given, or Nix has it so in its cache of sources (~/.cache/nix)"}
 	}
 	var m []string
-	if gitFailed.MatchString(failed.Message) {
-		if m = gitRefused.FindStringSubmatch(said); m == nil {
-			m = d.onGitHub(gitNotFound.FindStringSubmatch(said))
+	if gitFailed().MatchString(failed.Message) {
+		if m = gitRefused().FindStringSubmatch(said); m == nil {
+			m = d.onGitHub(gitNotFound().FindStringSubmatch(said))
 		}
-		if ssh := sshRefused.FindStringSubmatch(said); m == nil && ssh != nil {
+		if ssh := sshRefused().FindStringSubmatch(said); m == nil && ssh != nil {
 			return d.refusedBySSH(ssh[1])
 		}
 	} else if !strings.Contains(failed.Message, "rate limit") {
-		if m = downloadRefused.FindStringSubmatch(failed.Message); m == nil {
-			m = d.onGitHub(downloadNotFound.FindStringSubmatch(failed.Message))
+		if m = downloadRefused().FindStringSubmatch(failed.Message); m == nil {
+			m = d.onGitHub(downloadNotFound().FindStringSubmatch(failed.Message))
 		}
 	}
 	if m == nil {
 		return evaluate.Explanation{}
 	}
 	address := strings.Join(m[1:], "")
-	for _, m := range repository.FindAllStringSubmatch(said, -1) {
+	for _, m := range repository().FindAllStringSubmatch(said, -1) {
 		if sameHost(m[1], address) {
 			address = m[1] // it says more than the server
 		}
@@ -90,7 +91,7 @@ func sameHost(one, other string) bool {
 // encryptedFile returns the file that could not be read because git-crypt has encrypted it, or an empty
 // text.
 func encryptedFile(said string) string {
-	for _, m := range filePattern.FindAllStringSubmatch(said, -1) {
+	for _, m := range filePattern().FindAllStringSubmatch(said, -1) {
 		file := m[1] + m[2]
 		if !gitcrypt.Encrypted(file) {
 			continue
@@ -137,16 +138,16 @@ func (d *Discovery) refused(address string) evaluate.Explanation {
 	}
 	login := u.User != nil
 	u.User = nil
-	host := regexp.MustCompile(`(?:^|\s|\.|=)` + regexp.QuoteMeta(strings.TrimPrefix(u.Hostname(), "api.")) + `\b`)
+	host := lazyregexp.New(`(?:^|\s|\.|=)` + regexp.QuoteMeta(strings.TrimPrefix(u.Hostname(), "api.")) + `\b`)
 	input, variable := "netrc", access.NetrcVariable
 	if d.isGitHub(u.Host) {
 		input, variable = "github_access_token", access.GitHubVariable
 	}
 	switch {
 	case input == "github_access_token" && d.host.OwnToken() != "":
-	case slices.ContainsFunc(d.host.TokenLines(), host.MatchString):
+	case slices.ContainsFunc(d.host.TokenLines(), host().MatchString):
 		input = "the token in nix_conf"
-	case host.MatchString(d.host.Getenv(access.NetrcVariable)):
+	case host().MatchString(d.host.Getenv(access.NetrcVariable)):
 		input = "the password in netrc"
 	case login:
 		return evaluate.Explanation{}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"sync"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/internal/nar"
 	"github.com/org/nix-matrix/internal/storepath"
 	"github.com/org/nix-matrix/pkg/nix"
@@ -131,7 +131,7 @@ func beginDirect(ctx context.Context, n *nix.Nix, dir string, infos []nix.PathIn
 	return s, nil
 }
 
-var hexHash = regexp.MustCompile(`^[0-9a-f]{64}$`)
+var hexHash = lazyregexp.New(`^[0-9a-f]{64}$`)
 
 // checkInfo refuses values that would break the lines from which Nix registers paths.
 func checkInfo(info *nix.PathInfo) error {
@@ -143,7 +143,7 @@ func checkInfo(info *nix.PathInfo) error {
 	if info.Deriver != "" && !storepath.Valid(info.Deriver) {
 		return fmt.Errorf("the deriver %q of %s is not a store path", info.Deriver, info.Path)
 	}
-	if !hexHash.MatchString(info.NarHash) || info.NarSize < 0 {
+	if !hexHash().MatchString(info.NarHash) || info.NarSize < 0 {
 		return fmt.Errorf("invalid NAR size %d or hash %q of %s", info.NarSize, info.NarHash, info.Path)
 	}
 	return nil

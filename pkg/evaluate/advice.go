@@ -5,35 +5,35 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/text"
 )
 
 // notThere matches Nix's messages about a file that a flake does not have: today's, those
 // since 2.20, and older ones.
-var notThere = []*regexp.Regexp{
-	regexp.MustCompile(`Path '([^'\n]+)' in the repository "[^\n]*" is not tracked by Git`),
-	regexp.MustCompile(`path '/nix/store/[0-9a-z]{32}-source/([^'\n]+)' does not exist`),
-	regexp.MustCompile(`'/nix/store/[0-9a-z]{32}-source/([^'\n]+)': No such file or directory`),
+var notThere = []lazyregexp.Regexp{
+	lazyregexp.New(`Path '([^'\n]+)' in the repository "[^\n]*" is not tracked by Git`),
+	lazyregexp.New(`path '/nix/store/[0-9a-z]{32}-source/([^'\n]+)' does not exist`),
+	lazyregexp.New(`'/nix/store/[0-9a-z]{32}-source/([^'\n]+)': No such file or directory`),
 }
 
 // notFetched matches Nix's message about a submodule whose files are not in the work tree.
-var notFetched = regexp.MustCompile(`Failed to fetch git repository 'file://([^'\n]+)'`)
+var notFetched = lazyregexp.New(`Failed to fetch git repository 'file://([^'\n]+)'`)
 
 // noFlake matches Nix's messages about a directory without a flake.
-var noFlake = regexp.MustCompile(`-source/flake\.nix' does not exist|could not find a flake\.nix file|unable to find a flake|is not part of a flake`)
+var noFlake = lazyregexp.New(`-source/flake\.nix' does not exist|could not find a flake\.nix file|unable to find a flake|is not part of a flake`)
 
 // notOwned matches the messages of git, and of the libgit2 in Nix, about another user's checkout.
-var notOwned = regexp.MustCompile(`repository path '([^'\n]+)' is not owned by current user|dubious ownership in repository at '([^'\n]+)'`)
+var notOwned = lazyregexp.New(`repository path '([^'\n]+)' is not owned by current user|dubious ownership in repository at '([^'\n]+)'`)
 
 // Nix's messages about an entry of the search path that does not exist, or that pure
 // evaluation forbids.
 var (
-	notInPath = regexp.MustCompile(`file '([^'\n]+)' was not found in the Nix search path`)
-	pureEval  = regexp.MustCompile(`cannot look up '<[^'\n]+>' in pure evaluation mode`)
+	notInPath = lazyregexp.New(`file '([^'\n]+)' was not found in the Nix search path`)
+	pureEval  = lazyregexp.New(`cannot look up '<[^'\n]+>' in pure evaluation mode`)
 )
 
 // fullMessage returns the message of an error with the stderr of the program, if there is any.
@@ -47,17 +47,17 @@ func fullMessage(err error) string {
 
 // generalAdvice returns advice that does not depend on the flake.
 func generalAdvice(flake, message string) string {
-	if m := notOwned.FindStringSubmatch(message); m != nil {
+	if m := notOwned().FindStringSubmatch(message); m != nil {
 		return "\n\nThe checkout belongs to another user, so git refuses it. Run: git config --global --add safe.directory " + shellQuote(m[1]+m[2])
 	}
-	if m := notInPath.FindStringSubmatch(message); m != nil && flake == "" {
+	if m := notInPath().FindStringSubmatch(message); m != nil && flake == "" {
 		name, _, _ := strings.Cut(m[1], "/")
 		return "\n\nSet its path with --nix-path " + shellQuote(name) + "=PATH (input nix_path). PATH may also be the URL of a tarball"
 	}
 	if foreign := nix.ForeignProgram(message); foreign != "" { // of an import from derivation
 		return "\n\n" + foreign
 	}
-	if pureEval.MatchString(message) {
+	if pureEval().MatchString(message) {
 		return "\n\nA flake is evaluated without a search path. Use its inputs instead, or name a plain Nix file with -f (input file)"
 	}
 	return ""
@@ -74,16 +74,16 @@ func advice(flake, message string) string {
 		return ""
 	}
 	root := workTree(flake)
-	if m := notFetched.FindStringSubmatch(message); m != nil && root != "" {
+	if m := notFetched().FindStringSubmatch(message); m != nil && root != "" {
 		if module, ok := strings.CutPrefix(m[1], root+"/"); ok && submoduleOf(root, module) == module {
 			return "\n\n" + module + " is a submodule that is not checked out. Run git submodule update --init, or use actions/checkout with submodules: recursive"
 		}
 	}
-	if noFlake.MatchString(message) {
+	if noFlake().MatchString(message) {
 		return "\n\nName a plain Nix file, such as default.nix, with -f (input file), and a flake in another directory as ./DIR"
 	}
 	for _, said := range notThere {
-		m := said.FindStringSubmatch(message)
+		m := said().FindStringSubmatch(message)
 		if m == nil || root == "" || !filepath.IsLocal(m[1]) {
 			continue
 		}

@@ -3,11 +3,12 @@ package evaluate
 import (
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/org/nix-matrix/internal/lazyregexp"
 )
 
 // SplitAttr splits a dotted attribute path as Nix's command line does, where a name in double
@@ -92,12 +93,12 @@ func fragment(attr string) string {
 	return escaped.String()
 }
 
-var plainWord = regexp.MustCompile(`^[A-Za-z0-9@%_+=:,./#-]+$`)
+var plainWord = lazyregexp.New(`^[A-Za-z0-9@%_+=:,./#-]+$`)
 
 // shellQuote returns s as one word for a shell, in one line.
 func shellQuote(s string) string {
 	switch {
-	case plainWord.MatchString(s):
+	case plainWord().MatchString(s):
 		return s
 	case !printable(s):
 		escaped := strconv.Quote(s)

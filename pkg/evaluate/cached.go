@@ -95,7 +95,7 @@ func (o *Options) Fingerprint(evaluator string, identities []string) string {
 		System, HostAttr  string
 		Include, Exclude  []string
 		AllowEmpty, Meta  bool
-	}{cachedVersion, walker, evaluator, identities, o.Installables, o.Systems, o.System, o.HostAttr, o.Include, o.Exclude, o.AllowEmpty, o.Meta})
+	}{cachedVersion, walker(), evaluator, identities, o.Installables, o.Systems, o.System, o.HostAttr, o.Include, o.Exclude, o.AllowEmpty, o.Meta})
 	if err != nil {
 		panic(err) // texts only
 	}

@@ -15,12 +15,12 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/text"
@@ -29,9 +29,9 @@ import (
 //go:embed *.nix
 var nixFiles embed.FS
 
-// walker is the program of an evaluator: the function in evaluate.nix, applied to the values of
-// the other files.
-var walker = func() string {
+// walker returns the program of an evaluator: the function in evaluate.nix, applied to the values
+// of the other files.
+func walker() string {
 	files, err := nixFiles.ReadDir(".")
 	if err != nil {
 		panic(err) // they are embedded
@@ -43,7 +43,7 @@ var walker = func() string {
 		}
 	}
 	return "(" + nixFile("evaluate") + ") {\n" + parts + "}"
-}()
+}
 
 func nixFile(name string) string {
 	data, err := nixFiles.ReadFile(name + ".nix")
@@ -384,13 +384,13 @@ func (d *evaluation) flakeRoots(attr string) []root {
 }
 
 // chosenOutputs matches the end of an installable that names outputs, in Nix's syntax.
-var chosenOutputs = regexp.MustCompile(`\^(\*|[A-Za-z0-9_-]+(?:,[A-Za-z0-9_-]+)*)$`)
+var chosenOutputs = lazyregexp.New(`\^(\*|[A-Za-z0-9_-]+(?:,[A-Za-z0-9_-]+)*)$`)
 
 // newRoot parses an attribute path, with or without outputs: ATTR^OUT,…. It is escaped in a
 // flake reference, which is a URL.
 func newRoot(attr string, escaped bool) root {
 	r := root{Required: true}
-	if m := chosenOutputs.FindStringSubmatchIndex(attr); m != nil {
+	if m := chosenOutputs().FindStringSubmatchIndex(attr); m != nil {
 		r.Outputs = strings.Split(attr[m[2]:m[3]], ",")
 		attr = attr[:m[0]]
 	}

@@ -2,23 +2,23 @@ package evaluate
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/pkg/text"
 )
 
 var (
 	// fetchedPath matches Nix's line about a path that an import from a derivation needs.
-	fetchedPath = regexp.MustCompile(`^copying path '/nix/store/[^']+' from '`)
+	fetchedPath = lazyregexp.New(`^copying path '/nix/store/[^']+' from '`)
 	// ignoredSetting matches Nix's warning about a setting in nixConfig, and configAdvice the next
 	// line, whose advice nobody can follow here.
-	ignoredSetting = regexp.MustCompile(`ignoring untrusted flake configuration setting '([^'\n]+)'`)
-	configAdvice   = regexp.MustCompile(`^Pass '--accept-flake-config' to trust it`)
+	ignoredSetting = lazyregexp.New(`ignoring untrusted flake configuration setting '([^'\n]+)'`)
+	configAdvice   = lazyregexp.New(`^Pass '--accept-flake-config' to trust it`)
 	// gitProgress matches the lines with which git fetch reports its progress, and the refs that
 	// it has updated.
-	gitProgress = regexp.MustCompile(`^(?:remote: )?(?:Enumerating|Counting|Compressing|Receiving|Resolving|Unpacking|Updating|Filtering) (?:objects|deltas|files|content): ` +
+	gitProgress = lazyregexp.New(`^(?:remote: )?(?:Enumerating|Counting|Compressing|Receiving|Resolving|Unpacking|Updating|Filtering) (?:objects|deltas|files|content): ` +
 		`|^remote: Total \d+ \(delta |^From \S+$` +
 		`|^ [ *+t=-] (?:\[new (?:branch|tag|ref)\]|\[tag update\]|[0-9a-f]{7,64}\.{2,3}[0-9a-f]{7,64}|branch|tag) .* -> `)
 )
@@ -31,22 +31,22 @@ func (w *worker) other(line string) {
 	if w.dying {
 		return
 	}
-	if fetchedPath.MatchString(line) {
+	if fetchedPath().MatchString(line) {
 		w.pool.fetched++
 		return
 	}
-	if m := ignoredSetting.FindStringSubmatch(line); m != nil {
+	if m := ignoredSetting().FindStringSubmatch(line); m != nil {
 		w.pool.ignore(text.Clip(text.Line(m[1]), maxShown))
 		return
 	}
-	if configAdvice.MatchString(line) {
+	if configAdvice().MatchString(line) {
 		return
 	}
 	progress := false
 	for part := range strings.SplitSeq(line, "\r") { // git overwrites its line
 		part = text.Plain(part)
 		switch {
-		case gitProgress.MatchString(part):
+		case gitProgress().MatchString(part):
 			progress = true
 		case strings.TrimSpace(part) != "" || !progress:
 			w.log(part)

@@ -221,7 +221,7 @@ func (p *pool) start(ctx context.Context, s span) {
 		Expr:        p.source.expr,
 		Path:        p.o.NixPath,
 		Printed:     w.messages,
-		Apply:       walker + " " + w.arguments(),
+		Apply:       walker() + " " + w.arguments(),
 		MemoryLimit: p.o.MemoryLimit,
 		InitialHeap: p.initialHeap,
 		Used:        &w.memory,

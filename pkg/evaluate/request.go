@@ -3,10 +3,10 @@ package evaluate
 import (
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/internal/nearest"
 )
 
@@ -26,15 +26,15 @@ var knownSystems = []string{
 }
 
 // systemPattern matches systems: CPU-OS.
-var systemPattern = regexp.MustCompile(`^[A-Za-z0-9_]+-[A-Za-z0-9_]+$`)
+var systemPattern = lazyregexp.New(`^[A-Za-z0-9_]+-[A-Za-z0-9_]+$`)
 
 // searchPath matches an entry of Nix's search path, such as <nixpkgs> or <nixpkgs/nixos>.
-var searchPath = regexp.MustCompile(`^<[A-Za-z0-9._+-]+(/[A-Za-z0-9._+-]+)*>$`)
+var searchPath = lazyregexp.New(`^<[A-Za-z0-9._+-]+(/[A-Za-z0-9._+-]+)*>$`)
 
 // check returns an error if a value of the options is invalid.
 func (o *Options) check() error {
 	for _, system := range o.Systems {
-		if !systemPattern.MatchString(system) {
+		if !systemPattern().MatchString(system) {
 			return requestf("invalid value %q for --systems: must be a system such as x86_64-linux%s", system, nearest.Hint(system, knownSystems))
 		}
 	}
@@ -51,7 +51,7 @@ func (o *Options) check() error {
 		switch {
 		case installable == "":
 			return requestf("invalid installable \"\": must be FLAKE or FLAKE#ATTR. Write . for the flake in this directory")
-		case searchPath.MatchString(ref):
+		case searchPath().MatchString(ref):
 			return requestf("invalid installable %q: an entry of the search path is not a flake. Name it with -f (input file)", installable)
 		case attr != "":
 			if err := checkAttr(strings.TrimPrefix(attr, "."), installable); err != nil {
@@ -85,7 +85,7 @@ func (o *Options) Flakes() []string {
 
 // checkAttr returns an error if an attribute path, with or without outputs, is invalid.
 func checkAttr(attr, in string) error {
-	if m := chosenOutputs.FindStringIndex(attr); m != nil {
+	if m := chosenOutputs().FindStringIndex(attr); m != nil {
 		attr = attr[:m[0]]
 	}
 	quoted, name := false, 0
@@ -113,7 +113,7 @@ func checkAttr(attr, in string) error {
 
 // fileExpr returns an expression for the value of a file, or of an entry of the search path.
 func fileExpr(file string) string {
-	if searchPath.MatchString(file) {
+	if searchPath().MatchString(file) {
 		return "import " + file
 	}
 	if abs, err := filepath.Abs(file); err == nil {

@@ -4,12 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/text"
@@ -71,7 +71,7 @@ func (d *evaluation) target(s source, path []string, name string, found targetEv
 	t.Outputs = found.Outputs
 	t.OutPaths = map[string]string{}
 	for name, path := range found.OutPaths {
-		if path != nil && !placeholder.MatchString(*path) {
+		if path != nil && !placeholder().MatchString(*path) {
 			t.OutPaths[name] = *path
 		}
 	}
@@ -80,7 +80,7 @@ func (d *evaluation) target(s source, path []string, name string, found targetEv
 }
 
 // placeholder matches Nix's placeholder for an output path that is known only after the build.
-var placeholder = regexp.MustCompile(`^/[0-9a-df-np-sv-z]{52}$`)
+var placeholder = lazyregexp.New(`^/[0-9a-df-np-sv-z]{52}$`)
 
 // gate returns a target that passes the checks of a Plan, as all targets of an Evaluation do:
 // an invalid one becomes a failed one.
@@ -146,7 +146,7 @@ func (d *evaluation) message(err error) (message, secret string) {
 	case errors.Is(err, nix.ErrMemory):
 		return failed.Message + ". Raise eval_memory", ""
 	}
-	message = strings.TrimSpace(walkerFrames.ReplaceAllLiteralString(failed.Message, ""))
+	message = strings.TrimSpace(walkerFrames().ReplaceAllLiteralString(failed.Message, ""))
 	if d.o.Explain != nil {
 		if why := d.o.Explain(failed); why.Text != "" {
 			return why.Text + "\n" + message, why.NeedsSecret
@@ -157,7 +157,7 @@ func (d *evaluation) message(err error) (message, secret string) {
 
 // walkerFrames matches positions in evaluate.nix with excerpts from it, which are of no use to
 // the user.
-var walkerFrames = regexp.MustCompile(`(?m)^\s*at «string»:\d+:\d+:\n?(?:^ *\d* *\|.*\n?|^\s*$\n?)*`)
+var walkerFrames = lazyregexp.New(`(?m)^\s*at «string»:\d+:\d+:\n?(?:^ *\d* *\|.*\n?|^\s*$\n?)*`)
 
 // duration returns a time without its zeros: "10m".
 func duration(d time.Duration) string {
@@ -175,7 +175,7 @@ func duration(d time.Duration) string {
 // "Refusing to evaluate package 'x' in FILE because it is marked as broken", and
 // "Package ‘x’ in FILE is marked as broken, refusing to evaluate." The package may be
 // one that the target depends on.
-var refusal = regexp.MustCompile(`(?s)[Pp]ackage ['‘](.+?)['’] in (.+?),?(?: because it)? (is marked as broken|has an unfree license(?: \(‘[^’\n]*’\))?|` +
+var refusal = lazyregexp.New(`(?s)[Pp]ackage ['‘](.+?)['’] in (.+?),?(?: because it)? (is marked as broken|has an unfree license(?: \(‘[^’\n]*’\))?|` +
 	`has a blocklisted license(?: \(‘[^’\n]*’\))?|contains elements not built from source(?: \(‘[^’\n]*’\))?|` +
 	`is not available on the requested hostPlatform|is not supported on [^\n,]*|is marked as insecure)`)
 
@@ -183,7 +183,7 @@ var refusal = regexp.MustCompile(`(?s)[Pp]ackage ['‘](.+?)['’] in (.+?),?(?:
 // position is not known. ok is false if the message is about another package, which the target
 // needs and which may have the same name.
 func refusedFor(message, name, position, system string) (reason string, ok bool) {
-	m := refusal.FindStringSubmatch(message)
+	m := refusal().FindStringSubmatch(message)
 	if m == nil || !strings.Contains(message, "efus") {
 		return "", false
 	}

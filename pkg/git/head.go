@@ -2,12 +2,13 @@ package git
 
 import (
 	"context"
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/org/nix-matrix/internal/lazyregexp"
 )
 
-var commitPattern = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})\n$`)
+var commitPattern = lazyregexp.New(`^([0-9a-f]{40}|[0-9a-f]{64})\n$`)
 
 // Heads returns the commits of the checkouts that directories are in, each once, and an empty text for a
 // checkout whose commit cannot be read. A directory may be in no checkout.
@@ -34,7 +35,7 @@ func Heads(ctx context.Context, env []string, dirs ...string) []string {
 // head returns the commit of HEAD, or an empty text.
 func (r *Repository) head(ctx context.Context) string {
 	out, err := r.Output(ctx, nil, "rev-parse", "--verify", "--quiet", "HEAD")
-	if err != nil || !commitPattern.Match(out) {
+	if err != nil || !commitPattern().Match(out) {
 		return ""
 	}
 	return strings.TrimSpace(string(out))

@@ -4,12 +4,12 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/internal/valid"
 )
 
@@ -161,11 +161,11 @@ func CheckSources(substituters, keys []string) error {
 func CheckDrvPath(path string) error { return valid.Derivation(path) }
 
 // groupPattern matches names of groups, which become names of entries.
-var groupPattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._ -]{0,62}[A-Za-z0-9._-])?$`)
+var groupPattern = lazyregexp.New(`^[A-Za-z0-9]([A-Za-z0-9._ -]{0,62}[A-Za-z0-9._-])?$`)
 
 // CheckGroup returns an error unless name may be that of a group of targets.
 func CheckGroup(name string) error {
-	if !groupPattern.MatchString(name) {
+	if !groupPattern().MatchString(name) {
 		return fmt.Errorf("%s is no name of at most 64 letters, digits, blanks and . _ -", valid.Quote(name))
 	}
 	return nil

@@ -3,8 +3,9 @@ package job
 import (
 	"crypto/sha256"
 	"fmt"
-	"regexp"
 	"strings"
+
+	"github.com/org/nix-matrix/internal/lazyregexp"
 )
 
 // The keys of the Actions cache, or of a directory. Each begins with the id and the kind:
@@ -47,17 +48,17 @@ const (
 var KeyKinds = []KeyKind{KeyPlan, KeyDrvs, KeyResult, KeyClaim, KeyDone, KeyEvaluation, KeyInputs, KeyRecord, KeyIndex, KeyPack}
 
 // keyForms match the keys of each kind, behind the id and a dash.
-var keyForms = map[KeyKind]*regexp.Regexp{
-	KeyPlan:       regexp.MustCompile(`^plan\d{1,9}-(?:[0-9a-f]{16}-)?([0-9a-f]{32})$`),
-	KeyDrvs:       regexp.MustCompile(`^drvs\d+-[0-9a-f]{32}$`),
-	KeyEvaluation: regexp.MustCompile(`^evaluation-[0-9a-f]{32}-[0-9a-f]{16}$`),
-	KeyInputs:     regexp.MustCompile(`^inputs-([0-9a-f]{16})?-[0-9a-f]{32}-[0-9a-f]{32}$`),
-	KeyResult:     regexp.MustCompile(`^result-\d+-[0-9a-f]{10}-\d+-\d+$`),
-	KeyClaim:      regexp.MustCompile(`^claim-\d+-\d+-[0-9a-f]{16}-\d+-\d{5,}$`),
-	KeyDone:       regexp.MustCompile(`^done-\d+-[0-9a-f]{16}-\d+-\d+$`),
-	KeyRecord:     regexp.MustCompile(`^record-[a-z0-9._+=-]+$`),
-	KeyIndex:      regexp.MustCompile(`^index-[a-z0-9._+=-]+$`),
-	KeyPack:       regexp.MustCompile(`^pack-[a-z0-9._+=-]+$`),
+var keyForms = map[KeyKind]lazyregexp.Regexp{
+	KeyPlan:       lazyregexp.New(`^plan\d{1,9}-(?:[0-9a-f]{16}-)?([0-9a-f]{32})$`),
+	KeyDrvs:       lazyregexp.New(`^drvs\d+-[0-9a-f]{32}$`),
+	KeyEvaluation: lazyregexp.New(`^evaluation-[0-9a-f]{32}-[0-9a-f]{16}$`),
+	KeyInputs:     lazyregexp.New(`^inputs-([0-9a-f]{16})?-[0-9a-f]{32}-[0-9a-f]{32}$`),
+	KeyResult:     lazyregexp.New(`^result-\d+-[0-9a-f]{10}-\d+-\d+$`),
+	KeyClaim:      lazyregexp.New(`^claim-\d+-\d+-[0-9a-f]{16}-\d+-\d{5,}$`),
+	KeyDone:       lazyregexp.New(`^done-\d+-[0-9a-f]{16}-\d+-\d+$`),
+	KeyRecord:     lazyregexp.New(`^record-[a-z0-9._+=-]+$`),
+	KeyIndex:      lazyregexp.New(`^index-[a-z0-9._+=-]+$`),
+	KeyPack:       lazyregexp.New(`^pack-[a-z0-9._+=-]+$`),
 }
 
 // ParseKey returns the kind of a key of a use of nix-matrix with this id. ok is false for keys
@@ -85,7 +86,7 @@ func ParseKey(id, key string) (kind KeyKind, ok bool) {
 
 func keyForm(rest string) (KeyKind, bool) {
 	for kind, form := range keyForms {
-		if form.MatchString(rest) {
+		if form().MatchString(rest) {
 			return kind, true
 		}
 	}
@@ -105,7 +106,7 @@ func PlanKey(id, seal string, data []byte) func(try int) string {
 // planKey splits a key that PlanKey returns. ok is false for other texts.
 func planKey(text string) (id, sum string, ok bool) {
 	for i := strings.LastIndex(text, "-plan"); i >= 0; i = strings.LastIndex(text[:i], "-plan") {
-		if m := keyForms[KeyPlan].FindStringSubmatch(text[i+1:]); m != nil && CheckID(text[:i]) == nil {
+		if m := keyForms[KeyPlan]().FindStringSubmatch(text[i+1:]); m != nil && CheckID(text[:i]) == nil {
 			return text[:i], m[1], true
 		}
 	}

@@ -4,11 +4,11 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/internal/valid"
 )
 
@@ -139,7 +139,7 @@ type Target struct {
 	Error     string `json:"error,omitempty"` // of StateFailed: Nix's message
 }
 
-var commitPattern = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
+var commitPattern = lazyregexp.New(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
 
 // ParsePlan reads a Plan and checks it.
 func ParsePlan(data []byte) (*Plan, error) {
@@ -151,7 +151,7 @@ func ParsePlan(data []byte) (*Plan, error) {
 		return nil, fmt.Errorf("plan: %w", err)
 	}
 	for _, head := range p.Heads {
-		if head != "" && !commitPattern.MatchString(head) {
+		if head != "" && !commitPattern().MatchString(head) {
 			return nil, fmt.Errorf("plan: heads: %.100q is not a commit", head)
 		}
 	}

@@ -4,10 +4,10 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"strings"
 	"time"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/internal/storepath"
 	"github.com/org/nix-matrix/internal/valid"
 )
@@ -124,11 +124,11 @@ func DrvHash(drvPath string) string {
 func Day(t time.Time) int { return int(t.Unix() / (24 * 60 * 60)) }
 
 // versionPattern matches the version in a name, as Nix's parseDrvName does.
-var versionPattern = regexp.MustCompile(`-[^a-zA-Z].*$`)
+var versionPattern = lazyregexp.New(`-[^a-zA-Z].*$`)
 
 // PackageName returns the name of a store path or derivation without its version.
 func PackageName(storePath string) string {
-	return versionPattern.ReplaceAllString(DrvName(storePath), "")
+	return versionPattern().ReplaceAllString(DrvName(storePath), "")
 }
 
 // TimeKey returns the key of a derivation's duration, in a Record. All versions of a package

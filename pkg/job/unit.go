@@ -5,12 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/internal/valid"
 )
 
@@ -75,7 +75,7 @@ func NewUnitID(wanted []Wanted) string {
 	return hexSum([]byte(strings.Join(all, "\n")), 8)
 }
 
-var unitID = regexp.MustCompile(`^[0-9a-f]{16}$`)
+var unitID = lazyregexp.New(`^[0-9a-f]{16}$`)
 
 // checkUnits returns an error unless the units of the Plan are valid and their order has no circle.
 func (p *Plan) checkUnits() error {
@@ -102,7 +102,7 @@ func (p *Plan) checkUnits() error {
 }
 
 func (u *Unit) check(n, entries int) error {
-	if !unitID.MatchString(u.ID) {
+	if !unitID().MatchString(u.ID) {
 		return fmt.Errorf("%s is no id of a unit", valid.Quote(u.ID))
 	}
 	if len(u.Drvs) > maxUnitDrvs || len(u.Wanted) > len(u.Drvs) {
@@ -198,7 +198,7 @@ func ParseDone(data []byte) (*Done, error) {
 }
 
 func (d *Done) check() error {
-	if !unitID.MatchString(d.Unit) {
+	if !unitID().MatchString(d.Unit) {
 		return fmt.Errorf("%s is no id of a unit", valid.Quote(d.Unit))
 	}
 	switch d.Outcome {
@@ -260,7 +260,7 @@ func (u *UnitResult) check() error {
 	default:
 		return fmt.Errorf("unknown way %q of a unit", u.How)
 	}
-	if !unitID.MatchString(u.ID) {
+	if !unitID().MatchString(u.ID) {
 		return fmt.Errorf("%s is no id of a unit", valid.Quote(u.ID))
 	}
 	return cmp.Or(field("from", valid.Line(u.From, MaxName)), field("seconds", seconds(u.Seconds)))

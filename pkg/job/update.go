@@ -74,7 +74,7 @@ func (u *Update) Marshal() ([]byte, error) {
 }
 
 func (u *Update) checkCommit() error {
-	if !commitPattern.MatchString(u.Commit) {
+	if !commitPattern().MatchString(u.Commit) {
 		return fmt.Errorf("%s is not a commit", valid.Quote(u.Commit))
 	}
 	return nil

@@ -3,16 +3,17 @@ package nix
 import (
 	"errors"
 	"net/url"
-	"regexp"
 	"strings"
+
+	"github.com/org/nix-matrix/internal/lazyregexp"
 )
 
-var schemePattern = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9+.-]*://`)
+var schemePattern = lazyregexp.New(`^[a-zA-Z][a-zA-Z0-9+.-]*://`)
 
 // password returns the position of the password in the address of a store: the text between
 // the name of the user and the last @. An invalid address may have one too.
 func password(address string) (start, end int) {
-	scheme := len(schemePattern.FindString(address))
+	scheme := len(schemePattern().FindString(address))
 	end = strings.LastIndexByte(address, '@')
 	if end < scheme || address[scheme] == '/' { // a path
 		return 0, 0

@@ -4,9 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/internal/valid"
 )
 
@@ -68,17 +68,17 @@ func Set(name string, values ...string) Option { return Option{name, values} }
 func (o Option) value() string { return strings.Join(o.Values, " ") }
 
 var (
-	settingPattern  = regexp.MustCompile(`^[a-z][a-z0-9-]{0,99}$`)
-	hashPattern     = regexp.MustCompile(`^(?:(?:sha256[:-])?[0-9A-Za-z+/]{43,64}=?)?$`)
-	contentPattern  = regexp.MustCompile(`^(?:(?:text|fixed(?::[a-z]+)?):[a-z0-9]+:[0-9a-z]{20,128})?$`)
-	fragmentPattern = regexp.MustCompile(`^[A-Za-z0-9._~@+"%-]*$`)
+	settingPattern  = lazyregexp.New(`^[a-z][a-z0-9-]{0,99}$`)
+	hashPattern     = lazyregexp.New(`^(?:(?:sha256[:-])?[0-9A-Za-z+/]{43,64}=?)?$`)
+	contentPattern  = lazyregexp.New(`^(?:(?:text|fixed(?::[a-z]+)?):[a-z0-9]+:[0-9a-z]{20,128})?$`)
+	fragmentPattern = lazyregexp.New(`^[A-Za-z0-9._~@+"%-]*$`)
 )
 
 // maxArgument is the most bytes that Linux accepts in one argument.
 const maxArgument = 128<<10 - 1
 
 func (o Option) check() error {
-	if !settingPattern.MatchString(o.Name) {
+	if !settingPattern().MatchString(o.Name) {
 		return fmt.Errorf("invalid setting %s", valid.Quote(o.Name))
 	}
 	check := line
@@ -128,7 +128,7 @@ func flakeRef(s string) error {
 // flakeAttr accepts a reference to a flake with an attribute path, escaped as in a URL.
 func flakeAttr(s string) error {
 	ref, attr, _ := strings.Cut(s, "#")
-	if !fragmentPattern.MatchString(attr) {
+	if !fragmentPattern().MatchString(attr) {
 		return fmt.Errorf("invalid attribute path %s", valid.Quote(attr))
 	}
 	return flakeRef(ref)
@@ -160,7 +160,7 @@ func (i *PathInfo) check() error {
 	if i.Deriver != "" && err == nil {
 		err = valid.StorePath(i.Deriver)
 	}
-	if err == nil && (!hashPattern.MatchString(i.NarHash) || !contentPattern.MatchString(i.CA)) {
+	if err == nil && (!hashPattern().MatchString(i.NarHash) || !contentPattern().MatchString(i.CA)) {
 		err = fmt.Errorf("invalid hash %s or content address %s", valid.Quote(i.NarHash), valid.Quote(i.CA))
 	}
 	if err = cmp.Or(err, valid.All(valid.Key, i.Signatures...)); err != nil {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +17,7 @@ import (
 	"github.com/nix-community/go-nix/pkg/wire"
 
 	"github.com/org/nix-matrix/internal/child"
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/internal/valid"
 	"github.com/org/nix-matrix/pkg/text"
 )
@@ -132,13 +132,13 @@ func (n *Nix) unreachable(d *Daemon, err error) error {
 }
 
 // eofLine matches the message of a server that forwards to another one, which hung up.
-var eofLine = regexp.MustCompile(`(?m)^error: (?:unexpected )?(?:EOF|end-of-file)\b.*\n?`)
+var eofLine = lazyregexp.New(`(?m)^error: (?:unexpected )?(?:EOF|end-of-file)\b.*\n?`)
 
 // whyHungUp returns on one line why a server with this stderr hung up: its error, or else the
 // last lines, which are ssh's. It is empty if the reason is not known.
 func whyHungUp(stderr string) string {
 	const most = 3
-	all := lines([]byte(Message(eofLine.ReplaceAllString(text.Plain(stderr), ""))))
+	all := lines([]byte(Message(eofLine().ReplaceAllString(text.Plain(stderr), ""))))
 	for i := range all {
 		all[i] = strings.TrimRight(all[i], ".")
 	}

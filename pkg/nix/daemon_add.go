@@ -5,15 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 
 	"github.com/nix-community/go-nix/pkg/wire"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/org/nix-matrix/internal/lazyregexp"
 )
 
 // unproven matches the server's message about a path with neither a signature by a trusted
 // key nor a content address; the second form is that of Nix 2.8.
-var unproven = regexp.MustCompile(`lacks a (signature by a trusted key|valid signature)`)
+var unproven = lazyregexp.New(`lacks a (signature by a trusted key|valid signature)`)
 
 // AddMultiple adds paths to the store with signatures and content addresses. The references of
 // a path come before it, or are valid. A store that does not trust this user accepts only paths
@@ -106,7 +107,7 @@ func (d *Daemon) AddStream(next func() (PathInfo, io.Reader, error), added func(
 		return source
 	case !errors.As(answered, &refusal):
 		return fmt.Errorf("cannot add to the store: %w", d.explain(errors.Join(written, answered, d.Close())))
-	case unproven.MatchString(refusal.text):
+	case unproven().MatchString(refusal.text):
 		return fmt.Errorf("%w: cannot add to the store: %w", errUntrusted, refusal)
 	default:
 		return fmt.Errorf("cannot add to the store: %w", refusal)

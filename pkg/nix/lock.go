@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/internal/nearest"
 	"github.com/org/nix-matrix/internal/valid"
 	"github.com/org/nix-matrix/pkg/text"
@@ -34,13 +34,13 @@ type Override struct {
 }
 
 // inputPattern matches the path of an input.
-var inputPattern = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_-]{0,99}(?:/[a-zA-Z][a-zA-Z0-9_-]{0,99}){0,9}$`)
+var inputPattern = lazyregexp.New(`^[a-zA-Z][a-zA-Z0-9_-]{0,99}(?:/[a-zA-Z][a-zA-Z0-9_-]{0,99}){0,9}$`)
 
 // ParseOverride reads NAME=FLAKE.
 func ParseOverride(text string) (Override, error) {
 	input, ref, ok := strings.Cut(text, "=")
 	input, ref = strings.TrimSpace(input), strings.TrimSpace(ref)
-	if !ok || !inputPattern.MatchString(input) {
+	if !ok || !inputPattern().MatchString(input) {
 		return Override{}, errors.New("must be of the form NAME=FLAKE, such as nixpkgs=github:NixOS/nixpkgs/nixos-26.05; the input of an input is NAME/NAME")
 	}
 	if _, err := ParseFlakeReference(ref); err != nil || flakeRef(ref) != nil {
@@ -88,7 +88,7 @@ func (n *Nix) addLock(a *arguments, flake string) *arguments {
 
 // inputPath accepts the path of an input.
 func inputPath(s string) error {
-	if !inputPattern.MatchString(s) {
+	if !inputPattern().MatchString(s) {
 		return fmt.Errorf("invalid input %s", valid.Quote(s))
 	}
 	return nil
@@ -253,7 +253,7 @@ func (g *lockGraph) paths() []string {
 	var all []string
 	inputs := func(node, prefix string) (found []string) {
 		for _, input := range slices.Sorted(maps.Keys(g.nodes[node].Inputs)) {
-			if path := prefix + input; inputPattern.MatchString(path) {
+			if path := prefix + input; inputPattern().MatchString(path) {
 				if _, ok := g.node(path); ok {
 					found = append(found, path)
 				}

@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +21,7 @@ import (
 	"time"
 
 	"github.com/org/nix-matrix/internal/child"
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/internal/valid"
 	"github.com/org/nix-matrix/pkg/text"
 )
@@ -207,11 +207,11 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Err }
 
 // statusPattern matches how Nix and the program cachix print the status of a response.
-var statusPattern = regexp.MustCompile(`HTTP error (\d{3})\b|\bstatusCode = (\d{3})\b`)
+var statusPattern = lazyregexp.New(`HTTP error (\d{3})\b|\bstatusCode = (\d{3})\b`)
 
 // HTTPStatus returns the status of the HTTP response that the message gives as the reason, or 0.
 func (e *Error) HTTPStatus() int {
-	m := statusPattern.FindStringSubmatch(e.Message)
+	m := statusPattern().FindStringSubmatch(e.Message)
 	if m == nil {
 		return 0
 	}
@@ -276,7 +276,7 @@ func failure(cmd *child.Cmd, err error, stderr string) error {
 	}
 	e := &Error{Program: filepath.Base(cmd.Path), Message: Message(stderr), Stderr: stderr, Err: err}
 	if cmd.ProcessState != nil {
-		if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() && !errorLine.MatchString(text.Plain(stderr)) {
+		if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() && !errorLine().MatchString(text.Plain(stderr)) {
 			e.Message = strings.TrimSpace(fmt.Sprintf("killed by a signal (%v), perhaps because memory ran out\n%s", status.Signal(), e.Message))
 		}
 	}
@@ -299,14 +299,14 @@ func (n *Nix) capture(cmd *child.Cmd) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-var errorLine = regexp.MustCompile(`(?m)^[ \t]*error:[ \t]*`)
+var errorLine = lazyregexp.New(`(?m)^[ \t]*error:[ \t]*`)
 
 // Message returns the cause of a failure from a program's stderr: the text after the last
 // "error:", which is the innermost. Where that says only that another derivation failed, as
 // with an import from a derivation, the errors of the failed derivations come first.
 func Message(stderr string) string {
 	plain := text.Plain(stderr)
-	errs := errorLine.FindAllStringIndex(plain, -1)
+	errs := errorLine().FindAllStringIndex(plain, -1)
 	if errs == nil {
 		return unindented(plain)
 	}

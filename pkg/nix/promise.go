@@ -9,13 +9,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/org/nix-matrix/internal/child"
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/internal/valid"
 	"github.com/org/nix-matrix/pkg/text"
 )
@@ -87,14 +87,14 @@ func (n *Nix) query(ctx context.Context, program literal, with *arguments) *chil
 }
 
 // muted matches Nix's warning about a binary cache without which it goes on.
-var muted = regexp.MustCompile(`(?m)^(?:warning: )?disabling binary cache '([^']*)'`)
+var muted = lazyregexp.New(`(?m)^(?:warning: )?disabling binary cache '([^']*)'`)
 
 // noAnswerError returns an error with the substituters that Nix's stderr says it went on
 // without, or nil.
 func noAnswerError(stderr string, substituters []string) error {
 	stderr = text.Plain(stderr)
 	e := &NoAnswerError{warning: lastWarning(redactText(stderr, substituters...))}
-	for _, m := range muted.FindAllStringSubmatch(stderr, -1) {
+	for _, m := range muted().FindAllStringSubmatch(stderr, -1) {
 		for _, substituter := range substituters {
 			address, _, _ := strings.Cut(substituter, "?")
 			same := len(substituters) == 1 || strings.TrimRight(address, "/") == strings.TrimRight(m[1], "/")
@@ -205,7 +205,7 @@ func (n *Nix) substitutableInfo(ctx context.Context, paths map[string]bool, subs
 
 // undelivered matches Nix's errors about a file that a binary cache lists but lacks. An Attic
 // server whose storage lacks the file returns an internal error.
-var undelivered = regexp.MustCompile(`does not exist in binary cache|HTTP error (?:403|404|500)\b`)
+var undelivered = lazyregexp.New(`does not exist in binary cache|HTTP error (?:403|404|500)\b`)
 
 // Delivers reports whether a binary cache has the contents of a path that it lists. Nix begins
 // to download them, and is stopped.
@@ -232,7 +232,7 @@ func (n *Nix) Delivers(ctx context.Context, substituter, path string) (bool, err
 	}
 	err = failure(cmd, cmd.Wait(), stderr.String())
 	switch {
-	case undelivered.MatchString(text.Plain(stderr.String())):
+	case undelivered().MatchString(text.Plain(stderr.String())):
 		return false, nil
 	case err == nil:
 		err = errors.New("it is empty")

@@ -8,11 +8,11 @@ import (
 	"io"
 	"maps"
 	"math"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/internal/valid"
 	"github.com/org/nix-matrix/pkg/text"
 )
@@ -60,11 +60,11 @@ func (n *Nix) Forecast(ctx context.Context, outputs []string) (int64, error) {
 	return parseUnpacked(stderr.String()), nil
 }
 
-var unpackedPattern = regexp.MustCompile(`([0-9.]+) ([KMGT])iB unpacked\)`)
+var unpackedPattern = lazyregexp.New(`([0-9.]+) ([KMGT])iB unpacked\)`)
 
 // parseUnpacked returns the unpacked size that a dry run prints, in bytes.
 func parseUnpacked(stderr string) int64 {
-	m := unpackedPattern.FindStringSubmatch(text.Plain(stderr))
+	m := unpackedPattern().FindStringSubmatch(text.Plain(stderr))
 	if m == nil {
 		return 0
 	}

@@ -9,12 +9,12 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/internal/nar"
 	"github.com/org/nix-matrix/internal/valid"
 )
@@ -204,7 +204,7 @@ type copyLog struct {
 	rest   tail             // the other lines, the last of which can be an error
 }
 
-var copyPattern = regexp.MustCompile(`^copying path '([^']+)' (?:to '|from '.*' to '|\((\d+) bytes, )`)
+var copyPattern = lazyregexp.New(`^copying path '([^']+)' (?:to '|from '.*' to '|\((\d+) bytes, )`)
 
 func (l *copyLog) Write(p []byte) (int, error) {
 	for rest := p; len(rest) > 0; {
@@ -213,7 +213,7 @@ func (l *copyLog) Write(p []byte) (int, error) {
 		if !ended && len(l.partly) < l.rest.limit {
 			break
 		}
-		if m := copyPattern.FindSubmatch(l.partly); m != nil {
+		if m := copyPattern().FindSubmatch(l.partly); m != nil {
 			size, _ := strconv.ParseInt(string(m[2]), 10, 64) // 0 if not known
 			l.sizes[string(m[1])] = max(size, l.sizes[string(m[1])])
 		} else if !bytes.HasSuffix(l.partly, []byte("...")) { // such lines report progress

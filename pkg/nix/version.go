@@ -2,10 +2,10 @@ package nix
 
 import (
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/pkg/text"
 )
 
@@ -42,13 +42,13 @@ func (v Version) String() string {
 
 // versionPattern matches the name of the implementation, perhaps with a version of its own, and
 // the version of Nix.
-var versionPattern = regexp.MustCompile(`^nix \((\w[^()]*)\) ((\d+)\.(\d+)[0-9a-z.]*)\S*$`)
+var versionPattern = lazyregexp.New(`^nix \((\w[^()]*)\) ((\d+)\.(\d+)[0-9a-z.]*)\S*$`)
 
 // ParseVersion parses the output of `nix --version`. If that is not of Nix, or the version is
 // too old, the error wraps [ErrMissing].
 func ParseVersion(output string) (Version, error) {
 	output = strings.TrimSpace(text.Plain(output))
-	m := versionPattern.FindStringSubmatch(output)
+	m := versionPattern().FindStringSubmatch(output)
 	if m == nil {
 		return Version{}, fmt.Errorf("%w: `nix --version` prints %.80q. Install Nix 2.8 or newer, Lix or Determinate Nix", ErrMissing, output)
 	}

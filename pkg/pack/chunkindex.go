@@ -5,10 +5,11 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"regexp"
 	"sort"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/org/nix-matrix/internal/lazyregexp"
 )
 
 // A chunkedFrame is a frame of chunks.
@@ -23,7 +24,7 @@ const tableFrames = 2
 // maxLeans is the most other packs that a pack may lean on.
 const maxLeans = 1 << 12
 
-var sumPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
+var sumPattern = lazyregexp.New(`^[0-9a-f]{64}$`)
 
 // Chunked reports whether the pack has chunks, for [Index.NewPlayer]. Others have whole records,
 // for [Index.NewReader].
@@ -100,7 +101,7 @@ func (ix *Index) readChunked(doc *indexJSON) error {
 		return bad("it leans on %d packs", len(doc.Leans))
 	}
 	for _, sum := range doc.Leans {
-		if !sumPattern.MatchString(sum) {
+		if !sumPattern().MatchString(sum) {
 			return bad("%q is not a hash", sum)
 		}
 	}

@@ -9,8 +9,8 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"regexp"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/internal/storepath"
 )
 
@@ -82,19 +82,19 @@ const maxSignatures = 100 // of one path
 // The name of a key has neither a space nor a colon, as in the setting
 // trusted-public-keys. Both values become part of lines of other formats.
 var (
-	signaturePattern = regexp.MustCompile(`^[^:\pZ\pC]{1,255}:[0-9A-Za-z+/]{1,512}={0,2}$`)
-	caPattern        = regexp.MustCompile(`^(text|fixed):([a-z]{1,16}:)?[0-9a-z-]{1,16}:[0-9A-Za-z+/=]{1,256}$`)
+	signaturePattern = lazyregexp.New(`^[^:\pZ\pC]{1,255}:[0-9A-Za-z+/]{1,512}={0,2}$`)
+	caPattern        = lazyregexp.New(`^(text|fixed):([a-z]{1,16}:)?[0-9a-z-]{1,16}:[0-9A-Za-z+/=]{1,256}$`)
 )
 
 // wellFormed returns the proof without values that a reader of the index would refuse.
 func (p Proof) wellFormed() Proof {
 	var q Proof
 	for _, signature := range p.Signatures {
-		if signaturePattern.MatchString(signature) && len(q.Signatures) < maxSignatures {
+		if signaturePattern().MatchString(signature) && len(q.Signatures) < maxSignatures {
 			q.Signatures = append(q.Signatures, signature)
 		}
 	}
-	if caPattern.MatchString(p.CA) {
+	if caPattern().MatchString(p.CA) {
 		q.CA = p.CA
 	}
 	return q

@@ -8,13 +8,13 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/internal/valid"
 	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/httpcall"
@@ -40,11 +40,11 @@ const (
 )
 
 var (
-	roleARN    = regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9_+=,.@/-]{1,600}$`)
-	regionName = regexp.MustCompile(`^[a-z0-9-]{1,40}$`)
+	roleARN    = lazyregexp.New(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9_+=,.@/-]{1,600}$`)
+	regionName = lazyregexp.New(`^[a-z0-9-]{1,40}$`)
 	// accessKey and secret are the forms of credentials, which become variables.
-	accessKey = regexp.MustCompile(`^[A-Za-z0-9]{1,128}$`)
-	secret    = regexp.MustCompile(`^[A-Za-z0-9+/=_-]+$`)
+	accessKey = lazyregexp.New(`^[A-Za-z0-9]{1,128}$`)
+	secret    = lazyregexp.New(`^[A-Za-z0-9+/=_-]+$`)
 )
 
 // roleOf returns the role by which S3 is written to, or an empty text where there are other credentials.
@@ -75,7 +75,7 @@ func (r *awsRole) variables(ctx context.Context, s *Secrets) ([]string, error) {
 		return r.env, nil
 	}
 	arn := s.roleOf()
-	if !roleARN.MatchString(arn) {
+	if !roleARN().MatchString(arn) {
 		return nil, fmt.Errorf("invalid AWS_ROLE_ARN %s (input env): must be the ARN of a role, such as arn:aws:iam::123456789012:role/nix-matrix", valid.Quote(arn))
 	}
 	if s.IDToken == nil {
@@ -116,7 +116,7 @@ func (s *Secrets) stsEndpoint() string {
 		region = s.variable("AWS_DEFAULT_REGION")
 	}
 	switch {
-	case !regionName.MatchString(region):
+	case !regionName().MatchString(region):
 		return "https://sts.amazonaws.com"
 	case strings.HasPrefix(region, "cn-"):
 		return "https://sts." + region + ".amazonaws.com.cn"
@@ -169,7 +169,7 @@ func (s *Secrets) assume(ctx context.Context, arn, token string) (*roleCredentia
 		return nil, errors.New("the server answers something other than the expected XML")
 	}
 	got := &answer.Result.Credentials
-	if !accessKey.MatchString(got.Key) || !secret.MatchString(got.Secret) || !secret.MatchString(got.Session) {
+	if !accessKey().MatchString(got.Key) || !secret().MatchString(got.Secret) || !secret().MatchString(got.Session) {
 		return nil, errors.New("the server's answer has no credentials")
 	}
 	return got, nil

@@ -9,10 +9,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"sync"
 	"time"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/internal/valid"
 	"github.com/org/nix-matrix/pkg/nix"
 )
@@ -22,7 +22,7 @@ import (
 const cachixAPI = "https://cachix.org/api/v1/cache/"
 
 // cachixHost is the address that Cachix serves a cache at.
-var cachixHost = regexp.MustCompile(`^https?://([A-Za-z0-9-]+)\.cachix\.org/?(?:\?|$)`)
+var cachixHost = lazyregexp.New(`^https?://([A-Za-z0-9-]+)\.cachix\.org/?(?:\?|$)`)
 
 // cachixCache is a cache of Cachix, which is asked for its keys once.
 type cachixCache struct {
@@ -44,7 +44,7 @@ func parseCachix(address, name string) (Destination, error) {
 
 // notCachix returns an error if an address is one that Cachix serves a cache at.
 func notCachix(address string) error {
-	if host := cachixHost.FindStringSubmatch(address); host != nil {
+	if host := cachixHost().FindStringSubmatch(address); host != nil {
 		return fmt.Errorf("%q: Cachix takes no pushes by its address. Write cachix:%s", nix.Redact(address), host[1])
 	}
 	return nil

@@ -10,10 +10,10 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
@@ -98,7 +98,7 @@ type kind interface {
 }
 
 // bareHost is the name of a server without a scheme, perhaps with a path.
-var bareHost = regexp.MustCompile(`^[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+(:[0-9]+)?(/[^ :@]*)?$`)
+var bareHost = lazyregexp.New(`^[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+(:[0-9]+)?(/[^ :@]*)?$`)
 
 // CheckForm returns an error if an address has the form of another tool's, which Nix would take
 // for another binary cache, or for a directory here.
@@ -109,7 +109,7 @@ func CheckForm(address string) error {
 		return fmt.Errorf("%q names a host, not a directory. Write file:///%s", nix.Redact(address), nix.Redact(dir))
 	case strings.HasPrefix(address, "/"):
 		return fmt.Errorf("%q has no scheme. Write file://%s", address, address)
-	case bareHost.MatchString(address):
+	case bareHost().MatchString(address):
 		return fmt.Errorf("%q has no scheme. Write https://%s", address, address)
 	}
 	return nil

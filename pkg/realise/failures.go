@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 )
@@ -56,7 +56,7 @@ func (f *failures) subject(message string) string {
 
 // timedOut matches the message of Nix from 2.30 on about a build that took too long. It does
 // not name the build.
-var timedOut = regexp.MustCompile(`^timed out after \d+ seconds`)
+var timedOut = lazyregexp.New(`^timed out after \d+ seconds`)
 
 // assess finds the derivations that failed in the round that has ended, by the outputs that
 // the store lacks: those that an error message is about, and those that were built if there is
@@ -111,7 +111,7 @@ func (r *realisation) assess(ctx context.Context, whole bool) error {
 		if b.Failed && f.node(b.DrvPath).impure { // the store does not remember its outputs
 			b.Failed = f.index(b.DrvPath) >= 0
 		}
-		if b.Failed && f.index(b.DrvPath) < 0 && (whole || timedOut.MatchString(nameless)) {
+		if b.Failed && f.index(b.DrvPath) < 0 && (whole || timedOut().MatchString(nameless)) {
 			f.all = append(f.all, failure{drv: b.DrvPath, message: nameless, afterBuild: true})
 			r.watch.attribute(nameless, b.DrvPath)
 		}
@@ -155,7 +155,7 @@ func (f *failures) blocking(drv string) []failure {
 // isDownload reports whether a failure is a failed download of a fixed-output derivation: not
 // a hash mismatch, and not for want of space, memory or time.
 func (f *failures) isDownload(failed failure) bool {
-	return f.node(failed.drv).fixed && hint(failed.message, f.watch.log[failed.drv]) == "" && !mismatch.MatchString(failed.message)
+	return f.node(failed.drv).fixed && hint(failed.message, f.watch.log[failed.drv]) == "" && !mismatch().MatchString(failed.message)
 }
 
 // maxCauses is the most causes of a target, and the most failures in an Outcome.
@@ -242,18 +242,18 @@ func (f *failures) reason(drv string) string {
 
 // mismatch matches Nix's message about a fixed-output derivation with another hash: the
 // derivation, the hash that was wanted, and the one it has.
-var mismatch = regexp.MustCompile(`(?s)hash mismatch in fixed-output derivation '([^']+)':?\s+(?:specified|wanted|likely URL.*?specified):\s*(\S+)\s+got:\s*(\S+)`)
+var mismatch = lazyregexp.New(`(?s)hash mismatch in fixed-output derivation '([^']+)':?\s+(?:specified|wanted|likely URL.*?specified):\s*(\S+)\s+got:\s*(\S+)`)
 
 // reason matches the message of Nix from 2.30 on about a builder that failed, or that cannot
 // be started. It has no output paths if they are unknown, or if there will be none.
-var reason = regexp.MustCompile(`(?s)^Cannot build '([^']+)'\.\s+Reason: ([^\n]+?)\.?((?:\n(?:Required|Current|Available) [^\n]+)*)(?:\nOutput paths:(?:\n +/[^\n]+)*)?(\nLast \d+ log lines:.*)?$`)
+var reason = lazyregexp.New(`(?s)^Cannot build '([^']+)'\.\s+Reason: ([^\n]+?)\.?((?:\n(?:Required|Current|Available) [^\n]+)*)(?:\nOutput paths:(?:\n +/[^\n]+)*)?(\nLast \d+ log lines:.*)?$`)
 
 // condense returns a message with the cause first, where Nix writes it in later lines.
 func condense(message string) string {
-	if m := reason.FindStringSubmatch(message); m != nil {
+	if m := reason().FindStringSubmatch(message); m != nil {
 		return m[2] + ": " + m[1] + m[3] + m[4]
 	}
-	if m := mismatch.FindStringSubmatch(message); m != nil {
+	if m := mismatch().FindStringSubmatch(message); m != nil {
 		return fmt.Sprintf("hash mismatch in %s: wanted %s, got %s", m[1], m[2], m[3])
 	}
 	return message

@@ -2,12 +2,12 @@ package realise
 
 import (
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/nix-community/go-nix/pkg/derivation"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/pkg/job"
 )
 
@@ -110,12 +110,12 @@ func (g *graph) matching(needs map[string]bool, drv string) []string {
 }
 
 // urls matches addresses in a derivation's variables, or in its structured attributes.
-var urls = regexp.MustCompile(`\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s"'\\<>]+`)
+var urls = lazyregexp.New(`\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s"'\\<>]+`)
 
 // fetchHost returns the host that a derivation fetches from first: gnu for mirror://gnu/.
 func fetchHost(d *derivation.Derivation) string {
 	for _, name := range []string{"url", "urls", "__json"} {
-		for _, address := range urls.FindAllString(d.Env[name], 1) {
+		for _, address := range urls().FindAllString(d.Env[name], 1) {
 			if u, err := url.Parse(address); err == nil && u.Hostname() != "" {
 				return u.Hostname()
 			}

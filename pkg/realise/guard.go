@@ -3,12 +3,12 @@ package realise
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/text"
@@ -172,10 +172,10 @@ func (g *guard) endIfHopeless(ctx context.Context) {
 // Messages of curl and Nix about downloads that failed because of their host. A missing file is
 // not the host's failure.
 var (
-	hostFailed = regexp.MustCompile(`curl: \(\d+\)[^\n]*|unable to download '[^'\n]*': [^\n]*|HTTP error [^\n]*`)
-	fileGone   = regexp.MustCompile(`\b(?:404|410)\b`)
+	hostFailed = lazyregexp.New(`curl: \(\d+\)[^\n]*|unable to download '[^'\n]*': [^\n]*|HTTP error [^\n]*`)
+	fileGone   = lazyregexp.New(`\b(?:404|410)\b`)
 	// varying matches the parts that differ between messages about the same failure.
-	varying = regexp.MustCompile(` ?['"]?\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s"'<>]+['"]?| (?:after|in) \d+ (?:ms|milliseconds)\b`)
+	varying = lazyregexp.New(` ?['"]?\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s"'<>]+['"]?| (?:after|in) \d+ (?:ms|milliseconds)\b`)
 )
 
 // countDownload counts failed downloads with the same message. When they are too many, the
@@ -186,11 +186,11 @@ func (g *guard) countDownload(drv, message string) {
 		return
 	}
 	said := strings.Join(append(slices.Clone(g.watch.log[drv]), message), "\n")
-	all := hostFailed.FindAllString(said, -1)
-	if len(all) == 0 || fileGone.MatchString(all[len(all)-1]) {
+	all := hostFailed().FindAllString(said, -1)
+	if len(all) == 0 || fileGone().MatchString(all[len(all)-1]) {
 		return
 	}
-	how := firstLine(strings.TrimSpace(varying.ReplaceAllString(all[len(all)-1], "")))
+	how := firstLine(strings.TrimSpace(varying().ReplaceAllString(all[len(all)-1], "")))
 	g.sameFailures[host+"\n"+how]++
 	if g.sameFailures[host+"\n"+how] != maxSameFailures {
 		return

@@ -3,29 +3,30 @@ package realise
 import (
 	"io/fs"
 	"path"
-	"regexp"
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/org/nix-matrix/internal/lazyregexp"
 )
 
 // positions match the position of an error in the output of programs, with the groups file and
 // line.
-var positions = []*regexp.Regexp{
+var positions = []lazyregexp.Regexp{
 	// compilers: src/a.c:12:5: fatal error: …, tests/test_a.py:12: AssertionError
-	regexp.MustCompile(`(?:^|\s)(?P<file>[^\s:"'<>()]+\.\w+):(?P<line>\d{1,7})(?::\d+)?:\s+(?:fatal )?\w*[eE]rror\b`),
+	lazyregexp.New(`(?:^|\s)(?P<file>[^\s:"'<>()]+\.\w+):(?P<line>\d{1,7})(?::\d+)?:\s+(?:fatal )?\w*[eE]rror\b`),
 	// Go, whose compiler prints only errors
-	regexp.MustCompile(`^(?P<file>[^\s:"'<>()]+\.go):(?P<line>\d{1,7}):\d+: `),
+	lazyregexp.New(`^(?P<file>[^\s:"'<>()]+\.go):(?P<line>\d{1,7}):\d+: `),
 	// Rust
-	regexp.MustCompile(`^\s*--> (?P<file>[^\s:"'<>()]+\.\w+):(?P<line>\d{1,7}):\d+$`),
+	lazyregexp.New(`^\s*--> (?P<file>[^\s:"'<>()]+\.\w+):(?P<line>\d{1,7}):\d+$`),
 	// Python
-	regexp.MustCompile(`^\s*File "(?P<file>[^":<>]+\.\w+)", line (?P<line>\d{1,7})\b`),
+	lazyregexp.New(`^\s*File "(?P<file>[^":<>]+\.\w+)", line (?P<line>\d{1,7})\b`),
 	// Nix
-	regexp.MustCompile(`\bat (?P<file>/nix/store/[0-9a-z]{32}-source/[^\s:"'<>()]+):(?P<line>\d{1,7})(?::\d+)?\b`),
+	lazyregexp.New(`\bat (?P<file>/nix/store/[0-9a-z]{32}-source/[^\s:"'<>()]+):(?P<line>\d{1,7})(?::\d+)?\b`),
 }
 
 // roots matches the directories into which sources are unpacked, and Nix's copy of a flake.
-var roots = regexp.MustCompile(`^(?:` +
+var roots = lazyregexp.New(`^(?:` +
 	`/build/[^/]+/|` +
 	`(?:/private)?/tmp/nix-build-[^/]+/[^/]+/|` +
 	`/nix/var/nix/builds/[^/]+/[^/]+/|` +
@@ -36,7 +37,8 @@ var roots = regexp.MustCompile(`^(?:` +
 // relative to the root of the source, and without "." or ".." in it; empty if there is none.
 func position(log []string) (file string, line int) {
 	for i := len(log) - 1; i >= 0; i-- {
-		for _, p := range positions {
+		for _, lazy := range positions {
+			p := lazy()
 			found := p.FindStringSubmatch(log[i])
 			if found == nil || i > 0 && isWarning(log[i-1], log[i]) {
 				continue
@@ -64,6 +66,6 @@ func inSource(file string) (relative string, ok bool) {
 	if len(file) > longest || strings.ContainsFunc(file, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return "", false
 	}
-	file = path.Clean(file[len(roots.FindString(file)):])
+	file = path.Clean(file[len(roots().FindString(file)):])
 	return file, file != "." && fs.ValidPath(file)
 }

@@ -2,10 +2,10 @@ package report
 
 import (
 	"cmp"
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/text"
 	"github.com/org/nix-matrix/pkg/verdict"
@@ -287,7 +287,7 @@ func (c *rootCause) wholeLog() []string {
 
 // logExcerpt matches the lines of a log that Nix adds to an error, and its hint how to see the
 // whole log, which is on another machine.
-var logExcerpt = regexp.MustCompile(`^ *(?:[Ll]ast \d+ log lines?:$|>(?: |$)|For full logs, run|nix log /)`)
+var logExcerpt = lazyregexp.New(`^ *(?:[Ll]ast \d+ log lines?:$|>(?: |$)|For full logs, run|nix log /)`)
 
 // message returns the error, without the excerpt of the log if there is a log.
 func (c *rootCause) message() []string {
@@ -301,14 +301,14 @@ func (c *rootCause) message() []string {
 	if len(c.log()) == 0 {
 		return all
 	}
-	return slices.DeleteFunc(all, logExcerpt.MatchString)
+	return slices.DeleteFunc(all, logExcerpt().MatchString)
 }
 
 // Nix's phrases around the statement of an error.
 var (
-	cannotBuild = regexp.MustCompile(`^Cannot build '(.*)'\.$`)
-	outputPaths = regexp.MustCompile(`^ *(?:Output paths:|/nix/store/\S+)$`)
-	itself      = regexp.MustCompile(`(?:: | (?:for |of |in )?(?:fixed-output derivation )?)?['"]?\x00['"]?`) // NUL is the derivation
+	cannotBuild = lazyregexp.New(`^Cannot build '(.*)'\.$`)
+	outputPaths = lazyregexp.New(`^ *(?:Output paths:|/nix/store/\S+)$`)
+	itself      = lazyregexp.New(`(?:: | (?:for |of |in )?(?:fixed-output derivation )?)?['"]?\x00['"]?`) // NUL is the derivation
 )
 
 // statement returns the first statement of the error, in a line and without the name of the
@@ -322,21 +322,21 @@ func (c *rootCause) statement() (reason string, detail []string) {
 	if len(all) == 0 {
 		return "", nil
 	}
-	reason, detail = text.Line(all[0]), slices.DeleteFunc(slices.Clone(all[1:]), outputPaths.MatchString)
+	reason, detail = text.Line(all[0]), slices.DeleteFunc(slices.Clone(all[1:]), outputPaths().MatchString)
 	if c.evaluation && strings.HasSuffix(reason, ":") && len(detail) > 0 { // such as "Failed assertions:"
 		reason += " " + strings.TrimPrefix(text.Line(detail[0]), "- ")
 	}
 	if rest, ok := strings.CutPrefix(reason, "error: "); ok && reason != text.Line(c.drv) {
 		reason = rest
 	}
-	if m := cannotBuild.FindStringSubmatch(reason); m != nil && len(detail) > 0 && strings.HasPrefix(text.Line(detail[0]), "Reason: ") {
+	if m := cannotBuild().FindStringSubmatch(reason); m != nil && len(detail) > 0 && strings.HasPrefix(text.Line(detail[0]), "Reason: ") {
 		reason, detail = strings.TrimPrefix(text.Line(detail[0]), "Reason: "), detail[1:]
 		if c.evaluation { // an import from that derivation
 			reason = job.DrvName(m[1]) + ": " + reason
 		}
 	}
 	if drv := text.Line(c.drv); drv != "" {
-		reason = itself.ReplaceAllLiteralString(strings.ReplaceAll(reason, drv, "\x00"), "")
+		reason = itself().ReplaceAllLiteralString(strings.ReplaceAll(reason, drv, "\x00"), "")
 	}
 	if short := strings.TrimRight(reason, " ;:."); short != "" {
 		reason = short

@@ -4,9 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"net/url"
-	"regexp"
 	"strings"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/pkg/text"
 	"github.com/org/nix-matrix/pkg/verdict"
 )
@@ -108,13 +108,13 @@ func linkable(address string) bool {
 func (o SummaryOptions) owns(address string) bool {
 	repository, _, ok := strings.Cut(o.RunURL, runPage)
 	rest, below := strings.CutPrefix(address, repository+runPage)
-	return ok && below && linkable(o.RunURL) && ownPage.MatchString(rest)
+	return ok && below && linkable(o.RunURL) && ownPage().MatchString(rest)
 }
 
 const runPage = "/actions/runs/"
 
 // ownPage matches the rest of an address after runPage.
-var ownPage = regexp.MustCompile(`^[0-9]+(?:/attempts/[0-9]+|/job/[0-9]+)?$`)
+var ownPage = lazyregexp.New(`^[0-9]+(?:/attempts/[0-9]+|/job/[0-9]+)?$`)
 
 // links returns the addresses of the pages of this run's jobs, by Entry.Name. All are safe in
 // Markdown.

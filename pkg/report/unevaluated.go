@@ -2,9 +2,9 @@ package report
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/text"
 	"github.com/org/nix-matrix/pkg/verdict"
@@ -77,18 +77,18 @@ func (v view) causeSection(limit int) string {
 }
 
 // nixPosition matches a position in an error of Nix.
-var nixPosition = regexp.MustCompile(`(?m)^\s*at (/\S.*?):(\d+)(?::\d+)?:?$`)
+var nixPosition = lazyregexp.New(`(?m)^\s*at (/\S.*?):(\d+)(?::\d+)?:?$`)
 
 // storeSource matches the store path of a flake's source.
-var storeSource = regexp.MustCompile(`^/nix/store/[0-9a-z]{32}-source/`)
+var storeSource = lazyregexp.New(`^/nix/store/[0-9a-z]{32}-source/`)
 
 // sourcePosition returns the first position in a message of Nix.
 func sourcePosition(message string) (file string, line int) {
 	const maxMessage = 256 << 10
-	m := nixPosition.FindStringSubmatch(text.Clip(message, maxMessage))
+	m := nixPosition().FindStringSubmatch(text.Clip(message, maxMessage))
 	if m == nil {
 		return "", 0
 	}
 	_, _ = fmt.Sscan(m[2], &line) // 0 if the number is too large
-	return storeSource.ReplaceAllLiteralString(m[1], ""), line
+	return storeSource().ReplaceAllLiteralString(m[1], ""), line
 }

@@ -3,9 +3,9 @@ package report
 import (
 	"cmp"
 	"fmt"
-	"regexp"
 	"strings"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/plan"
@@ -31,7 +31,7 @@ func UpdateTitle(inputs []nix.InputChange, limit int) string {
 	for _, c := range inputs {
 		if !strings.Contains(c.Name, "/") {
 			names = append(names, c.Name)
-			plain = plain && plainName.MatchString(c.Name)
+			plain = plain && plainName().MatchString(c.Name)
 		}
 	}
 	if len(names) == 0 {
@@ -48,8 +48,8 @@ func UpdateTitle(inputs []nix.InputChange, limit int) string {
 // Texts that match these have no meaning in Markdown, in the title of a pull request and in the message of a commit,
 // which can close issues.
 var (
-	plainName    = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]*(?:/[A-Za-z][A-Za-z0-9_-]*)*$`)
-	plainAddress = regexp.MustCompile(`^[a-z+]{1,20}:[A-Za-z0-9._/?=&:~-]{1,200}$`)
+	plainName    = lazyregexp.New(`^[A-Za-z][A-Za-z0-9_-]*(?:/[A-Za-z][A-Za-z0-9_-]*)*$`)
+	plainAddress = lazyregexp.New(`^[a-z+]{1,20}:[A-Za-z0-9._/?=&:~-]{1,200}$`)
 )
 
 // UpdateMessage returns the changed inputs for the message of a commit, in plain characters.
@@ -62,7 +62,7 @@ func UpdateMessage(inputs []nix.InputChange) string {
 			break
 		}
 		name := c.Name
-		if !plainName.MatchString(name) {
+		if !plainName().MatchString(name) {
 			name = "an input"
 		}
 		switch {
@@ -80,18 +80,18 @@ func UpdateMessage(inputs []nix.InputChange) string {
 // pinText returns the pin of an input for a line of text.
 func pinText(p nix.Pin) string {
 	version := pinVersion(p, func(s string) string {
-		if !plainVersion.MatchString(s) {
+		if !plainVersion().MatchString(s) {
 			return text.None
 		}
 		return s
 	})
-	if plainAddress.MatchString(p.Address) {
+	if plainAddress().MatchString(p.Address) {
 		version = p.Address + " " + version
 	}
 	return version
 }
 
-var plainVersion = regexp.MustCompile(`^[A-Za-z0-9+/=.-]+$`)
+var plainVersion = lazyregexp.New(`^[A-Za-z0-9+/=.-]+$`)
 
 // pinVersion returns the revision of a pin and its day.
 func pinVersion(p nix.Pin, show func(string) string) string {
@@ -209,14 +209,14 @@ func inputRow(c nix.InputChange) string {
 }
 
 var (
-	gitHubPattern = regexp.MustCompile(`^github:([A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100})(?:/|$)`)
-	revPattern    = regexp.MustCompile(`^[0-9a-f]{40}$`)
+	gitHubPattern = lazyregexp.New(`^github:([A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100})(?:/|$)`)
+	revPattern    = lazyregexp.New(`^[0-9a-f]{40}$`)
 )
 
 // compareLink returns the page with the commits between two pins of a repository at GitHub, or an empty text.
 func compareLink(c nix.InputChange) string {
-	m, n := gitHubPattern.FindStringSubmatch(c.Before.Address), gitHubPattern.FindStringSubmatch(c.After.Address)
-	if m == nil || n == nil || m[1] != n[1] || !revPattern.MatchString(c.Before.Rev) || !revPattern.MatchString(c.After.Rev) {
+	m, n := gitHubPattern().FindStringSubmatch(c.Before.Address), gitHubPattern().FindStringSubmatch(c.After.Address)
+	if m == nil || n == nil || m[1] != n[1] || !revPattern().MatchString(c.Before.Rev) || !revPattern().MatchString(c.After.Rev) {
 		return ""
 	}
 	return "https://github.com/" + m[1] + "/compare/" + c.Before.Rev + "..." + c.After.Rev

@@ -2,18 +2,19 @@ package text
 
 import (
 	"bytes"
-	"regexp"
 	"strings"
+
+	"github.com/org/nix-matrix/internal/lazyregexp"
 )
 
 // command matches the beginning of a workflow command: `::name` at the start of a line, after
 // white space of Unicode, and `##[name]` anywhere in it. A carriage return ends a line too.
-var command = regexp.MustCompile(`(?:^|[\r\n])[\s\v\pZ\x{85}]*::|##\[`)
+var command = lazyregexp.New(`(?:^|[\r\n])[\s\v\pZ\x{85}]*::|##\[`)
 
 // NoCommands returns a line for the log in which no workflow command of GitHub takes effect.
 // It still reads the same.
 func NoCommands(line string) string {
-	return command.ReplaceAllStringFunc(line, func(found string) string {
+	return command().ReplaceAllStringFunc(line, func(found string) string {
 		// A word joiner is invisible and breaks the runner's pattern.
 		return found[:len(found)-1] + "\u2060" + found[len(found)-1:]
 	})

@@ -9,19 +9,20 @@ package text
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/org/nix-matrix/internal/lazyregexp"
 )
 
 // escapes matches the escape sequences of terminals: CSI, OSC, and the short ones.
 const escapes = "\x1b\\[[0-?]*[ -/]*[@-~]|\x1b\\][^\x07\x1b\n]*(?:\x07|\x1b\\\\)?|\x1b[ -/]+[0-~]"
 
 var (
-	escaped  = regexp.MustCompile(escapes)
-	controls = regexp.MustCompile(escapes + "|[\x00-\x08\x0b-\x1f\x7f\u0080-\u009f]")
+	escaped  = lazyregexp.New(escapes)
+	controls = lazyregexp.New(escapes + "|[\x00-\x08\x0b-\x1f\x7f\u0080-\u009f]")
 )
 
 // maxForeign is how much of a foreign text is read, in bytes. All limits for showing are lower.
@@ -29,14 +30,14 @@ const maxForeign = 256 << 10
 
 // Plain returns text without escape sequences and without control characters but newlines and
 // tabs. Invalid UTF-8 becomes U+FFFD, because its bytes could be a control character.
-func Plain(s string) string { return controls.ReplaceAllString(strings.ToValidUTF8(s, "\ufffd"), "") }
+func Plain(s string) string { return controls().ReplaceAllString(strings.ToValidUTF8(s, "\ufffd"), "") }
 
 // Line returns text as one line, without characters that are invisible, control a terminal or
 // change the direction of writing. Each kind of white space becomes a blank.
 func Line(s string) string {
 	s = Clip(s, maxForeign)
 	if strings.Contains(s, "\x1b") {
-		s = escaped.ReplaceAllString(s, "")
+		s = escaped().ReplaceAllString(s, "")
 	}
 	return strings.TrimSpace(strings.Map(func(r rune) rune {
 		switch {

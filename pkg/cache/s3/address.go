@@ -6,11 +6,11 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/internal/nearest"
 )
 
@@ -32,11 +32,11 @@ type Address struct {
 const maxPrefix = 200
 
 var (
-	bucketPattern  = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
-	segmentPattern = regexp.MustCompile(`^[A-Za-z0-9_=+-][A-Za-z0-9._=+-]*$`)
-	regionPattern  = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
-	hostPattern    = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
-	branchPattern  = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._/+@-]{0,199}$`)
+	bucketPattern  = lazyregexp.New(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
+	segmentPattern = lazyregexp.New(`^[A-Za-z0-9_=+-][A-Za-z0-9._=+-]*$`)
+	regionPattern  = lazyregexp.New(`^[a-z0-9][a-z0-9-]{0,62}$`)
+	hostPattern    = lazyregexp.New(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
+	branchPattern  = lazyregexp.New(`^[A-Za-z0-9_][A-Za-z0-9._/+@-]{0,199}$`)
 )
 
 // parameters are those that an address may have.
@@ -46,7 +46,7 @@ var parameters = []string{"endpoint", "region", "scheme", "branch"}
 var ErrSecret = errors.New("must not contain credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment")
 
 // secretParameter matches names of parameters that would have a secret.
-var secretParameter = regexp.MustCompile(`(?i)key|secret|token|password|signature|credential`)
+var secretParameter = lazyregexp.New(`(?i)key|secret|token|password|signature|credential`)
 
 // hasSecret reports whether an address seems to contain credentials.
 func hasSecret(address string) bool {
@@ -57,7 +57,7 @@ func hasSecret(address string) bool {
 	}
 	for pair := range strings.SplitSeq(query, "&") {
 		name, value, _ := strings.Cut(pair, "=")
-		if decoded, err := url.QueryUnescape(name); err != nil || secretParameter.MatchString(decoded) || strings.Contains(value, "@") && name == "endpoint" {
+		if decoded, err := url.QueryUnescape(name); err != nil || secretParameter().MatchString(decoded) || strings.Contains(value, "@") && name == "endpoint" {
 			return ok
 		}
 	}
@@ -78,7 +78,7 @@ func ParseAddress(text string) (Address, error) {
 	var a Address
 	a.Bucket, a.Prefix, _ = strings.Cut(place, "/")
 	a.Prefix = strings.TrimSuffix(a.Prefix, "/")
-	if _, err := netip.ParseAddr(a.Bucket); err == nil || !bucketPattern.MatchString(a.Bucket) || strings.Contains(a.Bucket, "..") {
+	if _, err := netip.ParseAddr(a.Bucket); err == nil || !bucketPattern().MatchString(a.Bucket) || strings.Contains(a.Bucket, "..") {
 		return Address{}, fmt.Errorf("must have a bucket of 3 to 63 characters a-z, 0-9, dots and dashes, not %.80q", a.Bucket)
 	}
 	if err := checkPrefix(a.Prefix); err != nil {
@@ -97,10 +97,10 @@ func ParseAddress(text string) (Address, error) {
 		}
 	}
 	a.Region, a.Branch = values.Get("region"), values.Get("branch")
-	if values.Has("region") && !regionPattern.MatchString(a.Region) {
+	if values.Has("region") && !regionPattern().MatchString(a.Region) {
 		return Address{}, fmt.Errorf("must have a region of a-z, 0-9 and dashes, such as eu-central-1, not %.80q", a.Region)
 	}
-	if values.Has("branch") && (!branchPattern.MatchString(a.Branch) || strings.Contains(a.Branch, "..")) {
+	if values.Has("branch") && (!branchPattern().MatchString(a.Branch) || strings.Contains(a.Branch, "..")) {
 		return Address{}, fmt.Errorf("must have the name of a branch, such as main, not %.80q", a.Branch)
 	}
 	return a, a.setEndpoint(values)
@@ -114,7 +114,7 @@ func checkPrefix(prefix string) error {
 		return fmt.Errorf("must have a prefix of at most %d characters", maxPrefix)
 	}
 	for segment := range strings.SplitSeq(prefix, "/") {
-		if !segmentPattern.MatchString(segment) {
+		if !segmentPattern().MatchString(segment) {
 			return fmt.Errorf("must have a prefix of names of A-Z, a-z, 0-9 and ._=+- with slashes between them, not %.80q", prefix)
 		}
 	}
@@ -143,7 +143,7 @@ func (a *Address) setEndpoint(values url.Values) error {
 	}
 	number, err := strconv.ParseUint(port, 10, 16)
 	_, notIP := netip.ParseAddr(host)
-	if err != nil || number == 0 || notIP != nil && !hostPattern.MatchString(host) || strings.Contains(host, "..") {
+	if err != nil || number == 0 || notIP != nil && !hostPattern().MatchString(host) || strings.Contains(host, "..") {
 		return fmt.Errorf("must have an endpoint of the form HOST or HOST:PORT, without a path, not %.80q", endpoint)
 	}
 	a.Endpoint, a.Plain = endpoint, scheme == "http"

@@ -169,7 +169,7 @@ func (b *Bucket) refused(resp *minio.ErrorResponse) error {
 		return fmt.Errorf("%w: %s (%s). Make it, or correct the address of the cache", ErrNoBucket, b.config.Bucket, said)
 	case slices.Contains(regionCodes, resp.Code), resp.StatusCode == http.StatusMovedPermanently, resp.StatusCode == http.StatusTemporaryRedirect:
 		next := "Name its region with region=REGION in the address of the cache"
-		if regionPattern.MatchString(resp.Region) && resp.Region != b.config.Region {
+		if regionPattern().MatchString(resp.Region) && resp.Region != b.config.Region {
 			next = fmt.Sprintf("Write region=%s in the address of the cache", resp.Region)
 		}
 		return fmt.Errorf("%w than %s (%s). %s", ErrRegion, b.config.Region, said, next)

@@ -52,7 +52,7 @@ func CredentialsFrom(getenv func(string) string) (Credentials, error) {
 // them.
 func RegionFrom(getenv func(string) string) (string, error) {
 	region := cmp.Or(strings.TrimSpace(getenv("AWS_REGION")), strings.TrimSpace(getenv("AWS_DEFAULT_REGION")))
-	if region != "" && !regionPattern.MatchString(region) {
+	if region != "" && !regionPattern().MatchString(region) {
 		return "", fmt.Errorf("AWS_REGION or AWS_DEFAULT_REGION is %.80q, which is not the name of a region", region)
 	}
 	return region, nil

@@ -3,16 +3,16 @@ package s3
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/minio/minio-go/v7"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/pkg/cache"
 )
 
 // scopePattern matches the names that scopes have in names of objects.
-var scopePattern = regexp.MustCompile(`^(?:[a-z]+(?:/[a-z0-9._+=-]+)?)?$`)
+var scopePattern = lazyregexp.New(`^(?:[a-z]+(?:/[a-z0-9._+=-]+)?)?$`)
 
 // ListScopes returns the blobs of all scopes whose keys start with prefix. The name of a scope is its
 // part of the names of objects, empty for the default scope.
@@ -44,7 +44,7 @@ func splitName(name string) (scope, key string, ok bool) {
 	scope = strings.Join(pieces[:first], "/")
 	key, ok = keyOf(strings.Join(pieces[first:], "/"))
 	ok = ok && (scope != "") == (first > 0)
-	return scope, key, ok && cache.CheckKey(key) == nil && scopePattern.MatchString(scope)
+	return scope, key, ok && cache.CheckKey(key) == nil && scopePattern().MatchString(scope)
 }
 
 // InScope returns the cache of one scope that ListScopes has named.

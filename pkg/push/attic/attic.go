@@ -9,11 +9,11 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/pkg/httpcall"
 )
 
@@ -93,7 +93,7 @@ type Cache struct {
 }
 
 // From attic/src/cache.rs.
-var cacheName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_+-]{0,49}$`)
+var cacheName = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9_+-]{0,49}$`)
 
 // Dial asks a server for the configuration of a cache. Its error is ErrToken if
 // the token, or its absence, is the reason.
@@ -102,7 +102,7 @@ func Dial(ctx context.Context, o Options) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the Attic server's address: %w", err)
 	}
-	if !cacheName.MatchString(o.Cache) {
+	if !cacheName().MatchString(o.Cache) {
 		return nil, fmt.Errorf("invalid name %q for an Attic cache: must be at most 50 letters, digits, '-', '_' and '+'", o.Cache)
 	}
 	token := strings.TrimSpace(o.Token)

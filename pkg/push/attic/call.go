@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"regexp"
 	"strings"
 	"time"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/pkg/httpcall"
 )
 
@@ -125,12 +125,12 @@ func Status(err error) int {
 	return 0
 }
 
-var tag = regexp.MustCompile(`<[^>]*>`)
+var tag = lazyregexp.New(`<[^>]*>`)
 
 func (c *Cache) refused(resp *http.Response, data []byte) error {
 	var said struct{ Error, Message string }
 	if httpcall.Unmarshal(data, &said) != nil {
-		said.Message = tag.ReplaceAllLiteralString(string(data), " ")
+		said.Message = tag().ReplaceAllLiteralString(string(data), " ")
 	}
 	r := &refusal{StatusError: httpcall.NewStatusError(resp, said.Error, said.Message, *c.token)}
 	r.advice = c.advice(r, resp)

@@ -9,13 +9,14 @@ import (
 	"fmt"
 	"net/http"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/org/nix-matrix/internal/lazyregexp"
 )
 
 const (
@@ -169,12 +170,12 @@ type narInfo struct {
 }
 
 // From attic/src/nix_store/mod.rs.
-var baseName = regexp.MustCompile(`^[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+._?=-]+$`)
+var baseName = lazyregexp.New(`^[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+._?=-]+$`)
 
 func (c *Cache) item(p *Path) *item {
 	i := &item{path: p}
 	base := path.Base(p.StorePath)
-	if path.Dir(p.StorePath) != c.storeDir || !baseName.MatchString(base) {
+	if path.Dir(p.StorePath) != c.storeDir || !baseName().MatchString(base) {
 		i.err = fmt.Errorf("it is not a store path in the cache's store %s", c.storeDir)
 		return i
 	}
@@ -201,7 +202,7 @@ func (c *Cache) item(p *Path) *item {
 	}
 	slices.Sort(info.References)
 	info.References = slices.Compact(info.References)
-	if deriver := path.Base(p.Deriver); baseName.MatchString(deriver) { // or it is not known
+	if deriver := path.Base(p.Deriver); baseName().MatchString(deriver) { // or it is not known
 		info.Deriver = &deriver
 	}
 	if p.CA != "" {

@@ -8,12 +8,12 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/pkg/httpcall"
 )
 
@@ -55,7 +55,7 @@ func (c *Cache) ask(ctx context.Context, call call, answer any) error {
 		request.Header.Set("Authorization", "Bearer "+token)
 	}
 	err = c.policy().Ask(ctx, c.client, request, answer, func(resp *http.Response, data []byte) error {
-		return &refusal{httpcall.NewStatusError(resp, "", tag.ReplaceAllLiteralString(string(data), " "), token)}
+		return &refusal{httpcall.NewStatusError(resp, "", tag().ReplaceAllLiteralString(string(data), " "), token)}
 	})
 	if errors.Is(err, httpcall.ErrNotJSON) {
 		return fmt.Errorf("%w: is the address that of a niks3 server?", err)
@@ -64,7 +64,7 @@ func (c *Cache) ask(ctx context.Context, call call, answer any) error {
 }
 
 // tag is one of HTML, which a proxy answers.
-var tag = regexp.MustCompile(`<[^>]*>`)
+var tag = lazyregexp.New(`<[^>]*>`)
 
 // token returns the token for a call, which is empty if the call needs none.
 func (c *Cache) token(ctx context.Context, call call) (string, error) {

@@ -4,7 +4,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +11,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/nix-community/go-nix/pkg/nixbase32"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/internal/valid"
 	"github.com/org/nix-matrix/pkg/nix"
 )
@@ -43,7 +43,7 @@ func metadataOf(info *nix.PathInfo) *metadata {
 		m.Deriver = &info.Deriver
 	}
 	for _, s := range info.Signatures {
-		if signature.MatchString(s) {
+		if signature().MatchString(s) {
 			m.Signatures = append(m.Signatures, s)
 		}
 	}
@@ -56,7 +56,7 @@ func metadataOf(info *nix.PathInfo) *metadata {
 const longestLine = 1000 // of a narinfo that is not references, in bytes
 
 // signature is the form of one, which is a line of a narinfo.
-var signature = regexp.MustCompile(`^[^\s:]{1,255}:[A-Za-z0-9+/]{1,512}={0,2}$`)
+var signature = lazyregexp.New(`^[^\s:]{1,255}:[A-Za-z0-9+/]{1,512}={0,2}$`)
 
 // narinfo returns the text of a narinfo with further signatures, which the server has made.
 func (m *metadata) narinfo(signatures []string) ([]byte, error) {
@@ -85,7 +85,7 @@ func (m *metadata) narinfo(signatures []string) ([]byte, error) {
 }
 
 func checkSignature(s string) error {
-	if !signature.MatchString(s) {
+	if !signature().MatchString(s) {
 		return fmt.Errorf("the server's signature is not one: %s", valid.Quote(s))
 	}
 	return nil

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"net/http"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +16,7 @@ import (
 	"github.com/nix-community/go-nix/pkg/nixbase32"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/org/nix-matrix/internal/lazyregexp"
 	"github.com/org/nix-matrix/internal/valid"
 	"github.com/org/nix-matrix/pkg/nix"
 )
@@ -145,7 +145,7 @@ func (p *push) closure(root string, done map[string]bool) map[string]bool {
 }
 
 // pendingID is the id of a closure that is being pushed, which becomes part of an address.
-var pendingID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,100}$`)
+var pendingID = lazyregexp.New(`^[A-Za-z0-9_-]{1,100}$`)
 
 // root pushes the closure of a root.
 func (p *push) root(ctx context.Context, root string) error {
@@ -185,7 +185,7 @@ func (p *push) root(ctx context.Context, root string) error {
 	if err != nil {
 		return err
 	}
-	if !pendingID.MatchString(answer.ID) {
+	if !pendingID().MatchString(answer.ID) {
 		return fmt.Errorf("the server's answer has no id of the upload. Is the address that of a niks3 server?")
 	}
 	for key, pending := range answer.Pending {
