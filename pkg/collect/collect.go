@@ -110,9 +110,9 @@ func (c *Collector) Run(ctx context.Context) (*Outcome, error) {
 	return &o, nil
 }
 
-// named returns the packs that the newest indexes name, for each ref whose indexes this job may and
-// can read.
-func (c *Collector) named(ctx context.Context, entries []action.CacheEntry) map[string]map[string]bool {
+// named returns the packs that the newest indexes name, and when they were last needed, for each ref whose
+// indexes this job may and can read.
+func (c *Collector) named(ctx context.Context, entries []action.CacheEntry) map[string]map[string]time.Time {
 	indexes := gc.Indexes(entries, c.Rules.ID)
 	if len(indexes) == 0 {
 		return nil
@@ -121,7 +121,7 @@ func (c *Collector) named(ctx context.Context, entries []action.CacheEntry) map[
 	if err != nil || open == nil {
 		return nil
 	}
-	named := map[string]map[string]bool{}
+	named := map[string]map[string]time.Time{}
 	unread := map[string]bool{}
 	for _, e := range indexes {
 		from := open(e.Ref)
@@ -135,13 +135,18 @@ func (c *Collector) named(ctx context.Context, entries []action.CacheEntry) map[
 			continue
 		}
 		if named[e.Ref] == nil {
-			named[e.Ref] = map[string]bool{}
+			named[e.Ref] = map[string]time.Time{}
 		}
-		for _, p := range ix.Packs {
-			named[e.Ref][p.Key] = true
+		for key, needed := range ix.Needed() {
+			if needed.After(e.Created) {
+				needed = e.Created // what is later, the index cannot know
+			}
+			if !needed.Before(named[e.Ref][key]) {
+				named[e.Ref][key] = needed
+			}
 		}
 	}
-	maps.DeleteFunc(named, func(ref string, _ map[string]bool) bool { return unread[ref] })
+	maps.DeleteFunc(named, func(ref string, _ map[string]time.Time) bool { return unread[ref] })
 	return named
 }
 

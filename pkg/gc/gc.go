@@ -30,9 +30,10 @@ type Rules struct {
 	// Expires reports whether all entries of a ref are removed once none of them was used within
 	// Keep, as a cache does that evicts entries itself. It may be nil.
 	Expires func(ref string) bool
-	// Named are the keys of the packs that the newest indexes of a ref name, by ref. Packs of
+	// Named are the packs that the newest indexes of a ref name, by ref and key, with the time when each
+	// was last needed, for its own store paths or for those of packs that lean on it. Packs of
 	// other refs stay as long as the ref has an index, because it might name them.
-	Named map[string]map[string]bool
+	Named map[string]map[string]time.Time
 }
 
 // minPackAge is the least age at which a pack without an index is removed: an index is stored
@@ -51,16 +52,18 @@ func Decide(entries []action.CacheEntry, rules Rules) []Decision {
 	var decisions []Decision
 	for _, e := range entries {
 		if kind, ok := job.ParseKey(rules.ID, e.Key); ok {
-			if e.Used.Before(e.Created) {
-				e.Used = e.Created
-			}
+			e.Used = latest(e.Used, e.Created, rules.Named[e.Ref][e.Key])
 			decisions = append(decisions, Decision{CacheEntry: e, Kind: kind})
 		}
 	}
 	slices.SortStableFunc(decisions, func(a, b Decision) int {
-		return cmp.Or(a.Used.Compare(b.Used), a.Created.Compare(b.Created), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Ref, b.Ref), cmp.Compare(a.ID, b.ID))
+		created := a.Created.Compare(b.Created)
+		if a.Kind == job.KeyPack && b.Kind == job.KeyPack {
+			created = -created // packs lean on older ones
+		}
+		return cmp.Or(a.Used.Compare(b.Used), cmp.Compare(a.Kind, b.Kind), created, cmp.Compare(a.Key, b.Key), cmp.Compare(a.Ref, b.Ref), cmp.Compare(a.ID, b.ID))
 	})
-	newest := newestOf(decisions)
+	newest := newestOf(decisions, rules.seriesOf)
 	indexed := map[string]bool{} // refs
 	used := map[string]time.Time{}
 	for _, d := range decisions {
@@ -69,7 +72,7 @@ func Decide(entries []action.CacheEntry, rules Rules) []Decision {
 	}
 	for i := range decisions {
 		d := &decisions[i]
-		d.Why = rules.reason(d, newest[seriesOf(d)] == i, indexed[d.Ref])
+		d.Why = rules.reason(d, newest[rules.seriesOf(d)] == i, indexed[d.Ref])
 		if unused := rules.Now.Sub(used[d.Ref]); rules.Expires != nil && rules.Expires(d.Ref) && unused > rules.Keep {
 			d.Why = "nothing of its branch or pull request was used for " + age(unused)
 		}
@@ -78,7 +81,9 @@ func Decide(entries []action.CacheEntry, rules Rules) []Decision {
 	return decisions
 }
 
-// Indexes returns the newest index of each series of an id, among the entries. No run reads
+func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
+
+// Indexes returns the newest index of each version and series of an id, among the entries. No run reads
 // older ones.
 func Indexes(entries []action.CacheEntry, id string) []action.CacheEntry {
 	var all []Decision
@@ -88,7 +93,7 @@ func Indexes(entries []action.CacheEntry, id string) []action.CacheEntry {
 		}
 	}
 	var newest []action.CacheEntry
-	for _, n := range newestOf(all) {
+	for _, n := range newestOf(all, versionOf) {
 		newest = append(newest, all[n].CacheEntry)
 	}
 	return newest
@@ -101,7 +106,18 @@ type series struct {
 	name string // of indexes
 }
 
-func seriesOf(d *Decision) series {
+// seriesOf returns the series of an entry, which for indexes of all versions of the format is the same: an
+// older one is read only where there is no newer one.
+func (r *Rules) seriesOf(d *Decision) series {
+	s := versionOf(d)
+	if _, name, ok := strings.Cut(strings.TrimPrefix(s.name, job.IndexPrefix(r.ID)), "+"); ok {
+		s.name = name
+	}
+	return s
+}
+
+// versionOf returns the series of an entry in a version of the format.
+func versionOf(d *Decision) series {
 	s := series{kind: d.Kind, ref: d.Ref}
 	// The part after the last "+" of an index's key is its run.
 	if n := strings.LastIndex(d.Key, "+"); d.Kind == job.KeyIndex && n >= 0 {
@@ -111,7 +127,7 @@ func seriesOf(d *Decision) series {
 }
 
 // newestOf returns the number of the decision on the newest entry of each series.
-func newestOf(decisions []Decision) map[series]int {
+func newestOf(decisions []Decision, seriesOf func(*Decision) series) map[series]int {
 	newest := map[series]int{}
 	for i, d := range decisions {
 		s := seriesOf(&d)
@@ -136,8 +152,9 @@ func (r *Rules) reason(d *Decision, newest, indexed bool) string {
 			return fmt.Sprintf("not used for %s, and there is a newer one", age(unused))
 		}
 	case job.KeyPack:
-		named, known := r.Named[d.Ref]
-		if (known || !indexed) && !named[d.Key] && unused > min(minPackAge, r.Keep) {
+		packs, known := r.Named[d.Ref]
+		_, named := packs[d.Key]
+		if (known || !indexed) && !named && unused > min(minPackAge, r.Keep) {
 			return "no index names it"
 		}
 	}
@@ -164,7 +181,7 @@ func (r *Rules) applyBudget(decisions []Decision, newest map[series]int) {
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(r.rank(decisions[a].Ref), r.rank(decisions[b].Ref)) })
 	for _, i := range order {
 		d := &decisions[i]
-		base := (d.Kind == job.KeyRecord || d.Kind == job.KeyIndex) && d.Ref == r.DefaultRef && newest[seriesOf(d)] == i
+		base := (d.Kind == job.KeyRecord || d.Kind == job.KeyIndex) && d.Ref == r.DefaultRef && newest[r.seriesOf(d)] == i
 		if total <= r.Budget {
 			return
 		}

@@ -49,9 +49,17 @@ func TestDecide(t *testing.T) {
 	}
 	naming := func(packs ...string) gc.Rules {
 		r := rules
-		r.Named = map[string]map[string]bool{main: {}}
+		r.Named = map[string]map[string]time.Time{main: {}}
 		for _, p := range packs {
-			r.Named[main][p] = true
+			r.Named[main][p] = time.Time{}
+		}
+		return r
+	}
+	needing := func(budget int64, needed map[string]float64) gc.Rules {
+		r := within(budget)
+		r.Named = map[string]map[string]time.Time{main: {}}
+		for key, days := range needed {
+			r.Named[main][key] = entry(key, main, 0, days, days).Used
 		}
 		return r
 	}
@@ -92,6 +100,16 @@ func TestDecide(t *testing.T) {
 			entry("nix-index-1++x86_64-linux+main+1=2b1=2b1.0", main, 1, 40, 40), entry("nix-index-1++x86_64-linux+main+2=2b1=2b1.0", main, 1, 30, 30),
 			entry("nix-index-1++aarch64-linux+main+1=2b1=2b1.0", main, 1, 50, 50),
 		}, []string{"nix-index-1++x86_64-linux+main+1=2b1=2b1.0 " + main + ": not used for 40 days" + newer}},
+		"an index of an older format, after a newer one": {naming(), []action.CacheEntry{
+			entry("nix-index-1++x86_64-linux+main+1=2b1=2b1.0", main, 1, 40, 8), entry("nix-index-2++x86_64-linux+main+2=2b1=2b1.0", main, 1, 30, 30),
+			entry("nix-index-1++aarch64-linux+main+1=2b1=2b1.0", main, 1, 50, 50),
+		}, []string{"nix-index-1++x86_64-linux+main+1=2b1=2b1.0 " + main + ": not used for 8 days" + newer}},
+		"over the budget, what others lean on last": {needing(25, map[string]float64{"nix-pack-base": 1, "nix-pack-old": 6, "nix-pack-new": 1}), []action.CacheEntry{
+			entry("nix-pack-base", main, 20, 30, 30), entry("nix-pack-old", main, 10, 6, 6), entry("nix-pack-new", main, 10, 1, 1), entry("nix-index-a", main, 1, 1, 1),
+		}, []string{
+			"nix-pack-old " + main + ": over the budget of 25 B, and not used for 6 days",
+			"nix-pack-new " + main + ": over the budget of 25 B, and not used for 24 hours",
+		}},
 		"within the budget": {within(30), []action.CacheEntry{entry(plan, main, 10, 1, 1), entry(drvs, main, 20, 1, 1)}, nil},
 		"over the budget": {within(25), []action.CacheEntry{
 			entry(plan, main, 10, 3, 1), entry(drvs, main, 10, 2, 2), entry(evaluation, pull, 10, 2, 0.25), entry(plan, pull, 100, 30, 30),

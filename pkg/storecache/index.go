@@ -187,7 +187,8 @@ func (ix *Index) Without(ctx context.Context, keys ...string) (*Index, error) {
 	return ix.With(packs...).settle(ctx, gone)
 }
 
-// settle returns an index without the paths that need packs which are gone. The error is the end of the
+// settle returns an index without the paths that need packs which are gone. A pack that cannot be read for a
+// passing reason stays as it is: what needs those packs is not found in it. The error is the end of the
 // context.
 func (ix *Index) settle(ctx context.Context, gone map[string]bool) (*Index, error) {
 	leaning := slices.DeleteFunc(slices.Clone(ix.Packs), func(p *Pack) bool {
@@ -201,7 +202,7 @@ func (ix *Index) settle(ctx context.Context, gone map[string]bool) (*Index, erro
 	}
 	packs := slices.Clone(ix.Packs)
 	for i, p := range packs {
-		if slices.Contains(leaning, p) {
+		if err := ix.failed[p]; slices.Contains(leaning, p) && (err == nil || isGone(err)) {
 			packs[i] = p.without(gone)
 		}
 	}

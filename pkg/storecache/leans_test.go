@@ -231,6 +231,12 @@ func TestWithinLeans(t *testing.T) {
 	now := time.Now()
 	top[0].Used, other[0].Used, base[0].Used = now, now.Add(-time.Hour), now.Add(-2*time.Hour)
 	ix := NewIndex(slices.Concat(base, top, other)...)
+	if got := ix.Needed(); !got[base[0].Key].Equal(now) || !got[top[0].Key].Equal(now) || !got[other[0].Key].Equal(other[0].Used) {
+		t.Errorf("needed: %v", got)
+	}
+	if last, ok := ix.Within(other[0].Size).Needed()[base[0].Key]; ok || !last.IsZero() {
+		t.Errorf("a pack that is left out was needed: %v", last)
+	}
 	for _, test := range []struct {
 		limit int64
 		want  string

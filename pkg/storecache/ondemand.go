@@ -160,7 +160,7 @@ func (d *OnDemand) number(index *pack.Index, hash string) (int, bool) {
 // ready loads a pack and those that it leans on, and reports whether the pack can be read. Packs that turn out to be
 // lost leave the index. The caller has the turn.
 func (d *OnDemand) ready(p *Pack) bool {
-	if time.Now().Before(d.pauses[p.Key]) {
+	if d.paused(p) {
 		return false
 	}
 	if p.sum == "" {
@@ -175,7 +175,7 @@ func (d *OnDemand) ready(p *Pack) bool {
 		return true
 	}
 	missing := slices.DeleteFunc(d.Index.needs(p), func(q *Pack) bool {
-		return q.tables != nil || q.sum == "" || time.Now().Before(d.pauses[q.Key])
+		return q.tables != nil || q.sum == "" || d.paused(q)
 	})
 	if len(missing) > 0 && d.Index.load(d.ctx, missing, true) != nil {
 		return false // the end of the context
@@ -339,6 +339,31 @@ func (d *OnDemand) prefetches() {
 	}
 }
 
+// errPaused is the error of a pack that is not asked for again yet.
+var errPaused = errors.New("the pack was unreadable a moment ago")
+
+// packed returns the paths of a closure that packs have, of those that are not paused. The caller has the
+// turn. The error is the end of the context.
+func (d *OnDemand) packed(path string) ([]string, error) {
+	index := d.Index
+	for _, p := range index.Packs {
+		if d.paused(p) {
+			index.failed[p] = errPaused
+		}
+	}
+	packed, _, err := index.Closure(d.ctx, path)
+	for p, err := range index.failed {
+		delete(index.failed, p)
+		if !errors.Is(err, errPaused) {
+			d.failed(p, err)
+		}
+	}
+	return packed, err
+}
+
+// paused reports whether a pack had a passing error a moment ago.
+func (d *OnDemand) paused(p *Pack) bool { return time.Now().Before(d.pauses[p.Key]) }
+
 // closure returns the frames of the paths in a closure that are not in the store and were not prefetched, in the
 // order in which Nix asks for them.
 func (d *OnDemand) closure(hash string) [][]frameID {
@@ -350,13 +375,9 @@ func (d *OnDemand) closure(hash string) [][]frameID {
 	if err != nil || d.queued[s.record().Path] {
 		return nil
 	}
-	packed, _, err := d.Index.Closure(d.ctx, s.record().Path)
+	packed, err := d.packed(s.record().Path)
 	if err != nil {
 		return nil
-	}
-	for p, err := range d.Index.failed {
-		delete(d.Index.failed, p)
-		d.failed(p, err)
 	}
 	wanted := map[string]location{}
 	for _, path := range packed {

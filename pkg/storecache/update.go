@@ -56,6 +56,22 @@ func (ix *Index) needs(p *Pack) []*Pack {
 	return all
 }
 
+// Needed returns for each pack, by its key, when it was last needed for paths of its own or of packs that
+// lean on it. The time is zero for a pack without both.
+func (ix *Index) Needed() map[string]time.Time {
+	needed := map[string]time.Time{}
+	for _, p := range ix.Packs {
+		for _, q := range ix.needs(p) {
+			last := needed[q.Key]
+			if len(p.paths) > 0 && p.Used.After(last) {
+				last = p.Used
+			}
+			needed[q.Key] = last
+		}
+	}
+	return needed
+}
+
 // Within returns an index of the packs whose paths were needed last and that together, with those that they
 // lean on, have at most limit bytes. If a pack does not fit, smaller ones may. A limit of 0 means no
 // limit; packs without paths, on which none leans, are left out in any case.
