@@ -94,11 +94,13 @@ func (u *UserBuild) wanted(ctx context.Context, paths []string) (*storecache.Ind
 }
 
 // Export writes the stream that nix-store --import reads, of the closures of paths, or without paths of all
-// paths of the index. It needs no Nix, only the name of the system. References that are not in the cache are
-// not in the stream.
+// paths of the index. It needs no Nix, only the name of the system. References that were never in the cache are
+// not in the stream. What the cache has lost, and all that refers to it, is left out with a warning, or is
+// an error if a closure of paths needs it.
 func (u *UserBuild) Export(ctx context.Context, to io.Writer, paths []string) (restored storecache.Restored, err error) {
 	u.Log.Doing("looking for saved store paths")
 	defer u.Log.Doing("")
+	named := len(paths) > 0
 	ix, paths, err := u.wanted(ctx, paths)
 	if err != nil {
 		return restored, err
@@ -108,13 +110,25 @@ func (u *UserBuild) Export(ctx context.Context, to io.Writer, paths []string) (r
 			return restored, fmt.Errorf("cannot export %s: it is not in the cache", path)
 		}
 	}
+	saved := ix
 	packed, outside, err := ix.Closure(ctx, paths...)
+	for lost, unread := ix.Unread(); unread != nil && err == nil; lost, unread = ix.Unread() {
+		if len(lost) == 0 {
+			return restored, fmt.Errorf("cannot export all store paths: %w", unread)
+		}
+		if ix, err = ix.Without(ctx, lost...); err != nil {
+			break
+		}
+		packed, outside, err = ix.Closure(ctx, paths...) // another pack may have the same paths
+		if gone := slices.IndexFunc(outside, saved.Has); gone >= 0 && named {
+			return restored, fmt.Errorf("cannot export all store paths, without %s: %w", outside[gone], unread)
+		}
+		u.warn("Cannot export all store paths", unread)
+	}
 	if err != nil {
 		return restored, err
 	}
-	if _, unread := ix.Unread(); unread != nil {
-		return restored, fmt.Errorf("cannot export all store paths: %w", unread)
-	}
+	outside = slices.DeleteFunc(outside, saved.Has)
 	by := engine.Export(to)
 	if len(packed) == 0 {
 		sink, err := by.Begin(ctx, nil)
@@ -126,17 +140,17 @@ func (u *UserBuild) Export(ctx context.Context, to io.Writer, paths []string) (r
 	if len(outside) > 0 {
 		u.Log.Printf("%s that these paths refer to, such as %s, are not in the cache: the store that imports them must have those", text.Plural(len(outside), "store path"), outside[0])
 	}
-	from := &storecache.Restorer{Nix: noStore{ix}, Engine: by, Cache: u.Docs.Cache, Index: ix, Once: true, Progress: u.restoring}
+	from := &storecache.Restorer{Nix: noStore{saved}, Engine: by, Cache: u.Docs.Cache, Index: ix, Once: true, Progress: u.restoring}
 	return from.Restore(ctx, paths...)
 }
 
-// noStore is the store for an export: it has all paths that no pack has.
-type noStore struct{ packed *storecache.Index }
+// noStore is the store for an export: it has all paths that no pack had.
+type noStore struct{ saved *storecache.Index }
 
 func (s noStore) Valid(_ context.Context, paths ...string) (map[string]bool, error) {
 	valid := map[string]bool{}
 	for _, path := range paths {
-		if !s.packed.Has(path) {
+		if !s.saved.Has(path) {
 			valid[path] = true
 		}
 	}
