@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/org/nix-matrix/internal/child"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/realise"
@@ -41,10 +39,10 @@ func (w *Worker) makeRoom(ctx context.Context, store *nix.Nix, targets []realise
 		return
 	}
 	if w.Reclaim == "true" {
-		w.reclaim(ctx)
+		w.reclaim(ctx, store)
 	}
 	if w.short(ctx, store, targets) && w.Reclaim == "auto" {
-		w.reclaim(ctx)
+		w.reclaim(ctx, store)
 	}
 }
 
@@ -54,7 +52,7 @@ func (w *Worker) short(ctx context.Context, store *nix.Nix, targets []realise.Ta
 	if err != nil {
 		return false // the build fails with the same error
 	}
-	free, err := freeSpace("/nix/store")
+	free, err := store.FreeSpace()
 	if err != nil || free >= need+buildSpace/10 {
 		return err == nil && w.Hosted && free < need+buildSpace
 	}
@@ -62,16 +60,8 @@ func (w *Worker) short(ctx context.Context, store *nix.Nix, targets []realise.Ta
 	return true
 }
 
-func freeSpace(dir string) (int64, error) {
-	var stat unix.Statfs_t
-	if err := unix.Statfs(dir, &stat); err != nil {
-		return 0, err
-	}
-	return int64(stat.Bavail) * int64(stat.Bsize), nil //nolint:gosec,unconvert // no disk is that large; the type differs by system
-}
-
 // reclaim removes the preinstalled trees, on GitHub's own runners only.
-func (w *Worker) reclaim(ctx context.Context) {
+func (w *Worker) reclaim(ctx context.Context, store *nix.Nix) {
 	if !w.Hosted || runtime.GOOS != "linux" {
 		return
 	}
@@ -87,7 +77,7 @@ func (w *Worker) reclaim(ctx context.Context) {
 	if len(trees) == 0 {
 		return
 	}
-	before, _ := freeSpace("/nix/store")
+	before, _ := store.FreeSpace()
 	w.Log.Printf("making room: removing %s", strings.Join(trees, " "))
 	args := append([]string{"rm", "-rf", "--one-file-system", "--"}, trees...)
 	if os.Geteuid() != 0 {
@@ -101,6 +91,6 @@ func (w *Worker) reclaim(ctx context.Context) {
 		}
 		return
 	}
-	after, _ := freeSpace("/nix/store")
+	after, _ := store.FreeSpace()
 	w.Log.Printf("made room: %s more is free", text.Size(max(0, after-before)))
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/nix-community/go-nix/pkg/derivation"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/org/nix-matrix/internal/storepath"
 	"github.com/org/nix-matrix/internal/valid"
@@ -228,6 +229,15 @@ func (d *Daemon) derivation(path string, drv *Derivation) error {
 // realFile returns the file or directory of a store path.
 func (n *Nix) realFile(path string) (string, error) {
 	return filepath.Join(n.realDir(), filepath.Base(path)), valid.StorePath(path)
+}
+
+// FreeSpace returns how many bytes the file system of the store has room for.
+func (n *Nix) FreeSpace() (int64, error) {
+	var stat unix.Statfs_t
+	if err := unix.Statfs(n.realDir(), &stat); err != nil {
+		return 0, err
+	}
+	return int64(stat.Bavail) * int64(stat.Bsize), nil //nolint:gosec,unconvert // no disk is that large; the type differs by system
 }
 
 // realDir returns the directory with the files of the store, which may be another one than the

@@ -44,12 +44,8 @@ const forgotten = 7 * 24 * time.Hour
 func (c *Cache) mergeIndex(ctx context.Context, system string, results []*job.Result, limit int64) error {
 	c.Log.Doing("updating the index of packs")
 	defer c.Log.Doing("")
-	ix, _, err := c.ownIndex(ctx, system)
-	if err != nil {
-		return err
-	}
 	var saved []job.Pack
-	done := storecache.Update{Now: time.Now().UTC().Truncate(time.Second), Limit: limit}
+	done := storecache.Update{Now: now(), Limit: limit}
 	if c.Docs.Evicts {
 		done.Forget = forgotten
 	}
@@ -73,12 +69,8 @@ func (c *Cache) mergeIndex(ctx context.Context, system string, results []*job.Re
 	}
 	_ = g.Wait()
 	done.Saved = slices.DeleteFunc(packs, func(p *storecache.Pack) bool { return p == nil })
-	updated, changed, err := ix.Update(ctx, done)
-	if err != nil {
-		return err
-	}
-	if changed {
-		errs = append(errs, c.keepIndex(ctx, system, updated))
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.updateIndex(ctx, system, done))...)
 }
+
+// now returns the time as an index has it.
+func now() time.Time { return time.Now().UTC().Truncate(time.Second) }

@@ -2,16 +2,19 @@ package reuse
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/org/nix-matrix/internal/nar"
 	"github.com/org/nix-matrix/pkg/action"
 	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/cache/cachetest"
 	"github.com/org/nix-matrix/pkg/cache/dir"
 	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/gc"
@@ -106,6 +109,91 @@ func TestMergeIndex(t *testing.T) {
 	}
 }
 
+// between calls a function once, before the first index is saved.
+type between struct {
+	cache.Cache
+	call func()
+}
+
+func (b *between) Save(ctx context.Context, key string, body io.ReaderAt, size int64) error {
+	if call := b.call; call != nil && strings.Contains(key, "-index-") {
+		b.call = nil
+		call()
+	}
+	return b.Cache.Save(ctx, key, body, size)
+}
+
+// The packs of jobs that save at the same time add up.
+func TestSavedAtTheSameTime(t *testing.T) {
+	c, err := dir.New(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const system, ref = "x86_64-linux", "refs/heads/main"
+	in := func(c cache.Cache) *Cache {
+		return &Cache{Docs: &documents.Store{Cache: c, ID: "nix-matrix", Trust: &action.Trust{Running: true, Event: "push", Ref: ref}}, Log: quiet{}}
+	}
+	save := func(from *Cache, key string) {
+		t.Helper()
+		savePack(t, c, key)
+		p, err := storecache.FindPack(t.Context(), c, key, nil)
+		if err == nil {
+			err = from.updateIndex(t.Context(), system, storecache.Update{Now: now(), Saved: []*storecache.Pack{p}})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	save(in(c), "before")
+	slow := &between{Cache: c, call: func() { save(in(c), "fast") }}
+	save(in(slow), "slow")
+	slow.call = func() { save(in(c), "other") }
+	save(in(slow), "most")
+	ix, err := storecache.Load(t.Context(), c, in(c).indexKey(system), ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"before", "fast", "slow", "other", "most"} {
+		if !ix.HasPack(key) {
+			t.Errorf("the index lost %s", key)
+		}
+	}
+	if stored, err := c.List(t.Context(), job.IndexPrefix("nix-matrix")); err != nil || len(stored) != 5 {
+		t.Errorf("%d indexes were stored, %v", len(stored), err)
+	}
+}
+
+// A job that was ended before it had saved the index hinders no others.
+func TestIndexThatWasNeverSaved(t *testing.T) {
+	const system, ref = "x86_64-linux", "refs/heads/main"
+	var taken []cache.Stored
+	for range 2 {
+		c, err := dir.New(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		burnt := cachetest.Burnt{Cache: c}
+		if len(taken) > 0 {
+			burnt.Key = taken[0].Key
+		}
+		from := &Cache{Docs: &documents.Store{Cache: burnt, ID: "nix-matrix", Trust: &action.Trust{Running: true, Event: "push", Ref: ref}}, Log: quiet{}}
+		savePack(t, c, "saved")
+		p, err := storecache.FindPack(t.Context(), c, "saved", nil)
+		if err == nil {
+			err = from.updateIndex(t.Context(), system, storecache.Update{Now: now(), Saved: []*storecache.Pack{p}})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ix, err := storecache.Load(t.Context(), c, from.indexKey(system), ref); err != nil || !ix.HasPack("saved") {
+			t.Errorf("the index lost the pack, %v", err)
+		}
+		if taken, err = c.List(t.Context(), job.IndexPrefix("nix-matrix")); err != nil || len(taken) != 1 || taken[0].Key == burnt.Key {
+			t.Errorf("%v, %v", taken, err)
+		}
+	}
+}
+
 // quiet is a log that nobody reads.
 type quiet struct{}
 
@@ -122,7 +210,11 @@ func TestIndexes(t *testing.T) {
 	for _, ref := range []string{"refs/heads/main", "refs/pull/7/merge"} {
 		from := &Cache{Docs: &documents.Store{Cache: c, ID: "nix-matrix", Trust: &action.Trust{Running: true, Ref: ref}}, Log: quiet{}}
 		for _, system := range []string{"x86_64-linux", "aarch64-linux", "x86_64-linux"} {
-			if err := from.keepIndex(t.Context(), system, storecache.NewIndex()); err != nil {
+			_, last, err := from.lastIndex(t.Context(), system)
+			if err == nil {
+				err = storecache.NewIndex().Save(t.Context(), c, from.indexKey(system), ref, last, 0)
+			}
+			if err != nil {
 				t.Fatal(err)
 			}
 		}

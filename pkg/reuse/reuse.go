@@ -14,6 +14,7 @@ import (
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/documents"
 	"github.com/org/nix-matrix/pkg/engine"
+	"github.com/org/nix-matrix/pkg/httpcall"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/pack"
 	"github.com/org/nix-matrix/pkg/storecache"
@@ -82,22 +83,66 @@ func (c *Cache) Saved(ctx context.Context, system string, accept storecache.Acce
 // ref, so none can evict them. An index that cannot be read for a passing reason is an error, because its
 // replacement would hide its packs for good.
 func (c *Cache) ownIndex(ctx context.Context, system string) (own, all *storecache.Index, err error) {
-	refs := c.Docs.Trust.Refs()
-	own, err = storecache.LoadAll(ctx, c.Docs.Cache, c.indexKey(system), refs[0])
-	base, berr := storecache.LoadAll(ctx, c.Docs.Cache, c.indexKey(system), refs[1:]...)
-	for _, err := range []error{err, berr} {
-		if err != nil && !errors.Is(err, pack.ErrCorrupt) && !errors.Is(err, pack.ErrSeal) && !errors.Is(err, cache.ErrReadOnly) {
-			return nil, nil, fmt.Errorf("cannot read the index of earlier runs, so nothing is saved that could hide their packs: %w", err)
-		}
+	if own, _, err = c.lastIndex(ctx, system); err != nil {
+		return nil, nil, err
+	}
+	base, err := storecache.LoadAll(ctx, c.Docs.Cache, c.indexKey(system), c.Docs.Trust.Refs()[1:]...)
+	if err := hides(err); err != nil {
+		return nil, nil, err
 	}
 	all, err = own.Join(base.Packs...).Settled(ctx) // own is as it was stored: its packs lean on those of the base
 	return own, all, err
 }
 
-// keepIndex saves an index for later runs.
-func (c *Cache) keepIndex(ctx context.Context, system string, ix *storecache.Index) error {
-	run := fmt.Sprintf("%d+%d+%d", c.Docs.Run, c.Docs.Attempt, time.Now().UnixNano())
-	return ix.Save(ctx, c.Docs.Cache, c.indexKey(system), c.Docs.Trust.Refs()[0], run)
+// lastIndex returns the index of this ref, and its key.
+func (c *Cache) lastIndex(ctx context.Context, system string) (own *storecache.Index, key string, err error) {
+	own, key, err = storecache.LoadLast(ctx, c.Docs.Cache, c.indexKey(system), c.Docs.Trust.Refs()[0])
+	return own, key, hides(err)
+}
+
+// hides returns an error if there may be an index that could not be read.
+func hides(err error) error {
+	if err == nil || errors.Is(err, pack.ErrCorrupt) || errors.Is(err, pack.ErrSeal) || errors.Is(err, cache.ErrReadOnly) {
+		return nil
+	}
+	return fmt.Errorf("cannot read the index of earlier runs, so nothing is saved that could hide their packs: %w", err)
+}
+
+const (
+	// updateTries is how often an index is updated that other jobs replace at the same time.
+	updateTries = 30
+	updatePause = 200 * time.Millisecond
+	// patience is how often the index after another is looked for until its key counts as lost, because the job
+	// that was about to save it was ended.
+	patience = 5
+)
+
+// updateIndex updates the index of this ref, if that is worth it. Of jobs that do so at the same time, one after
+// the other succeeds, and each adds to what the one before has saved.
+func (c *Cache) updateIndex(ctx context.Context, system string, u storecache.Update) error {
+	var before string
+	same := 0 // how often the newest index was the same
+	for range updateTries {
+		newest, last, err := c.lastIndex(ctx, system)
+		if err != nil {
+			return err
+		}
+		if same++; last != before {
+			before, same = last, 0
+		}
+		updated, changed, err := newest.Update(ctx, u)
+		if err != nil || !changed {
+			return err
+		}
+		err = updated.Save(ctx, c.Docs.Cache, c.indexKey(system), c.Docs.Trust.Refs()[0], last, same/patience)
+		if !errors.Is(err, cache.ErrExists) {
+			return err
+		}
+		if err := httpcall.Sleep(ctx, updatePause); err != nil {
+			return err
+		}
+	}
+	return errors.New("cannot save the index of packs, because other jobs replace it all the time")
 }
 
 // WarnCache warns of an error of the cache. A job that may not use it, as one of a pull request from a

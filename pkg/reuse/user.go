@@ -68,14 +68,33 @@ func (u *UserBuild) restore(ctx context.Context, engine engine.Engine, paths []s
 	}
 	u.Log.Doing("looking for saved store paths")
 	defer u.Log.Doing("")
-	ix, paths, err := u.wanted(ctx, paths)
-	if err != nil {
-		return restored, err
-	}
+	ix := u.restorableIndex(ctx)
 	if len(ix.Packs) == 0 {
 		u.Log.Printf("nothing was found that an earlier run has saved")
 	}
+	if len(paths) == 0 {
+		ix = u.fitting(ix)
+	}
+	if paths, err = wanted(ctx, ix, paths); err != nil {
+		return restored, err
+	}
 	return u.Cache.restore(ctx, u.Nix, engine, ix, paths)
+}
+
+// fitting returns an index of the paths that were saved last, as many as have room in half of the free disk, so
+// that the build has room, too. An index may have many generations of paths, because those of one mostly have the
+// contents of the one before.
+func (u *UserBuild) fitting(ix *storecache.Index) *storecache.Index {
+	free, err := u.Nix.FreeSpace()
+	if err != nil {
+		return ix // a restore fails with the same error
+	}
+	some := ix.Within(0, max(free/2, 1))
+	if left := ix.Len() - some.Len(); left > 0 {
+		u.Log.Printf("left %s of earlier saves in the cache, because half of the free disk, %s, has no room for more. Name the paths that the build needs, or take them on demand",
+			text.Plural(left, "store path"), text.Size(free/2))
+	}
+	return some
 }
 
 // restorableIndex returns the index of what this build may restore.
@@ -83,14 +102,12 @@ func (u *UserBuild) restorableIndex(ctx context.Context) *storecache.Index {
 	return u.Saved(ctx, u.Nix.System, u.Accepts(u.Nix, nil))
 }
 
-// wanted returns the index, and the paths, or without paths all of the index.
-func (u *UserBuild) wanted(ctx context.Context, paths []string) (*storecache.Index, []string, error) {
-	ix := u.restorableIndex(ctx)
+// wanted returns the paths, or without paths all of the index.
+func wanted(ctx context.Context, ix *storecache.Index, paths []string) ([]string, error) {
 	if len(paths) > 0 {
-		return ix, paths, nil
+		return paths, nil
 	}
-	all, err := ix.Paths(ctx)
-	return ix, all, err
+	return ix.Paths(ctx)
 }
 
 // Export writes the stream that nix-store --import reads, of the closures of paths, or without paths of all
@@ -101,8 +118,8 @@ func (u *UserBuild) Export(ctx context.Context, to io.Writer, paths []string) (r
 	u.Log.Doing("looking for saved store paths")
 	defer u.Log.Doing("")
 	named := len(paths) > 0
-	ix, paths, err := u.wanted(ctx, paths)
-	if err != nil {
+	ix := u.restorableIndex(ctx)
+	if paths, err = wanted(ctx, ix, paths); err != nil {
 		return restored, err
 	}
 	for _, path := range paths {
@@ -186,7 +203,7 @@ func (u *UserBuild) save(ctx context.Context, policy storecache.Policy, limit in
 	if !u.Docs.Keeps() {
 		return nil
 	}
-	own, all, err := u.ownIndex(ctx, n.System)
+	_, all, err := u.ownIndex(ctx, n.System)
 	if err != nil {
 		return err
 	}
@@ -196,10 +213,7 @@ func (u *UserBuild) save(ctx context.Context, policy storecache.Policy, limit in
 	}
 	u.Log.Doing("looking for new store paths")
 	defer u.Log.Doing("")
-	named := len(own.Packs)
-	if own, err = own.Without(ctx, before.Lost...); err != nil {
-		return err
-	}
+	update := storecache.Update{Now: now(), Lost: before.Lost, Limit: limit, NARs: unpackedShare * limit}
 	if all, err = all.Without(ctx, before.Lost...); err != nil {
 		return err
 	}
@@ -208,27 +222,37 @@ func (u *UserBuild) save(ctx context.Context, policy storecache.Policy, limit in
 		return err
 	}
 	if len(fresh) == 0 {
-		if len(own.Packs) < named { // each restore would look for the lost packs
-			return u.keepIndex(ctx, n.System, own)
-		}
-		return nil
+		return u.updateIndex(ctx, n.System, update) // or each restore would look for the lost packs
+	}
+	needed, err := n.Requisites(ctx, pathsOf(fresh)...)
+	if err != nil {
+		return err
 	}
 	start := time.Now()
 	u.Log.Doing("saving %d store paths", len(fresh))
-	packs, now, err := u.Cache.save(ctx, n, fresh, all, func(*storecache.Pack) {})
+	packs, saved, err := u.Cache.save(ctx, n, fresh, all, func(*storecache.Pack) {})
 	if len(packs) == 0 {
 		return err
 	}
-	own, _, uerr := own.Update(ctx, storecache.Update{Saved: packs, Limit: limit})
-	if uerr != nil {
-		return uerr
-	}
-	if kept := u.keepIndex(ctx, n.System, own); kept != nil {
+	update.Saved, update.Used = packs, all.Having(needed)
+	if kept := u.updateIndex(ctx, n.System, update); kept != nil {
 		return errors.Join(err, kept) // no run finds the packs
 	}
-	*done = *now
-	u.saved(now, time.Since(start))
+	*done = *saved
+	u.saved(saved, time.Since(start))
 	return err
+}
+
+// unpackedShare bounds the paths of the index: their NARs have at most so many times the bytes of its packs'
+// limit. So many it was when packs had whole paths.
+const unpackedShare = 3
+
+func pathsOf(infos []nix.PathInfo) []string {
+	paths := make([]string, len(infos))
+	for i := range infos {
+		paths[i] = infos[i].Path
+	}
+	return paths
 }
 
 // fresh returns the infos of the paths to save that are in no pack: of the closures of these paths, or

@@ -165,7 +165,7 @@ func TestFlippedBits(t *testing.T) {
 			packs = append(packs, p)
 			bits += 8 * p.Size
 		}
-		must(t, NewIndex(packs...).Save(t.Context(), c, k, "main", "1"))
+		must(t, NewIndex(packs...).Save(t.Context(), c, k, "main", "", 0))
 		index, err := c.Open(t.Context(), "none", k.start(indexVersion, "main"))
 		must(t, err)
 		load := func(c cache.Cache) (*Index, error) { return Load(t.Context(), c, k, "main") }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/org/nix-matrix/pkg/cache"
@@ -165,6 +166,23 @@ func (ix *Index) accepted(p *Pack) []pathID {
 	return all
 }
 
+// Len returns the number of paths that packs have and the index accepts.
+func (ix *Index) Len() int { return len(ix.paths) }
+
+// HasPack reports whether the index has the pack with a key.
+func (ix *Index) HasPack(key string) bool { return ix.packs[key] != nil }
+
+// Having returns the keys of the packs that have one of the paths.
+func (ix *Index) Having(paths []string) []string {
+	having := map[string]bool{}
+	for _, path := range paths {
+		for _, p := range ix.paths[idOf(path)] {
+			having[p.Key] = true
+		}
+	}
+	return slices.Collect(maps.Keys(having))
+}
+
 // Has reports whether a pack has a path and the index accepts it. A pack of chunks may turn out to have lost
 // it.
 func (ix *Index) Has(path string) bool { return len(ix.paths[idOf(path)]) > 0 }
@@ -251,7 +269,7 @@ func (p *Pack) At(key string) *Pack {
 // clone returns a copy of a pack.
 func (p *Pack) clone() *Pack {
 	return &Pack{
-		Key: p.Key, Size: p.Size, Used: p.Used, Index: p.Index, sum: p.sum, restore: p.restore, save: p.save, chunks: p.chunks,
+		Key: p.Key, Size: p.Size, Used: p.Used, Index: p.Index, sum: p.sum, restore: p.restore, save: p.save, chunks: p.chunks, unpacked: p.unpacked,
 		paths: p.paths, leans: p.leans, tables: p.tables, sums: p.sums,
 	}
 }
@@ -272,73 +290,6 @@ func (ix *Index) find(path string) (location, bool) {
 		}
 	}
 	return location{}, false
-}
-
-// Closure returns those paths of the closures of paths that packs have, and those that are
-// referred to and in no pack. It loads the indexes of packs. The error is the end of the context.
-func (ix *Index) Closure(ctx context.Context, paths ...string) (packed, outside []string, err error) {
-	for {
-		var missing []*Pack
-		if packed, outside, missing = ix.walk(paths); len(missing) == 0 {
-			return packed, outside, nil
-		}
-		all := slices.Clone(missing)
-		for _, p := range missing {
-			for _, other := range ix.needs(p) {
-				if !slices.Contains(all, other) {
-					all = append(all, other) // a restore needs it, and it may have what the path refers to
-				}
-			}
-		}
-		if err := ix.load(ctx, all, true); err != nil {
-			return nil, nil, err
-		}
-	}
-}
-
-// walk walks over closures as far as packs are loaded. It returns those that should be loaded.
-func (ix *Index) walk(paths []string) (packed, outside []string, missing []*Pack) {
-	seen := map[string]bool{}
-	todo := slices.Clone(paths)
-	for len(todo) > 0 {
-		path := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		if seen[path] {
-			continue
-		}
-		seen[path] = true
-		at, ok := ix.find(path)
-		for _, p := range ix.paths[idOf(path)] {
-			if !ok && p.Index == nil && ix.failed[p] == nil && !slices.Contains(missing, p) {
-				missing = append(missing, p)
-				break
-			}
-		}
-		if !ok {
-			outside = append(outside, path)
-			continue
-		}
-		packed = append(packed, path)
-		todo = append(todo, at.pack.Index.Records[at.record].References...)
-	}
-	return packed, outside, missing
-}
-
-// Holding returns an index of the packs that have paths of these paths' closures, and of those that they lean
-// on. The error is the end of the context.
-func (ix *Index) Holding(ctx context.Context, paths ...string) (*Index, error) {
-	packed, _, err := ix.Closure(ctx, paths...)
-	if err != nil {
-		return nil, err
-	}
-	holding := map[*Pack]bool{}
-	for _, path := range packed {
-		at, _ := ix.find(path)
-		for _, p := range ix.needs(at.pack) {
-			holding[p] = true
-		}
-	}
-	return ix.With(slices.DeleteFunc(slices.Clone(ix.Packs), func(p *Pack) bool { return !holding[p] })...), nil
 }
 
 // Leaning returns the index together with the packs of another that it leans on, without their paths.

@@ -167,13 +167,13 @@ func TestWithin(t *testing.T) {
 	for limit, want := range map[int64][]string{
 		0: {"newest", "new", "old"}, 1000: {"newest", "new", "old"}, 299: {"newest", "new"}, 100: {"newest"}, 99: nil,
 	} {
-		within := ix.Within(limit)
+		within := ix.Within(limit, 0)
 		if !slices.Equal(keysOf(within), want) || within.Has(pathOf("old")) != slices.Contains(want, "old") {
 			t.Errorf("within %d: %v", limit, keysOf(within))
 		}
 	}
 	ix.packs["newest"].Size = 1000
-	if within := ix.Within(200); !slices.Equal(keysOf(within), []string{"new", "old"}) {
+	if within := ix.Within(200, 0); !slices.Equal(keysOf(within), []string{"new", "old"}) {
 		t.Errorf("beside one that is too large: %v", keysOf(within))
 	}
 	without, err := ix.Without(t.Context(), "new", "unknown")
@@ -215,7 +215,7 @@ func TestUpdate(t *testing.T) {
 			updated, changed, err := ix.Update(t.Context(), test.update)
 			must(t, err)
 			var got []string
-			for _, p := range updated.Within(0).Packs {
+			for _, p := range updated.Within(0, 0).Packs {
 				key := p.Key
 				if p.Used.Equal(now) {
 					key += "*"
@@ -244,7 +244,7 @@ func TestLoad(t *testing.T) {
 			p, _ := packOf(t, name, key.Seal, name)
 			packs = append(packs, p)
 		}
-		must(t, NewIndex(packs...).Save(t.Context(), c, key, ref, run))
+		must(t, NewIndex(packs...).Save(t.Context(), c, key, ref, run, 0))
 	}
 	key := IndexKey{ID: "test", System: "x86_64-linux"}
 	keep(key, "refs/heads/main", "1+1", "older")
@@ -313,7 +313,7 @@ func FuzzStoreIndex(f *testing.F) {
 			wanted[path], _ = ix.find(path)
 		}
 		segments(wanted)
-		ix.Within(1 << 20)
+		ix.Within(1<<20, 0)
 		ix.Supports()
 		if _, err := ix.Marshal(nil); err != nil {
 			t.Error(err)

@@ -234,7 +234,7 @@ func TestWithinLeans(t *testing.T) {
 	if got := ix.Needed(); !got[base[0].Key].Equal(now) || !got[top[0].Key].Equal(now) || !got[other[0].Key].Equal(other[0].Used) {
 		t.Errorf("needed: %v", got)
 	}
-	if last, ok := ix.Within(other[0].Size).Needed()[base[0].Key]; ok || !last.IsZero() {
+	if last, ok := ix.Within(other[0].Size, 0).Needed()[base[0].Key]; ok || !last.IsZero() {
 		t.Errorf("a pack that is left out was needed: %v", last)
 	}
 	for _, test := range []struct {
@@ -246,7 +246,7 @@ func TestWithinLeans(t *testing.T) {
 		{other[0].Size, "other"},
 		{top[0].Size, ""},
 	} {
-		within := ix.Within(test.limit)
+		within := ix.Within(test.limit, 0)
 		var has []string
 		for _, name := range []string{"base", "top", "other"} {
 			if within.Has(pathOf(name)) {
@@ -268,11 +268,11 @@ func TestLeansOnBase(t *testing.T) {
 	s.put(t, "own", "y")
 	key := IndexKey{ID: "test", System: "x86_64-linux"}
 	base := NewIndex(s.save(t, c, nil, "base")...)
-	must(t, base.Save(t.Context(), c, key, "main", "1"))
+	must(t, base.Save(t.Context(), c, key, "main", "1", 0))
 	loaded, err := Load(t.Context(), c, key, "main")
 	must(t, err)
 	pull := NewIndex(append(s.save(t, c, loaded, "pull"), s.save(t, c, loaded, "own")...)...)
-	must(t, pull.Save(t.Context(), c, key, "pull", "1"))
+	must(t, pull.Save(t.Context(), c, key, "pull", "1", 0))
 	both, err := Load(t.Context(), c, key, "pull", "main")
 	must(t, err)
 	if got, err := newMemory().restore(t, c, both); err != nil || got.Paths != 3 {
@@ -284,7 +284,7 @@ func TestLeansOnBase(t *testing.T) {
 	s.put(t, "later", "z")
 	own, _, err = own.Update(t.Context(), Update{Now: time.Now(), Saved: s.save(t, c, both, "later")})
 	must(t, err)
-	must(t, own.Save(t.Context(), c, key, "pull", "2"))
+	must(t, own.Save(t.Context(), c, key, "pull", "2", 0))
 	if both, err = Load(t.Context(), c, key, "pull", "main"); err != nil || !both.Has(pathOf("pull")) || !both.Has(pathOf("later")) {
 		t.Errorf("a later run of the pull request has %v, %v", keysOf(both), err)
 	}
@@ -377,7 +377,7 @@ func TestOldIndex(t *testing.T) {
 	s.put(t, "new", big(1))
 	ix, _, err = ix.Update(t.Context(), Update{Now: time.Now(), Saved: s.save(t, c, ix, "new")})
 	must(t, err)
-	must(t, ix.Save(t.Context(), c, key, "main", "2"))
+	must(t, ix.Save(t.Context(), c, key, "main", "2", 0))
 	if ix, err = Load(t.Context(), c, key, "main"); err != nil || !ix.Has(pathOf("top")) || !ix.Has(pathOf("new")) {
 		t.Fatalf("%v, %v", keysOf(ix), err)
 	}

@@ -56,16 +56,14 @@ func LoadAll(ctx context.Context, from cache.Cache, key IndexKey, refs ...string
 	var g errgroup.Group
 	for i, ref := range refs {
 		g.Go(func() error {
-			all[i], errs[i] = load(ctx, from, key, ref)
+			all[i], _, errs[i] = LoadLast(ctx, from, key, ref)
 			return nil
 		})
 	}
 	_ = g.Wait()
 	ix := newIndex(shelfOf(from, key.Seal), Everything(), nil)
 	for _, one := range all {
-		if one != nil {
-			ix.Add(one.Packs...)
-		}
+		ix.Add(one.Packs...)
 	}
 	return ix, errors.Join(errs...)
 }
@@ -74,13 +72,23 @@ func LoadAll(ctx context.Context, from cache.Cache, key IndexKey, refs ...string
 // the context.
 func (ix *Index) Settled(ctx context.Context) (*Index, error) { return ix.settle(ctx, ix.absent()) }
 
-func load(ctx context.Context, from cache.Cache, key IndexKey, ref string) (*Index, error) {
+// LoadLast reads the newest index of a ref, and returns it with its key. Without one the index and the key are
+// empty, and with an error the index is.
+func LoadLast(ctx context.Context, from cache.Cache, key IndexKey, ref string) (ix *Index, last string, err error) {
 	start := key.start(indexVersion, ref)
 	blob, err := from.Open(ctx, start, start, key.start(oldIndexVersion, ref))
-	if errors.Is(err, cache.ErrMiss) {
-		return nil, nil //nolint:nilnil // a cache miss is no error
+	if err == nil {
+		last = blob.Key()
 	}
-	return read(ctx, from, blob, err, key.Seal)
+	if !errors.Is(err, cache.ErrMiss) {
+		ix, err = read(ctx, from, blob, err, key.Seal)
+	} else {
+		err = nil
+	}
+	if ix == nil {
+		ix = newIndex(shelfOf(from, key.Seal), Everything(), nil)
+	}
+	return ix, last, err
 }
 
 // Read reads the index with a key.
@@ -104,19 +112,16 @@ func read(ctx context.Context, from cache.Cache, blob cache.Blob, err error, sea
 	return ix, nil
 }
 
-// Save saves the index as that of a ref. run is a name that no other run has.
-func (ix *Index) Save(ctx context.Context, to cache.Cache, key IndexKey, ref, run string) error {
+// Save saves the index as that of a ref, after the one whose key LoadLast has returned. The error is
+// [cache.ErrExists] if another job has saved one after that, or is about to, or was ended before it had: with
+// the number of another try, the index is saved all the same.
+func (ix *Index) Save(ctx context.Context, to cache.Cache, key IndexKey, ref, last string, try int) error {
 	data, err := ix.Marshal(key.Seal)
 	if err != nil {
 		return err
 	}
-	_, err = cache.SaveOnce(ctx, to, func(try int) string {
-		return fmt.Sprintf("%s%s.%d", key.start(indexVersion, ref), cache.Escape(run), try)
-	}, bytes.NewReader(data), int64(len(data)), func(blob cache.Blob) bool {
-		found, err := cache.ReadAll(ctx, blob, int64(len(data)))
-		return err == nil && bytes.Equal(found, data)
-	})
-	if err != nil {
+	name := fmt.Sprintf("%s%.32x.%d", key.start(indexVersion, ref), sha256.Sum256([]byte(last)), try)
+	if err := to.Save(ctx, name, bytes.NewReader(data), int64(len(data))); err != nil {
 		return fmt.Errorf("cannot save the index of packs: %w", err)
 	}
 	return nil

@@ -27,6 +27,7 @@ type Pack struct {
 	sum           string   // of the index of a pack of chunks
 	restore, save int64    // bytes at the end, see pack.Tails
 	chunks        int64    // bytes of chunks, decompressed
+	unpacked      int64    // bytes of the NARs of all paths
 	paths         []pathID // that can be restored
 	leans         []lean
 
@@ -73,7 +74,7 @@ func idsOf(index *pack.Index) []pathID {
 
 // newPack returns a pack of which the index is loaded. Its time of use is now.
 func newPack(key string, size int64, index *pack.Index) *Pack {
-	p := &Pack{Key: key, Size: size, Used: time.Now().UTC().Truncate(time.Second), Index: index, paths: idsOf(index)}
+	p := &Pack{Key: key, Size: size, Used: time.Now().UTC().Truncate(time.Second), Index: index, paths: idsOf(index), unpacked: unpacked(index)}
 	if index.Chunked() {
 		p.sum, p.chunks = index.Sum(), index.Chunks()
 		p.restore, p.save = index.Tails()
@@ -82,6 +83,14 @@ func newPack(key string, size int64, index *pack.Index) *Pack {
 		}
 	}
 	return p
+}
+
+// unpacked returns how many bytes the NARs of the paths of a pack's index have.
+func unpacked(index *pack.Index) (size int64) {
+	for n := range index.Records {
+		size += min(index.Records[n].NarSize, 1<<40) // the sum of foreign numbers must not overflow
+	}
+	return size
 }
 
 // Paths returns the number of paths that can be restored from the pack.
@@ -254,6 +263,7 @@ type packJSON struct {
 	Save    int64       `json:"save,omitempty"`
 	Chunks  int64       `json:"chunks,omitempty"`
 	Paths   []byte      `json:"paths,omitempty"`
+	NARs    int64       `json:"nars,omitempty"`  // bytes
 	Leans   [][2]int64  `json:"leans,omitempty"` // numbers of packs, and bytes
 	Outer   []string    `json:"outer,omitempty"` // sums of packs of other indexes, that follow in Leans with the number -1
 }
@@ -271,7 +281,7 @@ func (p *Pack) document(numbers map[string]int) packJSON {
 		doc.Index = p.Index
 		return doc
 	}
-	doc.Sum, doc.Restore, doc.Save, doc.Chunks = p.sum, p.restore, p.save, p.chunks
+	doc.Sum, doc.Restore, doc.Save, doc.Chunks, doc.NARs = p.sum, p.restore, p.save, p.chunks, p.unpacked
 	for _, id := range p.paths {
 		doc.Paths = append(doc.Paths, id[:]...)
 	}
@@ -302,14 +312,14 @@ func (doc *packJSON) parse(all []packJSON, key *pack.Key) (*Pack, error) {
 		if doc.Index.Chunked() {
 			return bad("of chunks with an index")
 		}
-		p.paths = idsOf(doc.Index)
+		p.paths, p.unpacked = idsOf(doc.Index), unpacked(doc.Index)
 		return p, nil
 	}
 	const idSize = len(pathID{})
-	if len(doc.Sum) != sumSize || doc.Restore <= 0 || doc.Save < doc.Restore || doc.Save > min(doc.Size, maxTail) || doc.Chunks < 0 || len(doc.Paths)%idSize != 0 {
+	if len(doc.Sum) != sumSize || doc.Restore <= 0 || doc.Save < doc.Restore || doc.Save > min(doc.Size, maxTail) || doc.Chunks < 0 || doc.NARs < 0 || len(doc.Paths)%idSize != 0 {
 		return bad("without an index")
 	}
-	p.sum, p.restore, p.save, p.chunks = doc.Sum, doc.Restore, doc.Save, doc.Chunks
+	p.sum, p.restore, p.save, p.chunks, p.unpacked = doc.Sum, doc.Restore, doc.Save, doc.Chunks, doc.NARs
 	for id := range slices.Chunk(doc.Paths, idSize) {
 		p.paths = append(p.paths, pathID(id))
 	}

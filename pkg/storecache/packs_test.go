@@ -152,7 +152,7 @@ func TestPacks(t *testing.T) {
 			must(t, err)
 			high, err := saver(n, to.cache, key).Save(t.Context(), infosOf(t, n, closure[2:]...))
 			must(t, err)
-			must(t, NewIndex(append(high, low...)...).Save(t.Context(), to.cache, to.key, "refs/heads/main", "1"))
+			must(t, NewIndex(append(high, low...)...).Save(t.Context(), to.cache, to.key, "refs/heads/main", "1", 0))
 			all = append(all, to)
 		}
 		want := maps.Clone(before)

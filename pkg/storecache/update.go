@@ -17,6 +17,7 @@ type Update struct {
 	// The pack leaves it too, unless another leans on it.
 	Forget time.Duration
 	Limit  int64 // bytes of all packs together, see Within
+	NARs   int64 // bytes of the NARs of all paths together, see Within
 }
 
 // staleUse is how old a pack's time of use in an index may be before a new index is stored.
@@ -42,7 +43,7 @@ func (ix *Index) Update(ctx context.Context, u Update) (updated *Index, changed 
 		}
 		packs = append(packs, current)
 	}
-	return ix.With(packs...).Within(u.Limit), changed, nil
+	return ix.With(packs...).Within(u.Limit, u.NARs), changed, nil
 }
 
 // needs returns a pack and those that it leans on.
@@ -73,12 +74,12 @@ func (ix *Index) Needed() map[string]time.Time {
 }
 
 // Within returns an index of the packs whose paths were needed last and that together, with those that they
-// lean on, have at most limit bytes. If a pack does not fit, smaller ones may. A limit of 0 means no
-// limit; packs without paths, on which none leans, are left out in any case.
-func (ix *Index) Within(limit int64) *Index {
+// lean on, have at most limit bytes, and their NARs at most nars. If a pack does not fit, smaller ones may. A
+// limit of 0 means no limit; packs without paths, on which none leans, are left out in any case.
+func (ix *Index) Within(limit, nars int64) *Index {
 	packs := slices.Clone(ix.Packs)
 	slices.SortStableFunc(packs, func(a, b *Pack) int { return cmp.Or(b.Used.Compare(a.Used), cmp.Compare(a.Key, b.Key)) })
-	room := limit
+	room, left := limit, nars
 	kept := map[*Pack]bool{}   // with its paths
 	needed := map[*Pack]bool{} // for the chunks of these
 	for _, p := range packs {
@@ -92,10 +93,10 @@ func (ix *Index) Within(limit int64) *Index {
 				more += q.Size
 			}
 		}
-		if limit > 0 && more > room {
+		if limit > 0 && more > room || nars > 0 && p.unpacked > left {
 			continue
 		}
-		room -= more
+		room, left = room-more, left-p.unpacked
 		kept[p] = true
 		for _, q := range all {
 			needed[q] = true
