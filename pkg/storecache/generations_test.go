@@ -2,6 +2,7 @@ package storecache
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 )
@@ -42,5 +43,34 @@ func TestGenerations(t *testing.T) {
 	}
 	if ix.Within(0, 1).Len() != 0 {
 		t.Error("a path has no room")
+	}
+}
+
+// A save does not read the hashes of all chunks of a cache without bounds, but those of the packs of which most
+// is needed.
+func TestKnownIsBounded(t *testing.T) {
+	c := open(t)
+	s := &shop{}
+	var packs []*Pack
+	for n, content := range []string{big(1), big(2) + big(3) + big(4), big(5) + big(6)} {
+		name := fmt.Sprint("path", n)
+		s.put(t, name, content)
+		packs = append(packs, s.save(t, c, nil, name)...)
+	}
+	ix := stored(t, c, NewIndex(packs...))
+	before := maxKnown
+	t.Cleanup(func() { maxKnown = before })
+	for _, test := range []struct {
+		room int64
+		want []string
+	}{
+		{before, []string{packs[1].Key, packs[2].Key, packs[0].Key}},
+		{packs[1].save - packs[1].restore + packs[0].save - packs[0].restore, []string{packs[1].Key, packs[0].Key}},
+		{1, nil},
+	} {
+		maxKnown = test.room
+		if got := keysOf(NewIndex(ix.Supports()...)); !slices.Equal(got, test.want) {
+			t.Errorf("within %d bytes, %v, want %v", test.room, got, test.want)
+		}
 	}
 }

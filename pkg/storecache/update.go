@@ -138,7 +138,10 @@ const (
 	abandonBudget = 64 << 20 // the most bytes, decompressed, that a save may save again for it
 )
 
-// Supports returns the packs that new packs may lean on.
+// maxKnown is about the most bytes of hashes of chunks that a save reads and keeps: those of about 20 GB of packs.
+var maxKnown int64 = 16 << 20
+
+// Supports returns the packs that new packs may lean on, those of which most is live first.
 func (ix *Index) Supports() []*Pack {
 	var little, rest []*Pack
 	live := ix.live()
@@ -155,8 +158,18 @@ func (ix *Index) Supports() []*Pack {
 	budget := int64(abandonBudget)
 	for i, p := range little {
 		if budget -= live[p]; budget < 0 {
-			return append(rest, little[i:]...)
+			rest = append(rest, little[i:]...)
+			break
 		}
 	}
-	return rest
+	slices.SortStableFunc(rest, func(a, b *Pack) int { return cmp.Compare(live[b], live[a]) })
+	room := maxKnown
+	return slices.DeleteFunc(rest, func(p *Pack) bool {
+		hashes := p.save - p.restore
+		if hashes <= room {
+			room -= hashes
+			return false
+		}
+		return true
+	})
 }
