@@ -2,6 +2,9 @@ package e2e_test
 
 import (
 	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -36,6 +39,45 @@ func TestPins(t *testing.T) {
 	}
 	if !used["org/nix-matrix@v1"] || !used["org/nix-matrix/"+reusable+"@v1"] || len(used) < 8 {
 		t.Errorf("only %v is looked at", slices.Sorted(maps.Keys(used)))
+	}
+}
+
+// A release pins the action in the workflows that others can call: one hash of a caller then pins it all.
+func TestReleasePins(t *testing.T) {
+	const commit = "0123456789012345678901234567890123456789"
+	dir := t.TempDir()
+	for _, part := range []string{"scripts", ".github/workflows"} {
+		if err := os.CopyFS(filepath.Join(dir, part), os.DirFS(filepath.Join(root, part))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := exec.Command(filepath.Join(dir, "scripts/release-pin"), "v1.2.3", commit).CombinedOutput()
+	if got, want := string(out), reusable+"\n"+updating+"\n"; err != nil || got != want {
+		t.Errorf("scripts/release-pin pins %q, want %q: %v", got, want, err)
+	}
+	for _, name := range []string{reusable, updating} {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		used := 0
+		for id, job := range parseText[workflowFile](t, name, string(text)).Jobs {
+			for _, s := range append(job.Steps, step{Uses: job.Uses}) {
+				if s.Uses == "org/nix-matrix@"+commit {
+					used++
+				} else if strings.HasPrefix(s.Uses, "org/nix-matrix") {
+					t.Errorf("%s: %s uses %s in a release", name, id, s.Uses)
+				}
+			}
+		}
+		if used < 2 {
+			t.Errorf("%s uses the action %d times", name, used)
+		}
+		for _, page := range []string{"docs/verify.md", "docs/github.md"} {
+			if !strings.Contains(readFile(t, page), "`"+filepath.Base(name)+"`") {
+				t.Errorf("%s does not name %s, which a release pins", page, name)
+			}
+		}
 	}
 }
 
