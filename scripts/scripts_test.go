@@ -135,6 +135,10 @@ func TestRealModule(t *testing.T) {
 	if got := run(t, dirs[1], []string{"PATH=" + tools}, "dist/nix-matrix", "version"); !strings.Contains(got, "v9.8.7") {
 		t.Errorf("nix-matrix version says %q, want v9.8.7 in it", got)
 	}
+	// It knows that it is a release, which a build by Nix or Go is not.
+	if got := run(t, dirs[1], []string{"PATH=" + tools}, "dist/"+binary, "version", "--verify"); !strings.Contains(got, "SHA256SUMS has the same for "+binary) {
+		t.Errorf("nix-matrix version --verify says %q", got)
+	}
 }
 
 // layOutModule makes dir a repository like this one, with the stand-in for the command.

@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 			access.BinfmtDir = dir
 		}
 		if release := os.Getenv("PROGRAM_VERSION"); release != "" {
-			version = release
+			version, builtBy = release, os.Getenv("PROGRAM_BUILT_BY")
 		}
 		main()
 	}})

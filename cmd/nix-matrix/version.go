@@ -24,8 +24,12 @@ import (
 	"github.com/org/nix-matrix/pkg/text"
 )
 
-// version is set when a release is built.
-var version = unreleased
+// version is set when a release is built, by Nix too. builtBy is set by scripts/build-dist alone, because only its
+// bytes are those of a release.
+var (
+	version = unreleased
+	builtBy = ""
+)
 
 const unreleased = "dev"
 
@@ -66,7 +70,7 @@ replaced together with it, so the attestation is the proof, and a gh that you tr
 check it.
 
 Exits with 1 if a check fails, or if there is none: a program that Go or Nix has built from
-the sources has neither checksums nor an attestation.`,
+the sources has neither checksums nor an attestation, and Nix can build it again to compare.`,
 		Example: `  nix-matrix version
   nix-matrix version --verify`,
 		Args: cobra.NoArgs,
@@ -100,8 +104,12 @@ func (a *app) verify(ctx context.Context) error {
 	if err := a.print(fmt.Sprintf("%s has the SHA-256 %s\n", text.Line(file), sum)); err != nil {
 		return err
 	}
-	if !released().MatchString(version) {
-		return fmt.Errorf("cannot verify %s: version %s was built from sources, and no release has checksums or an attestation for it. Install a release", text.Line(file), programVersion())
+	if known := released().MatchString(version); !known || builtBy != "build-dist" {
+		next := ""
+		if known {
+			next = ", or have Nix build it again and compare: nix build --rebuild --no-link github:" + repository + "/" + version
+		}
+		return fmt.Errorf("cannot verify %s: version %s was built from sources, and no release has checksums or an attestation for it. Install a release%s", text.Line(file), programVersion(), next)
 	}
 	compared, err := a.compare(file, sum)
 	if err != nil {
