@@ -2,6 +2,9 @@ package e2e_test
 
 import (
 	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -43,6 +46,50 @@ func TestContainerPaths(t *testing.T) {
 	}
 	if found < 5 {
 		t.Errorf("%d values have a path of the runner, want some", found)
+	}
+}
+
+// A wrong value of install_nix ends the first job of a reusable workflow before anything else, and each value that
+// installs something passes.
+func TestInstallNix(t *testing.T) {
+	quoted := regexp.MustCompile(`inputs\.install_nix == '(\w+)'`)
+	for name, first := range map[string]string{reusable: "discover", updating: "update"} {
+		t.Run(filepath.Base(name), func(t *testing.T) {
+			workflow := parse[workflowFile](t, name)
+			steps := workflow.Jobs[first].Steps
+			if steps[0].Env["INSTALL_NIX"] != "${{ inputs.install_nix }}" || steps[0].If != "" || steps[0].Shell != "bash" {
+				t.Fatalf("%s does not begin with a look at install_nix: %+v", first, steps[0])
+			}
+			run := func(value string) (string, error) {
+				cmd := exec.Command("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", steps[0].Run)
+				cmd.Env = append(os.Environ(), "INSTALL_NIX="+value)
+				out, err := cmd.CombinedOutput()
+				return string(out), err
+			}
+			values := []string{"false", "Lix"} // GitHub compares without regard to case
+			for _, job := range workflow.Jobs {
+				for _, s := range job.Steps {
+					for _, m := range quoted.FindAllStringSubmatch(s.If, -1) {
+						values = append(values, m[1])
+					}
+				}
+			}
+			slices.Sort(values)
+			if values = slices.Compact(values); len(values) < 6 {
+				t.Errorf("the values are %q", values)
+			}
+			for _, value := range values {
+				if out, err := run(value); err != nil || out != "" {
+					t.Errorf("%s: %v: %s", value, err, out)
+				}
+			}
+			for value, shown := range map[string]string{"determinte": "determinte", "": "", "a\n::error::b": "a???error??b"} {
+				want := `::error title=install_nix::invalid value "` + shown + `" for install_nix: must be upstream, determinate, lix or false` + "\n"
+				if out, err := run(value); err == nil || out != want {
+					t.Errorf("%q: %v: %s", value, err, out)
+				}
+			}
+		})
 	}
 }
 

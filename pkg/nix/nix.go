@@ -92,7 +92,7 @@ type Config struct {
 func Find(ctx context.Context, log io.Writer, with Config) (*Nix, error) {
 	for _, program := range []string{"nix", "nix-store"} {
 		if _, err := exec.LookPath(program); err != nil {
-			return nil, fmt.Errorf("%w: %s is not on PATH. In a workflow, put a step with cachix/install-nix-action before this one; elsewhere, install Nix and open a new shell", ErrMissing, program)
+			return nil, fmt.Errorf("%w: %s is not on PATH. In a workflow, put a step with cachix/install-nix-action before this one, or set install_nix of the reusable workflow; elsewhere, install Nix and open a new shell", ErrMissing, program)
 		}
 	}
 	n := &Nix{log: log, env: Environ(), secrets: with.Env, conf: with.Conf, nixpkgs: with.Nixpkgs, err: line(with.SSH)}
