@@ -159,7 +159,10 @@ func (p *push) start(t *testing.T) *run {
 		}
 	}
 	if p.api != nil {
-		args = append(args, "--env", "GITHUB_API_URL="+p.api.URL, "--env", "GITHUB_REPOSITORY=org/fleet", "--secret", "GITHUB_TOKEN="+p.api.Token)
+		args = append(args, "--env", "GITHUB_API_URL="+p.api.URL, "--env", "GITHUB_REPOSITORY=org/fleet")
+		if p.secrets["GITHUB_TOKEN"] == "" {
+			args = append(args, "--secret", "GITHUB_TOKEN="+p.api.Token)
+		}
 		r.secrets = append(r.secrets, p.api.Token)
 	}
 	if p.identity != nil && p.identified(t) {

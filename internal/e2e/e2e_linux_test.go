@@ -275,6 +275,10 @@ func TestWorkflows(t *testing.T) {
 			try.run(t, name, product)
 		})
 	}
+	t.Run("update.yml by an app", func(t *testing.T) {
+		t.Parallel()
+		updateByApp.run(t, "update.yml", product)
+	})
 
 	// Two uses in one workflow, with a cache that forgets everything, so that artifacts hand over; and the same again
 	// when all is done. One seals what it stores, runs on a runner with several labels, and calls the workflow of its

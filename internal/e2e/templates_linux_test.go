@@ -218,6 +218,19 @@ var updateTemplate = template{
 	},
 }
 
+// The token of a GitHub App opens the pull request, and GitHub knows no other here.
+var updateByApp = template{
+	event: updateTemplate.event,
+	own:   updateTemplate.own,
+	prepare: func(t *testing.T, workflow string, p *push) func(*run) {
+		workflow = replace(t, workflow, "    with:\n", "    with:\n      app_id: 7\n")
+		workflow += "      app_private_key: ${{ secrets.APP_KEY }}\n"
+		check := updateTemplate.prepare(t, workflow, p)
+		p.secrets = map[string]string{"APP_KEY": p.api.Token, "UPDATE_TOKEN": "github_pat_of_a_person", "GITHUB_TOKEN": "ghs_of_the_workflow"}
+		return check
+	},
+}
+
 // run runs a template as an event would.
 func (try template) run(t *testing.T, name, product string) {
 	artifacts := loopback()
