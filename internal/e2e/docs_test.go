@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -56,6 +57,20 @@ func TestLinks(t *testing.T) {
 	for _, page := range all {
 		if strings.HasPrefix(page.Name, "docs/") && !inReadme[page.Name] {
 			t.Errorf("README.md has no link to %s", page.Name)
+		}
+	}
+}
+
+// No page has the same item of a list twice.
+func TestItemsOnce(t *testing.T) {
+	item := regexp.MustCompile(`(?m)^- .{60,}$`)
+	for _, page := range docs.Read(t, root) {
+		seen := map[string]bool{}
+		for _, line := range item.FindAllString(readFile(t, page.Name), -1) {
+			if seen[line] {
+				t.Errorf("%s has twice: %s", page.Name, line)
+			}
+			seen[line] = true
 		}
 	}
 }
