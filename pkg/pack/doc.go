@@ -72,7 +72,8 @@
 // path's references and itself, which a change of all hashes leaves as it is. File positions
 // have, before those of a file, the distance of its number from that of the last such file.
 //
-// A path without a skeleton is stored whole: files is its NAR, with all references.
+// A path without a skeleton is stored whole: files is its NAR, with all references. So is a path with more than 2^22
+// references in a file.
 //
 // A stream is cut as FastCDC does, into chunks of 16 to 256 KiB, 64 KiB on average (see cut.go); the
 // last chunk of a file may be smaller. A chunk is identified by the first half of its SHA-256.

@@ -243,6 +243,41 @@ func TestTooLargeForARecipe(t *testing.T) {
 	}
 }
 
+// A path with more references in a file, or in its nodes, than a reader accepts is named, and can be stored whole.
+func TestTooManyReferences(t *testing.T) {
+	before := maxPositions
+	maxPositions = 100
+	defer func() { maxPositions = before }()
+	dep := fakePath(7, "dep")
+	many := func(n int) string { return strings.Repeat(dep+" ", n) }
+	nodes := map[string]string{}
+	for n := range maxPositions + 1 {
+		nodes[fmt.Sprint(n)] = "-> " + dep
+	}
+	for name, files := range map[string]map[string]string{
+		"most":        {"a": many(maxPositions), "b": many(maxPositions), "c": "-> " + dep},
+		"one more":    {"a": many(maxPositions + 1), "b": "b"},
+		"in the last": {"a": "a", "b": many(maxPositions + 1)},
+		"large":       {"a": many(3 * batchSize / len(dep))},
+		"nodes":       nodes,
+	} {
+		tr := &tree{path: fakePath(1, "path"), refs: []string{dep}, files: files}
+		stream, records, nars := exported(t, tr)
+		p := NewPacker(bytes.NewReader(stream), records, func(string) bool { return false }, NewKnown(), nil)
+		_, err := p.Next(io.Discard, 1<<40)
+		p.Close()
+		var recipe *RecipeError
+		if refused := errors.As(err, &recipe) && recipe.Path == tr.path; refused != (name != "most") {
+			t.Fatalf("%s: %v", name, err)
+		}
+		s := shelf{}
+		sums, _ := s.save(t, NewKnown(), nil, 1<<40, name != "most", tr)
+		if got, err := s.play(t, nil, sums[0], 0); err != nil || !bytes.Equal(got, nars[0]) {
+			t.Errorf("%s: %d bytes, %v", name, len(got), err)
+		}
+	}
+}
+
 // A pack leans on no more others than a reader accepts.
 func TestManyLeans(t *testing.T) {
 	one := &tree{path: fakePath(1, "path"), files: map[string]string{}}

@@ -152,8 +152,7 @@ func (r *recordReader) readWhole() error {
 	if err := nar.Copy(wholeWriter{r}, r.export); err != nil {
 		return err
 	}
-	r.endFile(files)
-	return nil
+	return r.endFile(files)
 }
 
 type wholeWriter struct{ r *recordReader }
@@ -169,9 +168,11 @@ func (r *recordReader) readParts() error {
 	if err := nar.Visit(r.export, r); err != nil {
 		return err
 	}
-	r.closeFile()
+	err := r.closeFile()
+	if err != nil {
+		return err
+	}
 	start := len(r.current.text)
-	var err error
 	if r.current.text, err = r.composer.Finish(r.current.text); err != nil {
 		return err
 	}
@@ -201,15 +202,15 @@ func (r *recordReader) addText(start int) {
 
 // Node implements nar.Visitor.
 func (r *recordReader) Node(n nar.Node) error {
-	r.closeFile()
-	if len(r.current.text) >= maxText {
+	err := r.closeFile()
+	if err == nil && len(r.current.text) >= maxText {
 		r.beginFile() // so that no bytes are left for the next batch
-		if err := r.send(false); err != nil {
-			return err
-		}
+		err = r.send(false)
+	}
+	if err != nil {
+		return err
 	}
 	start := len(r.current.text)
-	var err error
 	if r.current.text, err = r.composer.Append(r.current.text, n); err != nil {
 		return err
 	}
@@ -228,12 +229,14 @@ func (r *recordReader) Node(n nar.Node) error {
 func (r *recordReader) Contents(p []byte) error { return r.add(files, p) }
 
 // closeFile ends the open file, if there is one.
-func (r *recordReader) closeFile() {
+func (r *recordReader) closeFile() error {
 	if !r.isOpen {
-		return
+		return nil
 	}
 	r.isOpen = false
-	r.endFile(files)
+	if err := r.endFile(files); err != nil {
+		return err
+	}
 	if len(r.positions) > 0 {
 		r.filePositions = binary.AppendUvarint(r.filePositions, r.file-r.positioned)
 		r.filePositions = appendPositions(r.filePositions, r.positions)
@@ -241,6 +244,7 @@ func (r *recordReader) closeFile() {
 	}
 	r.file++
 	r.skeleton = appendNode(r.skeleton, r.open, len(r.skeleton) == 0, r.chunks)
+	return nil
 }
 
 func (r *recordReader) beginFile() {
@@ -262,7 +266,9 @@ func (r *recordReader) add(kind streamKind, p []byte) error {
 		b.data = append(b.data, p[:n]...)
 		p = p[n:]
 		if len(b.data)-r.start >= 2*maxChunk {
-			r.scan(false)
+			if err := r.scan(false); err != nil {
+				return err
+			}
 			for r.scanned-r.start >= maxChunk {
 				r.cut(kind, r.scanned)
 			}
@@ -272,19 +278,20 @@ func (r *recordReader) add(kind streamKind, p []byte) error {
 }
 
 // endFile cuts the rest of the open file.
-func (r *recordReader) endFile(kind streamKind) {
-	r.scan(true)
+func (r *recordReader) endFile(kind streamKind) error {
+	err := r.scan(true)
 	for r.start < len(r.current.data) {
 		r.cut(kind, len(r.current.data))
 	}
+	return err
 }
 
 // scan replaces references by zeros, except those of which the bytes are not all there yet.
-func (r *recordReader) scan(ended bool) {
+func (r *recordReader) scan(ended bool) error {
 	data, from := r.current.data, r.scanned
 	if r.scanner == nil {
 		r.scanned = len(data)
-		return
+		return nil
 	}
 	r.scanner.scan(data[from:], func(at, number int) {
 		at += from
@@ -295,6 +302,10 @@ func (r *recordReader) scan(ended bool) {
 	if !ended {
 		r.scanned = max(from, len(data)-hashSize+1)
 	}
+	if len(r.positions) > maxPositions {
+		return &RecipeError{r.records[r.record].Path}
+	}
+	return nil
 }
 
 // cut makes a chunk of the bytes before end, of which all are scanned.
@@ -321,8 +332,8 @@ func (r *recordReader) addDetails(kind streamKind, data []byte, scanner *scanner
 	if err := r.add(kind, data); err != nil {
 		return nil, err
 	}
-	r.endFile(kind)
-	return r.positions, nil
+	err := r.endFile(kind)
+	return r.positions, err
 }
 
 // replays reports whether the skeleton has all that was read around contents.

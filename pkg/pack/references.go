@@ -141,14 +141,17 @@ func appendPositions(b []byte, all []position) []byte {
 	return b
 }
 
+// maxPositions is the most references in a file, all of which are in memory. A path that has a file with more is
+// stored whole.
+var maxPositions = 1 << 22
+
 // readPositions reads the result of appendPositions, which stem from a pack, one after the other.
 func readPositions(r varints, hashes int) ([]position, error) {
 	n, err := r.number()
 	if err != nil {
 		return nil, err
 	}
-	const most = 1 << 22
-	if n > most {
+	if n > uint64(maxPositions) { //nolint:gosec // not negative
 		return nil, fmt.Errorf("%w: a file with %d references", ErrCorrupt, n)
 	}
 	all := make([]position, 0, min(n, 1<<10))
