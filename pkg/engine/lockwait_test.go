@@ -159,3 +159,49 @@ func TestLockLeftOver(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A path that is larger than what the pipe and the process that runs as root hold at a time does not keep that process
+// from seeing the end of its messages while Nix waits for the path's lock.
+func TestLargeLockWaitEnds(t *testing.T) {
+	c := &closure{NARs: map[string][]byte{}}
+	n := nixtest.Newest(t)
+	nixtest.UseMemory(t, "")
+	file := filepath.Join(t.TempDir(), "large")
+	must(t, os.WriteFile(file, make([]byte, 4<<20), 0o600))
+	path := nixtest.Run(t, "nix-store", "--add", file)
+	var err error
+	c.Infos, err = n.FullInfo(t.Context(), path)
+	must(t, err)
+	r, err := n.NAR(t.Context(), path)
+	must(t, err)
+	c.NARs[path], err = io.ReadAll(r)
+	must(t, err)
+
+	bin := t.TempDir()
+	program, err := os.ReadFile("/proc/self/exe")
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(bin, "sudo"), program, 0o755))
+	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	nixtest.UseMemory(t, "")
+	_, err = n.AllValid(t.Context()) // creates the store
+	must(t, err)
+	release := lockedElsewhere(t, path)
+	defer release()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	e, err := DirectAsRoot(ctx, n, os.Args[0], serveDirect)
+	must(t, err)
+	done := make(chan error, 1)
+	go func() { done <- restoreAll(ctx, e, c) }()
+	waitsForLock(path)
+	cancel()
+	if err := <-done; err == nil {
+		t.Error("it took a path that another process has locked")
+	}
+	release()
+	if e, err = DirectAsRoot(t.Context(), n, os.Args[0], serveDirect); err == nil {
+		err = restoreAll(t.Context(), e, c)
+	}
+	must(t, err)
+	nixtest.Verify(t)
+}

@@ -148,7 +148,10 @@ func (s *rootSink) read(out io.Reader) error {
 		}
 		key := answered{m.kind, m.number}
 		if ch := s.waiting[key]; ch != nil {
-			delete(s.waiting, key)
+			if m.kind != msgTaken {
+				delete(s.waiting, key)
+				delete(s.waiting, answered{msgTaken, m.number})
+			}
 			if len(m.data) > 0 {
 				err = errors.New(string(m.data))
 			}
@@ -158,11 +161,11 @@ func (s *rootSink) read(out io.Reader) error {
 	}
 }
 
-// expect returns the channel on which the answer to a request will arrive.
+// expect returns the channel on which the answer to a request will arrive, or those to the parts of a NAR.
 func (s *rootSink) expect(kind byte, number uint32) <-chan error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ch := make(chan error, 1)
+	ch := make(chan error, window+1) // so that read never waits
 	if s.lost != nil {
 		ch <- s.lost
 		return ch
@@ -224,10 +227,16 @@ func (s *rootSink) sendNAR(number uint32, r io.Reader) (broken, err error) {
 	buf, _ := s.chunks.Get().([]byte)
 	defer s.chunks.Put(buf) //nolint:staticcheck // one allocation per path does not matter
 	chunk := head(buf[:0], msgData, number)
-	for {
+	taken := s.expect(msgTaken, number)
+	for sent := 0; ; {
 		n, err := r.Read(chunk[len(chunk):cap(chunk)])
 		chunk = chunk[:len(chunk)+n]
 		if len(chunk) > headSize && (len(chunk) == cap(chunk) || err != nil) {
+			if sent++; sent > window {
+				if err := <-taken; err != nil {
+					return nil, err
+				}
+			}
 			if err := s.to.send(chunk); err != nil {
 				return nil, err
 			}

@@ -249,7 +249,9 @@ func talk(t *testing.T, e Engine, messages ...[]byte) (answers string, err error
 		if err != nil {
 			break
 		}
-		answers += fmt.Sprintf("%c%d:%s ", m.kind, m.number, m.data)
+		if m.kind != msgTaken {
+			answers += fmt.Sprintf("%c%d:%s ", m.kind, m.number, m.data)
+		}
 	}
 	return answers, err
 }
@@ -333,5 +335,30 @@ func TestServeHostile(t *testing.T) {
 		if names := nixtest.InStore(t); len(names) != len(valid) || (len(valid) > 0) != (name == "a path") {
 			t.Errorf("%s: %d paths are valid, the store has %q", name, len(valid), names)
 		}
+	}
+}
+
+// stuck is a sink that takes nothing of a NAR.
+type stuck struct{ Sink }
+
+func (stuck) Add(ctx context.Context, _ nix.PathInfo, _ io.Reader) error {
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+func (stuck) Close() error { return nil }
+
+// A client that sends more of a NAR than it may is refused: the process never waits for a path before it reads on.
+func TestServeWindow(t *testing.T) {
+	e := Engine{Begin: func(context.Context, []nix.PathInfo) (Sink, error) { return stuck{}, nil }}
+	messages := [][]byte{said(msgBegin, 0, []byte(`[{}]`))}
+	for range window {
+		messages = append(messages, said(msgData, 0, []byte("part")))
+	}
+	if _, err := talk(t, e, messages...); err != nil {
+		t.Errorf("as much as it may: %v", err)
+	}
+	if _, err := talk(t, e, append(messages, said(msgData, 0, nil))...); err == nil || !strings.Contains(err.Error(), "more than") {
+		t.Errorf("more: %v", err)
 	}
 }

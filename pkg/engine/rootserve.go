@@ -131,7 +131,8 @@ func (s *server) nar(ctx context.Context, m message) error {
 		if int64(m.number) >= int64(len(s.infos)) || len(s.open) == maxOpen {
 			return fmt.Errorf("invalid path %d of %d, or more than the %d open ones", m.number, len(s.infos), len(s.open))
 		}
-		add = &incoming{chunks: make(chan []byte, 4), used: &s.chunks}
+		add = &incoming{chunks: make(chan []byte, window), used: &s.chunks}
+		add.taken = func() { _ = s.answers.answer(msgTaken, m.number, nil) } // an error is that of stdin, too
 		s.open[m.number] = add
 		s.adds.Go(func() error {
 			err := s.sink.Add(ctx, s.infos[m.number], add)
@@ -141,8 +142,12 @@ func (s *server) nar(ctx context.Context, m message) error {
 	}
 	switch m.kind {
 	case msgData:
-		add.chunks <- m.data
-		return nil
+		select {
+		case add.chunks <- m.data:
+			return nil
+		default:
+			return fmt.Errorf("more than %d parts of path %d at a time", window, m.number)
+		}
 	case msgBroken:
 		add.end(errors.New("the NAR is incomplete"))
 	case msgEnd:
@@ -190,6 +195,7 @@ func (s *server) finish(ctx context.Context, m message) error {
 type incoming struct {
 	chunks chan []byte
 	used   *sync.Pool // for chunks that were read
+	taken  func()     // called when a chunk was taken
 	last   error      // after the chunks; set before the channel is closed
 
 	chunk, rest []byte
@@ -211,6 +217,7 @@ func (i *incoming) Read(p []byte) (int, error) {
 		if !ok {
 			return 0, i.last
 		}
+		i.taken()
 		i.chunk, i.rest = chunk, chunk
 	}
 	n := copy(p, i.rest)

@@ -12,15 +12,17 @@ import (
 // [Sink], reads messages from its stdin and answers on its stdout. A message is a kind, the
 // number of a path as a u32, the length of its data as a u32, and the data. Numbers are
 // little endian. The end of stdin stops all operations, closes the sink and ends the
-// process.
+// process, which reads on while paths wait for a lock.
 const (
 	msgReady  = 'r' // answer: the process runs. The data of an answer is an error or empty
 	msgBegin  = 'b' // the infos as JSON; paths are numbered in their order
 	msgData   = 'd' // part of a path's NAR
 	msgEnd    = 'e' // the end of the NAR; answered when the path is added
 	msgBroken = 'x' // the NAR has no end; answered like msgEnd
+	msgTaken  = 't' // answer: a part of the NAR was taken. No more than window parts may wait for that
 	msgFinish = 'f' // the paths' numbers as JSON
 
+	window     = 4
 	headSize   = 9
 	chunkSize  = 256 << 10
 	maxMessage = 1 << 30 // of a message about all paths; others are at most a chunk
