@@ -76,6 +76,11 @@ func newFrameCache(ctx context.Context) (*frameCache, error) {
 	}
 	c := &frameCache{kept: plainBudget, ctx: ctx, dec: dec, all: map[frameKey]*cachedFrame{}, spilled: map[frameKey]span{}}
 	c.free = sync.NewCond(&c.mu)
+	context.AfterFunc(ctx, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.free.Broadcast()
+	})
 	if file, err := tempFile(); err == nil {
 		c.file, c.room = file, spillRoom(file)
 	}
@@ -92,11 +97,8 @@ func spillRoom(file *os.File) int64 {
 	return min(int64(blocks)*int64(disk.Bsize)/freeShare, maxSpill) //nolint:unconvert // bounded; its type depends on the system
 }
 
-// Close waits for the end of the reads.
+// Close waits for the end of the reads, after that of the prefetches.
 func (c *frameCache) Close() {
-	c.mu.Lock()
-	c.free.Broadcast()
-	c.mu.Unlock()
 	c.running.Wait()
 	c.dec.Close()
 	if c.file != nil {

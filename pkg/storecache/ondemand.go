@@ -77,8 +77,8 @@ func NewOnDemand(ctx context.Context, o OnDemandOptions) (*OnDemand, error) {
 // Close ends all reads. Nobody may use the OnDemand meanwhile, or later.
 func (d *OnDemand) Close() {
 	d.stop()
-	d.frames.Close()
 	d.running.Wait()
+	d.frames.Close()
 }
 
 // begin waits for the turn of the caller, who must end it.
