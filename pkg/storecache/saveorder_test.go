@@ -1,0 +1,101 @@
+package storecache
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"testing"
+
+	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/nix"
+)
+
+// firstWaits is a cache in which the upload of the first, large pack ends when that of the second has ended.
+type firstWaits struct {
+	cache.Cache
+	second chan struct{} // closed when the second has ended
+	fail   error         // of the first
+}
+
+func (f *firstWaits) Save(ctx context.Context, key string, from io.ReaderAt, size int64) error {
+	if size < 1<<20 {
+		defer close(f.second)
+		return f.Cache.Save(ctx, key, from, size)
+	}
+	<-f.second
+	return errors.Join(f.fail, f.Cache.Save(ctx, key, from, size))
+}
+
+// Several packs are uploaded at a time, and a pack counts only after those before it, on which it may lean.
+func TestUploadsInOrder(t *testing.T) {
+	s := &shop{}
+	large := string(noise(1, 40<<20)) // more than a packer compresses at a time, so that it is a pack of its own
+	s.put(t, "one", large)
+	s.put(t, "two", large+"x")
+	for _, fail := range []error{nil, errors.New("no more room")} {
+		c := &firstWaits{Cache: open(t), second: make(chan struct{}), fail: fail}
+		var progress []*Pack
+		saver := &Saver{Nix: s, Cache: c, ID: "test", Size: 1, Progress: func(p *Pack) { progress = append(progress, p) }}
+		packs, err := saver.Save(t.Context(), s.list)
+		if !slices.Equal(progress, packs) {
+			t.Errorf("progress %v, packs %v", keysOf(NewIndex(progress...)), keysOf(NewIndex(packs...)))
+		}
+		if fail != nil {
+			if !errors.Is(err, fail) || len(packs) > 0 {
+				t.Errorf("%v although the first failed, %v", keysOf(NewIndex(packs...)), err)
+			}
+			continue
+		}
+		must(t, err)
+		if len(packs) != 2 || len(packs[0].leans) > 0 || len(packs[1].leans) != 1 || packs[1].leans[0].sum != packs[0].sum {
+			t.Fatalf("%v", keysOf(NewIndex(packs...)))
+		}
+		if got, err := newMemory().restore(t, c, stored(t, c, NewIndex(packs...))); err != nil || got.Paths != 2 {
+			t.Errorf("%+v, %v", got, err)
+		}
+	}
+}
+
+// changes is a shop in which a path has another content when it is exported first.
+type changes struct {
+	*shop
+	path    string
+	exports int
+}
+
+func (c *changes) Export(ctx context.Context, dst io.Writer, infos []nix.PathInfo) error {
+	if c.exports++; c.exports == 1 {
+		right := c.nars[c.path]
+		wrong := slices.Clone(right)
+		wrong[len(wrong)/2] ^= 1
+		c.nars[c.path] = wrong
+		defer func() { c.nars[c.path] = right }()
+	}
+	return c.shop.Export(ctx, dst, infos)
+}
+
+// A path that does not come back from its recipe is stored whole by the second try, with all others.
+func TestSaveWhole(t *testing.T) {
+	s := &shop{}
+	for _, name := range []string{"before", "odd", "after"} {
+		s.put(t, name, "this is "+pathOf(name)+", "+big(len(name)))
+	}
+	c := open(t)
+	from := &changes{shop: s, path: pathOf("odd")}
+	saver := &Saver{Nix: from, Cache: c, ID: "test", Lost: func(path string, why error) { t.Errorf("%s is lost: %v", path, why) }}
+	packs, err := saver.Save(t.Context(), s.list)
+	must(t, err)
+	if from.exports != 2 || len(saver.whole) != 1 || !saver.whole[pathOf("odd")] {
+		t.Errorf("%d exports, stored whole are %v", from.exports, saver.whole)
+	}
+	m := newMemory()
+	if got, err := m.restore(t, c, stored(t, c, NewIndex(packs...))); err != nil || got.Paths != 3 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for path, nar := range s.nars {
+		if want := m.valid[path]; len(want) < len(nar) || want[len(want)-len(nar):] != string(nar) {
+			t.Errorf("%s has another content", path)
+		}
+	}
+}
