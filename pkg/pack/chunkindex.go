@@ -3,6 +3,7 @@ package pack
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"sort"
@@ -94,6 +95,9 @@ func (ix *Index) readChunked(doc *indexJSON) error {
 	}
 	all := total[contents] + total[details]
 	sums, lengths := ix.frames[ix.SumsFrame()].length, ix.frames[ix.LengthsFrame()].length
+	if sums > 2*ix.frames[ix.SumsFrame()].size { // they do not compress, so that the tables are no larger than the pack
+		return bad("%d bytes of hashes in %d", sums, ix.frames[ix.SumsFrame()].size)
+	}
 	if lengths < all || lengths > all*binary.MaxVarintLen32 || sums != all*int64(len(Sum{})) {
 		return bad("tables of %d and %d bytes for %d chunks", lengths, sums, all)
 	}
@@ -287,9 +291,12 @@ type Need struct {
 	Frame  int
 }
 
+// ErrTooMany is the error of a record with chunks in more frames than the caller has room for.
+var ErrTooMany = errors.New("store paths need too many parts of packs")
+
 // Needs returns the frames with the chunks of a record, in the order in which a [Player] reads them first.
-// lengths are those of the pack and of the packs that it leans on.
-func (ix *Index) Needs(record int, lengths []*Lengths) ([]Need, error) {
+// lengths are those of the pack and of the packs that it leans on. More than most frames are [ErrTooMany].
+func (ix *Index) Needs(record int, lengths []*Lengths, most int) ([]Need, error) {
 	var all []Need
 	seen := map[Need]bool{}
 	for _, kind := range []streamKind{skeleton, nodePositions, filePositions, files} {
@@ -301,6 +308,9 @@ func (ix *Index) Needs(record int, lengths []*Lengths) ([]Need, error) {
 					return nil, err
 				}
 				if need := (Need{run.source, frame}); !seen[need] {
+					if len(all) >= most {
+						return nil, ErrTooMany
+					}
 					seen[need] = true
 					all = append(all, need)
 				}

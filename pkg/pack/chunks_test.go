@@ -178,7 +178,7 @@ func (s shelf) play(t testing.TB, key *Key, sum string, record int) ([]byte, err
 		}
 		open, lengths = append(open, o), append(lengths, o.lengths)
 	}
-	needs, err := own.ix.Needs(record, lengths)
+	needs, err := own.ix.Needs(record, lengths, 1<<20)
 	if err != nil {
 		return nil, err
 	}

@@ -379,7 +379,7 @@ func useChunked(t *testing.T, ix *Index, data []byte) {
 	}
 	for n := range ix.Records {
 		_ = ix.Sources(n)
-		if _, err := ix.Needs(n, all); err != nil {
+		if _, err := ix.Needs(n, all, 1<<20); err != nil {
 			continue
 		}
 		_, _ = io.Copy(io.Discard, ix.NewPlayer(n, all, func(int, int) ([]byte, error) { return data, nil }, nil))

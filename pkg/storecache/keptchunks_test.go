@@ -18,7 +18,8 @@ func TestChunksAreKept(t *testing.T) {
 		for _, info := range s.list {
 			at, _ := ix.find(info.Path)
 			seg := &segment{pack: at.pack, records: []int{at.record}}
-			must(t, ix.findFrames(seg))
+			room := maxNeeds
+			must(t, ix.findFrames(seg, &room))
 			all, needs = append(all, seg), append(needs, seg.frames)
 		}
 		fs, err := newFrames(needs)

@@ -401,7 +401,8 @@ func TestFrames(t *testing.T) {
 		for _, info := range s.list {
 			at, _ := ix.find(info.Path)
 			seg := &segment{pack: at.pack, records: []int{at.record}}
-			must(t, w.index.findFrames(seg))
+			room := maxNeeds
+			must(t, w.index.findFrames(seg, &room))
 			needs = append(needs, seg.frames)
 		}
 		fs, err := newFrames(needs)

@@ -131,7 +131,8 @@ func (d *OnDemand) find(hash string) (*segment, error) {
 				continue
 			}
 			s := &segment{pack: p, records: []int{n}}
-			if p.Index.Chunked() && index.findFrames(s) != nil {
+			room := maxNeeds
+			if p.Index.Chunked() && index.findFrames(s, &room) != nil {
 				continue
 			}
 			return s, nil
@@ -390,10 +391,11 @@ func (d *OnDemand) closure(hash string) [][]frameID {
 		}
 	}
 	var needs [][]frameID
+	room := maxNeeds
 	o := newOrder(wanted)
 	for at, ok := o.next(); ok; at, ok = o.next() {
 		s := &segment{pack: at.pack, records: []int{at.record}}
-		if d.Index.findFrames(s) == nil {
+		if d.Index.findFrames(s, &room) == nil {
 			needs = append(needs, s.frames)
 		}
 	}

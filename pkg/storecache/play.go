@@ -3,22 +3,28 @@ package storecache
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
 	"github.com/org/nix-matrix/pkg/pack"
 )
 
+// maxNeeds is the most frames of the paths of a transfer, each counted for each path, for the recipes may be hostile. Paths
+// after that are left out.
+var maxNeeds = 1 << 22
+
 // prepare finds the frames of the segments that are paths of packs of chunks. The returned function
 // begins to fetch them, and the function that it returns ends that.
 func (w *transfer) prepare(all []segment) (func(context.Context) func(), error) {
 	var needs [][]frameID
+	room := maxNeeds
 	for i := range all {
 		s := &all[i]
 		if !s.chunked() {
 			continue
 		}
-		if s.err = w.index.findFrames(s); s.err == nil {
+		if s.err = w.index.findFrames(s, &room); s.err == nil {
 			needs = append(needs, s.frames)
 		}
 	}
@@ -47,8 +53,9 @@ func (w *transfer) prepare(all []segment) (func(context.Context) func(), error) 
 	}, nil
 }
 
-// findFrames finds the packs and the frames that a path needs.
-func (ix *Index) findFrames(s *segment) error {
+// findFrames finds the packs and the frames that a path needs, which it takes of room. A path for which there is no room
+// leaves none.
+func (ix *Index) findFrames(s *segment, room *int) error {
 	index := s.pack.Index
 	s.sources = []*Pack{s.pack}
 	for _, sum := range index.Leans() {
@@ -65,10 +72,14 @@ func (ix *Index) findFrames(s *segment) error {
 		}
 		lengths[source] = p.tables.lengths
 	}
-	needs, err := index.Needs(s.records[0], lengths)
+	needs, err := index.Needs(s.records[0], lengths, *room)
+	if errors.Is(err, pack.ErrTooMany) {
+		*room = 0
+	}
 	if err != nil {
 		return err
 	}
+	*room -= len(needs)
 	s.lengths = lengths
 	for _, need := range needs {
 		s.frames = append(s.frames, frameID{s.sources[need.Source], need.Frame})

@@ -52,6 +52,12 @@ func Lies() []Lie {
 		}},
 		{Name: "there are more lengths than chunks", All: true, Tell: func(p *Pack) { p.Length = append(p.Lengths(), 1) }},
 		{Name: "there are fewer lengths than chunks", All: true, Tell: func(p *Pack) { p.Length = p.Lengths()[1:] }},
+		{Name: "hashes that compress", All: true, Tell: func(p *Pack) {
+			p.Changed = func(p *Pack, frames [][]byte) {
+				n := len(frames) - 2
+				frames[n] = encoder.EncodeAll(make([]byte, p.Places[n][2]), nil)
+			}
+		}},
 		{Name: "there are fewer hashes than chunks", All: true, Tell: func(p *Pack) {
 			p.Changed = func(p *Pack, _ [][]byte) { p.Places[len(p.Places)-2][2] -= 16 }
 		}},
