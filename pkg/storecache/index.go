@@ -24,6 +24,7 @@ type Index struct {
 	accepts Acceptance
 	refused map[pathID]bool // paths of packs that are not accepted
 	failed  map[*Pack]error // why indexes could not be loaded
+	bases   map[*Pack]*bases
 }
 
 // A location is the position of a path.
@@ -52,7 +53,7 @@ type indexJSON struct {
 func NewIndex(packs ...*Pack) *Index { return newIndex(nil, Everything(), packs) }
 
 func newIndex(from *shelf, accepts Acceptance, packs []*Pack) *Index {
-	ix := &Index{from: from, packs: map[string]*Pack{}, bySum: map[string]*Pack{}, paths: map[pathID][]*Pack{}, accepts: accepts, refused: map[pathID]bool{}, failed: map[*Pack]error{}}
+	ix := &Index{from: from, packs: map[string]*Pack{}, bySum: map[string]*Pack{}, paths: map[pathID][]*Pack{}, accepts: accepts, refused: map[pathID]bool{}, failed: map[*Pack]error{}, bases: map[*Pack]*bases{}}
 	ix.Add(packs...)
 	return ix
 }
@@ -82,6 +83,7 @@ func (ix *Index) Accepting(ctx context.Context, a Acceptance) (accepting *Index,
 // Add adds packs. If a pack is there already, the later time of use counts; a path in several
 // packs is read from the first that can be read.
 func (ix *Index) Add(packs ...*Pack) {
+	clear(ix.bases)
 	for _, p := range packs {
 		if known := ix.packs[p.Key]; known != nil {
 			if p.Used.After(known.Used) {

@@ -162,7 +162,7 @@ func TestLeansInACircle(t *testing.T) {
 	if nar, err := readNAR(t.Context(), d, pathOf("three")); err != nil || !bytes.Equal(nar, s.nars[pathOf("three")]) {
 		t.Error(err)
 	}
-	ix.Within(one.Size)
+	ix.Within(one.Size, 0)
 	ix.Supports()
 	if _, err := ix.Holding(t.Context(), pathOf("three")); err != nil {
 		t.Error(err)

@@ -25,10 +25,9 @@ type segment struct {
 	offset, size int64
 
 	// Of a path of a pack of chunks:
-	sources []*Pack // as in pack.NewPlayer
-	lengths []*pack.Lengths
-	frames  []frameID
-	err     error // why these are not known
+	*bases // as in pack.NewPlayer
+	frames []frameID
+	err    error // why these are not known
 }
 
 // chunked reports whether the segment is one path of a pack of chunks.

@@ -53,15 +53,31 @@ func (w *transfer) prepare(all []segment) (func(context.Context) func(), error) 
 	}, nil
 }
 
+// bases are a pack and those that it leans on, by the numbers in its recipes, and the lengths of the chunks of those that
+// were needed. The paths of a pack share them, because it may lean on thousands.
+type bases struct {
+	sources []*Pack // nil where the index does not have one
+	lengths []*pack.Lengths
+}
+
+func (ix *Index) basesOf(p *Pack) *bases {
+	b := ix.bases[p]
+	if b == nil {
+		b = &bases{sources: []*Pack{p}}
+		for _, sum := range p.Index.Leans() {
+			b.sources = append(b.sources, ix.bySum[sum])
+		}
+		b.lengths = make([]*pack.Lengths, len(b.sources))
+		ix.bases[p] = b
+	}
+	return b
+}
+
 // findFrames finds the packs and the frames that a path needs, which it takes of room. A path for which there is no room
 // leaves none.
 func (ix *Index) findFrames(s *segment, room *int) error {
 	index := s.pack.Index
-	s.sources = []*Pack{s.pack}
-	for _, sum := range index.Leans() {
-		s.sources = append(s.sources, ix.bySum[sum])
-	}
-	lengths := make([]*pack.Lengths, len(s.sources))
+	s.bases = ix.basesOf(s.pack)
 	for _, source := range index.Sources(s.records[0]) {
 		p := s.sources[source]
 		switch {
@@ -69,10 +85,11 @@ func (ix *Index) findFrames(s *segment, room *int) error {
 			return fmt.Errorf("%w: %s needs a pack that the index does not have", pack.ErrCorrupt, index.Records[s.records[0]].Path)
 		case p.tables == nil:
 			return &frameError{p, cmp.Or(ix.failed[p], pack.ErrRead)}
+		case s.lengths[source] == nil: // else somebody may read it
+			s.lengths[source] = p.tables.lengths
 		}
-		lengths[source] = p.tables.lengths
 	}
-	needs, err := index.Needs(s.records[0], lengths, *room)
+	needs, err := index.Needs(s.records[0], s.lengths, *room)
 	if errors.Is(err, pack.ErrTooMany) {
 		*room = 0
 	}
@@ -80,7 +97,6 @@ func (ix *Index) findFrames(s *segment, room *int) error {
 		return err
 	}
 	*room -= len(needs)
-	s.lengths = lengths
 	for _, need := range needs {
 		s.frames = append(s.frames, frameID{s.sources[need.Source], need.Frame})
 	}
