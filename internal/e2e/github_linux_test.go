@@ -136,6 +136,7 @@ type cachix struct {
 	dir         string // has a directory for each job
 	served      string // directory of the binary cache
 	key         string // file with the key that signs it
+	public      string // the key that checks signatures
 	address     string
 	certificate string // file
 }
@@ -147,7 +148,8 @@ func newCachix(t *testing.T) *cachix {
 		t.Fatal(err)
 	}
 	write(t, c.key, signing.String())
-	service := testbench.Cachix{Name: "my-fleet", Token: secret, Public: true, Dir: c.served, Key: public.String()}
+	c.public = public.String()
+	service := testbench.Cachix{Name: "my-fleet", Token: secret, Public: true, Dir: c.served, Key: c.public}
 	certificate, file := testbench.SelfSigned(t, service.Hosts()...)
 	c.certificate = file
 	server := httptest.NewUnstartedServer(service)

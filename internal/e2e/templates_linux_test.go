@@ -47,8 +47,9 @@ type template struct {
 }
 
 var templates = map[string]template{
-	"deploy.yml": deployTemplate,
-	"update.yml": updateTemplate,
+	"deploy.yml":       deployTemplate,
+	"deploy-tools.yml": deployToolsTemplate,
+	"update.yml":       updateTemplate,
 	"cachix.yml": {
 		jobs: append(slices.Clone(smallHosts), "homeConfigurations.anna@alpha"),
 		prepare: func(t *testing.T, workflow string, p *push) func(*run) {
@@ -149,13 +150,8 @@ var deployTemplate = template{
 	prepare: func(t *testing.T, workflow string, p *push) func(*run) {
 		cache := t.TempDir()
 		workflow = replace(t, replace(t, workflow, "cachix:my-fleet", "file://"+cache), "https://my-fleet.cachix.org", "file://"+cache)
-		p.machine, p.repository = t.TempDir(), small(t, workflow)
-		ssh, err := filepath.Abs("testdata/machine/ssh")
-		if err != nil {
-			t.Fatal(err)
-		}
-		p.programs = []string{ssh}
-		p.secrets = map[string]string{"DEPLOY_KEY": "a key of the machine"}
+		p.repository = small(t, workflow)
+		p.deploys(t)
 		return func(r *run) {
 			there, _ := filepath.Glob(filepath.Join(p.machine, "nix/store/*-nixos-system-alpha-24.11"))
 			if len(there) != 1 || read(t, there[0]) != "one\n" {
@@ -174,6 +170,44 @@ systemd-run --unit=switch-to-configuration --collect --pipe --service-type=exec 
 			}
 		}
 	},
+}
+
+// Tools that deploy find themselves and the system in the binary cache: nothing may be built, and each stands alone.
+var deployToolsTemplate = template{
+	jobs: []string{"colmenaHive.nodes.alpha", "deploy.nodes.alpha", "packages x86_64-linux"},
+	own:  []string{"deploy"},
+	prepare: func(t *testing.T, workflow string, p *push) func(*run) {
+		p.cachix = newCachix(t)
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, "flake.nix"), read(t, "testdata/deploy-tools/flake.nix"))
+		p.repository = repository(t, dir, replace(t, workflow, "my-fleet.cachix.org-1:KEY", p.cachix.public))
+		p.deploys(t)
+		return func(*run) {
+			name := func(prefix string) string {
+				there, _ := filepath.Glob(filepath.Join(p.machine, "nix/store/"+strings.Repeat("[0-9a-z]", 32)+"-"+prefix+"nixos-system-alpha-24.11"))
+				if len(there) != 1 {
+					t.Fatalf("the machine has %v", there)
+				}
+				return "/nix/store/" + filepath.Base(there[0])
+			}
+			want := "root@alpha.example.org deploy --skip-checks .#alpha switches to " + name("activatable-") + `
+root@alpha.example.org colmena apply --on alpha switches to ` + name("") + `
+root@alpha.example.org nixos-rebuild switch --no-reexec --flake .#alpha --target-host root@alpha.example.org switches to ` + name("") + "\n"
+			if diff := cmp.Diff(want, read(t, filepath.Join(p.machine, "commands"))); diff != "" {
+				t.Errorf("the commands, - want + got:\n%s", diff)
+			}
+		}
+	},
+}
+
+// deploys makes a machine, which runs reach by ssh.
+func (p *push) deploys(t *testing.T) {
+	ssh, err := filepath.Abs("testdata/machine/ssh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.machine, p.programs = t.TempDir(), []string{ssh}
+	p.secrets = map[string]string{"DEPLOY_KEY": "a key of the machine"}
 }
 
 // A newer input becomes a pull request that merges itself, with a section about the machines that change.

@@ -53,7 +53,7 @@ func TestUpdating(t *testing.T) {
 // The pages quote the jobs that the templates run.
 func TestJobsOfRecipes(t *testing.T) {
 	page := readFile(t, "docs/recipes.md")
-	for name, part := range map[string]string{"deploy": "\n  deploy:\n", "update": "\njobs:\n"} {
+	for name, part := range map[string]string{"deploy": "\n  deploy:\n", "deploy-tools": "\njobs:\n", "update": "\njobs:\n"} {
 		_, after, ok := strings.Cut(readFile(t, "examples/workflows/"+name+".yml"), part)
 		if job := strings.TrimPrefix(part, "\n") + after; !ok || !strings.Contains(page, "```yaml\n"+job+"```\n") {
 			t.Errorf("docs/recipes.md does not have the job of %s.yml word for word", name)
