@@ -207,19 +207,23 @@ func answer(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("ANSWER", strings.TrimPrefix(server.URL, "http://"))
 }
 
-// cachix TOKEN [public|STATUS] starts Cachix with the cache my-fleet, which the token is for,
-// without a program cachix. With a STATUS its API answers nothing else.
+// cachix TOKEN [public|private|STATUS [DIR KEY]] starts Cachix with the cache my-fleet, which the token is for,
+// without a program cachix. With a STATUS its API answers nothing else. The cache has what is in a directory, and its
+// public key in a file.
 func startCachix(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 1 || len(args) > 2 {
-		ts.Fatalf("usage: cachix TOKEN [public|STATUS]")
+	if neg || len(args) < 1 || len(args) == 3 || len(args) > 4 {
+		ts.Fatalf("usage: cachix TOKEN [public|private|STATUS [DIR KEY]]")
 	}
 	with := testbench.Cachix{Name: "my-fleet", Token: args[0]}
-	if len(args) == 2 {
+	if len(args) > 1 {
 		var err error
-		if with.Public = args[1] == "public"; !with.Public {
+		if with.Public = args[1] == "public"; !with.Public && args[1] != "private" {
 			with.Status, err = strconv.Atoi(args[1])
 			ts.Check(err)
 		}
+	}
+	if len(args) == 4 {
+		with.Dir, with.Key = ts.MkAbs(args[2]), strings.TrimSpace(ts.ReadFile(args[3]))
 	}
 	for name, value := range with.Start(ts.Value(testKey{}).(testing.TB)) {
 		ts.Setenv(name, value)

@@ -22,7 +22,7 @@ import (
 type Cachix struct {
 	Name   string
 	Token  string // that the API accepts, and no other
-	Public bool   // the API answers without a token, too
+	Public bool   // servers answer without a token, too
 	Status int    // the API's answer whatever it is asked; 0 is what the other fields say
 	Dir    string // a binary cache, as nix copy makes it; without it, the binary cache is empty
 	Key    string // the public key of Dir
@@ -34,7 +34,10 @@ func (c Cachix) Hosts() []string { return []string{"cachix.org", c.Name + ".cach
 func (c Cachix) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	key := cmp.Or(c.Key, c.Name+".cachix.org-1:MCgxJWLZohkBMbEV7hSeEtDkfFFfT45EPTdng6Bt4zM=")
 	token := r.Header.Get("Authorization")
+	_, password, _ := r.BasicAuth()
 	switch {
+	case r.Host == c.Name+".cachix.org" && !c.Public && password != c.Token:
+		http.Error(w, "no such token", http.StatusUnauthorized)
 	case r.Host == c.Name+".cachix.org" && r.URL.Path == "/nix-cache-info":
 		_, _ = io.WriteString(w, "StoreDir: /nix/store\n")
 	case r.Host == c.Name+".cachix.org" && c.Dir != "":
