@@ -29,6 +29,7 @@ func (c *accessFlags) flags(cmd *cobra.Command) {
 	c.readFlags(cmd)
 	bind(cmd, flagvalue.Bool(&c.PushRequired, true), "push-required")
 	bind(cmd, flagvalue.Each(&c.PushWhen, "GLOB", glob.Parse), "push-when")
+	bind(cmd, flagvalue.Each(&c.PushFilter, "GLOB", glob.Parse), "push-filter")
 	bind(cmd, flagvalue.Text(&c.Store, "ADDRESS", ""), "store")
 	bind(cmd, flagvalue.Lines(&c.Builders, "BUILDER"), "builders")
 	bind(cmd, flagvalue.Text(&c.KnownHosts, "LINES", ""), "ssh-known-hosts")
@@ -44,7 +45,6 @@ func (c *accessFlags) readFlags(cmd *cobra.Command) {
 // pushFlags are those of the commands that push.
 func (c *accessFlags) pushFlags(cmd *cobra.Command) {
 	bind(cmd, flagvalue.Time(&c.PushTimeout, "30m"), "push-timeout")
-	bind(cmd, flagvalue.Each(&c.PushFilter, "GLOB", glob.Parse), "push-filter")
 }
 
 // setUpFlag is that of the user's script before everything.

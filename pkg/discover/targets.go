@@ -64,7 +64,24 @@ func (d *Discovery) choose(ctx context.Context, e *evaluation) (*job.Plan, error
 		return nil, usage.Errorf("the proviso leaves out all of %s: %s. Correct the script, or allow that with --allow-empty (input allow_empty)",
 			text.Plural(asked, "target"), text.Some(wanted, 20))
 	}
+	if held := d.heldBack(p.Targets); len(held) > 0 {
+		p.Notices = append(p.Notices, fmt.Sprintf("push_filter holds back %s: %s. Unless the closure of another output has it, each run makes a job for it.", text.Plural(len(held), "target"), text.Some(held, 20)))
+	}
 	return &p, nil
+}
+
+// heldBack returns the names of the targets to build of which an output is not pushed for its own sake, where jobs push.
+func (d *Discovery) heldBack(targets []job.Target) []string {
+	var names []string
+	for i := range targets {
+		t := &targets[i]
+		if t.State == job.StateBuild && len(d.Env.Destinations) > 0 && !d.Local && slices.ContainsFunc(t.Outputs, func(output string) bool {
+			return t.OutPaths[output] != "" && !d.Env.Push.Filter.Selects(t.OutPaths[output])
+		}) {
+			names = append(names, t.Name)
+		}
+	}
+	return names
 }
 
 // omitted returns the notice about attributes that are left out because of their system.

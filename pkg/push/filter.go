@@ -121,17 +121,24 @@ func (f *Filter) decide(ctx context.Context, store closureStore, paths []string)
 	return nil
 }
 
+// Selects reports whether the globs select a path, whatever they say about its closure.
+func (f *Filter) Selects(path string) bool {
+	return f == nil || glob.Selects(f.globs, func(g *glob.Glob) bool { return matchesPath(g, path) })
+}
+
 // matches reports whether a glob matches a path, and notes it.
 func (f *Filter) matches(g *glob.Glob, storePath string) bool {
-	text := storePath
-	if !g.Prefixed("/") {
-		_, text, _ = strings.Cut(path.Base(storePath), "-")
+	matches := matchesPath(g, storePath)
+	f.matched[g.Text] = f.matched[g.Text] || matches
+	return matches
+}
+
+func matchesPath(g *glob.Glob, storePath string) bool {
+	if g.Prefixed("/") {
+		return g.Match(storePath)
 	}
-	if !g.Match(text) {
-		return false
-	}
-	f.matched[g.Text] = true
-	return true
+	_, name, _ := strings.Cut(path.Base(storePath), "-")
+	return g.Match(name)
 }
 
 // excluded returns the paths that a glob of exclusion matches, and those that refer to them, directly or not.
