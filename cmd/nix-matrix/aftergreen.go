@@ -24,11 +24,8 @@ func (r *reporter) outputPaths(v *verdict.Verdict) (data []byte, room int, err e
 	if v.Status != verdict.Success {
 		return nil, room, nil
 	}
-	paths, ambiguous := v.Paths()
-	if len(ambiguous) > 0 {
-		a.log.Warn("Some targets are not in the output paths", fmt.Errorf("several flakes have these attributes, with different outputs: %s. Build each flake with an id of its own", text.Some(ambiguous, 20)))
-	}
-	if data, err = paths.Marshal(); err != nil {
+	paths, data, err := a.paths(v)
+	if err != nil {
 		return nil, room, err
 	}
 	if size := verdict.OutputSize(data); size <= maxPathsOutput {
@@ -49,11 +46,20 @@ func (r *reporter) outputPaths(v *verdict.Verdict) (data []byte, room int, err e
 	return data, room, a.action.SetOutput("paths_file", file)
 }
 
+// paths returns the paths of a verdict and their JSON.
+func (a *app) paths(v *verdict.Verdict) (paths verdict.Paths, data []byte, err error) {
+	paths, ambiguous := v.Paths()
+	if len(ambiguous) > 0 {
+		a.log.Warn("Some targets are not in the output paths", fmt.Errorf("several flakes have these attributes, with different outputs: %s. Build each flake with an id of its own", text.Some(ambiguous, 20)))
+	}
+	data, err = paths.Marshal()
+	return paths, data, err
+}
+
 // afterGreen runs the user's script after a green verdict, with the paths. Its failure changes no verdict, and makes the
 // job red under its own name.
-func (r *reporter) afterGreen(ctx context.Context, v *verdict.Verdict, paths []byte) error {
-	a := r.app
-	if strings.TrimSpace(r.postGreen) == "" || v.Status != verdict.Success {
+func (a *app) afterGreen(ctx context.Context, script string, paths []byte) error {
+	if strings.TrimSpace(script) == "" {
 		return nil
 	}
 	if err := ctx.Err(); err != nil {
@@ -68,7 +74,7 @@ func (r *reporter) afterGreen(ctx context.Context, v *verdict.Verdict, paths []b
 	if err != nil {
 		return err
 	}
-	step := scripts.PostGreen(ctx, r.postGreen, paths)
+	step := scripts.PostGreen(ctx, script, paths)
 	a.log.Close()
 	if step.Outcome == job.StepDone {
 		return nil

@@ -46,6 +46,7 @@ func TestBoundFlags(t *testing.T) {
 		})
 		for _, in := range inputs.All {
 			takes := slices.Contains(in.Commands, cmd.Name()) || cmd.Name() == "plan" && slices.Contains(in.Commands, "discover") || cmd.Name() == "run" && (slices.Contains(in.Commands, "discover") || slices.Contains(in.Commands, "build"))
+			takes = takes || cmd.Name() == "run" && in.Name == "post_green"
 			takes = takes && !in.Secret && !slices.Contains(arguments, in.Name)
 			if cmd.Name() == "run" && slices.Contains([]string{"job", "engine", "store_cache", "cache", "helpers", "max_parallel"}, in.Name) {
 				takes = false // it hands nothing over

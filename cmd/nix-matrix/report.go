@@ -187,7 +187,7 @@ func (r *reporter) tell(ctx context.Context, v *verdict.Verdict) error {
 	if v.Status != verdict.Success {
 		return &redError{string(v.Status)}
 	}
-	return r.afterGreen(ctx, v, paths)
+	return a.afterGreen(ctx, r.postGreen, paths)
 }
 
 // keepFiles sets the output with the files of the report, for the step that uploads them.

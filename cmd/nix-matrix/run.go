@@ -40,6 +40,8 @@ With --jobs 2 or more, what several entries need is built once, by one of them, 
 jobs of a workflow do it: if it fails, that is told once, and the entries that need it are
 blocked.
 
+The script of --post-green runs after a green verdict, see "nix-matrix report --help".
+
 Ctrl-C stops the builds, pushes the finished outputs and reports the rest as cancelled;
 a second one ends everything at once. No program that is started here can ask a question
 at the terminal: an ssh key with a passphrase needs an agent, and a new host a line in
@@ -69,6 +71,7 @@ The plan, results and logs that stay on this machine are not.`,
 	a.idFlag(cmd)
 	r.pages.flags(cmd)
 	r.pages.fileFlags(cmd)
+	bind(cmd, flagvalue.Text(&r.postGreen, "SCRIPT", ""), "post-green")
 	addFlag(cmd, flagvalue.Bool(&r.failFast, false), "fail-fast", "stop at the first entry that fails")
 	cmd.Flags().StringVarP(&r.outLink, "out-link", "o", "", "link the outputs in `DIR`, by the names of the targets, and keep the garbage collector away from them")
 	addFlag(cmd, cacheValue(&a.cache, false), "cache", "where the plan and the results are kept (default below $XDG_CACHE_HOME)")
@@ -84,6 +87,7 @@ type runner struct {
 	pages     pages
 	failFast  bool
 	outLink   string
+	postGreen string
 	jobs      int
 	logs      bool
 }
@@ -157,7 +161,14 @@ func (r *runner) run(ctx context.Context) error {
 	if v.Status != verdict.Success {
 		return &redError{string(v.Status)}
 	}
-	return nil
+	if r.postGreen == "" {
+		return nil
+	}
+	_, paths, err := a.paths(v)
+	if err != nil {
+		return err
+	}
+	return a.afterGreen(ctx, r.postGreen, paths)
 }
 
 // openCache opens the cache in a directory, and makes a directory there for the plan and the results of this
