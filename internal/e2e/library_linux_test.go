@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"bytes"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -130,7 +131,7 @@ func library(t *testing.T, product string) {
 	r.verdict("nix/report", "✅ nix-matrix: there is nothing to build, 8 targets are skipped")
 	pushed(5)
 
-	use(leaveOut(t, leaveOut(t, replace(t, paste, "      comment: true\n", "      comment: true\n      badge: badge.json\n"), "pull-requests: write"), "checks: write"), "nix", githubtest.Options{})
+	use(leaveOut(t, leaveOut(t, replace(t, paste, "      comment: true\n", "      comment: true\n      badge: badge.json\n      junit: junit.xml\n      post_green: cat \"$NIX_MATRIX_PATHS\"\n"), "pull-requests: write"), "checks: write"), "nix", githubtest.Options{})
 	r = a.run(githubtest.PullRequest, pullScope, readMain)
 	r.expect(all("success", "nix/", "discover", "report"))
 	for _, permission := range []string{"pull-requests: write", "checks: write"} {
@@ -142,6 +143,13 @@ func library(t *testing.T, product string) {
 	}
 	if badge, want := r.artifact("nix-matrix.report"), `"message":"8 targets"`; !bytes.Contains(badge, []byte(want)) {
 		t.Errorf("the badge is %s", badge)
+	}
+	if files, want := r.artifact("nix-matrix.report"), `<testcase name="`+changed+`"`; !bytes.Contains(files, []byte(want)) {
+		t.Errorf("the files of the report lack %s: %s", want, files)
+	}
+	r.says("nix/report", `^\{.*"`+regexp.QuoteMeta(changed)+`":\{"out":"/nix/store/[^"]*-tool"\}`, `^post_green: done`)
+	if summary := r.summary("nix/report"); !strings.Contains(summary, "### Cost") || !strings.Contains(summary, "- saved by skipping 8 targets") {
+		t.Errorf("the summary does not say what the run costs: %s", summary)
 	}
 
 	// A fork's token may only read, and write to a scope of its own; one that may not even do that hands over by
