@@ -186,7 +186,7 @@ func (c *Conclusion) compare(ctx context.Context, v *verdict.Verdict, about job.
 	if before != nil {
 		v.Change = v.Compare(before, c.plan)
 	} else if err == nil && c.Docs.Trust.Proposed() {
-		v.Notices = append(slices.Clip(v.Notices), "Nothing to compare with: the cache has no record of the default branch for this workflow, id and encryption_key. The next run there leaves one.")
+		v.Notices = append(v.Notices, "Nothing to compare with: the cache has no record of the default branch for this workflow, id and encryption_key. The next run there leaves one.")
 	}
 	branch, own := c.Docs.Trust.LeavesRecord()
 	if !own {

@@ -71,14 +71,17 @@ func (d *Discovery) choose(ctx context.Context, e *evaluation) (*job.Plan, error
 }
 
 // heldBack returns the names of the targets to build of which an output is not pushed for its own sake, where jobs push.
-func (d *Discovery) heldBack(targets []job.Target) []string {
-	var names []string
+func (d *Discovery) heldBack(targets []job.Target) (names []string) {
+	if d.Local || len(d.Env.Destinations) == 0 {
+		return nil
+	}
 	for i := range targets {
 		t := &targets[i]
-		if t.State == job.StateBuild && len(d.Env.Destinations) > 0 && !d.Local && slices.ContainsFunc(t.Outputs, func(output string) bool {
-			return t.OutPaths[output] != "" && !d.Env.Push.Filter.Selects(t.OutPaths[output])
-		}) {
-			names = append(names, t.Name)
+		for _, output := range t.Outputs {
+			if path := t.OutPaths[output]; t.State == job.StateBuild && path != "" && !d.Env.Push.Filter.Selects(path) {
+				names = append(names, t.Name)
+				break
+			}
 		}
 	}
 	return names

@@ -116,29 +116,36 @@ func (f *Filter) decide(ctx context.Context, store closureStore, paths []string)
 	}
 	tainted := f.excluded(infos)
 	for _, path := range paths {
-		f.passes[path] = glob.Selects(f.globs, func(g *glob.Glob) bool { return !g.Exclude && f.matches(g, path) }) && !tainted[path]
+		f.passes[path] = f.selects(path) && !tainted[path]
 	}
 	return nil
 }
 
 // Selects reports whether the globs select a path, whatever they say about its closure.
 func (f *Filter) Selects(path string) bool {
-	return f == nil || glob.Selects(f.globs, func(g *glob.Glob) bool { return matchesPath(g, path) })
+	if f == nil {
+		return true
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.selects(path)
+}
+
+func (f *Filter) selects(path string) bool {
+	return glob.Selects(f.globs, func(g *glob.Glob) bool { return f.matches(g, path) })
 }
 
 // matches reports whether a glob matches a path, and notes it.
 func (f *Filter) matches(g *glob.Glob, storePath string) bool {
-	matches := matchesPath(g, storePath)
-	f.matched[g.Text] = f.matched[g.Text] || matches
-	return matches
-}
-
-func matchesPath(g *glob.Glob, storePath string) bool {
-	if g.Prefixed("/") {
-		return g.Match(storePath)
+	text := storePath
+	if !g.Prefixed("/") {
+		_, text, _ = strings.Cut(path.Base(storePath), "-")
 	}
-	_, name, _ := strings.Cut(path.Base(storePath), "-")
-	return g.Match(name)
+	if !g.Match(text) {
+		return false
+	}
+	f.matched[g.Text] = true
+	return true
 }
 
 // excluded returns the paths that a glob of exclusion matches, and those that refer to them, directly or not.
