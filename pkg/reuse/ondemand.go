@@ -31,7 +31,7 @@ func (u *UserBuild) OnDemand(ctx context.Context) (*storecache.OnDemand, error) 
 		return nil, context.Cause(ctx)
 	}
 	return storecache.NewOnDemand(ctx, storecache.OnDemandOptions{
-		Cache: u.Docs.Cache, Index: ix, Lost: u.lose,
+		Cache: u.Docs.Cache, Index: ix, Lost: u.lose, Reload: u.restorableIndex,
 		Present: func(path string) bool {
 			_, err := os.Lstat(filepath.Join("/", u.Root, path))
 			return err == nil

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/httpcall"
 	"github.com/org/nix-matrix/pkg/nix"
 	"github.com/org/nix-matrix/pkg/pack"
 )
@@ -36,7 +37,13 @@ type OnDemandOptions struct {
 	// Lost is called with the keys of packs that turn out to be missing or corrupt, one call after the other.
 	// It may be nil.
 	Lost func(keys ...string)
+	// Reload returns the index as it is by now, of which the OnDemand has the packs from then on. It is called after a path
+	// was not found, once a minute at most. It may be nil.
+	Reload func(context.Context) *Index
 }
+
+// reloadPause is the time between two calls of Reload.
+var reloadPause = time.Minute
 
 // An OnDemand returns the paths of an index one by one, in whatever order somebody asks for them. It is safe
 // for concurrent use.
@@ -53,6 +60,9 @@ type OnDemand struct {
 	sources map[*Pack]pack.Source // of packs of records
 	pauses  map[string]time.Time  // of packs, by their keys
 	queued  map[string]bool       // paths that were prefetched
+	gone    map[string]bool       // packs that were lost, by their keys
+
+	missed chan struct{} // holds one after a path was not found
 }
 
 // NewOnDemand returns an OnDemand. Its reads end with the context. The caller must close it.
@@ -68,9 +78,12 @@ func NewOnDemand(ctx context.Context, o OnDemandOptions) (*OnDemand, error) {
 	}
 	d := &OnDemand{
 		OnDemandOptions: o, ctx: ctx, stop: stop, frames: frames, waiting: make(chan string, maxWaiting), turn: make(chan struct{}, 1),
-		records: map[*pack.Index]map[string]int{}, sources: map[*Pack]pack.Source{}, pauses: map[string]time.Time{}, queued: map[string]bool{},
+		records: map[*pack.Index]map[string]int{}, sources: map[*Pack]pack.Source{}, pauses: map[string]time.Time{}, queued: map[string]bool{}, gone: map[string]bool{}, missed: make(chan struct{}, 1),
 	}
 	d.running.Go(d.prefetches)
+	if o.Reload != nil {
+		d.running.Go(d.reloads)
+	}
 	return d, nil
 }
 
@@ -111,7 +124,31 @@ func (d *OnDemand) locate(ctx context.Context, hash string) (*segment, error) {
 		return nil, err
 	}
 	defer d.end()
-	return d.find(hash)
+	s, err := d.find(hash)
+	if err != nil {
+		select {
+		case d.missed <- struct{}{}:
+		default:
+		}
+	}
+	return s, err
+}
+
+// reloads adds the packs of newer indexes.
+func (d *OnDemand) reloads() {
+	for httpcall.Sleep(d.ctx, reloadPause) == nil {
+		select {
+		case <-d.missed:
+		case <-d.ctx.Done():
+			return
+		}
+		newest := d.Reload(d.ctx)
+		if d.begin(d.ctx) != nil {
+			return
+		}
+		d.Index = d.Index.Join(slices.DeleteFunc(slices.Clone(newest.Packs), func(p *Pack) bool { return d.gone[p.Key] })...)
+		d.end()
+	}
 }
 
 // find does the work of locate. The caller has the turn.
@@ -204,7 +241,7 @@ func (d *OnDemand) failed(p *Pack, err error) {
 		return // that is known
 	}
 	if rest, err := d.Index.Without(d.ctx, p.Key); err == nil {
-		d.Index = rest
+		d.Index, d.gone[p.Key] = rest, true
 		if d.Lost != nil {
 			d.Lost(p.Key)
 		}
