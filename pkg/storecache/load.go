@@ -120,7 +120,7 @@ func (ix *Index) Save(ctx context.Context, to cache.Cache, key IndexKey, ref, la
 	if err != nil {
 		return err
 	}
-	name := fmt.Sprintf("%s%.32x.%d", key.start(indexVersion, ref), sha256.Sum256([]byte(last)), try)
+	name := fmt.Sprintf("%s%x.%d", key.start(indexVersion, ref), sha256.Sum256([]byte(last)), try)
 	if err := to.Save(ctx, name, bytes.NewReader(data), int64(len(data))); err != nil {
 		return fmt.Errorf("cannot save the index of packs: %w", err)
 	}
