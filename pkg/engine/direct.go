@@ -281,10 +281,7 @@ func (s *directSink) addUnpacked(ctx context.Context, info nix.PathInfo) error {
 // register makes unpacked paths valid whose references are valid or among them. Paths that
 // have become valid meanwhile stay as they are.
 func (s *directSink) register(ctx context.Context, infos []nix.PathInfo) error {
-	paths := make([]string, len(infos))
-	for i, info := range infos {
-		paths[i] = info.Path
-	}
+	paths := nix.PathsOf(infos)
 	locks, err := lockPaths(ctx, s.store, paths)
 	if err != nil {
 		return err
@@ -333,10 +330,7 @@ func (s *directSink) move(infos []nix.PathInfo) error {
 // retract removes paths that were moved and could not be registered. If Nix can't be asked,
 // they stay: they may be valid, and if not, the next process that makes them replaces them.
 func (s *directSink) retract(ctx context.Context, infos []nix.PathInfo) {
-	paths := make([]string, len(infos))
-	for i, info := range infos {
-		paths[i] = info.Path
-	}
+	paths := nix.PathsOf(infos)
 	valid, err := s.nix.Valid(context.WithoutCancel(ctx), paths...)
 	if err != nil {
 		return

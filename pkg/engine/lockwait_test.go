@@ -85,16 +85,49 @@ func restoreAll(ctx context.Context, e Engine, c *closure) error {
 	return errors.Join(err, sink.Close())
 }
 
-// An engine that waits for a path that another process has locked stops when the context ends,
-// whether it locks the path itself, has Nix add it, or a process that runs as root locks it.
-func TestLockWaitEnds(t *testing.T) {
-	c := kinds(t)
-	n := nixtest.Newest(t)
+// useSudo has this program run as sudo.
+func useSudo(t *testing.T) {
+	t.Helper()
 	bin := t.TempDir()
 	program, err := os.ReadFile("/proc/self/exe")
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(bin, "sudo"), program, 0o755))
 	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+}
+
+// endsWhileLocked checks that an engine stops while another process has locked a path, and adds all once it has not.
+func endsWhileLocked(t *testing.T, n *nix.Nix, c *closure, path string, engine func(context.Context) (Engine, error)) {
+	t.Helper()
+	nixtest.UseMemory(t, "")
+	_, err := n.AllValid(t.Context()) // creates the store
+	must(t, err)
+	release := lockedElsewhere(t, path)
+	defer release()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	e, err := engine(ctx)
+	must(t, err)
+	done := make(chan error, 1)
+	go func() { done <- restoreAll(ctx, e, c) }()
+	waitsForLock(path)
+	cancel()
+	if err := <-done; err == nil {
+		t.Error("it took a path that another process has locked")
+	}
+	release()
+	if e, err = engine(t.Context()); err == nil {
+		err = restoreAll(t.Context(), e, c)
+	}
+	must(t, err)
+	nixtest.Verify(t)
+}
+
+// An engine that waits for a path that another process has locked stops when the context ends,
+// whether it locks the path itself, has Nix add it, or a process that runs as root locks it.
+func TestLockWaitEnds(t *testing.T) {
+	c := kinds(t)
+	n := nixtest.Newest(t)
+	useSudo(t)
 	engines := map[string]func(ctx context.Context) (Engine, error){
 		"direct":   func(ctx context.Context) (Engine, error) { return Direct(ctx, n) },
 		"as root":  func(ctx context.Context) (Engine, error) { return DirectAsRoot(ctx, n, os.Args[0], serveDirect) },
@@ -107,34 +140,13 @@ func TestLockWaitEnds(t *testing.T) {
 			"none":            func(i *nix.PathInfo) bool { return i.CA == "" },
 		} {
 			t.Run(name+", "+kind, func(t *testing.T) {
-				nixtest.UseMemory(t, "")
-				_, err := n.AllValid(t.Context()) // creates the store
-				must(t, err)
 				var path string
 				for i := range c.Infos {
 					if has(&c.Infos[i]) {
 						path = c.Infos[i].Path
 					}
 				}
-				release := lockedElsewhere(t, path)
-				defer release()
-				ctx, cancel := context.WithCancel(t.Context())
-				defer cancel()
-				done := make(chan error, 1)
-				e, err := engine(ctx)
-				must(t, err)
-				go func() { done <- restoreAll(ctx, e, c) }()
-				waitsForLock(path)
-				cancel()
-				if err := <-done; err == nil {
-					t.Error("it took a path that another process has locked")
-				}
-				release()
-				if e, err = engine(t.Context()); err == nil {
-					err = restoreAll(t.Context(), e, c)
-				}
-				must(t, err)
-				nixtest.Verify(t)
+				endsWhileLocked(t, n, c, path, engine)
 				for _, name := range nixtest.InStore(t) {
 					if strings.HasSuffix(name, tempSuffix) {
 						t.Errorf("%s is left", name)
@@ -177,31 +189,6 @@ func TestLargeLockWaitEnds(t *testing.T) {
 	c.NARs[path], err = io.ReadAll(r)
 	must(t, err)
 
-	bin := t.TempDir()
-	program, err := os.ReadFile("/proc/self/exe")
-	must(t, err)
-	must(t, os.WriteFile(filepath.Join(bin, "sudo"), program, 0o755))
-	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
-	nixtest.UseMemory(t, "")
-	_, err = n.AllValid(t.Context()) // creates the store
-	must(t, err)
-	release := lockedElsewhere(t, path)
-	defer release()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	e, err := DirectAsRoot(ctx, n, os.Args[0], serveDirect)
-	must(t, err)
-	done := make(chan error, 1)
-	go func() { done <- restoreAll(ctx, e, c) }()
-	waitsForLock(path)
-	cancel()
-	if err := <-done; err == nil {
-		t.Error("it took a path that another process has locked")
-	}
-	release()
-	if e, err = DirectAsRoot(t.Context(), n, os.Args[0], serveDirect); err == nil {
-		err = restoreAll(t.Context(), e, c)
-	}
-	must(t, err)
-	nixtest.Verify(t)
+	useSudo(t)
+	endsWhileLocked(t, n, c, path, func(ctx context.Context) (Engine, error) { return DirectAsRoot(ctx, n, os.Args[0], serveDirect) })
 }

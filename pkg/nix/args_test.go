@@ -168,7 +168,7 @@ func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
 var withoutStrings = []string{
 	"Environ", "OnlyOthers", "Named", "WentThroughAll", "NoAnswerError.Error", "PathError.Error", "PathError.Unwrap", "Programs", "Redact", "Message", "Error.Error", "Error.Unwrap", "ParseVersion", "Version.String", "Version.HasConfigShow", "Version.HasJSONFormat", "Version.HasOutputsSyntax", "Version.EvaluatesWholeFlakes",
 	"Version.CopiesInputs", "PathInfo.Proven", "Daemon.Trust", "Nix.Distrust", "Nix.RefusesUnproven", "Error.Signaled", "Error.HTTPStatus", "Traffic.Add", "Daemon.Close", "Daemon.StopWith", "StepEnviron",
-	"Nix.AccessTokens", "Nix.Evaluator", "Nix.Connect", "Nix.Reach", "Nix.AllValid", "Nix.Import", "Nix.ImportPipe", "Nix.Local", "Nix.Root", "Nix.FreeSpace", "HostSystem", "Nix.Remember", "IsBinaryCache", "ForeignProgram",
+	"Nix.AccessTokens", "Nix.Evaluator", "Nix.Connect", "Nix.Reach", "Nix.AllValid", "Nix.Import", "Nix.ImportPipe", "Nix.Local", "Nix.Root", "Nix.FreeSpace", "PathsOf", "HostSystem", "Nix.Remember", "IsBinaryCache", "ForeignProgram",
 	"Nix.AcceptsFlakeConfig", "Inquiry.Close", "ParseFlakeReference", "ParseOverride", "Nix.Overrides", "Nix.LockFile", "InputError.Error", "Version.HasReferenceLockFile", "ParseLock", "LockedInputs.Changes", "Version.UpdatesInputs",
 }
 

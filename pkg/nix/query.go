@@ -29,6 +29,15 @@ type PathInfo struct {
 	Ultimate   bool     // the path was built here; known to FullInfo only
 }
 
+// PathsOf returns the store paths of infos, in their order.
+func PathsOf(infos []PathInfo) []string {
+	paths := make([]string, len(infos))
+	for i := range infos {
+		paths[i] = infos[i].Path
+	}
+	return paths
+}
+
 // StorePath returns the store path of an argument, which may also be a path below it or a
 // symlink to it, such as ./result.
 func StorePath(arg string) (string, error) {

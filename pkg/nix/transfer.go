@@ -95,11 +95,7 @@ func (l *lastError) Write(p []byte) (n int, err error) {
 
 // export is Export with nix-store, because only Nix knows how it names files on macOS.
 func (n *Nix) export(ctx context.Context, dst io.Writer, infos []PathInfo) error {
-	paths := make([]string, len(infos))
-	for i, info := range infos {
-		paths[i] = info.Path
-	}
-	for _, piece := range chunks(paths) {
+	for _, piece := range chunks(PathsOf(infos)) {
 		out := &openEnd{w: dst}
 		cmd := n.command(ctx, "nix-store", args("--export").operands(valid.StorePath, piece...))
 		cmd.Stdout = out

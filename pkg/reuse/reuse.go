@@ -78,20 +78,20 @@ func (c *Cache) Saved(ctx context.Context, system string, accept storecache.Acce
 	return c.restorable(ctx, c.load(ctx, system), accept)
 }
 
-// ownIndex returns the index of this ref, which the caller will replace, and that index together with those
-// of the refs that this one merges into. Each ref has an index of its own: none names the packs of another
+// index returns the index of this ref, which updateIndex replaces, together with those of the refs that this one
+// merges into. Each ref has an index of its own: none names the packs of another
 // ref, so none can evict them. An index that cannot be read for a passing reason is an error, because its
 // replacement would hide its packs for good.
-func (c *Cache) ownIndex(ctx context.Context, system string) (own, all *storecache.Index, err error) {
-	if own, _, err = c.lastIndex(ctx, system); err != nil {
-		return nil, nil, err
+func (c *Cache) index(ctx context.Context, system string) (*storecache.Index, error) {
+	own, _, err := c.lastIndex(ctx, system)
+	if err != nil {
+		return nil, err
 	}
 	base, err := storecache.LoadAll(ctx, c.Docs.Cache, c.indexKey(system), c.Docs.Trust.Refs()[1:]...)
 	if err := hides(err); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	all, err = own.Join(base.Packs...).Settled(ctx) // own is as it was stored: its packs lean on those of the base
-	return own, all, err
+	return own.Join(base.Packs...).Settled(ctx) // own is as it was stored: its packs lean on those of the base
 }
 
 // lastIndex returns the index of this ref, and its key.

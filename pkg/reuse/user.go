@@ -203,7 +203,7 @@ func (u *UserBuild) save(ctx context.Context, policy storecache.Policy, limit in
 	if !u.Docs.Keeps() {
 		return nil
 	}
-	_, all, err := u.ownIndex(ctx, n.System)
+	all, err := u.index(ctx, n.System)
 	if err != nil {
 		return err
 	}
@@ -224,7 +224,7 @@ func (u *UserBuild) save(ctx context.Context, policy storecache.Policy, limit in
 	if len(fresh) == 0 {
 		return u.updateIndex(ctx, n.System, update) // or each restore would look for the lost packs
 	}
-	needed, err := n.Requisites(ctx, pathsOf(fresh)...)
+	needed, err := n.Requisites(ctx, nix.PathsOf(fresh)...)
 	if err != nil {
 		return err
 	}
@@ -246,14 +246,6 @@ func (u *UserBuild) save(ctx context.Context, policy storecache.Policy, limit in
 // unpackedShare bounds the paths of the index: their NARs have at most so many times the bytes of its packs'
 // limit. So many it was when packs had whole paths.
 const unpackedShare = 3
-
-func pathsOf(infos []nix.PathInfo) []string {
-	paths := make([]string, len(infos))
-	for i := range infos {
-		paths[i] = infos[i].Path
-	}
-	return paths
-}
 
 // fresh returns the infos of the paths to save that are in no pack: of the closures of these paths, or
 // without paths of those that were not valid before.
