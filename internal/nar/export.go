@@ -24,10 +24,10 @@ func WriteRecord(w io.Writer, path string, references []string, deriver string, 
 		return err
 	}
 	b := binary.LittleEndian.AppendUint64(nil, RecordMagic)
-	b = append(b, words(path)...)
+	b = appendWord(b, path)
 	b = binary.LittleEndian.AppendUint64(b, uint64(len(references)))
 	b = append(b, words(references...)...)
-	b = append(b, words(deriver)...)
+	b = appendWord(b, deriver)
 	b = binary.LittleEndian.AppendUint64(b, RecordEnd)
 	_, err := w.Write(b)
 	return err

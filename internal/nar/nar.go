@@ -35,11 +35,15 @@ const (
 func words(all ...string) string {
 	var b []byte
 	for _, s := range all {
-		b = binary.LittleEndian.AppendUint64(b, uint64(len(s)))
-		b = append(b, s...)
-		b = append(b, zeros[:padding(uint64(len(s)))]...)
+		b = appendWord(b, s)
 	}
 	return string(b)
+}
+
+func appendWord(b []byte, s string) []byte {
+	b = binary.LittleEndian.AppendUint64(b, uint64(len(s)))
+	b = append(b, s...)
+	return append(b, zeros[:padding(uint64(len(s)))]...)
 }
 
 var (

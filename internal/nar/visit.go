@@ -29,11 +29,14 @@ const (
 	End        Kind = 'e'
 )
 
-// A Visitor receives the nodes of a NAR.
+// A Visitor receives the nodes of a NAR, and after each file its contents.
 type Visitor interface {
 	Node(n Node) error
-	// Contents receives the bytes of the last file in one or more pieces, which it must not keep.
-	Contents(p []byte) error
+	// Room returns memory for the next bytes of the last file, at least one and at most the
+	// given number, which are left.
+	Room(most int64) ([]byte, error)
+	// Filled says that the first n bytes of the room have contents.
+	Filled(n int) error
 }
 
 // Visit reads a NAR, and nothing after it, and passes its nodes to a visitor. The buffer of r must
@@ -47,8 +50,22 @@ type visited struct{ to Visitor }
 
 func (v visited) directory(name string) error { return v.to.Node(Node{Kind: Directory, Name: name}) }
 func (v visited) leave() error                { return v.to.Node(Node{Kind: End}) }
-func (v visited) contents(p []byte) error     { return v.to.Contents(p) }
 func (v visited) fileEnd() error              { return nil }
+
+func (v visited) contents(p []byte) error {
+	for len(p) > 0 {
+		room, err := v.to.Room(int64(len(p)))
+		if err != nil {
+			return err
+		}
+		n := copy(room, p)
+		if err := v.to.Filled(n); err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	return nil
+}
 
 func (v visited) symlink(name, target string) error {
 	return v.to.Node(Node{Kind: Symlink, Name: name, Target: target})
@@ -116,7 +133,7 @@ func (c *Composer) Append(b []byte, n Node) ([]byte, error) {
 		if n.Target == "" || len(n.Target) > maxTarget || strings.IndexByte(n.Target, 0) >= 0 {
 			return nil, fmt.Errorf("%w: a symlink to %q", ErrMalformed, n.Target)
 		}
-		b = append(append(b, wSymlink...), words(n.Target)...)
+		b = appendWord(append(b, wSymlink...), n.Target)
 		return c.end(append(b, wEnd...)), nil
 	case End:
 	}
@@ -152,7 +169,7 @@ func (c *Composer) enter(b []byte, name string) ([]byte, error) {
 	if c.path > maxPath {
 		return nil, fmt.Errorf("%w: a path of %d bytes", ErrMalformed, c.path)
 	}
-	return append(append(append(b, wEntry...), words(name)...), wNodeStart...), nil
+	return append(appendWord(append(b, wEntry...), name), wNodeStart...), nil
 }
 
 func (c *Composer) leave(b []byte) ([]byte, error) {

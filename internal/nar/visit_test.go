@@ -20,9 +20,10 @@ func recompose(w io.Writer, r *bufio.Reader) error {
 }
 
 type copier struct {
-	w   io.Writer
-	c   *Composer
-	buf []byte
+	w    io.Writer
+	c    *Composer
+	buf  []byte
+	room []byte
 }
 
 func (c *copier) Node(n Node) (err error) {
@@ -33,7 +34,12 @@ func (c *copier) Node(n Node) (err error) {
 	return err
 }
 
-func (c *copier) Contents(p []byte) error {
-	_, err := c.w.Write(p)
+func (c *copier) Room(most int64) ([]byte, error) {
+	c.room = make([]byte, min(most, 7))
+	return c.room, nil
+}
+
+func (c *copier) Filled(n int) error {
+	_, err := c.w.Write(c.room[:n])
 	return err
 }

@@ -116,6 +116,7 @@ func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
 		"Nix.Requisites":            {fn: n.Requisites, args: []any{[]string{aPath}}},
 		"Nix.Closure":               {fn: n.Closure, args: []any{[]string{aPath}}},
 		"Nix.NAR":                   {fn: func(ctx context.Context, path string) error { return readAll(away.NAR(ctx, path)) }, args: []any{aPath}},
+		"Nix.Walk":                  {fn: n.Walk, args: []any{aPath}},
 		"Nix.Valid":                 {fn: n.Valid, args: []any{[]string{aPath}}},
 		"Nix.Substitute":            {fn: func(ctx context.Context, paths ...string) error { return n.Substitute(ctx, nil, paths...) }, args: []any{[]string{aPath}}},
 		"Nix.Outputs":               {fn: n.Outputs, args: []any{[]string{aDrv}}},
@@ -168,7 +169,7 @@ func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
 var withoutStrings = []string{
 	"Environ", "OnlyOthers", "Named", "WentThroughAll", "NoAnswerError.Error", "PathError.Error", "PathError.Unwrap", "Programs", "Redact", "Message", "Error.Error", "Error.Unwrap", "ParseVersion", "Version.String", "Version.HasConfigShow", "Version.HasJSONFormat", "Version.HasOutputsSyntax", "Version.EvaluatesWholeFlakes",
 	"Version.CopiesInputs", "PathInfo.Proven", "Daemon.Trust", "Nix.Distrust", "Nix.RefusesUnproven", "Error.Signaled", "Error.HTTPStatus", "Traffic.Add", "Daemon.Close", "Daemon.StopWith", "StepEnviron",
-	"Nix.AccessTokens", "Nix.Evaluator", "Nix.Connect", "Nix.Reach", "Nix.AllValid", "Nix.Import", "Nix.ImportPipe", "Nix.Local", "Nix.Root", "Nix.FreeSpace", "PathsOf", "HostSystem", "Nix.Remember", "IsBinaryCache", "ForeignProgram",
+	"Nix.AccessTokens", "Nix.Evaluator", "Nix.Connect", "Nix.Reach", "Nix.AllValid", "Nix.Import", "Nix.ImportPipe", "Nix.Local", "Nix.Root", "Nix.FreeSpace", "Nix.Walks", "PathsOf", "HostSystem", "Nix.Remember", "IsBinaryCache", "ForeignProgram",
 	"Nix.AcceptsFlakeConfig", "Inquiry.Close", "ParseFlakeReference", "ParseOverride", "Nix.Overrides", "Nix.LockFile", "InputError.Error", "Version.HasReferenceLockFile", "ParseLock", "LockedInputs.Changes", "Version.UpdatesInputs",
 }
 

@@ -58,6 +58,9 @@ func (d *Daemon) PathInfo(path string) (PathInfo, error) {
 // FullInfo returns the metadata of valid paths, in the order given. The hashes are base16.
 // Unlike Closure it accepts derivations with all versions of Nix.
 func (n *Nix) FullInfo(ctx context.Context, paths ...string) ([]PathInfo, error) {
+	if len(paths) == 0 {
+		return nil, nil
+	}
 	d, err := n.Connect(ctx)
 	if err != nil {
 		return nil, err

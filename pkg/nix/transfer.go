@@ -30,7 +30,7 @@ func (n *Nix) NAR(ctx context.Context, path string) (io.ReadCloser, error) {
 // dump writes a NAR. It starts no program where it can, because a program for each of many paths
 // takes longer than the rest of a push; but only Nix knows how it names files on macOS.
 func (n *Nix) dump(ctx context.Context, w io.Writer, path string) error {
-	if runtime.GOOS != "darwin" && n.remote == "" {
+	if n.Walks() {
 		file, err := n.realFile(path)
 		if err != nil {
 			return err
@@ -41,6 +41,48 @@ func (n *Nix) dump(ctx context.Context, w io.Writer, path string) error {
 	cmd.Stdout = w
 	cmd.Stderr = io.Discard
 	return n.run(cmd)
+}
+
+// Walks reports whether [Nix.Walk] can read paths: not those of another machine, nor those of macOS,
+// because only Nix knows how it names files there.
+func (n *Nix) Walks() bool { return runtime.GOOS != "darwin" && n.remote == "" }
+
+// Walk passes the nodes of a valid path to a visitor, without a copy of its contents. It does not check
+// them: the visitor compares them with the hash. If the path can't be read, the error is a *PathError.
+func (n *Nix) Walk(ctx context.Context, path string, to nar.Visitor) error {
+	file, err := n.realFile(path)
+	if err != nil {
+		return fmt.Errorf("cannot read a store path: %w", err)
+	}
+	visitor := &visitor{Visitor: to, ctx: ctx}
+	if err := nar.Walk(file, visitor); err != nil && visitor.err == nil {
+		return &PathError{path, err}
+	}
+	return visitor.err
+}
+
+// A visitor remembers its error, and ends with its context.
+type visitor struct {
+	nar.Visitor
+	ctx context.Context
+	err error
+}
+
+func (v *visitor) Node(n nar.Node) error {
+	if v.err = context.Cause(v.ctx); v.err == nil {
+		v.err = v.Visitor.Node(n)
+	}
+	return v.err
+}
+
+func (v *visitor) Room(most int64) (p []byte, err error) {
+	p, v.err = v.Visitor.Room(most)
+	return p, v.err
+}
+
+func (v *visitor) Filled(n int) error {
+	v.err = v.Visitor.Filled(n)
+	return v.err
 }
 
 type narReader struct {
@@ -58,7 +100,7 @@ func (r *narReader) Close() error {
 // not check the contents: the reader compares them with the hash. If a path can't be read, the
 // error is a *PathError.
 func (n *Nix) Export(ctx context.Context, dst io.Writer, infos []PathInfo) error {
-	if runtime.GOOS == "darwin" || n.remote != "" {
+	if !n.Walks() {
 		return n.export(ctx, dst, infos)
 	}
 	for _, info := range infos {

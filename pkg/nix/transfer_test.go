@@ -2,6 +2,7 @@ package nix
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/org/nix-matrix/internal/nar"
 	"github.com/org/nix-matrix/internal/testbench"
 )
 
@@ -66,6 +68,68 @@ func export(t *testing.T, n *Nix, paths []string) []byte {
 		t.Errorf("we export %d bytes, nix-store --export others, %d", ours.Len(), theirs.Len())
 	}
 	return ours.Bytes()
+}
+
+// A composer composes the NAR that it visits, until there is an error.
+type composer struct {
+	*nar.Composer
+	all  []byte
+	room []byte
+	fail map[nar.Kind]error
+}
+
+func (c *composer) Node(n nar.Node) (err error) {
+	if err := c.fail[n.Kind]; err != nil {
+		return err
+	}
+	c.all, err = c.Append(c.all, n)
+	return err
+}
+
+func (c *composer) Room(most int64) ([]byte, error) {
+	c.room = make([]byte, most)
+	return c.room, nil
+}
+
+func (c *composer) Filled(n int) error {
+	c.all = append(c.all, c.room[:n]...)
+	return nil
+}
+
+// A walk has the bytes of the NAR. Its error is the visitor's, the context's or a *PathError.
+func TestWalk(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		drvs, outs := recorded(t, n)
+		realise(t, n, drvs["second"])
+		for _, path := range []string{drvs["needsBoth"], outs["second"]} {
+			c := &composer{Composer: nar.NewComposer()}
+			if err := n.Walk(t.Context(), path, c); err != nil {
+				t.Fatal(err)
+			}
+			got, err := c.Finish(c.all)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var want bytes.Buffer
+			if err := n.dump(t.Context(), &want, path); err != nil || !bytes.Equal(got, want.Bytes()) {
+				t.Errorf("%s: %d bytes instead of %d, %v", path, len(got), want.Len(), err)
+			}
+		}
+		boom := errors.New("boom")
+		var bad *PathError
+		failing := &composer{Composer: nar.NewComposer(), fail: map[nar.Kind]error{nar.File: boom}}
+		if err := n.Walk(t.Context(), drvs["second"], failing); !errors.Is(err, boom) || errors.As(err, &bad) {
+			t.Errorf("the visitor fails: %v", err)
+		}
+		if err := n.Walk(t.Context(), outs["talks"], &composer{Composer: nar.NewComposer()}); !errors.As(err, &bad) || bad.Path != outs["talks"] {
+			t.Errorf("a path that is not there: %v", err)
+		}
+		ended, end := context.WithCancelCause(t.Context())
+		end(boom)
+		if err := n.Walk(ended, drvs["second"], &composer{Composer: nar.NewComposer()}); !errors.Is(err, boom) || errors.As(err, &bad) {
+			t.Errorf("the context has ended: %v", err)
+		}
+	})
 }
 
 // importStream imports the output of Export with Nix itself.

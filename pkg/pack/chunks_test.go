@@ -95,7 +95,7 @@ type shelf map[string][]byte
 func (s shelf) save(t testing.TB, known *Known, key *Key, size int64, whole bool, trees ...*tree) (sums []string, bytesOf int64) {
 	t.Helper()
 	stream, records, _ := exported(t, trees...)
-	p := NewPacker(bytes.NewReader(stream), records, func(string) bool { return whole }, known, key)
+	p := NewPacker(FromExport(bytes.NewReader(stream)), records, func(string) bool { return whole }, known, key)
 	defer p.Close()
 	for {
 		var b bytes.Buffer

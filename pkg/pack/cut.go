@@ -48,10 +48,23 @@ func cut(p []byte) int {
 	return end
 }
 
-// roll continues the hash, and returns how many bytes of p it has when it is below least, or 0.
+// roll continues the hash, and returns how many bytes of p it has when it is below least, or 0. Two
+// bytes at a time, because each hash waits for the one before.
 func roll(p []byte, hash, least uint64) (int, uint64) {
-	for i, b := range p {
-		if hash = hash<<1 + gear[b]; hash < least {
+	i := 0
+	for ; i+1 < len(p); i += 2 {
+		first := gear[p[i]]
+		middle := hash<<1 + first
+		hash = hash<<2 + (first<<1 + gear[p[i+1]])
+		if middle < least {
+			return i + 1, middle
+		}
+		if hash < least {
+			return i + 2, hash
+		}
+	}
+	if i < len(p) {
+		if hash = hash<<1 + gear[p[i]]; hash < least {
 			return i + 1, hash
 		}
 	}

@@ -1,11 +1,9 @@
 package pack
 
 import (
-	"bufio"
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"io"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -21,31 +19,30 @@ func (e *RecipeError) Error() string {
 	return fmt.Sprintf("the NAR of %s does not have its registered hash", e.Path)
 }
 
-// A Packer makes packs of an export stream, without the chunks that other packs have.
+// A Packer makes packs of records, without the chunks that other packs have.
 //
-// It reads the stream ahead, hashes on all processors, and needs about 100 MB of memory and 15 MB
+// It reads their NARs ahead, hashes on all processors, and needs about 100 MB of memory and 15 MB
 // for each of them, eight at most, however large the paths are, apart from the hashes of chunks.
 type Packer struct {
 	records []Record
 	known   *Known
 	key     *Key
-	batches chan *batch // closed at the end of the stream
+	batches chan *batch // closed after the last record
 	err     error       // why it was closed early; set before
 	cancel  context.CancelFunc
 	group   sync.WaitGroup
 	before  *compressor // of the last pack, or nil
 }
 
-// NewPacker returns a packer of an export stream with these records, each of which must have its
-// registered hash and size; whole reports which of them are stored without a recipe. Chunks of known
-// packs are not stored, and the packer adds its own packs to known. With a key the packs are
-// sealed. The caller must call Close.
-func NewPacker(export io.Reader, records []Record, whole func(path string) bool, known *Known, key *Key) *Packer {
+// NewPacker returns a packer of records, each of which must have its registered hash and size; whole
+// reports which of them are stored without a recipe. Chunks of known packs are not stored, and the
+// packer adds its own packs to known. With a key the packs are sealed. The caller must call Close.
+func NewPacker(from NARs, records []Record, whole func(path string) bool, known *Known, key *Key) *Packer {
 	ctx, cancel := context.WithCancel(context.Background())
 	n := min(runtime.GOMAXPROCS(0), maxCompressors)
 	p := &Packer{records: records, known: known, key: key, cancel: cancel, batches: make(chan *batch, n+1)}
 	nars := make(chan *batch, n+1)
-	r := &recordReader{ctx: ctx, export: bufio.NewReaderSize(export, 1<<20), records: records, whole: whole, batches: p.batches, nars: nars, spare: make(chan []byte, 2*n+4)}
+	r := &recordReader{ctx: ctx, from: from, records: records, whole: whole, batches: p.batches, nars: nars, spare: make(chan []byte, 2*n+4)}
 	r.sums.SetLimit(n)
 	p.group.Go(func() {
 		p.err = r.read()
@@ -56,7 +53,7 @@ func NewPacker(export io.Reader, records []Record, whole func(path string) bool,
 	return p
 }
 
-// Close ends the packer. If the stream was not read to its end, its reader must fail soon.
+// Close ends the packer. If there are records left, their NARs must fail soon.
 func (p *Packer) Close() {
 	p.cancel()
 	for range p.batches { //nolint:revive // so that the reader ends

@@ -5,11 +5,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"runtime"
 	"slices"
 	"strings"
@@ -18,58 +16,6 @@ import (
 	"github.com/org/nix-matrix/internal/nar"
 	"github.com/org/nix-matrix/internal/testbench"
 )
-
-// Other versions cut at the same places, or they would find no chunk of ours again.
-func TestCutIsFormat(t *testing.T) {
-	data := make([]byte, 4<<20)
-	random := rand.New(rand.NewPCG(1, 2))
-	for i := range data {
-		data[i] = byte(random.Uint32())
-	}
-	var sizes []int
-	for rest := data; len(rest) > 0; {
-		n := cut(rest)
-		sizes = append(sizes, n)
-		rest = rest[n:]
-	}
-	sum := sha256.Sum256([]byte(fmt.Sprint(sizes)))
-	if got := hex.EncodeToString(sum[:8]); got != "4937067b27c9ea5b" {
-		t.Errorf("%s: %v", got, sizes)
-	}
-	for i, n := range sizes[:len(sizes)-1] {
-		if n < minChunk || n > maxChunk {
-			t.Errorf("chunk %d has %d bytes", i, n)
-		}
-	}
-}
-
-// A byte at the beginning changes only the chunks near it.
-func TestCutIsLocal(t *testing.T) {
-	r := testbench.Random(t)
-	data := make([]byte, 2<<20)
-	for i := range data {
-		data[i] = byte(r.Uint32())
-	}
-	chunks := func(data []byte) map[Sum]bool {
-		all := map[Sum]bool{}
-		for len(data) > 0 {
-			n := cut(data)
-			all[sumChunk(data[:n])] = true
-			data = data[n:]
-		}
-		return all
-	}
-	before, after := chunks(data), chunks(append([]byte("x"), data...))
-	fresh := 0
-	for sum := range after {
-		if !before[sum] {
-			fresh++
-		}
-	}
-	if fresh > 4 || len(before) < 8 {
-		t.Errorf("%d of %d chunks are new", fresh, len(after))
-	}
-}
 
 // scanSlowly finds hashes like Nix: it tries every position.
 func scanSlowly(p []byte, hashes []string) (all []position) {
@@ -210,7 +156,7 @@ func TestRecipeError(t *testing.T) {
 		} {
 			wrong := slices.Clone(records)
 			change(&wrong[1])
-			p := NewPacker(bytes.NewReader(stream), wrong, func(string) bool { return whole }, NewKnown(), nil)
+			p := NewPacker(FromExport(bytes.NewReader(stream)), wrong, func(string) bool { return whole }, NewKnown(), nil)
 			_, err := p.Next(io.Discard, 1<<40)
 			p.Close()
 			var recipe *RecipeError
@@ -229,7 +175,7 @@ func TestTooLargeForARecipe(t *testing.T) {
 	tr := randomTree(testbench.Random(t), 1, []string{fakePath(7, "dep")})
 	tr.files["d0/"+strings.Repeat("x", maxSkeleton)] = "a file whose name alone is too large"
 	stream, records, nars := exported(t, tr)
-	p := NewPacker(bytes.NewReader(stream), records, func(string) bool { return false }, NewKnown(), nil)
+	p := NewPacker(FromExport(bytes.NewReader(stream)), records, func(string) bool { return false }, NewKnown(), nil)
 	defer p.Close()
 	_, err := p.Next(io.Discard, 1<<40)
 	var recipe *RecipeError
@@ -263,7 +209,7 @@ func TestTooManyReferences(t *testing.T) {
 	} {
 		tr := &tree{path: fakePath(1, "path"), refs: []string{dep}, files: files}
 		stream, records, nars := exported(t, tr)
-		p := NewPacker(bytes.NewReader(stream), records, func(string) bool { return false }, NewKnown(), nil)
+		p := NewPacker(FromExport(bytes.NewReader(stream)), records, func(string) bool { return false }, NewKnown(), nil)
 		_, err := p.Next(io.Discard, 1<<40)
 		p.Close()
 		var recipe *RecipeError
@@ -325,7 +271,7 @@ func TestPackerStream(t *testing.T) {
 		"fewer":         {stream, append(slices.Clone(records), records[1])},
 		"another":       {stream, []Record{records[1], records[0]}},
 	} {
-		p := NewPacker(bytes.NewReader(test.stream), test.records, func(string) bool { return false }, NewKnown(), nil)
+		p := NewPacker(FromExport(bytes.NewReader(test.stream)), test.records, func(string) bool { return false }, NewKnown(), nil)
 		var err error
 		for err == nil {
 			_, err = p.Next(io.Discard, 1<<10)
@@ -336,7 +282,7 @@ func TestPackerStream(t *testing.T) {
 		p.Close()
 	}
 	r2, w := io.Pipe() // a reader that hangs until its other end is closed
-	p := NewPacker(r2, records, func(string) bool { return false }, NewKnown(), nil)
+	p := NewPacker(FromExport(r2), records, func(string) bool { return false }, NewKnown(), nil)
 	context.AfterFunc(t.Context(), func() { _ = w.Close() })
 	_ = r2.Close()
 	p.Close()
@@ -377,7 +323,7 @@ func TestPackerMemory(t *testing.T) {
 	stream, records, _ := exported(t, &tree{path: fakePath(1, "large"), files: map[string]string{"a": data}})
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	p := NewPacker(bytes.NewReader(stream), records, func(string) bool { return false }, NewKnown(), nil)
+	p := NewPacker(FromExport(bytes.NewReader(stream)), records, func(string) bool { return false }, NewKnown(), nil)
 	defer p.Close()
 	_, err := p.Next(io.Discard, 1<<40)
 	must(t, err)

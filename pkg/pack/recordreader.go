@@ -6,11 +6,9 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"hash/maphash"
 	"io"
-
-	"github.com/nix-community/go-nix/pkg/wire"
+	"slices"
 
 	"github.com/org/nix-matrix/internal/nar"
 )
@@ -22,10 +20,10 @@ var maxSkeleton = 64 << 20
 // maxText is about the most bytes of the text of a batch.
 const maxText = 1 << 20
 
-// A recordReader cuts the records of an export stream into batches of chunks.
+// A recordReader cuts records into batches of chunks.
 type recordReader struct {
 	ctx     context.Context
-	export  *bufio.Reader
+	from    NARs
 	records []Record
 	whole   func(path string) bool
 	batches chan<- *batch
@@ -60,17 +58,10 @@ func (r *recordReader) read() error {
 	defer func() { _ = r.sums.Wait() }()
 	for n := range r.records {
 		if err := r.readRecord(n); err != nil {
-			return fmt.Errorf("cannot read the export stream: %w", unexpected(err))
+			return err
 		}
 	}
-	end, err := wire.ReadUint64(r.export)
-	if err == nil && end != nar.StreamEnd {
-		err = fmt.Errorf("%#x after the last record", end)
-	}
-	if err != nil {
-		return fmt.Errorf("cannot read the export stream: %w", unexpected(err))
-	}
-	return nil
+	return r.from.End()
 }
 
 func (r *recordReader) readRecord(n int) error {
@@ -80,13 +71,7 @@ func (r *recordReader) readRecord(n int) error {
 	r.scanner = newScanner(r.hashes)
 	r.begin()
 	r.current.first = true
-	start, err := wire.ReadUint64(r.export)
-	if err != nil {
-		return err
-	}
-	if start != nar.RecordStart {
-		return fmt.Errorf("%#x where a record should start", start)
-	}
+	var err error
 	if r.whole(rec.Path) {
 		err = r.readWhole()
 	} else {
@@ -94,13 +79,6 @@ func (r *recordReader) readRecord(n int) error {
 	}
 	if err != nil {
 		return err
-	}
-	var trailer Record
-	if err := trailer.readTrailer(r.export); err != nil {
-		return err
-	}
-	if trailer.Path != rec.Path {
-		return fmt.Errorf("%s where %s should be", trailer.Path, rec.Path)
 	}
 	return r.send(true)
 }
@@ -149,15 +127,34 @@ func (r *recordReader) send(last bool) error {
 func (r *recordReader) readWhole() error {
 	r.scanner = nil
 	r.beginFile()
-	if err := nar.Copy(wholeWriter{r}, r.export); err != nil {
+	w := wholeReader{recordReader: r, composer: nar.NewComposer()}
+	err := r.from.Next(&r.records[r.record], &w)
+	if err == nil {
+		w.text, err = w.composer.Finish(w.text[:0])
+	}
+	if err == nil {
+		err = r.add(files, w.text)
+	}
+	if err != nil {
 		return err
 	}
 	return r.endFile(files)
 }
 
-type wholeWriter struct{ r *recordReader }
+// A wholeReader adds the bytes of a NAR.
+type wholeReader struct {
+	*recordReader
+	composer *nar.Composer
+	text     []byte
+}
 
-func (w wholeWriter) Write(p []byte) (int, error) { return len(p), w.r.add(files, p) }
+// Node implements nar.Visitor.
+func (w *wholeReader) Node(n nar.Node) (err error) {
+	if w.text, err = w.composer.Append(w.text[:0], n); err != nil {
+		return err
+	}
+	return w.add(files, w.text)
+}
 
 // readParts reads a NAR and makes a skeleton of it.
 func (r *recordReader) readParts() error {
@@ -165,7 +162,7 @@ func (r *recordReader) readParts() error {
 	r.skeleton, r.filePositions, r.sizes = r.skeleton[:0], r.filePositions[:0], r.sizes[:0]
 	r.file, r.positioned, r.isOpen = 0, 0, false
 	r.text.Reset()
-	if err := nar.Visit(r.export, r); err != nil {
+	if err := r.from.Next(&r.records[r.record], r); err != nil {
 		return err
 	}
 	err := r.closeFile()
@@ -225,8 +222,21 @@ func (r *recordReader) Node(n nar.Node) error {
 	return nil
 }
 
-// Contents implements nar.Visitor.
-func (r *recordReader) Contents(p []byte) error { return r.add(files, p) }
+// Room implements nar.Visitor. A piece is as large as the processor keeps at hand until it is cut.
+func (r *recordReader) Room(most int64) ([]byte, error) {
+	if len(r.current.data) >= batchSize {
+		if err := r.send(false); err != nil {
+			return nil, err
+		}
+	}
+	b := r.current
+	n := int(min(most, maxChunk, int64(batchSize+maxChunk-len(b.data))))
+	b.data = slices.Grow(b.data, n)
+	return b.data[len(b.data) : len(b.data)+n], nil
+}
+
+// Filled implements nar.Visitor.
+func (r *recordReader) Filled(n int) error { return r.filled(files, n) }
 
 // closeFile ends the open file, if there is one.
 func (r *recordReader) closeFile() error {
@@ -256,23 +266,31 @@ func (r *recordReader) beginFile() {
 // add adds bytes of the open file, or of another stream.
 func (r *recordReader) add(kind streamKind, p []byte) error {
 	for len(p) > 0 {
-		if len(r.current.data) >= batchSize {
-			if err := r.send(false); err != nil {
-				return err
-			}
+		room, err := r.Room(int64(len(p)))
+		if err != nil {
+			return err
 		}
-		b := r.current
-		n := min(len(p), batchSize+maxChunk-len(b.data))
-		b.data = append(b.data, p[:n]...)
+		n := copy(room, p)
+		if err := r.filled(kind, n); err != nil {
+			return err
+		}
 		p = p[n:]
-		if len(b.data)-r.start >= 2*maxChunk {
-			if err := r.scan(false); err != nil {
-				return err
-			}
-			for r.scanned-r.start >= maxChunk {
-				r.cut(kind, r.scanned)
-			}
-		}
+	}
+	return nil
+}
+
+// filled adds the next n bytes of the batch's memory.
+func (r *recordReader) filled(kind streamKind, n int) error {
+	b := r.current
+	b.data = b.data[:len(b.data)+n]
+	if len(b.data)-r.start < 2*maxChunk {
+		return nil
+	}
+	if err := r.scan(false); err != nil {
+		return err
+	}
+	for r.scanned-r.start >= maxChunk {
+		r.cut(kind, r.scanned)
 	}
 	return nil
 }

@@ -195,12 +195,12 @@ func (e *EntryCache) Save(ctx context.Context, n *nix.Nix, result *job.Result) e
 	if err != nil {
 		return err
 	}
-	fresh, err := storecache.New(ctx, n, known, e.policy, paths, except...)
-	if err != nil || len(fresh) == 0 {
+	found, err := storecache.New(ctx, n, known, e.policy, paths, except...)
+	if err != nil || len(found.Fresh) == 0 {
 		return err
 	}
 	start := time.Now()
-	_, done, err := e.cache.save(ctx, n, fresh, known, func(p *storecache.Pack) {
+	_, done, err := e.cache.save(ctx, n, found.Fresh, known, func(p *storecache.Pack) {
 		result.Saved = append(result.Saved, job.Pack{Key: p.Key, Size: p.Size, Paths: p.Paths()})
 	})
 	e.cache.saved(done, time.Since(start))

@@ -31,10 +31,11 @@ func (e *EntryCache) Give(ctx context.Context, n *nix.Nix, outputs []string, don
 	if err != nil {
 		return 0, err
 	}
-	fresh, err := storecache.New(ctx, n, known, storecache.Built, outputs)
+	found, err := storecache.New(ctx, n, known, storecache.Built, outputs)
 	if err != nil {
 		return 0, err
 	}
+	fresh := found.Fresh
 	inline, packed := e.inline(ctx, n, fresh)
 	if inline == nil {
 		packs, saved, err := e.cache.save(ctx, n, fresh, known, func(p *storecache.Pack) {

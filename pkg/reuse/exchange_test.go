@@ -175,7 +175,7 @@ func saveChunks(t *testing.T, c cache.Cache, known *pack.Known, name, content st
 	if err != nil {
 		t.Fatal(err)
 	}
-	packer := pack.NewPacker(&export, []pack.Record{rec}, func(string) bool { return false }, known, nil)
+	packer := pack.NewPacker(pack.FromExport(&export), []pack.Record{rec}, func(string) bool { return false }, known, nil)
 	defer packer.Close()
 	summary, err := packer.Next(&packed, 1<<40)
 	if err != nil {

@@ -217,24 +217,20 @@ func (u *UserBuild) save(ctx context.Context, policy storecache.Policy, limit in
 	if all, err = all.Without(ctx, before.Lost...); err != nil {
 		return err
 	}
-	fresh, err := u.fresh(ctx, all, policy, paths, before.Valid)
+	found, err := u.fresh(ctx, all, policy, paths, before.Valid)
 	if err != nil {
 		return err
 	}
-	if len(fresh) == 0 {
+	if len(found.Fresh) == 0 {
 		return u.updateIndex(ctx, n.System, update) // or each restore would look for the lost packs
 	}
-	needed, err := n.Requisites(ctx, nix.PathsOf(fresh)...)
-	if err != nil {
-		return err
-	}
 	start := time.Now()
-	u.Log.Doing("saving %d store paths", len(fresh))
-	packs, saved, err := u.Cache.save(ctx, n, fresh, all, func(*storecache.Pack) {})
+	u.Log.Doing("saving %d store paths", len(found.Fresh))
+	packs, saved, err := u.Cache.save(ctx, n, found.Fresh, all, func(*storecache.Pack) {})
 	if len(packs) == 0 {
 		return err
 	}
-	update.Saved, update.Used = packs, all.Having(needed)
+	update.Saved, update.Used = packs, all.Having(found.Needed)
 	if kept := u.updateIndex(ctx, n.System, update); kept != nil {
 		return errors.Join(err, kept) // no run finds the packs
 	}
@@ -247,13 +243,13 @@ func (u *UserBuild) save(ctx context.Context, policy storecache.Policy, limit in
 // limit. So many it was when packs had whole paths.
 const unpackedShare = 3
 
-// fresh returns the infos of the paths to save that are in no pack: of the closures of these paths, or
+// fresh returns the paths to save that are in no pack: of the closures of these paths, or
 // without paths of those that were not valid before.
-func (u *UserBuild) fresh(ctx context.Context, saved *storecache.Index, policy storecache.Policy, paths, before []string) ([]nix.PathInfo, error) {
+func (u *UserBuild) fresh(ctx context.Context, saved *storecache.Index, policy storecache.Policy, paths, before []string) (storecache.News, error) {
 	if len(paths) == 0 {
 		all, err := u.Nix.AllValid(ctx)
 		if err != nil {
-			return nil, err
+			return storecache.News{}, err
 		}
 		there := map[string]bool{}
 		for _, path := range before {
@@ -262,11 +258,11 @@ func (u *UserBuild) fresh(ctx context.Context, saved *storecache.Index, policy s
 		all = slices.DeleteFunc(all, func(path string) bool { return there[path] })
 		return storecache.New(ctx, u.Nix, saved, policy, all)
 	}
-	fresh, why, err := storecache.Named(ctx, u.Nix, saved, policy, paths)
+	found, why, err := storecache.Named(ctx, u.Nix, saved, policy, paths)
 	for _, path := range slices.Sorted(maps.Keys(why)) {
 		u.Log.Printf("%s is not saved: %s", path, why[path])
 	}
-	return fresh, err
+	return found, err
 }
 
 // maxBefore is the largest file of Restore that is read, in bytes.

@@ -53,7 +53,8 @@
 //
 //	ID-pack-HASH-TRY
 //
-// with a hash of its own index, so that equal packs are stored once.
+// with a hash of its own index, so that equal packs are stored once. A large pack is uploaded while it is written, if the
+// cache can do that: its hash is that of the paths that are saved, and of the packs that are known.
 //
 // A pack leaves the index when none of its paths was needed for some time and no pack that stays
 // leans on it. A pack of which only a little is still needed is no longer leaned on: the next saves store

@@ -27,6 +27,8 @@ type Nix interface {
 	Requisites(ctx context.Context, paths ...string) ([]string, error)
 	FullInfo(ctx context.Context, paths ...string) ([]nix.PathInfo, error)
 	Export(ctx context.Context, dst io.Writer, infos []nix.PathInfo) error
+	Walks() bool
+	Walk(ctx context.Context, path string, to nar.Visitor) error
 	Valid(ctx context.Context, paths ...string) (map[string]bool, error)
 }
 

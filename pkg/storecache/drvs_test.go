@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/org/nix-matrix/internal/nar"
 	"github.com/org/nix-matrix/internal/testbench"
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/cache/dir"
@@ -164,8 +165,26 @@ func TestHandOver(t *testing.T) {
 	}
 }
 
-// broken is a Nix whose export ends in the middle of a record.
+// broken is a Nix whose export ends in the middle of a record, and that can't walk.
 type broken struct{ Nix }
+
+func (broken) Walks() bool { return false }
+
+// lame is a Nix whose visitor gets no end of a directory.
+type lame struct{ Nix }
+
+func (l lame) Walk(ctx context.Context, path string, to nar.Visitor) error {
+	return l.Nix.Walk(ctx, path, endless{to})
+}
+
+type endless struct{ nar.Visitor }
+
+func (e endless) Node(n nar.Node) error {
+	if n.Kind == nar.End {
+		return nil
+	}
+	return e.Visitor.Node(n)
+}
 
 func (b broken) Export(ctx context.Context, w io.Writer, infos []nix.PathInfo) error {
 	var all bytes.Buffer

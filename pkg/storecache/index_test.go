@@ -61,7 +61,7 @@ func packOf(t testing.TB, key string, seal *pack.Key, files ...string) (*Pack, [
 	t.Helper()
 	var packed bytes.Buffer
 	export, records := exportOf(t, files...)
-	packer := pack.NewPacker(export, records, func(string) bool { return false }, pack.NewKnown(), seal)
+	packer := pack.NewPacker(pack.FromExport(export), records, func(string) bool { return false }, pack.NewKnown(), seal)
 	defer packer.Close()
 	summary, err := packer.Next(&packed, 1<<40)
 	must(t, err)

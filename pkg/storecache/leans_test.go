@@ -1,6 +1,7 @@
 package storecache
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -23,8 +24,9 @@ import (
 
 // A shop is a store in memory with paths that are one file each, and no references.
 type shop struct {
-	nars map[string][]byte
-	list []nix.PathInfo
+	nars    map[string][]byte
+	list    []nix.PathInfo
+	exports bool // and can't be walked, like one on another machine
 }
 
 // put adds a path with a content.
@@ -64,6 +66,12 @@ func (s *shop) Export(_ context.Context, dst io.Writer, infos []nix.PathInfo) er
 		}
 	}
 	return nar.WriteEnd(dst)
+}
+
+func (s *shop) Walks() bool { return !s.exports }
+
+func (s *shop) Walk(_ context.Context, path string, to nar.Visitor) error {
+	return nar.Visit(bufio.NewReaderSize(bytes.NewReader(s.nars[path]), nar.MinBuffer), to)
 }
 
 func (s *shop) Requisites(_ context.Context, paths ...string) ([]string, error) { return paths, nil }

@@ -44,78 +44,117 @@ func (p Policy) takesNamed(info *nix.PathInfo) bool {
 
 // Named is [New] for paths that the user has named, and the paths of their closures. why says
 // of each named path that is not saved and in no pack why that is so.
-func Named(ctx context.Context, from Nix, saved *Index, policy Policy, named []string) (fresh []nix.PathInfo, why map[string]string, err error) {
-	paths, err := from.Requisites(ctx, named...)
-	if err != nil {
-		return nil, nil, fmt.Errorf("cannot find the new store paths: %w", err)
+func Named(ctx context.Context, from Nix, saved *Index, policy Policy, named []string) (found News, why map[string]string, err error) {
+	f := finder{Nix: from, saved: saved, policy: policy, named: named}
+	if f.all, err = from.Requisites(ctx, named...); err == nil {
+		found, err = f.find(ctx, unsaved(saved, f.all), nil)
 	}
-	fresh, err = find(ctx, from, saved, policy, paths, named, nil)
 	if err != nil {
-		return nil, nil, err
+		return News{}, nil, fmt.Errorf("cannot find the new store paths: %w", err)
 	}
 	why = map[string]string{}
 	for _, path := range named {
 		switch {
-		case saved.saved(path) || slices.ContainsFunc(fresh, func(info nix.PathInfo) bool { return info.Path == path }):
+		case saved.saved(path) || slices.ContainsFunc(found.Fresh, func(info nix.PathInfo) bool { return info.Path == path }):
 		case strings.HasSuffix(path, ".drv"):
 			why[path] = "it is a derivation, which each evaluation makes"
 		default:
 			why[path] = "it is signed, so a binary cache has it; --store-cache all saves it"
 		}
 	}
-	return fresh, why, nil
+	return found, why, nil
 }
 
-// New returns the infos of valid paths that a policy saves and no pack has, and of unsigned
+// News are paths to save.
+type News struct {
+	Fresh  []nix.PathInfo // of these paths, in reference order
+	Needed []string       // the closures of the paths that the policy saves
+}
+
+// New returns the valid paths that a policy saves and no pack has, and the unsigned
 // paths in their closures, such as sources, because no other place has these. Paths that others
-// save are left out. The infos are in reference order.
-func New(ctx context.Context, from Nix, saved *Index, policy Policy, paths []string, others ...string) ([]nix.PathInfo, error) {
-	return find(ctx, from, saved, policy, paths, nil, others)
+// save are not fresh.
+func New(ctx context.Context, from Nix, saved *Index, policy Policy, paths []string, others ...string) (News, error) {
+	f := finder{Nix: from, saved: saved, policy: policy}
+	valid, err := from.Valid(ctx, unsaved(saved, paths)...)
+	var found News
+	if err == nil {
+		found, err = f.find(ctx, slices.Sorted(maps.Keys(valid)), others)
+	}
+	if err != nil {
+		return News{}, fmt.Errorf("cannot find the new store paths: %w", err)
+	}
+	return found, nil
 }
 
-func find(ctx context.Context, from Nix, saved *Index, policy Policy, paths, named, others []string) ([]nix.PathInfo, error) {
-	fail := func(err error) ([]nix.PathInfo, error) {
-		return nil, fmt.Errorf("cannot find the new store paths: %w", err)
-	}
-	valid, err := from.Valid(ctx, unsaved(saved, paths)...)
-	if err != nil {
-		return fail(err)
-	}
-	known := map[string]nix.PathInfo{}
-	ask := func(paths []string) error {
-		infos, err := from.FullInfo(ctx, paths...)
-		for _, info := range infos {
-			known[info.Path] = info
-		}
-		return err
-	}
-	if err := ask(slices.Sorted(maps.Keys(valid))); err != nil {
-		return fail(err)
+// A finder finds new paths.
+type finder struct {
+	Nix
+	saved  *Index
+	policy Policy
+	named  []string
+	all    []string // the closure of the named paths, in reference order; nil without names
+	infos  map[string]nix.PathInfo
+}
+
+// find finds new ones of valid paths that no pack has.
+func (f *finder) find(ctx context.Context, valid, others []string) (found News, err error) {
+	f.infos = make(map[string]nix.PathInfo, len(valid))
+	if err := f.ask(ctx, valid); err != nil {
+		return found, err
 	}
 	wanted := map[string]bool{}
-	for path, info := range known {
-		if policy.takes(&info) || slices.Contains(named, path) && policy.takesNamed(&info) {
+	for path, info := range f.infos {
+		if f.policy.takes(&info) || slices.Contains(f.named, path) && f.policy.takesNamed(&info) {
 			wanted[path] = true
 		}
 	}
 	if len(wanted) == 0 {
-		return nil, nil
+		return found, nil
 	}
-	closure, err := from.Requisites(ctx, slices.Collect(maps.Keys(wanted))...)
-	if err != nil {
-		return fail(err)
+	if found.Needed, err = f.closure(ctx, slices.Collect(maps.Keys(wanted))); err != nil {
+		return found, err
 	}
-	closure = unsaved(saved, closure)
-	if err := ask(slices.DeleteFunc(slices.Clone(closure), func(path string) bool { return valid[path] })); err != nil {
-		return fail(err)
+	closure := unsaved(f.saved, found.Needed)
+	if err := f.ask(ctx, closure); err != nil {
+		return found, err
 	}
-	var fresh []nix.PathInfo
 	for _, path := range closure {
-		if info := known[path]; (wanted[path] || len(info.Signatures) == 0) && !slices.Contains(others, path) {
-			fresh = append(fresh, info)
+		if info := f.infos[path]; (wanted[path] || len(info.Signatures) == 0) && !slices.Contains(others, path) {
+			found.Fresh = append(found.Fresh, info)
 		}
 	}
-	return fresh, nil
+	return found, nil
+}
+
+// ask queries the infos of paths that are not known yet.
+func (f *finder) ask(ctx context.Context, paths []string) error {
+	infos, err := f.FullInfo(ctx, slices.DeleteFunc(slices.Clone(paths), func(path string) bool {
+		_, known := f.infos[path]
+		return known
+	})...)
+	for _, info := range infos {
+		f.infos[info.Path] = info
+	}
+	return err
+}
+
+// closure returns the closure of paths in reference order. Nix is not asked again where all infos are known, as in
+// a first save.
+func (f *finder) closure(ctx context.Context, paths []string) ([]string, error) {
+	if len(f.infos) < len(f.all) || len(f.all) == 0 {
+		return f.Requisites(ctx, paths...)
+	}
+	seen := map[string]bool{}
+	for todo := paths; len(todo) > 0; {
+		path := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if !seen[path] {
+			seen[path] = true
+			todo = append(todo, f.infos[path].References...)
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(f.all), func(path string) bool { return !seen[path] }), nil
 }
 
 // unsaved returns the paths that no pack has, except derivations, which every discovery makes.

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/org/nix-matrix/internal/nar"
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/job"
 	"github.com/org/nix-matrix/pkg/nix"
@@ -23,11 +24,12 @@ import (
 // rate the service limits, and a restore can read several packs in parallel.
 const PackSize = 128 << 20
 
-// firstPack is the size of the first pack, smaller so that its upload begins soon.
-const firstPack = 24 << 20
+// smallPack is how many bytes a pack has before its upload begins while it is written. A smaller one is known by its
+// contents, so that equal ones are stored once.
+const smallPack = 8 << 20
 
-// uploads is the most packs that are uploaded at a time.
-const uploads = 3
+// uploads is the most packs that are written and uploaded at a time.
+const uploads = 4
 
 const packFormat = "nix-matrix pack 2"
 
@@ -110,26 +112,45 @@ func (s *Saver) refersTo(lost map[string]bool, info *nix.PathInfo) bool {
 
 func (s *Saver) save(ctx context.Context, infos []nix.PathInfo) error {
 	records := make([]pack.Record, len(infos))
+	var inputs []string
 	for i := range infos {
 		var err error
 		if records[i], err = recordOf(&infos[i]); err != nil {
 			return err
 		}
+		inputs = append(inputs, infos[i].Path+" "+infos[i].NarHash)
 	}
 	var supports []*Pack
 	if s.Base != nil {
 		supports = s.Base.Supports()
 	}
-	known, err := shelfOf(s.Cache, s.Seal).known(ctx, slices.Concat(supports, s.saved))
+	supports = slices.Concat(supports, s.saved)
+	for _, p := range supports {
+		inputs = append(inputs, p.sum)
+	}
+	known, err := shelfOf(s.Cache, s.Seal).known(ctx, supports)
 	if err != nil {
 		return err
 	}
-	return export(ctx, s.Nix, infos, func(stream io.Reader) error {
-		packer := pack.NewPacker(stream, records, func(path string) bool { return s.whole[path] }, known, s.Seal)
+	write := func(nars pack.NARs) error {
+		packer := pack.NewPacker(nars, records, func(path string) bool { return s.whole[path] }, known, s.Seal)
 		defer packer.Close()
-		return s.packs(ctx, packer)
-	})
+		return s.packs(ctx, packer, sumOf(packFormat, "", inputs))
+	}
+	if s.Nix.Walks() {
+		return write(&walk{ctx, s.Nix})
+	}
+	return export(ctx, s.Nix, infos, func(stream io.Reader) error { return write(pack.FromExport(stream)) })
 }
+
+// A walk has the NARs of valid paths.
+type walk struct {
+	ctx  context.Context
+	from Nix
+}
+
+func (w *walk) Next(rec *pack.Record, to nar.Visitor) error { return w.from.Walk(w.ctx, rec.Path, to) }
+func (w *walk) End() error                                  { return nil }
 
 // recordOf returns the record of a path.
 func recordOf(info *nix.PathInfo) (pack.Record, error) {
@@ -145,8 +166,8 @@ func recordOf(info *nix.PathInfo) (pack.Record, error) {
 	return rec, nil
 }
 
-// packs makes packs, and uploads them while the next ones are made.
-func (s *Saver) packs(ctx context.Context, packer *pack.Packer) (err error) {
+// packs makes packs, and uploads them meanwhile. inputs identifies what is packed.
+func (s *Saver) packs(ctx context.Context, packer *pack.Packer, inputs string) (err error) {
 	size := s.Size
 	if size <= 0 {
 		size = PackSize
@@ -155,38 +176,45 @@ func (s *Saver) packs(ctx context.Context, packer *pack.Packer) (err error) {
 	upload.SetLimit(uploads)
 	var done inOrder
 	defer func() { err = errors.Join(upload.Wait(), err) }()
-	for next := min(firstPack, size); ; next = size {
-		f, err := tempFile()
+	for {
+		body, err := newGrowing()
 		if err != nil {
 			return err
 		}
-		summary, err := writePack(packer, f, next)
-		if errors.Is(err, io.EOF) { // no paths are left
-			return f.Close()
-		}
+		turn := done.next()
+		upload.Go(func() error {
+			defer body.Close()
+			p, err := s.upload(uploading, body, job.PackKey(s.ID, sumOf(packFormat, s.Seal.Fingerprint(), []string{inputs, fmt.Sprint(turn)}))(0))
+			if err == nil {
+				done.finish(turn, func() {
+					s.saved = append(s.saved, p)
+					if s.Progress != nil {
+						s.Progress(p)
+					}
+				})
+			}
+			if errors.Is(err, errNoPack) {
+				return nil
+			}
+			return err
+		})
+		summary, err := writePack(packer, body, size)
 		if err == nil {
 			err = uploading.Err()
 		}
 		if err != nil {
-			return errors.Join(err, f.Close())
-		}
-		turn := done.next()
-		upload.Go(func() error {
-			defer f.Close()
-			p, err := s.upload(uploading, f, summary)
-			if err != nil {
-				return err
+			body.finish(nil, errNoPack)
+			if errors.Is(err, io.EOF) { // no paths are left
+				return nil
 			}
-			done.finish(turn, func() {
-				s.saved = append(s.saved, p)
-				if s.Progress != nil {
-					s.Progress(p)
-				}
-			})
-			return nil
-		})
+			return err
+		}
+		body.finish(summary, nil)
 	}
 }
+
+// errNoPack says that a pack will not be complete, for a reason that is known elsewhere.
+var errNoPack = errors.New("the pack could not be written")
 
 // inOrder calls functions in the order of their turns, each as soon as all before it are finished: a pack
 // counts only with those that it may lean on.
@@ -236,10 +264,47 @@ func writePack(packer *pack.Packer, to io.Writer, size int64) (*pack.Summary, er
 	return summary, buffered.Flush()
 }
 
-func (s *Saver) upload(ctx context.Context, f io.ReaderAt, summary *pack.Summary) (*Pack, error) {
-	p := newPack("", summary.Size, summary.Index)
-	sum := sumOf(packFormat, s.Seal.Fingerprint(), []string{summary.SHA256})
-	key, err := cache.SaveOnce(ctx, s.Cache, job.PackKey(s.ID, sum), f, p.Size, func(blob cache.Blob) bool {
+// upload puts a pack into the cache: a large one under the early key while it is written.
+func (s *Saver) upload(ctx context.Context, body *growing, early string) (*Pack, error) {
+	size, _, err := body.Grown(ctx, smallPack)
+	if err != nil {
+		return nil, err
+	}
+	err = errors.ErrUnsupported
+	if size >= smallPack {
+		if err = cache.SaveGrowing(ctx, s.Cache, early, body); err != nil && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, cache.ErrExists) {
+			return nil, fmt.Errorf("cannot upload a pack: %w", err)
+		}
+	}
+	summary, waited := body.whole(ctx)
+	if waited != nil {
+		return nil, waited
+	}
+	p := newPack(early, summary.Size, summary.Index)
+	if err != nil {
+		if p, err = s.uploadWhole(ctx, body, p, errors.Is(err, cache.ErrExists)); err != nil {
+			return nil, fmt.Errorf("cannot upload a pack: %w", err)
+		}
+	}
+	p.sums = summary.Chunks
+	return p, nil
+}
+
+// uploadWhole puts a complete pack into the cache, unless it is there. It is looked for under its key first if that was
+// taken.
+func (s *Saver) uploadWhole(ctx context.Context, body *growing, p *Pack, taken bool) (_ *Pack, err error) {
+	summary, early := body.summary, p.Key
+	keys := job.PackKey(s.ID, sumOf(packFormat, s.Seal.Fingerprint(), []string{summary.SHA256}))
+	key := func(try int) string {
+		switch {
+		case !taken:
+			return keys(try)
+		case try == 0:
+			return early
+		}
+		return keys(try - 1)
+	}
+	p.Key, err = cache.SaveOnce(ctx, s.Cache, key, body, p.Size, func(blob cache.Blob) bool {
 		// Another job saved the same chunks and paths.
 		found, err := pack.ReadIndex(ctx, blob, summary.SHA256, s.Seal)
 		if err != nil || blob.Size() != summary.Size {
@@ -248,9 +313,5 @@ func (s *Saver) upload(ctx context.Context, f io.ReaderAt, summary *pack.Summary
 		p = newPack("", blob.Size(), found)
 		return true
 	})
-	if err != nil {
-		return nil, fmt.Errorf("cannot upload a pack: %w", err)
-	}
-	p.Key, p.sums = key, summary.Chunks
-	return p, nil
+	return p, err
 }

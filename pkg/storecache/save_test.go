@@ -26,6 +26,7 @@ func TestSaveFails(t *testing.T) {
 	must(t, err)
 	for name, s := range map[string]*Saver{
 		"export": {Nix: broken{n}, Cache: open(t), ID: "test"},
+		"walk":   {Nix: lame{n}, Cache: open(t), ID: "test"},
 		"cache":  {Nix: n, Cache: full{open(t)}, ID: "test"},
 	} {
 		s.Size = 1 << 20
@@ -98,25 +99,76 @@ func TestSaveWithout(t *testing.T) {
 // asking counts how often the store is asked for the metadata of a path.
 type asking struct {
 	Nix
-	times map[string]int
+	times   map[string]int
+	queries int // other ones
 }
 
-func (a asking) FullInfo(ctx context.Context, paths ...string) ([]nix.PathInfo, error) {
+func (a *asking) FullInfo(ctx context.Context, paths ...string) ([]nix.PathInfo, error) {
 	for _, path := range paths {
 		a.times[path]++
 	}
 	return a.Nix.FullInfo(ctx, paths...)
 }
 
+func (a *asking) Requisites(ctx context.Context, paths ...string) ([]string, error) {
+	a.queries++
+	return a.Nix.Requisites(ctx, paths...)
+}
+
+func (a *asking) Valid(ctx context.Context, paths ...string) (map[string]bool, error) {
+	a.queries++
+	return a.Nix.Valid(ctx, paths...)
+}
+
+// New paths of named closures are the same whether Nix is asked for the closures of those that are wanted, or
+// they follow from the infos, as they do while no pack has any.
+func TestNamedAsksOnce(t *testing.T) {
+	n := inputsNix(t)
+	paths := fleet(t, n)
+	c := open(t)
+	some, err := (&Saver{Nix: n, Cache: c, ID: "test"}).Save(t.Context(), infosOf(t, n, paths["left"], paths["right"])) // through which "low" is needed
+	must(t, err)
+	for what, saved := range map[string]*Index{"nothing": NewIndex(), "some": NewIndex(some...)} {
+		for _, policy := range []Policy{Built, All} {
+			for _, named := range [][]string{{paths["top"]}, {paths["top"], paths["alone"]}, {paths["left"]}} {
+				a := &asking{Nix: n, times: map[string]int{}}
+				got, _, err := Named(t.Context(), a, saved, policy, named)
+				must(t, err)
+				all, err := n.Requisites(t.Context(), named...)
+				must(t, err)
+				f := finder{Nix: n, saved: saved, policy: policy, named: named}
+				want, err := f.find(t.Context(), unsaved(saved, all), nil)
+				must(t, err)
+				slices.Sort(got.Needed) // of several orders Nix has one
+				slices.Sort(want.Needed)
+				names := nix.PathsOf(got.Fresh)
+				if slices.Sort(names); !slices.Equal(names, slices.Sorted(slices.Values(nix.PathsOf(want.Fresh)))) || !slices.Equal(got.Needed, want.Needed) {
+					t.Errorf("%s is saved, policy %s, %q: %q and %q instead of %q and %q", what, policy, named, names, got.Needed, nix.PathsOf(want.Fresh), want.Needed)
+				}
+				if what == "nothing" && (a.queries != 1 || len(got.Fresh) == 0 && policy == All) {
+					t.Errorf("policy %s, %q: %d queries for %q", policy, named, a.queries, names)
+				}
+				for i, info := range got.Fresh {
+					for _, ref := range info.References {
+						if at := slices.Index(nix.PathsOf(got.Fresh), ref); at > i {
+							t.Errorf("%s is before %s", info.Path, ref)
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
 // The store is asked once for the metadata of a saved path, even if another path is lost.
 func TestSaveAsksOnce(t *testing.T) {
 	n := inputsNix(t)
 	paths := fleet(t, n)
-	a := asking{n, map[string]int{}}
-	fresh, err := New(t.Context(), a, NewIndex(), Built, []string{paths["top"], paths["alone"], paths["right"]})
+	a := &asking{Nix: n, times: map[string]int{}}
+	found, err := New(t.Context(), a, NewIndex(), Built, []string{paths["top"], paths["alone"], paths["right"]})
 	must(t, err)
 	var names []string
-	for _, info := range fresh {
+	for _, info := range found.Fresh {
 		names = append(names, info.Path[strings.LastIndex(info.Path, "-")+1:])
 	}
 	if slices.Sort(names); !slices.Equal(names, []string{"alone", "large", "low", "right", "top"}) { // left is signed
@@ -124,7 +176,7 @@ func TestSaveAsksOnce(t *testing.T) {
 	}
 	must(t, os.Remove(paths["right"]))
 	s := &Saver{Nix: a, Cache: open(t), ID: "test"}
-	packs, err := s.Save(t.Context(), fresh)
+	packs, err := s.Save(t.Context(), found.Fresh)
 	must(t, err)
 	if got := len(pathsOf(t, NewIndex(packs...))); got != 3 {
 		t.Errorf("%d paths are saved", got)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/org/nix-matrix/internal/nar"
 	"github.com/org/nix-matrix/pkg/cache"
 	"github.com/org/nix-matrix/pkg/nix"
 )
@@ -57,45 +58,58 @@ func TestUploadsInOrder(t *testing.T) {
 	}
 }
 
-// changes is a shop in which a path has another content when it is exported first.
+// changes is a shop in which a path has another content when it is read first.
 type changes struct {
 	*shop
-	path    string
-	exports int
+	path  string
+	reads int
 }
 
-func (c *changes) Export(ctx context.Context, dst io.Writer, infos []nix.PathInfo) error {
-	if c.exports++; c.exports == 1 {
-		right := c.nars[c.path]
+func (c *changes) change() (back func()) {
+	right := c.nars[c.path]
+	if c.reads++; c.reads == 1 {
 		wrong := slices.Clone(right)
 		wrong[len(wrong)/2] ^= 1
 		c.nars[c.path] = wrong
-		defer func() { c.nars[c.path] = right }()
 	}
+	return func() { c.nars[c.path] = right }
+}
+
+func (c *changes) Export(ctx context.Context, dst io.Writer, infos []nix.PathInfo) error {
+	defer c.change()()
 	return c.shop.Export(ctx, dst, infos)
+}
+
+func (c *changes) Walk(ctx context.Context, path string, to nar.Visitor) error {
+	if path == c.path {
+		defer c.change()()
+	}
+	return c.shop.Walk(ctx, path, to)
 }
 
 // A path that does not come back from its recipe is stored whole by the second try, with all others.
 func TestSaveWhole(t *testing.T) {
-	s := &shop{}
-	for _, name := range []string{"before", "odd", "after"} {
-		s.put(t, name, "this is "+pathOf(name)+", "+big(len(name)))
-	}
-	c := open(t)
-	from := &changes{shop: s, path: pathOf("odd")}
-	saver := &Saver{Nix: from, Cache: c, ID: "test", Lost: func(path string, why error) { t.Errorf("%s is lost: %v", path, why) }}
-	packs, err := saver.Save(t.Context(), s.list)
-	must(t, err)
-	if from.exports != 2 || len(saver.whole) != 1 || !saver.whole[pathOf("odd")] {
-		t.Errorf("%d exports, stored whole are %v", from.exports, saver.whole)
-	}
-	m := newMemory()
-	if got, err := m.restore(t, c, stored(t, c, NewIndex(packs...))); err != nil || got.Paths != 3 {
-		t.Errorf("%+v, %v", got, err)
-	}
-	for path, nar := range s.nars {
-		if want := m.valid[path]; len(want) < len(nar) || want[len(want)-len(nar):] != string(nar) {
-			t.Errorf("%s has another content", path)
+	for _, exports := range []bool{false, true} {
+		s := &shop{exports: exports}
+		for _, name := range []string{"before", "odd", "after"} {
+			s.put(t, name, "this is "+pathOf(name)+", "+big(len(name)))
+		}
+		c := open(t)
+		from := &changes{shop: s, path: pathOf("odd")}
+		saver := &Saver{Nix: from, Cache: c, ID: "test", Lost: func(path string, why error) { t.Errorf("%s is lost: %v", path, why) }}
+		packs, err := saver.Save(t.Context(), s.list)
+		must(t, err)
+		if from.reads != 2 || len(saver.whole) != 1 || !saver.whole[pathOf("odd")] {
+			t.Errorf("read %d times, stored whole are %v", from.reads, saver.whole)
+		}
+		m := newMemory()
+		if got, err := m.restore(t, c, stored(t, c, NewIndex(packs...))); err != nil || got.Paths != 3 {
+			t.Errorf("%+v, %v", got, err)
+		}
+		for path, nar := range s.nars {
+			if want := m.valid[path]; len(want) < len(nar) || want[len(want)-len(nar):] != string(nar) {
+				t.Errorf("%s has another content", path)
+			}
 		}
 	}
 }

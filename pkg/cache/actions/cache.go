@@ -16,6 +16,7 @@ import (
 type service interface {
 	// find asks for key, exactly or as a prefix, then for the prefixes in order.
 	find(ctx context.Context, key string, prefixes []string) (e entry, ok bool, err error)
+	// save saves a body. v1 must know its size.
 	save(ctx context.Context, key string, body *source) error
 }
 
@@ -98,11 +99,26 @@ func (c *client) Save(ctx context.Context, key string, body io.ReaderAt, size in
 	if err := c.may(c.config.DenyWrite, cache.CheckSave(key, size)); err != nil {
 		return err
 	}
+	return c.save(ctx, key, &source{body: body, size: size})
+}
+
+// SaveGrowing is of [cache.SaveGrowing]. v1 must know the size before.
+func (c *client) SaveGrowing(ctx context.Context, key string, body cache.Growing) error {
+	if err := c.may(c.config.DenyWrite, cache.CheckKey(key)); err != nil {
+		return err
+	}
+	if c.config.Protocol == V1 {
+		return fmt.Errorf("cannot save %s before it is complete: %w", key, errors.ErrUnsupported)
+	}
+	return c.save(ctx, key, &source{body: body, growing: body})
+}
+
+func (c *client) save(ctx context.Context, key string, body *source) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	source := &source{body: body, size: size, cancel: cancel}
-	if err := c.service.save(ctx, key, source); err != nil {
-		if failure := source.failure.Load(); failure != nil {
+	body.cancel = cancel
+	if err := c.service.save(ctx, key, body); err != nil {
+		if failure := body.failure.Load(); failure != nil {
 			err = *failure
 		}
 		return fmt.Errorf("cannot save %s: %w", key, err)
@@ -152,9 +168,25 @@ func (c *client) find(ctx context.Context, key string, prefixes []string) (entry
 // body readable.
 type source struct {
 	body    io.ReaderAt
-	size    int64
+	size    int64              // of what is there, if it grows
+	growing cache.Growing      // or nil
 	cancel  context.CancelFunc // of the save
 	failure atomic.Pointer[error]
+}
+
+// reaches waits until a body has so many bytes, or is complete, and reports which.
+func (s *source) reaches(ctx context.Context, least int64) (bool, error) {
+	if s.growing != nil {
+		size, complete, err := s.growing.Grown(ctx, least)
+		if err != nil {
+			return false, err
+		}
+		s.size = size
+		if complete {
+			s.growing = nil
+		}
+	}
+	return s.size >= least, nil
 }
 
 func (s *source) ReadAt(p []byte, offset int64) (int, error) {

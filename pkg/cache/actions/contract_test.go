@@ -30,7 +30,7 @@ func TestContractV2(t *testing.T) {
 				config := fast(t, actionstest.Start(t, test.options).Getenv)
 				config.Small = test.small
 				return actions.New(config)
-			})
+			}, cachetest.Grows())
 		})
 	}
 }

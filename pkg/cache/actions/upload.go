@@ -1,6 +1,7 @@
 package actions
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -22,22 +23,31 @@ const storageVersion = "2021-12-02"
 // upload makes an Azure block blob at the signed address: with one request if
 // it is small, else of blocks that travel in parallel and are committed last.
 func (s *v2) upload(ctx context.Context, address string, body *source) error {
-	if body.size <= s.config.BlockSize {
-		return s.put(ctx, address, "", body.block(0, body.size))
+	size := s.config.BlockSize
+	if more, err := body.reaches(ctx, size+1); err != nil {
+		return err
+	} else if !more {
+		return s.put(ctx, address, "", body.block(0, size))
 	}
 	blob := uuid.NewString()
 	var ids []string
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(s.config.Parallel)
-	for offset := int64(0); offset < body.size && groupCtx.Err() == nil; offset += s.config.BlockSize {
+	var failed error
+	for offset := int64(0); groupCtx.Err() == nil; offset += size {
+		whole, err := body.reaches(groupCtx, offset+size)
+		if failed = err; err != nil || !whole && offset >= body.size {
+			break
+		}
 		id := blockID(blob, len(ids))
 		ids = append(ids, id)
+		block := body.block(offset, size)
 		group.Go(func() error {
-			return s.put(groupCtx, address, "comp=block&blockid="+url.QueryEscape(id), body.block(offset, s.config.BlockSize))
+			return s.put(groupCtx, address, "comp=block&blockid="+url.QueryEscape(id), block)
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return err
+	if err := group.Wait(); err != nil || failed != nil {
+		return cmp.Or(err, failed)
 	}
 	list := strings.NewReader(`<?xml version="1.0" encoding="utf-8"?><BlockList><Latest>` + strings.Join(ids, "</Latest><Latest>") + "</Latest></BlockList>")
 	return s.put(ctx, address, "comp=blocklist", io.NewSectionReader(list, 0, list.Size()))

@@ -32,10 +32,14 @@ func Tick(wait func()) Option { return func(s *suite) { s.tick = wait } }
 // under one key several may succeed.
 func LastWins() Option { return func(s *suite) { s.lastWins = true } }
 
+// Grows is for a cache that sends blobs while they are written.
+func Grows() Option { return func(s *suite) { s.grows = true } }
+
 type suite struct {
 	open     func(t *testing.T) cache.Cache
 	tick     func()
 	lastWins bool
+	grows    bool
 }
 
 // Run tests the caches that open returns, an empty one at each call.
@@ -64,6 +68,7 @@ func Run(t *testing.T, open func(t *testing.T) cache.Cache, options ...Option) {
 		{"cancelled", s.cancelled},
 		{"cancelled save", s.cancelledSave},
 		{"cancelled range", s.cancelledRange},
+		{"growing", s.growing},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, s.open(t)) })
 	}
