@@ -287,7 +287,7 @@ func (s *directSink) register(ctx context.Context, infos []nix.PathInfo) error {
 		return err
 	}
 	defer locks.release()
-	valid, err := s.nix.Valid(ctx, paths...)
+	valid, err := s.roots.Valid(paths...)
 	if err != nil {
 		return err
 	}

@@ -39,6 +39,8 @@ type hostileCase struct {
 	fn    any
 	args  []any
 	stdin bool // its arguments go to the program's stdin
+	// together means that it runs programs at the same time, with different numbers of arguments.
+	together bool
 }
 
 func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
@@ -59,7 +61,7 @@ func hostileCases(n *Nix, old, lazy Version) map[string]hostileCase {
 		return err
 	}
 	return map[string]hostileCase{
-		"Find":            {fn: Find, args: []any{Config{Conf: "a = b", Env: []string{"A=b"}, Fetch: []string{"C=d"}, SSH: "-o A=b", Nixpkgs: "path:/a"}}},
+		"Find":            {fn: Find, args: []any{Config{Conf: "a = b", Env: []string{"A=b"}, Fetch: []string{"C=d"}, SSH: "-o A=b", Nixpkgs: "path:/a"}}, together: true},
 		"Set":             {fn: func(name string, values []string) error { return asks(n.WithOptions(Set(name, values...))) }, args: []any{"fallback", []string{"true"}}},
 		"StorePath":       {fn: StorePath, args: []any{aPath}},
 		"TrustPrograms":   {fn: func(dir string) error { return TrustPrograms("/nonexistent" + dir) }, args: []any{"/nix"}},
@@ -222,6 +224,9 @@ printf 'oixd\0\0\0\0\042\001\0\0\0\0\0\0\0\0\0\0\0\0\0\0stla\0\0\0\0'; exec >&-;
 		for words = words[:len(words)-1]; len(words) > 0; {
 			end := slices.IndexFunc(words, func(word string) bool { return word == fmt.Sprint(slices.Index(words, word)-1) })
 			lists, words = append(lists, words[:end]), words[end+1:]
+		}
+		if c.together {
+			slices.SortFunc(lists, func(a, b []string) int { return len(a) - len(b) })
 		}
 		data, _ = os.ReadFile(stdin)
 		return lists, string(data), err

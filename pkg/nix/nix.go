@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -100,21 +101,25 @@ func Find(ctx context.Context, log io.Writer, with Config) (*Nix, error) {
 		n.env = append(n.env, "NIX_SSHOPTS="+with.SSH)
 	}
 	n.env = append(n.env, with.Fetch...)
+	var settings []byte
+	var unsettled error
+	var showing sync.WaitGroup
+	showing.Go(func() { settings, unsettled = n.output(ctx, "nix", args("config", "show", "--json")) })
 	out, err := n.output(ctx, "nix", args("--version"))
+	showing.Wait()
 	if err != nil {
 		return nil, fmt.Errorf("%w: cannot get its version: %w", ErrMissing, err)
 	}
 	if n.Version, err = ParseVersion(string(out)); err != nil {
 		return nil, err
 	}
-	show := args("show-config", "--json")
-	if n.HasConfigShow() {
-		show = args("config", "show", "--json")
+	if !n.HasConfigShow() {
+		settings, unsettled = n.output(ctx, "nix", args("show-config", "--json"))
 	}
-	if out, err = n.output(ctx, "nix", show); err != nil {
-		return nil, fmt.Errorf("%w: cannot get its settings: %w", ErrMissing, err)
+	if unsettled != nil {
+		return nil, fmt.Errorf("%w: cannot get its settings: %w", ErrMissing, unsettled)
 	}
-	if err := json.Unmarshal(out, &n.config); err != nil {
+	if err := json.Unmarshal(settings, &n.config); err != nil {
 		return nil, fmt.Errorf("cannot read Nix's settings: %w", err)
 	}
 	if err := json.Unmarshal(n.config["system"].Value, &n.System); err != nil {

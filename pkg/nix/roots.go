@@ -10,9 +10,16 @@ import (
 	"github.com/org/nix-matrix/internal/valid"
 )
 
+// Roots are a connection that keeps the garbage collector away from paths until it is closed.
+type Roots interface {
+	io.Closer
+	// Valid returns which of the paths are valid, these or others.
+	Valid(paths ...string) (map[string]bool, error)
+}
+
 // AddTempRoots keeps the garbage collector away from paths, valid or not yet, until the caller
-// closes the returned connection or the context ends.
-func (n *Nix) AddTempRoots(ctx context.Context, paths ...string) (io.Closer, error) {
+// closes the roots or the context ends.
+func (n *Nix) AddTempRoots(ctx context.Context, paths ...string) (Roots, error) {
 	d, err := n.Connect(ctx)
 	if err != nil {
 		return nil, err

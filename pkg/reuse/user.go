@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/org/nix-matrix/internal/usage"
@@ -48,11 +49,19 @@ func (u *UserBuild) Tolerate(ctx context.Context, title string, err error) error
 
 // Restore restores the closures of paths, or without paths all paths of the index.
 func (u *UserBuild) Restore(ctx context.Context, choice EngineChoice, paths []string) (restored storecache.Restored, err error) {
-	engine, err := choice.Open(ctx, u.Nix, u.Log)
+	var ix *storecache.Index
+	var loading sync.WaitGroup
+	if u.Docs.Cache != nil {
+		u.Log.Doing("looking for saved store paths")
+		defer u.Log.Doing("")
+		loading.Go(func() { ix = u.restorableIndex(ctx) })
+	}
+	engine, err := choice.Open(ctx, u.Nix, u.Log) // meanwhile, because both wait
+	loading.Wait()
 	if err != nil {
 		return restored, err
 	}
-	restored, err = u.restore(ctx, engine, paths)
+	restored, err = u.restore(ctx, engine, ix, paths)
 	if err := u.Tolerate(ctx, "Cannot restore all store paths", err); err != nil {
 		return restored, err
 	}
@@ -62,13 +71,11 @@ func (u *UserBuild) Restore(ctx context.Context, choice EngineChoice, paths []st
 	return restored, nil
 }
 
-func (u *UserBuild) restore(ctx context.Context, engine engine.Engine, paths []string) (restored storecache.Restored, err error) {
-	if u.Docs.Cache == nil {
+// restore restores from an index, or nothing if there is none because there is no cache.
+func (u *UserBuild) restore(ctx context.Context, engine engine.Engine, ix *storecache.Index, paths []string) (restored storecache.Restored, err error) {
+	if ix == nil {
 		return restored, nil
 	}
-	u.Log.Doing("looking for saved store paths")
-	defer u.Log.Doing("")
-	ix := u.restorableIndex(ctx)
 	if len(ix.Packs) == 0 {
 		u.Log.Printf("nothing was found that an earlier run has saved")
 	}
@@ -174,9 +181,18 @@ func (s noStore) Valid(_ context.Context, paths ...string) (map[string]bool, err
 	return valid, nil
 }
 
-func (noStore) AddTempRoots(context.Context, ...string) (io.Closer, error) {
-	return io.NopCloser(nil), nil
+func (s noStore) AddTempRoots(context.Context, ...string) (nix.Roots, error) {
+	return noRoots{s}, nil
 }
+
+// noRoots are those of a noStore.
+type noRoots struct{ noStore }
+
+func (r noRoots) Valid(paths ...string) (map[string]bool, error) {
+	return r.noStore.Valid(context.Background(), paths...)
+}
+
+func (noRoots) Close() error { return nil }
 
 func (noStore) Substitute(context.Context, func(nix.Traffic), ...string) error { return nil }
 

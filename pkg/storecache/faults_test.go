@@ -60,9 +60,16 @@ func (m *memory) Valid(_ context.Context, paths ...string) (map[string]bool, err
 	}
 	return valid, nil
 }
-func (m *memory) AddTempRoots(context.Context, ...string) (io.Closer, error) {
-	return io.NopCloser(nil), nil
+func (m *memory) AddTempRoots(context.Context, ...string) (nix.Roots, error) {
+	return memoryRoots{m}, nil
 }
+
+type memoryRoots struct{ *memory }
+
+func (r memoryRoots) Valid(paths ...string) (map[string]bool, error) {
+	return r.memory.Valid(context.Background(), paths...)
+}
+
 func (m *memory) Substitute(context.Context, func(nix.Traffic), ...string) error {
 	return errors.New("there is none")
 }

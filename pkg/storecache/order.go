@@ -61,6 +61,30 @@ func segments(wanted map[string]location) []segment {
 	return all
 }
 
+// largestFirst puts the largest segments first, so that the last ones end at about the same time. Those that have little
+// of the whole stay in their order, in which they share frames.
+func largestFirst(all []segment) {
+	var whole int64
+	for i := range all {
+		whole += all[i].bytes()
+	}
+	large := func(s *segment) int64 {
+		if n := s.bytes(); n >= whole/32 {
+			return n
+		}
+		return 0
+	}
+	slices.SortStableFunc(all, func(a, b segment) int { return cmp.Compare(large(&b), large(&a)) })
+}
+
+// bytes returns about how much work a segment is.
+func (s *segment) bytes() int64 {
+	if s.chunked() {
+		return s.pack.Index.Records[s.records[0]].NarSize
+	}
+	return s.size
+}
+
 // takes reports whether a record can be added to the segment, which should not have more than
 // limit bytes.
 func (s *segment) takes(at location, frame int, offset, end, limit int64) bool {

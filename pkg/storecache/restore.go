@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 
@@ -30,7 +29,7 @@ type Restorer struct {
 // RestoreNix has the methods of *nix.Nix that restoring needs, apart from an engine's.
 type RestoreNix interface {
 	Valid(ctx context.Context, paths ...string) (map[string]bool, error)
-	AddTempRoots(ctx context.Context, paths ...string) (io.Closer, error)
+	AddTempRoots(ctx context.Context, paths ...string) (nix.Roots, error)
 	// Substitute fetches as many of the paths as substituters have, and calls counted with the
 	// changes of what was fetched.
 	Substitute(ctx context.Context, counted func(nix.Traffic), paths ...string) error
@@ -83,7 +82,7 @@ func (r *Restorer) restore(ctx context.Context, index *Index, paths []string) (R
 		return Restored{}, fmt.Errorf("cannot restore: %w", err)
 	}
 	defer roots.Close()
-	valid, err := r.Nix.Valid(ctx, slices.Concat(packed, outside)...)
+	valid, err := roots.Valid(slices.Concat(packed, outside)...)
 	if err != nil {
 		return Restored{}, fmt.Errorf("cannot restore: %w", err)
 	}

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/org/nix-matrix/internal/nar"
 	"github.com/org/nix-matrix/pkg/cache"
+	"github.com/org/nix-matrix/pkg/engine"
 	"github.com/org/nix-matrix/pkg/nix"
 )
 
@@ -110,6 +112,35 @@ func TestSaveWhole(t *testing.T) {
 			if want := m.valid[path]; len(want) < len(nar) || want[len(want)-len(nar):] != string(nar) {
 				t.Errorf("%s has another content", path)
 			}
+		}
+	}
+}
+
+// An engine that takes paths in any order gets the largest ones first, because the last one occupies one processor alone,
+// and the others in the order of the pack.
+func TestLargestFirst(t *testing.T) {
+	s := &shop{}
+	names := []string{"a", "b", "large", "c", "larger", "d"}
+	for i, name := range names {
+		s.put(t, name, string(noise(i, map[string]int{"large": 200 << 10, "larger": 300 << 10}[name]+1000+i)))
+	}
+	c := open(t)
+	ix := stored(t, c, NewIndex(s.save(t, c, nil, names...)...))
+	for ordered, want := range map[bool]string{true: "a b large c larger d", false: "larger large a b c d"} {
+		m := newMemory()
+		by := m.engine()
+		by.Ordered = ordered
+		var got []string
+		r := &Restorer{Nix: m, Engine: by, Cache: c, Index: ix}
+		begin := by.Begin
+		r.Engine.Begin = func(ctx context.Context, infos []nix.PathInfo) (engine.Sink, error) {
+			for _, info := range infos {
+				got = append(got, info.Path[strings.LastIndexByte(info.Path, '-')+1:])
+			}
+			return begin(ctx, infos)
+		}
+		if _, err := r.Restore(t.Context(), pathsOf(t, ix)...); err != nil || strings.Join(got, " ") != want {
+			t.Errorf("ordered %v: %q, %v", ordered, got, err)
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package storecache
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,6 +59,9 @@ func (w *transfer) run(ctx context.Context, wanted map[string]location) (restore
 	if len(all) == 0 {
 		return Restored{}, nil
 	}
+	if !w.engine.Ordered {
+		largestFirst(all)
+	}
 	var infos []nix.PathInfo
 	for _, s := range all {
 		for _, n := range s.records {
@@ -69,9 +71,6 @@ func (w *transfer) run(ctx context.Context, wanted map[string]location) (restore
 	prefetching, err := w.prepare(all)
 	if err != nil {
 		return Restored{}, err
-	}
-	if !w.engine.Ordered && w.frames == nil { // so that the largest one is not read last
-		slices.SortStableFunc(all, func(a, b segment) int { return cmp.Compare(b.size, a.size) })
 	}
 	if w.sink, err = w.engine.Begin(ctx, infos); err != nil {
 		return Restored{}, err
