@@ -14,6 +14,16 @@ type Growing interface {
 	Grown(ctx context.Context, least int64) (size int64, complete bool, err error)
 }
 
+// Whole returns a blob all of whose bytes are there.
+func Whole(body io.ReaderAt, size int64) Growing { return whole{body, size} }
+
+type whole struct {
+	io.ReaderAt
+	size int64
+}
+
+func (w whole) Grown(context.Context, int64) (int64, bool, error) { return w.size, true, nil }
+
 // SaveGrowing is the Save of a blob that is sent while it is written. If the cache can't do that, the error is
 // [errors.ErrUnsupported], and nothing has happened.
 func SaveGrowing(ctx context.Context, to Cache, key string, body Growing) error {

@@ -29,7 +29,7 @@ type budgets struct {
 	chunks  int64 // of chunks of such frames, once the frames are dropped
 }
 
-var framesBudget = budgets{fetched: 64 << 20, decoded: 32 << 20, chunks: 32 << 20}
+var framesBudget = budgets{fetched: 52 << 20, decoded: 32 << 20, chunks: 32 << 20}
 
 // A frameID is a frame of a pack.
 type frameID struct {

@@ -16,7 +16,6 @@ import (
 type service interface {
 	// find asks for key, exactly or as a prefix, then for the prefixes in order.
 	find(ctx context.Context, key string, prefixes []string) (e entry, ok bool, err error)
-	// save saves a body. v1 must know its size.
 	save(ctx context.Context, key string, body *source) error
 }
 
@@ -99,7 +98,7 @@ func (c *client) Save(ctx context.Context, key string, body io.ReaderAt, size in
 	if err := c.may(c.config.DenyWrite, cache.CheckSave(key, size)); err != nil {
 		return err
 	}
-	return c.save(ctx, key, &source{body: body, size: size})
+	return c.save(ctx, key, cache.Whole(body, size))
 }
 
 // SaveGrowing is of [cache.SaveGrowing]. v1 must know the size before.
@@ -110,15 +109,15 @@ func (c *client) SaveGrowing(ctx context.Context, key string, body cache.Growing
 	if c.config.Protocol == V1 {
 		return fmt.Errorf("cannot save %s before it is complete: %w", key, errors.ErrUnsupported)
 	}
-	return c.save(ctx, key, &source{body: body, growing: body})
+	return c.save(ctx, key, body)
 }
 
-func (c *client) save(ctx context.Context, key string, body *source) error {
+func (c *client) save(ctx context.Context, key string, body cache.Growing) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	body.cancel = cancel
-	if err := c.service.save(ctx, key, body); err != nil {
-		if failure := body.failure.Load(); failure != nil {
+	source := &source{Growing: body, cancel: cancel}
+	if err := c.service.save(ctx, key, source); err != nil {
+		if failure := source.failure.Load(); failure != nil {
 			err = *failure
 		}
 		return fmt.Errorf("cannot save %s: %w", key, err)
@@ -167,30 +166,13 @@ func (c *client) find(ctx context.Context, key string, prefixes []string) (entry
 // source is the body of a save. Its first failure ends the save, because no retry makes a
 // body readable.
 type source struct {
-	body    io.ReaderAt
-	size    int64              // of what is there, if it grows
-	growing cache.Growing      // or nil
+	cache.Growing
 	cancel  context.CancelFunc // of the save
 	failure atomic.Pointer[error]
 }
 
-// reaches waits until a body has so many bytes, or is complete, and reports which.
-func (s *source) reaches(ctx context.Context, least int64) (bool, error) {
-	if s.growing != nil {
-		size, complete, err := s.growing.Grown(ctx, least)
-		if err != nil {
-			return false, err
-		}
-		s.size = size
-		if complete {
-			s.growing = nil
-		}
-	}
-	return s.size >= least, nil
-}
-
 func (s *source) ReadAt(p []byte, offset int64) (int, error) {
-	n, err := s.body.ReadAt(p, offset)
+	n, err := s.Growing.ReadAt(p, offset)
 	if n == len(p) {
 		return n, nil
 	}
@@ -201,9 +183,4 @@ func (s *source) ReadAt(p []byte, offset int64) (int, error) {
 	s.failure.CompareAndSwap(nil, &err)
 	s.cancel()
 	return n, err
-}
-
-// block returns the block that starts at offset, for blocks of the given size.
-func (s *source) block(offset, size int64) *io.SectionReader {
-	return io.NewSectionReader(s, offset, min(size, s.size-offset))
 }

@@ -20,37 +20,36 @@ import (
 // storageVersion is the version of Azure's protocol for blobs that uploads speak: three requests of it.
 const storageVersion = "2021-12-02"
 
-// upload makes an Azure block blob at the signed address: with one request if
+// upload makes an Azure block blob at the signed address, and returns its size: with one request if
 // it is small, else of blocks that travel in parallel and are committed last.
-func (s *v2) upload(ctx context.Context, address string, body *source) error {
-	size := s.config.BlockSize
-	if more, err := body.reaches(ctx, size+1); err != nil {
-		return err
-	} else if !more {
-		return s.put(ctx, address, "", body.block(0, size))
+func (s *v2) upload(ctx context.Context, address string, body *source) (int64, error) {
+	size, _, err := body.Grown(ctx, s.config.BlockSize+1)
+	if err != nil {
+		return 0, err
+	}
+	if size <= s.config.BlockSize {
+		return size, s.put(ctx, address, "", io.NewSectionReader(body, 0, size))
 	}
 	blob := uuid.NewString()
 	var ids []string
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(s.config.Parallel)
-	var failed error
-	for offset := int64(0); groupCtx.Err() == nil; offset += size {
-		whole, err := body.reaches(groupCtx, offset+size)
-		if failed = err; err != nil || !whole && offset >= body.size {
+	for offset := int64(0); groupCtx.Err() == nil; offset += s.config.BlockSize {
+		if size, _, err = body.Grown(groupCtx, offset+s.config.BlockSize); err != nil || offset >= size {
 			break
 		}
 		id := blockID(blob, len(ids))
 		ids = append(ids, id)
-		block := body.block(offset, size)
+		block := io.NewSectionReader(body, offset, min(s.config.BlockSize, size-offset))
 		group.Go(func() error {
 			return s.put(groupCtx, address, "comp=block&blockid="+url.QueryEscape(id), block)
 		})
 	}
-	if err := group.Wait(); err != nil || failed != nil {
-		return cmp.Or(err, failed)
+	if err := cmp.Or(group.Wait(), err); err != nil {
+		return 0, err
 	}
 	list := strings.NewReader(`<?xml version="1.0" encoding="utf-8"?><BlockList><Latest>` + strings.Join(ids, "</Latest><Latest>") + "</Latest></BlockList>")
-	return s.put(ctx, address, "comp=blocklist", io.NewSectionReader(list, 0, list.Size()))
+	return size, s.put(ctx, address, "comp=blocklist", io.NewSectionReader(list, 0, list.Size()))
 }
 
 // put sends a blob, or, as the operation says, a block or the list of blocks. The address has a query, which is signed.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"net/http"
 	"net/url"
 	"strings"
@@ -65,8 +67,12 @@ func (s *v1) save(ctx context.Context, key string, body *source) error {
 			return cache.ErrExists
 		}
 	}
+	size, _, err := body.Grown(ctx, math.MaxInt64)
+	if err != nil {
+		return err
+	}
 	reserve := s.call("reserve", http.MethodPost, "caches")
-	reserve.JSON, reserve.creates = reserveRequest{key, s.config.Version, body.size}, true
+	reserve.JSON, reserve.creates = reserveRequest{key, s.config.Version, size}, true
 	var reserved reserveAnswer
 	if err := s.ask(ctx, reserve, &reserved); err != nil {
 		return err
@@ -77,10 +83,10 @@ func (s *v1) save(ctx context.Context, key string, body *source) error {
 	path := fmt.Sprintf("caches/%d", reserved.ID)
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(s.config.Parallel)
-	for offset := int64(0); offset < body.size && groupCtx.Err() == nil; offset += s.config.BlockSize {
+	for offset := int64(0); offset < size && groupCtx.Err() == nil; offset += s.config.BlockSize {
 		group.Go(func() error {
 			upload := s.call("upload", http.MethodPatch, path)
-			upload.upload(body.block(offset, s.config.BlockSize))
+			upload.upload(io.NewSectionReader(body, offset, min(s.config.BlockSize, size-offset)))
 			upload.Header.Set("Content-Type", "application/octet-stream")
 			upload.Header.Set("Content-Range", fmt.Sprintf("bytes %d-%d/*", offset, offset+upload.Size-1))
 			return s.ask(groupCtx, upload, nil)
@@ -90,6 +96,6 @@ func (s *v1) save(ctx context.Context, key string, body *source) error {
 		return err
 	}
 	commit := s.call("commit", http.MethodPost, path)
-	commit.JSON = commitRequest{body.size}
+	commit.JSON = commitRequest{size}
 	return s.ask(ctx, commit, nil)
 }

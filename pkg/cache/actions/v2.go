@@ -91,7 +91,8 @@ func (s *v2) save(ctx context.Context, key string, body *source) error {
 		return fmt.Errorf("CreateCacheEntry: %w", s.notOK(created.Message))
 	}
 	start := time.Now()
-	if err := s.upload(ctx, created.UploadURL, body); err != nil {
+	size, err := s.upload(ctx, created.UploadURL, body)
+	if err != nil {
 		var refused *storageError
 		if errors.As(err, &refused) && refused.Status == http.StatusForbidden {
 			// There is no way to get another address for a reserved key.
@@ -99,7 +100,7 @@ func (s *v2) save(ctx context.Context, key string, body *source) error {
 		}
 		return fmt.Errorf("upload: %w", err)
 	}
-	return s.finalize(ctx, key, body.size)
+	return s.finalize(ctx, key, size)
 }
 
 // finalize repeats the call while the service does not know the uploaded blob yet. If it

@@ -20,7 +20,7 @@ var tick = cachetest.Tick(func() {
 func TestContract(t *testing.T) {
 	run := func(t *testing.T, server func(*testing.T) s3.Config) {
 		t.Helper()
-		cachetest.Run(t, func(t *testing.T) cache.Cache { return open(t, server(t)).Cache(s3.Scope{}) }, tick)
+		cachetest.Run(t, func(t *testing.T) cache.Cache { return open(t, server(t)).Cache(s3.Scope{}) }, tick, cachetest.Grows())
 	}
 	for name, start := range servers {
 		t.Run(name, func(t *testing.T) { run(t, start(t)) })
@@ -36,7 +36,7 @@ func TestContractScopes(t *testing.T) {
 	cachetest.Run(t, func(t *testing.T) cache.Cache {
 		own := s3.Scope{Class: "proposals", Name: "org/fleet refs/pull/7/merge"}
 		return open(t, server(t)).Cache(own, s3.Scope{Class: "branches", Name: "org/fleet refs/heads/next"}, s3.Scope{})
-	}, tick)
+	}, tick, cachetest.Grows())
 }
 
 // servers start a server for a test, whose configs are each of an empty prefix.

@@ -46,7 +46,7 @@ func TestConditionIgnored(t *testing.T) {
 	if !cache.LastWins(c) || warnings.Load() != 1 {
 		t.Errorf("after a save: %v, %d warnings", cache.LastWins(c), warnings.Load())
 	}
-	cachetest.Run(t, func(t *testing.T) cache.Cache { return lying(t).Cache(s3.Scope{}) }, tick, cachetest.LastWins())
+	cachetest.Run(t, func(t *testing.T) cache.Cache { return lying(t).Cache(s3.Scope{}) }, tick, cachetest.LastWins(), cachetest.Grows())
 }
 
 // A server that does not know the header, too; an honest one is asked once.

@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -43,12 +44,24 @@ func (c *scoped) Save(ctx context.Context, key string, body io.ReaderAt, size in
 	if err := cache.CheckSave(key, size); err != nil {
 		return err
 	}
+	return c.saveBody(ctx, key, cache.Whole(body, size))
+}
+
+// SaveGrowing is of [cache.SaveGrowing].
+func (c *scoped) SaveGrowing(ctx context.Context, key string, body cache.Growing) error {
+	if err := cache.CheckKey(key); err != nil {
+		return err
+	}
+	return c.saveBody(ctx, key, body)
+}
+
+func (c *scoped) saveBody(ctx context.Context, key string, body cache.Growing) error {
 	err := ctx.Err()
 	if err == nil && c.config.Credentials.Anonymous() {
 		return fmt.Errorf("cannot save %s: %w", key, &readOnlyError{fmt.Errorf("there are no credentials for %s", c.config.Address)})
 	}
 	if err == nil {
-		err = c.save(ctx, key, &source{body: body, size: size})
+		err = c.save(ctx, key, &source{Growing: body})
 	}
 	switch {
 	case err == nil:
@@ -70,12 +83,13 @@ func (c *scoped) save(ctx context.Context, key string, from *source) error {
 		return err
 	}
 	s := &saving{Bucket: c.Bucket, dir: c.dirs[0], name: c.dirs[0] + objectName(key), mark: rand.Text(), from: from, how: how}
-	if from.size <= c.config.PartSize {
-		err = s.whole(ctx)
-	} else {
-		err = s.parts(ctx)
+	if s.size, _, err = from.Grown(ctx, c.config.PartSize+1); err != nil {
+		return err
 	}
-	return err
+	if s.size <= c.config.PartSize {
+		return s.whole(ctx)
+	}
+	return s.parts(ctx)
 }
 
 // LastWins is of [cache.LastWins]. It asks the server unless that is known.
@@ -100,7 +114,7 @@ func (c *scoped) probe(ctx context.Context) (creation, error) {
 	for range 2 { // the first time, it may not be there
 		s := &saving{
 			Bucket: c.Bucket, name: c.classDir(c.own) + probeName, mark: rand.Text(),
-			from: &source{body: strings.NewReader("1"), size: 1}, how: creationConditional,
+			from: &source{Growing: cache.Whole(strings.NewReader("1"), 1)}, size: 1, how: creationConditional,
 		}
 		err := s.put(ctx)
 		if isTaken(err) {
@@ -129,6 +143,7 @@ type saving struct {
 	name string
 	mark string // by which it knows its object
 	from *source
+	size int64 // of what is there
 	how  creation
 }
 
@@ -167,7 +182,7 @@ func (s *saving) retry(ctx context.Context, what string, call func(try int) erro
 // put sends the object.
 func (s *saving) put(ctx context.Context) error {
 	err := s.retry(ctx, "put", func(try int) error {
-		_, err := s.client.PutObject(ctx, s.config.Bucket, s.name, s.from.part(0, s.from.size), s.from.size, "", "", s.options())
+		_, err := s.client.PutObject(ctx, s.config.Bucket, s.name, s.from.part(0, s.size), s.size, "", "", s.options())
 		return s.unlessOwn(ctx, try, err)
 	})
 	if err != nil && answer(err) == nil && ctx.Err() == nil && s.own(ctx) {
@@ -223,7 +238,7 @@ func (s *saving) parts(ctx context.Context) (err error) {
 	if s.how == creationConditional {
 		reservation := &saving{
 			Bucket: s.Bucket, name: s.dir + reserved + s.name[len(s.dir):], mark: s.mark,
-			from: &source{body: strings.NewReader("1"), size: 1}, how: s.how,
+			from: &source{Growing: cache.Whole(strings.NewReader("1"), 1)}, size: 1, how: s.how,
 		}
 		if err := reservation.reserve(ctx); err != nil {
 			return err
@@ -277,25 +292,37 @@ func (s *saving) reserve(ctx context.Context) error {
 func (s *saving) send(ctx context.Context, id string) ([]minio.CompletePart, error) {
 	size := s.config.PartSize
 	const most = 10_000 // that the protocol allows
-	for s.from.size > size*most {
+	for s.size > size*most {
 		size *= 2
 	}
-	parts := make([]minio.CompletePart, (s.from.size+size-1)/size)
-	group, ctx := errgroup.WithContext(ctx)
+	var sent []*minio.CompletePart
+	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(s.config.Parallel)
-	for i := range parts {
+	var err error
+	for offset := int64(0); groupCtx.Err() == nil; offset += size {
+		if s.size, _, err = s.from.Grown(groupCtx, offset+size); err != nil || offset >= s.size {
+			break
+		}
+		length := min(size, s.size-offset)
+		part := &minio.CompletePart{PartNumber: len(sent) + 1}
+		sent = append(sent, part)
 		group.Go(func() error {
-			offset := int64(i) * size
-			length := min(size, s.from.size-offset)
-			return s.retry(ctx, "part", func(int) error {
-				part, err := s.client.PutObjectPart(ctx, s.config.Bucket, s.name, id, i+1, s.from.part(offset, length), length,
+			return s.retry(groupCtx, "part", func(int) error {
+				done, err := s.client.PutObjectPart(groupCtx, s.config.Bucket, s.name, id, part.PartNumber, s.from.part(offset, length), length,
 					minio.PutObjectPartOptions{DisableContentSha256: true})
-				parts[i] = minio.CompletePart{PartNumber: i + 1, ETag: part.ETag}
+				part.ETag = done.ETag
 				return err
 			})
 		})
 	}
-	return parts, group.Wait()
+	if err := cmp.Or(group.Wait(), err); err != nil {
+		return nil, err
+	}
+	parts := make([]minio.CompletePart, len(sent))
+	for i, part := range sent {
+		parts[i] = *part
+	}
+	return parts, nil
 }
 
 // complete makes the object of the parts visible.

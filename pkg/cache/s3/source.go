@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"sync/atomic"
+
+	"github.com/org/nix-matrix/pkg/cache"
 )
 
 // A bodyError is the error of a body that is to be saved. No further try helps.
@@ -15,8 +17,7 @@ func (e *bodyError) Unwrap() error { return e.cause }
 // A source is a body that is sent, in whatever parts and tries. It remembers its own error, which
 // the client would take for one of the connection.
 type source struct {
-	body   io.ReaderAt
-	size   int64
+	cache.Growing
 	failed atomic.Pointer[error]
 }
 
@@ -27,11 +28,7 @@ func (s *source) part(offset, length int64) io.ReadSeeker {
 
 // ReadAt is of [io.ReaderAt]. A body that ends too early is io.ErrUnexpectedEOF.
 func (s *source) ReadAt(p []byte, offset int64) (int, error) {
-	if offset >= s.size {
-		return 0, io.EOF
-	}
-	p = p[:min(int64(len(p)), s.size-offset)]
-	n, err := s.body.ReadAt(p, offset)
+	n, err := s.Growing.ReadAt(p, offset)
 	if n == len(p) {
 		return n, nil
 	}
