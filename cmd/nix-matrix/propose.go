@@ -151,7 +151,7 @@ func (p *proposer) api() (api *action.GitHub, own bool, err error) {
 	config.Log = a.log.Printf
 	if token := strings.TrimSpace(a.getenv(proposeVariable)); token != "" {
 		a.action.Mask(token)
-		config.Token, own = token, true
+		config.Token, config.Own, own = token, proposeVariable, true
 	}
 	api, err = action.NewGitHub(config)
 	return api, own, err

@@ -1,6 +1,7 @@
 package action
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,7 @@ type GitHubConfig struct {
 	API        string // its address
 	Repository string // OWNER/NAME
 	Token      string
+	Own        string // the variable with the token, if that is not the workflow's but the user's own
 
 	Retries     int           // of a failed request
 	Wait        time.Duration // before a retry, at least
@@ -246,9 +248,12 @@ func (g *GitHub) explain(ctx context.Context, err error, what, permission string
 	}
 	switch status(err) {
 	case http.StatusForbidden, http.StatusNotFound:
+		if g.config.Own != "" {
+			return fmt.Errorf("%s: %w (%s). Give the GitHub App or the person's token in %s the permission `%s`", what, ErrForbidden, said, g.config.Own, permission)
+		}
 		return fmt.Errorf("%s: %w (%s). Add the line `%s` below `permissions:` of the job", what, ErrForbidden, said, permission)
 	case http.StatusUnauthorized:
-		return fmt.Errorf("%s: %w (%s): it is wrong or has expired. Set another one in %s", what, ErrForbidden, said, GitHubVariable)
+		return fmt.Errorf("%s: %w (%s): it is wrong or has expired. Set another one in %s", what, ErrForbidden, said, cmp.Or(g.config.Own, GitHubVariable))
 	}
 	for _, e := range refused.Errors {
 		said += ": " + g.quote(strings.TrimSpace(e.Field+" "+e.Code+" "+e.Message))

@@ -191,6 +191,17 @@ func TestWrongToken(t *testing.T) {
 	if strings.Contains(err.Error(), c.Token) {
 		t.Errorf("%v has the token", err)
 	}
+	c.Own = "NIX_MATRIX_PROPOSE_TOKEN"
+	_, err = client(t, c).Caches(t.Context(), "a-")
+	expectError(t, err, action.ErrForbidden, "401 Bad credentials", "Set another one in NIX_MATRIX_PROPOSE_TOKEN")
+	for _, status := range []int{http.StatusForbidden, http.StatusNotFound} {
+		server.Fail(githubtest.Failure{Status: status})
+		_, err = client(t, c).Caches(t.Context(), "a-")
+		expectError(t, err, action.ErrForbidden, "the GitHub App or the person's token in NIX_MATRIX_PROPOSE_TOKEN the permission `actions:")
+		if strings.Contains(err.Error(), "permissions:` of the job") {
+			t.Errorf("%v is about the job's token", err)
+		}
+	}
 }
 
 func TestConfig(t *testing.T) {

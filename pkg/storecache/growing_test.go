@@ -17,7 +17,8 @@ import (
 // A sender is a cache that sends blobs while they are written.
 type sender struct {
 	cache.Collectable
-	fail error // of the end of a blob
+	fail error // of a blob
+	soon bool  // it fails before the blob is written
 
 	mu    sync.Mutex
 	early []string // keys
@@ -45,6 +46,9 @@ func (s *sender) send(ctx context.Context, key string, body cache.Growing) error
 		return cache.ErrExists
 	}
 	s.once.Do(func() { close(s.began) })
+	if s.soon {
+		return s.fail
+	}
 	size, _, err := body.Grown(ctx, math.MaxInt64)
 	if err != nil {
 		return fmt.Errorf("the end: %w", err)
@@ -147,10 +151,12 @@ func TestSaveGrowingFails(t *testing.T) {
 	if got, err := newMemory().restore(t, c, stored(t, c, NewIndex(packs...))); err != nil || got.Paths != 2 {
 		t.Errorf("%+v, %v", got, err)
 	}
-	full := newSender(t)
-	full.fail = errors.New("no more room")
-	saver = &Saver{Nix: s, Cache: full, ID: "test"}
-	if packs, err := saver.Save(t.Context(), s.list); !errors.Is(err, full.fail) || len(packs) > 0 || strings.Count(err.Error(), "no more room") != 1 {
-		t.Errorf("%d packs, %v", len(packs), err)
+	for _, soon := range []bool{false, true} {
+		full := newSender(t)
+		full.fail, full.soon = errors.New("no more room"), soon
+		saver := &Saver{Nix: &waiting{s, full.began}, Cache: full, ID: "test"}
+		if packs, err := saver.Save(t.Context(), s.infos("large")); err == nil || err.Error() != "cannot save: cannot upload a pack: no more room" || len(packs) > 0 {
+			t.Errorf("soon %v: %d packs, %v", soon, len(packs), err)
+		}
 	}
 }

@@ -199,17 +199,18 @@ func (s *Saver) packs(ctx context.Context, packer *pack.Packer, inputs string) (
 			return err
 		})
 		summary, err := writePack(packer, body, size)
-		if err == nil {
-			err = uploading.Err()
+		if err == nil && uploading.Err() == nil {
+			body.finish(summary, nil)
+			continue
 		}
-		if err != nil {
-			body.finish(nil, errNoPack)
-			if errors.Is(err, io.EOF) { // no paths are left
-				return nil
-			}
-			return err
+		body.finish(nil, errNoPack)
+		switch {
+		case errors.Is(err, io.EOF): // no paths are left
+			return nil
+		case uploading.Err() != nil: // the error of an upload counts, which may have closed the file
+			return context.Cause(ctx)
 		}
-		body.finish(summary, nil)
+		return err
 	}
 }
 
