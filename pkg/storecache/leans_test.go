@@ -48,7 +48,7 @@ func (s *shop) put(t *testing.T, name, content string) {
 // infos returns the infos of paths by their names.
 func (s *shop) infos(names ...string) (infos []nix.PathInfo) {
 	for _, info := range s.list {
-		if slices.Contains(names, info.Path[strings.LastIndexByte(info.Path, '-')+1:]) {
+		if slices.Contains(names, nameOf(info.Path)) {
 			infos = append(infos, info)
 		}
 	}

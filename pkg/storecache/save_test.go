@@ -169,7 +169,7 @@ func TestSaveAsksOnce(t *testing.T) {
 	must(t, err)
 	var names []string
 	for _, info := range found.Fresh {
-		names = append(names, info.Path[strings.LastIndex(info.Path, "-")+1:])
+		names = append(names, nameOf(info.Path))
 	}
 	if slices.Sort(names); !slices.Equal(names, []string{"alone", "large", "low", "right", "top"}) { // left is signed
 		t.Errorf("new are %q", names)

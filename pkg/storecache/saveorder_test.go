@@ -116,8 +116,28 @@ func TestSaveWhole(t *testing.T) {
 	}
 }
 
+// A recorder is an engine that records the paths of its calls by their names.
+type recorder struct {
+	*memory
+	added, finished []string
+}
+
+func (r *recorder) Add(ctx context.Context, info nix.PathInfo, nar io.Reader) error {
+	r.added = append(r.added, nameOf(info.Path))
+	return r.memory.Add(ctx, info, nar)
+}
+
+func (r *recorder) Finish(ctx context.Context, infos []nix.PathInfo) error {
+	for _, info := range infos {
+		r.finished = append(r.finished, nameOf(info.Path))
+	}
+	return r.memory.Finish(ctx, infos)
+}
+
+func nameOf(path string) string { return path[strings.LastIndexByte(path, '-')+1:] }
+
 // An engine that takes paths in any order gets the largest ones first, because the last one occupies one processor alone,
-// and the others in the order of the pack.
+// and the others in the order of the pack. All are finished in reference order.
 func TestLargestFirst(t *testing.T) {
 	s := &shop{}
 	names := []string{"a", "b", "large", "c", "larger", "d"}
@@ -126,21 +146,36 @@ func TestLargestFirst(t *testing.T) {
 	}
 	c := open(t)
 	ix := stored(t, c, NewIndex(s.save(t, c, nil, names...)...))
-	for ordered, want := range map[bool]string{true: "a b large c larger d", false: "larger large a b c d"} {
-		m := newMemory()
-		by := m.engine()
-		by.Ordered = ordered
-		var got []string
-		r := &Restorer{Nix: m, Engine: by, Cache: c, Index: ix}
-		begin := by.Begin
-		r.Engine.Begin = func(ctx context.Context, infos []nix.PathInfo) (engine.Sink, error) {
-			for _, info := range infos {
-				got = append(got, info.Path[strings.LastIndexByte(info.Path, '-')+1:])
-			}
-			return begin(ctx, infos)
+	for ordered, want := range map[bool][]string{true: names, false: {"larger", "large", "a", "b", "c", "d"}} {
+		sink := &recorder{memory: newMemory()}
+		by := engine.Engine{Name: "recorder", Ordered: ordered, Parallel: 1, Begin: func(context.Context, []nix.PathInfo) (engine.Sink, error) { return sink, nil }}
+		r := &Restorer{Nix: sink.memory, Engine: by, Cache: c, Index: ix}
+		if _, err := r.Restore(t.Context(), pathsOf(t, ix)...); err != nil {
+			t.Fatal(err)
 		}
-		if _, err := r.Restore(t.Context(), pathsOf(t, ix)...); err != nil || strings.Join(got, " ") != want {
-			t.Errorf("ordered %v: %q, %v", ordered, got, err)
+		if !slices.Equal(sink.added, want) || !slices.Equal(sink.finished, names) {
+			t.Errorf("ordered %v: added are %q, finished %q", ordered, sink.added, sink.finished)
 		}
+	}
+}
+
+// Of a large path nothing becomes valid where one that it needs is lost, though the large one is added first.
+func TestLargestFirstLost(t *testing.T) {
+	s := &shop{}
+	s.put(t, "low", big(1))
+	s.put(t, "middle", "middle")
+	s.put(t, "high", string(noise(2, 16<<20)))
+	s.list[1].References = []string{pathOf("low")}
+	s.list[2].References = []string{pathOf("middle")}
+	c := open(t)
+	packs := append(s.save(t, c, nil, "low"), s.save(t, c, nil, "middle", "high")...)
+	bad := &changed{Cache: c, key: packs[0].Key, bit: 8000}
+	ix := stored(t, bad, NewIndex(packs...))
+	sink := &recorder{memory: newMemory()}
+	by := engine.Engine{Name: "recorder", Parallel: 1, Begin: func(context.Context, []nix.PathInfo) (engine.Sink, error) { return sink, nil }}
+	r := &Restorer{Nix: sink.memory, Engine: by, Cache: bad, Index: ix}
+	got, err := r.Restore(t.Context(), pathOf("high"))
+	if err == nil || got.Paths > 0 || len(sink.valid) > 0 || !slices.Equal(sink.added[:1], []string{"high"}) {
+		t.Errorf("%+v, added are %q, valid %d, %v", got, sink.added, len(sink.valid), err)
 	}
 }

@@ -59,14 +59,14 @@ func (w *transfer) run(ctx context.Context, wanted map[string]location) (restore
 	if len(all) == 0 {
 		return Restored{}, nil
 	}
-	if !w.engine.Ordered {
-		largestFirst(all)
-	}
-	var infos []nix.PathInfo
+	var infos []nix.PathInfo // in reference order, which Finish needs
 	for _, s := range all {
 		for _, n := range s.records {
 			infos = append(infos, pathInfo(&s.pack.Index.Records[n]))
 		}
+	}
+	if !w.engine.Ordered {
+		largestFirst(all)
 	}
 	prefetching, err := w.prepare(all)
 	if err != nil {

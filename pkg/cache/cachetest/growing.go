@@ -97,7 +97,6 @@ func (s *suite) growing(t *testing.T, c cache.Cache) {
 	ctx, cancel := context.WithCancel(t.Context())
 	waiting := newGrower(data)
 	waiting.held = 1
-	context.AfterFunc(t.Context(), cancel)
 	cancel()
 	if err := cache.SaveGrowing(ctx, c, "cancelled", waiting); !errors.Is(err, context.Canceled) {
 		t.Errorf("SaveGrowing after the end: %v, want Canceled", err)
