@@ -35,19 +35,21 @@ func (i *importer) start() (err error) {
 		i.pipe = nil
 		return err
 	}
-	// A file would copy by itself, in small pieces.
-	i.stream = bufio.NewWriterSize(struct{ io.Writer }{i.pipe}, 256<<10)
+	i.stream = bufio.NewWriterSize(i.pipe, 256<<10)
 	return nil
 }
 
-// stop ends the program's stdin, and returns the program's error.
+// stop ends the program's stdin, and returns the program's error, or that of what it did not read.
 func (i *importer) stop() error {
 	if i.pipe == nil {
 		return nil
 	}
-	_ = i.pipe.Close()
+	unread := i.pipe.Close()
 	i.pipe = nil
-	return i.end()
+	if err := i.end(); err != nil {
+		return err
+	}
+	return unread
 }
 
 func (i *importer) Add(ctx context.Context, info nix.PathInfo, from io.Reader) error {

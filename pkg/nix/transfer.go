@@ -168,9 +168,9 @@ func (n *Nix) Import(ctx context.Context, src io.Reader) error {
 	return nil
 }
 
-// ImportPipe starts [Nix.Import] and returns the pipe from which it reads. The pipe holds enough
-// that both sides work at the same time. end waits for the program after the pipe was closed;
-// when the program has ended before, writes fail. The caller must close the pipe and call end.
+// ImportPipe starts [Nix.Import] and returns the pipe from which it reads. The pipe holds some megabytes, so
+// that both sides work at the same time, and Close waits until they are read. end waits for the program after the
+// pipe was closed; when the program has ended before, Write or Close fails. The caller must close the pipe and call end.
 func (n *Nix) ImportPipe(ctx context.Context) (to io.WriteCloser, end func() error, err error) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -183,7 +183,7 @@ func (n *Nix) ImportPipe(ctx context.Context) (to io.WriteCloser, end func() err
 		_ = r.Close()
 		ended <- err
 	}()
-	return w, func() error { return <-ended }, nil
+	return writeBehind(w), func() error { return <-ended }, nil
 }
 
 // openEnd writes all but the last eight bytes, so that streams can be joined.

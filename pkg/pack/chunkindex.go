@@ -171,8 +171,14 @@ func (ix *Index) FrameLength(number int) int64 { return ix.frames[number].length
 type Frames struct{ dec *zstd.Decoder }
 
 // NewFrames returns a Frames that uses at most n processors. The caller must close it.
-func NewFrames(n int) (*Frames, error) {
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(n), zstd.WithDecoderMaxMemory(maxTable), zstd.WithDecodeAllCapLimit(true))
+func NewFrames(n int) (*Frames, error) { return newFrames(n, false) }
+
+// NewHashedFrames is [NewFrames] for contents of NARs, which have hashes: it ignores the checksums of frames, so that it
+// decompresses some that were changed.
+func NewHashedFrames(n int) (*Frames, error) { return newFrames(n, true) }
+
+func newFrames(n int, hashed bool) (*Frames, error) {
+	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(n), zstd.WithDecoderMaxMemory(maxTable), zstd.WithDecodeAllCapLimit(true), zstd.IgnoreChecksum(hashed))
 	if err != nil {
 		return nil, err
 	}

@@ -70,7 +70,7 @@ type lru struct {
 // newFrameCache returns a cache whose reads end with the context. The caller must end it and then close
 // the cache.
 func newFrameCache(ctx context.Context) (*frameCache, error) {
-	dec, err := pack.NewFrames(runtime.GOMAXPROCS(0))
+	dec, err := pack.NewHashedFrames(runtime.GOMAXPROCS(0))
 	if err != nil {
 		return nil, err
 	}

@@ -89,7 +89,7 @@ type frameRange struct {
 
 // newFrames returns the frames that paths need, given in the order in which they are read.
 func newFrames(needs [][]frameID) (*frames, error) {
-	dec, err := pack.NewFrames(runtime.GOMAXPROCS(0))
+	dec, err := pack.NewHashedFrames(runtime.GOMAXPROCS(0))
 	if err != nil {
 		return nil, err
 	}

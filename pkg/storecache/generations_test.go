@@ -20,7 +20,7 @@ func TestGenerations(t *testing.T) {
 		s.put(t, name, big(1)+name)
 		saved := s.save(t, c, ix, name)
 		saved[0].Used = now.Add(time.Duration(n) * time.Hour)
-		u := Update{Now: saved[0].Used, Saved: saved, Limit: 1 << 20, NARs: 3*s.list[n].NarSize + 100}
+		u := Update{Now: saved[0].Used.Add(-time.Minute), Saved: saved, Limit: 1 << 20, NARs: 3*s.list[n].NarSize + 100}
 		if n > 2 {
 			u.Used = ix.Having([]string{pathOf("bump2")})
 		}

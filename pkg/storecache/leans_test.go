@@ -341,10 +341,14 @@ func TestBlame(t *testing.T) {
 	one, two := s.save(t, c, nil, "one"), s.save(t, c, nil, "two")
 	all := s.save(t, c, NewIndex(one[0], two[0]), "all")
 	for _, p := range []*Pack{one[0], two[0], all[0]} {
-		broken := changed{Cache: c, key: p.Key, bit: 8 * 20_000}
+		broken := changed{Cache: c, key: p.Key, bit: 8 * 150_000}
 		got, err := newMemory().restore(t, broken, stored(t, broken, NewIndex(one[0], two[0], all[0])))
 		if !errors.Is(err, ErrSource) || !slices.Equal(got.Lost, []string{p.Key}) {
 			t.Errorf("%v are lost, %v", got.Lost, err)
+		}
+		d, lost := onDemand(t, broken, stored(t, broken, NewIndex(one[0], two[0], all[0])))
+		if _, err := readNAR(t.Context(), d, pathOf("all")); err == nil || !slices.Equal(lost(), []string{p.Key}) {
+			t.Errorf("%v are lost on demand, %v", lost(), err)
 		}
 	}
 }

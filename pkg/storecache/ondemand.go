@@ -116,8 +116,6 @@ func (d *OnDemand) Find(ctx context.Context, hash string) (nix.PathInfo, error) 
 	return pathInfo(s.record()), nil
 }
 
-func (s *segment) record() *pack.Record { return &s.pack.Index.Records[s.records[0]] }
-
 // locate finds a path and what reading it needs.
 func (d *OnDemand) locate(ctx context.Context, hash string) (*segment, error) {
 	if err := d.begin(ctx); err != nil {
@@ -260,9 +258,8 @@ func (d *OnDemand) Open(ctx context.Context, hash string) (nix.PathInfo, io.Read
 	info := pathInfo(rec)
 	r := &narReader{ctx: ctx, d: d, s: s, close: func() {}}
 	if s.chunked() {
-		r.content = s.pack.Index.NewPlayer(s.records[0], s.lengths, func(source, number int) ([]byte, error) {
-			p := s.sources[source]
-			return d.frames.get(ctx, p, p.tables.source, number)
+		r.content = s.read(ctx, func(id frameID) ([]byte, error) {
+			return d.frames.get(ctx, id.pack, id.pack.tables.source, id.number)
 		}, nil)
 	} else if err := r.openRecord(); err != nil {
 		r.blame(err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 
 	"github.com/org/nix-matrix/pkg/pack"
@@ -109,14 +110,59 @@ func (w *transfer) play(ctx context.Context, s *segment) error {
 		return w.lost(ctx, causes(s.err, []*Pack{s.pack})[0], s.err)
 	}
 	defer w.frames.release(s.frames)
-	index, record := s.pack.Index, s.records[0]
-	content := index.NewPlayer(record, s.lengths, func(source, number int) ([]byte, error) {
-		return w.frames.get(ctx, frameID{s.sources[source], number})
-	}, func(source, number int, start uint32) []byte {
+	content := s.read(ctx, func(id frameID) ([]byte, error) { return w.frames.get(ctx, id) }, func(source, number int, start uint32) []byte {
 		return w.frames.chunk(frameID{s.sources[source], number}, start)
 	})
-	_, err := w.add(ctx, &index.Records[record], content, s.packs())
+	_, err := w.add(ctx, s.record(), content, s.packs())
 	return err
+}
+
+func (s *segment) record() *pack.Record { return &s.pack.Index.Records[s.records[0]] }
+
+// read returns a reader of the NAR of a path of a pack of chunks, from decoded frames and, unless it is nil, kept chunks.
+func (s *segment) read(ctx context.Context, frame func(frameID) ([]byte, error), kept func(source, number int, start uint32) []byte) io.Reader {
+	return &blamer{ctx, s, s.pack.Index.NewPlayer(s.records[0], s.lengths, func(source, number int) ([]byte, error) {
+		return frame(frameID{s.sources[source], number})
+	}, kept)}
+}
+
+// A blamer is a reader of a NAR. If that does not have its hash, it looks for the frame that has changed since it was
+// written, because otherwise all packs that the path needs are to blame.
+type blamer struct {
+	ctx context.Context
+	s   *segment
+	nar io.Reader
+}
+
+// Read implements io.Reader.
+func (b *blamer) Read(p []byte) (int, error) {
+	n, err := b.nar.Read(p)
+	var known *frameError
+	if errors.Is(err, pack.ErrCorrupt) && !errors.As(err, &known) {
+		err = cmp.Or(b.s.changed(b.ctx), err)
+	}
+	return n, err
+}
+
+// changed returns the error of the first frame that has changed, as far as frames can be read.
+func (s *segment) changed(ctx context.Context) error {
+	dec, err := pack.NewFrames(1)
+	if err != nil {
+		return nil
+	}
+	defer dec.Close()
+	for _, id := range s.frames {
+		index := id.pack.Index
+		offset, size := index.FrameRange(id.number)
+		data, err := readAll(ctx, id.pack.tables.source, offset, size)
+		if err != nil {
+			continue
+		}
+		if _, err := dec.Decode(index, id.number, data, nil); err != nil {
+			return &frameError{id.pack, err}
+		}
+	}
+	return nil
 }
 
 // packs returns the packs with the content of a segment, first that of its records. Only the path of a pack of

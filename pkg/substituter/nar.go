@@ -123,7 +123,6 @@ func (s *Server) isBroken(path string) bool {
 
 // send sends the first bytes of a range, and the rest of its length.
 func (s *Server) send(w http.ResponseWriter, head []byte, body io.Reader, length int64) error {
-	rest := io.LimitReader(body, length-int64(len(head)))
 	buf := make([]byte, pieceSize)
 	for piece := head; ; {
 		for len(piece) > 0 {
@@ -139,8 +138,9 @@ func (s *Server) send(w http.ResponseWriter, head []byte, body io.Reader, length
 		if length == 0 {
 			return nil
 		}
-		n, err := rest.Read(buf)
-		if piece = buf[:n]; err != nil && n == 0 {
+		// The body has a node or a chunk at a time, many of which are smaller than a packet.
+		n, err := io.ReadFull(body, buf[:min(length, pieceSize)])
+		if piece = buf[:n]; err != nil {
 			return fmt.Errorf("the NAR ends before its last %d bytes: %w", length, err)
 		}
 	}

@@ -68,8 +68,8 @@ func narInfo(info *nix.PathInfo, key *Key) (string, error) {
 		names[i] = strings.TrimPrefix(path, storeDir)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "StorePath: %s\nURL: nar/%s-%s.nar\nCompression: none\nNarHash: sha256:%s\nNarSize: %d\nReferences: %s\n",
-		info.Path, base[:hashSize], hash, hash, info.NarSize, strings.Join(names, " "))
+	fmt.Fprintf(&b, "StorePath: %s\nURL: nar/%s-%s.nar\nCompression: none\nFileSize: %d\nNarHash: sha256:%s\nNarSize: %d\nReferences: %s\n",
+		info.Path, base[:hashSize], hash, info.NarSize, hash, info.NarSize, strings.Join(names, " "))
 	if info.Deriver != "" {
 		fmt.Fprintf(&b, "Deriver: %s\n", strings.TrimPrefix(info.Deriver, storeDir))
 	}

@@ -200,7 +200,7 @@ func TestNarInfo(t *testing.T) {
 		if err != nil {
 			t.Fatal(err, text)
 		}
-		if read.StorePath != info.Path || "/"+read.URL != narURL(t) || read.NarSize != 7 || len(read.References) != 2 || read.Deriver != noHash+"-some.drv" || read.CA != ca || read.Compression != "none" {
+		if read.StorePath != info.Path || "/"+read.URL != narURL(t) || read.NarSize != 7 || read.FileSize != 7 || len(read.References) != 2 || read.Deriver != noHash+"-some.drv" || read.CA != ca || read.Compression != "none" {
 			t.Errorf("%s", text)
 		}
 		if signed := signature.VerifyFirst(read.Fingerprint(), read.Signatures, []signature.PublicKey{public}); signed != (ca == "") {
