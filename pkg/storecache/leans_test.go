@@ -341,7 +341,7 @@ func TestBlame(t *testing.T) {
 	one, two := s.save(t, c, nil, "one"), s.save(t, c, nil, "two")
 	all := s.save(t, c, NewIndex(one[0], two[0]), "all")
 	for _, p := range []*Pack{one[0], two[0], all[0]} {
-		broken := changed{Cache: c, key: p.Key, bit: 8 * 150_000}
+		broken := changed{Cache: c, key: p.Key, bit: 8 * 250_000} // in contents of all, too
 		got, err := newMemory().restore(t, broken, stored(t, broken, NewIndex(one[0], two[0], all[0])))
 		if !errors.Is(err, ErrSource) || !slices.Equal(got.Lost, []string{p.Key}) {
 			t.Errorf("%v are lost, %v", got.Lost, err)
