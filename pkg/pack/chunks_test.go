@@ -195,7 +195,7 @@ func (s shelf) play(t testing.TB, key *Key, sum string, record int) ([]byte, err
 		return nil, err
 	}
 	last := Need{Source: -1}
-	p := own.ix.NewPlayer(record, lengths, func(source, number int) ([]byte, error) {
+	p := own.ix.NewPlayer(record, lengths, func(_, source, number int) ([]byte, error) {
 		if last == (Need{source, number}) && open[source].ix.chunked[number].area == contents {
 			t.Errorf("frame %d of source %d is read twice in a row", number, source)
 		}

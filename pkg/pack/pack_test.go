@@ -382,7 +382,7 @@ func useChunked(t *testing.T, ix *Index, data []byte) {
 		if _, err := ix.Needs(n, all, 1<<20); err != nil {
 			continue
 		}
-		_, _ = io.Copy(io.Discard, ix.NewPlayer(n, all, func(int, int) ([]byte, error) { return data, nil }, nil))
+		_, _ = io.Copy(io.Discard, ix.NewPlayer(n, all, func(int, int, int) ([]byte, error) { return data, nil }, nil))
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 type Player struct {
 	rec     *Record
 	lengths []*Lengths
-	frame   func(source, number int) ([]byte, error)
+	frame   func(stream, source, number int) ([]byte, error)
 	kept    func(source, number int, start uint32) []byte
 
 	nodes         *skeletonReader
@@ -44,9 +44,10 @@ type Player struct {
 
 // NewPlayer returns a player of a record. Source 0 is the pack itself, others are one more than the number
 // of a pack in Leans; lengths has those of each source that [Index.Sources] names, and frame
-// returns a decoded frame, which is not changed and of which the player holds three at most. Unless it is nil, kept
+// returns a decoded frame, which is not changed and not read any more when frame is called again for the same of
+// [Streams] streams. Unless it is nil, kept
 // is called for each chunk that [Index.EachChunk] names: it returns a chunk for which the frame is not needed, or nil.
-func (ix *Index) NewPlayer(record int, lengths []*Lengths, frame func(source, number int) ([]byte, error), kept func(source, number int, start uint32) []byte) *Player {
+func (ix *Index) NewPlayer(record int, lengths []*Lengths, frame func(stream, source, number int) ([]byte, error), kept func(source, number int, start uint32) []byte) *Player {
 	rec := &ix.Records[record]
 	p := &Player{rec: rec, lengths: lengths, frame: frame, kept: kept, left: rec.NarSize, sum: sha256.New()}
 	p.contents = p.cursor(files)
@@ -78,7 +79,7 @@ func readAllPositions(r *bufio.Reader, hashes int) ([]position, error) {
 }
 
 func (p *Player) cursor(kind streamKind) cursor {
-	return cursor{p: p, area: kind.area(), runs: p.rec.runs[kind]}
+	return cursor{p: p, kind: kind, area: kind.area(), runs: p.rec.runs[kind]}
 }
 
 func (p *Player) stream(kind streamKind) *bufio.Reader {
@@ -258,6 +259,7 @@ func (p *Player) finish() (err error) {
 // A cursor reads the chunks of a stream one after the other.
 type cursor struct {
 	p     *Player
+	kind  streamKind
 	area  area
 	runs  []chunkRun
 	at    int      // in the first run
@@ -289,7 +291,7 @@ func (c *cursor) next() ([]byte, error) {
 		}
 	}
 	if is := (Need{run.source, frame}); c.frame == nil || c.frameIs != is {
-		if c.frame, err = c.p.frame(run.source, frame); err != nil {
+		if c.frame, err = c.p.frame(int(c.kind), run.source, frame); err != nil {
 			return nil, err
 		}
 		c.frameIs = is

@@ -27,6 +27,9 @@ const (
 	streams
 )
 
+// Streams is the number of streams, which have numbers from 0 on.
+const Streams = int(streams)
+
 func (k streamKind) area() area {
 	if k == files {
 		return contents

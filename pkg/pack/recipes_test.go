@@ -312,7 +312,7 @@ func played(rec Record, parts [streams][]byte) ([]byte, error) {
 	for a := range all.of {
 		all.of[a].first = append(all.of[a].first, len(all.of[a].ends))
 	}
-	return io.ReadAll(ix.NewPlayer(0, []*Lengths{all}, func(_, number int) ([]byte, error) { return frames[number], nil }, nil))
+	return io.ReadAll(ix.NewPlayer(0, []*Lengths{all}, func(_, _, number int) ([]byte, error) { return frames[number], nil }, nil))
 }
 
 // A packer takes no new memory for each batch of a large path.

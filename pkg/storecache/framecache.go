@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -36,15 +37,20 @@ type frameCache struct {
 	mu      sync.Mutex
 	all     map[frameKey]*cachedFrame // that are being read, or decoded
 	plain   lru                       // decoded frames
+	memory  buffers                   // of frames without readers
 	spilled map[frameKey]span         // in the file
+	users   map[frameKey]int          // how many of the prefetched paths need a frame
 	size    int64                     // bytes of the file
 	room    int64                     // most bytes of the file
 	free    *sync.Cond                // of loading
 	loading int64                     // bytes that the prefetch is reading
 }
 
-// A span is bytes of the file.
-type span struct{ offset, size int64 }
+// A span is bytes of the file: a frame as it is in the pack, or decoded.
+type span struct {
+	offset, size int64
+	plain        bool
+}
 
 // A frameKey is a frame of the pack with a key.
 type frameKey struct {
@@ -54,11 +60,13 @@ type frameKey struct {
 
 // A cachedFrame is being read while done is open. Then it has plain, or err, or is in the file.
 type cachedFrame struct {
-	key   frameKey
-	done  chan struct{}
-	plain []byte
-	err   error
-	at    *list.Element
+	key     frameKey
+	done    chan struct{}
+	plain   []byte
+	err     error
+	at      *list.Element
+	readers int  // of plain
+	dropped bool // from the cache
 }
 
 // An lru is a list of frames, of which the first was not used for longest.
@@ -74,7 +82,7 @@ func newFrameCache(ctx context.Context) (*frameCache, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &frameCache{kept: plainBudget, ctx: ctx, dec: dec, all: map[frameKey]*cachedFrame{}, spilled: map[frameKey]span{}}
+	c := &frameCache{kept: plainBudget, ctx: ctx, dec: dec, all: map[frameKey]*cachedFrame{}, spilled: map[frameKey]span{}, users: map[frameKey]int{}}
 	c.free = sync.NewCond(&c.mu)
 	context.AfterFunc(ctx, func() {
 		c.mu.Lock()
@@ -106,9 +114,9 @@ func (c *frameCache) Close() {
 	}
 }
 
-// get returns a frame of a pack, decoded if the pack has chunks. It must not be changed. The error is a
-// *frameError, or that of the context.
-func (c *frameCache) get(ctx context.Context, p *Pack, source pack.Source, number int) ([]byte, error) {
+// get returns a frame of a pack, of which plain is decoded if the pack has chunks. It must not be changed, and not be read
+// after put. The error is a *frameError, or that of the context.
+func (c *frameCache) get(ctx context.Context, p *Pack, source pack.Source, number int) (*cachedFrame, error) {
 	key := frameKey{p.Key, number}
 	for {
 		c.mu.Lock()
@@ -121,82 +129,146 @@ func (c *frameCache) get(ctx context.Context, p *Pack, source pack.Source, numbe
 		case f.plain != nil:
 			c.plain.MoveToBack(f.at)
 		}
+		f.readers++
 		c.mu.Unlock()
 		select {
 		case <-f.done:
 		case <-ctx.Done():
+			c.put(f)
 			return nil, context.Cause(ctx)
 		}
 		if f.err != nil {
 			return nil, &frameError{p, f.err}
 		}
 		if f.plain != nil {
-			return f.plain, nil
+			return f, nil
 		}
+	}
+}
+
+// put says that a reader of a frame has ended. After the last one, its memory is used again.
+func (c *frameCache) put(f *cachedFrame) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f.readers--
+	c.reuse(f)
+}
+
+func (c *frameCache) reuse(f *cachedFrame) {
+	if f.dropped && f.readers == 0 {
+		c.memory.put(f.plain)
+		f.plain = nil
 	}
 }
 
 // load reads a frame, from the file if it is there, and decodes it.
 func (c *frameCache) load(f *cachedFrame, p *Pack, source pack.Source) {
+	plain, err := c.read(f, p, source)
+	for _, old := range c.loaded(f, plain, err) {
+		c.spillPlain(old)
+		c.put(old)
+	}
+}
+
+func (c *frameCache) read(f *cachedFrame, p *Pack, source pack.Source) (data []byte, err error) {
+	number := f.key.number
 	c.mu.Lock()
 	at, spilled := c.spilled[f.key]
+	into := c.memory.take(p.Index.FrameLength(number))
 	c.mu.Unlock()
-	var data []byte
-	var err error
+	if at.plain {
+		plain := slices.Grow(into, int(at.size))[:at.size]
+		if _, err := c.file.ReadAt(plain, at.offset); err == nil {
+			return plain, nil
+		}
+		spilled = false
+	}
 	if spilled {
 		data = make([]byte, at.size)
 		_, err = c.file.ReadAt(data, at.offset)
 	}
 	if !spilled || err != nil {
-		offset, size := p.Index.FrameRange(f.key.number)
+		offset, size := p.Index.FrameRange(number)
 		if data, err = readAll(c.ctx, source, offset, size); err == nil {
 			c.spill([]*cachedFrame{f}, p, data)
 		}
 	}
-	plain := data
 	if err == nil && p.Index.Chunked() {
-		plain, err = c.dec.Decode(p.Index, f.key.number, data, nil)
+		return c.dec.Decode(p.Index, number, data, into)
 	}
+	return data, err
+}
+
+// loaded adds a frame that was read. It returns those that had to make room and other paths will need, which the caller
+// must put.
+func (c *frameCache) loaded(f *cachedFrame, plain []byte, err error) (again []*cachedFrame) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer close(f.done)
 	if err != nil {
 		f.err = err
 		delete(c.all, f.key)
-		return
+		return nil
 	}
 	f.plain = plain
 	c.plain.add(f, len(f.plain))
 	for c.plain.bytes > c.kept && c.plain.Len() > 1 {
 		oldest := c.plain.Front().Value.(*cachedFrame)
 		c.plain.drop(oldest, len(oldest.plain))
-		delete(c.all, oldest.key) // readers that have its bytes keep them
+		delete(c.all, oldest.key)
+		oldest.dropped = true
+		if at, ok := c.spilled[oldest.key]; ok && !at.plain && c.users[oldest.key] > 1 {
+			oldest.readers++
+			again = append(again, oldest)
+		}
+		c.reuse(oldest)
+	}
+	return again
+}
+
+// spillPlain writes a decoded frame to the file, if there is room, because to read it is quicker than to decode it
+// again.
+func (c *frameCache) spillPlain(f *cachedFrame) {
+	if at, ok := c.write(f.plain); ok {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.spilled[f.key] = span{at, int64(len(f.plain)), true}
 	}
 }
 
-// spill writes frames of a pack, given by the bytes from the first to the last, to the file if there is room.
-func (c *frameCache) spill(frames []*cachedFrame, p *Pack, data []byte) {
+// write appends to the file, and reports whether there was room.
+func (c *frameCache) write(data []byte) (at int64, ok bool) {
 	c.mu.Lock()
-	at := c.size
-	ok := c.file != nil && at+int64(len(data)) <= c.room
+	at = c.size
+	ok = c.file != nil && at+int64(len(data)) <= c.room
 	if ok {
 		c.size += int64(len(data))
 	}
 	c.mu.Unlock()
 	if !ok {
+		return 0, false
+	}
+	if _, err := c.file.WriteAt(data, at); err != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.room = 0 // the disk is full
+		return 0, false
+	}
+	return at, true
+}
+
+// spill writes frames of a pack, given by the bytes from the first to the last, to the file if there is room.
+func (c *frameCache) spill(frames []*cachedFrame, p *Pack, data []byte) {
+	at, ok := c.write(data)
+	if !ok {
 		return
 	}
-	_, err := c.file.WriteAt(data, at)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err != nil {
-		c.room = 0 // the disk is full
-		return
-	}
 	start, _ := p.Index.FrameRange(frames[0].key.number)
 	for _, f := range frames {
 		offset, size := p.Index.FrameRange(f.key.number)
-		c.spilled[f.key] = span{at + offset - start, size}
+		c.spilled[f.key] = span{at + offset - start, size, false}
 	}
 }
 
@@ -212,6 +284,11 @@ func (l *lru) drop(f *cachedFrame, bytes int) {
 
 // prefetch reads the frames that paths need into the file, in their order, ahead of their readers.
 func (c *frameCache) prefetch(needs [][]frameID) {
+	c.mu.Lock()
+	for _, id := range slices.Concat(needs...) {
+		c.users[frameKey{id.pack.Key, id.number}]++
+	}
+	c.mu.Unlock()
 	for _, r := range rangesOf(needs, prefetchSize) {
 		missing := c.begin(r)
 		if len(missing) == 0 {

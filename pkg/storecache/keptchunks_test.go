@@ -34,7 +34,7 @@ func TestChunksAreKept(t *testing.T) {
 			once += size
 		}
 		for _, seg := range all {
-			_, err := io.Copy(io.Discard, seg.pack.Index.NewPlayer(seg.records[0], seg.lengths, func(source, number int) ([]byte, error) {
+			_, err := io.Copy(io.Discard, seg.pack.Index.NewPlayer(seg.records[0], seg.lengths, func(_, source, number int) ([]byte, error) {
 				return fs.get(t.Context(), frameID{seg.sources[source], number})
 			}, func(source, number int, start uint32) []byte {
 				return fs.chunk(frameID{seg.sources[source], number}, start)

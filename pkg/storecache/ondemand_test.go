@@ -81,10 +81,10 @@ func TestOnDemand(t *testing.T) {
 	want := newMemory()
 	_, err := want.restore(t, c, NewIndex(old))
 	must(t, err)
-	for _, budget := range []int64{1, 5 << 20, plainBudget} {
+	for _, limit := range []struct{ kept, room int64 }{{1, 1}, {1, maxSpill}, {5 << 20, 5 << 20}, {plainBudget, maxSpill}} {
 		d, lost := onDemand(t, c, stored(t, c, NewIndex(append(packs, old)...)))
-		d.frames.kept = budget
-		d.frames.room = min(d.frames.room, budget)
+		d.frames.kept = limit.kept
+		d.frames.room = min(d.frames.room, limit.room)
 		if _, err := d.Find(t.Context(), hashOf(pathOf("nothing"))); !errors.Is(err, ErrAbsent) {
 			t.Error(err)
 		}
@@ -111,7 +111,7 @@ func TestOnDemand(t *testing.T) {
 		}
 		must(t, g.Wait())
 		d.frames.mu.Lock()
-		if n := d.frames.plain.Len(); d.frames.plain.bytes > budget && n > 1 {
+		if n := d.frames.plain.Len(); d.frames.plain.bytes > limit.kept && n > 1 {
 			t.Errorf("%d bytes of %d frames are kept", d.frames.plain.bytes, n)
 		}
 		d.frames.mu.Unlock()
@@ -262,6 +262,40 @@ func TestFramesRequestedOnce(t *testing.T) {
 	d.frames.mu.Unlock()
 	must(t, d.frames.file.Close()) // which is a disk that fails
 	read()
+}
+
+// A frame that several prefetched paths need is decoded once, though there is no room for it in memory: then it is in the
+// file as it was decoded. Others are not.
+func TestSharedFramesInFile(t *testing.T) {
+	c := open(t)
+	s, packs := many(t, c)
+	s.put(t, "alone", big(100))
+	packs = append(packs, s.save(t, c, nil, "alone")...)
+	d, _ := onDemand(t, c, stored(t, c, NewIndex(packs...)))
+	d.frames.kept = 1
+	needs := [][]frameID{}
+	for _, info := range s.list {
+		needs = append(needs, d.closure(hashOf(info.Path))...)
+	}
+	d.frames.prefetch(needs)
+	for n := range s.list {
+		path := s.list[n*7%len(s.list)].Path
+		if got, err := readNAR(t.Context(), d, path); err != nil || !bytes.Equal(got, s.nars[path]) {
+			t.Fatal(err)
+		}
+	}
+	d.frames.running.Wait()
+	shared := map[bool]int{}
+	for key, at := range d.frames.spilled {
+		users := d.frames.users[key]
+		if at.plain != (users > 1) && d.frames.all[key] == nil {
+			t.Errorf("frame %d, which %d paths need, is in the file decoded: %t", key.number, users, at.plain)
+		}
+		shared[users > 1]++
+	}
+	if shared[true] == 0 || shared[false] == 0 {
+		t.Errorf("frames by whether they are shared: %v", shared)
+	}
 }
 
 // A passing error of the cache is a miss for a while, and costs no pack.

@@ -110,7 +110,7 @@ func (w *transfer) play(ctx context.Context, s *segment) error {
 		return w.lost(ctx, causes(s.err, []*Pack{s.pack})[0], s.err)
 	}
 	defer w.frames.release(s.frames)
-	content := s.read(ctx, func(id frameID) ([]byte, error) { return w.frames.get(ctx, id) }, func(source, number int, start uint32) []byte {
+	content := s.read(ctx, func(_ int, id frameID) ([]byte, error) { return w.frames.get(ctx, id) }, func(source, number int, start uint32) []byte {
 		return w.frames.chunk(frameID{s.sources[source], number}, start)
 	})
 	_, err := w.add(ctx, s.record(), content, s.packs())
@@ -119,10 +119,11 @@ func (w *transfer) play(ctx context.Context, s *segment) error {
 
 func (s *segment) record() *pack.Record { return &s.pack.Index.Records[s.records[0]] }
 
-// read returns a reader of the NAR of a path of a pack of chunks, from decoded frames and, unless it is nil, kept chunks.
-func (s *segment) read(ctx context.Context, frame func(frameID) ([]byte, error), kept func(source, number int, start uint32) []byte) io.Reader {
-	return &blamer{ctx, s, s.pack.Index.NewPlayer(s.records[0], s.lengths, func(source, number int) ([]byte, error) {
-		return frame(frameID{s.sources[source], number})
+// read returns a reader of the NAR of a path of a pack of chunks, from decoded frames, as in [pack.Index.NewPlayer], and,
+// unless it is nil, kept chunks.
+func (s *segment) read(ctx context.Context, frame func(stream int, id frameID) ([]byte, error), kept func(source, number int, start uint32) []byte) io.Reader {
+	return &blamer{ctx, s, s.pack.Index.NewPlayer(s.records[0], s.lengths, func(stream, source, number int) ([]byte, error) {
+		return frame(stream, frameID{s.sources[source], number})
 	}, kept)}
 }
 
