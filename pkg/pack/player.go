@@ -43,10 +43,10 @@ type Player struct {
 }
 
 // NewPlayer returns a player of a record. Source 0 is the pack itself, others are one more than the number
-// of a pack in Leans; lengths has those of each source that [Index.Sources] names, and frame
-// returns a decoded frame, which is not changed and not read any more when frame is called again for the same of
-// [Streams] streams. Unless it is nil, kept
-// is called for each chunk that [Index.EachChunk] names: it returns a chunk for which the frame is not needed, or nil.
+// of a pack in Leans; lengths has those of each source that [Index.Sources] names, and frame returns a decoded frame,
+// which is not changed, and is not read any more when frame is called again for the same of [Streams] streams. Unless
+// it is nil, kept is called for each chunk that [Index.EachChunk] names: it returns a chunk for which the frame is not
+// needed, or nil.
 func (ix *Index) NewPlayer(record int, lengths []*Lengths, frame func(stream, source, number int) ([]byte, error), kept func(source, number int, start uint32) []byte) *Player {
 	rec := &ix.Records[record]
 	p := &Player{rec: rec, lengths: lengths, frame: frame, kept: kept, left: rec.NarSize, sum: sha256.New()}

@@ -174,7 +174,10 @@ func (c *frameCache) read(f *cachedFrame, p *Pack, source pack.Source) (data []b
 	number := f.key.number
 	c.mu.Lock()
 	at, spilled := c.spilled[f.key]
-	into := c.memory.take(p.Index.FrameLength(number))
+	var into []byte
+	if p.Index.Chunked() {
+		into = c.memory.take(p.Index.FrameLength(number))
+	}
 	c.mu.Unlock()
 	if at.plain {
 		plain := slices.Grow(into, int(at.size))[:at.size]
@@ -285,8 +288,10 @@ func (l *lru) drop(f *cachedFrame, bytes int) {
 // prefetch reads the frames that paths need into the file, in their order, ahead of their readers.
 func (c *frameCache) prefetch(needs [][]frameID) {
 	c.mu.Lock()
-	for _, id := range slices.Concat(needs...) {
-		c.users[frameKey{id.pack.Key, id.number}]++
+	for _, ids := range needs {
+		for _, id := range ids {
+			c.users[frameKey{id.pack.Key, id.number}]++
+		}
 	}
 	c.mu.Unlock()
 	for _, r := range rangesOf(needs, prefetchSize) {
