@@ -72,17 +72,18 @@ func (w *transfer) run(ctx context.Context, wanted map[string]location) (restore
 	if err != nil {
 		return Restored{}, err
 	}
+	working, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	defer prefetching(working)() // while the engine begins, too
 	if w.sink, err = w.engine.Begin(ctx, infos); err != nil {
 		return Restored{}, err
 	}
 	defer func() { err = errors.Join(err, w.sink.Close()) }()
+	ctx = working
 
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
 	for _, info := range infos {
 		w.outcomes[info.Path] = &outcome{done: make(chan struct{})}
 	}
-	defer prefetching(ctx)()
 	opened := make(chan *fetch, prefetch(w.engine.Ordered))
 	var g errgroup.Group
 	g.Go(func() error {
