@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,10 +47,7 @@ func (i *importer) stop() error {
 	}
 	unread := i.pipe.Close()
 	i.pipe = nil
-	if err := i.end(); err != nil {
-		return err
-	}
-	return unread
+	return cmp.Or(i.end(), unread)
 }
 
 func (i *importer) Add(ctx context.Context, info nix.PathInfo, from io.Reader) error {

@@ -287,13 +287,6 @@ func (l *lru) drop(f *cachedFrame, bytes int) {
 
 // prefetch reads the frames that paths need into the file, in their order, ahead of their readers.
 func (c *frameCache) prefetch(needs [][]frameID) {
-	c.mu.Lock()
-	for _, ids := range needs {
-		for _, id := range ids {
-			c.users[frameKey{id.pack.Key, id.number}]++
-		}
-	}
-	c.mu.Unlock()
 	for _, r := range rangesOf(needs, prefetchSize) {
 		missing := c.begin(r)
 		if len(missing) == 0 {
@@ -317,6 +310,7 @@ func (c *frameCache) begin(r *frameRange) []*cachedFrame {
 	var missing []*cachedFrame
 	for _, f := range r.frames {
 		key := frameKey{f.id.pack.Key, f.id.number}
+		c.users[key] += f.users
 		if _, spilled := c.spilled[key]; c.all[key] == nil && !spilled {
 			one := &cachedFrame{key: key, done: make(chan struct{})}
 			c.all[key] = one
